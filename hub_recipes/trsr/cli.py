@@ -1,0 +1,183 @@
+"""`trsr <verb>`: reads the command line, and imports what a verb needs only when it runs."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from trsr import __version__
+
+EXAMPLES = """examples:
+  trsr quickstart                                   the whole method on the sample, in minutes
+  trsr summarize DATASET --out DIR                  add summaries to a dataset
+  trsr train nano-sample dataset=DIR seed=1         fine-tune by recipe
+  trsr evaluate runs/nano-sample                    rank the test candidates, beside simple peers
+  trsr recommend request.json                       rank for your own JSON
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a verb; a user's mistake ends in one message and exit code 2."""
+    parser = argparse.ArgumentParser(
+        prog="trsr",
+        description="LLM-TRSR: text-rich sequential recommendation with LLM summaries.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"trsr {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    _quickstart(verbs.add_parser("quickstart", help="the whole method on the shipped sample"))
+    _summarize(verbs.add_parser("summarize", help="add summaries to a dataset"))
+    _train(verbs.add_parser("train", help="fine-tune by recipe"))
+    _evaluate(verbs.add_parser("evaluate", help="rank the released candidates and measure"))
+    _recommend(verbs.add_parser("recommend", help="rank candidates for your own JSON"))
+    _pretrain(verbs.add_parser("pretrain", help="train the nano base from scratch"))
+    verbs.add_parser("recipes", help="list the recipes").set_defaults(run=_list_recipes)
+    options = parser.parse_args(arguments)
+    # Workers of tokenizers and data loaders fork; the warning about it helps nobody here.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        options.run(options)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, OSError) as error:
+        # Our errors are ValueErrors that say what to do; files that cannot be read or written are OSErrors.
+        if os.environ.get("TRSR_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _quickstart(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("trsr-quickstart"), help="folder to write (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of training and evaluation (%(default)s)")
+
+    def run(options: argparse.Namespace) -> None:
+        from trsr.quickstart import quickstart
+
+        quickstart(options.out, options.seed)
+
+    parser.set_defaults(run=run)
+
+
+def _summarize(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", help="folder or Hub id with the configs items and histories; or: sample")
+    parser.add_argument("--out", type=Path, required=True, help="dataset folder to write")
+    parser.add_argument("--engine", default="extractive", help="extractive, or transformers:MODEL (%(default)s)")
+    parser.add_argument("--engine-revision", help="revision of the engine's model")
+    parser.add_argument("--method", choices=("recurrent", "hierarchical", "both"), default="both")
+    parser.add_argument("--block-size", type=int, default=5, help="items a block (%(default)s)")
+    parser.add_argument("--max-blocks", type=int, default=5, help="newest blocks kept (%(default)s)")
+    parser.add_argument("--max-new-tokens", type=int, default=160, help="longest summary in tokens (%(default)s)")
+    parser.add_argument("--revision", help="revision of the dataset")
+
+    def run(options: argparse.Namespace) -> None:
+        from trsr.core.summarize import METHODS
+        from trsr.engines import engine
+        from trsr.summaries import summarize_dataset
+
+        made = summarize_dataset(
+            options.dataset,
+            options.out,
+            engine(options.engine, options.engine_revision, options.max_new_tokens),
+            methods=METHODS if options.method == "both" else (options.method,),
+            block_size=options.block_size,
+            max_blocks=options.max_blocks,
+            revision=options.revision,
+        )
+        print(f"Wrote {options.out}: {json.dumps(made['summaries']['calls'])} summaries")
+
+    parser.set_defaults(run=run)
+
+
+def _train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", help="name (see: trsr recipes) or a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as seed=1 optim.epochs=3")
+    parser.add_argument("--out", type=Path, help="run folder (runs/NAME)")
+
+    def run(options: argparse.Namespace) -> None:
+        from trsr.recipe import load_recipe
+
+        recipe = load_recipe(options.recipe, options.overrides)
+        from trsr.train import train
+
+        out = options.out or Path("runs") / recipe.name
+        record = train(recipe, out)
+        print(f"Wrote {out}: {record['steps']} steps, loss {record['loss']}, {record['seconds']} seconds")
+
+    parser.set_defaults(run=run)
+
+
+def _evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("--out", type=Path, help="folder for results.json and scores.parquet (RUN/SPLIT)")
+    parser.add_argument("--split", choices=("validation", "test"), default="test")
+    parser.add_argument("--limit", type=int, default=0, help="first users only (all)")
+    parser.add_argument("--seed", type=int, default=0, help="order of candidates and bootstrap (%(default)s)")
+    parser.add_argument("--no-adapter", action="store_true", help="the base as it is (zero-shot)")
+
+    def run_it(options: argparse.Namespace) -> None:
+        from trsr.evaluate import evaluate_run, table
+
+        out = options.out or options.run / options.split
+        results = evaluate_run(
+            options.run, out, split=options.split, limit=options.limit, seed=options.seed, adapter=not options.no_adapter
+        )
+        print(table(results))
+        print(f"\n{results['n_users']} users. Wrote {out}")
+
+    parser.set_defaults(run=run_it)
+
+
+def _recommend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("request", help='JSON file, or -: {"history": [...], "candidates": [...]}, or a list of them')
+    parser.add_argument("--model", help="pipeline repo: folder or Hub id; its code is run (the one in the package)")
+    parser.add_argument("--method", choices=("recurrent", "hierarchical"))
+    parser.add_argument("--summarizer", choices=("auto", "base-model", "extractive", "none"), default="auto")
+    parser.add_argument("--top-k", type=int, help="best candidates only (all)")
+    parser.add_argument("--no-summary", action="store_true", help="leave the summary out of the answer")
+
+    def run(options: argparse.Namespace) -> None:
+        text = sys.stdin.read() if options.request == "-" else Path(options.request).read_text(encoding="utf-8")
+        try:
+            request = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"{options.request} is not JSON: {error}") from None
+        from trsr.quickstart import recommend
+
+        print(
+            recommend(
+                request,
+                options.model,
+                summarizer=None if options.summarizer == "none" else options.summarizer,
+                method=options.method,
+                top_k=options.top_k,
+                return_summary=not options.no_summary,
+            )
+        )
+
+    parser.set_defaults(run=run)
+
+
+def _pretrain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", choices=("nano",), help="what to train")
+    parser.add_argument("--out", type=Path, default=Path("nano"), help="folder to write (%(default)s)")
+    parser.add_argument("--steps", type=int, default=8000, help="optimiser steps (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+
+    def run(options: argparse.Namespace) -> None:
+        from trsr.pretrain import pretrain
+
+        made = pretrain(options.out, seed=options.seed, steps=options.steps)
+        print(f"Wrote {options.out}: {made['parameters']} parameters, {made['seconds']} seconds")
+
+    parser.set_defaults(run=run)
+
+
+def _list_recipes(options: argparse.Namespace) -> None:
+    from trsr.recipe import load_recipe, names
+
+    for name in names():
+        recipe = load_recipe(name)
+        print(f"{name:32} {recipe.base:40} {recipe.dataset:24} {recipe.summary}")

@@ -1,0 +1,152 @@
+"""The data contract: features of each config, reading and writing dataset folders.
+
+A dataset is a folder (or Hub repo) with one Parquet file a split and config, and a README whose header names them, so
+that plain `load_dataset(folder, config)` reads it.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import yaml
+from datasets import Dataset, Features, List, Value, get_dataset_config_names, load_dataset
+
+from trsr.embedded import dataset_path
+
+SPLITS = ("train", "validation", "test")
+HISTORIES = Features(
+    {
+        "user_id": Value("string"),
+        "history": List(Value("string")),
+        "target": Value("string"),
+        "negatives": List(Value("string")),
+    }
+)
+SUMMARIES = Features({**HISTORIES, "block_summaries": List(Value("string")), "summary": Value("string")})
+SFT = Features(
+    {
+        "prompt": Value("string"),
+        "completion": Value("string"),
+        "user_id": Value("string"),
+        "item_id": Value("string"),
+        "label": Value("int64"),
+    }
+)
+ITEM_COLUMNS = ("item_id", "title", "text")
+PROVENANCE = "provenance.json"
+
+Tables = Mapping[str, Mapping[str, Dataset]]
+
+
+class DataError(ValueError):
+    """Data that does not keep the contract: the message names the place and what to do."""
+
+
+def items_features(columns: Iterable[str]) -> Features:
+    """Features of `items`: every column is text."""
+    return Features({name: Value("string") for name in columns})
+
+
+def read(source: str, config: str, split: str, revision: str | None = None) -> Dataset:
+    """Load one split of one config from a folder or the Hub.
+
+    Raises:
+        DataError: If the config, the split or a column of the contract is missing, or the split is empty.
+    """
+    path = dataset_path(source)
+    folder = Path(path)
+    looks_local = folder.is_absolute() or path.startswith(".") or folder.exists()
+    if looks_local and not folder.is_dir():
+        raise DataError(f"No dataset folder at {source!r}. Make one with dataset_scripts/, or name a Hub dataset.")
+    configs = get_dataset_config_names(path, revision=revision)
+    if config not in configs:
+        hint = f" Run: trsr summarize {source} --method {config}" if config in ("recurrent", "hierarchical") else ""
+        raise DataError(f"Dataset {source!r} has no config {config!r}; it has {', '.join(configs)}.{hint}")
+    try:
+        data = load_dataset(path, config, split=split, revision=revision)
+    except ValueError as error:
+        raise DataError(f"Dataset {source!r}, config {config!r}: cannot read split {split!r}: {error}") from error
+    wanted = ITEM_COLUMNS if config == "items" else tuple(HISTORIES)
+    missing = [name for name in wanted if not config.endswith("_sft") and name not in data.column_names]
+    if missing:
+        raise DataError(
+            f"Dataset {source!r}, config {config!r}, split {split!r} lacks the columns {', '.join(missing)}; "
+            f"it has {', '.join(data.column_names)}."
+        )
+    if not len(data):
+        raise DataError(f"Dataset {source!r}, config {config!r}: the split {split!r} is empty.")
+    return data
+
+
+def texts(source: str, revision: str | None = None) -> dict[str, str]:
+    """Item id to text, in catalogue order. Raises DataError for an item without text."""
+    items = read(source, "items", "train", revision)
+    found = dict(zip(items["item_id"], items["text"], strict=True))
+    for item_id, text in found.items():
+        if not (text or "").strip():
+            raise DataError(f"Item {item_id!r} of {source!r} has no text. Fill `text` in the items config.")
+    return found
+
+
+def check_ids(rows: Dataset, known: Mapping[str, object], place: str) -> None:
+    """Raise DataError for the first id in `rows` that the catalogue does not know."""
+    for row in rows:
+        for item_id in (*row["history"], row["target"], *row["negatives"]):
+            if item_id not in known:
+                raise DataError(f"{place}, user {row['user_id']!r}: item {item_id!r} is not in the items config.")
+
+
+def write(folder: Path, tables: Tables, *, provenance: Mapping[str, object], body: str, header: Mapping = {}) -> None:
+    """Write a dataset folder, or nothing.
+
+    The folder is written beside its place and moved there when complete. Same tables, same bytes.
+
+    Args:
+        folder: Replaced if it is a dataset folder already.
+        tables: Config -> split -> rows. The first of `recurrent` and `histories` that is present is the default config.
+        provenance: How the data was made; becomes `provenance.json`.
+        body: Markdown of the card.
+        header: More YAML for the card's header.
+
+    Raises:
+        DataError: If a split is empty, or `folder` holds something else.
+    """
+    for config, splits in tables.items():
+        for split, rows in splits.items():
+            if not len(rows):
+                raise DataError(f"Config {config!r}: the split {split!r} would be empty. Give more users.")
+    if folder.exists() and any(folder.iterdir()) and not (folder / PROVENANCE).exists():
+        raise DataError(f"{folder} exists and is not a dataset folder of ours. Choose another, or empty it.")
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        default = next((name for name in ("recurrent", "hierarchical", "histories") if name in tables), None)
+        configs = []
+        for config, splits in tables.items():
+            (draft / config).mkdir()
+            entry = {"config_name": config, "data_files": []}
+            for split, rows in splits.items():
+                path = f"{config}/{split}-00000-of-00001.parquet"
+                rows.to_parquet(draft / path)
+                entry["data_files"].append({"split": split, "path": path})
+            if config == default:
+                entry["default"] = True
+            configs.append(entry)
+        top = yaml.safe_dump({**header, "configs": configs}, sort_keys=False, allow_unicode=True)
+        (draft / "README.md").write_text(f"---\n{top}---\n\n{body.strip()}\n", encoding="utf-8")
+        (draft / PROVENANCE).write_text(json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def provenance(source: str) -> dict[str, object]:
+    """The provenance of a local dataset folder, empty if it has none."""
+    path = Path(dataset_path(source)) / PROVENANCE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -1,0 +1,197 @@
+"""Score the released candidates with a recommender or a peer, and measure the ranking.
+
+Writes `scores.parquet` (a row a candidate) and `results.json` (what cards and tables are rendered from).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from datasets import Dataset
+from peft import PeftModel
+from scipy.special import expit
+from tqdm.auto import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from trsr import candidates, data, metrics, peers
+from trsr.core.history import Item
+from trsr.core.prompts import Encoder
+from trsr.core.scoring import Scorer
+from trsr.embedded import base_path
+from trsr.recipe import Recipe, build_recipe
+from trsr.train import make_encoder
+from trsr.versions import versions
+
+PEERS = ("chance", "popularity", "tf-idf")
+
+
+class EvaluationError(ValueError):
+    """A run that cannot be evaluated: the message says why and what to do."""
+
+
+def load_run(run: Path, adapter: bool = True) -> tuple[Recipe, Encoder, Scorer]:
+    """The recipe of a finished run, its encoder and its scorer.
+
+    Args:
+        adapter: False leaves the adapter away: the base as it is (zero-shot).
+    """
+    if not (run / "run.json").is_file():
+        raise EvaluationError(f"No finished run at {run}. Train one, or finish it: trsr train RECIPE --out {run}")
+    recipe = build_recipe(yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8")))
+    source = base_path(recipe.base)
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
+    gpu = torch.accelerator.current_accelerator() if recipe.optim.device == "auto" else None
+    model = AutoModelForCausalLM.from_pretrained(source, revision=recipe.base_revision, dtype="auto")
+    encoder = make_encoder(recipe, tokenizer, model.config)
+    if adapter:
+        model = PeftModel.from_pretrained(model, run / "adapter")
+    model = model.to(gpu or "cpu").eval()
+    return recipe, encoder, Scorer(model, encoder.yes_id, encoder.no_id)
+
+
+def score(
+    rows: Dataset,
+    texts: Mapping[str, str],
+    encoder: Encoder,
+    scorer: Scorer,
+    seed: int,
+    label: str = "score",
+    partial: Path | None = None,
+) -> np.ndarray:
+    """Log-odds (users, candidates), candidates in the order of `candidates.candidates`.
+
+    Args:
+        partial: A file that keeps each user's scores as they come; a killed run goes on from it.
+    """
+    lists, _ = candidates.candidate_table(rows, seed)
+    kept = _read_partial(partial)
+    scores = np.empty((len(rows), len(lists[0])))
+    encoded: dict[str, list[int]] = {}
+    out = partial.open("a", encoding="utf-8") if partial else None
+    try:
+        for place, (row, ids) in enumerate(
+            tqdm(zip(rows, lists, strict=True), total=len(rows), desc=label, unit="user", mininterval=1)
+        ):
+            if row["user_id"] not in kept:
+                for item_id in ids:
+                    if item_id not in encoded:
+                        encoded[item_id] = encoder.suffix_ids(Item.parse(texts[item_id]))
+                suffixes = [encoded[item_id] for item_id in ids]
+                history = [Item.parse(texts[item_id]) for item_id in row["history"]]
+                prefix = encoder.prefix_ids(row.get("summary"), history, max(map(len, suffixes)))
+                kept[row["user_id"]] = scorer.log_odds(prefix.ids, suffixes).tolist()
+                if out:
+                    out.write(json.dumps([row["user_id"], kept[row["user_id"]]]) + "\n")
+                    out.flush()
+            scores[place] = kept[row["user_id"]]
+    finally:
+        if out:
+            out.close()
+    return scores
+
+
+def _read_partial(path: Path | None) -> dict[str, list[float]]:
+    kept: dict[str, list[float]] = {}
+    if path and path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                user_id, values = json.loads(line)
+            except ValueError:
+                continue  # the line that a kill cut off
+            kept[user_id] = values
+    return kept
+
+
+def peer_scores(name: str, rows: Dataset, train: Dataset, texts: Mapping[str, str], seed: int) -> np.ndarray:
+    """Scores (users, candidates) of a peer in `PEERS`, on the same candidates."""
+    if name == "chance":
+        return peers.chance(rows, seed)
+    if name == "popularity":
+        return peers.popularity(train, rows, seed)
+    return peers.tfidf(texts, rows, seed)
+
+
+def measure(scores: np.ndarray, labels: np.ndarray, seed: int, odds: bool = True) -> dict[str, object]:
+    """Metrics with intervals; calibration too when the scores are log-odds."""
+    return metrics.evaluate(scores, labels, expit(scores) if odds else None, seed=seed)
+
+
+def write_results(
+    out: Path,
+    systems: Mapping[str, np.ndarray],
+    rows: Dataset,
+    seed: int,
+    about: Mapping[str, object],
+    compare: tuple[tuple[str, str], ...] = (),
+) -> dict[str, object]:
+    """Measure each system's scores, test pairs against each other, and write results.json and scores.parquet.
+
+    Args:
+        systems: Name -> scores (users, candidates). Peers' names stand in `PEERS`; the others give log-odds.
+        compare: Pairs (system, against) for a paired test on Recall@3.
+    """
+    lists, labels = candidates.candidate_table(rows, seed)
+    each = {name: metrics.per_user(scores, labels) for name, scores in systems.items()}
+    results = {
+        **about,
+        "seed": seed,
+        "n_users": len(rows),
+        "candidates_a_user": len(lists[0]),
+        "systems": {name: measure(scores, labels, seed, name not in PEERS) for name, scores in systems.items()},
+        "paired": [
+            {"metric": "recall@3", "system": one, "against": other}
+            | metrics.paired_test(each[one]["recall@3"], each[other]["recall@3"], seed)
+            for one, other in compare
+        ],
+        "versions": versions(),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    long = {
+        "user_id": [user for user, ids in zip(rows["user_id"], lists, strict=True) for _ in ids],
+        "item_id": [item_id for ids in lists for item_id in ids],
+        "label": labels.astype(int).ravel(),
+        **{name: scores.ravel() for name, scores in systems.items()},
+    }
+    Dataset.from_dict(long).to_parquet(out / "scores.parquet")
+    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return results
+
+
+def evaluate_run(
+    run: Path, out: Path, *, split: str = "test", limit: int = 0, seed: int = 0, adapter: bool = True
+) -> dict[str, object]:
+    """Evaluate a finished run beside the peers, on the dataset it was trained on."""
+    recipe, encoder, scorer = load_run(run, adapter)
+    texts = data.texts(recipe.dataset, recipe.dataset_revision)
+    config = "histories" if recipe.summary == "none" else recipe.summary
+    rows = data.read(recipe.dataset, config, split, recipe.dataset_revision)
+    train = data.read(recipe.dataset, "histories", "train", recipe.dataset_revision)
+    if limit:
+        rows = rows.select(range(min(limit, len(rows))))
+    data.check_ids(rows, texts, f"{recipe.dataset}, config {config}, split {split}")
+    out.mkdir(parents=True, exist_ok=True)
+    # Named after what it depends on: another run, split or seed never goes on from it.
+    weights = hashlib.sha256((run / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()[:12]
+    partial = out / f".{split}-{seed}-{weights if adapter else 'base'}.partial.jsonl"
+    systems = {name: peer_scores(name, rows, train, texts, seed) for name in PEERS}
+    systems[recipe.name] = score(rows, texts, encoder, scorer, seed, recipe.name, partial)
+    about = {"dataset": recipe.dataset, "config": config, "split": split, "run": recipe.name, "plan": scorer.plan}
+    results = write_results(out, systems, rows, seed, about, tuple((recipe.name, peer) for peer in PEERS))
+    partial.unlink()
+    return results
+
+
+def table(results: Mapping, columns: tuple[str, ...] = ("recall@1", "recall@3", "recall@5", "mrr@10")) -> str:
+    """The systems as a Markdown table, values with 95% intervals."""
+    lines = [
+        "| system | " + " | ".join(name.replace("recall", "Recall").replace("mrr", "MRR") for name in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for name, values in results["systems"].items():
+        cells = [f"{values[c]['value']:.3f} ({values[c]['low']:.3f} to {values[c]['high']:.3f})" for c in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)

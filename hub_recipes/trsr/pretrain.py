@@ -1,0 +1,307 @@
+"""Train the nano base from scratch: tokenizer, then a small Llama, on matching games and users of synthetic worlds.
+
+Each row is the prompt of `core.prompts`, one item that the user chose and a few that they did not, all continuing from
+one prefix (`core.fork`). Games (`games`) come first, then more and more users of fresh worlds (`worlds`). Three losses: yes or no for each candidate, the softmax over a user's
+candidates, and the language-model loss on the prompt and the chosen item, which finds the match long before the others do.
+"""
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments, set_seed
+
+from trsr.core.extractive import ExtractiveSummarizer
+from trsr.core.fork import fork
+from trsr.core.history import Item, blocks_by_count
+from trsr.core.prompts import Encoder, RankingPrompt
+from trsr.core.summarize import METHODS, summarize
+from trsr.games import game
+from trsr.worlds import World, training_world
+
+USERS_A_WORLD = 64
+BOS, EOS, PAD = "<s>", "</s>", "<pad>"
+
+
+def train_tokenizer(worlds: int, vocab_size: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE on the prompts of `worlds` worlds; it starts every text with BOS.
+
+    Without a token to rest on, attention cannot say "no match", and nothing is learnt.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[BOS, EOS, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_texts(worlds), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, model_max_length=2048
+    )
+
+
+def _texts(worlds: int) -> Iterator[str]:
+    prompt = RankingPrompt()
+    for number in range(worlds):
+        world = training_world(-1 - number)  # pretraining counts up from 0, so these are never trained on
+        rng = random.Random(number)
+        for user in world.users:
+            summary, recent, positive, _ = _example(world, user.items, rng, 0)
+            yield prompt.prefix(summary, recent) + prompt.suffix(positive) + f" {rng.choice([prompt.yes, prompt.no])}"
+    for number in range(worlds * 20):
+        summary, recent, positive, _ = game(-1 - number, 1.0, 2)
+        yield prompt.prefix(summary, recent) + prompt.suffix(positive)
+
+
+def _example(world: World, items: tuple[int, ...], rng: random.Random, negatives: int):
+    """A user's summary, recent items, chosen item and other items, with the form of the prompt varied."""
+    history = [Item.parse(world.items[number].fields) for number in items]
+    recent = history[:-1][-rng.choice([1, 3, 5, 5, 5, 5, 10]) :]
+    summary = None
+    if rng.random() < 0.8:
+        blocks = blocks_by_count(history[:-1])
+        summary = summarize([blocks], ExtractiveSummarizer(), rng.choice(METHODS))[0].summary
+        if rng.random() < 0.15:
+            recent = []
+    others = []
+    while len(others) < negatives:
+        number = rng.randrange(len(world.items))
+        if number not in items:
+            others.append(Item.parse(world.items[number].fields))
+    return summary, recent, history[-1], others
+
+
+class Curriculum(Dataset):
+    """Games at first, then users; row i is always the same: a game, or user i % 64 of world i // 64.
+
+    Args:
+        encoder: Encodes the prompts.
+        rows: Length of the dataset.
+        negatives: Items not chosen, a row.
+        games: Share of the rows that are games only, growing harder; until three times that place they grow rarer.
+            0 means users only.
+    """
+
+    def __init__(self, encoder: Encoder, rows: int, negatives: int, games: float, first_world: int = 0) -> None:
+        self.encoder = encoder
+        self.rows = rows
+        self.negatives = negatives
+        self.games = games
+        self.first_world = first_world
+        self._world: tuple[int, World] | None = None
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, row: int) -> dict[str, list]:
+        done = row / self.rows / self.games if self.games else 3.0
+        rng = random.Random(f"{self.first_world}-{row}")
+        if self.games and rng.random() < max(0.1, min(1.0, (3 - done) / 2)):
+            summary, recent, positive, others = game(row, min(1.0, done), self.negatives)
+        else:
+            summary, recent, positive, others = self._user(row, rng)
+        return {
+            "prefix": self.encoder.prefix_ids(summary, recent[-10:]).ids,
+            "suffixes": [self.encoder.suffix_ids(item) for item in (positive, *others)],
+        }
+
+    def _user(self, row: int, rng: random.Random):
+        number = self.first_world + row // USERS_A_WORLD
+        if self._world is None or self._world[0] != number:
+            self._world = number, training_world(number, users=USERS_A_WORLD)
+        world = self._world[1]
+        return _example(world, world.users[row % USERS_A_WORLD].items, rng, self.negatives)
+
+
+def collate(rows: list[dict[str, list]], pad: int) -> dict[str, torch.Tensor]:
+    """Left-pad prefixes (users, P), right-pad suffixes (users * candidates, S), the chosen item first of each user."""
+    prefixes = [row["prefix"] for row in rows]
+    suffixes = [suffix for row in rows for suffix in row["suffixes"]]
+    width = max(map(len, prefixes))
+    length = max(map(len, suffixes))
+    return {
+        "prefix": torch.tensor([[pad] * (width - len(ids)) + ids for ids in prefixes]),
+        "prefix_mask": torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prefixes]),
+        "suffix": torch.tensor([ids + [pad] * (length - len(ids)) for ids in suffixes]),
+        "suffix_lengths": torch.tensor([len(ids) for ids in suffixes]),
+    }
+
+
+def log_odds_and_text_loss(model, batch: dict[str, torch.Tensor], yes: int, no: int, pad: int):
+    """Log-odds (users, candidates), answer logits over the vocabulary, and the loss on prompt and chosen item."""
+    users = len(batch["prefix"])
+    mask = batch["prefix_mask"]
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    body, head = model.model, model.lm_head
+    seen = body(batch["prefix"], attention_mask=mask, position_ids=positions, use_cache=True)
+    suffix, lengths = batch["suffix"], batch["suffix_lengths"]
+    branches = len(suffix) // users
+    rows = torch.arange(users).repeat_interleave(branches)
+    full_mask = torch.cat([mask[rows], torch.ones_like(suffix)], dim=1)
+    places = mask.sum(1)[rows][:, None] + torch.arange(suffix.shape[1])
+    hidden = body(
+        suffix, attention_mask=full_mask, position_ids=places, past_key_values=fork(seen.past_key_values, rows)
+    ).last_hidden_state
+    answers = head(hidden[torch.arange(len(suffix)), lengths - 1]).view(users, branches, -1)
+    log_odds = answers[..., yes] - answers[..., no]
+    chosen = torch.arange(0, len(suffix), branches)
+    # Positions that predict the prompt's tokens, then the chosen item's.
+    states = torch.cat([seen.last_hidden_state, hidden[chosen, :-1]], dim=1)
+    targets = torch.cat([batch["prefix"][:, 1:].masked_fill(mask[:, :-1] == 0, -100), suffix[chosen]], dim=1)
+    targets = targets.masked_fill(targets == pad, -100)
+    wanted = targets != -100
+    return log_odds, answers, F.cross_entropy(head(states[wanted]), targets[wanted])
+
+
+class NanoTrainer(Trainer):
+    """Trainer with the three losses; logs each of them."""
+
+    def __init__(self, *args, encoder: Encoder, text_weight: float = 0.2, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.encoder = encoder
+        self.text_weight = text_weight
+        self._parts: list[torch.Tensor] = []
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        yes, no = self.encoder.yes_id, self.encoder.no_id
+        log_odds, answers, text = log_odds_and_text_loss(
+            model, inputs, yes, no, self.encoder.tokenizer.pad_token_id
+        )
+        users, branches = log_odds.shape
+        listwise = F.cross_entropy(log_odds, torch.zeros(users, dtype=torch.long))
+        targets = torch.full((users, branches), no)
+        targets[:, 0] = yes
+        each = F.cross_entropy(answers.flatten(0, 1), targets.flatten(), reduction="none").view(users, branches)
+        # Yes and no weigh the same, as in fine-tuning.
+        answer = (each[:, 0].mean() + each[:, 1:].mean()) / 2
+        rank = (log_odds[:, 1:] >= log_odds[:, :1]).sum(1)
+        first = (rank == 0).float().mean()
+        self._parts.append(torch.stack([listwise, answer, text, first]).detach())
+        loss = listwise + answer + self.text_weight * text
+        return (loss, {}) if return_outputs else loss
+
+    def log(self, logs, *args, **kwargs):
+        if self._parts and "loss" in logs:
+            means = torch.stack(self._parts).mean(0).tolist()
+            logs |= dict(zip(("listwise", "answer", "text", "first"), (round(value, 4) for value in means), strict=True))
+            self._parts.clear()
+        super().log(logs, *args, **kwargs)
+
+
+def pretrain(
+    out: Path,
+    *,
+    seed: int = 0,
+    steps: int = 6000,
+    users: int = 16,
+    negatives: int = 6,
+    vocab_size: int = 3072,
+    hidden: int = 128,
+    layers: int = 4,
+    heads: int = 4,
+    learning_rate: float = 2e-3,
+    work: Path | None = None,
+) -> dict[str, object]:
+    """Train and write the nano base: weights in bf16 safetensors, tokenizer, config, and how it was made.
+
+    Args:
+        out: Folder to write.
+        seed: Seeds weights and order. Games and worlds 0, 1, ... are trained on whatever the seed.
+        steps: Optimiser steps of `users` users with 1 + `negatives` candidates each.
+        work: Folder for checkpoints; a run that was killed goes on from the newest there.
+
+    Returns:
+        What stands in `training.json`.
+    """
+    started = time.monotonic()
+    work = work or out.with_name(out.name + "-checkpoints")
+    work.mkdir(parents=True, exist_ok=True)
+    if (work / "tokenizer.json").exists():
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(work)
+    else:
+        tokenizer = train_tokenizer(worlds=60, vocab_size=vocab_size)
+        tokenizer.save_pretrained(work)
+    set_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=int(hidden * 8 / 3) // 32 * 32,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = LlamaForCausalLM(config)
+    encoder = Encoder(tokenizer, RankingPrompt(recent_items=10), context=config.max_position_embeddings)
+    rows = steps * users
+    arguments = TrainingArguments(
+        output_dir=str(work),
+        max_steps=steps,
+        per_device_train_batch_size=users,
+        learning_rate=learning_rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": 0.05},
+        warmup_steps=min(200, steps // 10),
+        adam_beta2=0.98,
+        weight_decay=0.05,
+        max_grad_norm=1.0,
+        logging_steps=50,
+        save_steps=250,
+        save_total_limit=2,
+        seed=seed,
+        use_cpu=True,
+        report_to="none",
+        remove_unused_columns=False,
+        # Rows must come in order: worlds are built once each, and rows grow harder.
+        train_sampling_strategy="sequential",
+    )
+    trainer = NanoTrainer(
+        model,
+        arguments,
+        data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
+        train_dataset=Curriculum(encoder, rows, negatives, games=0.15),
+        encoder=encoder,
+    )
+    newest = any(work.glob("checkpoint-*"))
+    trainer.train(resume_from_checkpoint=True if newest else None)
+    out.mkdir(parents=True, exist_ok=True)
+    # Half the bytes; the config still says float32, so it is computed in full precision after loading.
+    model.to(torch.bfloat16).save_pretrained(out)
+    config.dtype = "float32"
+    config.architectures = ["LlamaForCausalLM"]
+    config.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    made = {
+        "command": f"trsr pretrain nano --seed {seed} --steps {steps}",
+        "data": f"trsr.games.game, and worlds 0 to {(rows - 1) // USERS_A_WORLD} of trsr.worlds.training_world",
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "rows": rows,
+        "candidates_a_row": 1 + negatives,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "seconds": round(time.monotonic() - started),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "last_log": next((entry for entry in reversed(trainer.state.log_history) if "first" in entry), {}),
+    }
+    (out / "training.json").write_text(json.dumps(made, indent=2) + "\n")
+    return made

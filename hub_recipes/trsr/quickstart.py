@@ -1,0 +1,96 @@
+"""The whole of LLM-TRSR on the sample that ships with the package, in minutes, on CPU and offline."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from transformers import pipeline
+
+from trsr import data, evaluate, publish, summaries
+from trsr.core.pipeline import TASK
+from trsr.engines import engine
+from trsr.recipe import Recipe, load_recipe
+from trsr.train import train
+
+FORMS = {"recent items only": "none", "hierarchical": "hierarchical", "recurrent": "recurrent"}
+
+
+def quickstart(out: Path, seed: int = 0, say: Callable[[str], None] = print) -> dict[str, object]:
+    """Sample -> summaries -> LoRA -> evaluation -> release folders -> one recommendation.
+
+    Steps that `out` holds already are not done again, so a run that was killed goes on.
+
+    Returns:
+        What `results.json` holds.
+    """
+    started = time.monotonic()
+    dataset = out / "dataset"
+    say("1/5  Summarising the sample's histories, both ways")
+    if not (dataset / data.PROVENANCE).exists():
+        summaries.summarize_dataset("sample", dataset, engine("extractive"))
+    base = load_recipe("nano-sample")
+    recipes = {
+        label: replace(base, name=label.replace(" ", "-"), summary=form, dataset=str(dataset), seed=seed)
+        for label, form in FORMS.items()
+    }
+    for label, recipe in recipes.items():
+        say(f"2/5  Fine-tuning the nano base: {label}")
+        run = out / "runs" / recipe.name
+        if not (run / "run.json").exists():
+            train(recipe, run)
+    say("3/5  Ranking 1 + 20 candidates for every test user")
+    results = _evaluate(out, recipes, seed)
+    say("4/5  Writing the release folders")
+    release = out / "release"
+    publish.assemble(out / "runs" / recipes["recurrent"].name, release, str(dataset), results)
+    say("5/5  One recommendation, from the folder just written\n")
+    say(_recommend(release, dataset))
+    say("\n" + evaluate.table(results))
+    for test in results["paired"]:
+        say(
+            f"{test['system']} against {test['against']}, Recall@3: {test['difference']:+.3f} "
+            f"({test['low']:+.3f} to {test['high']:+.3f}), p = {test['p_value']:.2g}"
+        )
+    say(f"\n{results['n_users']} users, {time.monotonic() - started:.0f} seconds, seed {seed}. Everything is in {out}")
+    return results
+
+
+def _evaluate(out: Path, recipes: dict[str, Recipe], seed: int) -> dict[str, object]:
+    dataset = str(out / "dataset")
+    texts = data.texts(dataset)
+    train_rows = data.read(dataset, "histories", "train")
+    rows = data.read(dataset, "histories", "test")
+    systems = {name: evaluate.peer_scores(name, rows, train_rows, texts, seed) for name in evaluate.PEERS}
+    for label, recipe in recipes.items():
+        _, encoder, scorer = evaluate.load_run(out / "runs" / recipe.name)
+        own = data.read(dataset, "histories" if recipe.summary == "none" else recipe.summary, "test")
+        systems[label] = evaluate.score(own, texts, encoder, scorer, seed, label)
+    about = {"dataset": "sample", "split": "test", "protocol": "paper: 1 positive and 20 uniform negatives"}
+    pairs = tuple((label, "recent items only") for label in ("hierarchical", "recurrent"))
+    return evaluate.write_results(out, systems, rows, seed, about, pairs)
+
+
+def _recommend(release: Path, dataset: Path) -> str:
+    """Rank for one test user with the written pipeline, as text."""
+    texts = data.texts(str(dataset))
+    row = data.read(str(dataset), "recurrent", "test")[0]
+    recommender = pipeline(TASK, model=str(release / "pipeline"), trust_remote_code=True, device="cpu")
+    request = {
+        "history": [texts[item_id] for item_id in row["history"]],
+        "candidates": [texts[item_id] for item_id in (row["target"], *row["negatives"])],
+    }
+    answer = recommender(request, top_k=3, return_summary=True)
+    lines = [f"User {row['user_id']}, {len(row['history'])} items. Last: {request['history'][-1]}"]
+    lines.append(f"Summary: {answer['summary']}")
+    for one in answer["candidates"]:
+        chosen = "  <- what the user chose" if one["index"] == 0 else ""
+        lines.append(f"{one['rank']}. P(yes) = {one['score']:.3f}  {one['item']}{chosen}")
+    return "\n".join(lines)
+
+
+def recommend(request: object, model: str | None = None, **options) -> str:
+    """Rank for a request (or a list of them) with a pipeline repo; None is the recommender in the package. JSON."""
+    recommender = pipeline(TASK, model=model, trust_remote_code=model is not None, device="cpu")
+    return json.dumps(recommender(request, **options), indent=2, ensure_ascii=False)

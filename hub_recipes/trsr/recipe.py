@@ -1,0 +1,235 @@
+"""A training recipe: frozen records read from YAML, with command-line overrides; every mistake is reported at once."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+
+SUMMARIES = ("recurrent", "hierarchical", "none")
+
+
+class RecipeError(ValueError):
+    """One or more mistakes in a recipe, a line each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """LoRA, as in the paper: rank 8 on the attention projections. See peft.LoraConfig."""
+
+    r: int = 8
+    alpha: int = 16
+    dropout: float = 0.05
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+@dataclass(frozen=True, slots=True)
+class Optim:
+    """Optimisation, as in the paper. `batch_size` is rows a device and forward; rows a step = batch_size * accumulation."""
+
+    learning_rate: float = 1e-4
+    epochs: float = 5.0
+    max_steps: int = 0  # 0: as many as the epochs give
+    batch_size: int = 8
+    accumulation: int = 8
+    weight_decay: float = 5e-4
+    beta1: float = 0.9
+    beta2: float = 0.95
+    warmup_ratio: float = 0.03
+    scheduler: str = "cosine"
+    bf16: bool = True
+    gradient_checkpointing: bool = True
+    save_steps: int = 200  # a killed run goes on from the last of these
+    device: str = "auto"  # auto | cpu
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What one fine-tuning run needs.
+
+    Attributes:
+        base: Hub id or folder of a causal language model; `nano` is the one in the package.
+        dataset: Hub id or folder that keeps the data contract; `sample` is the one in the package.
+        summary: Which summaries the prompt shows.
+        recent_items: Newest items shown beside the summary.
+        negatives: Training candidates a user that were not chosen, for each one that was.
+        max_tokens: Longest prompt; longer ones are shortened by rule. 0: the model's context.
+        chat: Use the tokenizer's chat template where it has one.
+    """
+
+    base: str
+    dataset: str
+    name: str = "run"
+    base_revision: str | None = None
+    dataset_revision: str | None = None
+    summary: str = "recurrent"
+    recent_items: int = 5
+    negatives: int = 1
+    max_tokens: int = 2048
+    chat: bool = True
+    yes: str = "yes"
+    no: str = "no"
+    train_users: int = 0  # 0: all
+    seed: int = 0
+    lora: Lora = field(default_factory=Lora)
+    optim: Optim = field(default_factory=Optim)
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.summary not in SUMMARIES:
+            problems.append(f"summary: got {self.summary!r}, expected one of {', '.join(SUMMARIES)}")
+        for place, value, least in (
+            ("recent_items", self.recent_items, 0),
+            ("negatives", self.negatives, 1),
+            ("max_tokens", self.max_tokens, 0),
+            ("train_users", self.train_users, 0),
+            ("lora.r", self.lora.r, 1),
+            ("lora.alpha", self.lora.alpha, 1),
+            ("optim.batch_size", self.optim.batch_size, 1),
+            ("optim.accumulation", self.optim.accumulation, 1),
+            ("optim.max_steps", self.optim.max_steps, 0),
+            ("optim.save_steps", self.optim.save_steps, 1),
+        ):
+            if value < least:
+                problems.append(f"{place}: got {value}, expected at least {least}")
+        for place, value in (("optim.learning_rate", self.optim.learning_rate), ("optim.epochs", self.optim.epochs)):
+            if not value > 0:
+                problems.append(f"{place}: got {value}, expected more than 0")
+        if not 0 <= self.lora.dropout < 1:
+            problems.append(f"lora.dropout: got {self.lora.dropout}, expected 0 or more and less than 1")
+        if self.optim.device not in ("auto", "cpu"):
+            problems.append(f"optim.device: got {self.optim.device!r}, expected auto or cpu")
+        if problems:
+            raise RecipeError("\n".join(problems))
+
+    def to_dict(self) -> dict[str, object]:
+        plain = dataclasses.asdict(self)
+        plain["lora"]["target_modules"] = list(plain["lora"]["target_modules"])
+        return plain
+
+
+def names() -> list[str]:
+    """Names of the recipes that ship with the package."""
+    return sorted(path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml"))
+
+
+def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name or path, then apply `key=value` and `section.key=value` overrides.
+
+    Raises:
+        RecipeError: Unknown recipe, unreadable YAML, or the list of all wrong keys and values.
+    """
+    if source.endswith((".yaml", ".yml")):
+        path = Path(source)
+        if not path.is_file():
+            raise RecipeError(f"No recipe file at {source!r}. See: trsr recipes")
+    else:
+        if source not in names():
+            close = difflib.get_close_matches(source, names(), n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise RecipeError(f"Unknown recipe {source!r}.{hint} See: trsr recipes")
+        path = Path(str(_folder() / f"{source}.yaml"))
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path.name} is not readable YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path.name} must hold `key: value` lines, got {type(values).__name__}.")
+    problems: list[str] = []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            problems.append(f"{override!r}: write an override as key=value or section.key=value")
+            continue
+        *sections, last = key.split(".")
+        into = values
+        for section in sections:
+            into = into.setdefault(section, {})
+            if not isinstance(into, dict):
+                problems.append(f"{key}: {section} is not a section")
+                break
+        else:
+            into[last] = yaml.safe_load(text)
+    values.setdefault("name", path.stem)
+    recipe = _build(Recipe, values, "", problems)
+    if problems:
+        raise RecipeError(f"{len(problems)} problem(s) in recipe {path.name}:\n" + "\n".join(f"  {p}" for p in problems))
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def _build(record: type, values: Mapping, place: str, problems: list[str]):
+    """Make a record of plain values; mistakes are added to `problems`, and None stands for a record with any."""
+    known = {entry.name: entry for entry in dataclasses.fields(record)}
+    hints = typing.get_type_hints(record)
+    before = len(problems)
+    found = {}
+    for key, value in values.items():
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f", did you mean {close[0]!r}?" if close else f", expected one of {', '.join(known)}"
+            problems.append(f"{place}{key}: unknown key{hint}")
+        elif dataclasses.is_dataclass(hints[key]):
+            if isinstance(value, Mapping):
+                found[key] = _build(hints[key], value, f"{place}{key}.", problems)
+            else:
+                problems.append(f"{place}{key}: got {value!r}, expected a section")
+        else:
+            try:
+                found[key] = _cast(value, hints[key])
+            except TypeError as error:
+                problems.append(f"{place}{key}: {error}")
+    for key, entry in known.items():
+        required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+        if required and key not in values:
+            problems.append(f"{place}{key}: missing")
+    if len(problems) > before:
+        return None
+    try:
+        return record(**found)
+    except RecipeError as error:
+        problems.extend(str(error).splitlines())
+        return None
+
+
+def _cast(value, hint):
+    """`value` as the annotated type; YAML reads 1e-4 as text, and whole numbers may stand for fractions."""
+    if isinstance(hint, types.UnionType):
+        return None if value is None else _cast(value, typing.get_args(hint)[0])
+    if typing.get_origin(hint) is tuple:
+        if isinstance(value, str):
+            value = [value]
+        if isinstance(value, list) and all(isinstance(part, str) for part in value):
+            return tuple(value)
+        raise TypeError(f"got {value!r}, expected a list of words")
+    if hint is float and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            pass
+    if type(value) is hint:
+        return value
+    if hint is str and value is not None and not isinstance(value, (dict, list)):
+        # YAML 1.1 reads a bare yes and no as booleans.
+        return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    raise TypeError(f"got {value!r}, expected {hint.__name__}")
+
+
+def _folder():
+    return files("trsr") / "recipes"
+
+
+
+
+def build_recipe(values: Mapping) -> Recipe:
+    """A recipe from plain values, such as a run's saved recipe. Raises RecipeError with all problems."""
+    problems: list[str] = []
+    recipe = _build(Recipe, values, "", problems)
+    if problems:
+        raise RecipeError("\n".join(problems))
+    return recipe

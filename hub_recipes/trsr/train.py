@@ -1,0 +1,230 @@
+"""Fine-tune a base with LoRA on (summary, recent items, candidate) -> yes or no, through TRL's SFTTrainer.
+
+Prompts are encoded by `core.prompts`, the same ids that scoring uses; the loss is on the answer token alone.
+"""
+
+import contextlib
+import hashlib
+import json
+import random
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from datasets import Dataset
+from peft import LoraConfig
+from tqdm.auto import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+from trl import SFTConfig, SFTTrainer
+
+from trsr import data
+from trsr.core.history import Item
+from trsr.core.modeling import PROMPT_FILE
+from trsr.core.prompts import Encoder, RankingPrompt
+from trsr.embedded import base_path
+from trsr.recipe import Recipe
+from trsr.versions import versions
+
+
+class TrainError(ValueError):
+    """A run that cannot start or go on: the message says why and what to do."""
+
+
+def ranking_prompt(recipe: Recipe) -> RankingPrompt:
+    return RankingPrompt(yes=recipe.yes, no=recipe.no, recent_items=recipe.recent_items, max_tokens=recipe.max_tokens)
+
+
+def make_encoder(recipe: Recipe, tokenizer, model_config) -> Encoder:
+    """The encoder that training and evaluation share."""
+    context = getattr(model_config.get_text_config(), "max_position_embeddings", 0) or 0
+    chat = bool(tokenizer.chat_template) and recipe.chat
+    return Encoder(tokenizer, ranking_prompt(recipe), context, chat)
+
+
+def labelled(rows: Dataset, negatives: int, seed: int) -> Iterator[tuple[dict, str, int]]:
+    """(row, item id, label): each user's target, then `negatives` others drawn by (seed, user id).
+
+    Raises:
+        DataError: If a user has fewer negatives than asked for.
+    """
+    for row in rows:
+        if len(row["negatives"]) < negatives:
+            raise data.DataError(
+                f"User {row['user_id']!r} has {len(row['negatives'])} negatives, the recipe asks for {negatives}. "
+                "Lower `negatives`, or rebuild the dataset with more."
+            )
+        yield row, row["target"], 1
+        for item_id in random.Random(f"{seed}-{row['user_id']}").sample(row["negatives"], negatives):
+            yield row, item_id, 0
+
+
+def encode_rows(
+    rows: Dataset, texts: Mapping[str, str], encoder: Encoder, negatives: int, seed: int
+) -> tuple[Dataset, dict[str, int]]:
+    """Training rows (`input_ids`, `labels`) and counts: rows, tokens, prompts shortened."""
+    ids, labels = [], []
+    shortened = 0
+    digest = hashlib.sha256()
+    total = len(rows) * (1 + negatives)
+    for row, item_id, label in tqdm(labelled(rows, negatives, seed), total=total, desc="encode", mininterval=1):
+        suffix = encoder.suffix_ids(Item.parse(texts[item_id]))
+        history = [Item.parse(texts[one]) for one in row["history"][-encoder.prompt.recent_items or len(row["history"]) :]]
+        prefix = encoder.prefix_ids(row.get("summary"), history, len(suffix) + 1)
+        shortened += bool(prefix.recent_dropped or prefix.summary_words_dropped)
+        prompt = [*prefix.ids, *suffix]
+        answer = encoder.yes_id if label else encoder.no_id
+        ids.append(np.array([*prompt, answer], dtype=np.int32))
+        labels.append(np.array([-100] * len(prompt) + [answer], dtype=np.int32))
+        digest.update(ids[-1].tobytes())
+    counts = {"rows": len(ids), "tokens": sum(map(len, ids)), "shortened": shortened}
+    return Dataset.from_dict({"input_ids": ids, "labels": labels}), {**counts, "sha256": digest.hexdigest()}
+
+
+class AdapterTrainer(SFTTrainer):
+    """SFTTrainer that writes no card of its own: ours is rendered from the run's records."""
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        pass
+
+
+def train(recipe: Recipe, out: Path) -> dict[str, object]:
+    """Run a recipe and write `out`: adapter/, recipe.yaml, run.json. A killed run goes on where it stopped.
+
+    Raises:
+        TrainError: If `out` holds another run, or this one complete.
+        DataError: If the dataset does not keep the contract.
+    """
+    _claim(recipe, out)
+    started = time.monotonic()
+    set_seed(recipe.seed)
+    source = base_path(recipe.base)
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
+    half = recipe.optim.bf16 and _bf16()
+    model = AutoModelForCausalLM.from_pretrained(
+        source, revision=recipe.base_revision, dtype=torch.bfloat16 if half else torch.float32
+    )
+    encoder = make_encoder(recipe, tokenizer, model.config)
+    texts = data.texts(recipe.dataset, recipe.dataset_revision)
+    config = "histories" if recipe.summary == "none" else recipe.summary
+    rows = data.read(recipe.dataset, config, "train", recipe.dataset_revision)
+    if recipe.train_users:
+        rows = rows.select(range(min(recipe.train_users, len(rows))))
+    data.check_ids(rows, texts, f"{recipe.dataset}, config {config}, split train")
+    examples, counts = encode_rows(rows, texts, encoder, recipe.negatives, recipe.seed)
+    (out / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8")
+
+    checkpoints = out / "checkpoints"
+    trainer = AdapterTrainer(
+        model,
+        _arguments(recipe, checkpoints, half),
+        train_dataset=examples,
+        processing_class=tokenizer,
+        peft_config=LoraConfig(
+            r=recipe.lora.r,
+            lora_alpha=recipe.lora.alpha,
+            lora_dropout=recipe.lora.dropout,
+            target_modules=list(recipe.lora.target_modules),
+            task_type="CAUSAL_LM",
+            revision=recipe.base_revision,
+        ),
+    )
+    # SFTTrainer has been seen to drop rows whose answer it cut: nothing may be cut here.
+    assert len(trainer.train_dataset) == counts["rows"]
+    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    result = trainer.train(resume_from_checkpoint=last)
+    save_adapter(trainer.model, encoder.prompt, recipe.base, out / "adapter")
+    record = {
+        "recipe": recipe.to_dict(),
+        "seed": recipe.seed,
+        "base_revision": getattr(model.config, "_commit_hash", None) or recipe.base_revision,
+        "data": {"config": config, "users": len(rows), **counts},
+        "steps": trainer.state.global_step,
+        "loss": round(result.training_loss, 6),
+        "seconds": round(time.monotonic() - started, 1),
+        "resumed_from_step": int(last.rsplit("-", 1)[1]) if last else 0,
+        "device": str(trainer.args.device),
+        "versions": versions(),
+    }
+    (out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return record
+
+
+def save_adapter(model, prompt: RankingPrompt, base: str, folder: Path) -> None:
+    """Write a plain PEFT adapter with its ranking prompt; same weights, same bytes."""
+    draft = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    model.save_pretrained(draft)
+    (draft / "README.md").unlink(missing_ok=True)
+    write_adapter_config(draft, base)
+    (draft / PROMPT_FILE).write_text(json.dumps(prompt.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
+
+
+def write_adapter_config(folder: Path, base: str) -> None:
+    """Name the base in adapter_config.json, and sort what peft keeps as a set."""
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = base
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"].sort()
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _arguments(recipe: Recipe, checkpoints: Path, half: bool) -> SFTConfig:
+    optim = recipe.optim
+    return SFTConfig(
+        output_dir=str(checkpoints),
+        learning_rate=optim.learning_rate,
+        num_train_epochs=optim.epochs,
+        max_steps=optim.max_steps or -1,
+        per_device_train_batch_size=optim.batch_size,
+        gradient_accumulation_steps=optim.accumulation,
+        weight_decay=optim.weight_decay,
+        adam_beta1=optim.beta1,
+        adam_beta2=optim.beta2,
+        warmup_steps=optim.warmup_ratio,
+        lr_scheduler_type=optim.scheduler,
+        bf16=half,
+        gradient_checkpointing=optim.gradient_checkpointing,
+        save_strategy="steps",
+        save_steps=optim.save_steps,
+        save_total_limit=2,
+        logging_steps=20,
+        report_to="none",
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        use_cpu=optim.device == "cpu",
+        # TRL's default of 1,024 cuts answers off and drops the rows; ours are shortened by rule already.
+        max_length=None,
+        packing=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+
+
+def _claim(recipe: Recipe, out: Path) -> None:
+    """Make sure that `out` is free, or holds an unfinished run of this very recipe."""
+    kept = out / "recipe.yaml"
+    if kept.exists():
+        other = yaml.safe_load(kept.read_text(encoding="utf-8"))
+        if other != json.loads(json.dumps(recipe.to_dict())):
+            changed = sorted(key for key, value in recipe.to_dict().items() if other.get(key) != value)
+            raise TrainError(f"{out} holds a run of another recipe (differs in {', '.join(changed)}). Choose another --out.")
+        if (out / "run.json").exists():
+            raise TrainError(f"{out} holds this run, complete. Choose another --out, or remove it.")
+    elif out.exists() and any(out.iterdir()):
+        raise TrainError(f"{out} is not empty and holds no run. Choose another --out.")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _bf16() -> bool:
+    """Half precision only where the hardware is made for it."""
+    with contextlib.suppress(AttributeError, RuntimeError):
+        return torch.accelerator.current_accelerator() is not None and torch.cuda.is_bf16_supported()
+    return False

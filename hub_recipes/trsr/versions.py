@@ -1,0 +1,18 @@
+"""The versions a run used, for its records."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from trsr import __version__
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "tokenizers", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Package to installed version; packages that are not installed are left out."""
+    found = {"llm-trsr": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,65 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trsr.core.extractive import ExtractiveSummarizer
+from trsr.core.history import Item, blocks_by_count
+from trsr.core.summarize import METHODS, summarize
+
+
+def book(author, genre, about="A keeper hunts."):
+    return Item(f"title: T; author: {author}; genre: {genre}; about: {about}")
+
+
+FIRST = (book("Ann", "mystery"), book("Ann", "mystery, travel"), book("Bo", "mystery"))
+SECOND = (book("Cy", "travel"), book("Cy", "cooking"))
+
+
+def test_a_block_counts_values_and_recurring_words():
+    [summary] = ExtractiveSummarizer().block([FIRST])
+    assert summary == "author: Ann x2, Bo x1; genre: mystery x3, travel x1; words: keeper x3, hunts x3"
+
+
+def test_update_adds_to_the_counts_it_reads_and_equals_go_to_the_newest():
+    summarizer = ExtractiveSummarizer()
+    [first] = summarizer.block([FIRST])
+    [updated] = summarizer.update([(first, SECOND)])
+    assert updated == (
+        "author: Cy x2, Ann x2, Bo x1; genre: mystery x3, travel x2, cooking x1; words: keeper x5, hunts x5"
+    )
+
+
+def test_merge_adds_block_summaries():
+    summarizer = ExtractiveSummarizer()
+    assert summarizer.merge([summarizer.block([FIRST, SECOND])]) == summarizer.update(
+        [(summarizer.block([FIRST])[0], SECOND)]
+    )
+
+
+def test_only_the_most_frequent_values_stay():
+    items = tuple(book(f"A{n}", "g") for n in range(9)) + (book("A0", "g"),)
+    [summary] = ExtractiveSummarizer(values=2).block([items])
+    assert summary.startswith("author: A0 x2, A8 x1; genre: g x10;")
+
+
+def test_running_text_is_summarised_by_its_words():
+    [summary] = ExtractiveSummarizer().block([(Item("Pirates find a haunted island"), Item("The haunted castle of kings"))])
+    assert "haunted x2" in summary
+
+
+def test_a_summary_by_someone_else_is_read_as_words():
+    [summary] = ExtractiveSummarizer().update([("The user loves haunted castles.", FIRST)])
+    assert "genre: mystery x3" in summary
+
+
+def test_a_value_that_ends_like_a_count_stays_a_value():
+    [summary] = ExtractiveSummarizer().block([(Item("brand: Turbo x9; title: A"),)])
+    assert summary == "brand: Turbo x1"
+
+
+@given(st.lists(st.text(), min_size=1, max_size=12))
+def test_any_text_gives_one_line(texts):
+    items = [Item.parse(f"x {text}") for text in texts]
+    for method in METHODS:
+        [trail] = summarize([blocks_by_count(items, 3)], ExtractiveSummarizer(), method)
+        assert trail.summary
+        assert "\n" not in trail.summary

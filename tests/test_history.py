@@ -1,0 +1,72 @@
+import pytest
+
+from trsr.core.history import Item, blocks_by_count, blocks_by_tokens, clean, sentence
+
+
+def test_clean_makes_one_line_and_keeps_every_script():
+    assert clean("a\nb\tc\u2028d\u0085e\r\n  f") == "a b c d e f"
+    assert clean("zero\u200bwidth \u202eright\u202c \ufeffmark\u2066") == "zerowidth right mark"
+    assert clean("日本語 العربية हिन्दी 👩‍👩‍👧 é") == "日本語 العربية हिन्दी 👩‍👩‍👧 é"
+    assert clean("bell\x07 null\x00 lone\ud800") == "bell null lone\ufffd"
+    assert clean("hidden\U000e0041\U000e007f tags") == "hidden tags"
+
+
+def test_sentence_shows_fields_in_order_without_ids():
+    fields = {"item_id": "B01", "title": "Emma", "price": 3.5, "genres": ["classics", "romance"], "brand": None}
+    assert sentence(fields) == "title: Emma; price: 3.5; genres: classics, romance"
+
+
+def test_a_value_cannot_pose_as_a_field():
+    assert sentence({"title": "X; genre: romance", "ge:nre;": "y"}) == "title: X, genre: romance; ge nre,: y"
+
+
+def test_item_takes_text_dicts_and_items():
+    assert Item.parse("a\nb").text == "a b"
+    assert Item.parse({"item_id": "1", "title": "t", "text": "whole sentence"}).text == "whole sentence"
+    assert Item.parse(Item("x")) == Item("x")
+
+
+@pytest.mark.parametrize("empty", ["", " \n\u200b", {}, {"item_id": "7"}, {"title": None}])
+def test_an_item_without_text_is_refused(empty):
+    with pytest.raises(ValueError, match="no text"):
+        Item.parse(empty)
+
+
+def test_an_item_of_another_type_is_refused():
+    with pytest.raises(TypeError, match="string or a dict of fields, got int"):
+        Item.parse(7)
+
+
+def items(count):
+    return [Item(f"item {n}") for n in range(count)]
+
+
+def test_blocks_are_counted_from_the_first_item():
+    assert [len(block) for block in blocks_by_count(items(12))] == [5, 5, 2]
+    # A longer history leaves full blocks as they were.
+    assert blocks_by_count(items(14))[:2] == blocks_by_count(items(12))[:2]
+
+
+def test_of_a_long_history_the_newest_blocks_stay():
+    blocks = blocks_by_count(items(33), size=5, max_blocks=5)
+    assert [len(block) for block in blocks] == [5, 5, 5, 5, 3]
+    assert blocks[-1][-1] == Item("item 32")
+
+
+def test_no_items_no_blocks():
+    assert blocks_by_count([]) == []
+    assert blocks_by_tokens([], 10, len) == []
+
+
+def test_blocks_by_tokens_never_cut_an_item():
+    texts = [Item("x" * n) for n in (4, 4, 4, 30, 2, 2)]
+    blocks = blocks_by_tokens(texts, 10, len)
+    assert [[len(item.text) for item in block] for block in blocks] == [[4, 4], [4], [30], [2, 2]]
+
+
+@pytest.mark.parametrize("sizes", [(0, 5), (5, 0)])
+def test_sizes_must_be_positive(sizes):
+    with pytest.raises(ValueError, match="at least 1"):
+        blocks_by_count(items(3), *sizes)
+    with pytest.raises(ValueError, match="at least 1"):
+        blocks_by_tokens(items(3), sizes[0], len, sizes[1])
