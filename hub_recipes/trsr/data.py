@@ -4,6 +4,7 @@ A dataset is a folder (or Hub repo) with one Parquet file a split and config, an
 that plain `load_dataset(folder, config)` reads it.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -117,7 +118,9 @@ def write(folder: Path, tables: Tables, *, provenance: Mapping[str, object], bod
         for split, rows in splits.items():
             if not len(rows):
                 raise DataError(f"Config {config!r}: the split {split!r} would be empty. Give more users.")
-    if folder.exists() and any(folder.iterdir()) and not (folder / PROVENANCE).exists():
+    folder = folder.resolve()  # "." and links have a place beside them too
+    ours = folder.is_dir() and ((folder / PROVENANCE).exists() or not any(folder.iterdir()))
+    if folder.exists() and not ours:
         raise DataError(f"{folder} exists and is not a dataset folder of ours. Choose another, or empty it.")
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(draft, ignore_errors=True)
@@ -129,8 +132,13 @@ def write(folder: Path, tables: Tables, *, provenance: Mapping[str, object], bod
             (draft / config).mkdir()
             entry = {"config_name": config, "data_files": []}
             for split, rows in splits.items():
-                path = f"{config}/{split}-00000-of-00001.parquet"
-                rows.to_parquet(draft / path)
+                made = draft / config / "part.parquet"
+                rows.to_parquet(made)
+                # `datasets` caches a local folder by its name and header alone. With a checksum in the header, a folder
+                # that is written anew, or that shares its name with another, is not read as what was there before.
+                checksum = hashlib.sha256(made.read_bytes()).hexdigest()[:16]
+                path = f"{config}/{split}-00000-of-00001-{checksum}.parquet"
+                made.rename(draft / path)
                 entry["data_files"].append({"split": split, "path": path})
             if config == default:
                 entry["default"] = True

@@ -1,8 +1,9 @@
-"""What ships inside the package: the nano recommender and the sample dataset, by the names that recipes use."""
+"""What ships inside the package: the nano recommender and the sample dataset, by the names that recipes and pipelines use."""
 
 from importlib.resources import files
 from pathlib import Path
 
+TASK = "text-rich-recommendation"
 ASSETS = Path(str(files("trsr"))) / "assets"
 NANO = ASSETS / "nano"
 

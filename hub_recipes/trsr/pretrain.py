@@ -93,7 +93,8 @@ class Curriculum(Dataset):
         encoder: Encodes the prompts.
         rows: Length of the dataset.
         negatives: Items not chosen, a row.
-        games: Share of the rows that are games only, growing harder; until three times that place they grow rarer.
+        games: Share of the rows that are games only, from the middle on harder ones; until three times that place they
+            grow rarer.
             0 means users only.
     """
 
@@ -112,7 +113,9 @@ class Curriculum(Dataset):
         done = row / self.rows / self.games if self.games else 3.0
         rng = random.Random(f"{self.first_world}-{row}")
         if self.games and rng.random() < max(0.1, min(1.0, (3 - done) / 2)):
-            summary, recent, positive, others = game(row, min(1.0, done), self.negatives)
+            # At first the easiest only, until matching is found; harder ones would hide it.
+            hardness = min(1.0, max(0.0, (done - 0.45) / 0.75))
+            summary, recent, positive, others = game(row, hardness, self.negatives)
         else:
             summary, recent, positive, others = self._user(row, rng)
         return {
@@ -207,14 +210,14 @@ def pretrain(
     out: Path,
     *,
     seed: int = 0,
-    steps: int = 6000,
+    steps: int = 5000,
     users: int = 16,
     negatives: int = 6,
     vocab_size: int = 3072,
     hidden: int = 128,
     layers: int = 4,
     heads: int = 4,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 1e-3,
     work: Path | None = None,
 ) -> dict[str, object]:
     """Train and write the nano base: weights in bf16 safetensors, tokenizer, config, and how it was made.
@@ -278,7 +281,7 @@ def pretrain(
         model,
         arguments,
         data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
-        train_dataset=Curriculum(encoder, rows, negatives, games=0.15),
+        train_dataset=Curriculum(encoder, rows, negatives, games=0.2),
         encoder=encoder,
     )
     newest = any(work.glob("checkpoint-*"))

@@ -15,9 +15,8 @@ from transformers import AutoConfig, AutoTokenizer
 from trsr import data
 from trsr.core.history import Item
 from trsr.core.modeling import PROMPT_FILE
-from trsr.core.pipeline import TASK
 from trsr.core.prompts import RankingPrompt
-from trsr.embedded import base_path
+from trsr.embedded import TASK, base_path
 from trsr.evaluate import table
 from trsr.recipe import Recipe, build_recipe
 from trsr.train import labelled, ranking_prompt, write_adapter_config

@@ -9,7 +9,7 @@ from pathlib import Path
 from transformers import pipeline
 
 from trsr import data, evaluate, publish, summaries
-from trsr.core.pipeline import TASK
+from trsr.embedded import TASK
 from trsr.engines import engine
 from trsr.recipe import Recipe, load_recipe
 from trsr.train import train

@@ -3,16 +3,16 @@
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from trsr.core.modeling import TextRichRecommender
-from trsr.core.pipeline import TASK, TextRichRecommendationPipeline
-from trsr.embedded import NANO
+from trsr.embedded import NANO, TASK
 
 
 def register() -> None:
     """Register the task; its default model is the nano recommender that ships with the package."""
-    PIPELINE_REGISTRY.register_pipeline(
-        TASK,
-        TextRichRecommendationPipeline,
-        pt_model=TextRichRecommender,
-        default={"model": (str(NANO / "pipeline"), "main")},
-        type="text",
-    )
+    # As transformers registers its own: the class by name, imported when the task is used. `register_pipeline` wants the
+    # class itself, which may be what is being imported right now.
+    PIPELINE_REGISTRY.supported_tasks[TASK] = {
+        "impl": "trsr.core.pipeline.TextRichRecommendationPipeline",
+        "pt": (TextRichRecommender,),
+        "default": {"model": (str(NANO / "pipeline"), "main")},
+        "type": "text",
+    }

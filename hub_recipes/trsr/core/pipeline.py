@@ -15,7 +15,6 @@ from .summarize import METHODS, Summarizer, Trail, summarize
 
 logger = logging.get_logger(__name__)
 
-TASK = "text-rich-recommendation"
 SUMMARIZERS = ("auto", "base-model", "extractive", None)
 _REQUEST = frozenset({"history", "candidates", "summary"})
 

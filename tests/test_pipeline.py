@@ -1,0 +1,210 @@
+import json
+
+import pytest
+import torch
+from peft import LoraConfig
+
+from tests import tiny
+from trsr.core.pipeline import TextRichRecommendationPipeline
+from trsr.core.prompts import RankingPrompt
+
+HISTORY = [
+    {"title": f"Book {n}", "author": "Mara Quill" if n % 2 else "Bo Stone", "genre": "mystery"} for n in range(8)
+]
+CANDIDATES = ["title: A; genre: mystery", {"title": "B", "item_id": "77"}, "title: C", "title: D"]
+
+
+def recommender(model=None, tokenizer=None, **trsr):
+    model = model or tiny.model("llama")
+    if trsr:
+        model.config.trsr = trsr
+    return TextRichRecommendationPipeline(model=model, tokenizer=tokenizer or tiny.byte_level(), device="cpu")
+
+
+def with_adapter(model):
+    model.add_adapter(LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return recommender(with_adapter(tiny.model("llama")))
+
+
+def test_the_answer(pipe):
+    answer = pipe({"history": HISTORY, "candidates": CANDIDATES})
+    ranked = answer["candidates"]
+    assert set(answer) == {"candidates"}
+    assert [one["rank"] for one in ranked] == [1, 2, 3, 4]
+    assert sorted(one["index"] for one in ranked) == [0, 1, 2, 3]
+    assert all(one["item"] == CANDIDATES[one["index"]] for one in ranked)
+    odds = [one["log_odds"] for one in ranked]
+    assert odds == sorted(odds, reverse=True)
+    assert odds[0] > odds[-1]
+    for one in ranked:
+        assert one["score"] == pytest.approx(1 / (1 + 2.718281828459045 ** -one["log_odds"]))
+
+
+def test_json_in_json_out(pipe):
+    request = json.loads(json.dumps({"history": HISTORY, "candidates": CANDIDATES}))
+    assert json.loads(json.dumps(pipe(request, return_summary=True)))["candidates"]
+
+
+def test_a_list_is_a_batch(pipe):
+    one = {"history": HISTORY, "candidates": CANDIDATES}
+    two = {"history": HISTORY[:2], "candidates": CANDIDATES[:1]}
+    assert pipe([one, two]) == [pipe(one), pipe(two)]
+    assert pipe([]) == []
+
+
+def test_top_k_and_summary(pipe):
+    answer = pipe({"history": HISTORY, "candidates": CANDIDATES}, top_k=2, return_summary=True, method="hierarchical")
+    assert len(answer["candidates"]) == 2
+    assert answer["summary"].startswith("author: ")
+    assert len(answer["block_summaries"]) == 2
+
+
+def test_the_methods_differ(pipe):
+    request = {"history": HISTORY, "candidates": CANDIDATES}
+    recurrent = pipe(request, return_summary=True, method="recurrent")["block_summaries"]
+    hierarchical = pipe(request, return_summary=True, method="hierarchical")["block_summaries"]
+    assert recurrent[0] == hierarchical[0]
+    assert recurrent[1] != hierarchical[1]
+
+
+def test_a_given_summary_is_used_as_it_is(pipe):
+    request = {"history": HISTORY, "candidates": CANDIDATES, "summary": "likes ghosts"}
+    answer = pipe(request, return_summary=True)
+    assert answer["summary"] == "likes ghosts"
+    assert answer["block_summaries"] == []
+    assert answer["candidates"] != pipe({"history": HISTORY, "candidates": CANDIDATES})["candidates"]
+
+
+def test_without_a_summarizer(pipe):
+    answer = pipe({"history": HISTORY, "candidates": CANDIDATES}, summarizer=None, return_summary=True)
+    assert answer["summary"] is None
+
+
+def test_update_advances_a_summary_by_one_block(pipe):
+    whole = pipe({"history": HISTORY, "candidates": CANDIDATES}, return_summary=True)["block_summaries"]
+    assert pipe.update(whole[0], HISTORY[5:]) == whole[1]
+    assert pipe.update("", HISTORY[:5]) == whole[0]
+    with pytest.raises(ValueError, match="no new items"):
+        pipe.update("s", [])
+    with pytest.raises(ValueError, match="summarizer=None"):
+        pipe.update("s", HISTORY, summarizer=None)
+
+
+def test_corners(pipe):
+    cold = pipe({"history": [], "candidates": CANDIDATES}, return_summary=True)
+    assert len(cold["candidates"]) == 4
+    assert cold["summary"] is None
+    assert pipe({"history": HISTORY, "candidates": []}) == {"candidates": []}
+    assert pipe({"history": HISTORY, "candidates": ["title: A"]})["candidates"][0]["rank"] == 1
+
+
+def test_duplicates_are_kept_in_input_order(pipe):
+    answer = pipe({"history": HISTORY, "candidates": ["title: A"] * 3})
+    assert [one["index"] for one in answer["candidates"]] == [0, 1, 2]
+    assert len({one["log_odds"] for one in answer["candidates"]}) == 1
+
+
+def test_a_long_history_keeps_its_newest_blocks(pipe):
+    answer = pipe({"history": HISTORY * 50, "candidates": CANDIDATES}, return_summary=True)
+    assert len(answer["block_summaries"]) == 5
+
+
+def test_a_prompt_longer_than_the_context_is_shortened_and_says_so():
+    pipe = recommender(tiny.model("llama", max_position_embeddings=300))
+    history = [f"title: {'long ' * 60}{n}" for n in range(6)]
+    answer = pipe({"history": history, "candidates": ["title: A"]})
+    assert answer["shortened"]["recent_items_dropped"] > 0
+    with pytest.raises(ValueError, match="does not fit into 300"):
+        pipe({"history": history, "candidates": ["title: " + "long " * 400]})
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "message"),
+    [
+        ("text", TypeError, "A request is a dict"),
+        ({"history": []}, ValueError, "missing: \\['candidates'\\]"),
+        ({"history": [], "candidates": [], "user": 1}, ValueError, "unknown: \\['user'\\]"),
+        ({"history": "title: A", "candidates": []}, TypeError, "'history' is a list of items, got str"),
+        ({"history": [], "candidates": [3]}, TypeError, r"candidates\[0\]: An item is a string or a dict"),
+        ({"history": ["x", ""], "candidates": []}, ValueError, r"history\[1\]: An item has no text"),
+        ({"history": [], "candidates": [], "summary": ["x"]}, TypeError, "A summary is a string, got list"),
+    ],
+)
+def test_broken_requests(pipe, request_, error, message):
+    with pytest.raises(error, match=message):
+        pipe(request_)
+
+
+@pytest.mark.parametrize(
+    "options", [{"summarizer": "gpt"}, {"method": "cnn"}, {"top_k": 0}, {"top_k": "3"}, {"temperature": 1}]
+)
+def test_broken_options(pipe, options):
+    with pytest.raises((ValueError, TypeError), match=next(iter(options))):
+        pipe({"history": [], "candidates": ["x"]}, **options)
+
+
+def test_the_base_summarises_with_the_adapter_off():
+    base = tiny.model("llama")
+    request = {"history": HISTORY, "candidates": CANDIDATES}
+    options = {"summarizer": "base-model", "return_summary": True, "max_new_tokens": 8}
+    plain = recommender(base)(request, **options)
+    pipe = recommender(with_adapter(base))
+    tuned = pipe(request, **options)
+    # The same summary, word for word, though the adapter changes every score.
+    assert tuned["block_summaries"] == plain["block_summaries"]
+    assert tuned["candidates"] != plain["candidates"]
+    assert pipe(request, **options) == tuned
+
+
+def test_the_adapter_is_on_again_after_an_error(monkeypatch):
+    pipe = recommender(with_adapter(tiny.model("llama")))
+    request = {"history": HISTORY, "candidates": CANDIDATES}
+    before = pipe(request)
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("generation broke")
+
+    monkeypatch.setattr(pipe.model, "generate", broken)
+    with pytest.raises(RuntimeError, match="generation broke"):
+        pipe(request, summarizer="base-model")
+    assert pipe(request) == before
+
+
+def test_auto_takes_what_the_model_was_trained_with():
+    chat = recommender(tokenizer=tiny.chatml())
+    assert type(chat._summarizer("auto", 8)).__name__ == "ModelSummarizer"
+    assert type(recommender()._summarizer("auto", 8)).__name__ == "ExtractiveSummarizer"
+    assert type(recommender(summarizer="extractive", tokenizer=tiny.chatml())._summarizer("auto", 8)).__name__ == (
+        "ExtractiveSummarizer"
+    )
+    assert recommender(summarizer="none")._summarizer("auto", 8) is None
+
+
+def test_the_ranking_prompt_travels_with_the_model():
+    prompt = RankingPrompt(recent_items=1)
+    pipe = recommender(ranking_prompt=prompt.to_dict())
+    assert pipe.encoder.prompt == prompt
+
+
+def test_generation_in_batches_equals_one_by_one():
+    pipe = recommender(tokenizer=tiny.chatml())
+    writer = pipe._summarizer("base-model", 6)
+    blocks = [tuple(pipe.preprocess({"history": HISTORY[:n], "candidates": []})["history"]) for n in (1, 5, 3, 2)]
+    together = writer.block(blocks)
+    assert together == [writer.block([block])[0] for block in blocks]
+    assert any(together)
+    writer.batch_tokens = 1
+    assert writer.block(blocks) == together
+
+
+def test_half_precision_scores_are_close():
+    request = {"history": HISTORY, "candidates": CANDIDATES}
+    full = recommender(tiny.model("llama"))(request)["candidates"]
+    half = recommender(tiny.model("llama").to(torch.bfloat16))(request)["candidates"]
+    by_index = {one["index"]: one["log_odds"] for one in half}
+    assert all(abs(by_index[one["index"]] - one["log_odds"]) < 0.5 for one in full)
