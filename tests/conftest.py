@@ -35,3 +35,39 @@ def sentencepiece_tokenizer():
 @pytest.fixture
 def llama():
     return tiny.model("llama")
+
+
+@pytest.fixture
+def small_dataset(tmp_path):
+    """A dataset folder of 12 users and 30 items, without summaries."""
+    from datasets import Dataset, DatasetDict
+
+    from trsr import data
+
+    items = [
+        {"item_id": f"i{n}", "title": f"T{n}", "text": f"title: T{n}; genre: {'mystery' if n % 2 else 'travel'}"}
+        for n in range(30)
+    ]
+    users = [
+        {
+            "user_id": f"u{n}",
+            "history": [f"i{(n + k) % 30}" for k in range(6)],
+            "target": f"i{(n + 6) % 30}",
+            "negatives": [f"i{(n + 7 + k) % 30}" for k in range(5)],
+        }
+        for n in range(12)
+    ]
+    splits = {"train": users[:6], "validation": users[6:9], "test": users[9:]}
+    folder = tmp_path / "small"
+    data.write(
+        folder,
+        {
+            "items": DatasetDict(train=Dataset.from_list(items, features=data.items_features(data.ITEM_COLUMNS))),
+            "histories": DatasetDict(
+                {split: Dataset.from_list(rows, features=data.HISTORIES) for split, rows in splits.items()}
+            ),
+        },
+        provenance={"script": "test"},
+        body="# Small",
+    )
+    return folder

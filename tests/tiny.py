@@ -1,10 +1,14 @@
 """Tiny tokenizers and models of real kinds, made in code."""
 
 import json
+from pathlib import Path
 
 import torch
+from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedTokenizerFast
+
+from trsr import data
 
 TEXT = [
     "Will the user choose the candidate item next? Answer yes or no.",
@@ -22,9 +26,18 @@ CHATML = (
 )
 # Trims the message, writes BOS itself.
 INST = "{{ bos_token }}{% for message in messages %}[INST] {{ message['content'] | trim }} [/INST]{% endfor %}"
+# Gemma 4's kind: BOS and turns.
+TURNS = (
+    "{{ bos_token }}{% for message in messages %}<|turn>{{ message['role'] }}\n{{ message['content'] | trim }}<turn|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|turn>model\n{% endif %}"
+)
+# SmolLM3's kind: the head names today's date.
+DATED = "<|im_start|>system\nToday Date: {{ strftime_now('%d %B %Y') }}<|im_end|>\n" + CHATML
 
 
-def byte_level(vocab: int = 600, chat_template: str | None = None, special: tuple[str, ...] = (), plain: tuple[str, ...] = ()):
+def byte_level(
+    vocab: int = 600, chat_template: str | None = None, special: tuple[str, ...] = (), plain: tuple[str, ...] = ()
+):
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -128,10 +141,116 @@ def model(kind: str, seed: int = 0, **changes):
     """A randomly initialised model of `kind`, fp32, in evaluation mode."""
     torch.manual_seed(seed)
     config = AutoConfig.for_model(kind, **{**configs()[kind], **changes})
-    network = AutoModelForCausalLM.from_config(config)
-    # Larger than the usual 0.02, so that wrong attention shows in the scores.
+    return _spread(AutoModelForCausalLM.from_config(config)).eval()
+
+
+def _spread(network):
+    """Weights larger than the usual 0.02, so that wrong attention shows in the scores."""
     with torch.no_grad():
-        for name, weight in network.named_parameters():
+        for weight in network.parameters():
             if weight.dim() >= 2:
                 weight.normal_(0, 0.2)
-    return network.eval()
+    return network
+
+
+def _without_pad(tokenizer):
+    """As Llama's base checkpoints come."""
+    tokenizer.pad_token = None
+    return tokenizer
+
+
+def _turns():
+    tokenizer = metaspace(TURNS)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|turn>", "<turn|>"]})
+    return tokenizer
+
+
+def _dated():
+    tokenizer = chatml()
+    tokenizer.chat_template = DATED
+    return tokenizer
+
+
+# What stands behind each base that a recipe names: the architecture of its checkpoint and a tokenizer of its kind.
+BASES = {
+    "nano": ("llama", byte_level),
+    "Qwen/Qwen3-0.6B": ("qwen3", chatml),
+    "Qwen/Qwen3.5-2B": ("qwen3_5", chatml),
+    "Qwen/Qwen3.5-4B": ("qwen3_5", chatml),
+    "google/gemma-4-E2B-it": ("gemma4", _turns),
+    "HuggingFaceTB/SmolLM3-3B": ("smollm3", _dated),
+    "meta-llama/Llama-2-7b-hf": ("llama", lambda: _without_pad(metaspace(None))),
+    "meta-llama/Llama-3.2-1B": ("llama", lambda: _without_pad(byte_level())),
+}
+
+
+def checkpoint_config(kind: str, vocab: int):
+    """The tiny config of a whole checkpoint: several bases hold more than their language model."""
+    small = {"hidden_size": 16, "intermediate_size": 16}
+    known = configs()
+    if kind == "smollm3":
+        return AutoConfig.for_model(kind, **{**known["llama"], "vocab_size": vocab, "no_rope_layers": [1, 0]})
+    if kind == "qwen3_5":
+        text = {**known["qwen3_5_text"], "vocab_size": vocab}
+        vision = {**small, "depth": 1, "num_heads": 2, "out_hidden_size": 32, "num_position_embeddings": 16}
+        return AutoConfig.for_model(kind, text_config=text, vision_config=vision)
+    if kind == "gemma4":
+        text = {
+            **known["llama"],
+            "vocab_size": vocab,
+            "vocab_size_per_layer_input": vocab,
+            "hidden_size_per_layer_input": 8,
+            "num_hidden_layers": 4,
+            "num_kv_shared_layers": 2,
+            "sliding_window": 8,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "global_head_dim": 16,
+        }
+        vision = {**small, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8}
+        audio = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "output_proj_dims": 16}
+        return AutoConfig.for_model(
+            kind, text_config=text, vision_config={**vision, "position_embedding_size": 16}, audio_config=audio
+        )
+    return AutoConfig.for_model(kind, **{**known[kind], "vocab_size": vocab})
+
+
+def save_base(base: str, folder: Path, seed: int = 0) -> Path:
+    """Write a tiny random checkpoint of the architecture behind `base`, with a tokenizer of its kind."""
+    kind, make = BASES[base]
+    tokenizer = make()
+    torch.manual_seed(seed)
+    config = checkpoint_config(kind, len(tokenizer))
+    family = AutoModelForCausalLM if config.get_text_config() is config else AutoModelForImageTextToText
+    _spread(family.from_config(config)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def dataset(folder: Path, users: int = 12, items: int = 30, negatives: int = 6, summary: str | None = None) -> Path:
+    """Write a dataset folder with summaries: `users` in train, four each in validation and test."""
+    genres = ("mystery", "travel", "sea stories")
+    catalogue = [
+        {"item_id": f"i{n}", "title": f"Book {n}", "text": f"title: Book {n}; genre: {genres[n % 3]}"}
+        for n in range(items)
+    ]
+
+    def row(user: int, method: str | None) -> dict[str, object]:
+        known = {
+            "user_id": f"u{user}",
+            "history": [f"i{(user + 3 * step) % items}" for step in range(7)],
+            "target": f"i{(user + 21) % items}",
+            "negatives": [f"i{(user + 1 + 3 * step) % items}" for step in range(negatives)],
+        }
+        text = summary or f"genre: {genres[user % 3]} x7"
+        return known if method is None else {**known, "block_summaries": [text], "summary": f"{text}; {method}"}
+
+    places = {"train": range(users), "validation": range(users, users + 4), "test": range(users + 4, users + 8)}
+    tables = {"items": {"train": Dataset.from_list(catalogue, features=data.items_features(data.ITEM_COLUMNS))}}
+    for config, method in (("histories", None), ("recurrent", "recurrent"), ("hierarchical", "hierarchical")):
+        features = data.HISTORIES if method is None else data.SUMMARIES
+        tables[config] = {
+            split: Dataset.from_list([row(user, method) for user in place], features=features)
+            for split, place in places.items()
+        }
+    data.write(folder, tables, provenance={"made_by": "tests"}, body="# Tiny")
+    return folder

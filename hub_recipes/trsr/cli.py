@@ -33,12 +33,12 @@ def main(arguments: list[str] | None = None) -> None:
     _evaluate(verbs.add_parser("evaluate", help="rank the released candidates and measure"))
     _recommend(verbs.add_parser("recommend", help="rank candidates for your own JSON"))
     _pretrain(verbs.add_parser("pretrain", help="train the nano base from scratch"))
-    verbs.add_parser("recipes", help="list the recipes").set_defaults(run=_list_recipes)
+    verbs.add_parser("recipes", help="list the recipes").set_defaults(act=_list_recipes)
     options = parser.parse_args(arguments)
     # Workers of tokenizers and data loaders fork; the warning about it helps nobody here.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        options.run(options)
+        options.act(options)
     except KeyboardInterrupt:
         sys.exit(130)
     except (ValueError, OSError) as error:
@@ -58,7 +58,7 @@ def _quickstart(parser: argparse.ArgumentParser) -> None:
 
         quickstart(options.out, options.seed)
 
-    parser.set_defaults(run=run)
+    parser.set_defaults(act=run)
 
 
 def _summarize(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +88,7 @@ def _summarize(parser: argparse.ArgumentParser) -> None:
         )
         print(f"Wrote {options.out}: {json.dumps(made['summaries']['calls'])} summaries")
 
-    parser.set_defaults(run=run)
+    parser.set_defaults(act=run)
 
 
 def _train(parser: argparse.ArgumentParser) -> None:
@@ -106,7 +106,7 @@ def _train(parser: argparse.ArgumentParser) -> None:
         record = train(recipe, out)
         print(f"Wrote {out}: {record['steps']} steps, loss {record['loss']}, {record['seconds']} seconds")
 
-    parser.set_defaults(run=run)
+    parser.set_defaults(act=run)
 
 
 def _evaluate(parser: argparse.ArgumentParser) -> None:
@@ -117,7 +117,7 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="order of candidates and bootstrap (%(default)s)")
     parser.add_argument("--no-adapter", action="store_true", help="the base as it is (zero-shot)")
 
-    def run_it(options: argparse.Namespace) -> None:
+    def run(options: argparse.Namespace) -> None:
         from trsr.evaluate import evaluate_run, table
 
         out = options.out or options.run / options.split
@@ -127,7 +127,7 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
         print(table(results))
         print(f"\n{results['n_users']} users. Wrote {out}")
 
-    parser.set_defaults(run=run_it)
+    parser.set_defaults(act=run)
 
 
 def _recommend(parser: argparse.ArgumentParser) -> None:
@@ -157,13 +157,13 @@ def _recommend(parser: argparse.ArgumentParser) -> None:
             )
         )
 
-    parser.set_defaults(run=run)
+    parser.set_defaults(act=run)
 
 
 def _pretrain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", choices=("nano",), help="what to train")
     parser.add_argument("--out", type=Path, default=Path("nano"), help="folder to write (%(default)s)")
-    parser.add_argument("--steps", type=int, default=8000, help="optimiser steps (%(default)s)")
+    parser.add_argument("--steps", type=int, default=3500, help="optimiser steps (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
 
     def run(options: argparse.Namespace) -> None:
@@ -172,7 +172,7 @@ def _pretrain(parser: argparse.ArgumentParser) -> None:
         made = pretrain(options.out, seed=options.seed, steps=options.steps)
         print(f"Wrote {options.out}: {made['parameters']} parameters, {made['seconds']} seconds")
 
-    parser.set_defaults(run=run)
+    parser.set_defaults(act=run)
 
 
 def _list_recipes(options: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ candidates, and the language-model loss on the prompt and the chosen item, which
 import json
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments, set_seed
 
+from trsr.cards import render
 from trsr.core.extractive import ExtractiveSummarizer
 from trsr.core.fork import fork
 from trsr.core.history import Item, blocks_by_count
@@ -61,48 +63,71 @@ def _texts(worlds: int) -> Iterator[str]:
         world = training_world(-1 - number)  # pretraining counts up from 0, so these are never trained on
         rng = random.Random(number)
         for user in world.users:
-            summary, recent, positive, _ = _example(world, user.items, rng, 0)
+            summary, recent, positive, _ = _example(world, user.items, rng, 0, clean=False)
             yield prompt.prefix(summary, recent) + prompt.suffix(positive) + f" {rng.choice([prompt.yes, prompt.no])}"
     for number in range(worlds * 20):
         summary, recent, positive, _ = game(-1 - number, 1.0, 2)
         yield prompt.prefix(summary, recent) + prompt.suffix(positive)
 
 
-def _example(world: World, items: tuple[int, ...], rng: random.Random, negatives: int):
-    """A user's summary, recent items, chosen item and other items, with the form of the prompt varied."""
-    history = [Item.parse(world.items[number].fields) for number in items]
-    recent = history[:-1][-rng.choice([1, 3, 5, 5, 5, 5, 10]) :]
+def _example(world: World, items: tuple[int, ...], rng: random.Random, negatives: int, clean: bool):
+    """A user's summary, recent items, chosen item and other items, with the form of the prompt varied.
+
+    With `clean`, the chosen item is of a topic that the prompt shows and the others are of topics that the user never met;
+    without, the chosen item is the user's last one and the others are drawn uniformly.
+    """
+    *past, target = items
+    parsed = [Item.parse(world.items[number].fields) for number in past]
+    shown = past[-rng.choice([1, 3, 3, 3, 5]) :]
     summary = None
     if rng.random() < 0.8:
-        blocks = blocks_by_count(history[:-1])
+        blocks = blocks_by_count(parsed)
         summary = summarize([blocks], ExtractiveSummarizer(), rng.choice(METHODS))[0].summary
         if rng.random() < 0.15:
-            recent = []
-    others = []
+            shown = []
+    avoided: set[int] = set()
+    if clean:
+        avoided = {world.items[number].topic for number in past}
+        counted = Counter(world.items[number].topic for number in (past if summary else shown))
+        liked = {topic for topic, _ in counted.most_common(3)}
+        fresh = [n for n, item in enumerate(world.items) if item.topic in liked and n not in past]
+        target = rng.choice(fresh) if fresh else target
+    others: list[int] = []
     while len(others) < negatives:
         number = rng.randrange(len(world.items))
-        if number not in items:
-            others.append(Item.parse(world.items[number].fields))
-    return summary, recent, history[-1], others
+        if number not in items and number != target and world.items[number].topic not in avoided:
+            others.append(number)
+    recent = parsed[len(past) - len(shown) :]
+    return summary, recent, *(_read(world, [target, *others]))
+
+
+def _read(world: World, numbers: list[int]) -> tuple[Item, list[Item]]:
+    chosen, *others = (Item.parse(world.items[number].fields) for number in numbers)
+    return chosen, others
+
+
+# Shares of the rows at which the curriculum turns.
+EASY, FULL, NOISY = 0.15, 0.4, 0.8
 
 
 class Curriculum(Dataset):
-    """Games at first, then users; row i is always the same: a game, or user i % 64 of world i // 64.
+    """From matching games to users; row i is always the same.
+
+    Until `EASY` the easiest games only, until matching is found: harder ones would hide it. Then more and more users of
+    fresh worlds, whose items show more and more; from `FULL` on they are five rows of six. Their candidates are clean
+    until `NOISY`; then they are the users' own last items.
 
     Args:
         encoder: Encodes the prompts.
         rows: Length of the dataset.
         negatives: Items not chosen, a row.
-        games: Share of the rows that are games only, from the middle on harder ones; until three times that place they
-            grow rarer.
-            0 means users only.
+        first_world: Worlds are counted from here.
     """
 
-    def __init__(self, encoder: Encoder, rows: int, negatives: int, games: float, first_world: int = 0) -> None:
+    def __init__(self, encoder: Encoder, rows: int, negatives: int, first_world: int = 0) -> None:
         self.encoder = encoder
         self.rows = rows
         self.negatives = negatives
-        self.games = games
         self.first_world = first_world
         self._world: tuple[int, World] | None = None
 
@@ -110,25 +135,29 @@ class Curriculum(Dataset):
         return self.rows
 
     def __getitem__(self, row: int) -> dict[str, list]:
-        done = row / self.rows / self.games if self.games else 3.0
         rng = random.Random(f"{self.first_world}-{row}")
-        if self.games and rng.random() < max(0.1, min(1.0, (3 - done) / 2)):
-            # At first the easiest only, until matching is found; harder ones would hide it.
-            hardness = min(1.0, max(0.0, (done - 0.45) / 0.75))
-            summary, recent, positive, others = game(row, hardness, self.negatives)
+        growth = self._growth(row)
+        if rng.random() < 5 / 6 * growth:
+            summary, recent, positive, others = self._user(row, rng, clean=row / self.rows < NOISY)
         else:
-            summary, recent, positive, others = self._user(row, rng)
+            summary, recent, positive, others = game(row, 0.3 * growth, self.negatives)
         return {
-            "prefix": self.encoder.prefix_ids(summary, recent[-10:]).ids,
+            "prefix": self.encoder.prefix_ids(summary, recent).ids,
             "suffixes": [self.encoder.suffix_ids(item) for item in (positive, *others)],
         }
 
-    def _user(self, row: int, rng: random.Random):
-        number = self.first_world + row // USERS_A_WORLD
+    def _growth(self, row: int) -> float:
+        return min(1.0, max(0.0, (row / self.rows - EASY) / (FULL - EASY)))
+
+    def _user(self, row: int, rng: random.Random, clean: bool):
+        number = row // USERS_A_WORLD
+        richness = self._growth(number * USERS_A_WORLD)
         if self._world is None or self._world[0] != number:
-            self._world = number, training_world(number, users=USERS_A_WORLD)
+            world = training_world(self.first_world + number, users=USERS_A_WORLD, richness=richness)
+            self._world = number, world
         world = self._world[1]
-        return _example(world, world.users[row % USERS_A_WORLD].items, rng, self.negatives)
+        items = world.users[row % USERS_A_WORLD].items
+        return _example(world, items[-(6 + int(20 * richness)) :], rng, self.negatives, clean)
 
 
 def collate(rows: list[dict[str, list]], pad: int) -> dict[str, torch.Tensor]:
@@ -210,14 +239,14 @@ def pretrain(
     out: Path,
     *,
     seed: int = 0,
-    steps: int = 5000,
-    users: int = 16,
+    steps: int = 3500,
+    users: int = 12,
     negatives: int = 6,
     vocab_size: int = 3072,
     hidden: int = 128,
     layers: int = 4,
     heads: int = 4,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 1.5e-3,
     work: Path | None = None,
 ) -> dict[str, object]:
     """Train and write the nano base: weights in bf16 safetensors, tokenizer, config, and how it was made.
@@ -281,7 +310,7 @@ def pretrain(
         model,
         arguments,
         data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
-        train_dataset=Curriculum(encoder, rows, negatives, games=0.2),
+        train_dataset=Curriculum(encoder, rows, negatives),
         encoder=encoder,
     )
     newest = any(work.glob("checkpoint-*"))
@@ -307,4 +336,5 @@ def pretrain(
         "last_log": next((entry for entry in reversed(trainer.state.log_history) if "first" in entry), {}),
     }
     (out / "training.json").write_text(json.dumps(made, indent=2) + "\n")
+    (out / "README.md").write_text(render("base", made))
     return made

@@ -13,7 +13,7 @@ import json
 import random
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -21,6 +21,11 @@ from datasets import Dataset
 
 from trsr.data import HISTORIES, DataError, Tables
 
+# Name -> how it draws, in words.
+SAMPLINGS = {
+    "uniform": "uniformly from the catalogue",
+    "popularity": "in proportion to the interactions of training users",
+}
 # Draws in vain after which a pool is narrowed to what is still free.
 _MISSES = 100
 
@@ -207,32 +212,86 @@ def histories(
     """
     if negatives < 1:
         raise DataError(f"A target needs at least 1 negative to be ranked against, got {negatives}.")
-    rows = []
+    columns: dict[str, list] = {name: [] for name in HISTORIES}
     for user_id in users:
         *history, target = sequences[user_id]
         drawn = sample_negatives(user_id, sequences[user_id], pool, count=negatives, seed=seed, sampling=sampling)
-        rows.append({"user_id": user_id, "history": history, "target": target, "negatives": drawn})
-    return Dataset.from_list(rows, features=HISTORIES)
+        for column, value in zip(columns.values(), (user_id, history, target, drawn), strict=True):
+            column.append(value)
+    return Dataset.from_dict(columns, features=HISTORIES)
 
 
-def describe(tables: Tables, *, bounds: str, negatives: int, sampling: str, seed: int) -> str:
-    """The protocol and the sizes in Markdown, for a dataset card.
+def paper(
+    sequences: Mapping[str, Sequence[str]],
+    catalogue: Collection[str],
+    *,
+    shortest: int = 11,
+    longest: int = 26,
+    keep_last: bool = False,
+    train: int | None = None,
+    validation: int | None = None,
+    test: int | None = None,
+    negatives: int = 20,
+    sampling: str = "uniform",
+    seed: int = 0,
+    watch: Callable[[list[str], str], Iterable[str]] = lambda users, split: users,
+) -> tuple[dict[str, Dataset], dict[str, int]]:
+    """The whole protocol: keep users, divide them, draw negatives.
 
     Args:
-        bounds: Which users are kept, as a phrase that follows "Users with".
+        sequences: User id -> item ids, oldest first.
+        catalogue: Ids of all items.
+        sampling: `uniform`, or `popularity`: in proportion to what training users met. Users and splits are the same.
+        watch: Passes on the users of a split as they are worked on: a progress bar.
+
+    Returns:
+        Split -> rows of the config `histories`, and counts of users.
+
+    Raises:
+        DataError: As the steps do.
+    """
+    if sampling not in SAMPLINGS:
+        raise DataError(f"Unknown negative sampling {sampling!r}; expected {' or '.join(SAMPLINGS)}.")
+    kept = keep_users(sequences, shortest=shortest, longest=longest, keep_last=keep_last)
+    splits = split_users(kept.sequences, validation=validation, test=test, train=train, seed=seed)
+    pool = Pool.uniform(catalogue)
+    if sampling == "popularity":
+        pool = Pool.popular(kept.sequences[user_id] for user_id in splits["train"])
+    made = {
+        split: histories(watch(users, split), kept.sequences, pool, negatives=negatives, seed=seed, sampling=sampling)
+        for split, users in splits.items()
+    }
+    used = sum(map(len, splits.values()))
+    counts = {
+        "users_read": len(sequences),
+        "users_dropped_short": kept.short,
+        "users_dropped_long": kept.long,
+        "users_cut_to_newest": kept.cut,
+        "users_in_no_split": len(kept.sequences) - used,
+        "users_kept": used,
+        "targets_in_own_history": sum(row["target"] in row["history"] for rows in made.values() for row in rows),
+    }
+    return made, counts
+
+
+def describe(tables: Tables, *, users: str, negatives: int, sampling: str, seed: int) -> str:
+    """Sizes, protocol and use in Markdown, for a dataset card.
+
+    Args:
+        users: Which users are kept, a phrase: "users with 11 to 26 items".
     """
     sizes = "\n".join(
         f"| `{config}` | {split} | {len(rows)} |" for config, splits in tables.items() for split, rows in splits.items()
     )
-    drawn = {"uniform": "uniformly", "popularity": "in proportion to their interactions of training users"}[sampling]
     return f"""\
 | config | split | rows |
 |---|---|---|
 {sizes}
 
-Protocol `paper` of [LLM-TRSR](https://arxiv.org/abs/2403.13325): users with {bounds}. A user's last item is the
-`target`, the others are the `history`, oldest first. The `negatives` are {negatives} items a user, drawn {drawn} from
-the items that are neither the target nor in the history. Users are divided by a hash of their ids; the seed is {seed}.
+Protocol `paper` of [LLM-TRSR](https://arxiv.org/abs/2403.13325): {users}.
+A user's last item is the `target`, the others are the `history`, oldest first. The `negatives` are {negatives} items a
+user, drawn {SAMPLINGS[sampling]},
+never the target nor an item of the history. Users are divided by a hash of their ids. The seed is {seed}.
 
 ```python
 from datasets import load_dataset

@@ -75,7 +75,10 @@ def write_pipeline(
     for key in ("_name_or_path", "_commit_hash", "transformers_version"):
         config.pop(key, None)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    AutoTokenizer.from_pretrained(source, revision=recipe.base_revision).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
+    if not recipe.chat:
+        tokenizer.chat_template = None  # what is served is prompted as it was trained
+    tokenizer.save_pretrained(folder)
     (folder / PROMPT_FILE).write_text(json.dumps(ranking_prompt(recipe).to_dict(), indent=2) + "\n", encoding="utf-8")
     for name in travelling():
         shutil.copyfile(CORE / f"{name}.py", folder / f"{name}.py")

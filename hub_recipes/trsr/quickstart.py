@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +17,24 @@ from trsr.train import train
 FORMS = {"recent items only": "none", "hierarchical": "hierarchical", "recurrent": "recurrent"}
 
 
-def quickstart(out: Path, seed: int = 0, say: Callable[[str], None] = print) -> dict[str, object]:
+def quickstart(
+    out: Path,
+    seed: int = 0,
+    *,
+    overrides: Sequence[str] = (),
+    test_users: int = 0,
+    say: Callable[[str], None] = print,
+) -> dict[str, object]:
     """Sample -> summaries -> LoRA -> evaluation -> release folders -> one recommendation.
 
     Steps that `out` holds already are not done again, so a run that was killed goes on.
+
+    Args:
+        out: Folder to write.
+        seed: Seed of training and evaluation.
+        overrides: Changes to the recipe `nano-sample`, such as `optim.epochs=2`.
+        test_users: First test users only; 0 means all.
+        say: Gets each line of the report.
 
     Returns:
         What `results.json` holds.
@@ -30,7 +44,7 @@ def quickstart(out: Path, seed: int = 0, say: Callable[[str], None] = print) -> 
     say("1/5  Summarising the sample's histories, both ways")
     if not (dataset / data.PROVENANCE).exists():
         summaries.summarize_dataset("sample", dataset, engine("extractive"))
-    base = load_recipe("nano-sample")
+    base = load_recipe("nano-sample", overrides)
     recipes = {
         label: replace(base, name=label.replace(" ", "-"), summary=form, dataset=str(dataset), seed=seed)
         for label, form in FORMS.items()
@@ -41,7 +55,7 @@ def quickstart(out: Path, seed: int = 0, say: Callable[[str], None] = print) -> 
         if not (run / "run.json").exists():
             train(recipe, run)
     say("3/5  Ranking 1 + 20 candidates for every test user")
-    results = _evaluate(out, recipes, seed)
+    results = _evaluate(out, recipes, seed, test_users)
     say("4/5  Writing the release folders")
     release = out / "release"
     publish.assemble(out / "runs" / recipes["recurrent"].name, release, str(dataset), results)
@@ -57,16 +71,18 @@ def quickstart(out: Path, seed: int = 0, say: Callable[[str], None] = print) -> 
     return results
 
 
-def _evaluate(out: Path, recipes: dict[str, Recipe], seed: int) -> dict[str, object]:
+def _evaluate(out: Path, recipes: dict[str, Recipe], seed: int, test_users: int) -> dict[str, object]:
     dataset = str(out / "dataset")
     texts = data.texts(dataset)
     train_rows = data.read(dataset, "histories", "train")
     rows = data.read(dataset, "histories", "test")
+    chosen = range(min(test_users or len(rows), len(rows)))
+    rows = rows.select(chosen)
     systems = {name: evaluate.peer_scores(name, rows, train_rows, texts, seed) for name in evaluate.PEERS}
     for label, recipe in recipes.items():
         _, encoder, scorer = evaluate.load_run(out / "runs" / recipe.name)
         own = data.read(dataset, "histories" if recipe.summary == "none" else recipe.summary, "test")
-        systems[label] = evaluate.score(own, texts, encoder, scorer, seed, label)
+        systems[label] = evaluate.score(own.select(chosen), texts, encoder, scorer, seed, label)
     about = {"dataset": "sample", "split": "test", "protocol": "paper: 1 positive and 20 uniform negatives"}
     pairs = tuple((label, "recent items only") for label in ("hierarchical", "recurrent"))
     return evaluate.write_results(out, systems, rows, seed, about, pairs)

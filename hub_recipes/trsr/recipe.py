@@ -140,6 +140,11 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path.name} is not readable YAML: {error}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"{path.name} must hold `key: value` lines, got {type(values).__name__}.")
+    # YAML 1.1 reads the keys yes and no as booleans too.
+    values = {
+        {True: "yes", False: "no"}.get(key, key) if isinstance(key, bool) else key: value
+        for key, value in values.items()
+    }
     problems: list[str] = []
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -154,11 +159,16 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
                 problems.append(f"{key}: {section} is not a section")
                 break
         else:
-            into[last] = yaml.safe_load(text)
+            try:
+                into[last] = yaml.safe_load(text)
+            except yaml.YAMLError:
+                problems.append(f"{key}: {text!r} is not readable YAML")
     values.setdefault("name", path.stem)
     recipe = _build(Recipe, values, "", problems)
     if problems:
-        raise RecipeError(f"{len(problems)} problem(s) in recipe {path.name}:\n" + "\n".join(f"  {p}" for p in problems))
+        raise RecipeError(
+            f"{len(problems)} problem(s) in recipe {path.name}:\n" + "\n".join(f"  {p}" for p in problems)
+        )
     assert isinstance(recipe, Recipe)
     return recipe
 
@@ -188,13 +198,14 @@ def _build(record: type, values: Mapping, place: str, problems: list[str]):
         required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
         if required and key not in values:
             problems.append(f"{place}{key}: missing")
-    if len(problems) > before:
-        return None
+        if required:
+            found.setdefault(key, "")
     try:
-        return record(**found)
+        # Made in spite of problems, so that wrong values are told beside wrong keys; a part that failed has its default.
+        made = record(**{key: value for key, value in found.items() if value is not None})
     except RecipeError as error:
         problems.extend(str(error).splitlines())
-        return None
+    return made if len(problems) == before else None
 
 
 def _cast(value, hint):
@@ -222,8 +233,6 @@ def _cast(value, hint):
 
 def _folder():
     return files("trsr") / "recipes"
-
-
 
 
 def build_recipe(values: Mapping) -> Recipe:

@@ -7,19 +7,20 @@ import contextlib
 import hashlib
 import json
 import random
+import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import yaml
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, load_peft_weights, set_peft_model_state_dict
 from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerState, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTConfig, SFTTrainer
 
 from trsr import data
@@ -73,7 +74,9 @@ def encode_rows(
     total = len(rows) * (1 + negatives)
     for row, item_id, label in tqdm(labelled(rows, negatives, seed), total=total, desc="encode", mininterval=1):
         suffix = encoder.suffix_ids(Item.parse(texts[item_id]))
-        history = [Item.parse(texts[one]) for one in row["history"][-encoder.prompt.recent_items or len(row["history"]) :]]
+        history = [
+            Item.parse(texts[one]) for one in row["history"][-encoder.prompt.recent_items or len(row["history"]) :]
+        ]
         prefix = encoder.prefix_ids(row.get("summary"), history, len(suffix) + 1)
         shortened += bool(prefix.recent_dropped or prefix.summary_words_dropped)
         prompt = [*prefix.ids, *suffix]
@@ -128,31 +131,81 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
             r=recipe.lora.r,
             lora_alpha=recipe.lora.alpha,
             lora_dropout=recipe.lora.dropout,
-            target_modules=list(recipe.lora.target_modules),
+            target_modules=lora_targets(model, recipe.lora.target_modules),
             task_type="CAUSAL_LM",
             revision=recipe.base_revision,
         ),
     )
     # SFTTrainer has been seen to drop rows whose answer it cut: nothing may be cut here.
     assert len(trainer.train_dataset) == counts["rows"]
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    result = trainer.train(resume_from_checkpoint=last)
+    taken = _learn(trainer, checkpoints)
     save_adapter(trainer.model, encoder.prompt, recipe.base, out / "adapter")
     record = {
         "recipe": recipe.to_dict(),
         "seed": recipe.seed,
         "base_revision": getattr(model.config, "_commit_hash", None) or recipe.base_revision,
         "data": {"config": config, "users": len(rows), **counts},
-        "steps": trainer.state.global_step,
-        "loss": round(result.training_loss, 6),
+        **taken,
         "seconds": round(time.monotonic() - started, 1),
-        "resumed_from_step": int(last.rsplit("-", 1)[1]) if last else 0,
         "device": str(trainer.args.device),
         "versions": versions(),
     }
     (out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(checkpoints, ignore_errors=True)
     return record
+
+
+def lora_targets(model, names: Sequence[str]) -> list[str] | str:
+    """`names` as peft takes them; a pattern where the model has more than its language model.
+
+    The parts for images and sound have modules of the same names: text never reaches them, and peft may not know them.
+
+    Raises:
+        TrainError: If a name matches no module.
+    """
+    decoder = model.get_decoder()
+    places = [f".{place}" for place, _ in decoder.named_modules()]
+    missing = [name for name in names if not any(place.endswith(f".{name}") for place in places)]
+    if missing:
+        linear = {place for place, module in decoder.named_modules() if isinstance(module, torch.nn.Linear)}
+        known = sorted({place.rsplit(".", 1)[-1] for place in linear})
+        raise TrainError(
+            f"lora.target_modules: this base has no module {', '.join(missing)}. "
+            f"Its linear layers are {', '.join(known) or 'none'}."
+        )
+    if model.config.get_text_config() is model.config:
+        return list(names)
+    root = next(place for place, module in model.named_modules() if module is decoder)
+    return rf"{re.escape(root)}\.(.*\.)?({'|'.join(map(re.escape, names))})"
+
+
+def _learn(trainer: SFTTrainer, checkpoints: Path) -> dict[str, object]:
+    """Train, going on from the last checkpoint. The loss is a mean over the steps taken now; None without any."""
+    last, state = last_checkpoint(checkpoints)
+    if last and state.global_step >= state.max_steps:
+        # Taken up here, the Trainer would take one step too many.
+        set_peft_model_state_dict(trainer.model, load_peft_weights(str(last)))
+        return {"steps": state.global_step, "loss": None, "resumed_from_step": state.global_step}
+    result = trainer.train(resume_from_checkpoint=str(last) if last else None)
+    return {
+        "steps": trainer.state.global_step,
+        "loss": round(result.training_loss, 6),
+        "resumed_from_step": state.global_step,
+    }
+
+
+def last_checkpoint(folder: Path) -> tuple[Path | None, TrainerState]:
+    """The newest whole checkpoint and its state; or None and a fresh state. What a kill cut off is removed."""
+    newest: tuple[Path | None, TrainerState] = (None, TrainerState())
+    for path in folder.glob("checkpoint-*"):
+        try:
+            # The Trainer writes its state last: where that can be read, all else is there.
+            state = TrainerState.load_from_json(str(path / TRAINER_STATE_NAME))
+        except (OSError, ValueError):
+            shutil.rmtree(path)
+        else:
+            newest = max(newest, (path, state), key=lambda entry: entry[1].global_step)
+    return newest
 
 
 def save_adapter(model, prompt: RankingPrompt, base: str, folder: Path) -> None:
@@ -162,7 +215,9 @@ def save_adapter(model, prompt: RankingPrompt, base: str, folder: Path) -> None:
     model.save_pretrained(draft)
     (draft / "README.md").unlink(missing_ok=True)
     write_adapter_config(draft, base)
-    (draft / PROMPT_FILE).write_text(json.dumps(prompt.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (draft / PROMPT_FILE).write_text(
+        json.dumps(prompt.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
 
@@ -215,7 +270,9 @@ def _claim(recipe: Recipe, out: Path) -> None:
         other = yaml.safe_load(kept.read_text(encoding="utf-8"))
         if other != json.loads(json.dumps(recipe.to_dict())):
             changed = sorted(key for key, value in recipe.to_dict().items() if other.get(key) != value)
-            raise TrainError(f"{out} holds a run of another recipe (differs in {', '.join(changed)}). Choose another --out.")
+            raise TrainError(
+                f"{out} holds a run of another recipe (differs in {', '.join(changed)}). Choose another --out."
+            )
         if (out / "run.json").exists():
             raise TrainError(f"{out} holds this run, complete. Choose another --out, or remove it.")
     elif out.exists() and any(out.iterdir()):

@@ -99,6 +99,8 @@ DOMAINS = (
     ("title", "authors", "genres", "shelves", "about"),
     ("category", "subcategory", "title", "abstract"),
 )
+TOPIC_FIELDS = frozenset({"genre", "category", "topic", "genres"})
+MAKER_FIELDS = frozenset({"author", "authors", "director", "brand", "host", "studio"})
 PROSE = frozenset({"about", "plot", "description", "abstract"})
 _ONSETS = "b br c ch d dr f fl g gr h j k l m n p pr qu r s sh st t th tr v w y z".split()
 _VOWELS = "a e i o u ai ea ei io ou".split()
@@ -142,12 +144,18 @@ def sample_world(seed: int = 0, items: int = 1500, users: int = 1500) -> World:
     return _world(rng, chosen, DOMAINS[0], items, users, per_maker=6, invented=0.0)
 
 
-def training_world(seed: int, items: int = 400, users: int = 64) -> World:
-    """A world to pretrain on: any domain, and topics that are made up, so that only matching helps, not memory."""
+def training_world(seed: int, items: int = 400, users: int = 64, richness: float = 1.0) -> World:
+    """A world to pretrain on, of any domain; in one of six, topics are made up, so that only matching helps.
+
+    Args:
+        richness: 0 to 1: at 0 items show their topic alone, at 1 they have all fields but, mostly, running text.
+    """
     rng = random.Random(f"training-{seed}")
     words = lexicon()
     topics: dict[str, list[str]] = {}
     count = rng.randint(10, 28)
+    if rng.random() < 5 / 6:
+        topics = {name: TOPICS[name].split() for name in rng.sample(sorted(TOPICS), count)}
     while len(topics) < count:
         kind = rng.random()
         if kind < 0.25:
@@ -160,8 +168,11 @@ def training_world(seed: int, items: int = 400, users: int = 64) -> World:
             name = " ".join(rng.sample(words, rng.choice([1, 2, 2])))
         topics[name] = rng.sample(words, 12)
     domain = rng.choice(DOMAINS)
-    if rng.random() < 0.4:
+    if rng.random() < 0.85:
         domain = tuple(name for name in domain if name not in PROSE)
+    if rng.random() >= richness:
+        kept = TOPIC_FIELDS if rng.random() >= richness else TOPIC_FIELDS | MAKER_FIELDS
+        domain = tuple(name for name in domain if name in kept)
     return _world(rng, topics, domain, items, users, per_maker=rng.choice([3, 6, 10]), invented=rng.choice([0.0, 0.5, 1.0]))
 
 
@@ -225,7 +236,7 @@ def _item(rng, item_id, names, topics, domain, topic, maker, maker_name, titles:
             shown[name] = title
         elif name in PROSE:
             shown[name] = about
-        elif name in {"genre", "category", "topic"}:
+        elif name in TOPIC_FIELDS - {"genres"}:
             shown[name] = names[topic]
         elif name == "subcategory":
             shown[name] = f"{first} {second}"

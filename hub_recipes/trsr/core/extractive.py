@@ -39,7 +39,7 @@ class ExtractiveSummarizer:
 
     name = "extractive"
 
-    def __init__(self, values: int = 6, words: int = 6, max_value_words: int = 4) -> None:
+    def __init__(self, values: int = 4, words: int = 4, max_value_words: int = 4) -> None:
         self.values = values
         self.words = words
         self.max_value_words = max_value_words

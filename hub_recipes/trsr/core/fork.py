@@ -29,7 +29,8 @@ def fork(cache: Cache, rows: torch.Tensor) -> Cache:
 
 def _fork_layer(layer, rows: torch.Tensor):
     twin = copy.copy(layer)
-    known = False
+    # A layer without state of its own, such as one that reads another's keys, is shown as it is.
+    known = type(layer).__name__ == "DummyLayer"
     if getattr(layer, "keys", None) is not None:
         twin.keys, twin.values = _select(layer.keys, rows), _select(layer.values, rows)
         twin.update = MethodType(_show_keys, twin)

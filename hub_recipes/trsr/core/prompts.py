@@ -196,6 +196,8 @@ class Encoder:
         """The chat template's text before and after a user message."""
         if not self.chat:
             return "", ""
+        if "strftime_now" in str(self.tokenizer.chat_template):
+            raise ValueError("The chat template writes today's date into prompts; pass chat=False.")
         mark = "TRSRMESSAGE"
         text = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": mark}], tokenize=False, add_generation_prompt=True, enable_thinking=False

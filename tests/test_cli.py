@@ -1,0 +1,69 @@
+import json
+
+import pytest
+
+from tests import tiny
+from trsr.cli import main
+
+
+def fails(capsys, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    said = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert "Traceback" not in said
+    return said
+
+
+def test_version_and_recipes(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out.startswith("trsr 0.")
+    main(["recipes"])
+    assert "nano-sample" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "nano-sampel"], "Did you mean 'nano-sample'?"),
+        (["train", "nano-sample", "lora.rank=3"], "lora.rank: unknown key"),
+        (["train", "nano-sample", "seed"], "write an override as key=value"),
+        (["train", "nano-sample", "dataset=./nowhere"], "No dataset folder at './nowhere'"),
+        (["evaluate", "./nowhere"], "No finished run at nowhere"),
+        (["summarize", "./nowhere", "--out", "x"], "No dataset folder at './nowhere'"),
+        (["summarize", "sample", "--out", "x", "--engine", "gpt"], "Unknown engine 'gpt'"),
+        (["recommend", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_mistakes_end_in_one_message(capsys, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in fails(capsys, *arguments)
+    assert list(tmp_path.iterdir()) == [] or [p.name for p in tmp_path.iterdir()] == ["runs"]
+
+
+def test_recommend_with_the_recommender_in_the_package(capsys, tmp_path):
+    request = tmp_path / "request.json"
+    request.write_text(
+        json.dumps({"history": ["title: A; genre: baking"] * 6, "candidates": ["title: B; genre: baking", "title: C"]})
+    )
+    main(["recommend", str(request), "--top-k", "1"])
+    answer = json.loads(capsys.readouterr().out)
+    assert len(answer["candidates"]) == 1
+    assert "genre: baking x6" in answer["summary"]
+    request.write_text("{broken")
+    assert "is not JSON" in fails(capsys, "recommend", str(request))
+
+
+def test_summarize_with_a_transformers_engine_keeps_and_reuses_answers(capsys, tmp_path, small_dataset):
+    model = tmp_path / "model"
+    tiny.model("llama").save_pretrained(model)
+    tiny.chatml().save_pretrained(model)
+    main(
+        ["summarize", str(small_dataset), "--out", str(tmp_path / "out"), "--engine", f"transformers:{model}"]
+        + ["--max-new-tokens", "5", "--block-size", "2"]
+    )
+    provenance = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    assert provenance["summaries"]["engine"] == "transformers"
+    assert provenance["summaries"]["sampling"] == {"do_sample": False, "max_new_tokens": 5}
+    assert (tmp_path / "out.store.sqlite").exists()

@@ -1,0 +1,160 @@
+"""A dataset folder is written whole or not at all, and read as what it is."""
+
+import json
+from pathlib import Path
+
+import pytest
+from datasets import Dataset, DatasetDict, load_dataset
+
+from trsr import data
+from trsr.data import DataError
+from trsr.embedded import ASSETS
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+
+
+def catalogue(*texts: str) -> Dataset:
+    rows = [{"item_id": f"i{n}", "title": f"t{n}", "text": text} for n, text in enumerate(texts)]
+    return Dataset.from_list(rows, features=data.items_features(data.ITEM_COLUMNS))
+
+
+def people(*users: str) -> Dataset:
+    rows = [{"user_id": user, "history": ["i0", "i1"], "target": "i2", "negatives": ["i3"]} for user in users]
+    return Dataset.from_list(rows, features=data.HISTORIES)
+
+
+def tables(users: int = 2) -> dict[str, DatasetDict]:
+    rows = people(*(f"u{number}" for number in range(users)))
+    return {
+        "items": DatasetDict(train=catalogue("a", "b", "c", "d")),
+        "histories": DatasetDict(dict.fromkeys(data.SPLITS, rows)),
+    }
+
+
+def write(folder: Path, made=None) -> Path:
+    data.write(folder, made or tables(), provenance={"seed": 3}, body="# Card", header={"license": "mit"})
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_what_is_written_is_read(tmp_path):
+    folder = write(tmp_path / "d")
+    assert data.read(str(folder), "histories", "test").to_list() == people("u0", "u1").to_list()
+    assert data.texts(str(folder)) == {"i0": "a", "i1": "b", "i2": "c", "i3": "d"}
+    assert data.provenance(str(folder)) == {"seed": 3}
+    assert (folder / "README.md").read_text(encoding="utf-8").startswith("---\nlicense: mit\nconfigs:\n")
+
+
+def test_anyone_can_load_it(tmp_path):
+    folder = write(tmp_path / "d")
+    assert load_dataset(str(folder))["train"].column_names == list(data.HISTORIES)  # the default config
+    assert load_dataset(str(folder), "items", split="train").features == data.items_features(data.ITEM_COLUMNS)
+
+
+def test_the_same_tables_are_the_same_bytes(tmp_path):
+    assert contents(write(tmp_path / "one")) == contents(write(tmp_path / "two"))
+
+
+def test_a_folder_written_anew_is_read_anew(tmp_path):
+    assert len(data.read(str(write(tmp_path / "d")), "histories", "train")) == 2
+    assert len(data.read(str(write(tmp_path / "d", tables(5))), "histories", "train")) == 5
+
+
+def test_folders_of_one_name_are_not_mixed_up(tmp_path):
+    for parent, users in (("one", 2), ("two", 3)):
+        folder = write(tmp_path / parent / "d", tables(users))
+        assert len(load_dataset(str(folder), "histories", split="train")) == users
+
+
+def test_an_empty_split_writes_nothing(tmp_path):
+    made = tables()
+    made["histories"]["validation"] = people("u").select([])
+    with pytest.raises(DataError, match="'histories': the split 'validation' would be empty"):
+        write(tmp_path / "d", made)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_midway_leaves_what_was_there(tmp_path):
+    folder = write(tmp_path / "d")
+    before = contents(folder)
+    with pytest.raises(AttributeError):
+        write(folder, {**tables(3), "recurrent": {"train": "no table"}})
+    assert contents(folder) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]
+
+
+def test_a_strangers_folder_or_file_is_left_alone(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.jpg").write_text("a")
+    (tmp_path / "file").write_text("a")
+    for name in ("photos", "file"):
+        with pytest.raises(DataError, match=f"{name} exists and is not a dataset folder of ours"):
+            write(tmp_path / name)
+    assert set(contents(tmp_path)) == {"photos/one.jpg", "file"}
+
+
+def test_here_and_links_are_places_too(tmp_path, monkeypatch):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write(tmp_path / "link")
+    assert len(data.read(str(tmp_path / "real"), "items", "train")) == 4
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write(Path("."))
+    assert (tmp_path / "here" / data.PROVENANCE).exists()
+
+
+def test_no_folder():
+    with pytest.raises(DataError, match=r"No dataset folder at './nowhere'\. Make one with dataset_scripts/"):
+        data.read("./nowhere", "items", "train")
+
+
+def test_no_config_says_how_to_make_it(tmp_path):
+    folder = write(tmp_path / "d")
+    with pytest.raises(DataError, match=r"has no config 'recurrent'; it has items, histories\. Run: trsr summarize"):
+        data.read(str(folder), "recurrent", "train")
+    with pytest.raises(DataError, match=r"has no config 'other'; it has items, histories\.$"):
+        data.read(str(folder), "other", "train")
+
+
+def test_no_split(tmp_path):
+    folder = write(tmp_path / "d")
+    with pytest.raises(DataError, match="config 'items': cannot read split 'test'"):
+        data.read(str(folder), "items", "test")
+
+
+def test_no_column(tmp_path):
+    made = tables()
+    made["items"] = made["items"].remove_columns("text")
+    made["histories"] = made["histories"].remove_columns(["target", "negatives"])
+    folder = write(tmp_path / "d", made)
+    with pytest.raises(DataError, match="config 'items', split 'train' lacks the columns text; it has item_id, title"):
+        data.read(str(folder), "items", "train")
+    with pytest.raises(DataError, match="lacks the columns target, negatives; it has user_id, history"):
+        data.read(str(folder), "histories", "train")
+
+
+def test_an_item_without_text(tmp_path):
+    folder = write(tmp_path / "d", {"items": {"train": catalogue("a", " ")}})
+    with pytest.raises(DataError, match=r"Item 'i1' of .* has no text"):
+        data.texts(str(folder))
+
+
+def test_an_id_that_the_catalogue_does_not_know():
+    known = dict.fromkeys(("i0", "i1", "i2"))
+    with pytest.raises(DataError, match="test, user 'u7': item 'i3' is not in the items config"):
+        data.check_ids(people("u7"), known, "test")
+    data.check_ids(people("u7"), {**known, "i3": None}, "test")
+
+
+def test_the_shipped_sample_keeps_the_contract():
+    texts = data.texts("sample")
+    for split in data.SPLITS:
+        data.check_ids(data.read("sample", "histories", split), texts, split)
+    assert json.loads((ASSETS / "sample" / data.PROVENANCE).read_text())["counts"]["users_kept"] == 1500

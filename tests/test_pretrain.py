@@ -1,0 +1,42 @@
+import json
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from trsr.core.prompts import Encoder, RankingPrompt
+from trsr.pretrain import Curriculum, collate, log_odds_and_text_loss, pretrain, train_tokenizer
+
+
+def test_a_much_smaller_one_trains_and_the_loss_falls(tmp_path):
+    made = pretrain(tmp_path / "base", steps=30, users=4, negatives=2, vocab_size=500, hidden=32, layers=1, heads=1)
+    state = json.loads((tmp_path / "base-checkpoints" / "checkpoint-30" / "trainer_state.json").read_text())
+    losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+    assert losses[-1] < losses[0] - 1
+    assert made["parameters"] < 50_000
+    card = (tmp_path / "base" / "README.md").read_text()
+    assert "trsr pretrain nano --seed 0 --steps 30" in card
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    assert model.dtype == torch.float32
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
+    assert tokenizer("x").input_ids[0] == tokenizer.bos_token_id
+
+
+def test_batched_rows_equal_plain_prompts(llama):
+    tokenizer = train_tokenizer(worlds=1, vocab_size=400)
+    encoder = Encoder(tokenizer, RankingPrompt(recent_items=10))
+    rows = [Curriculum(encoder, 1000, 2)[row] for row in (3, 400, 999)]
+    odds, _, _ = log_odds_and_text_loss(llama, collate(rows, 2), encoder.yes_id, encoder.no_id, 2)
+    for place, row in enumerate(rows):
+        for branch, suffix in enumerate(row["suffixes"]):
+            logits = llama(input_ids=torch.tensor([row["prefix"] + suffix])).logits[0, -1]
+            expected = logits[encoder.yes_id] - logits[encoder.no_id]
+            torch.testing.assert_close(odds[place, branch], expected, atol=1e-4, rtol=0)
+
+
+def test_rows_follow_from_their_number():
+    tokenizer = train_tokenizer(worlds=1, vocab_size=400)
+    encoder = Encoder(tokenizer, RankingPrompt(recent_items=10))
+    rows = Curriculum(encoder, 1000, 2)
+    forwards = [rows[row] for row in range(0, 1000, 97)]
+    assert forwards == [rows[row] for row in range(0, 1000, 97)][::1]
+    assert [Curriculum(encoder, 1000, 2)[row] for row in (970, 0, 485)] == [forwards[10], forwards[0], forwards[5]]

@@ -1,0 +1,404 @@
+"""Your own tables: every form gives the same dataset, and every fault is named with its place."""
+
+import csv
+import gzip
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from dataset_scripts import tables
+
+from trsr import data
+
+AUTHORS = ("Ada Moss", "Ben Reed", "Cleo Hart")
+ITEMS = [
+    {"item_id": f"b{number}", "title": f"Book {number}", "author": AUTHORS[number % 3], "pages": str(100 + number)}
+    for number in range(20)
+]
+# User number n reads n + 1 books, from book n on: u2 to u5 have 3 to 6.
+READ = {f"u{number}": [f"b{number + step}" for step in range(number + 1)] for number in range(9)}
+EVENTS = [
+    {"user_id": user, "item_id": item_id, "timestamp": str(1000 * number + step)}
+    for number, (user, items) in enumerate(READ.items())
+    for step, item_id in enumerate(items)
+]
+LISTS = [{"user_id": user, "items": items} for user, items in READ.items()]
+BOUNDS = ["--min-history", "3", "--max-history", "6", "--negatives", "4"]
+FORMS = ("csv", "tsv", "jsonl", "parquet")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+
+
+def save(path: Path, rows: list[dict]) -> Path:
+    """Write rows in the format that the name tells; lists in CSV and TSV as JSON."""
+    kind = path.name.removesuffix(".gz").rsplit(".", 1)[1]
+    if kind == "parquet":
+        raw = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows), raw)
+        content = raw.getvalue()
+    elif kind == "jsonl":
+        content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    else:
+        style = (
+            {"delimiter": ","} if kind == "csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None}
+        )
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n", **style)
+        writer.writerow(rows[0])
+        for row in rows:
+            writer.writerow(json.dumps(cell) if isinstance(cell, list) else cell for cell in row.values())
+        content = text.getvalue().encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+def run(folder: Path, *options: str, items: Path | None = None, interactions: Path | None = None, out="out") -> int:
+    """Run the script on tables in `folder`."""
+    items = items or save(folder / "items.csv", ITEMS)
+    interactions = interactions or save(folder / "events.csv", EVENTS)
+    given = ["--items", str(items), "--interactions", str(interactions), "--out", str(folder / out)]
+    return tables.main([*given, *BOUNDS, *options])
+
+
+def contents(folder: Path, but: tuple[str, ...] = ()) -> dict[str, bytes]:
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: content for name, content in found.items() if name not in but}
+
+
+def parquet(folder: Path) -> dict[str, bytes]:
+    return contents(folder, ("README.md", data.PROVENANCE))
+
+
+def histories(folder: Path) -> list[dict]:
+    return [row for split in data.SPLITS for row in data.read(str(folder), "histories", split)]
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory) -> dict[str, bytes]:
+    """What every form of the tables gives."""
+    folder = tmp_path_factory.mktemp("expected")
+    assert run(folder) == 0
+    return parquet(folder / "out")
+
+
+def test_a_small_example_by_hand(tmp_path, capsys):
+    assert run(tmp_path, "--test", "1", "--validation", "1", "--text-fields", "author,title") == 0
+    out = tmp_path / "out"
+    rows = {row["user_id"]: row for row in histories(out)}
+    assert sorted(rows) == ["u2", "u3", "u4", "u5"]
+    assert rows["u2"]["history"] == ["b2", "b3"]
+    assert rows["u2"]["target"] == "b4"
+    assert rows["u5"]["history"] == ["b5", "b6", "b7", "b8", "b9"]
+    assert rows["u5"]["target"] == "b10"
+    assert data.read(str(out), "items", "train")[1] == {
+        "item_id": "b1",
+        "title": "Book 1",
+        "text": "author: Ben Reed; title: Book 1",
+        "author": "Ben Reed",
+    }
+    counts = data.provenance(str(out))["counts"]
+    assert counts == {
+        "items_read": 20,
+        "items_without_text_dropped": 0,
+        "items": 20,
+        "rows_read": 45,
+        "interactions_read": 45,
+        "interactions_dropped": 0,
+        "users_read": 9,
+        "users_dropped_short": 2,
+        "users_dropped_long": 3,
+        "users_cut_to_newest": 0,
+        "users_in_no_split": 0,
+        "users_kept": 4,
+        "targets_in_own_history": 0,
+    }
+    said = capsys.readouterr().out
+    assert "users dropped long" in said
+    assert f"Written to {out}" in said
+
+
+@pytest.mark.parametrize("ending", [*FORMS, *(f"{form}.gz" for form in FORMS)])
+def test_every_format_gives_the_same(tmp_path, ending, expected):
+    items = save(tmp_path / f"items.{ending}", ITEMS)
+    assert run(tmp_path, items=items, interactions=save(tmp_path / f"events.{ending}", EVENTS)) == 0
+    assert parquet(tmp_path / "out") == expected
+    lists = save(tmp_path / f"lists.{ending}", LISTS)
+    assert run(tmp_path, "--list-column", "items", items=items, interactions=lists, out="other") == 0
+    assert parquet(tmp_path / "other") == expected
+
+
+def test_ids_between_spaces_are_a_list(tmp_path, expected):
+    lists = save(tmp_path / "lists.csv", [{**row, "items": " ".join(row["items"])} for row in LISTS])
+    assert run(tmp_path, "--list-column", "items", interactions=lists) == 0
+    assert parquet(tmp_path / "out") == expected
+
+
+def test_the_format_can_be_said(tmp_path, expected):
+    items = save(tmp_path / "items.jsonl", ITEMS).rename(tmp_path / "items.txt")
+    events = save(tmp_path / "events.tsv.gz", EVENTS).rename(tmp_path / "events.gz")
+    said = ["--items-format", "jsonl", "--interactions-format", "tsv"]
+    assert run(tmp_path, *said, items=items, interactions=events) == 0
+    assert parquet(tmp_path / "out") == expected
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "popularity"])
+def test_the_order_of_rows_does_not_matter(tmp_path, sampling):
+    # b9 to b15 are what the training users may share, so that popularity has enough to draw from.
+    options = ("--time", "timestamp", "--negative-sampling", sampling, "--keep-last", "--negatives", "2")
+    for folder, items, events in (("one", ITEMS, EVENTS), ("two", ITEMS[::-1], EVENTS[20:][::-1] + EVENTS[:20])):
+        (tmp_path / folder).mkdir()
+        paths = {
+            "items": save(tmp_path / folder / "items.csv", items),
+            "interactions": save(tmp_path / folder / "events.csv", events),
+        }
+        assert run(tmp_path / folder, *options, **paths) == 0
+    one, two = (contents(tmp_path / folder / "out", (data.PROVENANCE,)) for folder in ("one", "two"))
+    assert one == two
+    assert "README.md" in one
+
+
+def test_dates_and_numbers_sort_and_ties_keep_their_order(tmp_path):
+    def sequence(times):
+        rows = [(f"e.csv, line {n}", {"u": "x", "i": str(n), "t": when}) for n, when in enumerate(times)]
+        found, _ = tables.read_sequences(rows, set("0123"), user="u", item="i", time="t")
+        return "".join(found["x"])
+
+    assert sequence(["10", "9", "9", "1e1"]) == "1203"
+    assert sequence(["2024-01-02", "2024-01-01T23:00:00Z", "2024-01-02T00:30:00+01:00"]) == "120"
+    assert sequence([4, 3.5, 4, 1]) == "3102"
+
+
+def test_without_times_the_file_is_in_order(tmp_path):
+    turned = [event for user in READ for event in reversed([e for e in EVENTS if e["user_id"] == user])]
+    assert run(tmp_path, interactions=save(tmp_path / "turned.csv", turned)) == 0
+    rows = {row["user_id"]: row for row in histories(tmp_path / "out")}
+    assert (*rows["u2"]["history"], rows["u2"]["target"]) == ("b4", "b3", "b2")
+
+
+def test_long_users_can_keep_their_newest_items(tmp_path):
+    assert run(tmp_path, "--keep-last") == 0
+    rows = {row["user_id"]: row for row in histories(tmp_path / "out")}
+    assert rows["u8"]["history"] == ["b11", "b12", "b13", "b14", "b15"]
+    assert rows["u8"]["target"] == "b16"
+    assert data.provenance(str(tmp_path / "out"))["counts"]["users_cut_to_newest"] == 3
+
+
+def test_negatives_are_new_to_the_user(tmp_path):
+    assert run(tmp_path) == 0
+    for row in histories(tmp_path / "out"):
+        assert len(set(row["negatives"]) - {*row["history"], row["target"]}) == 4
+
+
+def test_popular_items_are_drawn_more_often(tmp_path):
+    # Everybody reads two of three hits, and five books of their own.
+    rows = [{"item_id": f"b{n}", "title": f"Book {n}"} for n in range(3 + 5 * 40)]
+    lists = [
+        {"user_id": f"u{n}", "items": [f"b{n % 3}", *(f"b{3 + 5 * n + k}" for k in range(5)), f"b{(n + 1) % 3}"]}
+        for n in range(40)
+    ]
+    given = {"items": save(tmp_path / "items.jsonl", rows), "interactions": save(tmp_path / "lists.jsonl", lists)}
+    shares = {}
+    for sampling in ("uniform", "popularity"):
+        options = ("--max-history", "7", "--list-column", "items", "--negative-sampling", sampling)
+        assert run(tmp_path, *options, **given, out=sampling) == 0
+        made = histories(tmp_path / sampling)
+        shares[sampling] = sum(bool({"b0", "b1", "b2"} & set(row["negatives"])) for row in made) / len(made)
+    # The one hit that a user has not read: 24 of about 170 + 24 in popularity, 1 of 196 in the catalogue.
+    assert shares["uniform"] < 0.15
+    assert 0.2 < shares["popularity"] < 0.7
+
+
+def test_texts_are_cut_and_cleaned(tmp_path):
+    rows = [
+        {"item_id": 1, "title": "A; B\nC", "genres": ["x", None, "y", "z"], "blurb": "one two, three", "year": 1999.5},
+        {"item_id": 2.0, "title": "D", "genres": [], "blurb": None},
+    ]
+    found, _ = tables.read_items(
+        [(f"items.jsonl, line {n}", row) for n, row in enumerate(rows)],
+        item_id="item_id",
+        title="title",
+        fields=None,
+        words=2,
+        values=2,
+    )
+    assert found.to_list() == [
+        {
+            "item_id": "1",
+            "title": "A; B C",
+            "text": "title: A, B; genres: x, y; blurb: one two; year: 1999.5",
+            "genres": "x, y",
+            "blurb": "one two",
+            "year": "1999.5",
+        },
+        {"item_id": "2", "title": "D", "text": "title: D", "genres": "", "blurb": "", "year": ""},
+    ]
+    assert tables.field_text("a " * 50) == " ".join("a" * 40)
+    assert tables.field_text("a " * 50, words=0) == " ".join("a" * 50)
+
+
+def test_unknown_items_can_be_dropped(tmp_path, capsys):
+    rows = [{**row, "title": "", "author": "", "pages": ""} if row["item_id"] == "b8" else row for row in ITEMS[:-1]]
+    items = save(tmp_path / "items.csv", rows)
+    assert run(tmp_path, "--drop-unknown", "--min-history", "2", items=items) == 0
+    counts = data.provenance(str(tmp_path / "out"))["counts"]
+    # b8 is read by u4 to u8.
+    assert counts["interactions_dropped"] == 5
+    assert counts["items_without_text_dropped"] == 1
+    rows = {row["user_id"]: row for row in histories(tmp_path / "out")}
+    assert (*rows["u4"]["history"], rows["u4"]["target"]) == ("b4", "b5", "b6", "b7")
+
+
+def test_the_folder_says_how_it_was_made(tmp_path):
+    assert run(tmp_path, "--seed", "5", "--license", "cc-by-4.0") == 0
+    made = data.provenance(str(tmp_path / "out"))
+    assert made["script"] == "dataset_scripts/tables.py"
+    assert made["seed"] == 5
+    assert made["sampling"] == {"negatives": 4, "sampling": "uniform", "seed": 5}
+    assert made["sources"]["items"]["file"] == "items.csv"
+    assert len(made["sources"]["interactions"]["sha256"]) == 64
+    assert str(tmp_path) not in json.dumps(made)
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlicense: cc-by-4.0\n")
+    for part in (
+        "| `histories` | train | 2 |",
+        "users with 3 to 6 items",
+        "licence of the source data",
+        "load_dataset(",
+    ):
+        assert part in card
+    assert str(tmp_path) not in card
+
+
+def broken(name: str, content: bytes | list[dict]):
+    """A case that gives another file in place of the items (`items.*`) or the interactions."""
+
+    def given(folder: Path) -> dict[str, Path]:
+        path = folder / name
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            save(path, content)
+        return {"items" if name.startswith("items") else "interactions": path}
+
+    return given
+
+
+def plain(folder: Path) -> dict[str, Path]:
+    return {}
+
+
+FAULTS = {
+    "wrong user column": (plain, ["--user", "user"], "events.csv, line 2: there is no column 'user'; the columns are "
+                          "user_id, item_id, timestamp. Did you mean 'user_id'?"),
+    "wrong time column": (plain, ["--time", "time"], "Did you mean 'timestamp'?"),
+    "wrong list column": (plain, ["--list-column", "books"], "there is no column 'books'"),
+    "wrong item column": (plain, ["--item-id", "id"], "items.csv, line 2: there is no column 'id'"),
+    "wrong text field": (plain, ["--text-fields", "title,auther"], "items.csv: there is no column 'auther'; the "
+                         "columns are item_id, title, author, pages. Did you mean 'author'?"),
+    "an id as text": (plain, ["--text-fields", "title,item_id"], "item_id: an id is no text"),
+    "no file": (lambda folder: {"items": folder / "none.csv"}, [], "none.csv'"),
+    "no format": (broken("items.dat", b"x"), [], "items.dat: its name tells no format"),
+    "too many cells": (broken("items.csv", b"item_id,title\nb0,A\nb1,B,C\n"), [],
+                       "items.csv, line 3: broken row: 3 cells, but the header has 2"),
+    "too few cells": (broken("events.tsv", b"user_id\titem_id\nu1\n"), [], "events.tsv, line 2: broken row: 1 cells"),
+    "a cell over two lines": (broken("items.csv", b'item_id,title\nb0,"A\nB"\nb1\n'), [], "items.csv, line 4: broken"),
+    "an open quote": (broken("items.csv", b'item_id,title\nb0,"A\nb1,B\n'), [], "items.csv, line 2: broken row"),
+    "one name for two columns": (broken("items.csv", b"item_id,title,title\n"), [], "two columns have the same name"),
+    "broken JSON": (broken("events.jsonl", b'{"user_id": 1, "item_id": "b0"}\n\n{"user_id": \n'), [],
+                    "events.jsonl, line 3: broken row"),
+    "no JSON object": (broken("events.jsonl", b"[1]\n"), [],
+                       "events.jsonl, line 1: broken row: expected a JSON object"),
+    "a key is missing": (broken("events.jsonl", b'{"user_id": 1, "item_id": "b0"}\n{"user_id": 1}\n'), [],
+                         "events.jsonl, line 2: there is no column 'item_id'"),
+    "Latin-1 in CSV": (broken("items.csv", "item_id,title\nb0,A\nb1,Ö\n".encode("latin-1")), [],
+                       "items.csv, line 3: not UTF-8"),
+    "Latin-1 in JSONL": (broken("events.jsonl", '\n{"user_id": "Ö"}'.encode("latin-1")), [],
+                         "events.jsonl, line 2: not UTF-8"),
+    "Latin-1 in gz": (broken("items.csv.gz", gzip.compress("item_id,title\nb0,Ö\n".encode("latin-1"))), [],
+                      "items.csv.gz, line 2: not UTF-8"),
+    "no gz": (broken("items.csv.gz", b"item_id,title\n"), [], "items.csv.gz: cannot be read as csv"),
+    "a cut gz": (broken("items.csv.gz", gzip.compress(b"item_id,title\nb0,A\n")[:-4]), [],
+                 "items.csv.gz: cannot be read as csv"),
+    "no Parquet": (broken("items.parquet", b"item_id,title\n"), [], "items.parquet: cannot be read as parquet"),
+    "no items": (broken("items.csv", b"item_id,title\n"), [], "items file has no rows"),
+    "no interactions": (broken("events.csv", b"user_id,item_id\n"), [], "interactions file has no rows"),
+    "an item twice": (broken("items.csv", [*ITEMS, ITEMS[4]]), [], "items.csv, line 22: item 'b4' has a row already"),
+    "a user twice": (broken("lists.jsonl", [*LISTS, LISTS[2]]), ["--list-column", "items"],
+                     "lists.jsonl, line 10: user 'u2' has a row already"),
+    "an empty id": (broken("events.csv", b"user_id,item_id\nu1, \n"), [], "line 2: ' ' in column 'item_id' is no id"),
+    "an unknown item": (broken("items.csv", ITEMS[:7]), [], "item 'b7' is not in the items file"),
+    "an item without text": (broken("items.jsonl", [*ITEMS, {"item_id": "b99", "title": "\u200b"}]), [],
+                             "Item 'b99' has no text in title, author, pages"),
+    "no list": (broken("lists.jsonl", [{"user_id": 1, "items": 5}]), ["--list-column", "items"],
+                "lists.jsonl, line 1: column 'items' should hold a list, got 5"),
+    "a broken list": (broken("lists.csv", b'user_id,items\nu1,"[1, 2"\n'), ["--list-column", "items"],
+                      "lists.csv, line 2: column 'items' holds no JSON list"),
+    "no time": (broken("events.csv", b"user_id,item_id,t\nu1,b1,5/6/2019\n"), ["--time", "t"],
+                "events.csv, line 2: '5/6/2019' in column 't' is neither a number nor an ISO 8601 date"),
+    "not a number": (broken("events.csv", b"user_id,item_id,t\nu1,b1,nan\n"), ["--time", "t"], "'nan' in column 't'"),
+    "an empty split": (plain, ["--test", "0"], "every split needs at least one user"),
+    "too few users": (plain, ["--test", "3", "--validation", "1"], "Cannot divide 4 users into train 0, validation 1"),
+    "nobody left": (plain, ["--min-history", "30", "--max-history", "40"],
+                    "No user is left of 9: 9 have fewer than 30 items, 0 more than 40"),
+    "a small catalogue": (plain, ["--negatives", "18"], "the catalogue is too small"),
+    "no negatives": (plain, ["--negatives", "0"], "at least 1 negative"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_named_and_nothing_is_written(tmp_path, capsys, fault):
+    given, options, message = FAULTS[fault]
+    paths = given(tmp_path)
+    assert run(tmp_path, *options, **paths) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert message in said
+    assert not any(path.is_dir() for path in tmp_path.iterdir())
+
+
+def test_a_strangers_folder_is_left_alone(tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("a")
+    assert run(tmp_path) == 2
+    assert "not a dataset folder of ours" in capsys.readouterr().err
+    assert contents(tmp_path / "out") == {"thesis.tex": b"a"}
+
+
+def test_bytes_that_are_no_text_in_parquet(tmp_path, capsys):
+    title = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.array([0, 1], pa.int32()).buffers()[1], pa.py_buffer(b"\xd6")]
+    )
+    pq.write_table(pa.table({"item_id": pa.array(["b0"]), "title": title}), tmp_path / "items.parquet")
+    assert run(tmp_path, items=tmp_path / "items.parquet") == 2
+    assert "items.parquet: cannot be read as parquet" in capsys.readouterr().err
+
+
+def test_it_runs_as_a_script(tmp_path):
+    script = Path(tables.__file__)
+    source = str(script.parents[1] / "hub_recipes")
+    paths = [
+        *("--items", str(save(tmp_path / "items.csv", ITEMS))),
+        *("--interactions", str(save(tmp_path / "events.csv", EVENTS))),
+        *("--out", str(tmp_path / "out")),
+    ]
+
+    def script_run(*options):
+        call = [sys.executable, "-c", f"import sys; sys.path.insert(0, {source!r}); import runpy; "
+                f"runpy.run_path({str(script)!r}, run_name='__main__')", *paths, *BOUNDS, *options]  # fmt: skip
+        return subprocess.run(call, capture_output=True, text=True, check=False)
+
+    failed = script_run("--user", "user")
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error: ")
+    assert "Traceback" not in failed.stderr
+    made = script_run()
+    assert made.returncode == 0
+    assert (tmp_path / "out" / data.PROVENANCE).exists()

@@ -1,0 +1,386 @@
+"""Training: what is learnt from, what a kill leaves behind, and what is refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+from datasets import Dataset
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerState
+
+from tests import tiny
+from trsr import data, train
+from trsr.candidates import candidate_table
+from trsr.core.history import Item
+from trsr.core.scoring import Scorer
+from trsr.evaluate import load_run, score
+from trsr.recipe import build_recipe
+
+BASES = {"plain": "meta-llama/Llama-3.2-1B", "chat": "Qwen/Qwen3-0.6B"}
+
+
+@pytest.fixture
+def base(tmp_path):
+    return tiny.save_base(BASES["plain"], tmp_path / "base")
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return tiny.dataset(tmp_path / "data")
+
+
+def make_recipe(base, dataset, **changes):
+    """A recipe of a few fast steps; dropout stays on, so that the state of the random generators matters."""
+    optim = {
+        "device": "cpu",
+        "bf16": False,
+        "batch_size": 2,
+        "accumulation": 1,
+        "learning_rate": 1e-2,
+        "max_steps": 6,
+        "save_steps": 2,
+    }
+    return build_recipe(
+        {"base": str(base), "dataset": str(dataset), **changes, "optim": optim | changes.get("optim", {})}
+    )
+
+
+def encoded(recipe, split="train"):
+    """What `train` makes of a recipe's rows, and what it makes them with."""
+    tokenizer = AutoTokenizer.from_pretrained(recipe.base)
+    encoder = train.make_encoder(recipe, tokenizer, AutoConfig.from_pretrained(recipe.base))
+    texts = data.texts(recipe.dataset)
+    rows = data.read(recipe.dataset, recipe.summary, split)
+    examples, counts = train.encode_rows(rows, texts, encoder, recipe.negatives, recipe.seed)
+    return rows, texts, encoder, examples, counts
+
+
+def adapter_bytes(run):
+    return (run / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+def snapshot(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+# What is learnt from
+
+
+@pytest.mark.parametrize("kind", BASES)
+def test_the_loss_is_on_the_answer_alone(kind, tmp_path, dataset):
+    recipe = make_recipe(tiny.save_base(BASES[kind], tmp_path / "base"), dataset, negatives=2)
+    rows, texts, encoder, examples, counts = encoded(recipe)
+
+    assert encoder.chat is (kind == "chat")
+    assert len(examples) == counts["rows"] == 3 * len(rows)
+    assert counts["tokens"] == sum(map(len, examples["input_ids"]))
+    assert counts["shortened"] == 0
+    for example, (row, item_id, label) in zip(examples, train.labelled(rows, 2, recipe.seed), strict=True):
+        *prompt, answer = example["input_ids"]
+        assert example["labels"] == [-100] * len(prompt) + [answer]
+        assert answer == (encoder.yes_id if label else encoder.no_id)
+        assert label == (item_id == row["target"])
+        history = [Item.parse(texts[one]) for one in row["history"]]
+        suffix = encoder.suffix_ids(Item.parse(texts[item_id]))
+        assert prompt == encoder.prefix_ids(row["summary"], history, len(suffix)).ids + suffix
+
+
+@pytest.mark.parametrize("kind", BASES)
+@pytest.mark.parametrize("recent_items", [0, 3, 50])
+def test_training_and_evaluation_see_the_same_ids(kind, recent_items, tmp_path, dataset):
+    recipe = make_recipe(tiny.save_base(BASES[kind], tmp_path / "base"), dataset, recent_items=recent_items)
+    rows, texts, encoder, examples, _ = encoded(recipe, "test")
+
+    scorer = Scorer(AutoModelForCausalLM.from_pretrained(recipe.base), encoder.yes_id, encoder.no_id, plan="batch")
+    forwarded = []
+    scorer.model.register_forward_pre_hook(
+        lambda module, args, kwargs: forwarded.extend(kwargs["input_ids"].tolist()), with_kwargs=True
+    )
+    score(rows, texts, encoder, scorer, seed=0)
+
+    assert len(forwarded) == 7 * len(rows)
+    for example in examples:
+        prompt = example["input_ids"][:-1]
+        # A row is padded on the right, with the token of the negative answer.
+        padded = [row for row in forwarded if row[: len(prompt)] == prompt]
+        assert any(set(row[len(prompt) :]) <= {encoder.no_id} for row in padded)
+
+
+def test_a_fork_scores_what_was_trained(base, dataset):
+    """One forward over a training row gives the log-odds that evaluation reports."""
+    recipe = make_recipe(base, dataset)
+    rows, texts, encoder, examples, _ = encoded(recipe, "test")
+
+    model = AutoModelForCausalLM.from_pretrained(recipe.base).eval()
+    scorer = Scorer(model, encoder.yes_id, encoder.no_id)
+    assert scorer.plan == "fork"
+    scores = score(rows, texts, encoder, scorer, seed=0)
+    lists, _ = candidate_table(rows, 0)
+    for place, (example, (row, item_id, _)) in enumerate(
+        zip(examples, train.labelled(rows, 1, recipe.seed), strict=True)
+    ):
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([example["input_ids"][:-1]])).logits[0, -1]  # (vocabulary,)
+        user = place // 2
+        assert row["user_id"] == rows["user_id"][user]
+        found = scores[user, lists[user].index(item_id)]
+        assert found == pytest.approx((logits[encoder.yes_id] - logits[encoder.no_id]).item(), abs=1e-4)
+
+
+def test_negatives_hang_on_seed_and_user_alone(dataset):
+    rows = data.read(str(dataset), "recurrent", "train")
+
+    def drawn(rows, negatives, seed):
+        return {(row["user_id"], item_id) for row, item_id, label in train.labelled(rows, negatives, seed) if not label}
+
+    assert drawn(rows, 2, 0) == drawn(rows.select(range(len(rows) - 1, -1, -1)), 2, 0)
+    assert drawn(rows, 2, 0) != drawn(rows, 2, 1)
+    assert len(drawn(rows, 6, 0)) == 6 * len(rows)
+    assert not {(row["user_id"], row["target"]) for row in rows} & drawn(rows, 6, 0)
+
+
+def test_too_few_negatives(base, dataset, tmp_path):
+    recipe = make_recipe(base, dataset, negatives=7)
+    with pytest.raises(data.DataError, match=r"User 'u0' has 6 negatives, the recipe asks for 7\. Lower `negatives`"):
+        train.train(recipe, tmp_path / "run")
+    # Nothing was started: the folder is free for the next try.
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_long_prompts_are_shortened_and_never_cut(base, tmp_path):
+    dataset = tiny.dataset(tmp_path / "data", summary="genre: sea stories x6, travel x2; " * 6)
+    recipe = make_recipe(base, dataset, max_tokens=150)
+    rows, texts, encoder, examples, counts = encoded(recipe)
+
+    _, _, _, whole, free = encoded(make_recipe(base, dataset, max_tokens=0))
+    assert free["shortened"] == 0
+    assert max(map(len, whole["input_ids"])) > 150
+    assert counts["shortened"] == counts["rows"] == len(examples) == free["rows"]
+    for example, (_, item_id, _) in zip(examples, train.labelled(rows, 1, recipe.seed), strict=True):
+        ids = example["input_ids"]
+        suffix = encoder.suffix_ids(Item.parse(texts[item_id]))
+        assert len(ids) <= 150
+        assert ids[-1] in (encoder.yes_id, encoder.no_id)
+        assert ids[-1 - len(suffix) : -1] == suffix
+        assert encoder.tokenizer.decode(ids).startswith(f"<s>{encoder.prompt.instruction}")
+
+    with pytest.raises(ValueError, match="does not fit into 30"):
+        encoded(make_recipe(base, dataset, max_tokens=30))
+
+
+def test_the_trainer_gets_every_row_whole(base, tmp_path, monkeypatch):
+    """TRL's own limit of 1,024 tokens would cut these answers off, and drop the rows without a word."""
+    dataset = tiny.dataset(tmp_path / "data", summary="genre: sea stories x6, travel x2; " * 100)
+    recipe = make_recipe(base, dataset, optim={"max_steps": 1})
+    _, _, encoder, examples, counts = encoded(recipe)
+    assert min(map(len, examples["input_ids"])) > 1024
+    seen = []
+
+    def look(trainer, **kwargs):
+        seen.extend(batch for batch in trainer.get_train_dataloader())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.AdapterTrainer, "train", look)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(recipe, tmp_path / "run")
+
+    found = []
+    for batch in seen:
+        for ids, labels, mask in zip(batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True):
+            kept = mask.bool()
+            found.append(ids[kept].tolist())
+            assert labels[labels != -100].tolist() == found[-1][-1:]
+            assert found[-1][-1] in (encoder.yes_id, encoder.no_id)
+    assert sorted(found) == sorted(examples["input_ids"])
+    assert sum(map(len, found)) == counts["tokens"]
+
+
+# What a run leaves
+
+
+def test_same_seed_same_bytes(base, dataset, tmp_path):
+    first, second, other = (tmp_path / name for name in ("first", "second", "other"))
+    record = train.train(make_recipe(base, dataset), first)
+    again = train.train(make_recipe(base, dataset), second)
+    train.train(make_recipe(base, dataset, seed=1), other)
+
+    assert adapter_bytes(first) == adapter_bytes(second)
+    assert adapter_bytes(first) != adapter_bytes(other)
+    for name in ("adapter_config.json", "ranking_prompt.json"):
+        assert (first / "adapter" / name).read_bytes() == (second / "adapter" / name).read_bytes()
+    config = json.loads((first / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["target_modules"] == ["k_proj", "o_proj", "q_proj", "v_proj"]
+    assert config["base_model_name_or_path"] == str(base)
+    assert {**record, "seconds": 0} == {**again, "seconds": 0}
+    assert sorted(path.name for path in first.iterdir()) == ["adapter", "recipe.yaml", "run.json"]
+    assert yaml.safe_load((first / "recipe.yaml").read_text(encoding="utf-8")) == record["recipe"]
+
+
+def test_the_adapter_learns(base, dataset, tmp_path):
+    """And what load_run gives back is the adapter on its base, with the prompt it was trained on."""
+    first = train.train(make_recipe(base, dataset, optim={"max_steps": 1}), tmp_path / "first")
+    recipe = make_recipe(base, dataset, max_tokens=1000, optim={"max_steps": 30})
+    record = train.train(recipe, tmp_path / "run")
+    assert record["loss"] < 0.8 * first["loss"]
+
+    loaded, encoder, scorer = load_run(tmp_path / "run")
+    assert loaded == recipe
+    assert encoder.prompt == train.ranking_prompt(recipe)
+    rows, texts = data.read(str(dataset), "recurrent", "test"), data.texts(str(dataset))
+    with_adapter = score(rows, texts, encoder, scorer, seed=0)
+    without = score(rows, texts, encoder, load_run(tmp_path / "run", adapter=False)[2], seed=0)
+    assert abs(with_adapter - without).max() > 0.1
+
+
+# What a kill leaves
+
+
+def run_command(recipe, folder, out):
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(recipe.to_dict()), encoding="utf-8")
+    command = [sys.executable, "-m", "trsr", "train", str(path), "--out", str(out)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True
+    )
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_killed_run_ends_as_if_it_had_not_been(base, dataset, tmp_path):
+    recipe = make_recipe(base, dataset, optim={"max_steps": 40})
+    train.train(recipe, tmp_path / "unbroken")
+
+    run = tmp_path / "broken"
+    process = run_command(recipe, tmp_path, run)
+    deadline = time.monotonic() + 120
+    while not (run / "checkpoints" / "checkpoint-4" / "trainer_state.json").exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (run / "run.json").exists()
+    assert not (run / "adapter").exists()
+
+    again = run_command(recipe, tmp_path, run)
+    told = again.communicate(timeout=120)[0]
+    assert again.returncode == 0, told
+
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    assert 2 <= record["resumed_from_step"] < 40
+    assert record["steps"] == 40
+    assert adapter_bytes(run) == adapter_bytes(tmp_path / "unbroken")
+
+
+@pytest.fixture
+def stopped(base, dataset, tmp_path, monkeypatch):
+    """A run stopped between its last checkpoint and its adapter, and the same one unbroken."""
+    recipe = make_recipe(base, dataset)
+    train.train(recipe, tmp_path / "unbroken")
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "save_adapter", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(recipe, tmp_path / "run")
+    run = tmp_path / "run"
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["checkpoint-4", "checkpoint-6"]
+    return recipe, run, tmp_path / "unbroken"
+
+
+def test_a_run_killed_after_its_last_step(stopped):
+    recipe, run, unbroken = stopped
+    record = train.train(recipe, run)
+    assert (record["steps"], record["resumed_from_step"], record["loss"]) == (6, 6, None)
+    assert adapter_bytes(run) == adapter_bytes(unbroken)
+
+
+@pytest.mark.parametrize("state", [None, "", '{"global_step": 6, "log_his'], ids=["none", "empty", "cut"])
+def test_a_half_written_checkpoint_is_passed_over(stopped, state):
+    """The Trainer writes into the checkpoint's own folder, file by file."""
+    recipe, run, unbroken = stopped
+    newest = run / "checkpoints" / "checkpoint-6"
+    (newest / "trainer_state.json").unlink()
+    (newest / "adapter_model.safetensors").write_bytes(b"cut")
+    (newest / "optimizer.pt").unlink()
+    if state is not None:
+        (newest / "trainer_state.json").write_text(state, encoding="utf-8")
+
+    record = train.train(recipe, run)
+
+    assert record["resumed_from_step"] == 4
+    assert adapter_bytes(run) == adapter_bytes(unbroken)
+
+
+def test_no_whole_checkpoint_starts_anew(stopped):
+    recipe, run, unbroken = stopped
+    for path in (run / "checkpoints").iterdir():
+        (path / "trainer_state.json").unlink()
+    assert train.train(recipe, run)["resumed_from_step"] == 0
+    assert adapter_bytes(run) == adapter_bytes(unbroken)
+
+
+def test_the_newest_checkpoint_is_the_one_with_most_steps(tmp_path):
+    path, state = train.last_checkpoint(tmp_path / "none")
+    assert (path, state.global_step) == (None, 0)
+    for step in (8, 10, 200):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        TrainerState(global_step=step).save_to_json(str(folder / "trainer_state.json"))
+    path, state = train.last_checkpoint(tmp_path)
+    assert (path, state.global_step) == (tmp_path / "checkpoint-200", 200)
+
+
+# What is refused
+
+
+def refused(recipe, out, match):
+    before = snapshot(out)
+    with pytest.raises(train.TrainError, match=match):
+        train.train(recipe, out)
+    assert snapshot(out) == before
+
+
+def test_a_folder_of_another_recipe(base, dataset, stopped):
+    _, run, unbroken = stopped
+    other = make_recipe(base, dataset, seed=3, optim={"epochs": 2})
+    for folder in (run, unbroken):
+        refused(other, folder, r"holds a run of another recipe \(differs in optim, seed\). Choose another --out.")
+
+
+def test_a_complete_run(stopped):
+    recipe, _, unbroken = stopped
+    refused(recipe, unbroken, "holds this run, complete. Choose another --out, or remove it.")
+
+
+def test_a_folder_of_something_else(base, dataset, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work", encoding="utf-8")
+    refused(make_recipe(base, dataset), tmp_path / "mine", "is not empty and holds no run. Choose another --out.")
+
+
+def test_modules_that_the_base_has_not(base, dataset, tmp_path):
+    recipe = make_recipe(base, dataset, lora={"target_modules": ["q_proj", "in_proj_qkv", "proj"]})
+    with pytest.raises(train.TrainError) as caught:
+        train.train(recipe, tmp_path / "run")
+    assert str(caught.value) == (
+        "lora.target_modules: this base has no module in_proj_qkv, proj. "
+        "Its linear layers are down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj."
+    )
+
+
+def test_an_item_that_the_catalogue_lacks(base, dataset, tmp_path):
+    rows = data.read(str(dataset), "recurrent", "train").to_list()
+    rows[1]["history"][0] = "gone"
+    items = data.read(str(dataset), "items", "train")
+    tables = {"items": {"train": items}, "recurrent": {"train": Dataset.from_list(rows, features=data.SUMMARIES)}}
+    data.write(dataset, tables, provenance={"made_by": "tests"}, body="# Tiny")
+    with pytest.raises(data.DataError, match="split train, user 'u1': item 'gone' is not in the items config"):
+        train.train(make_recipe(base, dataset), tmp_path / "run")
