@@ -1,0 +1,118 @@
+"""The summarizer that needs no model: the field values that recur, with their counts.
+
+A summary reads `genre: mystery x6, travel x2; author: Mara Quill x3`. It is text like any other summary, and all that
+the next step sees: `update` and `merge` read the counts back from it.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from .history import Block, clean
+
+# Fields whose values name one item, not a taste.
+_UNIQUE = frozenset({"title", "name", "price", "year", "date", "url", "image"})
+# Fields of running text, however short.
+_PROSE = frozenset({"about", "abstract", "blurb", "desc", "description", "plot", "text"})
+_FIELD = re.compile(r"\s*([^:;]{1,24}):\s+(.+)")
+_COUNTED = re.compile(r"(.+) x(\d{1,6})")
+_WORD = re.compile(r"[^\W\d_]{4,}")
+_STOP = frozenset(
+    "about above after again against also among another because been before being between both cannot could does "
+    "down during each every ever first from have having here hers herself himself into itself just last like made "
+    "make many more most much must never next once only other ours over same shall should since some still such than "
+    "that their theirs them then there these they this those through today under until upon very want well were what "
+    "when where which while whom whose will with within without would your yours title author genre text item items".split()
+)
+
+Counts = dict[str, Counter[str]]
+
+
+class ExtractiveSummarizer:
+    """Counts field values and recurring words.
+
+    Args:
+        values: Values kept a field, most frequent first; of equally frequent ones the newest.
+        words: Recurring words kept from long fields.
+        max_value_words: Longer values are read as running text.
+    """
+
+    name = "extractive"
+
+    def __init__(self, values: int = 4, words: int = 4, max_value_words: int = 4) -> None:
+        self.values = values
+        self.words = words
+        self.max_value_words = max_value_words
+
+    def block(self, blocks: Sequence[Block]) -> list[str]:
+        return [self._write([self._count(block)]) for block in blocks]
+
+    def merge(self, summaries: Sequence[Sequence[str]]) -> list[str]:
+        return [self._write([self._read(summary) for summary in group]) for group in summaries]
+
+    def update(self, pairs: Sequence[tuple[str, Block]]) -> list[str]:
+        return [self._write([self._read(summary), self._count(block)]) for summary, block in pairs]
+
+    def _count(self, block: Block) -> Counts:
+        """Counts of one block; a value counts once an item."""
+        counts: Counts = {}
+        for item in block:
+            words: set[str] = set()
+            for part in item.text.split(";"):
+                match = _FIELD.match(part)
+                field, text = (match[1].strip().lower(), match[2]) if match else ("topics", part)
+                for value in dict.fromkeys(_values(text)):
+                    short = len(value.split()) <= self.max_value_words
+                    if short and field not in _UNIQUE and field not in _PROSE:
+                        counts.setdefault(field, Counter())[value] += 1
+                    else:
+                        words.update(word for word in _WORD.findall(value.lower()) if word not in _STOP)
+            counts.setdefault("words", Counter()).update(sorted(words))
+        return counts
+
+    def _read(self, summary: str) -> Counts:
+        """Counts of a summary written here; of any other text, its words once each."""
+        counts: Counts = {}
+        for part in summary.split(";"):
+            match = _FIELD.match(part)
+            found = [_COUNTED.fullmatch(value.strip()) for value in (match[2].split(",") if match else [])]
+            if match and found and all(found):
+                # Written newest first among equals: read in reverse, the order is again that of last mention.
+                for value in reversed(found):
+                    counts.setdefault(match[1].strip().lower(), Counter())[value[1]] += int(value[2])
+            else:
+                words = {word for word in _WORD.findall(part.lower()) if word not in _STOP}
+                counts.setdefault("words", Counter()).update(sorted(words))
+        return counts
+
+    def _write(self, parts: Sequence[Counts]) -> str:
+        """Write the sum of `parts`, oldest first."""
+        total: Counts = {}
+        for counts in parts:
+            for field, counter in counts.items():
+                into = total.setdefault(field, Counter())
+                for value, count in counter.items():
+                    # Re-inserted, so that the order of the dict is the order of last mention.
+                    into[value] = into.pop(value, 0) + count
+        words = total.pop("words", Counter())
+        # A word said once is noise beside field values, but all there is when items are running text.
+        kept_words = {word: n for word, n in words.items() if n > 1} if total else words
+        shown = [f"{field}: {_top(counter, self.values)}" for field, counter in total.items() if counter]
+        if kept_words:
+            shown.append(f"words: {_top(kept_words, self.words)}")
+        return "; ".join(shown) or "no clear preference"
+
+
+def _values(text: str) -> Iterable[str]:
+    for value in text.split(","):
+        value = clean(value)
+        # A value that ends like a count would be read back as one.
+        value = _COUNTED.sub(r"\1", value)
+        if value:
+            yield value
+
+
+def _top(counter: "Counter[str] | dict[str, int]", keep: int) -> str:
+    newest_first = list(reversed(counter.items()))
+    best = sorted(newest_first, key=lambda entry: -entry[1])[:keep]  # stable: newest first among equals
+    return ", ".join(f"{value} x{count}" for value, count in best)

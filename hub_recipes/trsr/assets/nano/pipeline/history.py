@@ -1,0 +1,133 @@
+"""Items, histories and the blocks they are cut into.
+
+Text that comes from outside is made one clean line here, so that nothing later can mistake it for prompt structure.
+Knows nothing of tokenizers or models.
+"""
+
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+# Columns that identify an item. They never reach a prompt: an id in the text leaks identity.
+ID_FIELDS = frozenset({"id", "item_id", "asin", "isbn", "news_id"})
+
+# ZERO WIDTH JOINER and NON-JOINER shape Persian, Indic scripts and emoji; every other format character is dropped.
+_KEPT_FORMAT = frozenset("\u200c\u200d")
+
+
+def clean(text: str) -> str:
+    """Return `text` as one line of visible characters.
+
+    Line breaks, tabs and other separators become single spaces; control, bidirectional, zero-width and tag characters
+    go; lone surrogates become U+FFFD. Emoji, joiners and every script stay.
+    """
+    kept = []
+    for char in text:
+        category = unicodedata.category(char)
+        if category == "Cs":
+            kept.append("\ufffd")
+        elif category[0] == "Z" or char in "\t\n\r\v\f\x1c\x1d\x1e\x1f\x85":
+            kept.append(" ")
+        elif category[0] != "C" or char in _KEPT_FORMAT or category in ("Co", "Cn"):
+            kept.append(char)
+    return " ".join("".join(kept).split())
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A text-rich item, as prompts show it.
+
+    Attributes:
+        text: One clean line, usually `field: value; field: value`.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if not self.text:
+            raise ValueError("An item has no text. Give it at least a title.")
+
+    @classmethod
+    def parse(cls, value: "str | Mapping[str, object] | Item") -> "Item":
+        """Read an item from a sentence or from a dict of fields.
+
+        Args:
+            value: A sentence, or fields in the order they should be read. A field named `text` is taken as the whole
+                sentence; ids are left out; lists are joined with commas.
+
+        Raises:
+            TypeError: If `value` is neither.
+            ValueError: If no text is left.
+        """
+        if isinstance(value, Item):
+            return value
+        if isinstance(value, str):
+            return cls(clean(value))
+        if isinstance(value, Mapping):
+            return cls(sentence(value))
+        raise TypeError(
+            f"An item is a string or a dict of fields, got {type(value).__name__}. "
+            'Write for example {"title": "Emma", "author": "Jane Austen"}.'
+        )
+
+
+def sentence(fields: Mapping[str, object]) -> str:
+    """Join an item's fields as `field: value; field: value`; a field named `text` is taken as it is.
+
+    A semicolon inside a value becomes a comma, so that a value cannot pose as another field.
+    """
+    if fields.get("text"):
+        return clean(str(fields["text"]))
+    parts = []
+    for name, value in fields.items():
+        if value is None or str(name).lower() in ID_FIELDS or str(name) == "text":
+            continue
+        if isinstance(value, (list, tuple)):
+            value = ", ".join(str(part) for part in value)
+        shown = clean(str(value)).replace(";", ",")
+        if shown:
+            parts.append(f"{clean(str(name)).replace(';', ',').replace(':', ' ')}: {shown}")
+    return "; ".join(parts)
+
+
+Block = tuple[Item, ...]
+
+
+def blocks_by_count(items: Sequence[Item], size: int = 5, max_blocks: int = 5) -> list[Block]:
+    """Cut a history into blocks of `size` items, oldest first.
+
+    Blocks are counted from the first item, so a full block never changes when the history grows. Of a longer history
+    the newest `max_blocks` blocks are kept.
+
+    Reference:
+        LLM-TRSR uses blocks of 5 items and at most 5 blocks (arXiv 2403.13325).
+    """
+    if size < 1 or max_blocks < 1:
+        raise ValueError(f"Block size and number of blocks must be at least 1, got {size} and {max_blocks}.")
+    blocks = [tuple(items[start : start + size]) for start in range(0, len(items), size)]
+    return blocks[-max_blocks:]
+
+
+def blocks_by_tokens(
+    items: Sequence[Item], budget: int, count_tokens: Callable[[str], int], max_blocks: int = 5
+) -> list[Block]:
+    """Cut a history into blocks of at most `budget` tokens, oldest first.
+
+    An item longer than the budget stands in a block of its own: items are never cut here. Of a longer history the
+    newest `max_blocks` blocks are kept.
+    """
+    if budget < 1 or max_blocks < 1:
+        raise ValueError(f"Token budget and number of blocks must be at least 1, got {budget} and {max_blocks}.")
+    blocks: list[Block] = []
+    current: list[Item] = []
+    used = 0
+    for item in items:
+        tokens = count_tokens(item.text)
+        if current and used + tokens > budget:
+            blocks.append(tuple(current))
+            current, used = [], 0
+        current.append(item)
+        used += tokens
+    if current:
+        blocks.append(tuple(current))
+    return blocks[-max_blocks:]

@@ -1,0 +1,65 @@
+"""Load a recommender: base, adapter and ranking prompt, from a pipeline repo, an adapter repo or a plain model."""
+
+import json
+from pathlib import Path
+
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import cached_file
+
+PROMPT_FILE = "ranking_prompt.json"
+# What `pipeline` and the Auto classes pass on, and what a base of its own does not take.
+_DROPPED = ("adapter_kwargs", "trust_remote_code", "_from_pipeline", "code_revision", "config", "revision", "_commit_hash")
+
+
+class TextRichRecommender(PreTrainedModel):
+    """Loads the base with its adapter; what it returns is the base's own class.
+
+    A pipeline repo's config.json says under `trsr`: `base_model`, `base_revision`, `adapter`, `adapter_revision`,
+    `ranking_prompt`, `summarizer`. In a local folder, base and adapter may be relative paths, so that a release can be
+    moved as a whole; from the Hub they are repo ids.
+    """
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        name = str(pretrained_model_name_or_path)
+        token = kwargs.get("token")
+        config = kwargs.get("config") or AutoConfig.from_pretrained(name, revision=kwargs.get("revision"), token=token)
+        trsr = getattr(config, "trsr", None)
+        if not trsr:
+            return _plain(name, kwargs, config)
+        options = {key: value for key, value in kwargs.items() if key not in _DROPPED}
+        base_at = _resolve(name, trsr["base_model"])
+        model = AutoModelForCausalLM.from_pretrained(base_at, revision=trsr.get("base_revision"), **options)
+        if trsr.get("adapter"):
+            pinned = {"revision": trsr.get("adapter_revision"), "token": token}
+            model.load_adapter(_resolve(name, trsr["adapter"]), adapter_kwargs=pinned)
+        model.config.trsr = trsr
+        # What looks files up by the model's name (decision models do) finds the pipeline repo, not the base.
+        model.name_or_path = name
+        return model
+
+
+def _plain(name: str, kwargs: dict, config):
+    """A model that transformers loads itself; an adapter repo brings its ranking prompt along."""
+    options = {key: value for key, value in kwargs.items() if key not in ("config", "_from_pipeline")}
+    model = AutoModelForCausalLM.from_pretrained(name, **options)
+    found = cached_file(
+        name,
+        PROMPT_FILE,
+        token=kwargs.get("token"),
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if found:
+        model.config.trsr = {"ranking_prompt": json.loads(Path(found).read_text(encoding="utf-8"))}
+    return model
+
+
+def _resolve(repo: str, name: str) -> str:
+    """A path relative to a local pipeline folder, or a Hub id as it is."""
+    if not name.startswith("."):
+        return name
+    if not Path(repo).is_dir():
+        raise ValueError(f"{repo} names {name!r}, a relative path, which only a local folder may do.")
+    return str((Path(repo) / name).resolve())

@@ -1,0 +1,207 @@
+"""`pipeline("text-rich-recommendation")`: history and candidates in, ranking out; the whole of LLM-TRSR in one model."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from transformers import Pipeline
+from transformers.utils import logging
+
+from .extractive import ExtractiveSummarizer
+from .generation import ModelSummarizer, without_adapter
+from .history import Item, blocks_by_count
+from .prompts import Encoder, RankingPrompt
+from .scoring import Scorer, rank
+from .summarize import METHODS, Summarizer, Trail, summarize
+
+logger = logging.get_logger(__name__)
+
+SUMMARIZERS = ("auto", "base-model", "extractive", None)
+_REQUEST = frozenset({"history", "candidates", "summary"})
+
+
+class TextRichRecommendationPipeline(Pipeline):
+    """Ranks candidates for a user by the log-odds that the model answers yes.
+
+    A request is `{"history": [...], "candidates": [...], "summary": optional}`; an item is a string or a dict of fields,
+    the history is oldest first. Without a summary the history is summarised first: `summarizer="base-model"` lets the
+    base do it with the adapter off, `"extractive"` counts fields and needs no model, `None` ranks by recent items alone,
+    and `"auto"` takes what the model was trained with.
+
+    The answer is `{"candidates": [{"index", "item", "score", "log_odds", "rank"}, ...]}`, best first: `index` is the
+    place in the input, `score` is P(yes) among yes and no, ranks count from 1, equal scores keep their input order.
+
+    Defined corners: an empty history ranks by the summary, or cold; no candidates give an empty list; duplicates are
+    kept; a prompt longer than the context loses its oldest recent items, then the end of the summary, and the answer
+    says so under `shortened`; a candidate that does not fit even so is a ValueError.
+
+    Reference:
+        LLM-TRSR (arXiv 2403.13325).
+    """
+
+    _load_tokenizer = True
+    _load_processor = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        settings = getattr(self.model.config, "trsr", None) or {}
+        prompt = RankingPrompt.from_dict(settings.get("ranking_prompt") or {})
+        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", 0) or 0
+        self.encoder = Encoder(self.tokenizer, prompt, context)
+        self.scorer = Scorer(self.model, self.encoder.yes_id, self.encoder.no_id)
+        self._trained_with = settings.get("summarizer")
+        self._trained_method = settings.get("method") or "recurrent"
+        self._block_size = settings.get("block_size", 5)
+        self._max_blocks = settings.get("max_blocks", 5)
+
+    def _sanitize_parameters(
+        self, summarizer="unset", method=None, top_k="unset", return_summary=None, max_new_tokens=None, **unknown
+    ):
+        if unknown:
+            raise TypeError(
+                f"Unknown option {', '.join(sorted(unknown))}. "
+                "Options: summarizer, method, top_k, return_summary, max_new_tokens."
+            )
+        forward, after = {}, {}
+        if summarizer != "unset":
+            if summarizer not in SUMMARIZERS:
+                raise ValueError(f"Unknown summarizer {summarizer!r}, expected 'auto', 'base-model', 'extractive' or None.")
+            forward["summarizer"] = summarizer
+        if method is not None:
+            if method not in METHODS:
+                raise ValueError(f"Unknown method {method!r}, expected one of {', '.join(METHODS)}.")
+            forward["method"] = method
+        if max_new_tokens is not None:
+            forward["max_new_tokens"] = max_new_tokens
+        if top_k != "unset":
+            if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+                raise ValueError(f"top_k must be a positive integer or None, got {top_k!r}.")
+            after["top_k"] = top_k
+        if return_summary is not None:
+            after["return_summary"] = return_summary
+        return {}, forward, after
+
+    def __call__(self, inputs, **kwargs):
+        """Rank for one request, or for each of a list of requests."""
+        if isinstance(inputs, list) and not inputs:
+            return []
+        if isinstance(inputs, list):
+            # All are read before any is scored, so that a broken request costs nothing.
+            for request in inputs:
+                self.preprocess(request)
+        return super().__call__(inputs, **kwargs)
+
+    def preprocess(self, request):
+        """Check a request and read its items."""
+        if not isinstance(request, Mapping):
+            raise TypeError(
+                f"A request is a dict with 'history' and 'candidates', got {type(request).__name__}. "
+                'For example {"history": ["title: Emma"], "candidates": ["title: Persuasion"]}.'
+            )
+        unknown = set(request) - _REQUEST
+        missing = {"history", "candidates"} - set(request)
+        if unknown or missing:
+            raise ValueError(
+                f"A request has the keys history, candidates and optionally summary; unknown: {sorted(unknown)}, "
+                f"missing: {sorted(missing)}."
+            )
+        summary = request.get("summary")
+        if summary is not None and not isinstance(summary, str):
+            raise TypeError(f"A summary is a string, got {type(summary).__name__}.")
+        return {
+            "history": _items(request["history"], "history"),
+            "candidates": _items(request["candidates"], "candidates"),
+            "given": list(request["candidates"]),
+            "summary": summary,
+        }
+
+    def _forward(self, request, summarizer="auto", method=None, max_new_tokens=160):
+        history = request["history"]
+        if request["summary"] is not None:
+            trail = Trail((), request["summary"])
+        elif history and (writer := self._summarizer(summarizer, max_new_tokens)):
+            blocks = blocks_by_count(history, self._block_size, self._max_blocks)
+            with without_adapter(self.model):
+                trail = summarize([blocks], writer, method or self._trained_method)[0]
+        else:
+            trail = None
+        suffixes = [self.encoder.suffix_ids(item) for item in request["candidates"]]
+        shortened = None
+        scores: list[float] = []
+        if suffixes:
+            prefix = self.encoder.prefix_ids(trail and trail.summary, history, max(map(len, suffixes)))
+            if prefix.recent_dropped or prefix.summary_words_dropped:
+                shortened = {
+                    "recent_items_dropped": prefix.recent_dropped,
+                    "summary_words_dropped": prefix.summary_words_dropped,
+                }
+                logger.warning(f"A prompt exceeded {self.encoder.limit} tokens and was shortened: {shortened}")
+            scores = self.scorer.log_odds(prefix.ids, suffixes).tolist()
+        return {"given": request["given"], "scores": scores, "trail": trail, "shortened": shortened}
+
+    def postprocess(self, ranked, top_k=None, return_summary=False):
+        scores = ranked["scores"]
+        answer = {
+            "candidates": [
+                {
+                    "index": index,
+                    "item": ranked["given"][index],
+                    "score": _probability(scores[index]),
+                    "log_odds": scores[index],
+                    "rank": place,
+                }
+                for place, index in enumerate(rank(scores)[:top_k], 1)
+            ]
+        }
+        if return_summary:
+            trail = ranked["trail"]
+            answer["summary"] = trail.summary if trail else None
+            answer["block_summaries"] = list(trail.block_summaries) if trail else []
+        if ranked["shortened"]:
+            answer["shortened"] = ranked["shortened"]
+        return answer
+
+    def update(self, summary: str, new_items: Sequence, summarizer: str = "auto", max_new_tokens: int = 160) -> str:
+        """Advance a summary by one block of new items, oldest first.
+
+        Raises:
+            ValueError: If there are no new items, or `summarizer` is None.
+        """
+        block = tuple(_items(new_items, "new_items"))
+        if not block:
+            raise ValueError("There are no new items to update the summary with.")
+        writer = self._summarizer(summarizer, max_new_tokens)
+        if writer is None:
+            raise ValueError("A summary cannot be updated with summarizer=None; choose 'base-model' or 'extractive'.")
+        with without_adapter(self.model):
+            return (writer.update([(summary, block)]) if summary else writer.block([block]))[0]
+
+    def _summarizer(self, name: str | None, max_new_tokens: int) -> Summarizer | None:
+        if name == "auto":
+            # A base that follows no instructions cannot be asked for a summary.
+            name = self._trained_with or ("base-model" if self.encoder.chat else "extractive")
+        if name in (None, "none"):
+            return None
+        if name == "extractive":
+            return ExtractiveSummarizer()
+        return ModelSummarizer(self.model, self.encoder, max_new_tokens=max_new_tokens)
+
+
+def _items(values, name: str) -> list[Item]:
+    if isinstance(values, (str, Mapping)) or not isinstance(values, Sequence):
+        raise TypeError(f"'{name}' is a list of items, got {type(values).__name__}.")
+    items = []
+    for place, value in enumerate(values):
+        try:
+            items.append(Item.parse(value))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name}[{place}]: {error}") from None
+    return items
+
+
+def _probability(log_odds: float) -> float:
+    """The logistic function, without overflow."""
+    if log_odds >= 0:
+        return 1 / (1 + math.exp(-log_odds))
+    return math.exp(log_odds) / (1 + math.exp(log_odds))

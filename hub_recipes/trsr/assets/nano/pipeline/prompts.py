@@ -1,0 +1,229 @@
+"""Every prompt: block, merge, update and ranking, as text and as token ids.
+
+Text from outside (items, summaries) stands on lines of its own, each opened by a marker, and is encoded without the
+tokenizer's control tokens, so it can neither forge a line nor a role. A ranking prompt is a prefix, shared by all
+candidates of a user, and a suffix, one a candidate; its ids are always ids(prefix) + ids(suffix).
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+
+from .history import Block, Item, clean
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryPrompts:
+    """What a language model is asked when it summarises. The wording follows the paper's three prompts."""
+
+    block: str = "Summarise the preferences of a user who chose these items, oldest first, in two or three sentences."
+    merge: str = (
+        "These summaries describe one user's preferences over time, oldest first. "
+        "Merge them into one summary of two or three sentences."
+    )
+    update: str = (
+        "Below are a summary of a user's preferences and the items that the user chose since. "
+        "Write one complete, updated summary in two or three sentences."
+    )
+    cue: str = "Answer with the summary only."
+
+    def block_text(self, block: Block) -> str:
+        return f"{self.block}\n\nItems:\n{_lines(block)}\n\n{self.cue}"
+
+    def merge_text(self, summaries: Sequence[str]) -> str:
+        numbered = "\n".join(f"{n}. {clean(summary)}" for n, summary in enumerate(summaries, 1))
+        return f"{self.merge}\n\nSummaries:\n{numbered}\n\n{self.cue}"
+
+    def update_text(self, summary: str, block: Block) -> str:
+        return f"{self.update}\n\nSummary:\n- {clean(summary)}\n\nNew items:\n{_lines(block)}\n\n{self.cue}"
+
+
+@dataclass(frozen=True, slots=True)
+class RankingPrompt:
+    """The question put for each candidate, and its answer words. Travels with the adapter.
+
+    Attributes:
+        recent_items: How many of the newest items are shown beside the summary (the paper finds 3 best, its code uses 5).
+        max_tokens: Longest prompt in tokens; 0 means as long as the model's context.
+    """
+
+    instruction: str = "Will the user choose the candidate item next? Answer yes or no."
+    summary_heading: str = "Preference summary:"
+    recent_heading: str = "Recent items, oldest first:"
+    candidate_heading: str = "Candidate item:"
+    cue: str = "Answer:"
+    yes: str = "yes"
+    no: str = "no"
+    recent_items: int = 5
+    max_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if self.yes == self.no:
+            raise ValueError(f"The two answer words must differ, both are {self.yes!r}.")
+        if self.recent_items < 0 or self.max_tokens < 0:
+            raise ValueError(
+                f"recent_items and max_tokens must not be negative, got {self.recent_items} and {self.max_tokens}."
+            )
+
+    def prefix(self, summary: str | None, recent: Sequence[Item]) -> str:
+        """Everything up to the candidate. A user without summary or items simply lacks that section."""
+        parts = [self.instruction]
+        if summary:
+            parts.append(f"{self.summary_heading}\n- {clean(summary)}")
+        if recent:
+            parts.append(f"{self.recent_heading}\n{_lines(recent)}")
+        return "\n\n".join(parts) + "\n\n"
+
+    def suffix(self, candidate: Item) -> str:
+        """The candidate and the answer cue."""
+        return f"{self.candidate_heading}\n- {candidate.text}\n\n{self.cue}"
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, object]) -> "RankingPrompt":
+        known = {field.name: type(field.default) for field in fields(cls)}
+        for name, value in values.items():
+            if name not in known:
+                raise ValueError(f"Unknown ranking prompt field {name!r}, expected some of {', '.join(known)}.")
+            if type(value) is not known[name]:
+                raise ValueError(f"Ranking prompt field {name!r} must be {known[name].__name__}, got {value!r}.")
+        return cls(**values)
+
+
+def _lines(items: Sequence[Item]) -> str:
+    return "\n".join(f"- {item.text}" for item in items)
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """A user's shared part.
+
+    Attributes:
+        ids: Token ids.
+        recent_dropped: Recent items left out to fit, oldest first.
+        summary_words_dropped: Words cut from the summary's end to fit.
+    """
+
+    ids: list[int]
+    recent_dropped: int = 0
+    summary_words_dropped: int = 0
+
+
+class Encoder:
+    """Turns prompts into token ids for one tokenizer.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        prompt: The ranking prompt.
+        context: The model's context length in tokens; an over-long prompt is shortened or refused.
+        chat: Wrap prompts in the chat template; None means when the tokenizer has one.
+    """
+
+    def __init__(self, tokenizer, prompt: RankingPrompt | None = None, context: int = 0, chat: bool | None = None):
+        self.tokenizer = tokenizer
+        self.prompt = prompt or RankingPrompt()
+        limits = [limit for limit in (self.prompt.max_tokens, context) if limit]
+        self.limit = min(limits) if limits else 0
+        self.chat = bool(tokenizer.chat_template) if chat is None else chat
+        head, tail = self._frame()
+        self.head_ids = tokenizer.encode(head, add_special_tokens=False) if self.chat else self._bos()
+        self.tail_ids = tokenizer.encode(tail, add_special_tokens=False) if self.chat else []
+        self.yes_id, self.no_id = self._answers()
+
+    def text_ids(self, text: str) -> list[int]:
+        """Encode text that may hold anything: control tokens in it are plain characters."""
+        if not text:
+            return []
+        return self.tokenizer.encode(self._defuse(text), add_special_tokens=False, split_special_tokens=True)
+
+    def request_ids(self, text: str) -> list[int]:
+        """A whole prompt for the model to continue, such as a block prompt."""
+        return self.head_ids + self.text_ids(text if self.chat else text + "\n") + self.tail_ids
+
+    def suffix_ids(self, candidate: Item) -> list[int]:
+        """The candidate, the cue, and the opening of the answer."""
+        return self.text_ids(self.prompt.suffix(candidate)) + self.tail_ids
+
+    def prefix_ids(self, summary: str | None, items: Sequence[Item], longest_suffix: int = 0) -> Prefix:
+        """The shared part for a user, shortened to leave `longest_suffix` tokens.
+
+        Keeps the newest `recent_items` items. If that is too long, drops the oldest of them one by one, then words from
+        the summary's end. Candidate and answer are never cut.
+
+        Raises:
+            ValueError: If the longest candidate leaves no room even so.
+        """
+        recent = list(items[-self.prompt.recent_items :]) if self.prompt.recent_items else []
+        shown = len(recent)
+        room = self.limit - longest_suffix if self.limit else None
+
+        def encode(kept: Sequence[Item], text: str | None) -> list[int]:
+            return self.head_ids + self.text_ids(self.prompt.prefix(text, kept))
+
+        ids = encode(recent, summary)
+        if room is None or len(ids) <= room:
+            return Prefix(ids)
+        while recent and len(ids) > room:
+            recent.pop(0)
+            ids = encode(recent, summary)
+        words = clean(summary or "").split()
+        kept = len(words)
+        if len(ids) > room and words:
+            low, high = 0, kept  # largest number of words that fits
+            while low < high:
+                middle = (low + high + 1) // 2
+                if len(encode(recent, " ".join(words[:middle]))) <= room:
+                    low = middle
+                else:
+                    high = middle - 1
+            kept = low
+            ids = encode(recent, " ".join(words[:kept]))
+        if len(ids) > room:
+            raise ValueError(
+                f"A candidate of {longest_suffix} tokens does not fit into {self.limit} beside the instruction "
+                f"({len(ids)} tokens). Shorten the candidate's text, or use a model with a longer context."
+            )
+        return Prefix(ids, shown - len(recent), len(words) - kept)
+
+    def _bos(self) -> list[int]:
+        """What the tokenizer itself puts in front of text."""
+        bos = self.tokenizer.bos_token_id
+        ids = self.tokenizer("").input_ids
+        return [bos] if bos is not None and bos in ids else []
+
+    def _frame(self) -> tuple[str, str]:
+        """The chat template's text before and after a user message."""
+        if not self.chat:
+            return "", ""
+        if "strftime_now" in str(self.tokenizer.chat_template):
+            raise ValueError("The chat template writes today's date into prompts; pass chat=False.")
+        mark = "TRSRMESSAGE"
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": mark}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        head, found, tail = text.partition(mark)
+        if not found or mark in tail:
+            raise ValueError("The chat template does not show the user's message exactly once; pass chat=False.")
+        return head, tail
+
+    def _answers(self) -> tuple[int, int]:
+        """The two answer tokens, as they follow the cue."""
+        words = (self.prompt.yes, self.prompt.no)
+        forms = ("{}", " {}") if self.chat else (" {}", "{}")
+        for form in forms:
+            ids = [self.text_ids(form.format(word)) for word in words]
+            if all(len(one) == 1 for one in ids) and ids[0] != ids[1]:
+                return ids[0][0], ids[1][0]
+        raise ValueError(
+            f"The answers {words[0]!r} and {words[1]!r} are not two different single tokens of this tokenizer. "
+            "Choose other answer words in the ranking prompt."
+        )
+
+    def _defuse(self, text: str) -> str:
+        """Break up added tokens that `split_special_tokens` would still recognise (those not marked special)."""
+        for token in self.tokenizer.added_tokens_decoder.values():
+            if not token.special and not token.content.isspace() and len(token.content) > 1 and token.content in text:
+                text = text.replace(token.content, f"{token.content[0]} {token.content[1:]}")
+        return text
+
