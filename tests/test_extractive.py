@@ -42,7 +42,9 @@ def test_only_the_most_frequent_values_stay():
 
 
 def test_running_text_is_summarised_by_its_words():
-    [summary] = ExtractiveSummarizer().block([(Item("Pirates find a haunted island"), Item("The haunted castle of kings"))])
+    [summary] = ExtractiveSummarizer().block(
+        [(Item("Pirates find a haunted island"), Item("The haunted castle of kings"))]
+    )
     assert "haunted x2" in summary
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import datasets
 import pyarrow
 import pytest
-from dataset_scripts import sample
 
+from dataset_scripts import sample
 from trsr import data
 from trsr.embedded import ASSETS
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dataset_scripts import tables
 
+from dataset_scripts import tables
 from trsr import data
 
 AUTHORS = ("Ada Moss", "Ben Reed", "Cleo Hart")

@@ -22,7 +22,7 @@ _PUBLIC = {
     "load_recipe": "trsr.recipe",
     "summarize": "trsr.core.summarize",
 }
-__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
+__all__ = ["__version__", *_PUBLIC]
 
 _PIPELINES = "transformers.pipelines"
 

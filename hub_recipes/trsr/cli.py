@@ -122,7 +122,12 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
 
         out = options.out or options.run / options.split
         results = evaluate_run(
-            options.run, out, split=options.split, limit=options.limit, seed=options.seed, adapter=not options.no_adapter
+            options.run,
+            out,
+            split=options.split,
+            limit=options.limit,
+            seed=options.seed,
+            adapter=not options.no_adapter,
         )
         print(table(results))
         print(f"\n{results['n_users']} users. Wrote {out}")

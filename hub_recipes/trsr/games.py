@@ -57,4 +57,3 @@ def game(seed: int, hardness: float, negatives: int) -> tuple[str | None, list[I
             rng.shuffle(parts)
         return "; ".join(parts), noise, item(rng.choice(liked)), [item(topic) for topic in others]
     return None, [item(topic) for topic in shown[:8]], item(rng.choice(shown[:8])), [item(topic) for topic in others]
-

@@ -1,8 +1,9 @@
 """Train the nano base from scratch: tokenizer, then a small Llama, on matching games and users of synthetic worlds.
 
 Each row is the prompt of `core.prompts`, one item that the user chose and a few that they did not, all continuing from
-one prefix (`core.fork`). Games (`games`) come first, then more and more users of fresh worlds (`worlds`). Three losses: yes or no for each candidate, the softmax over a user's
-candidates, and the language-model loss on the prompt and the chosen item, which finds the match long before the others do.
+one prefix (`core.fork`). Games (`games`) come first, then more and more users of fresh worlds (`worlds`). Three losses:
+yes or no for each candidate, the softmax over a user's candidates, and the language-model loss on the prompt and the
+chosen item, which helps to find the match.
 """
 
 import json
@@ -211,9 +212,7 @@ class NanoTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         yes, no = self.encoder.yes_id, self.encoder.no_id
-        log_odds, answers, text = log_odds_and_text_loss(
-            model, inputs, yes, no, self.encoder.tokenizer.pad_token_id
-        )
+        log_odds, answers, text = log_odds_and_text_loss(model, inputs, yes, no, self.encoder.tokenizer.pad_token_id)
         users, branches = log_odds.shape
         listwise = F.cross_entropy(log_odds, torch.zeros(users, dtype=torch.long))
         targets = torch.full((users, branches), no)
@@ -230,7 +229,9 @@ class NanoTrainer(Trainer):
     def log(self, logs, *args, **kwargs):
         if self._parts and "loss" in logs:
             means = torch.stack(self._parts).mean(0).tolist()
-            logs |= dict(zip(("listwise", "answer", "text", "first"), (round(value, 4) for value in means), strict=True))
+            logs |= dict(
+                zip(("listwise", "answer", "text", "first"), (round(value, 4) for value in means), strict=True)
+            )
             self._parts.clear()
         super().log(logs, *args, **kwargs)
 
@@ -296,7 +297,7 @@ def pretrain(
         adam_beta2=0.98,
         weight_decay=0.05,
         max_grad_norm=1.0,
-        logging_steps=50,
+        logging_steps=min(50, max(1, steps // 5)),
         save_steps=250,
         save_total_limit=2,
         seed=seed,

@@ -14,11 +14,18 @@ from trsr.store import Store, Stored
 
 
 def add_summaries(
-    rows: Dataset, texts: Mapping[str, str], summarizer: Summarizer, method: str, block_size: int, max_blocks: int, label: str
+    rows: Dataset,
+    texts: Mapping[str, str],
+    summarizer: Summarizer,
+    method: str,
+    block_size: int,
+    max_blocks: int,
+    label: str,
 ) -> Dataset:
     """Rows of `histories` with the columns `block_summaries` and `summary`. Shows a progress bar named `label`."""
     histories = [
-        blocks_by_count([Item.parse(texts[item_id]) for item_id in row["history"]], block_size, max_blocks) for row in rows
+        blocks_by_count([Item.parse(texts[item_id]) for item_id in row["history"]], block_size, max_blocks)
+        for row in rows
     ]
     total = calls([len(blocks) for blocks in histories], method)
     with tqdm(total=total, desc=label, unit="summary", mininterval=1) as bar:
@@ -77,7 +84,11 @@ def summarize_dataset(
             "block_size": block_size,
             "max_blocks": max_blocks,
             "calls": {
-                method: sum(len(trail) + (method == "hierarchical") for split in splits for trail in tables[method][split]["block_summaries"])
+                method: sum(
+                    len(trail) + (method == "hierarchical")
+                    for split in splits
+                    for trail in tables[method][split]["block_summaries"]
+                )
                 for method in methods
             },
         },

@@ -1,6 +1,6 @@
 """Fill the tables of a Markdown file from the results files that it names.
 
-    python -m trsr.tables README.md
+python -m trsr.tables README.md
 """
 
 import json

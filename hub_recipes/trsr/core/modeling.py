@@ -8,7 +8,15 @@ from transformers.utils import cached_file
 
 PROMPT_FILE = "ranking_prompt.json"
 # What `pipeline` and the Auto classes pass on, and what a base of its own does not take.
-_DROPPED = ("adapter_kwargs", "trust_remote_code", "_from_pipeline", "code_revision", "config", "revision", "_commit_hash")
+_DROPPED = (
+    "adapter_kwargs",
+    "trust_remote_code",
+    "_from_pipeline",
+    "code_revision",
+    "config",
+    "revision",
+    "_commit_hash",
+)
 
 
 class TextRichRecommender(PreTrainedModel):

@@ -66,7 +66,9 @@ class TextRichRecommendationPipeline(Pipeline):
         forward, after = {}, {}
         if summarizer != "unset":
             if summarizer not in SUMMARIZERS:
-                raise ValueError(f"Unknown summarizer {summarizer!r}, expected 'auto', 'base-model', 'extractive' or None.")
+                raise ValueError(
+                    f"Unknown summarizer {summarizer!r}, expected 'auto', 'base-model', 'extractive' or None."
+                )
             forward["summarizer"] = summarizer
         if method is not None:
             if method not in METHODS:

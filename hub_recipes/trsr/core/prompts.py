@@ -226,4 +226,3 @@ class Encoder:
             if not token.special and not token.content.isspace() and len(token.content) > 1 and token.content in text:
                 text = text.replace(token.content, f"{token.content[0]} {token.content[1:]}")
         return text
-

@@ -77,7 +77,9 @@ class Scorer:
             branch = fork(cache, torch.zeros(len(places), dtype=torch.long, device=ids.device))
             yield places, self._answers([suffixes[place] for place in places], len(prefix), branch)
 
-    def _batched(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], torch.Tensor]]:
+    def _batched(
+        self, prefix: list[int], suffixes: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[list[int], torch.Tensor]]:
         for places in self._groups(suffixes, len(prefix)):
             yield places, self._answers([[*prefix, *suffixes[place]] for place in places], 0, None)
 
