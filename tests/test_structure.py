@@ -115,7 +115,8 @@ def test_the_task_is_known_whichever_comes_first():
 
 def test_no_pickles_and_no_machine_paths():
     for path in ROOT.glob("*/**/*"):
-        if path.is_file() and ".git" not in path.parts and "__pycache__" not in path.parts:
+        hidden = any(part.startswith((".", "__pycache__")) for part in path.relative_to(ROOT).parts)
+        if path.is_file() and not hidden:
             assert path.suffix not in {".bin", ".pt", ".pth", ".pkl", ".pickle"}, path
             if path.suffix in {".py", ".md", ".yaml", ".json", ".toml"}:
                 text = path.read_text(encoding="utf-8")
