@@ -99,7 +99,7 @@ def _example(world: World, items: tuple[int, ...], rng: random.Random, negatives
         if number not in items and number != target and world.items[number].topic not in avoided:
             others.append(number)
     recent = parsed[len(past) - len(shown) :]
-    return summary, recent, *(_read(world, [target, *others]))
+    return summary, recent, *_read(world, [target, *others])
 
 
 def _read(world: World, numbers: list[int]) -> tuple[Item, list[Item]]:
