@@ -126,9 +126,9 @@ class Encoder:
         limits = [limit for limit in (self.prompt.max_tokens, context) if limit]
         self.limit = min(limits) if limits else 0
         self.chat = bool(tokenizer.chat_template) if chat is None else chat
-        head, tail = self._frame()
-        self.head_ids = tokenizer.encode(head, add_special_tokens=False) if self.chat else self._bos()
-        self.tail_ids = tokenizer.encode(tail, add_special_tokens=False) if self.chat else []
+        head, tail = self.frame()
+        self.head_ids = tokenizer.encode(head, add_special_tokens=False) if head else []
+        self.tail_ids = tokenizer.encode(tail, add_special_tokens=False) if tail else []
         self.yes_id, self.no_id = self._answers()
 
     def text_ids(self, text: str) -> list[int]:
@@ -186,16 +186,15 @@ class Encoder:
             )
         return Prefix(ids, shown - len(recent), len(words) - kept)
 
-    def _bos(self) -> list[int]:
+    def _bos(self) -> str:
         """What the tokenizer itself puts in front of text."""
         bos = self.tokenizer.bos_token_id
-        ids = self.tokenizer("").input_ids
-        return [bos] if bos is not None and bos in ids else []
+        return self.tokenizer.bos_token if bos is not None and bos in self.tokenizer("").input_ids else ""
 
-    def _frame(self) -> tuple[str, str]:
-        """The chat template's text before and after a user message."""
+    def frame(self) -> tuple[str, str]:
+        """What stands before and after a prompt: the chat template's text around a user message, or a lone BOS."""
         if not self.chat:
-            return "", ""
+            return self._bos(), ""
         if "strftime_now" in str(self.tokenizer.chat_template):
             raise ValueError("The chat template writes today's date into prompts; pass chat=False.")
         mark = "TRSRMESSAGE"
@@ -222,7 +221,11 @@ class Encoder:
 
     def _defuse(self, text: str) -> str:
         """Break up added tokens that `split_special_tokens` would still recognise (those not marked special)."""
-        for token in self.tokenizer.added_tokens_decoder.values():
-            if not token.special and not token.content.isspace() and len(token.content) > 1 and token.content in text:
-                text = text.replace(token.content, f"{token.content[0]} {token.content[1:]}")
+        for token in self.breakable():
+            text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
+
+    def breakable(self) -> list[str]:
+        """The added tokens that are broken up wherever text from outside holds them."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        return [one.content for one in added if not (one.special or one.content.isspace() or len(one.content) < 2)]

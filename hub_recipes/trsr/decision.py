@@ -1,0 +1,144 @@
+"""The recommender as a decision model: `decision.json` and `decision_template.jinja`, which render our ranking prompt.
+
+With them, `pipeline("decision")` and every server of `/v1/systemone` give each candidate the probability that our
+pipeline gives it. A request's state is `{"summary": text, "recent_items": [item, ...]}`, oldest first, and each
+candidate is a question `{"type": "noul", "instructions": item}`.
+"""
+
+import copy
+from collections.abc import Sequence
+
+from transformers import DecisionConfig
+from transformers.decision.template_utils import SPLIT
+
+from trsr.core.history import ID_FIELDS, Item
+from trsr.core.prompts import Encoder
+
+# Format and control characters that `core.history.clean` drops: categories Cc and Cf, but for the two joiners.
+_DROPPED = (
+    ("\x00", "\x08"), ("\x0e", "\x1b"), ("\x7f", "\x84"), ("\x86", "\x9f"), ("\xad", "\xad"), ("\u0600", "\u0605"),
+    ("\u061c", "\u061c"), ("\u06dd", "\u06dd"), ("\u070f", "\u070f"), ("\u0890", "\u0891"), ("\u08e2", "\u08e2"),
+    ("\u180e", "\u180e"), ("\u200b", "\u200b"), ("\u200e", "\u200f"), ("\u202a", "\u202e"), ("\u2060", "\u2064"),
+    ("\u2066", "\u206f"), ("\ufeff", "\ufeff"), ("\ufff9", "\ufffb"), ("\U000110bd", "\U000110bd"),
+    ("\U000110cd", "\U000110cd"), ("\U00013430", "\U0001343f"), ("\U0001bca0", "\U0001bca3"),
+    ("\U0001d173", "\U0001d17a"), ("\U000e0001", "\U000e0001"), ("\U000e0020", "\U000e007f"),
+)  # fmt: skip
+
+# `line` is core.history.clean and `item` is Item.parse: what comes from outside is one line, whatever it holds.
+_TEMPLATE = """\
+{#- State: {"summary": text, "recent_items": [item, ...]}, oldest first, or the summary alone. Instructions: an item. -#}
+{%- macro line(value) -%}
+{%- set kept = namespace(text="") -%}
+{%- for c in value|string -%}
+{%- if c.isspace() -%}{%- set kept.text = kept.text ~ " " -%}
+{%- elif not (__DROPPED__) -%}{%- set kept.text = kept.text ~ c -%}
+{%- endif -%}
+{%- endfor -%}
+{%- set kept.text = kept.text.split()|join(" ") -%}
+{%- for token in __BROKEN__ -%}{%- set kept.text = kept.text.replace(token, token[:1] ~ " " ~ token[1:]) -%}{%- endfor -%}
+{{- kept.text -}}
+{%- endmacro -%}
+{%- macro item(value) -%}
+{%- set kept = namespace(parts=[]) -%}
+{%- if value is string -%}{%- set kept.parts = [line(value)] -%}
+{%- elif value is mapping and value["text"] -%}{%- set kept.parts = [line(value["text"])] -%}
+{%- elif value is mapping -%}
+{%- for name, field in value.items() -%}
+{%- if field is not none and name.lower() not in __IDS__ and name != "text" -%}
+{%- set shown = line(field if field is string or field is not sequence else field|join(", ")).replace(";", ",") -%}
+{%- if shown -%}
+{%- set kept.parts = kept.parts + [line(name).replace(";", ",").replace(":", " ") ~ ": " ~ shown] -%}
+{%- endif -%}
+{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+{%- if not kept.parts|join("") -%}{{- raise_exception("An item is text or a dict of fields, and must not be empty.") -}}{%- endif -%}
+{{- kept.parts|join("; ") -}}
+{%- endmacro -%}
+{%- set summary = state if state is string else state["summary"] -%}
+{%- set recent = [] if state is string else (state["recent_items"] or [])[__RECENT__] -%}
+{{- __HEAD__ -}}
+{{- __INSTRUCTION__ -}}
+{%- if summary -%}{{- __SUMMARY__ ~ line(summary) -}}{%- endif -%}
+{%- if recent -%}{{- __HEADING__ -}}{%- for one in recent -%}{{- "\\n- " ~ item(one) -}}{%- endfor -%}{%- endif -%}
+{{- __CANDIDATE__ ~ item(question.instructions) ~ __CUE__ -}}
+{{- __TAIL__ -}}
+"""
+
+
+def decision_config(encoder: Encoder, temperature: float) -> DecisionConfig | None:
+    """The decision files' content for a tokenizer and a ranking prompt.
+
+    Args:
+        encoder: Gives prompt, chat frame and answer tokens.
+        temperature: Divides the log-odds; fitted on validation.
+
+    Returns:
+        None where the template cannot give the token ids that the recommender was trained on: a tokenizer that writes
+        its first word differently after a control token does this.
+    """
+    labels = _labels(encoder)
+    config = DecisionConfig(
+        labels={"noul": labels}, temperature={"noul": temperature}, chat_template=_template(encoder)
+    )
+    return config if labels and all(_agree(encoder, config, *case) for case in _CASES) else None
+
+
+_CASES: tuple[tuple[str | None, Sequence[str], str], ...] = (
+    (None, (), "title: Emma"),
+    ("Likes sea stories.", ("title: The Salt Lantern; genre: sea stories",), "title: Reef & Anchor; price: 9.50"),
+    ("Mostly:\nmystery", ("First", "Second\tone", "Third"), "Ünïcode — “quotes”, 書籍, 🙂\u200b!"),
+)
+
+
+def _agree(
+    encoder: Encoder, config: DecisionConfig, summary: str | None, recent: Sequence[str], candidate: str
+) -> bool:
+    """Whether the template's token ids are the encoder's."""
+    request = {
+        "state": {"summary": summary, "recent_items": list(recent)},
+        "questions": {"candidate": {"type": "noul", "instructions": candidate}},
+    }
+    # The sentinels are added to the tokenizer that is asked: a copy, for the encoder's goes into the release.
+    inputs, _ = config.prepare_inputs(request, copy.deepcopy(encoder.tokenizer))[0]
+    items = [Item.parse(one) for one in recent]
+    ours = encoder.prefix_ids(summary, items).ids + encoder.suffix_ids(Item.parse(candidate))
+    return inputs["input_ids"][0].tolist() == ours
+
+
+def _labels(encoder: Encoder) -> list[str]:
+    """The answer words as they follow the cue, yes first; empty if they are no single tokens on their own."""
+    wanted = [encoder.yes_id, encoder.no_id]
+    for form in (" {}", "{}"):
+        labels = [form.format(word) for word in (encoder.prompt.yes, encoder.prompt.no)]
+        if encoder.tokenizer(labels, add_special_tokens=False)["input_ids"] == [[one] for one in wanted]:
+            return labels
+    return []
+
+
+def _template(encoder: Encoder) -> str:
+    prompt, head, tail = encoder.prompt, *encoder.frame()
+    values = {
+        "DROPPED": " or ".join(f"{_quoted(low)} <= c <= {_quoted(high)}" for low, high in _DROPPED),
+        "BROKEN": _quoted(encoder.breakable()),
+        "IDS": _quoted(sorted(ID_FIELDS)),
+        "RECENT": f"-{prompt.recent_items}:" if prompt.recent_items else ":0",
+        "HEAD": _quoted(head + SPLIT),
+        "INSTRUCTION": _quoted(prompt.instruction),
+        "SUMMARY": _quoted(f"\n\n{prompt.summary_heading}\n- "),
+        "HEADING": _quoted(f"\n\n{prompt.recent_heading}"),
+        "CANDIDATE": _quoted(f"\n\n{SPLIT}{prompt.candidate_heading}\n- "),
+        "CUE": _quoted(f"\n\n{prompt.cue}{SPLIT}"),
+        "TAIL": _quoted(tail),
+    }
+    text = _TEMPLATE
+    for name, value in values.items():
+        text = text.replace(f"__{name}__", value)
+    return text
+
+
+def _quoted(value: str | Sequence[str]) -> str:
+    """`value` as a literal of Jinja, which reads its strings as Python does."""
+    if isinstance(value, str):
+        return '"' + value.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'
+    return "[" + ", ".join(map(_quoted, value)) + "]"
