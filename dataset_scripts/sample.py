@@ -67,6 +67,7 @@ def make(out: Path, *, seed: int = 0, items: int = 1500, users: int = 1500) -> d
     tables = {"items": {"train": catalogue}, "histories": histories}
     counts = {"items": len(catalogue), **counts}
     provenance = {
+        "dataset": data.Terms("sample", "apache-2.0", language=("en",)).to_dict(),
         "script": "dataset_scripts/sample.py",
         "options": {"seed": seed, "items": items, "users": users},
         "seed": seed,
@@ -75,7 +76,7 @@ def make(out: Path, *, seed: int = 0, items: int = 1500, users: int = 1500) -> d
         "written_with": {"datasets": datasets.__version__, "pyarrow": pa.__version__},
     }
     body = CARD.format(protocol=protocol.describe(tables, users="users with 11 to 26 items", **drawing))
-    data.write(out, tables, provenance=provenance, body=body, header={"license": "apache-2.0"})
+    data.write(out, tables, provenance=provenance, body=body)
     return counts
 
 

@@ -335,7 +335,15 @@ def make(options: argparse.Namespace) -> dict[str, int]:
     )
     tables = {"items": {"train": items}, "histories": histories}
     counts = {**counts, **read, **users}
+    terms = data.Terms(
+        options.name or options.out.resolve().name,
+        options.license,
+        options.license_name,
+        options.license_link,
+        tuple(options.language),
+    )
     provenance = {
+        "dataset": terms.to_dict(),
         "script": "dataset_scripts/tables.py",
         "sources": {"items": checksum(options.items), "interactions": checksum(options.interactions)},
         "options": {name: value for name, value in vars(options).items() if not isinstance(value, Path)},
@@ -352,7 +360,7 @@ def make(options: argparse.Namespace) -> dict[str, int]:
         interactions=options.interactions.name,
         protocol=protocol.describe(tables, users=kept, **drawing),
     )
-    data.write(options.out, tables, provenance=provenance, body=body, header={"license": options.license})
+    data.write(options.out, tables, provenance=provenance, body=body)
     return counts
 
 
@@ -386,7 +394,11 @@ def arguments() -> argparse.ArgumentParser:
     add("--validation", type=int, metavar="N", help="users; default: a twelfth")
     add("--test", type=int, metavar="N", help="users; default: a twelfth")
     add("--seed", type=int, default=0, help="of splits and negatives (%(default)s)")
-    add("--license", default="other", help="for the card's header (%(default)s)")
+    add("--name", help="short name of the data, which releases are called after; default: the folder's")
+    add("--license", default="other", help="of the data, an identifier that the Hub knows (%(default)s)")
+    add("--license-name", help="with --license other: what it is called")
+    add("--license-link", metavar="URL", help="with --license other: where it stands")
+    add("--language", nargs="+", default=[], metavar="CODE", help="ISO 639 codes of the texts, such as: en de")
     return parser
 
 

@@ -37,6 +37,17 @@ def llama():
     return tiny.model("llama")
 
 
+@pytest.fixture(scope="session")
+def quickstarted(tmp_path_factory):
+    """A quickstart in small: its folder, its results, and what it said."""
+    from trsr.quickstart import quickstart
+
+    out = tmp_path_factory.mktemp("quickstart")
+    said = []
+    results = quickstart(out, overrides=["train_users=16"], test_users=6, say=said.append)
+    return out, results, "\n".join(said)
+
+
 @pytest.fixture
 def small_dataset(tmp_path):
     """A dataset folder of 12 users and 30 items, without summaries."""

@@ -1,14 +1,15 @@
 """Metrics worked out by hand, by brute force over every order of the ties, and by other libraries."""
 
-import json
+import ast
 import math
+import sys
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import permutation_test
 from sklearn.metrics import roc_auc_score
 
 from trsr import metrics
@@ -53,14 +54,37 @@ def test_two_positives_of_which_one_is_found():
 
 
 def test_a_constant_scorer_gets_exactly_chance():
-    found = metrics.evaluate(np.full((997, 21), 0.3), first_of(997, 21))
+    found = metrics.per_user(np.full((9, 21), 0.3), first_of(9, 21))
     for k in (1, 3, 5, 10):
-        assert found[f"recall@{k}"] == {"value": k / 21, "low": k / 21, "high": k / 21}
+        assert (found[f"recall@{k}"] == k / 21).all()
     for k in (3, 5, 10):
-        assert found[f"mrr@{k}"]["value"] == pytest.approx(sum(1 / rank for rank in range(1, k + 1)) / 21, rel=1e-14)
+        assert found[f"mrr@{k}"] == pytest.approx(sum(1 / rank for rank in range(1, k + 1)) / 21, rel=1e-14)
         direct = sum(1 / math.log2(rank + 1) for rank in range(1, k + 1)) / 21
-        assert found[f"ndcg@{k}"]["value"] == pytest.approx(direct, rel=1e-14)
-    assert found["auc"] == {"value": 0.5, "low": 0.5, "high": 0.5}
+        assert found[f"ndcg@{k}"] == pytest.approx(direct, rel=1e-14)
+    assert (found["auc"] == 0.5).all()
+
+
+def test_cut_offs_of_ones_own():
+    random = np.random.default_rng(9)
+    scores, labels = random.integers(0, 4, (30, 8)), first_of(30, 8)
+    found, usual = metrics.per_user(scores, labels, at=(3, 10**9)), metrics.per_user(scores, labels)
+    assert list(found) == [*(f"{m}@{k}" for m in ("recall", "mrr", "ndcg") for k in (3, 10**9)), "auc"]
+    for name in ("recall", "mrr", "ndcg"):
+        np.testing.assert_array_equal(found[f"{name}@3"], usual[f"{name}@3"])
+        # Past the last candidate nothing is added.
+        np.testing.assert_array_equal(found[f"{name}@{10**9}"], usual[f"{name}@10"])
+    for k in (0, -1, 1.5, True, "3"):
+        with pytest.raises(ValueError, match="Cut-offs are whole numbers from 1"):
+            metrics.per_user(scores, labels, at=[k])
+
+
+def test_metrics_need_numpy_alone():
+    tree = ast.parse(Path(metrics.__file__).read_text(encoding="utf-8"))
+    froms = {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    plain = {
+        alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    }
+    assert froms | plain <= sys.stdlib_module_names | {"numpy"}
 
 
 def test_where_the_positive_stands_does_not_matter():
@@ -124,6 +148,18 @@ def test_masked_cells_do_not_count():
         np.testing.assert_array_equal(values, expected[name])
 
 
+def test_lists_of_unequal_length_are_padded_and_masked():
+    scores, labels = [[1, 2], [5, 4, 3], [0, 9]], [[1, 0], [0, 1, 0], [0, 1]]
+    found = metrics.per_user(*metrics.padded(scores, labels))
+    for user, (own, chosen) in enumerate(zip(scores, labels, strict=True)):
+        assert {name: values[user] for name, values in found.items()} == one(own, chosen)
+    with pytest.raises(ValueError, match="row 1 has 3 scores and 2 labels"):
+        metrics.padded([[1, 2], [1, 2, 3]], [[1, 0], [1, 0]])
+    for broken in (([], []), ([[1, 2]], [])):
+        with pytest.raises(ValueError, match="one of labels a user"):
+            metrics.padded(*broken)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_score_that_is_no_number_never_ranks_silently(value):
     with pytest.raises(ValueError, match=r"row 1 \(1 such users\): scores must be finite"):
@@ -169,92 +205,3 @@ def test_calibration_error_by_hand():
 def test_calibration_of_nonsense_is_refused(probabilities, labels, message):
     with pytest.raises(ValueError, match=message):
         metrics.expected_calibration_error(probabilities, labels)
-
-
-def test_evaluate_joins_all_and_is_plain_json():
-    random = np.random.default_rng(2)
-    scores, labels = random.normal(size=(50, 21)), first_of(50, 21)
-    probabilities = 1 / (1 + np.exp(-scores))
-    found = metrics.evaluate(scores, labels, probabilities, seed=3)
-    assert json.loads(json.dumps(found)) == found
-    assert (found["n_users"], found["n_candidates"]) == (50, 21)
-    assert list(found)[2:] == [*NAMES, "ece"]
-    assert found["ece"]["value"] == pytest.approx(metrics.expected_calibration_error(probabilities, labels))
-    assert found["recall@3"]["value"] == pytest.approx(metrics.per_user(scores, labels)["recall@3"].mean())
-    assert "ece" not in metrics.evaluate(scores, labels)
-
-
-def test_evaluate_leaves_masked_probabilities_out():
-    scores, labels, mask = np.ones((2, 3)), [[1, 0, 0], [0, 1, 0]], [[1, 1, 0], [1, 1, 1]]
-    found = metrics.evaluate(scores, labels, [[1, 0, np.nan], [0, 1, 0]], mask=mask)
-    assert found["n_candidates"] == 2.5
-    assert found["ece"] == {"value": 0, "low": 0, "high": 0}
-    with pytest.raises(ValueError, match="probabilities must be finite"):
-        metrics.evaluate(scores, labels, [[1, np.nan, 0], [0, 1, 0]], mask=mask)
-
-
-def test_the_interval_holds_the_mean_and_follows_the_seed():
-    values = {"hit": np.random.default_rng(4).random(400) < 0.3}
-    found = metrics.summary(values, seed=0)
-    hit = found["hit"]
-    assert hit["low"] < hit["value"] < hit["high"]
-    # The normal interval of a share.
-    width = 2 * 1.96 * math.sqrt(hit["value"] * (1 - hit["value"]) / 400)
-    assert hit["high"] - hit["low"] == pytest.approx(width, rel=0.1)
-    assert metrics.summary(values, seed=0) == found
-    assert metrics.summary(values, seed=1) != found
-
-
-def test_resampling_in_chunks_changes_nothing(monkeypatch):
-    random = np.random.default_rng(5)
-    a, b = random.random(30), random.random(30)
-    whole = metrics.summary({"a": a}, seed=0)["a"], metrics.paired_test(a, b, seed=0)
-    monkeypatch.setattr(metrics, "_CELLS", 7 * 30)
-    parts = metrics.summary({"a": a}, seed=0)["a"], metrics.paired_test(a, b, seed=0)
-    for one_of, other in zip(whole, parts, strict=True):
-        assert one_of == pytest.approx(other)
-
-
-def test_identical_systems_do_not_differ():
-    values = np.random.default_rng(6).random(100)
-    assert metrics.paired_test(values, values, seed=0) == {"difference": 0, "low": 0, "high": 0, "p_value": 1}
-
-
-def test_a_clear_difference_is_found_either_way_round():
-    random = np.random.default_rng(7)
-    weak = random.random(200)
-    strong = weak + 0.2 + 0.1 * random.normal(size=200)
-    found, turned = metrics.paired_test(strong, weak, seed=0), metrics.paired_test(weak, strong, seed=0)
-    assert found["low"] > 0
-    assert found["p_value"] == turned["p_value"] == 1 / 10001
-    assert found["difference"] == -turned["difference"]
-    assert (found["low"], found["high"]) == pytest.approx((-turned["high"], -turned["low"]))
-
-
-def test_the_p_value_is_the_one_of_every_sign_flip():
-    a, b = np.array([3, 1, 4, 1, 5, 9, 2, 6.0]), np.array([2, 0, 5, 0, 3, 5, 3, 5.0])
-    exact = permutation_test((a, b), lambda x, y: np.mean(x - y), permutation_type="samples", n_resamples=np.inf).pvalue
-    assert metrics.paired_test(a, b, seed=0)["p_value"] == pytest.approx(exact, abs=0.015)  # 3 standard errors
-
-
-def test_p_values_of_equal_systems_are_spread_evenly():
-    random = np.random.default_rng(8)
-    found = [metrics.paired_test(*random.random((2, 60)), seed, resamples=400)["p_value"] for seed in range(200)]
-    assert 0.02 <= np.mean(np.array(found) < 0.1) <= 0.19
-
-
-def test_unpaired_values_are_refused():
-    for a, b in (([1, 2], [1]), ([], []), ([[1]], [[1]])):
-        with pytest.raises(ValueError, match="one value a user"):
-            metrics.paired_test(a, b, seed=0)
-    with pytest.raises(ValueError, match="finite"):
-        metrics.paired_test([1, np.nan], [1, 2], seed=0)
-
-
-def test_holm_by_hand():
-    # 0.01 * 4, then 0.02 * 3, then max(0.06, 0.03 * 2), then max(0.06, 0.04); back in the order given.
-    assert metrics.holm([0.02, 0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.06, 0.04, 0.06])
-    assert metrics.holm([0.5, 0.9]) == [1, 1]
-    assert metrics.holm([]) == []
-    with pytest.raises(ValueError, match="from 0 to 1"):
-        metrics.holm([0.1, math.nan])

@@ -10,18 +10,15 @@ from pathlib import Path
 import pytest
 
 from trsr import data
-from trsr.evaluate import table
+from trsr.results import table
 from trsr.quickstart import quickstart
 
 USERS = 6
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    out = tmp_path_factory.mktemp("quickstart")
-    said = []
-    results = quickstart(out, overrides=["train_users=16"], test_users=USERS, say=said.append)
-    return out, results, "\n".join(said)
+def run(quickstarted):
+    return quickstarted
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +36,13 @@ def test_the_report(run):
         assert set(results["systems"][name]["recall@3"]) == {"value", "low", "high"}
     assert results["n_users"] == USERS
     assert results["systems"]["chance"]["recall@3"]["value"] == pytest.approx(3 / 21, abs=0)
-    assert json.loads((out / "results.json").read_text()) == results
+    assert json.loads((out / "runs" / "recurrent" / "test" / "results.json").read_text()) == results
     assert "Summary: " in said
-    assert "Recall@3" in table(results)
+    assert "Recall@3" in table(results["systems"])
 
 
 def test_scores_are_kept_a_row_a_candidate(run):
-    scores = data.load_dataset("parquet", data_files=str(run[0] / "scores.parquet"), split="train")
+    scores = data.load_dataset("parquet", data_files=str(run[0] / "runs" / "recurrent" / "test" / "scores.parquet"), split="train")
     assert len(scores) == USERS * 21
     assert sum(scores["label"]) == USERS
 
@@ -63,8 +60,10 @@ def test_the_release_holds_what_it_should(moved):
         return {path.name for path in (moved / name).iterdir()}
 
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= files("base")
-    assert files("adapter") == {"adapter_config.json", "adapter_model.safetensors", "ranking_prompt.json"}
-    assert {"config.json", "tokenizer.json", "ranking_prompt.json", "pipeline.py", "modeling.py"} <= files("pipeline")
+    decides = {"decision.json", "decision_template.jinja"}
+    adapter = {"adapter_config.json", "adapter_model.safetensors", "ranking_prompt.json"}
+    assert files("adapter") == adapter | decides
+    assert {"config.json", "tokenizer.json", "ranking_prompt.json", "pipeline.py", "modeling.py"} | decides <= files("pipeline")
     assert not any(name.endswith(".safetensors") for name in files("pipeline"))
     assert {"items", "histories", "recurrent", "recurrent_sft", "hierarchical", "hierarchical_sft"} <= files("dataset")
     adapter = json.loads((moved / "adapter" / "adapter_config.json").read_text())
@@ -120,7 +119,7 @@ def test_a_stranger_loads_the_moved_release_and_gets_the_same_scores(run, moved,
     done = subprocess.run([sys.executable, "-I", str(script), str(moved)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.strip().splitlines()[-1])
-    scores = data.load_dataset("parquet", data_files=str(run[0] / "scores.parquet"), split="train")
+    scores = data.load_dataset("parquet", data_files=str(run[0] / "runs" / "recurrent" / "test" / "scores.parquet"), split="train")
     ours = {row["item_id"]: row["recurrent"] for row in scores if row["user_id"] == told["user"]}
     assert told["scores"] == pytest.approx(ours, abs=1e-5)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trsr.cli import main
-from trsr.evaluate import table
+from trsr.results import table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

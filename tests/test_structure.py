@@ -14,13 +14,15 @@ TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "hub_recipes", "model_car
 
 # From the ground up; a module imports from its own floor or from below, never from above.
 FLOORS = [
-    {"core", "embedded", "versions", "recipe", "cards", "worlds", "games", "metrics", "__init__"},
-    {"data", "store", "engines", "register"},
-    {"protocol", "candidates", "peers"},
+    {"core", "decision", "embedded", "versions", "recipe", "worlds", "games", "__init__"},
+    {"metrics", "significance", "calibration", "results", "spaces"},
+    {"data", "store", "engines", "register", "repos", "patience"},
+    {"cards", "protocol", "candidates", "peers"},
     {"summaries", "train", "evaluate", "pretrain"},
-    {"publish", "tables"},
+    {"release", "tables"},
+    {"publish"},
     {"quickstart"},
-    {"cli", "__main__"},
+    {"cli", "__main__", "jobs"},
 ]
 
 

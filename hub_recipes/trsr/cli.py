@@ -14,11 +14,12 @@ EXAMPLES = """examples:
   trsr train nano-sample dataset=DIR seed=1         fine-tune by recipe
   trsr evaluate runs/nano-sample                    rank the test candidates, beside simple peers
   trsr recommend request.json                       rank for your own JSON
+  trsr publish runs/nano-sample --namespace ORG     show what a release would change on the Hub
 """
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run a verb; a user's mistake ends in one message and exit code 2."""
+def command_line() -> argparse.ArgumentParser:
+    """All verbs and their options; what a verb does is the `act` of what is read."""
     parser = argparse.ArgumentParser(
         prog="trsr",
         description="LLM-TRSR: text-rich sequential recommendation with LLM summaries.",
@@ -32,9 +33,15 @@ def main(arguments: list[str] | None = None) -> None:
     _train(verbs.add_parser("train", help="fine-tune by recipe"))
     _evaluate(verbs.add_parser("evaluate", help="rank the released candidates and measure"))
     _recommend(verbs.add_parser("recommend", help="rank candidates for your own JSON"))
+    _publish(verbs.add_parser("publish", help="show a release, and push it to the Hub"))
     _pretrain(verbs.add_parser("pretrain", help="train the nano base from scratch"))
     verbs.add_parser("recipes", help="list the recipes").set_defaults(act=_list_recipes)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a verb; a user's mistake ends in one message and exit code 2."""
+    options = command_line().parse_args(arguments)
     # Workers of tokenizers and data loaders fork; the warning about it helps nobody here.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
@@ -118,7 +125,8 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-adapter", action="store_true", help="the base as it is (zero-shot)")
 
     def run(options: argparse.Namespace) -> None:
-        from trsr.evaluate import evaluate_run, table
+        from trsr.evaluate import evaluate_run
+        from trsr.results import table
 
         out = options.out or options.run / options.split
         results = evaluate_run(
@@ -129,7 +137,7 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
             seed=options.seed,
             adapter=not options.no_adapter,
         )
-        print(table(results))
+        print(table(results["systems"]))
         print(f"\n{results['n_users']} users. Wrote {out}")
 
     parser.set_defaults(act=run)
@@ -160,6 +168,56 @@ def _recommend(parser: argparse.ArgumentParser) -> None:
                 top_k=options.top_k,
                 return_summary=not options.no_summary,
             )
+        )
+
+    parser.set_defaults(act=run)
+
+
+def _publish(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("run", type=Path, help="folder of a finished run, evaluated on validation and test")
+    add("--namespace", required=True, metavar="ORG", help="user or organisation on the Hub")
+    add("--name", help="of dataset, pipeline and Space; the adapter is NAME-lora (trsr-DATASET)")
+    add("--push", action="store_true", help="push; without it nothing on the Hub changes")
+    add("--tag", default="v1.0", help="set when all commits are there (%(default)s)")
+    add("--revision", default="main", metavar="BRANCH", help="branch to commit to (%(default)s)")
+    add("--create-pr", action="store_true", help="open pull requests instead of committing")
+    add("--private", action="store_true", help="create the repos private")
+    add("--gated", choices=("auto", "manual"), help="who downloads dataset or adapter agrees to its terms first")
+    add("--out", type=Path, help="release folder (RUN/release)")
+    add("--dataset", help="the run's dataset, if it is no longer where the recipe says")
+    add("--license", help="of the weights (the base's)")
+    add("--data-license", help="of the data, as the Hub knows it (what its provenance says)")
+    add("--data-license-name", help="with --data-license other: what it is called")
+    add("--data-license-link", metavar="URL", help="with --data-license other: where it stands")
+    add("--language", nargs="+", metavar="CODE", help="ISO 639 codes of the items' text")
+    add(
+        "--accept-data-licence",
+        action="store_true",
+        help="you have read the terms of data that may not be passed on: ids and summaries are published, gated",
+    )
+
+    def run(options: argparse.Namespace) -> None:
+        from trsr.publish import Options, publish
+
+        how = Options(options.private, options.gated, options.revision, options.tag, options.create_pr)
+        stated = {
+            "license": options.data_license,
+            "license_name": options.data_license_name,
+            "license_link": options.data_license_link,
+            "language": tuple(options.language) if options.language else None,
+        }
+        publish(
+            options.run,
+            options.namespace,
+            options.name,
+            how,
+            really=options.push,
+            folder=options.out,
+            dataset=options.dataset,
+            license=options.license,
+            terms={name: value for name, value in stated.items() if value},
+            accept_data_licence=options.accept_data_licence,
         )
 
     parser.set_defaults(act=run)

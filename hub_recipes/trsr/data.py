@@ -9,10 +9,13 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
 from datasets import Dataset, Features, List, Value, get_dataset_config_names, load_dataset
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 
 from trsr.embedded import dataset_path
 
@@ -37,12 +40,48 @@ SFT = Features(
 )
 ITEM_COLUMNS = ("item_id", "title", "text")
 PROVENANCE = "provenance.json"
+CONFIGS = ("items", "histories", "recurrent", "hierarchical", "recurrent_sft", "hierarchical_sft")
 
 Tables = Mapping[str, Mapping[str, Dataset]]
 
 
 class DataError(ValueError):
     """Data that does not keep the contract: the message names the place and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What may be done with a dataset, by its source. Stands in `provenance.json` under `dataset`.
+
+    Attributes:
+        name: Short name: `mind`, `goodbooks`. Releases are called after it.
+        license: Identifier that the Hub knows, such as `cc-by-sa-4.0`; `other` wants `license_name`.
+        language: ISO 639 codes.
+        share_text: Whether texts of the source may be published. If not, a release holds ids and summaries only.
+    """
+
+    name: str
+    license: str = "other"
+    license_name: str | None = None
+    license_link: str | None = None
+    language: tuple[str, ...] = ()
+    share_text: bool = True
+
+    @classmethod
+    def of(cls, provenance: Mapping) -> "Terms":
+        """The terms that a provenance states."""
+        stated = {"name": "dataset", **provenance.get("dataset", {})}
+        try:
+            return cls(**{**stated, "language": tuple(stated.get("language", ()))})
+        except TypeError as error:
+            raise DataError(f"{PROVENANCE}: `dataset` is not as expected: {error}") from None
+
+    def to_dict(self) -> dict[str, object]:
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items() if v is not None}
+
+    def header(self) -> dict[str, object]:
+        """For the YAML header of a card."""
+        return {name: v for name, v in self.to_dict().items() if name not in ("name", "share_text") and v}
 
 
 def items_features(columns: Iterable[str]) -> Features:
@@ -61,10 +100,10 @@ def read(source: str, config: str, split: str, revision: str | None = None) -> D
     looks_local = folder.is_absolute() or path.startswith(".") or folder.exists()
     if looks_local and not folder.is_dir():
         raise DataError(f"No dataset folder at {source!r}. Make one with dataset_scripts/, or name a Hub dataset.")
-    configs = get_dataset_config_names(path, revision=revision)
-    if config not in configs:
+    known = configs(source, revision)
+    if config not in known:
         hint = f" Run: trsr summarize {source} --method {config}" if config in ("recurrent", "hierarchical") else ""
-        raise DataError(f"Dataset {source!r} has no config {config!r}; it has {', '.join(configs)}.{hint}")
+        raise DataError(f"Dataset {source!r} has no config {config!r}; it has {', '.join(sorted(known))}.{hint}")
     try:
         data = load_dataset(path, config, split=split, revision=revision)
     except ValueError as error:
@@ -79,6 +118,11 @@ def read(source: str, config: str, split: str, revision: str | None = None) -> D
     if not len(data):
         raise DataError(f"Dataset {source!r}, config {config!r}: the split {split!r} is empty.")
     return data
+
+
+def configs(source: str, revision: str | None = None) -> set[str]:
+    """Names of the configs that a dataset has."""
+    return set(get_dataset_config_names(dataset_path(source), revision=revision))
 
 
 def texts(source: str, revision: str | None = None) -> dict[str, str]:
@@ -127,7 +171,7 @@ def write(folder: Path, tables: Tables, *, provenance: Mapping[str, object], bod
     draft.mkdir(parents=True)
     try:
         default = next((name for name in ("recurrent", "hierarchical", "histories") if name in tables), None)
-        configs = []
+        entries = []
         for config, splits in tables.items():
             (draft / config).mkdir()
             entry = {"config_name": config, "data_files": []}
@@ -142,8 +186,9 @@ def write(folder: Path, tables: Tables, *, provenance: Mapping[str, object], bod
                 entry["data_files"].append({"split": split, "path": path})
             if config == default:
                 entry["default"] = True
-            configs.append(entry)
-        top = yaml.safe_dump({**header, "configs": configs}, sort_keys=False, allow_unicode=True)
+            entries.append(entry)
+        terms = Terms.of(provenance).header() if "dataset" in provenance else {}
+        top = yaml.safe_dump({**terms, **header, "configs": entries}, sort_keys=False, allow_unicode=True)
         (draft / "README.md").write_text(f"---\n{top}---\n\n{body.strip()}\n", encoding="utf-8")
         (draft / PROVENANCE).write_text(json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         if folder.exists():
@@ -154,7 +199,12 @@ def write(folder: Path, tables: Tables, *, provenance: Mapping[str, object], bod
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def provenance(source: str) -> dict[str, object]:
-    """The provenance of a local dataset folder, empty if it has none."""
+def provenance(source: str, revision: str | None = None) -> dict[str, object]:
+    """The provenance of a dataset folder or Hub dataset, empty if it has none."""
     path = Path(dataset_path(source)) / PROVENANCE
+    if not path.parent.is_dir():
+        try:
+            path = Path(hf_hub_download(source, PROVENANCE, repo_type="dataset", revision=revision))
+        except EntryNotFoundError:
+            return {}
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -6,6 +6,7 @@ Writes `scores.parquet` (a row a candidate) and `results.json` (what cards and t
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,14 @@ from scipy.special import expit
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from trsr import candidates, data, metrics, peers
+from trsr import candidates, data, metrics, peers, significance
+from trsr.calibration import fit_temperature
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder
 from trsr.core.scoring import Scorer
 from trsr.embedded import base_path
 from trsr.recipe import Recipe, build_recipe
+from trsr.results import FILE
 from trsr.train import make_encoder
 from trsr.versions import versions
 
@@ -117,7 +120,7 @@ def peer_scores(name: str, rows: Dataset, train: Dataset, texts: Mapping[str, st
 
 def measure(scores: np.ndarray, labels: np.ndarray, seed: int, odds: bool = True) -> dict[str, object]:
     """Metrics with intervals; calibration too when the scores are log-odds."""
-    return metrics.evaluate(scores, labels, expit(scores) if odds else None, seed=seed)
+    return significance.evaluate(scores, labels, expit(scores) if odds else None, seed=seed)
 
 
 def write_results(
@@ -132,6 +135,7 @@ def write_results(
 
     Args:
         systems: Name -> scores (users, candidates). Peers' names stand in `PEERS`; the others give log-odds.
+        about: As `describe` gives it. On the validation split the run's temperature is fitted too.
         compare: Pairs (system, against) for a paired test on Recall@3.
     """
     lists, labels = candidates.candidate_table(rows, seed)
@@ -144,11 +148,13 @@ def write_results(
         "systems": {name: measure(scores, labels, seed, name not in PEERS) for name, scores in systems.items()},
         "paired": [
             {"metric": "recall@3", "system": one, "against": other}
-            | metrics.paired_test(each[one]["recall@3"], each[other]["recall@3"], seed)
+            | significance.paired_test(each[one]["recall@3"], each[other]["recall@3"], seed)
             for one, other in compare
         ],
         "versions": versions(),
     }
+    if about["split"] == "validation":
+        results["temperature"] = asdict(fit_temperature(systems[about["run"]], labels))
     out.mkdir(parents=True, exist_ok=True)
     long = {
         "user_id": [user for user, ids in zip(rows["user_id"], lists, strict=True) for _ in ids],
@@ -157,8 +163,21 @@ def write_results(
         **{name: scores.ravel() for name, scores in systems.items()},
     }
     Dataset.from_dict(long).to_parquet(out / "scores.parquet")
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    (out / FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return results
+
+
+def describe(recipe: Recipe, split: str) -> dict[str, object]:
+    """What a results file says of a run besides its figures."""
+    made = data.provenance(recipe.dataset, recipe.dataset_revision)
+    drawn = made.get("sampling", {})
+    return {
+        "dataset": data.Terms.of(made).name,
+        "config": "histories" if recipe.summary == "none" else recipe.summary,
+        "split": split,
+        "protocol": f"1 positive and {drawn.get('negatives', 'the given')} {drawn.get('sampling', '')} negatives a user",
+        "run": recipe.name,
+    }
 
 
 def evaluate_run(
@@ -179,19 +198,7 @@ def evaluate_run(
     partial = out / f".{split}-{seed}-{weights if adapter else 'base'}.partial.jsonl"
     systems = {name: peer_scores(name, rows, train, texts, seed) for name in PEERS}
     systems[recipe.name] = score(rows, texts, encoder, scorer, seed, recipe.name, partial)
-    about = {"dataset": recipe.dataset, "config": config, "split": split, "run": recipe.name, "plan": scorer.plan}
+    about = {**describe(recipe, split), "plan": scorer.plan}
     results = write_results(out, systems, rows, seed, about, tuple((recipe.name, peer) for peer in PEERS))
     partial.unlink()
     return results
-
-
-def table(results: Mapping, columns: tuple[str, ...] = ("recall@1", "recall@3", "recall@5", "mrr@10")) -> str:
-    """The systems as a Markdown table, values with 95% intervals."""
-    lines = [
-        "| system | " + " | ".join(name.replace("recall", "Recall").replace("mrr", "MRR") for name in columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
-    ]
-    for name, values in results["systems"].items():
-        cells = [f"{values[c]['value']:.3f} ({values[c]['low']:.3f} to {values[c]['high']:.3f})" for c in columns]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)

@@ -8,13 +8,15 @@ from pathlib import Path
 
 from transformers import pipeline
 
-from trsr import data, evaluate, publish, summaries
+from trsr import data, evaluate, release, summaries
 from trsr.embedded import TASK
 from trsr.engines import engine
 from trsr.recipe import Recipe, load_recipe
+from trsr.results import table
 from trsr.train import train
 
 FORMS = {"recent items only": "none", "hierarchical": "hierarchical", "recurrent": "recurrent"}
+RELEASED = "recurrent"
 
 
 def quickstart(
@@ -57,21 +59,23 @@ def quickstart(
     say("3/5  Ranking 1 + 20 candidates for every test user")
     results = _evaluate(out, recipes, seed, test_users)
     say("4/5  Writing the release folders")
-    release = out / "release"
-    publish.assemble(out / "runs" / recipes["recurrent"].name, release, str(dataset), results)
+    folder = out / "release"
+    release.assemble(out / "runs" / RELEASED, folder)
     say("5/5  One recommendation, from the folder just written\n")
-    say(_recommend(release, dataset))
-    say("\n" + evaluate.table(results))
+    say(_recommend(folder, dataset))
+    say("\n" + table(results["systems"]))
     for test in results["paired"]:
         say(
             f"{test['system']} against {test['against']}, Recall@3: {test['difference']:+.3f} "
             f"({test['low']:+.3f} to {test['high']:+.3f}), p = {test['p_value']:.2g}"
         )
     say(f"\n{results['n_users']} users, {time.monotonic() - started:.0f} seconds, seed {seed}. Everything is in {out}")
+    say(f"To see what a release of it would hold: trsr publish {out / 'runs' / RELEASED} --namespace ORG")
     return results
 
 
 def _evaluate(out: Path, recipes: dict[str, Recipe], seed: int, test_users: int) -> dict[str, object]:
+    """Fit the released run's temperature on validation, and rank for the test users with every form and peer."""
     dataset = str(out / "dataset")
     texts = data.texts(dataset)
     train_rows = data.read(dataset, "histories", "train")
@@ -79,20 +83,28 @@ def _evaluate(out: Path, recipes: dict[str, Recipe], seed: int, test_users: int)
     chosen = range(min(test_users or len(rows), len(rows)))
     rows = rows.select(chosen)
     systems = {name: evaluate.peer_scores(name, rows, train_rows, texts, seed) for name in evaluate.PEERS}
+    released = out / "runs" / RELEASED
     for label, recipe in recipes.items():
         _, encoder, scorer = evaluate.load_run(out / "runs" / recipe.name)
         own = data.read(dataset, "histories" if recipe.summary == "none" else recipe.summary, "test")
         systems[label] = evaluate.score(own.select(chosen), texts, encoder, scorer, seed, label)
-    about = {"dataset": "sample", "split": "test", "protocol": "paper: 1 positive and 20 uniform negatives"}
+        if label == RELEASED:
+            known = data.read(dataset, label, "validation")
+            known = known.select(range(min(test_users or len(known), len(known))))
+            fitted = {label: evaluate.score(known, texts, encoder, scorer, seed, f"{label} validation")}
+            evaluate.write_results(
+                released / "validation", fitted, known, seed, evaluate.describe(recipe, "validation")
+            )
     pairs = tuple((label, "recent items only") for label in ("hierarchical", "recurrent"))
-    return evaluate.write_results(out, systems, rows, seed, about, pairs)
+    about = evaluate.describe(recipes[RELEASED], "test")
+    return evaluate.write_results(released / "test", systems, rows, seed, about, pairs)
 
 
-def _recommend(release: Path, dataset: Path) -> str:
+def _recommend(folder: Path, dataset: Path) -> str:
     """Rank for one test user with the written pipeline, as text."""
     texts = data.texts(str(dataset))
     row = data.read(str(dataset), "recurrent", "test")[0]
-    recommender = pipeline(TASK, model=str(release / "pipeline"), trust_remote_code=True, device="cpu")
+    recommender = pipeline(TASK, model=str(folder / "pipeline"), trust_remote_code=True, device="cpu")
     request = {
         "history": [texts[item_id] for item_id in row["history"]],
         "candidates": [texts[item_id] for item_id in (row["target"], *row["negatives"])],

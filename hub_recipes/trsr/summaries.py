@@ -77,7 +77,7 @@ def summarize_dataset(
             }
         )
     made = {
-        **data.provenance(source),
+        **data.provenance(source, revision),
         "summaries": {
             **engine.identity,
             "methods": list(methods),

@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-from trsr.evaluate import table
+from trsr.results import table
 
 
 def fill(text: str, root: Path) -> str:
@@ -16,7 +16,7 @@ def fill(text: str, root: Path) -> str:
 
     def render(match: re.Match) -> str:
         results = json.loads((root / match[1]).read_text(encoding="utf-8"))
-        return f"<!-- table: {match[1]} -->\n{table(results)}\n<!-- end -->"
+        return f"<!-- table: {match[1]} -->\n{table(results['systems'])}\n<!-- end -->"
 
     return re.sub(r"<!-- table: (\S+) -->\n.*?<!-- end -->", render, text, flags=re.S)
 

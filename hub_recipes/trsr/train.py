@@ -139,7 +139,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     # SFTTrainer has been seen to drop rows whose answer it cut: nothing may be cut here.
     assert len(trainer.train_dataset) == counts["rows"]
     taken = _learn(trainer, checkpoints)
-    save_adapter(trainer.model, encoder.prompt, recipe.base, out / "adapter")
+    save_adapter(trainer.model, encoder.prompt, recipe.base, recipe.base_revision, out / "adapter")
     record = {
         "recipe": recipe.to_dict(),
         "seed": recipe.seed,
@@ -208,13 +208,13 @@ def last_checkpoint(folder: Path) -> tuple[Path | None, TrainerState]:
     return newest
 
 
-def save_adapter(model, prompt: RankingPrompt, base: str, folder: Path) -> None:
+def save_adapter(model, prompt: RankingPrompt, base: str, revision: str | None, folder: Path) -> None:
     """Write a plain PEFT adapter with its ranking prompt; same weights, same bytes."""
     draft = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
     model.save_pretrained(draft)
     (draft / "README.md").unlink(missing_ok=True)
-    write_adapter_config(draft, base)
+    write_adapter_config(draft, base, revision)
     (draft / PROMPT_FILE).write_text(
         json.dumps(prompt.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
@@ -222,11 +222,12 @@ def save_adapter(model, prompt: RankingPrompt, base: str, folder: Path) -> None:
     draft.rename(folder)
 
 
-def write_adapter_config(folder: Path, base: str) -> None:
-    """Name the base in adapter_config.json, and sort what peft keeps as a set."""
+def write_adapter_config(folder: Path, base: str, revision: str | None) -> None:
+    """Name the base and its commit in adapter_config.json, and sort what peft keeps as a set."""
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = base
+    config["revision"] = revision
     if isinstance(config.get("target_modules"), list):
         config["target_modules"].sort()
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -7,6 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import cached_file
 
 PROMPT_FILE = "ranking_prompt.json"
+DECISION_FILES = ("decision.json", "decision_template.jinja")
 # What `pipeline` and the Auto classes pass on, and what a base of its own does not take.
 _DROPPED = (
     "adapter_kwargs",
@@ -23,7 +24,7 @@ class TextRichRecommender(PreTrainedModel):
     """Loads the base with its adapter; what it returns is the base's own class.
 
     A pipeline repo's config.json says under `trsr`: `base_model`, `base_revision`, `adapter`, `adapter_revision`,
-    `ranking_prompt`, `summarizer`. In a local folder, base and adapter may be relative paths, so that a release can be
+    `ranking_prompt`, `temperature`, `summarizer`. In a local folder, base and adapter may be relative paths, so that a release can be
     moved as a whole; from the Hub they are repo ids.
     """
 
@@ -44,6 +45,10 @@ class TextRichRecommender(PreTrainedModel):
         model.config.trsr = trsr
         # What looks files up by the model's name (decision models do) finds the pipeline repo, not the base.
         model.name_or_path = name
+        if kwargs.get("revision"):
+            # It looks them up without a revision: of a folder there is one only.
+            found = [_optional(name, file, kwargs) for file in DECISION_FILES]
+            model.name_or_path = str(Path(found[0]).parent) if all(found) else name
         return model
 
 
@@ -51,17 +56,27 @@ def _plain(name: str, kwargs: dict, config):
     """A model that transformers loads itself; an adapter repo brings its ranking prompt along."""
     options = {key: value for key, value in kwargs.items() if key not in ("config", "_from_pipeline")}
     model = AutoModelForCausalLM.from_pretrained(name, **options)
-    found = cached_file(
+    # `revision` is the base's here, as transformers has it; the adapter's stands in `adapter_kwargs`.
+    own = {"token": kwargs.get("token"), "revision": (kwargs.get("adapter_kwargs") or {}).get("revision")}
+    if found := _optional(name, PROMPT_FILE, own):
+        model.config.trsr = {"ranking_prompt": json.loads(Path(found).read_text(encoding="utf-8"))}
+        if decides := _optional(name, DECISION_FILES[0], own):
+            stated = json.loads(Path(decides).read_text(encoding="utf-8"))
+            model.config.trsr["temperature"] = stated.get("temperature", {}).get("noul", 1.0)
+    return model
+
+
+def _optional(name: str, file: str, options: dict) -> str | None:
+    """Where a file of a repo lies, None if the repo has none."""
+    return cached_file(
         name,
-        PROMPT_FILE,
-        token=kwargs.get("token"),
+        file,
+        token=options.get("token"),
+        revision=options.get("revision"),
         _raise_exceptions_for_gated_repo=False,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
-    if found:
-        model.config.trsr = {"ranking_prompt": json.loads(Path(found).read_text(encoding="utf-8"))}
-    return model
 
 
 def _resolve(repo: str, name: str) -> str:

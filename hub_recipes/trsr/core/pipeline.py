@@ -28,7 +28,8 @@ class TextRichRecommendationPipeline(Pipeline):
     and `"auto"` takes what the model was trained with.
 
     The answer is `{"candidates": [{"index", "item", "score", "log_odds", "rank"}, ...]}`, best first: `index` is the
-    place in the input, `score` is P(yes) among yes and no, ranks count from 1, equal scores keep their input order.
+    place in the input, `score` is P(yes) among yes and no, after the fitted temperature, ranks count from 1, equal scores
+    keep their input order.
 
     Defined corners: an empty history ranks by the summary, or cold; no candidates give an empty list; duplicates are
     kept; a prompt longer than the context loses its oldest recent items, then the end of the summary, and the answer
@@ -50,6 +51,7 @@ class TextRichRecommendationPipeline(Pipeline):
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", 0) or 0
         self.encoder = Encoder(self.tokenizer, prompt, context)
         self.scorer = Scorer(self.model, self.encoder.yes_id, self.encoder.no_id)
+        self._temperature = float(settings.get("temperature") or 1.0)
         self._trained_with = settings.get("summarizer")
         self._trained_method = settings.get("method") or "recurrent"
         self._block_size = settings.get("block_size", 5)
@@ -149,7 +151,7 @@ class TextRichRecommendationPipeline(Pipeline):
                 {
                     "index": index,
                     "item": ranked["given"][index],
-                    "score": _probability(scores[index]),
+                    "score": _probability(scores[index] / self._temperature),
                     "log_odds": scores[index],
                     "rank": place,
                 }

@@ -1,0 +1,76 @@
+"""A results file, read: the one place that cards and tables take numbers from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+FILE = "results.json"
+COLUMNS = ("recall@1", "recall@3", "recall@5", "mrr@10")
+REPORTED = ("recall@1", "recall@3", "recall@5", "recall@10", "mrr@10", "ndcg@10", "auc")
+_NAMES = {"recall": "Recall", "mrr": "MRR", "ndcg": "NDCG", "auc": "AUC", "ece": "ECE"}
+
+
+class ResultsError(ValueError):
+    """A results file that is missing or lacks something: the message says which and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What `trsr evaluate` wrote.
+
+    Attributes:
+        system: Name of the run among `systems`.
+        systems: Name -> metric -> `value`, `low`, `high`.
+        paired: Tests of pairs of systems, as `significance.paired_test` gives them.
+        temperature: As `calibration.Temperature`, on validation only.
+    """
+
+    split: str
+    protocol: str
+    seed: int
+    n_users: int
+    candidates_a_user: int
+    system: str
+    systems: Mapping[str, Mapping]
+    paired: tuple[Mapping, ...] = ()
+    temperature: Mapping | None = None
+
+
+def read(path: Path) -> Results:
+    """Read a results file. Raises ResultsError naming what is missing."""
+    if not path.is_file():
+        raise ResultsError(f"No results at {path}. Make them: trsr evaluate RUN --split {path.parent.name}")
+    values = json.loads(path.read_text(encoding="utf-8"))
+    needed = ("split", "protocol", "seed", "n_users", "candidates_a_user", "run", "systems")
+    if missing := [name for name in needed if name not in values]:
+        raise ResultsError(f"{path} lacks {', '.join(missing)}. Make it anew: trsr evaluate RUN")
+    system, systems = values["run"], values["systems"]
+    if lacking := [name for name in REPORTED if name not in systems.get(system, {})]:
+        raise ResultsError(f"{path}: the system {system!r} lacks {', '.join(lacking)}. Make it anew: trsr evaluate RUN")
+    return Results(
+        values["split"],
+        values["protocol"],
+        values["seed"],
+        values["n_users"],
+        values["candidates_a_user"],
+        system,
+        systems,
+        tuple(values.get("paired", ())),
+        values.get("temperature"),
+    )
+
+
+def metric_name(name: str) -> str:
+    """A metric as people write it: `recall@3` is Recall@3."""
+    kind, at, k = name.partition("@")
+    return _NAMES.get(kind, kind) + at + k
+
+
+def table(systems: Mapping[str, Mapping], columns: tuple[str, ...] = COLUMNS) -> str:
+    """The systems as a Markdown table, values with 95% intervals."""
+    lines = ["| system | " + " | ".join(map(metric_name, columns)) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name, values in systems.items():
+        cells = [f"{values[c]['value']:.3f} ({values[c]['low']:.3f} to {values[c]['high']:.3f})" for c in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)

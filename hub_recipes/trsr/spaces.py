@@ -1,0 +1,45 @@
+"""The files of our Spaces, as repo path -> source file: a metric Space each for `METRICS`, and the recommender's.
+
+Knows where they lie in a checkout and in an installed package; cards and uploads are left to others.
+"""
+
+from pathlib import Path
+
+METRICS = ("recall_at_k", "mrr_at_k", "ndcg_at_k")
+_HERE = Path(__file__).parent
+
+
+def metric_files(name: str) -> dict[str, Path]:
+    """Files of the Space of a metric in `METRICS`, but for its README.
+
+    `evaluate.load("ORG/NAME")` reads NAME.py, so the Space has to be called NAME.
+
+    Raises:
+        ValueError: If there is no such metric.
+        FileNotFoundError: If the package was installed without them.
+    """
+    if name not in METRICS:
+        raise ValueError(f"Unknown metric {name!r}, expected one of {', '.join(METRICS)}.")
+    folder = _folder("metrics_spaces", "metrics")
+    return {
+        f"{name}.py": folder / name / f"{name}.py",
+        "ranking_metrics.py": _HERE / "metrics.py",
+        "app.py": folder / "app.py",
+        "requirements.txt": folder / name / "requirements.txt",
+    }
+
+
+def space_files() -> dict[str, Path]:
+    """Files of the recommender's Space, but for its README and `recommender.json`. Errors as `metric_files`."""
+    folder = _folder("space", "space")
+    return {name: folder / name for name in ("app.py", "requirements.txt")}
+
+
+def _folder(installed: str, checkout: str) -> Path:
+    """Inside the package in a wheel; beside it in a checkout."""
+    for folder in (_HERE / installed, _HERE.parent / checkout):
+        if (folder / "app.py").is_file():
+            return folder
+    raise FileNotFoundError(
+        f"No {installed}/app.py in the package at {_HERE}. Install it again, from its wheel or its checkout."
+    )
