@@ -1,5 +1,5 @@
 # /// script
-# requires-python = ">=3.10"
+# requires-python = ">=3.11"
 # dependencies = ["llm-trsr"]
 # ///
 """The synthetic sample -> a dataset folder with the configs `items` and `histories`.

@@ -42,7 +42,7 @@ def script(request):
 
 
 def test_there_is_a_job_for_each_step():
-    assert {path.stem for path in SCRIPTS} == {"build", "train", "evaluate", "publish"}
+    assert {path.stem for path in SCRIPTS} == {"build", "summarize", "train", "evaluate", "publish"}
 
 
 def test_the_header_asks_for_the_package_a_secret_and_time(script):
@@ -88,7 +88,7 @@ def test_help_has_the_launch_command(script, tmp_path):
     done = runs(sys.executable, str(script), "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert "hf jobs uv run" in done.stdout
-    assert "All other arguments are those of: trsr" in done.stdout
+    assert "All other arguments are those of: " in done.stdout
 
 
 def test_mistakes_are_told_before_anything_is_copied(capsys):

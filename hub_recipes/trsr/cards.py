@@ -122,7 +122,7 @@ def card(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> str:
         "names": facts.names,
         "header": Markdown(_header(kind, facts, commits).to_yaml()),
         "table": Markdown(results.table(facts.test.systems)),
-        "recipe": Markdown(_fence(facts.recipe.to_dict())),
+        "recipe": Markdown(_fence(_reproducible(facts, commits))),
         "base_revision": commits.get("base") or "main",
         "dataset_revision": commits.get("dataset") or "main",
         "adapter_revision": commits.get("adapter") or "main",
@@ -159,6 +159,17 @@ def _plain(value: object) -> object:
     for char, entity in (("<", "&lt;"), ("|", "&#124;"), ("[", "&#91;"), ("{", "&#123;")):
         text = text.replace(char, entity)
     return text
+
+
+def _reproducible(facts: Facts, commits: Mapping[str, str | None]) -> dict[str, object]:
+    """The recipe with base and data as the Hub has them, not as this machine had."""
+    where = {
+        "base": facts.names.base,
+        "base_revision": commits.get("base"),
+        "dataset": facts.names.dataset,
+        "dataset_revision": commits.get("dataset"),
+    }
+    return facts.recipe.to_dict() | where
 
 
 def _fence(values: Mapping) -> str:
