@@ -72,7 +72,8 @@ def test_hf_takes_the_launch_command(script, tmp_path):
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(script, tmp_path):
     words = launch_command(script)
-    arguments = [word.replace("qwen3-0.6b-goodbooks", "nano-sample") for word in words[words.index("--") + 1 :]]
+    here = {"qwen3-0.6b-goodbooks": "nano-sample", "dataset_scripts/tables.py": str(ROOT / "dataset_scripts/tables.py")}
+    arguments = [here.get(word, word) for word in words[words.index("--") + 1 :]]
     done = runs(sys.executable, str(script), *arguments, "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "folder: hf://buckets/ORG/trsr," in done.stdout

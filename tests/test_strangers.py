@@ -1,0 +1,202 @@
+"""What we publish, loaded from the Hub by people who have none of our code, online and then from the cache alone."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import load_dataset
+
+from tests import strangers
+from tests.hub import Hub, environment
+from trsr import data
+
+ROOT = Path(__file__).parent.parent
+LOADS_EVERYTHING = """
+import json, sys
+import evaluate, torch
+from datasets import load_dataset
+from peft import AutoPeftModelForCausalLM, PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
+
+repo, lora, base_id = "ORG/trsr-sample", "ORG/trsr-sample-lora", "ORG/trsr-nano"
+told = {}
+
+# The dataset, whole and streaming.
+user = load_dataset(repo, "recurrent", split="test")[0]
+texts = {item["item_id"]: item["text"] for item in load_dataset(repo, "items", split="train")}
+sft = load_dataset(repo, "recurrent_sft", split="train")[0]
+if sys.argv[1] == "online":
+    streamed = next(iter(load_dataset(repo, "recurrent", split="test", streaming=True)))
+    assert streamed == user
+ids = [user["target"], *user["negatives"]]
+request = {"history": [texts[i] for i in user["history"]], "candidates": [texts[i] for i in ids]}
+told["user"] = user["user_id"]
+
+# The pipeline, at its newest commit and at the tag.
+for name, options in (("newest", {}), ("tag", {"revision": "v1.0"})):
+    ranker = pipeline("text-rich-recommendation", model=repo, trust_remote_code=True, dtype=torch.float32, **options)
+    answer = ranker(request, return_summary=True)
+    assert answer["summary"] == user["summary"]
+    told[name] = {ids[one["index"]]: [one["log_odds"], one["score"]] for one in answer["candidates"]}
+
+# Base and adapter, in every way to load them. The adapter is active in each.
+base = AutoModelForCausalLM.from_pretrained(base_id, dtype=torch.float32).eval()
+prompt = AutoTokenizer.from_pretrained(base_id)(sft["prompt"], return_tensors="pt").input_ids
+with torch.no_grad():
+    without = base(prompt).logits[0, -1]
+    logits = {"pipeline": ranker.model(prompt).logits[0, -1]}
+    logits["peft"] = PeftModel.from_pretrained(base, lora).eval()(prompt).logits[0, -1]
+    logits["auto peft"] = AutoPeftModelForCausalLM.from_pretrained(lora, dtype=torch.float32)(prompt).logits[0, -1]
+    logits["auto"] = AutoModelForCausalLM.from_pretrained(lora, dtype=torch.float32).eval()(prompt).logits[0, -1]
+told["spread"] = max((one - logits["peft"]).abs().max().item() for one in logits.values())
+told["adapter"] = min((one - without).abs().max().item() for one in logits.values())
+
+# The decision model: the pipeline repo at both revisions, and the adapter.
+def ask(decide):
+    state = {"summary": user["summary"], "recent_items": [texts[i] for i in user["history"]]}
+    questions = {i: {"type": "noul", "instructions": texts[i]} for i in ids}
+    return {i: answer["noul"] for i, answer in decide({"state": state, "questions": questions}).items()}
+
+whole = {"trust_remote_code": True, "dtype": torch.float32}
+told["decisions"] = {
+    "newest": ask(pipeline("decision", model=repo, **whole)),
+    "tag": ask(pipeline("decision", model=repo, revision="v1.0", **whole)),
+    "adapter": ask(pipeline("decision", model=lora, decision_config=lora, dtype=torch.float32)),
+}
+
+# The metrics.
+given = {"predictions": [[0.1, 0.9, 0.9], [0.5, 0.2]], "references": [[0, 1, 0], [0, 1]], "k": 1}
+told["metrics"] = {name: evaluate.load(f"ORG/{name}").compute(**given)[name] for name in ("recall_at_k", "mrr_at_k", "ndcg_at_k")}
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory):
+    return strangers.make(tmp_path_factory.mktemp("stranger") / "env")
+
+
+@pytest.fixture(scope="module")
+def published(quickstarted, tmp_path_factory):
+    """A Hub with the quickstart's release, pushed by the command line."""
+    run = quickstarted[0] / "runs" / "recurrent"
+    with Hub() as hub:
+        home = tmp_path_factory.mktemp("publisher")
+        words = ["publish", str(run), "--namespace", "ORG", "--push", "--out", str(home / "release")]
+        done = subprocess.run(
+            [sys.executable, "-m", "trsr", *words],
+            env={**environment(hub, home), "PYTHONPATH": str(ROOT / "hub_recipes")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert "hf_test_writer" not in done.stdout + done.stderr
+        yield hub, run
+
+
+@pytest.fixture(scope="module")
+def ours(published):
+    """Log-odds of the training side, by user and item."""
+    scores = load_dataset("parquet", data_files=str(published[1] / "test" / "scores.parquet"), split="train")
+    found = {}
+    for row in scores:
+        found.setdefault(row["user_id"], {})[row["item_id"]] = row["recurrent"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+def check(told, ours, temperature):
+    mine = ours[told["user"]]
+    probability = {one: torch.sigmoid(torch.tensor(odds / temperature)).item() for one, odds in mine.items()}
+    for name in ("newest", "tag"):
+        assert {one: odds for one, (odds, _) in told[name].items()} == pytest.approx(mine, abs=1e-4)
+        assert {one: score for one, (_, score) in told[name].items()} == pytest.approx(probability, abs=1e-5)
+    for decided in told["decisions"].values():
+        assert decided == pytest.approx(probability, abs=1e-4)
+    assert told["spread"] < 1e-5
+    assert told["adapter"] > 1e-3
+    assert told["metrics"]["recall_at_k"] == 0.25
+
+
+@pytest.fixture(scope="module")
+def temperature(published):
+    results = json.loads((published[1] / "validation" / "results.json").read_text())
+    return results["temperature"]["value"]
+
+
+def test_everything_loads_without_our_code(published, stranger, home, ours, temperature):
+    done = strangers.run(stranger, LOADS_EVERYTHING, environment(published[0], home, token=None), "online")
+    assert done.returncode == 0, done.stderr[-3000:]
+    check(json.loads(done.stdout.splitlines()[-1]), ours, temperature)
+
+
+def test_and_again_from_the_cache_with_no_hub(published, stranger, home, ours, temperature):
+    hub = published[0]
+    hub.fault(len(hub.log), "drop", forever=True)  # evaluate knows no HF_HUB_OFFLINE: it asks, and finds nobody
+    try:
+        nowhere = {**environment(hub, home, token=None), "HF_HUB_OFFLINE": "1"}
+        done = strangers.run(stranger, LOADS_EVERYTHING, nowhere, "offline")
+    finally:
+        hub.heal()
+    assert done.returncode == 0, done.stderr[-3000:]
+    check(json.loads(done.stdout.splitlines()[-1]), ours, temperature)
+
+
+def test_the_server_of_transformers_answers_the_same(published, home, ours, temperature, tmp_path):
+    hub, run = published
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    serving = [str(Path(sys.executable).parent / "transformers"), "serve", "ORG/trsr-sample", "--trust-remote-code"]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(
+            [*serving, "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--device", "cpu"],
+            env=environment(hub, home, token=None) | {"OMP_NUM_THREADS": "1"},
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            row = data.read(str(run.parent.parent / "dataset"), "recurrent", "test")[0]
+            texts = data.texts(str(run.parent.parent / "dataset"))
+            ids = [row["target"], *row["negatives"]]
+            request = {
+                "model": "ORG/trsr-sample",
+                "state": {"summary": row["summary"], "recent_items": [texts[one] for one in row["history"]]},
+                "questions": {one: {"type": "noul", "instructions": texts[one]} for one in ids},
+            }
+            answer = post(f"http://127.0.0.1:{port}/v1/systemone", request, server)
+        finally:
+            server.terminate()
+            server.wait(20)
+    mine = ours[row["user_id"]]
+    wanted = {one: torch.sigmoid(torch.tensor(odds / temperature)).item() for one, odds in mine.items()}
+    found = answer.get("answers", answer)
+    assert {one: found[one]["noul"] for one in ids} == pytest.approx(wanted, abs=1e-4)
+
+
+def post(url, body, server, patience=120):
+    """The JSON that a server answers, as soon as it stands."""
+    asked = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    for _ in range(patience):
+        assert server.poll() is None, "the server stopped"
+        try:
+            with urllib.request.urlopen(asked, timeout=60) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            raise AssertionError(error.read().decode()) from error
+        except urllib.error.URLError:
+            time.sleep(1)
+    raise AssertionError("the server never answered")
