@@ -79,3 +79,49 @@ def test_a_push_makes_one_commit_a_repo_and_a_second_none(hub, release):
     assert push(release, client(hub), Options(), say=lambda line: None) == commits
     assert hub.state() == state
     assert not any(one.path.endswith("/preupload/main") or "/commit/" in one.path for one in hub.log[before:])
+
+
+def quiet(line):
+    pass
+
+
+def pushed(hub, release, **options):
+    return push(release, client(hub), Options(**options), say=quiet)
+
+
+PASSING = ("drop", "lost", "429", "503", "500", "412")
+LASTING = ("expired", "forbidden")
+
+
+def walk(hub, release, kinds, step):
+    """Break a push at every `step`-th request in every way. Yields how, and whether one run was enough."""
+    hub.reset()
+    pushed(hub, release)
+    whole, requests = hub.state(), len(hub.log)
+    for place, kind in enumerate(kinds):
+        for at in range(place % step, requests, step):
+            hub.reset()
+            hub.fault(at, kind, forever=kind in LASTING)
+            try:
+                pushed(hub, release)
+                enough = True
+            except HubError as error:
+                assert TOKEN not in str(error)
+                enough = False
+                hub.heal()
+                pushed(hub, release)
+            assert hub.state() == whole, f"{kind} at request {at}: {hub.log[at]}"
+            yield kind, at, enough
+
+
+def test_a_push_that_breaks_anywhere_is_whole_after_one_rerun(hub, release):
+    tried = list(walk(hub, release, (*PASSING, *LASTING), 9))
+    assert len(tried) > 60
+    # What passes is waited out within the run; a token that no longer counts ends it.
+    assert {kind for kind, _, enough in tried if not enough} <= {*LASTING, "412"}
+
+
+@pytest.mark.slow
+def test_a_push_that_breaks_at_any_request(hub, release):
+    tried = list(walk(hub, release, (*PASSING, *LASTING), 1))
+    print(f"{len(tried)} fault points, {sum(not enough for *_, enough in tried)} needed the rerun")

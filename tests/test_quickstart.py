@@ -42,7 +42,9 @@ def test_the_report(run):
 
 
 def test_scores_are_kept_a_row_a_candidate(run):
-    scores = data.load_dataset("parquet", data_files=str(run[0] / "runs" / "recurrent" / "test" / "scores.parquet"), split="train")
+    scores = data.load_dataset(
+        "parquet", data_files=str(run[0] / "runs" / "recurrent" / "test" / "scores.parquet"), split="train"
+    )
     assert len(scores) == USERS * 21
     assert sum(scores["label"]) == USERS
 
@@ -63,7 +65,9 @@ def test_the_release_holds_what_it_should(moved):
     decides = {"decision.json", "decision_template.jinja"}
     adapter = {"adapter_config.json", "adapter_model.safetensors", "ranking_prompt.json"}
     assert files("adapter") == adapter | decides
-    assert {"config.json", "tokenizer.json", "ranking_prompt.json", "pipeline.py", "modeling.py"} | decides <= files("pipeline")
+    assert {"config.json", "tokenizer.json", "ranking_prompt.json", "pipeline.py", "modeling.py"} | decides <= files(
+        "pipeline"
+    )
     assert not any(name.endswith(".safetensors") for name in files("pipeline"))
     assert {"items", "histories", "recurrent", "recurrent_sft", "hierarchical", "hierarchical_sft"} <= files("dataset")
     adapter = json.loads((moved / "adapter" / "adapter_config.json").read_text())
@@ -119,7 +123,9 @@ def test_a_stranger_loads_the_moved_release_and_gets_the_same_scores(run, moved,
     done = subprocess.run([sys.executable, "-I", str(script), str(moved)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.strip().splitlines()[-1])
-    scores = data.load_dataset("parquet", data_files=str(run[0] / "runs" / "recurrent" / "test" / "scores.parquet"), split="train")
+    scores = data.load_dataset(
+        "parquet", data_files=str(run[0] / "runs" / "recurrent" / "test" / "scores.parquet"), split="train"
+    )
     ours = {row["item_id"]: row["recurrent"] for row in scores if row["user_id"] == told["user"]}
     assert told["scores"] == pytest.approx(ours, abs=1e-5)
 

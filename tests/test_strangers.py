@@ -17,6 +17,7 @@ from datasets import load_dataset
 from tests import strangers
 from tests.hub import Hub, environment
 from trsr import data
+from trsr.spaces import METRICS
 
 ROOT = Path(__file__).parent.parent
 LOADS_EVERYTHING = """
@@ -200,3 +201,58 @@ def post(url, body, server, patience=120):
         except urllib.error.URLError:
             time.sleep(1)
     raise AssertionError("the server never answered")
+
+
+def test_stock_trl_trains_on_the_published_rows(published, home, tmp_path):
+    """Two steps of `trl sft` on the `_sft` config, with the YAML of ours and none of our code."""
+    words = ["sft", "--config", str(ROOT / "hub_recipes" / "trl_sft.yaml"), "--output_dir", "adapter"]
+    words += ["--model_name_or_path", "ORG/trsr-nano", "--dataset_name", "ORG/trsr-sample"]
+    words += ["--max_steps", "2", "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "1"]
+    words += ["--use_cpu", "true", "--bf16", "false", "--logging_steps", "1"]
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "trl"), *words],
+        env=environment(published[0], home) | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    losses = [float(found) for found in re.findall(r"'loss': '?([\d.]+)", done.stdout + done.stderr)]
+    assert len(losses) == 2
+    assert all(0 < loss < 20 for loss in losses)  # high at first: the end of text that TRL adds is new to the base
+    written = {path.name for path in (tmp_path / "adapter").iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= written
+
+
+def snippets(text):
+    return re.findall(r"```python\n(.*?)```", text, re.S)
+
+
+def card_of(hub, kind, name, home):
+    code = "import sys; from huggingface_hub import hf_hub_download as get; print(get(*sys.argv[2:], repo_type=sys.argv[1]))"
+    words = [sys.executable, "-c", code, kind, name, "README.md"]
+    done = subprocess.run(words, env=environment(hub, home, token=None), capture_output=True, text=True, check=True)
+    return Path(done.stdout.strip()).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("repo", ["model ORG/trsr-sample", "model ORG/trsr-sample-lora", "dataset ORG/trsr-sample"])
+def test_the_snippets_of_the_cards_run_as_they_stand(published, stranger, home, repo):
+    hub = published[0]
+    code = snippets(card_of(hub, *repo.split(), home))
+    assert code
+    # Each in a name space of its own, as if typed into a new shell.
+    whole = f"for code in {code!r}:\n    exec(compile(code, 'card', 'exec'), {{'__name__': '__main__'}})\n"
+    done = strangers.run(stranger, whole, environment(hub, home, token=None))
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_the_snippets_of_the_metrics_run(published, stranger, home):
+    hub = published[0]
+    code = []
+    for name in METRICS:
+        code += snippets(card_of(hub, "space", f"ORG/{name}", home))
+    assert len(code) == len(METRICS)
+    done = strangers.run(stranger, "\n".join(code), environment(hub, home, token=None))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "recall_at_k" in done.stdout

@@ -1,18 +1,20 @@
 """Cards: what a run's records say, in typed form, and the templates of model_cards/ that show it.
 
 Strict: a missing value fails the render, and a figure comes from a results file or a run's record. Values are data: they
-can neither close the header nor become markup or template code.
+can neither close the header nor become markup or template code. In a template a value never opens a line, see `plain`.
 """
 
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import yaml
 from huggingface_hub import DatasetCardData, EvalResult, ModelCard, ModelCardData, SpaceCardData
 from huggingface_hub.errors import EntryNotFoundError
-from jinja2 import FileSystemLoader, StrictUndefined
+from jinja2 import FileSystemLoader, StrictUndefined, UndefinedError
 from jinja2.sandbox import SandboxedEnvironment
 
 from trsr import data, results, spaces
@@ -20,6 +22,7 @@ from trsr.core.history import clean
 from trsr.core.prompts import RankingPrompt
 from trsr.data import Terms
 from trsr.embedded import base_path
+from trsr.markdown import Markdown, plain
 from trsr.recipe import Recipe
 from trsr.repos import Names, ReleaseError
 from trsr.results import Results, metric_name
@@ -32,10 +35,6 @@ _FOLDERS = [_HERE / "model_cards", _HERE.parent.parent / "model_cards"]
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
-class Markdown(str):
-    """Text that we made ourselves and that a template shows as it is. Every other string becomes one plain line."""
-
-
 @dataclass(frozen=True, slots=True)
 class Facts:
     """All that cards tell of a release.
@@ -45,7 +44,7 @@ class Facts:
         test: Results on the test split.
         fitted: The temperature fitted on validation, as `calibration.Temperature`.
         terms: Under which terms the source data may be used.
-        license: Of the weights.
+        license, license_name, license_link: Of the weights, as the header of a card has them.
         base_revision: Commit of a base that is on the Hub already; None for one that the release brings.
         decides: Whether the repos hold decision files.
         rows: Config -> split -> rows of the published dataset.
@@ -66,6 +65,8 @@ class Facts:
     decides: bool = False
     rows: Mapping[str, Mapping[str, int]] | None = None
     configs: Sequence[Mapping] = ()
+    license_name: str | None = None
+    license_link: str | None = None
 
 
 def gather(run: Path, recipe: Recipe, prompt: RankingPrompt, names: Names, terms: Terms, license: str | None) -> Facts:
@@ -78,14 +79,19 @@ def gather(run: Path, recipe: Recipe, prompt: RankingPrompt, names: Names, terms
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     test = results.read(run / "test" / results.FILE)
     validation = results.read(run / "validation" / results.FILE)
-    found = license or _license_of(recipe)
+    weights = {"license": license} if license else _license_of(recipe)
+    made = data.provenance(recipe.dataset, recipe.dataset_revision)
     problems = []
-    if not found:
+    if not weights.get("license"):
         problems.append(f"The base {recipe.base} states no licence in its card. Give --license.")
     if terms.license == "other" and not terms.license_name:
         problems.append("The licence of the data is not known. Give --data-license, and --data-license-name for other.")
     if not terms.language:
         problems.append("The language of the items is not known. Give --language, such as --language en.")
+    if terms.license_link and not re.match(r"https?://|LICENSE", terms.license_link):
+        problems.append(f"The link to the licence of the data is no web address: {terms.license_link!r}.")
+    if recipe.summary != "none" and "summaries" not in made:
+        problems.append(f"{data.PROVENANCE} of {recipe.dataset} does not say what wrote its summaries.")
     if not validation.temperature:
         problems.append(f"No temperature was fitted. Run: trsr evaluate {run} --split validation")
     if problems and not names.local:
@@ -97,11 +103,13 @@ def gather(run: Path, recipe: Recipe, prompt: RankingPrompt, names: Names, terms
         record,
         test,
         validation.temperature or {"value": 1.0},
-        data.provenance(recipe.dataset, recipe.dataset_revision),
+        made,
         terms,
-        found or "other",
+        weights.get("license") or "other",
         None if "base" in names.own else record.get("base_revision"),
         None if "dataset" in names.own else recipe.dataset_revision,
+        license_name=weights.get("license_name"),
+        license_link=weights.get("license_link"),
     )
 
 
@@ -117,17 +125,20 @@ def card(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> str:
         kind: Of `repos.TYPES`, but for `base`, whose card is made when it is trained.
         commits: Kind of repo -> commit, where known.
     """
+    methods = [name for name in data.CONFIGS[2:4] if name in (facts.rows or {})]
     values = {
         "facts": facts,
         "names": facts.names,
-        "header": Markdown(_header(kind, facts, commits).to_yaml()),
+        "header": Markdown(_yaml(_header(kind, facts, commits).to_dict())),
         "table": Markdown(results.table(facts.test.systems)),
         "recipe": Markdown(_fence(_reproducible(facts, commits))),
         "base_revision": commits.get("base") or "main",
         "dataset_revision": commits.get("dataset") or "main",
-        "adapter_revision": commits.get("adapter") or "main",
-        "method": "none" if facts.recipe.summary == "none" else facts.recipe.summary,
+        "method": facts.recipe.summary,
+        "methods": methods,
+        "shown": methods[0] if methods else "histories",
         "metric": kind,
+        "metric_name": metric_name,
     }
     return render("metric" if kind in spaces.METRICS else kind, values)
 
@@ -136,29 +147,53 @@ def render(template: str, values: Mapping[str, object]) -> str:
     """Fill model_cards/`template`.md.
 
     Raises:
-        jinja2.UndefinedError: If the template names a value that is not given.
+        ReleaseError: If the template names a value that is not given, or is None.
     """
+    try:
+        return _environment().get_template(f"{template}.md").render(values)
+    except (UndefinedError, AttributeError, TypeError, ValueError) as error:
+        raise ReleaseError(
+            f"The card {template}.md has a value that is not known: {error}. Train or evaluate the run anew."
+        ) from error
+
+
+@functools.cache
+def _environment() -> SandboxedEnvironment:
     environment = SandboxedEnvironment(
         loader=FileSystemLoader(_FOLDERS),
         undefined=StrictUndefined,
-        finalize=_plain,
+        finalize=_shown,
         keep_trailing_newline=True,
         trim_blocks=True,
         autoescape=False,
     )
-    return environment.get_template(f"{template}.md").render(values)
+    environment.filters["number"] = _number
+    return environment
 
 
-def _plain(value: object) -> object:
-    """A value as text that Markdown shows as it is."""
+def _shown(value: object) -> object:
+    """A value as Markdown shows it."""
     if value is None:
-        raise ReleaseError("A card has a value that is not known. Evaluate or train the run anew.")
-    if isinstance(value, (Markdown, StrictUndefined)) or not isinstance(value, str):
-        return value
-    text = clean(value).replace("`", "'")
-    for char, entity in (("<", "&lt;"), ("|", "&#124;"), ("[", "&#91;"), ("{", "&#123;")):
-        text = text.replace(char, entity)
-    return text
+        raise ValueError("it is None")
+    return value if isinstance(value, (Markdown, StrictUndefined, int, float)) else plain(str(value))
+
+
+def _number(value, form: str) -> str:
+    """A number in a format of Python's."""
+    return format(value + 0, form)  # the sum fails for what is no number, and names what is missing
+
+
+def _yaml(header: Mapping) -> str:
+    """The header of a card, each text in it one line."""
+
+    def cleaned(value):
+        if isinstance(value, Mapping):
+            return {name: cleaned(one) for name, one in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [cleaned(one) for one in value]
+        return clean(value) if isinstance(value, str) else value
+
+    return yaml.safe_dump(cleaned(header), sort_keys=False, allow_unicode=True).strip()
 
 
 def _reproducible(facts: Facts, commits: Mapping[str, str | None]) -> dict[str, object]:
@@ -174,20 +209,22 @@ def _reproducible(facts: Facts, commits: Mapping[str, str | None]) -> dict[str, 
 
 def _fence(values: Mapping) -> str:
     """JSON in a block of code, which no value can close."""
-    shown = json.dumps(values, indent=2, ensure_ascii=False).replace("`", "'")
+    shown = json.dumps(values, indent=2).replace("`", "\\u0060").replace("<", "\\u003c")
     return f"```json\n{shown}\n```"
 
 
-def _license_of(recipe: Recipe) -> str | None:
-    """What the card of the base says."""
+def _license_of(recipe: Recipe) -> dict[str, object]:
+    """What the card of the base says: `license` and, for `other`, its name and link."""
     source = base_path(recipe.base)
     try:
         if Path(source).is_dir():
             path = Path(source) / "README.md"
-            return ModelCard(path.read_text(encoding="utf-8")).data.license if path.is_file() else None
-        return ModelCard.load(source).data.license
+            header = ModelCard(path.read_text(encoding="utf-8")).data.to_dict() if path.is_file() else {}
+        else:
+            header = ModelCard.load(source).data.to_dict()
     except EntryNotFoundError:
-        return None
+        return {}
+    return {name: header.get(name) for name in ("license", "license_name", "license_link")}
 
 
 def _header(kind: str, facts: Facts, commits: Mapping[str, str | None]):
@@ -203,6 +240,8 @@ def _header(kind: str, facts: Facts, commits: Mapping[str, str | None]):
             datasets=[names.dataset],
             language=list(terms.language),
             license=facts.license,
+            license_name=facts.license_name,
+            license_link=facts.license_link,
             model_name=names.repo(kind),
             eval_results=_model_index(facts, commits.get("dataset")),
         )
@@ -224,7 +263,7 @@ def _header(kind: str, facts: Facts, commits: Mapping[str, str | None]):
             models=[names.pipeline, names.adapter, names.base],
             datasets=[names.dataset],
             license="apache-2.0",
-            short_description="Text-rich recommendation with LLM summaries",
+            short_description="Rank items by their text, after LLM-TRSR",
             tags=tags,
             **shown,
         )

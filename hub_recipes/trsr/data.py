@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 from datasets import Dataset, Features, List, Value, get_dataset_config_names, load_dataset
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError, RemoteEntryNotFoundError
 
 from trsr.embedded import dataset_path
 
@@ -205,6 +205,8 @@ def provenance(source: str, revision: str | None = None) -> dict[str, object]:
     if not path.parent.is_dir():
         try:
             path = Path(hf_hub_download(source, PROVENANCE, repo_type="dataset", revision=revision))
-        except EntryNotFoundError:
+        except RemoteEntryNotFoundError:
             return {}
+        except (HTTPError, EntryNotFoundError, HFValidationError) as error:
+            raise DataError(f"No dataset {source!r}: no such folder here, and not read from the Hub: {error}") from None
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

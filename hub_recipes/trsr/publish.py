@@ -154,7 +154,7 @@ def plan(release: Release, hub: HfApi, branch: str = "main") -> list[Change]:
     commits: dict[str, str] = {}
     changes = []
     for kind in release.names.own:
-        pin(release, commits)
+        pin(release, commits, kind)
         change = compare(release, hub, kind, branch)
         if change.same and change.head:
             commits[kind] = change.head
@@ -243,9 +243,8 @@ def push(release: Release, hub: HfApi, options: Options, say: Callable[[str], No
     _check(release, hub, changes, tags, options)
     commits: dict[str, str] = {}
     for kind in names.own:
-        pin(release, commits)
+        pin(release, commits, kind)
         commits[kind] = _push_repo(release, hub, kind, options, say)
-    pin(release, commits)
     if not options.create_pr:
         _collect(release, hub, options, say)
         _tag(release, hub, commits, options.tag, say)
@@ -347,10 +346,11 @@ def _push_repo(release: Release, hub: HfApi, kind: str, options: Options, say: C
 def _commit(release: Release, hub: HfApi, change: Change, options: Options) -> str:
     """One commit on the branch, on top of the head that the folder was compared with."""
     kind, repo, branch = change.kind, change.repo, options.branch
+    seen = [change]
 
     def send() -> str:
-        # Looked at anew each time: the answer to a commit that landed may have got lost.
-        now = compare(release, hub, kind, branch)
+        # Looked at anew when tried again: the answer to a commit that landed may have got lost.
+        now = seen.pop() if seen else compare(release, hub, kind, branch)
         if now.same and now.head:
             return now.head
         if now.head != change.head:

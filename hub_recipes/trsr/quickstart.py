@@ -42,7 +42,7 @@ def quickstart(
         What `results.json` holds.
     """
     started = time.monotonic()
-    dataset = out / "dataset"
+    dataset = (out / "dataset").resolve()  # what is published later may be published from elsewhere
     say("1/5  Summarising the sample's histories, both ways")
     if not (dataset / data.PROVENANCE).exists():
         summaries.summarize_dataset("sample", dataset, engine("extractive"))

@@ -107,26 +107,27 @@ def assemble(
     return release
 
 
-def pin(release: Release, commits: Mapping[str, str]) -> None:
+def pin(release: Release, commits: Mapping[str, str], kind: str | None = None) -> None:
     """Write the commits that are known into the files that name them, and render the cards.
 
     Args:
         commits: Kind of repo -> commit. What is missing is named without a commit, that is, its main branch.
+        kind: The only folder to write to; None for all.
     """
     folder, names = release.folder, release.names
     known = {"base": release.facts.base_revision, "dataset": release.facts.dataset_revision, **commits}
-    write_adapter_config(folder / "adapter", names.base, known["base"])
-    path = folder / "pipeline" / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["trsr"] |= {"base_revision": known["base"], "adapter_revision": known.get("adapter")}
-    write_json(path, config)
-    if "space" in names.own:
-        pinned = {"model": names.pipeline, "revision": known.get("pipeline"), "dataset": names.dataset}
-        write_json(folder / "space" / "recommender.json", {**pinned, "dataset_revision": known["dataset"]})
-    if not names.local:
-        for kind in names.own:
-            if kind != "base":
-                (folder / kind / "README.md").write_text(cards.card(kind, release.facts, known), encoding="utf-8")
+    for one in names.own if kind is None else [kind]:
+        if one == "adapter":
+            write_adapter_config(folder / one, names.base, known["base"])
+        elif one == "pipeline":
+            config = json.loads((folder / one / "config.json").read_text(encoding="utf-8"))
+            config["trsr"] |= {"base_revision": known["base"], "adapter_revision": known.get("adapter")}
+            write_json(folder / one / "config.json", config)
+        elif one == "space":
+            pinned = {"model": names.pipeline, "revision": known.get("pipeline"), "dataset": names.dataset}
+            write_json(folder / one / "recommender.json", {**pinned, "dataset_revision": known["dataset"]})
+        if not names.local and one != "base":
+            (folder / one / "README.md").write_text(cards.card(one, release.facts, known), encoding="utf-8")
 
 
 def write_json(path: Path, values: Mapping) -> None:
@@ -143,7 +144,8 @@ def write_pipeline(folder: Path, recipe: Recipe, names: Names, temperature: floa
     source = base_path(recipe.base)
     original = AutoConfig.from_pretrained(source, revision=recipe.base_revision)
     config = original.to_dict() | {
-        "auto_map": {"AutoModelForCausalLM": "modeling.TextRichRecommender"},
+        # `transformers serve` loads through the second.
+        "auto_map": dict.fromkeys(("AutoModelForCausalLM", "AutoModelForDecision"), "modeling.TextRichRecommender"),
         "custom_pipelines": {
             TASK: {"impl": "pipeline.TextRichRecommendationPipeline", "pt": ["AutoModelForCausalLM"], "type": "text"}
         },

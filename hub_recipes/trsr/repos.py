@@ -48,7 +48,7 @@ class Names:
 
     def repo(self, kind: str) -> str:
         """The repo id of a kind in `TYPES`."""
-        return f"{self.dataset.split('/')[0]}/{kind}" if kind in METRICS else getattr(self, kind)
+        return f"{self.pipeline.split('/')[0]}/{kind}" if kind in METRICS else getattr(self, kind)
 
 
 LOCAL = Names(

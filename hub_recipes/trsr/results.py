@@ -1,9 +1,12 @@
 """A results file, read: the one place that cards and tables take numbers from."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from trsr.markdown import plain
 
 FILE = "results.json"
 COLUMNS = ("recall@1", "recall@3", "recall@5", "mrr@10")
@@ -38,16 +41,21 @@ class Results:
 
 
 def read(path: Path) -> Results:
-    """Read a results file. Raises ResultsError naming what is missing."""
+    """Read a results file. Raises ResultsError naming what is missing, of all systems, or is no number."""
     if not path.is_file():
         raise ResultsError(f"No results at {path}. Make them: trsr evaluate RUN --split {path.parent.name}")
     values = json.loads(path.read_text(encoding="utf-8"))
-    needed = ("split", "protocol", "seed", "n_users", "candidates_a_user", "run", "systems")
-    if missing := [name for name in needed if name not in values]:
+    needed = ("split", "protocol", "seed", "n_users", "candidates_a_user", "run", "systems", "paired")
+    if missing := [name for name in needed if values.get(name) is None]:
         raise ResultsError(f"{path} lacks {', '.join(missing)}. Make it anew: trsr evaluate RUN")
     system, systems = values["run"], values["systems"]
-    if lacking := [name for name in REPORTED if name not in systems.get(system, {})]:
-        raise ResultsError(f"{path}: the system {system!r} lacks {', '.join(lacking)}. Make it anew: trsr evaluate RUN")
+    problems = [] if system in systems else [f"there is no system {system!r}"]
+    for name, metrics in systems.items():
+        wanted = REPORTED if name == system else COLUMNS
+        if lacking := [metric for metric in wanted if not _measured((metrics or {}).get(metric))]:
+            problems.append(f"the system {name!r} lacks {', '.join(lacking)}")
+    if problems:
+        raise ResultsError(f"{path}: {'; '.join(problems)}. Make it anew: trsr evaluate RUN")
     return Results(
         values["split"],
         values["protocol"],
@@ -56,9 +64,15 @@ def read(path: Path) -> Results:
         values["candidates_a_user"],
         system,
         systems,
-        tuple(values.get("paired", ())),
+        tuple(values["paired"]),
         values.get("temperature"),
     )
+
+
+def _measured(metric: Mapping | None) -> bool:
+    """Whether a metric has a value and an interval."""
+    bounds = [(metric or {}).get(name) for name in ("value", "low", "high")]
+    return all(isinstance(bound, (int, float)) and math.isfinite(bound) for bound in bounds)
 
 
 def metric_name(name: str) -> str:
@@ -72,5 +86,5 @@ def table(systems: Mapping[str, Mapping], columns: tuple[str, ...] = COLUMNS) ->
     lines = ["| system | " + " | ".join(map(metric_name, columns)) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, values in systems.items():
         cells = [f"{values[c]['value']:.3f} ({values[c]['low']:.3f} to {values[c]['high']:.3f})" for c in columns]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {plain(name)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import cached_file
 
 PROMPT_FILE = "ranking_prompt.json"
@@ -20,13 +20,17 @@ _DROPPED = (
 )
 
 
-class TextRichRecommender(PreTrainedModel):
-    """Loads the base with its adapter; what it returns is the base's own class.
+class TextRichRecommender:
+    """Loads the base with its adapter; what it returns is the base's own class. Stands where the Auto classes want a model.
 
     A pipeline repo's config.json says under `trsr`: `base_model`, `base_revision`, `adapter`, `adapter_revision`,
-    `ranking_prompt`, `temperature`, `summarizer`. In a local folder, base and adapter may be relative paths, so that a release can be
-    moved as a whole; from the Hub they are repo ids.
+    `ranking_prompt`, `temperature`, `summarizer`. In a local folder, base and adapter may be relative paths, so that a
+    release can be moved as a whole; from the Hub they are repo ids.
     """
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class="AutoModel"):
+        """Called by the Auto classes; nothing to do, for a base saves itself."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
@@ -43,12 +47,10 @@ class TextRichRecommender(PreTrainedModel):
             pinned = {"revision": trsr.get("adapter_revision"), "token": token}
             model.load_adapter(_resolve(name, trsr["adapter"]), adapter_kwargs=pinned)
         model.config.trsr = trsr
-        # What looks files up by the model's name (decision models do) finds the pipeline repo, not the base.
-        model.name_or_path = name
-        if kwargs.get("revision"):
-            # It looks them up without a revision: of a folder there is one only.
-            found = [_optional(name, file, kwargs) for file in DECISION_FILES]
-            model.name_or_path = str(Path(found[0]).parent) if all(found) else name
+        # `pipeline("decision")` looks its files up by the model's name, without a revision: not the base's name, then, but
+        # the folder that holds this revision of the pipeline repo.
+        found = [_optional(name, file, kwargs) for file in DECISION_FILES]
+        model.name_or_path = str(Path(found[0]).parent) if all(found) else name
         return model
 
 

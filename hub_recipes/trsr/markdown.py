@@ -1,0 +1,20 @@
+"""Text from outside as Markdown that shows it: it opens no link, tag, code, table cell or template."""
+
+import re
+
+from trsr.core.history import clean
+
+_ENTITIES = {"<": "&lt;", "|": "&#124;", "[": "&#91;", "{": "&#123;", "*": "&#42;", "`": "'"}
+
+
+class Markdown(str):
+    """Text that we made ourselves and that is shown as it is. Every other string goes through `plain`."""
+
+
+def plain(text: str) -> str:
+    """`text` as one line without markup.
+
+    Within a line: at the start of one, a `#` or `-` would still open a block, so a word of ours stands before it.
+    """
+    shown = re.sub(r"&(?=#|\w+;)", "&amp;", clean(text))
+    return re.sub(r"[<|\[{*`]", lambda match: _ENTITIES[match[0]], shown)
