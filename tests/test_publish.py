@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import huggingface_hub
 import pytest
+from datasets import load_dataset
 from huggingface_hub import HfApi
 from huggingface_hub.utils import _http
 
@@ -12,8 +14,9 @@ from tests.hub import Hub, User
 from trsr import data, patience
 from trsr.patience import HubError
 from trsr.publish import Options, publish, push
-from trsr.release import assemble
+from trsr.release import SUFFIXES, assemble, check_files, travelling
 from trsr.repos import ReleaseError, name_repos
+from trsr.spaces import METRICS
 
 TOKEN = "hf_test_writer"
 
@@ -115,7 +118,7 @@ def walk(hub, release, kinds, step):
 
 
 def test_a_push_that_breaks_anywhere_is_whole_after_one_rerun(hub, release):
-    tried = list(walk(hub, release, (*PASSING, *LASTING), 9))
+    tried = list(walk(hub, release, (*PASSING, *LASTING), 13))
     assert len(tried) > 60
     # What passes is waited out within the run; a token that no longer counts ends it.
     assert {kind for kind, _, enough in tried if not enough} <= {*LASTING, "412"}
@@ -125,3 +128,291 @@ def test_a_push_that_breaks_anywhere_is_whole_after_one_rerun(hub, release):
 def test_a_push_that_breaks_at_any_request(hub, release):
     tried = list(walk(hub, release, (*PASSING, *LASTING), 1))
     print(f"{len(tried)} fault points, {sum(not enough for *_, enough in tried)} needed the rerun")
+
+
+# What cannot be done is said once, clearly, and nothing is written.
+
+
+@pytest.fixture
+def altered(release, tmp_path):
+    """A copy of the release to change."""
+    shutil.copytree(release.folder, tmp_path / "release")
+    return replace(release, folder=tmp_path / "release")
+
+
+def refused(hub, release, match, token=TOKEN, error=HubError, **options):
+    before = hub.state()
+    with pytest.raises(error, match=match) as told:
+        push(release, client(hub, token), Options(**options), say=quiet)
+    assert hub.state() == before
+    assert token not in str(told.value)
+
+
+def test_a_token_that_does_not_count(hub, release):
+    refused(hub, release, "does not take the token", token="hf_gone")
+
+
+def test_a_token_that_may_only_read(hub, release):
+    hub.users |= {"hf_reader": User("reader", "read", {"ORG": "write"})}
+    refused(hub, release, "may read only", token="hf_reader")
+
+
+def test_a_namespace_of_others(hub, release):
+    hub.users |= {"hf_other": User("other", "write", {"ELSE": "write"})}
+    refused(hub, release, "no member of ORG", token="hf_other")
+
+
+def test_an_organisation_where_one_may_only_read(hub, release):
+    hub.users |= {"hf_guest": User("guest", "write", {"ORG": "read"})}
+    refused(hub, release, "may only read in ORG", token="hf_guest")
+
+
+def test_no_token_at_all(hub, release, monkeypatch, tmp_path):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(HubError, match="hf auth login"):
+        push(release, HfApi(endpoint=hub.url), Options(), say=quiet)
+
+
+def test_a_repo_of_somebody_else_is_left_alone(hub, release):
+    api = client(hub)
+    api.create_repo("ORG/trsr-sample")
+    api.upload_file(path_or_fileobj=b"mine", path_in_repo="notes.txt", repo_id="ORG/trsr-sample")
+    refused(hub, release, "no release of LLM-TRSR. Choose another --name", error=ReleaseError)
+
+
+def test_a_public_repo_is_not_taken_for_private(hub, release):
+    pushed(hub, release)
+    refused(hub, release, "is public", error=ReleaseError, private=True)
+
+
+def test_a_tag_that_stands_elsewhere(hub, altered):
+    pushed(hub, altered)
+    (altered.folder / "adapter" / "ranking_prompt.json").write_text("{}\n")
+    refused(hub, altered, r"has a tag v1\.0 at .*Give another --tag", error=ReleaseError)
+    pushed(hub, altered, tag="v1.1")
+    tags = hub.state()["repos"]["model ORG/trsr-sample-lora"]["tags"]
+    assert set(tags) == {"v1.0", "v1.1"}
+    assert tags["v1.0"] != tags["v1.1"]
+
+
+def test_somebody_commits_in_between(hub, release, monkeypatch):
+    other = client(hub)
+
+    class Overtaken(HfApi):
+        def create_commit(self, repo_id, operations, **options):
+            if repo_id == "ORG/trsr-sample-lora":
+                text = b"theirs"
+                other.upload_file(path_or_fileobj=text, path_in_repo="theirs.txt", repo_id=repo_id)
+            return super().create_commit(repo_id, operations, **options)
+
+    with pytest.raises(HubError, match="somebody else has committed"):
+        push(release, Overtaken(endpoint=hub.url, token=TOKEN), Options(), say=quiet)
+    repo = hub.state()["repos"]["model ORG/trsr-sample-lora"]
+    assert [one["title"] for one in repo["commits"]][1:] == ["Upload theirs.txt with huggingface_hub"]
+    assert not any(repo["tags"] for repo in hub.state()["repos"].values())
+
+
+def test_a_token_that_runs_out_while_tagging_leaves_no_tag_that_the_rerun_does_not_complete(hub, release):
+    pushed(hub, release)
+    whole, requests = hub.state(), [one.number for one in hub.log if "/tag/" in one.path]
+    hub.reset()
+    hub.fault(requests[1], "forbidden")  # once: the tags before it can be taken back
+    with pytest.raises(HubError, match="no right"):
+        pushed(hub, release)
+    assert not any(repo["tags"] for repo in hub.state()["repos"].values())
+    pushed(hub, release)
+    assert hub.state() == whole
+
+
+def test_what_is_no_longer_in_the_release_goes(hub, altered):
+    pushed(hub, altered)
+    old = next((altered.folder / "dataset" / "hierarchical_sft").iterdir())
+    old.rename(old.with_name("renamed.parquet"))
+    pushed(hub, altered, tag="v2")
+    [*_, before, after] = hub.state()["repos"]["dataset ORG/trsr-sample"]["commits"]
+    gone = f"hierarchical_sft/{old.name}"
+    assert gone in before["files"]
+    assert gone not in after["files"]
+    assert "hierarchical_sft/renamed.parquet" in after["files"]
+    assert ".gitattributes" in after["files"]
+
+
+# The options.
+
+
+def test_private(hub, release):
+    pushed(hub, release, private=True)
+    state = hub.state()
+    assert all(repo["private"] for repo in state["repos"].values())
+    assert all(one["private"] for one in state["collections"].values())
+
+
+def test_what_is_gated_was_never_open(hub, release):
+    pushed(hub, release, gated="manual")
+    repos = hub.state()["repos"]
+    gated = {name for name, repo in repos.items() if repo["gated"]}
+    assert gated == {"dataset ORG/trsr-sample", "model ORG/trsr-sample-lora"}
+    for name in ("/datasets/ORG/trsr-sample/", "/models/ORG/trsr-sample-lora/"):
+        calls = [one.path for one in hub.log if name in one.path and one.method in ("PUT", "POST")]
+        calls = [path for path in calls if "settings" in path or "commit" in path]
+        assert [path.split("/")[-2 if "commit" in path else -1] for path in calls] == ["settings", "commit"]
+
+
+def test_a_branch(hub, release):
+    pushed(hub, release, branch="next")
+    for repo in hub.state()["repos"].values():
+        assert repo["branches"]["next"] != repo["branches"]["main"]
+    state = hub.state()
+    pushed(hub, release, branch="next")
+    assert hub.state() == state
+
+
+def test_pull_requests_are_opened_once(hub, release):
+    commits = pushed(hub, release, create_pr=True)
+    state = hub.state()
+    for repo in state["repos"].values():
+        assert len(repo["pull_requests"]) == 1
+        assert not repo["tags"]
+    assert not state["collections"]
+    assert pushed(hub, release, create_pr=True) == commits
+    assert hub.state() == state
+    with pytest.raises(ReleaseError, match="not both"):
+        Options(create_pr=True, branch="next")
+
+
+def test_the_pipeline_pins_the_commits_before_it(hub, release):
+    commits = pushed(hub, release)
+    config = json.loads((release.folder / "pipeline" / "config.json").read_text())["trsr"]
+    assert (config["base_revision"], config["adapter_revision"]) == (commits["base"], commits["adapter"])
+    adapter = json.loads((release.folder / "adapter" / "adapter_config.json").read_text())
+    assert (adapter["base_model_name_or_path"], adapter["revision"]) == ("ORG/trsr-nano", commits["base"])
+    space = json.loads((release.folder / "space" / "recommender.json").read_text())
+    assert (space["revision"], space["dataset_revision"]) == (commits["pipeline"], commits["dataset"])
+
+
+# The dry run.
+
+
+def test_a_dry_run_shows_what_would_change_and_changes_nothing(hub, run, tmp_path):
+    said = []
+    how = {"folder": tmp_path / "release", "hub": client(hub), "say": said.append}
+    assert publish(run, "ORG", None, Options(), **how) == {}
+    assert not hub.state()["repos"]
+    assert "| ORG/trsr-sample-lora | model | 6 |" in said[0]
+    assert said[0].count("new repo") == 8
+    assert all(
+        (tmp_path / "release" / kind / "README.md").is_file() for kind in ("adapter", "pipeline", "dataset", "space")
+    )
+    publish(run, "ORG", None, Options(), really=True, **how)
+    state = hub.state()
+    said.clear()
+    publish(run, "ORG", None, Options(), **how)
+    assert said[0].count("up to date") == 8
+    assert hub.state() == state
+
+
+def test_a_dry_run_without_a_hub(hub, run, tmp_path):
+    said = []
+    nowhere = HfApi(endpoint="http://127.0.0.1:9", token=TOKEN)
+    publish(run, "ORG", "books", Options(), folder=tmp_path / "release", hub=nowhere, say=said.append)
+    assert "could not be reached" in said[0]
+    assert "| ORG/books-lora |" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("namespace", "name"), [("a/b", "x"), ("ORG", "a b"), ("ORG", "-x"), ("", "x"), ("ORG", "x.git")]
+)
+def test_names_that_the_hub_does_not_take(run, namespace, name):
+    with pytest.raises(ReleaseError, match="--name"):
+        publish(run, namespace, name, Options())
+
+
+def test_a_run_that_is_not_evaluated(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "validation")
+    with pytest.raises(ValueError, match="trsr evaluate RUN --split validation"):
+        publish(tmp_path / "run", "ORG", "x", Options())
+
+
+# What may be published.
+
+
+CLOSED = {"name": "mind", "license": "other", "license_name": "research only", "share_text": False}
+
+
+def test_texts_that_may_not_be_passed_on_are_not(hub, run, tmp_path):
+    how = {"folder": tmp_path / "release", "hub": client(hub), "say": quiet, "terms": CLOSED}
+    with pytest.raises(ReleaseError, match="does not allow to pass its texts on.*--accept-data-licence"):
+        publish(run, "ORG", None, Options(), really=True, **how)
+    assert not hub.state()["repos"]
+    publish(run, "ORG", None, Options(), really=True, accept_data_licence=True, **how)
+    repos = hub.state()["repos"]
+    assert repos["dataset ORG/trsr-mind"]["gated"] == "manual"
+    folder = tmp_path / "release" / "dataset"
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {
+        "items",
+        "histories",
+        "recurrent",
+        "hierarchical",
+    }
+    items = load_dataset("parquet", data_files=str(folder / "items" / "*.parquet"), split="train")
+    assert items.column_names == ["item_id"]
+    titles = data.read(str(run.parent.parent / "dataset"), "items", "train")["title"]
+    for path in (tmp_path / "release").rglob("*"):
+        if path.is_file() and path.suffix != ".parquet" and path.parent.name != "base":
+            text = path.read_bytes()
+            assert not any(title.encode() in text for title in titles), path
+    for path in folder.rglob("*.parquet"):
+        shown = " ".join(map(str, load_dataset("parquet", data_files=str(path), split="train").to_list()))
+        assert not any(title in shown for title in titles), path
+
+
+def test_the_same_run_gives_the_same_bytes(run, release, tmp_path):
+    again = assemble(run, tmp_path / "again", release.names)
+    first = assemble(run, tmp_path / "first", release.names)
+    files = [
+        {str(p.relative_to(one.folder)): p.read_bytes() for p in one.folder.rglob("*") if p.is_file()}
+        for one in (again, first)
+    ]
+    assert files[0] == files[1]
+
+
+def test_nothing_that_runs_but_the_named_files(release):
+    code = {str(path.relative_to(release.folder)) for path in release.folder.rglob("*.py")}
+    metrics = {f"{name}/{file}.py" for name in METRICS for file in (name, "app", "ranking_metrics")}
+    core = {path for path in code if path.startswith("pipeline/")}
+    assert code == metrics | core | {"space/app.py"}
+    assert core == {f"pipeline/{name}.py" for name in travelling()}
+    for path in release.folder.rglob("*"):
+        if path.is_file():
+            assert path.suffix in SUFFIXES | {".py"}
+            assert not path.stat().st_mode & 0o111
+            assert not path.read_bytes().startswith((b"\x80\x02", b"\x80\x04", b"\x80\x05", b"PK", b"#!"))
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "setup.py", "x.sh", "deep/evil.pkl"])
+def test_a_file_that_could_run_is_refused(altered, name):
+    path = altered.folder / "base" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"x")
+    with pytest.raises(ReleaseError, match=f"{name} in .* may not be published"):
+        check_files(altered.folder / "base")
+
+
+def test_a_link_is_refused(altered):
+    (altered.folder / "base" / "notes.md").symlink_to("/etc/hostname")
+    with pytest.raises(ReleaseError, match="may not be published"):
+        check_files(altered.folder / "base")
+
+
+def test_the_token_stands_nowhere(hub, release, caplog, capfd):
+    caplog.set_level(0)
+    hub.fault(40, "503")
+    hub.fault(60, "expired", forever=True)
+    with pytest.raises(HubError) as told:
+        push(release, client(hub), Options())
+    out, err = capfd.readouterr()
+    assert TOKEN not in out + err + caplog.text + str(told.value)
+    for path in release.folder.rglob("*"):
+        assert not path.is_file() or TOKEN.encode() not in path.read_bytes()

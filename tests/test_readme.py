@@ -26,7 +26,7 @@ def test_there_is_a_table():
 
 @pytest.mark.parametrize(("path", "shown"), TABLES, ids=[path for path, _ in TABLES])
 def test_tables_are_rendered_from_results_files(path, shown):
-    assert shown.strip() == table(json.loads((ROOT / path).read_text(encoding="utf-8")))
+    assert shown.strip() == table(json.loads((ROOT / path).read_text(encoding="utf-8"))["systems"])
 
 
 def test_the_ten_lines_run(tmp_path):

@@ -79,7 +79,7 @@ def gather(run: Path, recipe: Recipe, prompt: RankingPrompt, names: Names, terms
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     test = results.read(run / "test" / results.FILE)
     validation = results.read(run / "validation" / results.FILE)
-    weights = {"license": license} if license else _license_of(recipe)
+    weights: Mapping[str, str | None] = {"license": license} if license else _license_of(recipe)
     made = data.provenance(recipe.dataset, recipe.dataset_revision)
     problems = []
     if not weights.get("license"):
@@ -213,7 +213,7 @@ def _fence(values: Mapping) -> str:
     return f"```json\n{shown}\n```"
 
 
-def _license_of(recipe: Recipe) -> dict[str, object]:
+def _license_of(recipe: Recipe) -> dict[str, str | None]:
     """What the card of the base says: `license` and, for `other`, its name and link."""
     source = base_path(recipe.base)
     try:

@@ -4,7 +4,10 @@ import re
 
 from trsr.core.history import clean
 
-_ENTITIES = {"<": "&lt;", "|": "&#124;", "[": "&#91;", "{": "&#123;", "*": "&#42;", "`": "'"}
+_ENTITIES = {
+    "<": "&lt;", "|": "&#124;", "[": "&#91;", "{": "&#123;", "*": "&#42;", "_": "&#95;", "\\": "&#92;", "`": "'"
+}  # fmt: skip
+_MARKUP = re.compile(r"[<|\[{*\\`]|(?<!\w)_|_(?!\w)")  # the underscores of a_name are not
 
 
 class Markdown(str):
@@ -17,4 +20,4 @@ def plain(text: str) -> str:
     Within a line: at the start of one, a `#` or `-` would still open a block, so a word of ours stands before it.
     """
     shown = re.sub(r"&(?=#|\w+;)", "&amp;", clean(text))
-    return re.sub(r"[<|\[{*`]", lambda match: _ENTITIES[match[0]], shown)
+    return _MARKUP.sub(lambda match: _ENTITIES[match[0]], shown)

@@ -168,6 +168,10 @@ def write_pipeline(folder: Path, recipe: Recipe, names: Names, temperature: floa
     if not recipe.chat:
         tokenizer.chat_template = None  # what is served is prompted as it was trained
     tokenizer.save_pretrained(folder)
+    saved = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    for key in ("is_local", "local_files_only", "name_or_path"):  # of this machine, not of the tokenizer
+        saved.pop(key, None)
+    write_json(folder / "tokenizer_config.json", saved)
     (folder / PROMPT_FILE).write_text(json.dumps(ranking_prompt(recipe).to_dict(), indent=2) + "\n", encoding="utf-8")
     for name in travelling():
         shutil.copyfile(CORE / f"{name}.py", folder / f"{name}.py")
