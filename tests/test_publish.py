@@ -13,7 +13,8 @@ from huggingface_hub.utils import _http
 from tests.hub import Hub, User
 from trsr import data, patience
 from trsr.patience import HubError
-from trsr.publish import Options, publish, push
+from trsr.preflight import Options
+from trsr.publish import publish, push
 from trsr.release import SUFFIXES, assemble, check_files, travelling
 from trsr.repos import ReleaseError, name_repos
 from trsr.spaces import METRICS

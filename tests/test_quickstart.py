@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from trsr import data
-from trsr.results import table
 from trsr.quickstart import quickstart
+from trsr.results import table
 
 USERS = 6
 

@@ -20,6 +20,8 @@ FLOORS = [
     {"cards", "protocol", "candidates", "peers"},
     {"summaries", "train", "evaluate", "pretrain"},
     {"release", "tables"},
+    {"changes"},
+    {"preflight"},
     {"publish"},
     {"quickstart"},
     {"cli", "__main__", "jobs"},

@@ -198,7 +198,8 @@ def _publish(parser: argparse.ArgumentParser) -> None:
     )
 
     def run(options: argparse.Namespace) -> None:
-        from trsr.publish import Options, publish
+        from trsr.preflight import Options
+        from trsr.publish import publish
 
         how = Options(options.private, options.gated, options.revision, options.tag, options.create_pr)
         stated = {

@@ -4,75 +4,21 @@ A repo of ours holds what its release folder holds, so a push compares the two, 
 commit. What was interrupted goes on where it stopped.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
-from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-from huggingface_hub.hf_api import RepoFile
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from trsr import cards, data
+from trsr.changes import Change, compare, plan, show, unseen
 from trsr.embedded import base_path
 from trsr.patience import HubError, patiently
+from trsr.preflight import Options, check, check_rights
 from trsr.release import Release, assemble, load_recipe_of, pin
 from trsr.repos import TAGGED, TYPES, ReleaseError, name_repos
 
-TAG = "v1.0"
 _STALE = frozenset({409, 412})  # the Hub is busy with another commit, or thinks that it saw one
-_KEPT = ".gitattributes"  # the Hub's own; everything else in a repo is the release's
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """How a folder differs from its repo.
-
-    Attributes:
-        head: The repo's newest commit on the branch; None if there is no such repo or branch.
-        exists: Whether the repo is there.
-        private, gated: As the Hub has it.
-        sizes: Path -> bytes of each file of the folder.
-        added, changed, removed: Paths that a push would commit.
-    """
-
-    kind: str
-    repo: str
-    head: str | None
-    exists: bool
-    private: bool
-    gated: str | bool
-    sizes: Mapping[str, int]
-    added: tuple[str, ...]
-    changed: tuple[str, ...]
-    removed: tuple[str, ...]
-
-    @property
-    def same(self) -> bool:
-        return not (self.added or self.changed or self.removed)
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to push.
-
-    Attributes:
-        private: Create repos and collection private.
-        gated: `auto` or `manual`: who downloads dataset or adapter agrees to its terms first.
-        branch: Branch to commit to.
-        tag: Set on the release's own repos when all commits are there.
-        create_pr: Propose the commits as pull requests; nothing is tagged then.
-    """
-
-    private: bool = False
-    gated: str | None = None
-    branch: str = "main"
-    tag: str = TAG
-    create_pr: bool = False
-
-    def __post_init__(self) -> None:
-        if self.create_pr and self.branch != "main":
-            raise ReleaseError(f"A pull request goes to main: give --create-pr or --revision {self.branch}, not both.")
 
 
 def publish(
@@ -110,10 +56,14 @@ def publish(
     recipe = load_recipe_of(run)
     source = dataset or recipe.dataset
     found = replace(data.Terms.of(data.provenance(source, recipe.dataset_revision)), **(terms or {}))
-    local = Path(base_path(recipe.base)).is_dir()
-    on_hub = not Path(data.dataset_path(source)).is_dir()
+    base_here, data_here = Path(base_path(recipe.base)), Path(data.dataset_path(source))
+    on_hub = not data_here.is_dir()
     names = name_repos(
-        namespace, name or f"trsr-{found.name}", base=None if local else recipe.base, dataset=source if on_hub else None
+        namespace,
+        name or f"trsr-{found.name}",
+        base=recipe.base if not base_here.is_dir() else None,
+        new_base="trsr-nano" if recipe.base == "nano" else base_here.resolve().name,
+        dataset=source if on_hub else None,
     )
     if not found.share_text and not on_hub:
         if not accept_data_licence:
@@ -125,104 +75,15 @@ def publish(
         options = replace(options, gated=options.gated or "manual")
     release = assemble(run, folder or run / "release", names, dataset=dataset, terms=found, license=license)
     if not really:
-        say(show(_try_plan(release, hub, options.branch, say)))
+        try:
+            changes = plan(release, hub, options.branch)
+        except HubError as error:
+            say(f"{error}\nNot compared with the Hub: everything is shown as new.\n")
+            changes = unseen(release)
+        say(show(changes))
         say(f"\nNothing was pushed. The files and cards are in {release.folder}; push them with --push.")
         return {}
     return push(release, hub, options, say)
-
-
-def _try_plan(release: Release, hub: HfApi, branch: str, say: Callable[[str], None]) -> list[Change]:
-    """The plan, also where there is no Hub to compare with."""
-    try:
-        return plan(release, hub, branch)
-    except HubError as error:
-        say(f"{error}\nNot compared with the Hub: everything is shown as new.\n")
-        nowhere = {"head": None, "exists": False, "private": False, "gated": False, "changed": (), "removed": ()}
-        changes = []
-        for kind in release.names.own:
-            sizes = {name: path.stat().st_size for name, path in _files(release.folder / kind).items()}
-            changes.append(Change(kind, release.names.repo(kind), sizes=sizes, added=tuple(sizes), **nowhere))
-        return changes
-
-
-def _files(folder: Path) -> dict[str, Path]:
-    return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def plan(release: Release, hub: HfApi, branch: str = "main") -> list[Change]:
-    """What a push would change, repo by repo. Reads the Hub, writes to the release folder alone."""
-    commits: dict[str, str] = {}
-    changes = []
-    for kind in release.names.own:
-        pin(release, commits, kind)
-        change = compare(release, hub, kind, branch)
-        if change.same and change.head:
-            commits[kind] = change.head
-        changes.append(change)
-    return changes
-
-
-def compare(release: Release, hub: HfApi, kind: str, revision: str) -> Change:
-    """How the folder of a kind differs from a revision of its repo."""
-    repo, folder = release.names.repo(kind), release.folder / kind
-    local = _files(folder)
-
-    def look():
-        try:
-            return hub.repo_info(repo, repo_type=TYPES[kind], revision=revision), True
-        except RevisionNotFoundError:  # there is no such branch yet
-            return hub.repo_info(repo, repo_type=TYPES[kind]), False
-        except RepositoryNotFoundError:
-            return None, False
-
-    def tree() -> dict[str, RepoFile]:
-        listed = hub.list_repo_tree(repo, repo_type=TYPES[kind], revision=info.sha, recursive=True)
-        return {entry.path: entry for entry in listed if isinstance(entry, RepoFile)}
-
-    info, branched = patiently(f"Look at {repo}", look)
-    remote = patiently(f"List {repo}", tree) if branched else {}
-    return Change(
-        kind,
-        repo,
-        info.sha if branched else None,
-        info is not None,
-        bool(info and info.private),
-        getattr(info, "gated", None) or False,
-        {name: path.stat().st_size for name, path in local.items()},
-        tuple(name for name in local if name not in remote),
-        tuple(name for name, path in local.items() if name in remote and not _equal(path, remote[name])),
-        tuple(sorted(name for name in remote if name not in local and name != _KEPT)),
-    )
-
-
-def _equal(path: Path, remote: RepoFile) -> bool:
-    """Whether a file is the remote one, by the checksum that the Hub keeps of it."""
-    if path.stat().st_size != remote.size:
-        return False
-    content = path.read_bytes()
-    if remote.lfs:
-        return hashlib.sha256(content).hexdigest() == remote.lfs.sha256
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == remote.blob_id
-
-
-def show(changes: Iterable[Change]) -> str:
-    """A plan as a Markdown table."""
-    lines = ["| repo | type | files | size | on the Hub |", "|---|---|---|---|---|"]
-    for one in changes:
-        counts = (("new", one.added), ("changed", one.changed), ("removed", one.removed))
-        told = ", ".join(f"{len(paths)} {word}" for word, paths in counts if paths)
-        state = told if one.exists else f"new repo, {told}"
-        size = _size(sum(one.sizes.values()))
-        lines.append(f"| {one.repo} | {TYPES[one.kind]} | {len(one.sizes)} | {size} | {state or 'up to date'} |")
-    return "\n".join(lines)
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError("unreachable")
 
 
 def push(release: Release, hub: HfApi, options: Options, say: Callable[[str], None] = print) -> dict[str, str]:
@@ -237,10 +98,8 @@ def push(release: Release, hub: HfApi, options: Options, say: Callable[[str], No
     """
     names = release.names
     namespace = names.pipeline.split("/")[0]
-    _check_rights(hub, namespace)
-    changes = plan(release, hub, options.branch)
-    tags = {} if options.create_pr else {kind: _tags(hub, release, kind, changes) for kind in _tagged(release)}
-    _check(release, hub, changes, tags, options)
+    check_rights(hub, namespace)
+    check(hub, plan(release, hub, options.branch), options)
     commits: dict[str, str] = {}
     for kind in names.own:
         pin(release, commits, kind)
@@ -249,68 +108,6 @@ def push(release: Release, hub: HfApi, options: Options, say: Callable[[str], No
         _collect(release, hub, options, say)
         _tag(release, hub, commits, options.tag, say)
     return commits
-
-
-def _tagged(release: Release) -> list[str]:
-    return [kind for kind in TAGGED if kind in release.names.own]
-
-
-def _check_rights(hub: HfApi, namespace: str) -> None:
-    """Raise HubError if the token plainly cannot write to the namespace."""
-    user = patiently("Log in", hub.whoami)
-    if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
-        raise HubError("The token may read only. Make one that may write: https://huggingface.co/settings/tokens")
-    known = {user["name"], *(org["name"] for org in user.get("orgs", []))}
-    if namespace.lower() not in {name.lower() for name in known}:
-        raise HubError(
-            f"{user['name']} is no member of {namespace}. Give --namespace one of: {', '.join(sorted(known))}"
-        )
-    roles = {org["name"].lower(): org.get("roleInOrg") for org in user.get("orgs", [])}
-    if roles.get(namespace.lower()) == "read":
-        raise HubError(f"{user['name']} may only read in {namespace}. Ask an admin there for the right to write.")
-
-
-def _tags(hub: HfApi, release: Release, kind: str, changes: Iterable[Change]) -> dict[str, str]:
-    """Tag -> commit of a repo; none if it does not exist."""
-    repo = release.names.repo(kind)
-    if not next(one.exists for one in changes if one.kind == kind):
-        return {}
-    refs = patiently(f"Look at {repo}", lambda: hub.list_repo_refs(repo, repo_type=TYPES[kind]))
-    return {tag.name: tag.target_commit for tag in refs.tags}
-
-
-def _check(release: Release, hub: HfApi, changes: list[Change], tags: Mapping[str, Mapping], options: Options) -> None:
-    """Raise ReleaseError, with all problems, before anything is written."""
-    problems = []
-    for one in changes:
-        stands = tags.get(one.kind, {}).get(options.tag)
-        if stands and not (one.same and one.head == stands):
-            problems.append(
-                f"{one.repo} has a tag {options.tag} at {stands[:12]}, which is not this release. Give another --tag."
-            )
-        if one.exists and options.private and not one.private:
-            problems.append(f"{one.repo} exists and is public. Make it private in its settings, or leave --private.")
-        if one.head and not one.same and not _ours(hub, one):
-            problems.append(f"{one.repo} exists and is no release of LLM-TRSR. Choose another --name.")
-    if problems:
-        raise ReleaseError("\n".join(problems))
-
-
-def _ours(hub: HfApi, change: Change) -> bool:
-    """Whether a repo is empty or carries our tag."""
-
-    def read() -> bool:
-        listed = hub.list_repo_files(change.repo, repo_type=TYPES[change.kind], revision=change.head)
-        born_with = {_KEPT, "README.md"} if TYPES[change.kind] == "space" else {_KEPT}
-        if set(listed) <= born_with:
-            return True
-        if "README.md" not in listed:
-            return False
-        path = hub.hf_hub_download(change.repo, "README.md", repo_type=TYPES[change.kind], revision=change.head)
-        header = ModelCard(Path(path).read_text(encoding="utf-8"), ignore_metadata_errors=True).data
-        return "llm-trsr" in (header.to_dict().get("tags") or [])
-
-    return patiently(f"Look at {change.repo}", read)
 
 
 def _push_repo(release: Release, hub: HfApi, kind: str, options: Options, say: Callable[[str], None]) -> str:
@@ -424,7 +221,7 @@ def _tag(release: Release, hub: HfApi, commits: Mapping[str, str], tag: str, say
     """
     done: list[str] = []
     try:
-        for kind in _tagged(release):
+        for kind in [kind for kind in TAGGED if kind in release.names.own]:
             if _tag_one(hub, release.names.repo(kind), TYPES[kind], commits[kind], tag):
                 done.append(kind)
     except HubError as error:

@@ -30,7 +30,7 @@ class Names:
     """Repo ids of a release; in a release folder that stays on one machine, paths relative to the pipeline's.
 
     Attributes:
-        base: ORG/trsr-nano where the base is published with the release, else the id that the recipe names.
+        base: ORG/trsr-nano where the nano base is published with the release, else the id that the recipe names.
         own: The kinds of repo that the release itself holds, in the order of `TYPES`.
     """
 
@@ -56,13 +56,16 @@ LOCAL = Names(
 )
 
 
-def name_repos(namespace: str, name: str, *, base: str | None = None, dataset: str | None = None) -> Names:
+def name_repos(
+    namespace: str, name: str, *, base: str | None = None, new_base: str = "trsr-nano", dataset: str | None = None
+) -> Names:
     """The names of a release.
 
     Args:
         namespace: User or organisation.
         name: Of dataset, pipeline and Space; the adapter is NAME-lora.
-        base: Id of a base on the Hub; None where the release brings the nano base along.
+        base: Id of a base on the Hub; None where the release brings its base along.
+        new_base: What such a base is called.
         dataset: Id of a dataset on the Hub that is not published anew.
 
     Raises:
@@ -72,7 +75,7 @@ def name_repos(namespace: str, name: str, *, base: str | None = None, dataset: s
         raise ReleaseError(f"--namespace takes a user or organisation of the Hub, got {namespace!r}.")
     mine = f"{namespace}/{name}"
     own = tuple(kind for kind in TYPES if not (kind == "base" and base) and not (kind == "dataset" and dataset))
-    names = Names(base or f"{namespace}/trsr-nano", dataset or mine, f"{mine}-lora", mine, mine, own)
+    names = Names(base or f"{namespace}/{new_base}", dataset or mine, f"{mine}-lora", mine, mine, own)
     for kind in own:
         try:
             validate_repo_id(names.repo(kind))
