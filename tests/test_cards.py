@@ -741,9 +741,12 @@ def test_values_that_are_no_text_are_shown_as_text(tmp_path):
 def run(tmp_path):
     """A finished run: its record and its results."""
     run = tmp_path / "run"
+    (run / "adapter").mkdir(parents=True)
+    (run / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
     for split in ("validation", "test"):
         (run / split).mkdir(parents=True)
         found = RECORDS["test"] | {"split": split, "temperature": RECORDS["fitted"]}
+        found["weights"] = results.weights_of(run)
         (run / split / results.FILE).write_text(json.dumps(found))
     (run / "run.json").write_text(json.dumps(RECORDS["record"]))
     return run
@@ -789,7 +792,7 @@ def test_gather_takes_the_licence_of_the_base(run, tmp_path):
 
 def test_gather_tells_all_problems_at_once(run, tmp_path):
     recipe = replace(RECIPE, base=base(tmp_path / "base", "# No header"), dataset=dataset(tmp_path / "made"))
-    (run / "validation" / results.FILE).write_text(json.dumps(RECORDS["test"]))
+    (run / "validation" / results.FILE).write_text(json.dumps(RECORDS["test"] | {"weights": results.weights_of(run)}))
     terms = data.Terms("mine", license_link="javascript:alert(1)")
     with pytest.raises(ReleaseError) as error:
         gather(run, recipe, terms)
@@ -809,3 +812,12 @@ def test_gather_asks_for_results(run, tmp_path):
     shutil.rmtree(run / "test")
     with pytest.raises(ResultsError, match="trsr evaluate RUN --split test"):
         gather(run, RECIPE, MINE, LOCAL)
+
+
+def test_results_of_other_weights_are_refused(run, tmp_path):
+    (run / "adapter" / "adapter_model.safetensors").write_bytes(b"trained anew")
+    recipe = Recipe(
+        base=base(tmp_path / "base", "---\nlicense: mit\n---\n"), dataset=dataset(tmp_path / "data"), summary="none"
+    )
+    with pytest.raises(ReleaseError, match=r"validation are not of this adapter(.|\n)*test are not of this adapter"):
+        gather(run, recipe, data.Terms("mine", "mit", language=("en",)))

@@ -29,6 +29,7 @@ from trsr.results import Results, metric_name
 
 ARXIV = "2403.13325"
 GRADIO = "6.31.0"
+_GATE = "These are ids and summaries of data under: {}. Use them only as its terms allow."
 _HERE = Path(__file__).parent
 # Beside the package in a wheel; at the top of the tree in a checkout.
 _FOLDERS = [_HERE / "model_cards", _HERE.parent.parent / "model_cards"]
@@ -92,6 +93,11 @@ def gather(run: Path, recipe: Recipe, prompt: RankingPrompt, names: Names, terms
         problems.append(f"The link to the licence of the data is no web address: {terms.license_link!r}.")
     if recipe.summary != "none" and "summaries" not in made:
         problems.append(f"{data.PROVENANCE} of {recipe.dataset} does not say what wrote its summaries.")
+    problems += [
+        f"The results on {one.split} are not of this adapter. Make them anew: trsr evaluate {run} --split {one.split}"
+        for one in (validation, test)
+        if one.weights != results.weights_of(run)
+    ]
     if not validation.temperature:
         problems.append(f"No temperature was fitted. Run: trsr evaluate {run} --split validation")
     if problems and not names.local:
@@ -254,6 +260,7 @@ def _header(kind: str, facts: Facts, commits: Mapping[str, str | None]):
             size_categories=[next((name for most, name in _SIZES if users < most), "n>1M")],
             configs=[dict(config) for config in facts.configs],
             **terms.header(),
+            **({} if terms.share_text else {"extra_gated_prompt": _GATE.format(terms.license_name or terms.license)}),
         )
     shown = {"emoji": "📚", "colorFrom": "indigo", "colorTo": "green", "sdk": "gradio", "sdk_version": GRADIO}
     if kind == "space":

@@ -128,7 +128,7 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
         from trsr.evaluate import evaluate_run
         from trsr.results import table
 
-        out = options.out or options.run / options.split
+        out = options.out or options.run / (options.split + ("-no-adapter" if options.no_adapter else ""))
         results = evaluate_run(
             options.run,
             out,

@@ -103,7 +103,7 @@ def read(source: str, config: str, split: str, revision: str | None = None) -> D
     known = configs(source, revision)
     if config not in known:
         hint = f" Run: trsr summarize {source} --method {config}" if config in ("recurrent", "hierarchical") else ""
-        raise DataError(f"Dataset {source!r} has no config {config!r}; it has {', '.join(sorted(known))}.{hint}")
+        raise DataError(f"Dataset {source!r} has no config {config!r}; it has {', '.join(known)}.{hint}")
     try:
         data = load_dataset(path, config, split=split, revision=revision)
     except ValueError as error:
@@ -120,9 +120,9 @@ def read(source: str, config: str, split: str, revision: str | None = None) -> D
     return data
 
 
-def configs(source: str, revision: str | None = None) -> set[str]:
+def configs(source: str, revision: str | None = None) -> list[str]:
     """Names of the configs that a dataset has."""
-    return set(get_dataset_config_names(dataset_path(source), revision=revision))
+    return get_dataset_config_names(dataset_path(source), revision=revision)
 
 
 def texts(source: str, revision: str | None = None) -> dict[str, str]:

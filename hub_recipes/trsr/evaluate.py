@@ -3,7 +3,6 @@
 Writes `scores.parquet` (a row a candidate) and `results.json` (what cards and tables are rendered from).
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -25,7 +24,7 @@ from trsr.core.prompts import Encoder
 from trsr.core.scoring import Scorer
 from trsr.embedded import base_path
 from trsr.recipe import Recipe, build_recipe
-from trsr.results import FILE
+from trsr.results import FILE, weights_of
 from trsr.train import make_encoder
 from trsr.versions import versions
 
@@ -167,7 +166,7 @@ def write_results(
     return results
 
 
-def describe(recipe: Recipe, split: str) -> dict[str, object]:
+def describe(run: Path, recipe: Recipe, split: str, adapter: bool = True) -> dict[str, object]:
     """What a results file says of a run besides its figures."""
     made = data.provenance(recipe.dataset, recipe.dataset_revision)
     drawn = made.get("sampling", {})
@@ -177,6 +176,7 @@ def describe(recipe: Recipe, split: str) -> dict[str, object]:
         "split": split,
         "protocol": f"1 positive and {drawn.get('negatives', 'the given')} {drawn.get('sampling', '')} negatives a user",
         "run": recipe.name,
+        "weights": weights_of(run) if adapter else None,
     }
 
 
@@ -194,11 +194,11 @@ def evaluate_run(
     data.check_ids(rows, texts, f"{recipe.dataset}, config {config}, split {split}")
     out.mkdir(parents=True, exist_ok=True)
     # Named after what it depends on: another run, split or seed never goes on from it.
-    weights = hashlib.sha256((run / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()[:12]
-    partial = out / f".{split}-{seed}-{weights if adapter else 'base'}.partial.jsonl"
+    about = describe(run, recipe, split, adapter)
+    partial = out / f".{split}-{seed}-{(about['weights'] or 'base')[:12]}.partial.jsonl"
     systems = {name: peer_scores(name, rows, train, texts, seed) for name in PEERS}
     systems[recipe.name] = score(rows, texts, encoder, scorer, seed, recipe.name, partial)
-    about = {**describe(recipe, split), "plan": scorer.plan}
+    about["plan"] = scorer.plan
     results = write_results(out, systems, rows, seed, about, tuple((recipe.name, peer) for peer in PEERS))
     partial.unlink()
     return results

@@ -92,11 +92,10 @@ def _evaluate(out: Path, recipes: dict[str, Recipe], seed: int, test_users: int)
             known = data.read(dataset, label, "validation")
             known = known.select(range(min(test_users or len(known), len(known))))
             fitted = {label: evaluate.score(known, texts, encoder, scorer, seed, f"{label} validation")}
-            evaluate.write_results(
-                released / "validation", fitted, known, seed, evaluate.describe(recipe, "validation")
-            )
+            about = evaluate.describe(released, recipe, "validation")
+            evaluate.write_results(released / "validation", fitted, known, seed, about)
     pairs = tuple((label, "recent items only") for label in ("hierarchical", "recurrent"))
-    about = evaluate.describe(recipes[RELEASED], "test")
+    about = evaluate.describe(released, recipes[RELEASED], "test")
     return evaluate.write_results(released / "test", systems, rows, seed, about, pairs)
 
 

@@ -76,7 +76,7 @@ def name_repos(
     mine = f"{namespace}/{name}"
     own = tuple(kind for kind in TYPES if not (kind == "base" and base) and not (kind == "dataset" and dataset))
     names = Names(base or f"{namespace}/{new_base}", dataset or mine, f"{mine}-lora", mine, mine, own)
-    for kind in own:
+    for kind in TYPES:
         try:
             validate_repo_id(names.repo(kind))
         except HFValidationError as error:

@@ -1,5 +1,6 @@
 """A results file, read: the one place that cards and tables take numbers from."""
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ class Results:
         system: Name of the run among `systems`.
         systems: Name -> metric -> `value`, `low`, `high`.
         paired: Tests of pairs of systems, as `significance.paired_test` gives them.
+        weights: SHA-256 of the adapter that was measured; None for the base without one.
         temperature: As `calibration.Temperature`, on validation only.
     """
 
@@ -38,6 +40,7 @@ class Results:
     systems: Mapping[str, Mapping]
     paired: tuple[Mapping, ...] = ()
     temperature: Mapping | None = None
+    weights: str | None = None
 
 
 def read(path: Path) -> Results:
@@ -66,6 +69,7 @@ def read(path: Path) -> Results:
         systems,
         tuple(values["paired"]),
         values.get("temperature"),
+        values.get("weights"),
     )
 
 
@@ -73,6 +77,12 @@ def _measured(metric: Mapping | None) -> bool:
     """Whether a metric has a value and an interval."""
     bounds = [(metric or {}).get(name) for name in ("value", "low", "high")]
     return all(isinstance(bound, (int, float)) and math.isfinite(bound) for bound in bounds)
+
+
+def weights_of(run: Path) -> str:
+    """Checksum of a run's adapter: results name it, so that they cannot pass for those of other weights."""
+    with (run / "adapter" / "adapter_model.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def metric_name(name: str) -> str:
