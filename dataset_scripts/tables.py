@@ -22,7 +22,7 @@ import math
 import sys
 import zlib
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
 from typing import IO
@@ -176,7 +176,7 @@ def moment(value: object, name: str, place: str) -> float:
             raise DataError(
                 f"{place}: {value!r} in column {name!r} is neither a number nor an ISO 8601 date."
             ) from error
-    return (value if value.tzinfo else value.replace(tzinfo=timezone.utc)).timestamp()
+    return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
 
 
 def listed(value: object, name: str, place: str) -> list[object]:
