@@ -127,7 +127,7 @@ def test_a_stranger_loads_the_moved_release_and_gets_the_same_scores(run, moved,
         "parquet", data_files=str(run[0] / "runs" / "recurrent" / "test" / "scores.parquet"), split="train"
     )
     ours = {row["item_id"]: row["recurrent"] for row in scores if row["user_id"] == told["user"]}
-    assert told["scores"] == pytest.approx(ours, abs=1e-5)
+    assert told["scores"] == pytest.approx(ours, abs=1e-4)
 
 
 def test_the_example_of_the_readme_runs_on_the_folder(run, tmp_path):

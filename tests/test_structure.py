@@ -17,7 +17,7 @@ FLOORS = [
     {"core", "decision", "embedded", "markdown", "versions", "recipe", "worlds", "games", "__init__"},
     {"metrics", "significance", "calibration", "results", "spaces"},
     {"data", "store", "engines", "register", "repos", "patience"},
-    {"cards", "protocol", "candidates", "peers"},
+    {"cards", "protocol", "candidates", "peers", "shared_prefix"},
     {"summaries", "train", "evaluate", "pretrain"},
     {"release", "tables"},
     {"changes"},

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 from huggingface_hub import DatasetCardData, EvalResult, ModelCard, ModelCardData, SpaceCardData
@@ -252,6 +253,9 @@ def _header(kind: str, facts: Facts, commits: Mapping[str, str | None]):
             eval_results=_model_index(facts, commits.get("dataset")),
         )
     if kind == "dataset":
+        gate: dict[str, Any] = {}
+        if not terms.share_text:
+            gate["extra_gated_prompt"] = _GATE.format(terms.license_name or terms.license)
         users = sum((facts.rows or {}).get("histories", {}).values())
         return DatasetCardData(
             pretty_name=re.sub(r"\W+", " ", names.dataset.split("/")[-1]).strip(),
@@ -260,9 +264,15 @@ def _header(kind: str, facts: Facts, commits: Mapping[str, str | None]):
             size_categories=[next((name for most, name in _SIZES if users < most), "n>1M")],
             configs=[dict(config) for config in facts.configs],
             **terms.header(),
-            **({} if terms.share_text else {"extra_gated_prompt": _GATE.format(terms.license_name or terms.license)}),
+            **gate,
         )
-    shown = {"emoji": "📚", "colorFrom": "indigo", "colorTo": "green", "sdk": "gradio", "sdk_version": GRADIO}
+    shown: dict[str, Any] = {
+        "emoji": "📚",
+        "colorFrom": "indigo",
+        "colorTo": "green",
+        "sdk": "gradio",
+        "sdk_version": GRADIO,
+    }
     if kind == "space":
         return SpaceCardData(
             title=names.space.split("/")[-1],

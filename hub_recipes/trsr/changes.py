@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
@@ -126,7 +127,14 @@ def _size(count: float) -> str:
 
 def unseen(release: Release) -> list[Change]:
     """The plan where there is no Hub to compare with: everything is new."""
-    nowhere = {"head": None, "exists": False, "private": False, "gated": False, "changed": (), "removed": ()}
+    nowhere: dict[str, Any] = {
+        "head": None,
+        "exists": False,
+        "private": False,
+        "gated": False,
+        "changed": (),
+        "removed": (),
+    }
     changes = []
     for kind in release.names.own:
         sizes = {name: path.stat().st_size for name, path in _files(release.folder / kind).items()}

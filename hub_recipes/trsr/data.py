@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from datasets import Dataset, Features, List, Value, get_dataset_config_names, load_dataset
@@ -79,7 +80,7 @@ class Terms:
     def to_dict(self) -> dict[str, object]:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items() if v is not None}
 
-    def header(self) -> dict[str, object]:
+    def header(self) -> dict[str, Any]:
         """For the YAML header of a card."""
         return {name: v for name, v in self.to_dict().items() if name not in ("name", "share_text") and v}
 
@@ -174,7 +175,7 @@ def write(folder: Path, tables: Tables, *, provenance: Mapping[str, object], bod
         entries = []
         for config, splits in tables.items():
             (draft / config).mkdir()
-            entry = {"config_name": config, "data_files": []}
+            entry: dict[str, Any] = {"config_name": config, "data_files": []}
             for split, rows in splits.items():
                 made = draft / config / "part.parquet"
                 rows.to_parquet(made)
@@ -199,7 +200,7 @@ def write(folder: Path, tables: Tables, *, provenance: Mapping[str, object], bod
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def provenance(source: str, revision: str | None = None) -> dict[str, object]:
+def provenance(source: str, revision: str | None = None) -> dict[str, Any]:
     """The provenance of a dataset folder or Hub dataset, empty if it has none."""
     path = Path(dataset_path(source)) / PROVENANCE
     if not path.parent.is_dir():

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ def load_run(run: Path, adapter: bool = True) -> tuple[Recipe, Encoder, Scorer]:
     source = base_path(recipe.base)
     tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
     gpu = torch.accelerator.current_accelerator() if recipe.optim.device == "auto" else None
-    model = AutoModelForCausalLM.from_pretrained(source, revision=recipe.base_revision, dtype="auto")
+    model: Any = AutoModelForCausalLM.from_pretrained(source, revision=recipe.base_revision, dtype="auto")
     encoder = make_encoder(recipe, tokenizer, model.config)
     if adapter:
         model = PeftModel.from_pretrained(model, run / "adapter")
@@ -127,9 +128,9 @@ def write_results(
     systems: Mapping[str, np.ndarray],
     rows: Dataset,
     seed: int,
-    about: Mapping[str, object],
+    about: Mapping[str, Any],
     compare: tuple[tuple[str, str], ...] = (),
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Measure each system's scores, test pairs against each other, and write results.json and scores.parquet.
 
     Args:
@@ -166,7 +167,7 @@ def write_results(
     return results
 
 
-def describe(run: Path, recipe: Recipe, split: str, adapter: bool = True) -> dict[str, object]:
+def describe(run: Path, recipe: Recipe, split: str, adapter: bool = True) -> dict[str, Any]:
     """What a results file says of a run besides its figures."""
     made = data.provenance(recipe.dataset, recipe.dataset_revision)
     drawn = made.get("sampling", {})
@@ -182,7 +183,7 @@ def describe(run: Path, recipe: Recipe, split: str, adapter: bool = True) -> dic
 
 def evaluate_run(
     run: Path, out: Path, *, split: str = "test", limit: int = 0, seed: int = 0, adapter: bool = True
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Evaluate a finished run beside the peers, on the dataset it was trained on."""
     recipe, encoder, scorer = load_run(run, adapter)
     texts = data.texts(recipe.dataset, recipe.dataset_revision)

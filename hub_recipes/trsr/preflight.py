@@ -5,6 +5,7 @@ All problems of a release are told at once.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from huggingface_hub import HfApi, ModelCard
 
@@ -28,7 +29,7 @@ class Options:
     """
 
     private: bool = False
-    gated: str | None = None
+    gated: Literal["auto", "manual"] | None = None
     branch: str = "main"
     tag: str = TAG
     create_pr: bool = False

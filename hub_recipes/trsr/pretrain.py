@@ -318,7 +318,7 @@ def pretrain(
     trainer.train(resume_from_checkpoint=True if newest else None)
     out.mkdir(parents=True, exist_ok=True)
     # Half the bytes; the config still says float32, so it is computed in full precision after loading.
-    model.to(torch.bfloat16).save_pretrained(out)
+    model.to(torch.bfloat16).save_pretrained(out)  # type: ignore[arg-type]
     config.dtype = "float32"
     config.architectures = ["LlamaForCausalLM"]
     config.save_pretrained(out)

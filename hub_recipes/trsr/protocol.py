@@ -179,7 +179,8 @@ def sample_negatives(
     """
     # Of `random`, only `random()` is promised to give the same numbers in every version of Python.
     rng = random.Random(json.dumps(["negatives", seed, user_id]))
-    closed, negatives, misses = set(items), [], 0
+    closed, misses = set(items), 0
+    negatives: list[str] = []
     while len(negatives) < count:
         if not pool.items:
             raise DataError(

@@ -7,6 +7,7 @@ commit. What was interrupted goes on where it stopped.
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
@@ -31,7 +32,7 @@ def publish(
     folder: Path | None = None,
     dataset: str | None = None,
     license: str | None = None,
-    terms: Mapping[str, object] | None = None,
+    terms: Mapping[str, Any] | None = None,
     accept_data_licence: bool = False,
     hub: HfApi | None = None,
     say: Callable[[str], None] = print,
@@ -115,7 +116,7 @@ def _push_repo(release: Release, hub: HfApi, kind: str, options: Options, say: C
     repo, branch = release.names.repo(kind), options.branch
     change = compare(release, hub, kind, branch)
     if not change.exists:
-        sdk = {"space_sdk": "gradio"} if TYPES[kind] == "space" else {}
+        sdk: dict[str, Any] = {"space_sdk": "gradio"} if TYPES[kind] == "space" else {}
         patiently(
             f"Create {repo}",
             lambda: hub.create_repo(repo, repo_type=TYPES[kind], private=options.private or None, exist_ok=True, **sdk),
@@ -207,11 +208,12 @@ def _collect(release: Release, hub: HfApi, options: Options, say: Callable[[str]
         item = (TYPES[kind], names.repo(kind))
         if kind in names.own and item not in held:
             held.add(item)
-            patiently(
-                f"Add {item[1]} to the collection",
-                lambda item=item: hub.add_collection_item(made.slug, item[1], item[0], exists_ok=True),
-            )
+            _add(hub, made.slug, *item)
     say(f"collection: {made.slug}")
+
+
+def _add(hub: HfApi, slug: str, repo_type: Any, repo: str) -> None:
+    patiently(f"Add {repo} to the collection", lambda: hub.add_collection_item(slug, repo, repo_type, exists_ok=True))
 
 
 def _tag(release: Release, hub: HfApi, commits: Mapping[str, str], tag: str, say: Callable[[str], None]) -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from transformers import pipeline
 
@@ -26,7 +27,7 @@ def quickstart(
     overrides: Sequence[str] = (),
     test_users: int = 0,
     say: Callable[[str], None] = print,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Sample -> summaries -> LoRA -> evaluation -> release folders -> one recommendation.
 
     Steps that `out` holds already are not done again, so a run that was killed goes on.
@@ -74,7 +75,7 @@ def quickstart(
     return results
 
 
-def _evaluate(out: Path, recipes: dict[str, Recipe], seed: int, test_users: int) -> dict[str, object]:
+def _evaluate(out: Path, recipes: dict[str, Recipe], seed: int, test_users: int) -> dict[str, Any]:
     """Fit the released run's temperature on validation, and rank for the test users with every form and peer."""
     dataset = str(out / "dataset")
     texts = data.texts(dataset)
@@ -103,7 +104,7 @@ def _recommend(folder: Path, dataset: Path) -> str:
     """Rank for one test user with the written pipeline, as text."""
     texts = data.texts(str(dataset))
     row = data.read(str(dataset), "recurrent", "test")[0]
-    recommender = pipeline(TASK, model=str(folder / "pipeline"), trust_remote_code=True, device="cpu")
+    recommender = _load(str(folder / "pipeline"))
     request = {
         "history": [texts[item_id] for item_id in row["history"]],
         "candidates": [texts[item_id] for item_id in (row["target"], *row["negatives"])],
@@ -119,5 +120,9 @@ def _recommend(folder: Path, dataset: Path) -> str:
 
 def recommend(request: object, model: str | None = None, **options) -> str:
     """Rank for a request (or a list of them) with a pipeline repo; None is the recommender in the package. JSON."""
-    recommender = pipeline(TASK, model=model, trust_remote_code=model is not None, device="cpu")
-    return json.dumps(recommender(request, **options), indent=2, ensure_ascii=False)
+    return json.dumps(_load(model)(request, **options), indent=2, ensure_ascii=False)
+
+
+def _load(model: str | None):
+    """A recommender; only a model that was named may bring code along."""
+    return pipeline(TASK, model=model, trust_remote_code=model is not None, device="cpu")  # type: ignore[call-overload]

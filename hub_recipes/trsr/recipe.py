@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 SUMMARIES = ("recurrent", "hierarchical", "none")
+FORMS = ("flat", "shared-prefix")
 
 
 class RecipeError(ValueError):
@@ -30,7 +31,11 @@ class Lora:
 
 @dataclass(frozen=True, slots=True)
 class Optim:
-    """Optimisation, as in the paper. `batch_size` is rows a device and forward; rows a step = batch_size * accumulation."""
+    """Optimisation, as in the paper.
+
+    `batch_size` counts rows a device and forward, `accumulation` forwards a step. In the form flat a row is a candidate, in
+    the form shared-prefix a user with all 1 + negatives of them.
+    """
 
     learning_rate: float = 1e-4
     epochs: float = 5.0
@@ -58,6 +63,9 @@ class Recipe:
         summary: Which summaries the prompt shows.
         recent_items: Newest items shown beside the summary.
         negatives: Training candidates a user that were not chosen, for each one that was.
+        form: A training row is a candidate (flat) or a user, whose candidates share one prefix (shared-prefix). Same prompts.
+        listwise: 0: the paper's cross-entropy of yes and no; 1: softmax over a user's candidates of their log-odds of yes;
+            their mix between. Above 0 only in the form shared-prefix.
         max_tokens: Longest prompt; longer ones are shortened by rule. 0: the model's context.
         chat: Use the tokenizer's chat template where it has one.
     """
@@ -70,6 +78,8 @@ class Recipe:
     summary: str = "recurrent"
     recent_items: int = 5
     negatives: int = 1
+    form: str = "flat"
+    listwise: float = 0.0
     max_tokens: int = 2048
     chat: bool = True
     yes: str = "yes"
@@ -83,6 +93,12 @@ class Recipe:
         problems = []
         if self.summary not in SUMMARIES:
             problems.append(f"summary: got {self.summary!r}, expected one of {', '.join(SUMMARIES)}")
+        if self.form not in FORMS:
+            problems.append(f"form: got {self.form!r}, expected one of {', '.join(FORMS)}")
+        if not 0 <= self.listwise <= 1:
+            problems.append(f"listwise: got {self.listwise}, expected 0 to 1")
+        elif self.listwise and self.form == "flat":
+            problems.append(f"listwise: got {self.listwise} in the form flat, expected 0, or form: shared-prefix")
         for place, value, least in (
             ("recent_items", self.recent_items, 0),
             ("negatives", self.negatives, 1),

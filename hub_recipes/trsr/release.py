@@ -240,7 +240,7 @@ def write_dataset(folder: Path, recipe: Recipe, terms: data.Terms) -> tuple[dict
     made = {**data.provenance(source, revision), "dataset": terms.to_dict()}
     data.write(folder, tables, provenance=made, body="# Histories with LLM-TRSR summaries")
     rows = {config: {split: len(rows) for split, rows in splits.items()} for config, splits in tables.items()}
-    return rows, DatasetCard((folder / "README.md").read_text(encoding="utf-8")).data.configs
+    return rows, DatasetCard((folder / "README.md").read_text(encoding="utf-8")).data.to_dict()["configs"]
 
 
 def check_files(folder: Path) -> None:

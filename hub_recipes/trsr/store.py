@@ -75,7 +75,9 @@ class Stored:
         new = list(missing.items())
         for start in range(0, len(new), self._part):
             part = new[start : start + self._part]
-            made = dict(zip((key for key, _ in part), ask([question for _, question in part]), strict=True))
+            made: dict[str, str] = dict(
+                zip((str(key) for key, _ in part), ask([question for _, question in part]), strict=True)
+            )
             self._store.put(made)
             self.asked += len(made)
             known |= made

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
@@ -46,7 +47,7 @@ def summarize_dataset(
     max_blocks: int = 5,
     revision: str | None = None,
     store: Path | None = None,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Write the dataset `source` to `out` with one config of summaries a method.
 
     Args:

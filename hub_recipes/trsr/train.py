@@ -1,9 +1,11 @@
 """Fine-tune a base with LoRA on (summary, recent items, candidate) -> yes or no, through TRL's SFTTrainer.
 
-Prompts are encoded by `core.prompts`, the same ids that scoring uses; the loss is on the answer token alone.
+Prompts are encoded by `core.prompts`, the same ids that scoring uses; the loss is on the answer token alone. A row is a
+candidate, or a user with all candidates (`shared_prefix`).
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import random
@@ -23,7 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerState, set_
 from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTConfig, SFTTrainer
 
-from trsr import data
+from trsr import data, shared_prefix
 from trsr.core.history import Item
 from trsr.core.modeling import PROMPT_FILE
 from trsr.core.prompts import Encoder, RankingPrompt
@@ -47,8 +49,8 @@ def make_encoder(recipe: Recipe, tokenizer, model_config) -> Encoder:
     return Encoder(tokenizer, ranking_prompt(recipe), context, chat)
 
 
-def labelled(rows: Dataset, negatives: int, seed: int) -> Iterator[tuple[dict, str, int]]:
-    """(row, item id, label): each user's target, then `negatives` others drawn by (seed, user id).
+def groups(rows: Dataset, negatives: int, seed: int) -> Iterator[tuple[dict, list[str]]]:
+    """(row, item ids): each user's target, then `negatives` others drawn by (seed, user id).
 
     Raises:
         DataError: If a user has fewer negatives than asked for.
@@ -59,33 +61,63 @@ def labelled(rows: Dataset, negatives: int, seed: int) -> Iterator[tuple[dict, s
                 f"User {row['user_id']!r} has {len(row['negatives'])} negatives, the recipe asks for {negatives}. "
                 "Lower `negatives`, or rebuild the dataset with more."
             )
-        yield row, row["target"], 1
-        for item_id in random.Random(f"{seed}-{row['user_id']}").sample(row["negatives"], negatives):
-            yield row, item_id, 0
+        others = random.Random(f"{seed}-{row['user_id']}").sample(row["negatives"], negatives)
+        yield row, [row["target"], *others]
+
+
+def labelled(rows: Dataset, negatives: int, seed: int) -> Iterator[tuple[dict, str, int]]:
+    """(row, item id, label) of all `groups`; the label is 1 for the target."""
+    for row, item_ids in groups(rows, negatives, seed):
+        for place, item_id in enumerate(item_ids):
+            yield row, item_id, int(place == 0)
 
 
 def encode_rows(
-    rows: Dataset, texts: Mapping[str, str], encoder: Encoder, negatives: int, seed: int
-) -> tuple[Dataset, dict[str, int]]:
-    """Training rows (`input_ids`, `labels`) and counts: rows, tokens, prompts shortened."""
-    ids, labels = [], []
-    shortened = 0
+    rows: Dataset, texts: Mapping[str, str], encoder: Encoder, negatives: int, seed: int, form: str = "flat"
+) -> tuple[Dataset, dict[str, object]]:
+    """Training rows, and what is said of the prompts in them: how many, their tokens, how many shortened, a hash.
+
+    A user's prompts are shortened alike, by the longest of them. Both forms hold the same prompts.
+
+    Args:
+        form: `flat`: a row a prompt (`input_ids`, `labels`); `shared-prefix`: a row a user, see `shared_prefix.row`.
+    """
+    made: list[dict[str, np.ndarray]] = []
+    counts = {"rows": 0, "tokens": 0, "shortened": 0}
     digest = hashlib.sha256()
-    total = len(rows) * (1 + negatives)
-    for row, item_id, label in tqdm(labelled(rows, negatives, seed), total=total, desc="encode", mininterval=1):
-        suffix = encoder.suffix_ids(Item.parse(texts[item_id]))
+    suffix_ids = functools.cache(lambda item_id: encoder.suffix_ids(Item.parse(texts[item_id])))
+    for row, item_ids in tqdm(groups(rows, negatives, seed), total=len(rows), desc="encode", mininterval=1):
+        suffixes = [suffix_ids(item_id) for item_id in item_ids]
         history = [
             Item.parse(texts[one]) for one in row["history"][-encoder.prompt.recent_items or len(row["history"]) :]
         ]
-        prefix = encoder.prefix_ids(row.get("summary"), history, len(suffix) + 1)
-        shortened += bool(prefix.recent_dropped or prefix.summary_words_dropped)
-        prompt = [*prefix.ids, *suffix]
-        answer = encoder.yes_id if label else encoder.no_id
-        ids.append(np.array([*prompt, answer], dtype=np.int32))
-        labels.append(np.array([-100] * len(prompt) + [answer], dtype=np.int32))
-        digest.update(ids[-1].tobytes())
-    counts = {"rows": len(ids), "tokens": sum(map(len, ids)), "shortened": shortened}
-    return Dataset.from_dict({"input_ids": ids, "labels": labels}), {**counts, "sha256": digest.hexdigest()}
+        # And the answer.
+        prefix = encoder.prefix_ids(row.get("summary"), history, max(map(len, suffixes)) + 1)
+        answers = [encoder.yes_id] + [encoder.no_id] * negatives
+        prompts = [
+            np.array([*prefix.ids, *suffix, answer], dtype=np.int32)
+            for suffix, answer in zip(suffixes, answers, strict=True)
+        ]
+        for prompt in prompts:
+            digest.update(prompt.tobytes())
+        counts["rows"] += len(prompts)
+        counts["tokens"] += sum(map(len, prompts))
+        if prefix.recent_dropped or prefix.summary_words_dropped:
+            counts["shortened"] += len(prompts)
+        if form == "shared-prefix":
+            user = shared_prefix.row(prefix.ids, suffixes, answers)
+            made.append({key: np.array(values, dtype=np.int32) for key, values in user.items()})
+        else:
+            made += [{"input_ids": prompt, "labels": _answer_alone(prompt)} for prompt in prompts]
+    columns = {key: [one[key] for one in made] for key in (made[0] if made else ())}
+    return Dataset.from_dict(columns), {**counts, "sha256": digest.hexdigest()}
+
+
+def _answer_alone(prompt: np.ndarray) -> np.ndarray:
+    """Labels of a prompt and its answer: -100 for all but the last token."""
+    labels = np.full_like(prompt, -100)
+    labels[-1] = prompt[-1]
+    return labels
 
 
 class AdapterTrainer(SFTTrainer):
@@ -95,19 +127,30 @@ class AdapterTrainer(SFTTrainer):
         pass
 
 
+class UserTrainer(shared_prefix.SharedPrefixTrainer, AdapterTrainer):
+    """The same on a row a user."""
+
+
 def train(recipe: Recipe, out: Path) -> dict[str, object]:
     """Run a recipe and write `out`: adapter/, recipe.yaml, run.json. A killed run goes on where it stopped.
+
+    Also as one of several processes: `accelerate launch -m trsr train ...`.
 
     Raises:
         TrainError: If `out` holds another run, or this one complete.
         DataError: If the dataset does not keep the contract.
     """
-    _claim(recipe, out)
+    half = recipe.optim.bf16 and _bf16()
+    checkpoints = out / "checkpoints"
+    arguments = _arguments(recipe, checkpoints, half)
+    # Of several processes the first writes what the run leaves.
+    with arguments.main_process_first(local=False):
+        _claim(recipe, out)
+    first = arguments.process_index == 0
     started = time.monotonic()
     set_seed(recipe.seed)
     source = base_path(recipe.base)
     tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
-    half = recipe.optim.bf16 and _bf16()
     model = AutoModelForCausalLM.from_pretrained(
         source, revision=recipe.base_revision, dtype=torch.bfloat16 if half else torch.float32
     )
@@ -118,13 +161,13 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     if recipe.train_users:
         rows = rows.select(range(min(recipe.train_users, len(rows))))
     data.check_ids(rows, texts, f"{recipe.dataset}, config {config}, split train")
-    examples, counts = encode_rows(rows, texts, encoder, recipe.negatives, recipe.seed)
-    (out / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8")
+    examples, counts = encode_rows(rows, texts, encoder, recipe.negatives, recipe.seed, recipe.form)
+    if first:
+        (out / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8")
 
-    checkpoints = out / "checkpoints"
-    trainer = AdapterTrainer(
+    trainer = _trainer(recipe, encoder)(
         model,
-        _arguments(recipe, checkpoints, half),
+        arguments,
         train_dataset=examples,
         processing_class=tokenizer,
         peft_config=LoraConfig(
@@ -137,22 +180,32 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         ),
     )
     # SFTTrainer has been seen to drop rows whose answer it cut: nothing may be cut here.
-    assert len(trainer.train_dataset) == counts["rows"]
+    assert len(trainer.train_dataset) == (len(rows) if recipe.form == "shared-prefix" else counts["rows"])
     taken = _learn(trainer, checkpoints)
-    save_adapter(trainer.model, encoder.prompt, recipe.base, recipe.base_revision, out / "adapter")
     record = {
         "recipe": recipe.to_dict(),
         "seed": recipe.seed,
         "base_revision": getattr(model.config, "_commit_hash", None) or recipe.base_revision,
         "data": {"config": config, "users": len(rows), **counts},
+        "plan": getattr(trainer, "plan", "rows"),
         **taken,
         "seconds": round(time.monotonic() - started, 1),
         "device": str(trainer.args.device),
         "versions": versions(),
     }
-    (out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    if first:
+        save_adapter(trainer.model, encoder.prompt, recipe.base, recipe.base_revision, out / "adapter")
+        (out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
     return record
+
+
+def _trainer(recipe: Recipe, encoder: Encoder):
+    """The trainer of the recipe's form, less the arguments that both have."""
+    if recipe.form == "flat":
+        return AdapterTrainer
+    return functools.partial(UserTrainer, yes_id=encoder.yes_id, no_id=encoder.no_id, listwise=recipe.listwise)
 
 
 def lora_targets(model, names: Sequence[str]) -> list[str] | str:
@@ -181,7 +234,8 @@ def lora_targets(model, names: Sequence[str]) -> list[str] | str:
 
 def _learn(trainer: SFTTrainer, checkpoints: Path) -> dict[str, object]:
     """Train, going on from the last checkpoint. The loss is a mean over the steps taken now; None without any."""
-    last, state = last_checkpoint(checkpoints)
+    with trainer.args.main_process_first(local=False):
+        last, state = last_checkpoint(checkpoints)
     if last and state.global_step >= state.max_steps:
         # Taken up here, the Trainer would take one step too many.
         set_peft_model_state_dict(trainer.model, load_peft_weights(str(last)))

@@ -170,7 +170,7 @@ def training_world(seed: int, items: int = 400, users: int = 64, richness: float
         else:
             name = " ".join(rng.sample(words, rng.choice([1, 2, 2])))
         topics[name] = rng.sample(words, 12)
-    domain = rng.choice(DOMAINS)
+    domain: tuple[str, ...] = rng.choice(DOMAINS)
     if rng.random() < 0.85:
         domain = tuple(name for name in domain if name not in PROSE)
     if rng.random() >= richness:

@@ -78,11 +78,12 @@ class ExtractiveSummarizer:
         counts: Counts = {}
         for part in summary.split(";"):
             match = _FIELD.match(part)
-            found = [_COUNTED.fullmatch(value.strip()) for value in (match[2].split(",") if match else [])]
-            if match and found and all(found):
+            values = match[2].split(",") if match else []
+            found = [one for value in values if (one := _COUNTED.fullmatch(value.strip()))]
+            if match and found and len(found) == len(values):
                 # Written newest first among equals: read in reverse, the order is again that of last mention.
-                for value in reversed(found):
-                    counts.setdefault(match[1].strip().lower(), Counter())[value[1]] += int(value[2])
+                for one in reversed(found):
+                    counts.setdefault(match[1].strip().lower(), Counter())[one[1]] += int(one[2])
             else:
                 words = {word for word in _WORD.findall(part.lower()) if word not in _STOP}
                 counts.setdefault("words", Counter()).update(sorted(words))

@@ -49,8 +49,8 @@ class TextRichRecommender:
         model.config.trsr = trsr
         # `pipeline("decision")` looks its files up by the model's name, without a revision: not the base's name, then, but
         # the folder that holds this revision of the pipeline repo.
-        found = [_optional(name, file, kwargs) for file in DECISION_FILES]
-        model.name_or_path = str(Path(found[0]).parent) if all(found) else name
+        found = [path for file in DECISION_FILES if (path := _optional(name, file, kwargs))]
+        model.name_or_path = str(Path(found[0]).parent) if len(found) == len(DECISION_FILES) else name
         return model
 
 

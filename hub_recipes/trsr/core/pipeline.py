@@ -134,7 +134,7 @@ class TextRichRecommendationPipeline(Pipeline):
         shortened = None
         scores: list[float] = []
         if suffixes:
-            prefix = self.encoder.prefix_ids(trail and trail.summary, history, max(map(len, suffixes)))
+            prefix = self.encoder.prefix_ids(trail.summary if trail else None, history, max(map(len, suffixes)))
             if prefix.recent_dropped or prefix.summary_words_dropped:
                 shortened = {
                     "recent_items_dropped": prefix.recent_dropped,

@@ -7,6 +7,7 @@ candidates of a user, and a suffix, one a candidate; its ids are always ids(pref
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from .history import Block, Item, clean
 
@@ -81,7 +82,7 @@ class RankingPrompt:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, object]) -> "RankingPrompt":
+    def from_dict(cls, values: dict[str, Any]) -> "RankingPrompt":
         known = {field.name: type(field.default) for field in fields(cls)}
         for name, value in values.items():
             if name not in known:

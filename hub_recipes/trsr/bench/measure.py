@@ -1,0 +1,137 @@
+"""CPU time of systems that take turns in one process, their peak memory, and their ratios.
+
+Knows nothing of what a system does. A busy neighbour slows all systems of a round alike, so ratios are taken within a
+round; they mean something on one thread only.
+"""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """One way of doing the work.
+
+    Attributes:
+        run: Does it and returns what it found.
+        ours: Whether a wrong answer of it is our mistake.
+        share: Part of the work that `run` does, in (0, 1]; times are scaled up by it.
+        flops: Floating-point operations of all the work; None where they are not counted.
+    """
+
+    name: str
+    run: Callable[[], object]
+    ours: bool = False
+    share: float = 1.0
+    flops: float | None = None
+
+
+def compare(
+    systems: Sequence[System],
+    best: str,
+    rounds: int,
+    check: Callable[[object], float | None],
+    allowed: float,
+    least_flops: float,
+    model,
+) -> dict[str, dict]:
+    """Measure systems against the one named `best`.
+
+    Every system runs once for its answer, tokens and peak memory, which warms it up, and then once a round.
+
+    Args:
+        check: How far an answer is from the right one; None where it cannot tell.
+        allowed: Largest difference of a system that is exact.
+        least_flops: Operations of the work with nothing done twice.
+        model: The model that all systems run; its tokens are counted.
+
+    Returns:
+        Name -> `seconds` and `ratio` (to `best`) with median, low and high; `flops_ratio`, the same by arithmetic
+        alone; `peak_mib`, `tokens`, `difference`, `exact`, `measured_share`.
+    """
+    found = {}
+    for system in systems:
+        with _count_tokens(model) as tokens:
+            answer, peak = peak_memory(system.run)
+        difference = check(answer)
+        found[system.name] = {
+            "ours": system.ours,
+            "peak_mib": round(peak / 2**20, 2),
+            "tokens": round(tokens[0] / system.share),
+            "measured_share": system.share,
+            "difference": difference,
+            "exact": None if difference is None else bool(difference <= allowed),  # a NaN is not exact
+            "flops_ratio": round(system.flops / least_flops, 3) if system.flops else None,
+        }
+        del answer
+    times = take_turns(systems, rounds)
+    for name, seconds in times.items():
+        found[name]["seconds"] = spread(seconds)
+        found[name]["ratio"] = spread([one / ours for one, ours in zip(seconds, times[best], strict=True)])
+    return found
+
+
+def take_turns(systems: Sequence[System], rounds: int) -> dict[str, list[float]]:
+    """CPU seconds of each system in each round. Every round starts with another system."""
+    times: dict[str, list[float]] = {system.name: [] for system in systems}
+    for turn in range(rounds):
+        start = turn % len(systems)
+        for system in [*systems[start:], *systems[:start]]:
+            gc.collect()
+            began = time.process_time()
+            system.run()
+            times[system.name].append((time.process_time() - began) / system.share)
+    return times
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, smallest and largest, to four significant digits."""
+    middle = statistics.median(values)
+    return {name: float(f"{value:.4g}") for name, value in zip(NAMES, (middle, min(values), max(values)), strict=True)}
+
+
+NAMES = ("median", "low", "high")
+
+
+def peak_memory(run: Callable[[], object]) -> tuple[object, int]:
+    """What `run` returns, and the most bytes it held in torch's CPU allocator at once, beyond what was there before."""
+    gc.collect()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        answer = run()
+    held = peak = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return answer, peak
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _count_tokens(model) -> Iterator[list[int]]:
+    """A count of the tokens that go into the model meanwhile, padding included."""
+    count = [0]
+
+    def add(module, arguments) -> None:
+        count[0] += arguments[0].numel()
+
+    handle = model.get_input_embeddings().register_forward_pre_hook(add)
+    try:
+        yield count
+    finally:
+        handle.remove()
