@@ -88,26 +88,18 @@ def test_a_release_is_pushed_tagged_and_fetched(hub, api, tmp_path):
     assert upload(api).oid == first.oid, "nothing changed, so the client makes no commit"
     with pytest.warns(UserWarning, match="empty or missing yaml"):
         api.upload_file(path_or_fileobj=b"# Tiny", path_in_repo="README.md", repo_id="ORG/tiny")
-    api.delete_folder("weights", "ORG/tiny")
-    assert api.list_repo_files("ORG/tiny") == [".gitattributes", "README.md", "note.txt"]
+    api.delete_file("note.txt", "ORG/tiny")
+    assert api.list_repo_files("ORG/tiny") == [".gitattributes", "README.md", "weights/model.safetensors"]
 
     folder = Path(api.snapshot_download("ORG/tiny", revision="v1", cache_dir=tmp_path))
     assert (folder.name, (folder / "weights/model.safetensors").read_bytes()) == (first.oid, WEIGHTS)
     assert not (folder / "README.md").exists()
-    assert [c.title for c in api.list_repo_commits("ORG/tiny", revision="v1")] == [
-        first.commit_message,
-        "initial commit",
-    ]
-
-    info = api.model_info("ORG/tiny", revision="v1", files_metadata=True)
-    sizes = {file.rfilename: (file.size, file.lfs is not None) for file in info.siblings}
-    assert sizes["note.txt"] == (4, False)
-    assert sizes["weights/model.safetensors"] == (len(WEIGHTS), True)
-    tree = {entry.path: entry for entry in api.list_repo_tree("ORG/tiny", revision="v1", recursive=True, expand=True)}
-    assert tree["weights"].last_commit.oid == first.oid
-    assert tree["weights/model.safetensors"].lfs.size == len(WEIGHTS)
-    assert api.get_paths_info("ORG/tiny", ["note.txt", "absent"])[0].blob_id == tree["note.txt"].blob_id
     assert api.verify_repo_checksums("ORG/tiny", revision="v1", cache_dir=tmp_path).mismatches == []
+    tree = {entry.path: entry for entry in api.list_repo_tree("ORG/tiny", revision="v1", recursive=True)}
+    assert tree.keys() == {".gitattributes", "note.txt", "weights", "weights/model.safetensors"}
+    assert (tree["note.txt"].size, tree["note.txt"].lfs) == (4, None)
+    assert tree["weights/model.safetensors"].lfs.size == len(WEIGHTS)
+    assert [entry.path for entry in api.list_repo_tree("ORG/tiny", "weights")] == ["weights/model.safetensors"]
 
     api.create_branch("ORG/tiny", branch="old", revision="v1")
     refs = api.list_repo_refs("ORG/tiny")
@@ -127,7 +119,7 @@ def test_equal_calls_leave_equal_states(hub, api):
         return hub.state()
 
     first = release()
-    assert [record.number for record in hub.log] == list(range(9))
+    assert [record.number for record in hub.log] == list(range(8))
     hub.reset()
     assert hub.state() == {"repos": {}, "collections": {}}
     assert release() == first
@@ -143,9 +135,9 @@ def test_an_upload_without_its_commit_is_no_state(hub, api):
     before = hub.state()
     api.preupload_lfs_files("ORG/tiny", [CommitOperationAdd("model.safetensors", WEIGHTS)])
     assert hub.state() == before
-    assert [record.method for record in hub.log][-3:] == ["POST", "PUT", "POST"]
+    assert [record.method for record in hub.log][1:] == ["POST", "POST", "PUT"]
     upload(api)
-    assert "PUT" not in [record.method for record in hub.log][5:], "the object is there already"
+    assert "PUT" not in [record.method for record in hub.log][4:], "the object is there already"
 
 
 def test_a_stale_parent_is_refused(hub, api):
@@ -163,7 +155,6 @@ def test_ranges(hub, api):
     for asked, part in {
         "0-9": WEIGHTS[:10],
         "2000-": WEIGHTS[2000:],
-        "-5": WEIGHTS[-5:],
         "9-99999": WEIGHTS[9:],
     }.items():
         answer = httpx2.get(url, headers={"Range": f"bytes={asked}"})
@@ -191,11 +182,9 @@ def test_who_may_do_what(hub, api, tmp_path):
     assert nobody.model_info("ORG/tiny").id == "ORG/tiny"
     assert "Invalid credentials" in str(refused(401, unknown.model_info, "ORG/tiny"))
     refused(401, nobody.create_repo, "ORG/new")
-    assert "the rights to create a model under" in str(refused(403, reader.create_repo, "ORG/new"))
+    assert "the rights to write under" in str(refused(403, reader.create_repo, "ORG/new"))
     refused(403, other.create_repo, "ORG/new")
     refused(403, other.create_tag, "ORG/tiny", tag="v1")
-    other.auth_check("ORG/tiny")
-    refused(403, other.auth_check, "ORG/tiny", write=True)
     refused(403, other.upload_file, path_or_fileobj=b"2\n", path_in_repo="note.txt", repo_id="ORG/tiny")
     refused(409, api.create_repo, "ORG/tiny")
 
@@ -212,13 +201,9 @@ def test_who_may_do_what(hub, api, tmp_path):
     for stranger in (other, nobody):
         with pytest.raises(RepositoryNotFoundError):
             stranger.model_info("ORG/tiny")
-        assert not list(stranger.list_models(author="ORG"))
-    assert [model.id for model in api.list_models(author="ORG")] == ["ORG/tiny"]
-    api.delete_repo("ORG/tiny")
-    assert hub.state()["repos"] == {}
 
 
-def test_a_pull_request_is_merged(hub, api):
+def test_pull_requests(hub, api):
     hub.users |= {"other": User("other")}
     other = HfApi(endpoint=hub.url, token="other")
     upload(api)
@@ -226,19 +211,13 @@ def test_a_pull_request_is_merged(hub, api):
     made = other.upload_file(path_or_fileobj=b"2\n", path_in_repo="note.txt", repo_id="ORG/tiny", create_pr=True)
     assert (made.pr_num, api.model_info("ORG/tiny").sha) == (1, main)
     assert api.model_info("ORG/tiny", revision=made.pr_revision).sha == made.oid
-    other.upload_file(path_or_fileobj=b"3\n", path_in_repo="more.txt", repo_id="ORG/tiny", revision=made.pr_revision)
-    assert [d.num for d in api.get_repo_discussions("ORG/tiny", discussion_type="pull_request")] == [1]
-    assert [e.type for e in api.get_discussion_details("ORG/tiny", 1).events] == ["comment", "commit", "commit"]
-    refused(403, other.merge_pull_request, "ORG/tiny", 1)
-    api.merge_pull_request("ORG/tiny", 1)
-    assert api.get_discussion_details("ORG/tiny", 1).merge_commit_oid == api.model_info("ORG/tiny").sha
-    assert {"more.txt", "weights/model.safetensors"} < set(api.list_repo_files("ORG/tiny"))
-    draft = api.create_pull_request("ORG/tiny", title="Later")
-    assert (draft.status, draft.git_reference) == ("draft", "refs/pr/2")
-    assert api.comment_discussion("ORG/tiny", 2, "Soon").content == "Soon"
-    assert api.change_discussion_status("ORG/tiny", 2, "closed").new_status == "closed"
-    pulls = hub.state()["repos"]["model ORG/tiny"]["pull_requests"]
-    assert [(pull["status"], pull["author"]) for pull in pulls] == [("merged", "other"), ("closed", "tester")]
+    more = {"path_or_fileobj": WEIGHTS * 2, "path_in_repo": "more.safetensors", "repo_id": "ORG/tiny"}
+    head = other.upload_file(**more, revision=made.pr_revision).oid
+    assert [pull.num for pull in api.get_repo_discussions("ORG/tiny", discussion_type="pull_request")] == [1]
+    assert api.upload_file(**more, create_pr=True).pr_num == 2
+    refused(403, other.upload_file, **more, revision="refs/pr/2")
+    first, second = hub.state()["repos"]["model ORG/tiny"]["pull_requests"]
+    assert (first["author"], first["head"], second["author"]) == ("other", head, "tester")
 
 
 def test_collections(hub, api):
@@ -246,42 +225,19 @@ def test_collections(hub, api):
     made = api.create_collection("All of it", namespace="ORG", description="Everything.")
     assert api.create_collection("All of it", namespace="ORG", exists_ok=True).slug == made.slug
     refused(409, api.create_collection, "All of it", namespace="ORG")
+    refused(400, api.create_collection, "More of it", namespace="ORG", description="x" * 151)
     refused(404, api.add_collection_item, made.slug, "ORG/absent", "model")
-    refused(400, api.update_collection_metadata, made.slug, description="x" * 151)
     api.create_repo("ORG/demo", repo_type="space", space_sdk="static")
     for _ in range(2):
         api.add_collection_item(made.slug, "ORG/tiny", "model", note="first", exists_ok=True)
-    full = api.add_collection_item(made.slug, "ORG/demo", "space")
+    refused(401, HfApi(endpoint=hub.url, token=False).add_collection_item, made.slug, "ORG/demo", "space")
+    api.add_collection_item(made.slug, "ORG/demo", "space")
     refused(409, api.add_collection_item, made.slug, "ORG/demo", "space")
-    assert [(item.item_id, item.item_type, item.note) for item in full.items] == [
+    assert [(item.item_id, item.item_type, item.note) for item in api.get_collection(made.slug).items] == [
         ("ORG/tiny", "model", "first"),
         ("ORG/demo", "space", None),
     ]
-    api.update_collection_item(made.slug, full.items[1].item_object_id, position=0, note="look")
-    renamed = api.update_collection_metadata(made.slug, title="Most of it")
-    assert [item.note for item in api.get_collection(made.slug).items] == ["look", "first"]
-    assert [c.slug for c in api.list_collections(owner="ORG")] == [renamed.slug] == list(hub.state()["collections"])
-    api.delete_collection_item(made.slug, full.items[0].item_object_id)
-    assert [item.item_id for item in api.get_collection(renamed.slug).items] == ["ORG/demo"]
-    api.delete_repo("ORG/demo", repo_type="space")
-    assert api.get_collection(renamed.slug).items == []
-    api.delete_collection(renamed.slug)
-    api.delete_collection(renamed.slug, missing_ok=True)
-
-
-def test_a_space(hub, api):
-    api.create_repo("ORG/demo", repo_type="space", space_sdk="gradio")
-    with pytest.raises(ValueError, match="colorFrom"):
-        api.upload_file(
-            path_or_fileobj=b"---\ncolorFrom: pinkish\n---\n",
-            path_in_repo="README.md",
-            repo_id="ORG/demo",
-            repo_type="space",
-        )
-    info = api.space_info("ORG/demo")
-    assert (info.sdk, info.runtime.stage, info.runtime.hardware) == ("gradio", "NO_APP_FILE", "cpu-basic")
-    assert api.pause_space("ORG/demo").stage == "PAUSED"
-    assert api.request_space_hardware("ORG/demo", "t4-small").requested_hardware == "t4-small"
+    assert list(hub.state()["collections"]) == [made.slug]
 
 
 def test_faults_of_a_connection(hub, api, naps):
@@ -335,8 +291,6 @@ def test_faults_of_a_status(hub, api, naps):
 def test_what_is_not_served_says_so(hub, api):
     api.create_repo("ORG/tiny")
     assert "does not serve POST" in str(refused(501, api.super_squash_history, "ORG/tiny"))
-    with pytest.raises(RepositoryNotFoundError):
-        api.model_info("gpt2")
 
 
 def test_a_closed_hub_answers_no_more(monkeypatch):
@@ -391,7 +345,6 @@ def use_libraries() -> None:
     api.create_repo("ORG/tables", repo_type="dataset")
     api.upload_folder(folder_path=tables, repo_id="ORG/tables", repo_type="dataset")
     api.create_tag("ORG/tables", tag="v1", repo_type="dataset")
-    assert api.dataset_info("ORG/tables").tags == ["license:apache-2.0", "tiny"]
     assert datasets.load_dataset("ORG/tables", "users", split="test", revision="v1")["n"][:] == [20, 21]
     assert datasets.load_dataset("ORG/tables", "items")["train"].num_rows == 3
     streamed = datasets.load_dataset("ORG/tables", "users", split="train", streaming=True)
