@@ -161,6 +161,8 @@ def test_all_wrong_values_at_once(tmp_path):
             "summary=both",
             "recent_items=-1",
             "negatives=0",
+            "form=tree",
+            "listwise=1.5",
             "lora.r=0",
             "lora.dropout=1",
             "optim.learning_rate=0",
@@ -172,6 +174,8 @@ def test_all_wrong_values_at_once(tmp_path):
         "summary: got 'both', expected one of recurrent, hierarchical, none",
         "recent_items: got -1, expected at least 0",
         "negatives: got 0, expected at least 1",
+        "form: got 'tree', expected one of flat, shared-prefix",
+        "listwise: got 1.5, expected 0 to 1",
         "lora.r: got 0, expected at least 1",
         "lora.dropout: got 1.0, expected 0 or more and less than 1",
         "optim.learning_rate: got 0.0, expected more than 0",
@@ -179,7 +183,13 @@ def test_all_wrong_values_at_once(tmp_path):
         "optim.device: got 'tpu', expected auto or cpu",
     ):
         assert line in told
-    assert "8 problem(s)" in told
+    assert "10 problem(s)" in told
+
+
+def test_candidates_are_compared_only_where_they_stand_together(tmp_path):
+    told = problems(write(tmp_path, SMALL), ["listwise=0.5"])
+    assert "listwise: got 0.5 in the form flat, expected 0, or form: shared-prefix" in told
+    assert load_recipe(write(tmp_path, SMALL), ["listwise=0.5", "form=shared-prefix"]).listwise == 0.5
 
 
 def test_an_override_of_a_plain_value_is_no_section(tmp_path):

@@ -60,6 +60,32 @@ def test_one_step(name, tmp_path):
     assert len(set(scores)) > 1
 
 
+# One recipe a base; what trains it where a row is a user, without gradient checkpointing and with it.
+USERS = {
+    "nano-sample": ("packed", "tree"),
+    "qwen3-0.6b-goodbooks": ("packed", "tree"),
+    "smollm3-3b-mind": ("packed", "tree"),
+    "gemma4-e2b-mind": ("packed", "tree"),
+    "qwen3.5-2b-mind": ("fork", "rows"),
+}
+
+
+@pytest.mark.parametrize("name", USERS)
+def test_one_step_on_users(name, tmp_path):
+    base = tiny.save_base(load_recipe(name).base, tmp_path / "base")
+    dataset = tiny.dataset(tmp_path / "data")
+    small = [f"base={base}", f"dataset={dataset}", "form=shared-prefix", "negatives=3", "train_users=4"]
+    small += ["optim.max_steps=1", "optim.bf16=false", "optim.device=cpu", "optim.batch_size=4", "optim.accumulation=1"]
+    losses = []
+    for checkpointing, plan in zip(("false", "true"), USERS[name], strict=True):
+        recipe = load_recipe(name, [*small, f"optim.gradient_checkpointing={checkpointing}", "lora.dropout=0"])
+        record = train(recipe, tmp_path / checkpointing)
+        assert record["plan"] == plan
+        assert (record["data"]["users"], record["data"]["rows"]) == (4, 16)
+        losses.append(record["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 @pytest.mark.parametrize("name", names())
 def test_every_target_matches(name, tmp_path):
     """A target that matched nothing would be left out in silence."""

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 
 import pytest
 import torch
@@ -17,9 +18,9 @@ from tests import tiny
 from trsr import data, train
 from trsr.candidates import candidate_table
 from trsr.core.history import Item
-from trsr.core.scoring import Scorer
+from trsr.core.scoring import PLANS, Scorer
 from trsr.evaluate import load_run, score
-from trsr.recipe import build_recipe
+from trsr.recipe import FORMS, build_recipe
 
 BASES = {"plain": "meta-llama/Llama-3.2-1B", "chat": "Qwen/Qwen3-0.6B"}
 
@@ -50,13 +51,13 @@ def make_recipe(base, dataset, **changes):
     )
 
 
-def encoded(recipe, split="train"):
+def encoded(recipe, split="train", form="flat"):
     """What `train` makes of a recipe's rows, and what it makes them with."""
     tokenizer = AutoTokenizer.from_pretrained(recipe.base)
     encoder = train.make_encoder(recipe, tokenizer, AutoConfig.from_pretrained(recipe.base))
     texts = data.texts(recipe.dataset)
     rows = data.read(recipe.dataset, recipe.summary, split)
-    examples, counts = train.encode_rows(rows, texts, encoder, recipe.negatives, recipe.seed)
+    examples, counts = train.encode_rows(rows, texts, encoder, recipe.negatives, recipe.seed, form)
     return rows, texts, encoder, examples, counts
 
 
@@ -111,14 +112,37 @@ def test_training_and_evaluation_see_the_same_ids(kind, recent_items, tmp_path, 
         assert any(set(row[len(prompt) :]) <= {encoder.no_id} for row in padded)
 
 
-def test_a_fork_scores_what_was_trained(base, dataset):
+@pytest.mark.parametrize("kind", BASES)
+@pytest.mark.parametrize("max_tokens", [0, 150])
+def test_both_forms_hold_the_same_prompts(kind, max_tokens, tmp_path):
+    dataset = tiny.dataset(tmp_path / "data", summary="genre: sea stories x6, travel x2; " * 6)
+    base = tiny.save_base(BASES[kind], tmp_path / "base")
+    recipe = make_recipe(base, dataset, negatives=4, max_tokens=max_tokens)
+    rows, _, _, flat, counts = encoded(recipe)
+    _, _, _, users, same = encoded(recipe, form="shared-prefix")
+
+    assert same == counts
+    assert len(users) == len(rows)
+    unfolded = []
+    for user in users:
+        start, *lengths = user["seq_lengths"]
+        ids = iter(user["input_ids"])
+        prefix = list(islice(ids, start))
+        suffixes = [list(islice(ids, length)) for length in lengths]
+        assert list(ids) == []
+        assert len({suffix[0] for suffix in suffixes}) > 1  # what all begin with is in the prefix
+        unfolded += [[*prefix, *suffix, answer] for suffix, answer in zip(suffixes, user["labels"], strict=True)]
+    assert unfolded == flat["input_ids"]
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_what_is_scored_was_trained(plan, base, dataset):
     """One forward over a training row gives the log-odds that evaluation reports."""
     recipe = make_recipe(base, dataset)
     rows, texts, encoder, examples, _ = encoded(recipe, "test")
 
     model = AutoModelForCausalLM.from_pretrained(recipe.base).eval()
-    scorer = Scorer(model, encoder.yes_id, encoder.no_id)
-    assert scorer.plan == "fork"
+    scorer = Scorer(model, encoder.yes_id, encoder.no_id, plan=plan)
     scores = score(rows, texts, encoder, scorer, seed=0)
     lists, _ = candidate_table(rows, 0)
     for place, (example, (row, item_id, _)) in enumerate(
@@ -160,13 +184,18 @@ def test_long_prompts_are_shortened_and_never_cut(base, tmp_path):
     _, _, _, whole, free = encoded(make_recipe(base, dataset, max_tokens=0))
     assert free["shortened"] == 0
     assert max(map(len, whole["input_ids"])) > 150
+    assert max(map(len, examples["input_ids"])) > 140
     assert counts["shortened"] == counts["rows"] == len(examples) == free["rows"]
-    for example, (_, item_id, _) in zip(examples, train.labelled(rows, 1, recipe.seed), strict=True):
+    starts = {}
+    for example, (row, item_id, _) in zip(examples, train.labelled(rows, 1, recipe.seed), strict=True):
         ids = example["input_ids"]
         suffix = encoder.suffix_ids(Item.parse(texts[item_id]))
         assert len(ids) <= 150
         assert ids[-1] in (encoder.yes_id, encoder.no_id)
         assert ids[-1 - len(suffix) : -1] == suffix
+        # A user's prompts are shortened alike, by the longest of them.
+        start = starts.setdefault(row["user_id"], ids[: -1 - len(suffix)])
+        assert start == ids[: -1 - len(suffix)]
         assert encoder.tokenizer.decode(ids).startswith(f"<s>{encoder.prompt.instruction}")
 
     with pytest.raises(ValueError, match="does not fit into 30"):
@@ -250,8 +279,9 @@ def run_command(recipe, folder, out):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-def test_a_killed_run_ends_as_if_it_had_not_been(base, dataset, tmp_path):
-    recipe = make_recipe(base, dataset, optim={"max_steps": 40})
+@pytest.mark.parametrize("form", FORMS)
+def test_a_killed_run_ends_as_if_it_had_not_been(form, base, dataset, tmp_path):
+    recipe = make_recipe(base, dataset, form=form, optim={"max_steps": 40})
     train.train(recipe, tmp_path / "unbroken")
 
     run = tmp_path / "broken"

@@ -35,6 +35,7 @@ def command_line() -> argparse.ArgumentParser:
     _recommend(verbs.add_parser("recommend", help="rank candidates for your own JSON"))
     _publish(verbs.add_parser("publish", help="show a release, and push it to the Hub"))
     _pretrain(verbs.add_parser("pretrain", help="train the nano base from scratch"))
+    _bench(verbs.add_parser("bench", help="measure what shared prefixes save"))
     verbs.add_parser("recipes", help="list the recipes").set_defaults(act=_list_recipes)
     return parser
 
@@ -235,6 +236,50 @@ def _pretrain(parser: argparse.ArgumentParser) -> None:
 
         made = pretrain(options.out, seed=options.seed, steps=options.steps)
         print(f"Wrote {options.out}: {made['parameters']} parameters, {made['seconds']} seconds")
+
+    parser.set_defaults(act=run)
+
+
+def _bench(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("what", choices=("score", "train", "summarize"), help="whose CPU time and memory, beside how others do it")
+    add("--model", default="llama", help="folder or Hub id (random weights of a Llama with a body of 23.6 M)")
+    add("--hybrid", action="store_true", help="random weights of a Qwen3.5 of about that size, with linear attention")
+    add(
+        "--cases",
+        nargs="+",
+        default=[],
+        metavar="AxB",
+        help="such as 500x21: prefix tokens x candidates (a standard set)",
+    )
+    add("--rounds", type=int, default=3, help="rounds that every system is measured in (%(default)s)")
+    add("--seed", type=int, default=0, help="of weights and prompts (%(default)s)")
+    add("--no-sweep", action="store_true", help="score: leave out candidates a second over counts and lengths")
+    add("--out", type=Path, default=Path("bench.json"), help="results file (%(default)s)")
+    add("--add", action="store_true", help="keep the other cases that --out holds")
+    add("--plot", type=Path, help="picture to draw (the results file's name, with .png)")
+    add("--no-plot", action="store_true", help="draw none")
+
+    def run(options: argparse.Namespace) -> None:
+        if options.hybrid and options.model != "llama":
+            raise ValueError("--hybrid names a model already: leave out --model.")
+        # The profiler, which measures memory, would report to the terminal; read when torch is imported.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "9")
+        from trsr.bench.report import details, table
+        from trsr.bench.run import run
+
+        results = run(
+            options.what,
+            options.out,
+            model="qwen3_5_text" if options.hybrid else options.model,
+            cases=options.cases,
+            rounds=options.rounds,
+            seed=options.seed,
+            sweep=not options.no_sweep,
+            plot=None if options.no_plot else options.plot or options.out.with_suffix(".png"),
+            add=options.add,
+        )
+        print(f"\n{table(results)}\n\n{details(results)}\n\nOne thread, CPU time. Wrote {options.out}")
 
     parser.set_defaults(act=run)
 

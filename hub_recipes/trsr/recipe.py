@@ -63,7 +63,8 @@ class Recipe:
         summary: Which summaries the prompt shows.
         recent_items: Newest items shown beside the summary.
         negatives: Training candidates a user that were not chosen, for each one that was.
-        form: A training row is a candidate (flat) or a user, whose candidates share one prefix (shared-prefix). Same prompts.
+        form: A training row is a candidate (flat) or a user, whose candidates share one prefix (shared-prefix). Same prompts
+            and loss; with gradient checkpointing, models that keep a state run every prompt whole all the same.
         listwise: 0: the paper's cross-entropy of yes and no; 1: softmax over a user's candidates of their log-odds of yes;
             their mix between. Above 0 only in the form shared-prefix.
         max_tokens: Longest prompt; longer ones are shortened by rule. 0: the model's context.

@@ -1,11 +1,12 @@
 """Train on a user's candidates together: what all their prompts begin with goes through the model once, in the graph.
 
-A row is a user. Three plans give the same answers and the same gradients:
+A row is a user. Four plans give the same answers and the same gradients:
 
-* `fork`: the prefix once, then all suffixes from copies of its cache, as scoring does (`core.fork`). Exact for
-  attention, convolution and recurrent layers alike, because no mask is involved.
-* `tree`: prefix and suffixes in one row, under a mask that keeps the suffixes apart. For gradient checkpointing, which
-  allows no cache; only for models without recurrent layers that take such a mask (`takes_tree`).
+* `packed`: the prefix once, then all suffixes end to end in one row behind its cache, under a mask that keeps them apart
+  (`core.packed` says which models may).
+* `fork`: the prefix once, then each suffix as a row of its own from a copy of the cache (`core.fork`). For attention,
+  convolution and recurrent layers alike, because no mask is involved.
+* `tree`: prefix and suffixes in one row, under such a mask. For gradient checkpointing, which allows no cache.
 * `rows`: every prompt whole, as a batch padded on the right. Any causal model can do that.
 
 Prompts and their encoding come from outside.
@@ -15,33 +16,28 @@ import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from datasets import Dataset
 from peft import PeftModel
 from torch.nn.utils.rnn import pad_sequence
+from transformers import Cache, DynamicCache
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.utils import logging
-from trl import SFTTrainer
+from trl import SFTConfig, SFTTrainer
 
-from trsr.core.fork import fork
+from trsr.core.fork import fork, same_rotation, unforkable
+from trsr.core.groups import level, share
+from trsr.core.packed import Row, refusal
 
 logger = logging.get_logger(__name__)
 
-PLANS = ("fork", "tree", "rows")
+PLANS = ("packed", "fork", "tree", "rows")
 
-# Architectures that apply one 4D mask to every layer as it is; a sliding window has to be part of it.
-ONE_MASK = frozenset("gemma glm4 gpt2 gpt_neox granite llama mistral mixtral olmo olmo2 phi phi3 qwen3_moe".split())
-# Architectures that take a mask for each kind of layer.
-MASK_BY_KIND = frozenset("cohere2 gemma2 gemma3_text ministral olmo3 qwen2 qwen3 smollm3".split())
-
-
-def share(prefix: Sequence[int], suffixes: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
-    """Move what all suffixes begin with into the prefix; one token at least stays in each."""
-    common = 0
-    while all(common < len(suffix) - 1 and suffix[common] == suffixes[0][common] for suffix in suffixes):
-        common += 1
-    return [*prefix, *suffixes[0][:common]], [list(suffix[common:]) for suffix in suffixes]
+# Most padding tokens in a batch of forked suffixes: more batches cost more than that.
+PADDING = 256
 
 
 def row(prefix: Sequence[int], suffixes: Sequence[Sequence[int]], answers: Sequence[int]) -> dict[str, list[int]]:
@@ -63,9 +59,10 @@ def collate(rows: Sequence[Mapping[str, list[int]]]) -> dict[str, object]:
     """Users end to end, unpadded: `input_ids` (tokens), `seq_lengths` a list a user, `labels` (candidates of all)."""
     labels = torch.tensor([answer for row in rows for answer in row["labels"]])
     return {
+        # First, because the Trainer takes the first one's length for the size of the batch.
+        "labels": labels,
         "input_ids": torch.tensor([token for row in rows for token in row["input_ids"]]),
         "seq_lengths": [list(row["seq_lengths"]) for row in rows],
-        "labels": labels,
         # The Trainer counts these as they are; in `labels` it would leave the first one out.
         "shift_labels": labels,
     }
@@ -92,79 +89,93 @@ def answer_logits(model, prefix: Sequence[int], suffixes: Sequence[Sequence[int]
         raise ValueError("Prefix and suffixes must hold at least one token each, and there must be a suffix.")
     start = torch.as_tensor(prefix, device=model.device)
     ends = [torch.as_tensor(suffix, device=model.device) for suffix in suffixes]
-    if plan == "tree":
-        return _tree(model, start, ends)
+    lengths = [len(end) for end in ends]
+    # Where frequencies hang on the longest position in sight, a prompt is what it is when served only by itself.
+    if not same_rotation(model.config, len(start), [len(start) + length for length in lengths]):
+        return torch.cat([_last_logits(model, [torch.cat([start, end])], 0, use_cache=False) for end in ends])
+    last = torch.tensor(lengths, device=start.device).cumsum(0) - 1
     if plan == "rows":
         return _last_logits(model, [torch.cat([start, end]) for end in ends], 0, use_cache=False)
+    if plan == "tree":
+        tree = Tree.of(len(start), lengths, start.device)
+        return _one_row(model, [start, *ends], tree, len(start) + last, use_cache=False)
+    if plan == "packed":
+        # Without a config every layer keeps the whole prefix, as the mask has it; windows are in the mask.
+        cache = _read(model, start, DynamicCache())
+        row = Row.of(len(start), lengths, start.device)
+        return _one_row(model, ends, row, last, past_key_values=_branches(cache, 1), use_cache=True)
+    return _forked(model, start, ends)
+
+
+def _forked(model, start: torch.Tensor, ends: Sequence[torch.Tensor]) -> torch.Tensor:
+    cache = _read(model, start, None)
+    groups = list(level([len(end) for end in ends], len(start) + sum(map(len, ends)), PADDING))
+    logits = [
+        _last_logits(
+            model,
+            [ends[place] for place in group],
+            len(start),
+            past_key_values=_branches(cache, len(group)),
+            use_cache=True,
+        )
+        for group in groups
+    ]
+    order = torch.tensor([place for group in groups for place in group], device=start.device)
+    return torch.cat(logits)[order.argsort()]
+
+
+def _read(model, prefix: torch.Tensor, cache: Cache | None) -> Cache:
+    """The cache after the prefix; nothing of it goes through the language-model head."""
+    places = torch.arange(len(prefix), device=prefix.device)[None]
+    # Asked for one position, a model whose last layers reuse keys skips the others there.
+    keep = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
     with _through_head(model, lambda hidden: hidden[:, :0]):
-        cache = model(input_ids=start[None], position_ids=_places(0, len(start), model), use_cache=True).past_key_values
-    branches = fork(cache, torch.zeros(len(ends), dtype=torch.long, device=start.device))
-    return _last_logits(model, ends, len(start), past_key_values=branches, use_cache=True)
+        return model(
+            input_ids=prefix[None], position_ids=places, past_key_values=cache, use_cache=True, **keep
+        ).past_key_values
+
+
+def _branches(cache: Cache, count: int) -> Cache:
+    return fork(cache, torch.zeros(count, dtype=torch.long))
 
 
 def _last_logits(model, rows: Sequence[torch.Tensor], start: int, **options) -> torch.Tensor:
     """Logits (rows, vocabulary) at the last token of each row. Nothing looks to the right, so padding is harmless."""
     ids = pad_sequence(list(rows), batch_first=True)  # (n, width)
-    last = torch.tensor([len(one) - 1 for one in rows], device=ids.device)
     line = torch.arange(len(rows), device=ids.device)
+    last = torch.tensor([len(row) - 1 for row in rows], device=ids.device)
     # Explicit positions: some architectures restart them otherwise.
-    places = _places(start, ids.shape[1], model).expand(len(rows), -1)
+    places = torch.arange(start, start + ids.shape[1], device=ids.device).expand(len(rows), -1)
     with _through_head(model, lambda hidden: hidden[line, last][:, None]):
         return model(input_ids=ids, position_ids=places, **options).logits[:, 0]
 
 
-def _tree(model, start: torch.Tensor, ends: Sequence[torch.Tensor]) -> torch.Tensor:
-    lengths = torch.tensor([len(start), *map(len, ends)], device=start.device)
-    places = torch.cat([_places(0, len(start), model)[0], *(_places(len(start), len(end), model)[0] for end in ends)])
-    branch = torch.repeat_interleave(torch.arange(len(lengths), device=start.device), lengths)
-    last = lengths.cumsum(0)[1:] - 1
+def _one_row(model, parts: Sequence[torch.Tensor], row: Row, last: torch.Tensor, **options) -> torch.Tensor:
+    """Logits (places, vocabulary) at places `last` of the parts end to end, under the row's mask."""
     with _through_head(model, lambda hidden: hidden[:, last]):
         return model(
-            input_ids=torch.cat([start, *ends])[None],
-            position_ids=places[None],
-            attention_mask=_masks(model, branch, places),
-            use_cache=False,
+            input_ids=torch.cat(list(parts))[None],
+            position_ids=row.positions[None],
+            attention_mask=row.masks(model.config, model.dtype),
+            **options,
         ).logits[0]
 
 
-def tree_mask(branch: torch.Tensor, places: torch.Tensor, window: int | None = None) -> torch.Tensor:
-    """Who sees whom, (tokens, tokens) bool: the prefix (branch 0) and one's own branch, up to one's own place.
+@dataclass(frozen=True, slots=True)
+class Tree(Row):
+    """A prefix and its suffixes in one row with no cache: owner 0 is the prefix, which all see."""
 
-    Args:
-        branch: (tokens,) 0 for the prefix, then the number of the candidate.
-        places: (tokens,) position in the token's own prompt.
-        window: Places seen back from and with one's own; None sees all.
-    """
-    back = places[:, None] - places[None]
-    seen = (back >= 0) & ((branch[None] == 0) | (branch[None] == branch[:, None]))
-    return seen if window is None else seen & (back < window)
+    @classmethod
+    def of(cls, prefix: int, lengths: Sequence[int], device=None) -> "Tree":
+        behind = Row.of(prefix, lengths, device)
+        places = torch.arange(prefix, device=device)
+        return cls(0, torch.cat([places, behind.positions]), torch.cat([torch.zeros_like(places), behind.owners + 1]))
 
-
-def _masks(model, branch: torch.Tensor, places: torch.Tensor):
-    config = model.config.get_text_config()
-
-    def shaped(window: int | None) -> torch.Tensor:
-        seen = tree_mask(branch, places, window)[None, None]
-        if config._attn_implementation != "eager":
-            return seen
-        # Eager attention adds its mask: of truth values it would make nothing.
-        return torch.zeros_like(seen, dtype=model.dtype).masked_fill(~seen, torch.finfo(model.dtype).min)
-
-    window = getattr(config, "sliding_window", None)
-    if config.model_type in MASK_BY_KIND:
-        return {"full_attention": shaped(None), "sliding_attention": shaped(window)}
-    return shaped(window)
-
-
-def takes_tree(model) -> bool:
-    """Whether this architecture and its attention are known to apply a tree mask in every layer."""
-    config = model.config.get_text_config()
-    known = config is model.config and config.model_type in ONE_MASK | MASK_BY_KIND
-    return known and config._attn_implementation in ("sdpa", "eager")
-
-
-def _places(start: int, length: int, model) -> torch.Tensor:
-    return torch.arange(start, start + length, device=model.device)[None]
+    def visible(self, window: int | None = None) -> torch.Tensor:
+        """(T, T) True where a token may look: at the prefix and its own suffix, up to itself."""
+        back = self.positions[:, None] - self.positions
+        seen = (back >= 0) & ((self.owners == 0) | (self.owners == self.owners[:, None]))
+        return seen if window is None else seen & (back < window)
 
 
 @contextmanager
@@ -205,26 +216,35 @@ def losses(
 
 
 def choose_plan(model, example: Mapping[str, list[int]], yes: int, no: int, checkpointing: bool = False) -> str:
-    """The fastest plan that gives on `example`, a real row, what whole prompts give. Stepping down is said once."""
-    wanted = "fork" if not checkpointing else "tree" if takes_tree(model) else "rows"
-    name = type(model.get_base_model() if isinstance(model, PeftModel) else model).__name__
-    if wanted != "rows":
+    """The first plan that gives on `example`, a real row, what whole prompts give; it is said once.
+
+    Without gradient checkpointing `packed`, then `fork`; with it `tree`; `rows` where none of these holds.
+    """
+    why: dict[str, str | None] = {}
+    for plan in ("tree",) if checkpointing else ("packed", "fork"):
+        why[plan] = unforkable(model) if plan == "fork" else refusal(model)
         try:
-            problem = _differs(model, example, wanted, yes, no)
+            why[plan] = why[plan] or _fault(model, example, plan, yes, no)
         except (TypeError, AttributeError, RuntimeError, ValueError, IndexError, KeyError) as error:
-            problem = f"{type(error).__name__}: {error}"
-        if problem is None:
-            logger.info(f"{name}: training by the plan {wanted}.")
-            return wanted
+            why[plan] = f"{type(error).__name__}: {error}"
+        if why[plan] is None:
+            break
     else:
-        problem = "gradient checkpointing allows no cache, and it takes no tree mask"
-    logger.warning(f"{name}: no prefix is shared in training, every prompt goes through whole ({problem}).")
-    return "rows"
+        plan = "rows"
+    reasons = "; ".join(f"not {name}: {reason}" for name, reason in why.items() if reason)
+    name = type(model.get_base_model() if isinstance(model, PeftModel) else model).__name__
+    told = f"{name} is trained by the plan {plan}" + (f" ({reasons})" if reasons else "") + "."
+    if plan == "rows":
+        also = " Without gradient checkpointing prefixes may be shared." if checkpointing else ""
+        logger.warning(f"{told} Every prompt goes through whole.{also}")
+    else:
+        logger.info(told)
+    return plan
 
 
 @torch.no_grad()
-def _differs(model, example: Mapping[str, list[int]], plan: str, yes: int, no: int) -> str | None:
-    """How `plan` differs from whole prompts on one user; None if it does not."""
+def _fault(model, example: Mapping[str, list[int]], plan: str, yes: int, no: int) -> str | None:
+    """What is wrong with `plan` on one user, against whole prompts; None if nothing is."""
     prefix, *suffixes = torch.tensor(example["input_ids"]).split(list(example["seq_lengths"]))
     labels = torch.tensor(example["labels"], device=model.device)
     mode = model.training
@@ -239,27 +259,35 @@ def _differs(model, example: Mapping[str, list[int]], plan: str, yes: int, no: i
     exact = model.dtype == torch.float32
     if math.isfinite(loss) and loss <= (1e-4 if exact else 0.05) and each <= (1e-3 if exact else 0.15):
         return None
-    return f"the plan {plan} would change the loss by {loss:.2g}, an answer by {each:.2g}"
+    return f"it would change the loss by {loss:.2g}, an answer by {each:.2g}"
 
 
 class SharedPrefixTrainer(SFTTrainer):
-    """SFTTrainer on rows of `row`: `batch_size` counts users, and a step's loss is the mean over all its candidates.
+    """SFTTrainer on rows of `row`; a step's loss is the mean over all its candidates, whatever the groups' sizes.
 
-    Users of a batch go through one after the other: they take as much memory together as apart in accumulation steps they
-    take less. Metrics are over answer tokens; `num_tokens` counts what is sent through the model, without padding: a
-    shared prefix once. The auxiliary loss of a mixture of experts is left out. Dropout hits a shared prefix once, alike for
-    all its candidates.
+    `batch_size` counts users. They go through one after the other, but their activations are kept until the backward:
+    accumulation of smaller batches gives the same gradients in less memory and hardly more time. Metrics are over answer
+    tokens; `num_tokens` counts what goes through the model, padding left out, so a shared prefix counts once. Dropout hits a
+    shared prefix alike for all its candidates. A router's auxiliary loss is left out.
 
     Attributes:
         plan: The plan in use.
     """
 
-    def __init__(self, *args, yes_id: int, no_id: int, listwise: float = 0.0, **kwargs) -> None:
-        super().__init__(*args, data_collator=collate, **kwargs)
+    def __init__(
+        self,
+        model,
+        args: SFTConfig,
+        *,
+        train_dataset: Dataset,
+        yes_id: int,
+        no_id: int,
+        listwise: float = 0.0,
+        **options,
+    ) -> None:
+        super().__init__(model, args, data_collator=collate, train_dataset=train_dataset, **options)
         self.yes_id, self.no_id, self.listwise = yes_id, no_id, listwise
-        self.plan = choose_plan(
-            self.model, self.train_dataset[0], yes_id, no_id, checkpointing=self.args.gradient_checkpointing
-        )
+        self.plan = choose_plan(self.model, train_dataset[0], yes_id, no_id, bool(args.gradient_checkpointing))
         _take_users(self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -274,11 +302,11 @@ class SharedPrefixTrainer(SFTTrainer):
             loss = total / num_items_in_batch
             if self.args.average_tokens_across_devices:
                 loss = loss * self.accelerator.num_processes
-        self._measure(logits.detach().float(), labels, lengths)
+        self._measure(logits.detach().float(), labels, lengths, "train" if model.training else "eval")
         return (loss, CausalLMOutput(loss=loss, logits=logits)) if return_outputs else loss
 
     @torch.no_grad()
-    def _measure(self, logits: torch.Tensor, labels: torch.Tensor, lengths: Sequence[Sequence[int]]) -> None:
+    def _measure(self, logits: torch.Tensor, labels: torch.Tensor, lengths: Sequence[Sequence[int]], mode: str) -> None:
         """The metrics of SFTTrainer, over the answers of all processes."""
         logs = logits.log_softmax(-1)
         tokens = sum(sum(parts) + (parts[0] * (len(parts) - 2) if self.plan == "rows" else 0) for parts in lengths)
@@ -290,12 +318,12 @@ class SharedPrefixTrainer(SFTTrainer):
                     labels.new_tensor(len(labels)),
                     labels.new_tensor(tokens),
                 ]
-            ).double()
+            )
         ).tolist()
-        metrics = self._metrics["train" if self.model.training else "eval"]
+        metrics = self._metrics[mode]
         metrics["entropy"].append(entropy / count)
         metrics["mean_token_accuracy"].append(right / count)
-        if self.model.training:
+        if mode == "train":
             self._total_train_tokens += int(tokens)
         metrics["num_tokens"] = [self._total_train_tokens]
 

@@ -8,17 +8,23 @@ import re
 import sys
 from pathlib import Path
 
+from trsr.bench import report
 from trsr.results import table
+
+TABLES = {"table": lambda results: table(results["systems"]), "bench": report.table}
 
 
 def fill(text: str, root: Path) -> str:
-    """Replace what stands between `<!-- table: PATH -->` and `<!-- end -->` by the table of that results.json."""
+    """Replace what stands between a marker and `<!-- end -->` by the table of the results file that it names.
+
+    `<!-- table: PATH -->` names the results.json of an evaluation, `<!-- bench: PATH -->` that of a benchmark.
+    """
 
     def render(match: re.Match) -> str:
-        results = json.loads((root / match[1]).read_text(encoding="utf-8"))
-        return f"<!-- table: {match[1]} -->\n{table(results['systems'])}\n<!-- end -->"
+        results = json.loads((root / match[2]).read_text(encoding="utf-8"))
+        return f"<!-- {match[1]}: {match[2]} -->\n{TABLES[match[1]](results)}\n<!-- end -->"
 
-    return re.sub(r"<!-- table: (\S+) -->\n.*?<!-- end -->", render, text, flags=re.S)
+    return re.sub(rf"<!-- ({'|'.join(TABLES)}): (\S+) -->\n.*?<!-- end -->", render, text, flags=re.S)
 
 
 if __name__ == "__main__":

@@ -240,10 +240,13 @@ def _learn(trainer: SFTTrainer, checkpoints: Path) -> dict[str, object]:
         # Taken up here, the Trainer would take one step too many.
         set_peft_model_state_dict(trainer.model, load_peft_weights(str(last)))
         return {"steps": state.global_step, "loss": None, "resumed_from_step": state.global_step}
-    result = trainer.train(resume_from_checkpoint=str(last) if last else None)
+    loss = trainer.train(resume_from_checkpoint=str(last) if last else None).training_loss
+    if trainer.args.world_size > 1:
+        # The Trainer's own is a process's: it averages over processes only what it logs.
+        loss = trainer.accelerator.gather(torch.tensor(loss, device=trainer.args.device)).mean().item()
     return {
         "steps": trainer.state.global_step,
-        "loss": round(result.training_loss, 6),
+        "loss": round(loss, 6),
         "resumed_from_step": state.global_step,
     }
 

@@ -55,7 +55,12 @@ class Cost:
 def _plain(name: str, module: torch.nn.Module) -> bool:
     weight = getattr(module, "weight", None)
     adapter = "lora_" in name  # of the same rank on every side of a comparison, and small
-    return isinstance(weight, torch.Tensor) and weight.ndim == 2 and not isinstance(module, torch.nn.Embedding) and not adapter
+    return (
+        isinstance(weight, torch.Tensor)
+        and weight.ndim == 2
+        and not isinstance(module, torch.nn.Embedding)
+        and not adapter
+    )
 
 
 def _pairs(before: int, new: int, window: int, square: bool) -> int:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -21,12 +22,12 @@ class System:
     Attributes:
         run: Does it and returns what it found.
         ours: Whether a wrong answer of it is our mistake.
-        share: Part of the work that `run` does, in (0, 1]; times are scaled up by it.
+        share: Part of the work that `run` does, in (0, 1]; times and tokens are divided by it.
         flops: Floating-point operations of all the work; None where they are not counted.
     """
 
     name: str
-    run: Callable[[], object]
+    run: Callable[[], Any]
     ours: bool = False
     share: float = 1.0
     flops: float | None = None
@@ -36,7 +37,7 @@ def compare(
     systems: Sequence[System],
     best: str,
     rounds: int,
-    check: Callable[[object], float | None],
+    check: Callable[[Any], float | None],
     allowed: float,
     least_flops: float,
     model,
@@ -55,7 +56,7 @@ def compare(
         Name -> `seconds` and `ratio` (to `best`) with median, low and high; `flops_ratio`, the same by arithmetic
         alone; `peak_mib`, `tokens`, `difference`, `exact`, `measured_share`.
     """
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for system in systems:
         with _count_tokens(model) as tokens:
             answer, peak = peak_memory(system.run)
@@ -82,8 +83,8 @@ def take_turns(systems: Sequence[System], rounds: int) -> dict[str, list[float]]
     times: dict[str, list[float]] = {system.name: [] for system in systems}
     for turn in range(rounds):
         start = turn % len(systems)
+        gc.collect()
         for system in [*systems[start:], *systems[:start]]:
-            gc.collect()
             began = time.process_time()
             system.run()
             times[system.name].append((time.process_time() - began) / system.share)
@@ -113,12 +114,16 @@ def peak_memory(run: Callable[[], object]) -> tuple[object, int]:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def steady() -> Iterator[None]:
+    """One thread, and a garbage collector that no longer walks through all that is loaded already."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()
     try:
         yield
     finally:
+        gc.unfreeze()
         torch.set_num_threads(before)
 
 

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from transformers import pipeline
@@ -19,8 +20,8 @@ CASES = ("200x21", "500x21", "1500x21", "500x100")
 UNIT = ("prefix", "candidates")
 PADDED = 2048  # tokens, as the paper's code pads
 BATCH = 8
-# Each candidate costs the same there, one after the other: a few stand for all.
-FEW_PADDED, FEW_ALONE = 2, 8
+# Where no prefix is shared, tokens cost the same in every forward: a few candidates stand for all.
+FEW_PADDED, FEW_ALONE, FEW_BATCHED = 2, 4, BATCH
 
 # Points of the sweep.
 COUNTS, AT_PREFIX = (21, 50, 100, 200, 500, 1000, 2000), 500
@@ -74,7 +75,10 @@ def ours(model, encoder: Encoder, load: Prompts) -> list[System]:
             scorer = Scorer(model, encoder.yes_id, encoder.no_id, plan=plan)
         except ValueError:
             continue  # the plan refuses this architecture
-        systems.append(System(plan, lambda scorer=scorer: scorer.log_odds(load.prefix, load.suffixes), ours=True))
+        some = load.suffixes[:FEW_BATCHED] if plan == "batch" else load.suffixes
+        run = partial(scorer.log_odds, load.prefix, some)
+        share = _part(load, len(some)) if plan == "batch" else 1.0
+        systems.append(System(plan, run, ours=True, share=share))
     return systems
 
 
@@ -85,6 +89,8 @@ def peers(model, encoder: Encoder, load: Prompts, cost: Cost) -> list[System]:
     lengths = [(0, len(row)) for row in rows]
     wide = [(0, max(PADDED, len(row))) for row in rows]
     everywhere = sum(width for _, width in shapes)
+    batched = sum(width for _, width in shapes[:FEW_BATCHED]) / everywhere
+    some = batches[: FEW_BATCHED // BATCH]
     few, alone = min(FEW_PADDED, len(rows)), min(FEW_ALONE, len(rows))
 
     def padded(groups: Sequence, least: int, last_only: bool) -> Callable[[], torch.Tensor]:
@@ -94,21 +100,23 @@ def peers(model, encoder: Encoder, load: Prompts, cost: Cost) -> list[System]:
         System(
             "paper",
             padded([[row] for row in rows[:few]], PADDED, False),
-            share=few / len(rows),
+            share=sum(width for _, width in wide[:few]) / sum(width for _, width in wide),
             flops=cost.forward(wide, sum(width for _, width in wide), square=True),
         ),
-        System("dynamic", padded(batches, 0, False), flops=cost.forward(shapes, everywhere, square=True)),
-        System("dynamic-last", padded(batches, 0, True), flops=cost.forward(shapes, len(rows), square=True)),
+        System("dynamic", padded(some, 0, False), share=batched, flops=cost.forward(shapes, everywhere, square=True)),
+        System(
+            "dynamic-last", padded(some, 0, True), share=batched, flops=cost.forward(shapes, len(rows), square=True)
+        ),
         System(
             "text-generation",
             generation(model, encoder, load, alone),
-            share=alone / len(rows),
+            share=_part(load, alone),
             flops=cost.forward(lengths, len(rows)),
         ),
     ]
     if (decide := decision(model, encoder, load, alone)) is not None:
         flops = cost.forward(lengths, len(rows))
-        systems.append(System("decision", decide, share=alone / len(rows), flops=flops))
+        systems.append(System("decision", decide, share=_part(load, alone), flops=flops))
     return systems
 
 
@@ -128,9 +136,7 @@ def generation(model, encoder: Encoder, load: Prompts, count: int) -> Callable[[
     generate = pipeline("text-generation", model=model, tokenizer=copy.deepcopy(encoder.tokenizer), device=-1)
     head, tail = encoder.frame()
     prompt = encoder.prompt
-    texts = [
-        head + prompt.prefix(load.summary, []) + prompt.suffix(Item(item)) + tail for item in load.items[:count]
-    ]
+    texts = [head + prompt.prefix(load.summary, []) + prompt.suffix(Item(item)) + tail for item in load.items[:count]]
 
     def run() -> None:
         generate(texts, max_new_tokens=1, do_sample=False, return_full_text=False, add_special_tokens=False)
@@ -169,7 +175,7 @@ def sweep(
         load = prompts(encoder, prefix, candidates, seed)
         if prefix + max(map(len, load.suffixes)) > context:
             continue
-        system = System(scorer.plan, lambda load=load: scorer.log_odds(load.prefix, load.suffixes))
+        system = System(scorer.plan, partial(scorer.log_odds, load.prefix, load.suffixes))
         seconds = take_turns([system], rounds)[scorer.plan]
         shared = load.shared
         least = cost.forward([(0, shared), *((shared, len(one)) for one in load.own)], candidates)
@@ -184,6 +190,12 @@ def sweep(
             }
         )
     return made
+
+
+def _part(load: Prompts, count: int) -> float:
+    """The first `count` prompts' part of all tokens."""
+    lengths = [len(load.prefix) + len(suffix) for suffix in load.suffixes]
+    return sum(lengths[:count]) / sum(lengths)
 
 
 def _log_odds(logits: torch.Tensor, encoder: Encoder) -> torch.Tensor:

@@ -3,17 +3,19 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from trsr.core.groups import share
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder
 from trsr.embedded import NANO
 
 SHORTEST, LONGEST = 20, 60  # tokens of a suffix: a title with a few fields, and the cue
 
-_SIZE = {
+_SIZE: dict[str, Any] = {
     "vocab_size": 32000,
     "hidden_size": 512,
     "intermediate_size": 1408,
@@ -27,7 +29,7 @@ _SIZE = {
     "pad_token_id": 2,
 }
 # Bodies of 23.6 and 25.7 million parameters, and twice 16.4 million of embeddings.
-CONFIGS = {
+CONFIGS: dict[str, dict[str, Any]] = {
     "llama": _SIZE,
     "qwen3_5_text": {
         **_SIZE,
@@ -52,14 +54,12 @@ class Prompts:
     @property
     def shared(self) -> int:
         """Tokens that all prompts begin with: the prefix, and what all suffixes open with."""
-        low, high = min(self.suffixes), max(self.suffixes)  # these differ the earliest
-        lead = next((n for n, pair in enumerate(zip(low, high, strict=False)) if len(set(pair)) > 1), len(low))
-        return len(self.prefix) + min(lead, min(map(len, self.suffixes)) - 1)
+        return len(share(self.prefix, self.suffixes)[0])
 
     @property
     def own(self) -> list[list[int]]:
         """The rest of each prompt."""
-        return [suffix[self.shared - len(self.prefix) :] for suffix in self.suffixes]
+        return share(self.prefix, self.suffixes)[1]
 
 
 def load(name: str, seed: int):
@@ -76,7 +76,9 @@ def describe(name: str, model) -> dict[str, object]:
     """What was measured, for the record."""
     config = model.config.get_text_config()
     # By identity: they may be one and the same.
-    outside = {id(one.weight): one.weight.numel() for one in (model.get_input_embeddings(), model.get_output_embeddings())}
+    outside = {
+        id(one.weight): one.weight.numel() for one in (model.get_input_embeddings(), model.get_output_embeddings())
+    }
     return {
         "name": name,
         "architecture": config.model_type,

@@ -6,10 +6,51 @@ and recurrent layers, because no mask is involved: each branch is a row of an or
 """
 
 import copy
+from collections.abc import Sequence
 from types import MethodType
 
 import torch
 from transformers import Cache
+
+# Behind a cache their selective scan starts from nothing, and says nothing.
+_FORGETFUL = ("jamba", "zamba", "mamba", "falcon_mamba")
+# Checked in fp32 to go on from the state of their linear-attention and convolution layers.
+_STATEFUL = ("qwen3_5", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "falcon_h1", "lfm2", "bamba")
+
+
+def unforkable(model) -> str | None:
+    """Why copies of `model`'s cache are not to be continued, as far as can be known without trying; None otherwise."""
+    config = model.config
+    kinds = set(getattr(config.get_text_config(), "layer_types", None) or ())
+    if config.model_type in _FORGETFUL:
+        return "its selective scan starts anew behind a cache"
+    states = kinds - {"full_attention", "sliding_attention", "chunked_attention"}
+    if states and config.model_type not in _STATEFUL and model.dtype != torch.float32:
+        # A lost state may change the logits of a short probe by as little as rounding does.
+        return f"in half precision a probe cannot tell whether its {', '.join(sorted(states))} layers keep their state"
+    return None
+
+
+def same_rotation(config, prefix: int, lengths: Sequence[int]) -> bool:
+    """Whether the prefix alone and every whole prompt are rotated by the same frequencies.
+
+    `longrope` and `dynamic` choose them by the longest position in sight: a prefix read on its own, or a row padded
+    beside a longer one, is then rotated otherwise than its prompt by itself.
+
+    Args:
+        prefix: Length of the prefix.
+        lengths: Lengths of whole prompts.
+    """
+    text = config.get_text_config()
+    rope = getattr(text, "rope_parameters", None) or {}
+    for one in [rope, *(value for value in rope.values() if isinstance(value, dict))]:
+        kind = one.get("rope_type") or "default"
+        limit = one.get("original_max_position_embeddings") or getattr(text, "max_position_embeddings", None) or 0
+        if kind == "longrope" and prefix <= limit < max(lengths):
+            return False
+        if "dynamic" in kind and max(lengths) > limit:
+            return False
+    return True
 
 
 def fork(cache: Cache, rows: torch.Tensor) -> Cache:

@@ -1,10 +1,9 @@
-"""Summaries written by a causal language model: the prompts of `prompts`, greedy, in length-sorted batches."""
+"""Summaries written by a causal language model: the prompts of `prompts`, continued by `decoding`."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
-
+from .decoding import Decoder
 from .history import Block, clean
 from .prompts import Encoder, SummaryPrompts
 
@@ -30,24 +29,23 @@ class ModelSummarizer:
         batch_tokens: int = 8192,
         **generation,
     ) -> None:
-        self.model = model
         self.encoder = encoder
         self.prompts = prompts or SummaryPrompts()
         self.max_new_tokens = max_new_tokens
         self.batch_tokens = batch_tokens
-        self.generation = {"do_sample": False, **generation}
+        pad, end = encoder.tokenizer.pad_token_id, encoder.tokenizer.eos_token_id
+        self.decoder = Decoder(model, pad if pad is not None else end or 0, **generation)
 
     def block(self, blocks: Sequence[Block]) -> list[str]:
-        return self._ask([self.prompts.block_text(block) for block in blocks])
+        return self._ask("block", [self.prompts.block_text(block) for block in blocks])
 
     def merge(self, summaries: Sequence[Sequence[str]]) -> list[str]:
-        return self._ask([self.prompts.merge_text(group) for group in summaries])
+        return self._ask("merge", [self.prompts.merge_text(group) for group in summaries])
 
     def update(self, pairs: Sequence[tuple[str, Block]]) -> list[str]:
-        return self._ask([self.prompts.update_text(summary, block) for summary, block in pairs])
+        return self._ask("update", [self.prompts.update_text(summary, block) for summary, block in pairs])
 
-    @torch.no_grad()
-    def _ask(self, texts: Sequence[str]) -> list[str]:
+    def _ask(self, kind: str, texts: Sequence[str]) -> list[str]:
         prompts = [self.encoder.request_ids(text) for text in texts]
         limit = self.encoder.limit
         for text, ids in zip(texts, prompts, strict=True):
@@ -56,35 +54,8 @@ class ModelSummarizer:
                     f"A summary prompt has {len(ids)} tokens, and with {self.max_new_tokens} for the answer exceeds the "
                     f"model's context of {limit}. Use smaller blocks or shorter item texts. It begins: {text[-80:]!r}"
                 )
-        answers = [""] * len(prompts)
-        for places in self._batches(prompts):
-            width = max(len(prompts[place]) for place in places)
-            pad = self._pad()
-            # Left padding: generation continues from the last position of every row.
-            ids = [[pad] * (width - len(prompts[place])) + prompts[place] for place in places]
-            mask = [[0] * (width - len(prompts[place])) + [1] * len(prompts[place]) for place in places]
-            made = self.model.generate(
-                input_ids=torch.tensor(ids, device=self.model.device),
-                attention_mask=torch.tensor(mask, device=self.model.device),
-                max_new_tokens=self.max_new_tokens,
-                pad_token_id=pad,
-                **self.generation,
-            )[:, width:]
-            for place, row in zip(places, made, strict=True):
-                answers[place] = clean(self.encoder.tokenizer.decode(row, skip_special_tokens=True))
-        return answers
-
-    def _batches(self, prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-        order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
-        while order:
-            longest = len(prompts[order[0]]) + self.max_new_tokens
-            size = max(1, self.batch_tokens // longest)
-            yield order[:size]
-            order = order[size:]
-
-    def _pad(self) -> int:
-        tokenizer = self.encoder.tokenizer
-        return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
+        answers = self.decoder.answers(prompts, self.max_new_tokens, self.batch_tokens, kind)
+        return [clean(self.encoder.tokenizer.decode(ids, skip_special_tokens=True)) for ids in answers]
 
 
 @contextmanager

@@ -1,0 +1,80 @@
+"""A benchmark's results file as tables. Reads no models and no clock."""
+
+from collections.abc import Mapping
+
+from trsr.markdown import plain
+
+TITLES = {
+    "packed": "ours, packed",
+    "fork": "ours, forked cache",
+    "batch": "ours, sorted batches, nothing shared",
+    "tree": "ours, tree mask",
+    "rows": "rows in one batch, last logits",
+    "reuse": "ours, the instruction run once",
+    "paper": "the paper's: each padded to 2,048, all logits",
+    "dynamic": "batches of 8, all logits",
+    "dynamic-last": "batches of 8, last logits",
+    "text-generation": 'pipeline("text-generation"), one token',
+    "decision": 'pipeline("decision")',
+    "sft": "SFTTrainer's: rows in batches of 8, all logits",
+    "one by one": "generate, one by one",
+}
+
+
+def table(results: Mapping) -> str:
+    """Systems by cases in Markdown: CPU seconds, and how many times the best of ours that is.
+
+    Raises:
+        KeyError: If the file lacks a figure.
+    """
+    cases = results["cases"]
+    names = list(dict.fromkeys(name for case in cases for name in case["systems"]))
+    lines = ["| system | " + " | ".join(map(_label, cases)) + " |", "|---" * (1 + len(cases)) + "|"]
+    for name in names:
+        cells = [_cell(case["systems"].get(name), name == case["best"]) for case in cases]
+        lines.append(f"| {plain(TITLES.get(name, name))} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def details(results: Mapping) -> str:
+    """A line for each system of each case, for the terminal."""
+    unit = " x ".join(results["unit"])
+    head = f"{unit:24} {'system':18} {'seconds':>9} {'times best (min to max)':>26} {'by FLOPs':>9} {'MiB':>9} {'tokens':>8} {'differs by':>11}"
+    lines = [head]
+    for case in results["cases"]:
+        for name, one in case["systems"].items():
+            ratio = "{median:.4g} ({low:.4g} to {high:.4g})".format(**one["ratio"])
+            flops = "" if one["flops_ratio"] is None else f"{one['flops_ratio']:.4g}"
+            differs = "" if one["difference"] is None else f"{one['difference']:.2g}"
+            wrong = "  WRONG" if one["exact"] is False else ""
+            lines.append(
+                f"{_label(case):24} {name:18} {one['seconds']['median']:>9.4g} {ratio:>26} {flops:>9} "
+                f"{one['peak_mib']:>9.4g} {one['tokens']:>8} {differs:>11}{wrong}"
+            )
+    return "\n".join(lines)
+
+
+def wrong(results: Mapping) -> list[str]:
+    """What is not exact although it is ours, in words."""
+    return [
+        f"{name} is off by {one['difference']:.3g} at {_label(case)}, allowed is {case['allowed_difference']:.3g}"
+        for case in results["cases"]
+        for name, one in case["systems"].items()
+        if one["ours"] and one["exact"] is False
+    ]
+
+
+def _label(case: Mapping) -> str:
+    return " x ".join(str(value) for value in list(case.values())[:2])
+
+
+def _cell(one: Mapping | None, best: bool) -> str:
+    if one is None:
+        return "-"
+    if one["exact"] is False:
+        return "wrong"
+    seconds = f"{one['seconds']['median']:.3g} s"
+    if best:
+        return f"**{seconds}**"
+    limit = "" if one["flops_ratio"] is None else f" of {one['flops_ratio']:.3g}"
+    return f"{seconds}, x{one['ratio']['median']:.3g}{limit}"

@@ -1,0 +1,96 @@
+"""The tokens that many prompts begin with, run once: a left-padded batch starts from copies of their cache.
+
+    long row     b e g i n n i n g   r e s t   o f   a   p r o m p t
+    short row            b e g i n   n i n g   a n o t h e r   o n e
+                |----- cache ----|  |------------- run -------------|
+
+The rows stand as in any left-padded batch, so positions and windows are right as they are. Where padding would be run,
+the last tokens of the beginning are run instead.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import DynamicCache
+
+# A recurrent or convolution layer is not among them: its state cannot be cut back to fewer tokens.
+_LAYERS = {"DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}
+
+
+class Beginning:
+    """The cache after `ids`.
+
+    Args:
+        model: A causal language model with `generate`.
+        ids: At least one token.
+
+    Raises:
+        TypeError: If the model's cache cannot be cut to a row's padding; run whole prompts then.
+    """
+
+    def __init__(self, model, ids: Sequence[int]) -> None:
+        self.ids = list(ids)
+        self._model = model
+        self._made_in = _state(model)
+        self._cache = self._empty_cache()
+        self._cache.activate_past_recording()  # all keys are wanted, also where a window is shorter
+        row = torch.tensor([self.ids], device=model.device)
+        model.generate(
+            input_ids=row,
+            attention_mask=torch.ones_like(row),
+            past_key_values=self._cache,
+            max_new_tokens=1,
+            pad_token_id=0,
+            do_sample=False,
+        )
+
+    def is_current(self) -> bool:
+        """Whether the model is as it was: no weight trained or moved since, no adapter switched on or off."""
+        return self._made_in == _state(self._model)
+
+    def rows(self, shared: int, padding: torch.Tensor) -> DynamicCache:
+        """The first `shared` columns of each row of a left-padded batch.
+
+        Args:
+            shared: How many tokens of the beginning all rows have.
+            padding: (rows,) columns of padding.
+        """
+        columns = torch.arange(shared) - padding[:, None]  # (rows, shared)
+        columns = columns.clamp(min=0)  # padding may show anything: it is masked
+        cache = self._empty_cache()
+        for number, layer in enumerate(self._cache.layers):
+            kept = [state for name in ("keys", "values") if (state := getattr(layer, name, None)) is not None]
+            if kept:  # else it reads another layer's
+                keys, values = (state[0][:, columns.to(state.device)].transpose(0, 1) for state in kept)
+                cache.update(keys, values, number)  # (rows, heads, shared, size) each
+        return cache
+
+    def _empty_cache(self) -> DynamicCache:
+        cache = DynamicCache(config=self._model.config.get_text_config(decoder=True))
+        names = {type(layer).__name__ for layer in cache.layers}
+        if not names or not names <= _LAYERS:
+            raise TypeError(f"its cache of {', '.join(sorted(names)) or 'no layers'} cannot be cut to a row's padding")
+        return cache
+
+
+def shared_ids(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """The longest beginning of all prompts that leaves each at least one token."""
+    ordered = sorted(map(list, prompts))
+    low, high = ordered[0], ordered[-1]  # what these two share, all share
+    length = 0
+    for one, other in zip(low[:-1], high[:-1], strict=False):
+        if one != other:
+            break
+        length += 1
+    return low[: min(length, *(len(prompt) - 1 for prompt in prompts))]
+
+
+def _state(model) -> tuple[object, ...]:
+    """Changes whenever the model's answers may have changed."""
+    weights = [(one.data_ptr(), 0 if one.is_inference() else one._version) for one in model.parameters()]
+    adapters = [
+        (module.disable_adapters, tuple(module.active_adapters), tuple(module.merged_adapters))
+        for module in model.modules()
+        if hasattr(module, "disable_adapters") and hasattr(module, "merged_adapters")
+    ]
+    return (*weights, *adapters)

@@ -1,0 +1,204 @@
+"""What a model writes after each of many prompts, in length-sorted batches, with their shared beginning run once.
+
+Knows nothing of text: token ids in, token ids out. The plan is `reuse` (batches start from the cache of the shared
+beginning, and answers that have ended leave) or `batch` (whole prompts), which every causal model can do.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from transformers.utils import logging
+
+from .beginning import Beginning, shared_ids
+
+logger = logging.get_logger(__name__)
+
+PLANS = ("reuse", "batch")
+
+# Steps after which ended answers leave their batch. Leaving copies the cache, as each step does.
+SEGMENT = 16
+
+# Settings under which a greedy step depends on nothing but the tokens before it. Others take the plan `batch`.
+_HARMLESS = set(
+    "bos_token_id eos_token_id pad_token_id do_sample temperature top_k top_p min_p max_length max_new_tokens "
+    "repetition_penalty use_cache transformers_version _from_model_config".split()
+)
+
+
+class Decoder:
+    """Continues prompts with one model.
+
+    Args:
+        model: A causal language model with `generate`.
+        pad_id: What `generate` writes after an answer's end.
+        plan: One of `PLANS`; None probes the model as soon as there is something to share, and takes `reuse` where it
+            is exact.
+        generation: More arguments of `generate`. With anything but greedy search the plan is `batch`.
+
+    Attributes:
+        plan: The plan in use, None before the probe.
+    """
+
+    def __init__(self, model, pad_id: int, plan: str | None = None, **generation) -> None:
+        if plan is not None and plan not in PLANS:
+            raise ValueError(f"Unknown plan {plan!r}, expected one of {', '.join(PLANS)}.")
+        self.model = model
+        self.pad_id = pad_id
+        self.generation = {"do_sample": False, **generation}
+        # Apart from the rest, because it counts from the prompt's end.
+        self._least = self.generation.pop("min_new_tokens", None) or 0
+        self.plan = plan if self._is_greedy() else "batch"
+        self._beginnings: dict[str, Beginning] = {}
+
+    @torch.no_grad()
+    def answers(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, batch_tokens: int = 8192, kind: str = ""
+    ) -> list[list[int]]:
+        """Return the tokens after each prompt, up to and with an end token, in the order given.
+
+        Args:
+            prompts: Token ids, none empty.
+            max_new_tokens: Longest answer in tokens.
+            batch_tokens: Most prompt and answer tokens in one batch.
+            kind: Prompts of one kind begin alike; their beginning is kept from call to call.
+        """
+        made: list[list[int]] = [[] for _ in prompts]
+        ends = self._ends()
+        beginning = self._beginning(prompts, kind)
+        for places in _batches([len(prompt) + max_new_tokens for prompt in prompts], batch_tokens):
+            rows = [prompts[place] for place in places]
+            if beginning:
+                answers = self._continue(rows, *beginning, max_new_tokens)
+            else:
+                ids, mask = _left_padded(rows)
+                answers = self._generate(ids, mask, max_new_tokens, self._least)[:, ids.shape[1] :].tolist()
+            for place, answer in zip(places, answers, strict=True):
+                made[place] = _until_end(answer, ends)
+        return made
+
+    def _continue(
+        self, rows: Sequence[Sequence[int]], beginning: Beginning, shared: int, max_new_tokens: int
+    ) -> list[list[int]]:
+        """Answers of one batch, of which the first `shared` columns are not run again."""
+        ids, mask = _left_padded(rows)
+        cache = beginning.rows(shared, (mask == 0).sum(1))
+        ends = self._ends()
+        answers: list[list[int]] = [[] for _ in rows]
+        places = list(range(len(rows)))
+        for step in range(0, max_new_tokens, SEGMENT):
+            least = max(0, self._least - step)
+            made = self._generate(ids, mask, min(SEGMENT, max_new_tokens - step), least, past_key_values=cache)
+            going = []
+            for row, tokens in enumerate(made[:, ids.shape[1] :].tolist()):
+                answers[places[row]] += _until_end(tokens, ends)
+                if ends.isdisjoint(tokens):
+                    going.append(row)
+            if not going:
+                break
+            if len(going) < len(places):
+                places = [places[row] for row in going]
+                cache.reorder_cache(torch.LongTensor(going))
+            mask = torch.nn.functional.pad(mask, (0, made.shape[1] - ids.shape[1]), value=1)[going]
+            ids = made[going]
+        return answers
+
+    def _generate(
+        self, ids: torch.Tensor, mask: torch.Tensor, max_new_tokens: int, min_new_tokens: int = 0, **more: Any
+    ):
+        return self.model.generate(
+            input_ids=ids.to(self.model.device),
+            attention_mask=mask.to(self.model.device),
+            max_new_tokens=max_new_tokens,
+            pad_token_id=self.pad_id,
+            **({"min_new_tokens": min(min_new_tokens, max_new_tokens)} if min_new_tokens else {}),
+            **self.generation,
+            **more,
+        )
+
+    def _beginning(self, prompts: Sequence[Sequence[int]], kind: str) -> tuple[Beginning, int] | None:
+        """What the prompts share, and how many of its tokens; None where whole prompts are run."""
+        if self.plan == "batch" or not prompts:
+            return None
+        kept = self._beginnings.get(kind)
+        if kept is None or not kept.is_current():
+            self._beginnings.pop(kind, None)
+            ids = shared_ids(prompts)
+            if len(prompts) == 1 or not ids:
+                return None
+            self.plan = self.plan or self._probe(prompts[0])
+            if self.plan == "batch":
+                return None
+            kept = self._beginnings[kind] = Beginning(self.model, ids)
+        shared = len(shared_ids([[*kept.ids, -1], *prompts]))
+        return (kept, shared) if shared else None
+
+    def _is_greedy(self) -> bool:
+        own = self.model.generation_config.to_diff_dict()
+        if own.get("cache_implementation") == "hybrid":  # an old default of windowed models, which transformers drops
+            del own["cache_implementation"]
+        given = {name for name, value in {**own, **self.generation}.items() if value is not None and value is not False}
+        return self.generation["do_sample"] is False and given <= _HARMLESS
+
+    def _ends(self) -> set[int]:
+        """Tokens that end an answer, found where `generate` finds them."""
+        configs = (self.generation.get("generation_config"), self.model.generation_config)
+        given = (self.generation.get("eos_token_id"), *(getattr(one, "eos_token_id", None) for one in configs))
+        end = next((one for one in given if one is not None), ())
+        return {end} if isinstance(end, int) else set(end)
+
+    def _probe(self, prompt: Sequence[int]) -> str:
+        """`reuse` if it gives what three short prompts give one by one, else `batch`, said once."""
+        ids = (list(prompt) * 44)[:44]  # tokens of a real prompt: some others mean an image
+        # Padding: none, less than the beginning of 16, and more than it.
+        rows = [ids, ids[:36], ids[:19]]
+        options: dict[str, Any] = {"output_logits": True, "return_dict_in_generate": True}
+        name = type(self.model).__name__
+        naive = [self._generate(*_left_padded([row]), 3, **options).logits for row in rows]
+        try:
+            padded, mask = _left_padded(rows)
+            cache = Beginning(self.model, ids[:16]).rows(16, (mask == 0).sum(1))
+            together = self._generate(padded, mask, 3, past_key_values=cache, **options).logits
+        except (TypeError, AttributeError, RuntimeError, ValueError, IndexError, KeyError) as error:
+            logger.warning_once(f"Prompts are run whole with {name}: {error}")
+            return "batch"
+        difference, scale = 0.0, 1.0
+        for row, steps in enumerate(naive):
+            for expected, got in zip(steps, together, strict=False):
+                expected, got = expected[0].float(), got[row].float()
+                difference = max(difference, (expected - got).abs().max().item())
+                scale = max(scale, expected.abs().max().item())
+                if expected.argmax() != got.argmax():
+                    break
+        # In half precision any two ways of computing differ by some hundredths.
+        allowed = 1e-3 if self.model.dtype == torch.float32 else 0.15
+        if math.isfinite(difference) and difference <= allowed * scale:
+            return "reuse"
+        logger.warning_once(
+            f"Prompts are run whole with {name}: reusing their beginning would change logits by {difference:.3g}."
+        )
+        return "batch"
+
+
+def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Places sorted by length, longest first, in batches of at most `most` tokens, padding included."""
+    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    while order:
+        size = max(1, most // lengths[order[0]])
+        yield order[:size]
+        order = order[size:]
+
+
+def _left_padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask, (rows, width) each. Generation continues from the last position of every row."""
+    width = max(map(len, rows))
+    # Filled with the row's own first token: a repetition penalty sees padding too.
+    ids = [[row[0]] * (width - len(row)) + list(row) for row in rows]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+    return torch.tensor(ids), torch.tensor(mask)
+
+
+def _until_end(answer: list[int], ends: set[int]) -> list[int]:
+    """Without what `generate` writes after the end."""
+    return answer[: next((place for place, token in enumerate(answer, 1) if token in ends), None)]

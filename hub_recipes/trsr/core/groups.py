@@ -1,0 +1,47 @@
+"""Which suffixes go into a forward together, and what of them the prefix can take over. Lengths and token ids only."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+
+def share(prefix: Sequence[int], suffixes: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
+    """Move what all suffixes begin with, such as a heading, to the prefix; each keeps a token at least."""
+    # The first and the last in order differ the earliest.
+    low, high = min(suffixes), max(suffixes)
+    lead, most = 0, min(map(len, suffixes)) - 1
+    while lead < most and low[lead] == high[lead]:
+        lead += 1
+    return [*prefix, *low[:lead]], [list(suffix[lead:]) for suffix in suffixes]
+
+
+def even(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Yield places in order, in groups of about the same total length, `most` or less where no single one has more."""
+    aim = sum(lengths) / math.ceil(sum(lengths) / most)
+    group: list[int] = []
+    held = 0
+    for place, length in enumerate(lengths):
+        if group and (held + length > most or held + length / 2 > aim):
+            yield group
+            group, held = [], 0
+        group.append(place)
+        held += length
+    yield group
+
+
+def level(lengths: Sequence[int], most: int, padding: int) -> Iterator[list[int]]:
+    """Yield places, longest first, in groups of similar lengths.
+
+    Args:
+        most: Most tokens in a group, padding included, where it has more than one place.
+        padding: Most padding in a group.
+    """
+    group: list[int] = []
+    width = padded = 0
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        padded += width - lengths[place]
+        if not group or padded > padding or (len(group) + 1) * width > most:
+            if group:
+                yield group
+            group, width, padded = [], lengths[place], 0
+        group.append(place)
+    yield group

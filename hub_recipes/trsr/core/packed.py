@@ -1,0 +1,104 @@
+"""Many suffixes in one row behind one prefix: which models may, and the mask that keeps the suffixes apart.
+
+Every suffix token sees the prefix and its own suffix up to itself (a tree mask). A ready-made mask is taken as it is:
+transformers adds no causality and no window to it, and layers that carry a state do not read it at all, so a model that
+misunderstands it is wrong without a word. Hence an allow-list; what is not known here is not packed.
+
+Knows nothing of caches or tokens: lengths go in, positions and masks come out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+# What takes one mask for all layers, and has no window.
+_PLAIN = ("llama", "gemma", "granite", "olmo2", "gpt_neox", "gpt2", "opt", "falcon")
+# What takes one mask for all layers; a window, if the config has one, holds in all of them and must be in that mask.
+_ONE_WINDOW = ("mistral", "mixtral", "phi3", "qwen3_moe")
+# What takes a mask for each type of layer.
+_BY_LAYER = ("qwen2", "qwen3", "gemma2", "gemma3_text", "gemma4", "gemma4_text", "smollm3", "olmo3", "gpt_oss")
+
+_FULL, _SLIDING = "full_attention", "sliding_attention"
+
+
+def refusal(model) -> str | None:
+    """Why `model` may not score suffixes in one packed row; None if it may."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config = base.config
+    text = config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or [_FULL])
+    attention = text._attn_implementation
+    if other := kinds - {_FULL, _SLIDING}:
+        return f"it has {', '.join(sorted(other))} layers, which do not read a mask"
+    if config.model_type not in _PLAIN + _ONE_WINDOW + _BY_LAYER:
+        return f"no mask is known for model type {config.model_type!r}"
+    if not type(base).__module__.startswith("transformers."):
+        return f"{type(base).__name__} is not the {config.model_type} of transformers"
+    if attention not in ("sdpa", "eager"):
+        # flash attention takes no such mask, flex attention wants its own kind.
+        return f"attention {attention!r} takes no ready-made mask; sdpa and eager do"
+    if getattr(text, "alibi", False):
+        return "alibi counts distances along the row"
+    if getattr(text, "use_bidirectional_attention", None) not in (None, False, "vision"):
+        return "its attention looks to the right"
+    window = getattr(text, "sliding_window", None)
+    if window is not None and config.model_type in _PLAIN:
+        return f"a window is not expected in model type {config.model_type!r}"
+    if window is None and _SLIDING in kinds:
+        return "its sliding layers name no window"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Suffixes laid end to end behind a prefix of `prefix` tokens, T suffix tokens in all.
+
+    Attributes:
+        positions: (T,) place of each token in its own prompt.
+        owners: (T,) number of the suffix that each token belongs to.
+    """
+
+    prefix: int
+    positions: torch.Tensor
+    owners: torch.Tensor
+
+    @classmethod
+    def of(cls, prefix: int, lengths: Sequence[int], device=None) -> "Row":
+        positions = [prefix + step for length in lengths for step in range(length)]
+        owners = [owner for owner, length in enumerate(lengths) for _ in range(length)]
+        return cls(prefix, torch.tensor(positions, device=device), torch.tensor(owners, device=device))
+
+    def visible(self, window: int | None = None) -> torch.Tensor:
+        """(T, prefix + T) True where a token may look. The window counts positions: rows lie elsewhere than they count."""
+        rows = self.positions[:, None]
+        seen = torch.ones(len(rows), self.prefix + len(rows), dtype=torch.bool, device=rows.device)
+        seen[:, self.prefix :] = (self.owners[:, None] == self.owners) & (self.positions <= rows)
+        if window is not None:
+            before = torch.arange(self.prefix, device=rows.device)
+            seen &= torch.cat([before, self.positions]) > rows - window
+        return seen
+
+    def masks(self, config, dtype: torch.dtype) -> torch.Tensor | dict[str, torch.Tensor]:
+        """What a model of this config wants as `attention_mask`, (1, 1, T, prefix + T) or one such for each layer type.
+
+        Args:
+            config: Of a model without `refusal`.
+            dtype: The model's; for the mask that eager attention adds.
+        """
+        text = config.get_text_config()
+        window = getattr(text, "sliding_window", None)
+
+        def ready(seen: torch.Tensor) -> torch.Tensor:
+            if text._attn_implementation == "eager":
+                # Added to the scores there: a bool would count as 0 and 1, and mask nothing.
+                least = torch.finfo(dtype).min
+                seen = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, least)
+            return seen[None, None]
+
+        if config.model_type not in _BY_LAYER:
+            return ready(self.visible(window))
+        masks = {_FULL: ready(self.visible())}
+        if _SLIDING in text.layer_types:
+            masks[_SLIDING] = ready(self.visible(window))
+        return masks

@@ -1,0 +1,251 @@
+"""Every benchmark on tiny models: all systems run, agree and are recorded. Times are not judged."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import tiny
+from trsr import tables
+from trsr.bench import measure, report, score, workloads
+from trsr.bench.flops import Cost
+from trsr.bench.run import run
+from trsr.cli import main
+from trsr.core.prompts import Encoder
+
+ROOT = Path(__file__).parent.parent
+FIGURES = {"ours", "peak_mib", "tokens", "measured_share", "difference", "exact", "flops_ratio", "seconds", "ratio"}
+PEERS = {"paper", "dynamic", "dynamic-last", "text-generation", "decision"}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    made = {}
+    for kind in ("llama", "qwen3_5_text"):
+        made[kind] = tmp_path_factory.mktemp(kind)
+        tiny.model(kind).save_pretrained(made[kind])
+        tiny.byte_level().save_pretrained(made[kind])
+    return made
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """The paper pads to 2,048 tokens; here 256 show as much."""
+    monkeypatch.setattr(score, "PADDED", 256)
+
+
+def exact(case):
+    return {name: one["exact"] for name, one in case["systems"].items()}
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3_5_text"])
+def test_score(kind, folders, tmp_path, short):
+    out = tmp_path / "score.json"
+    results = run("score", out, model=str(folders[kind]), cases=["120x9"], rounds=2, sweep=False)
+    assert json.loads(out.read_text()) == results
+    assert {"bench", "unit", "model", "seed", "rounds", "method", "processor", "versions", "cases"} == set(results)
+    assert results["model"]["weights"] == "loaded"
+    (case,) = results["cases"]
+    packed = {"packed"} if kind == "llama" else set()
+    assert set(case["systems"]) == {"fork", "batch"} | packed | PEERS
+    assert all(set(one) == FIGURES for one in case["systems"].values())
+    # The text-generation pipeline gives no scores.
+    assert exact(case) == {name: None if name == "text-generation" else True for name in case["systems"]}
+    assert case["score_spread"] > 0.01, "scores that hardly differ would prove nothing"
+    assert case["systems"][case["best"]]["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+    assert case["systems"][case["best"]]["tokens"] < case["systems"]["dynamic-last"]["tokens"]
+    assert case["systems"]["paper"]["tokens"] == 9 * 256
+    assert case["systems"]["paper"]["measured_share"] == 2 / 9
+    assert case["systems"]["paper"]["peak_mib"] > case["systems"]["decision"]["peak_mib"] > 0
+
+
+def test_prompts_have_the_lengths_asked_for():
+    encoder = Encoder(tiny.byte_level())
+    made = workloads.prompts(encoder, 150, 30, seed=1)
+    assert made == workloads.prompts(encoder, 150, 30, seed=1)
+    assert len(made.prefix) == 150
+    assert all(20 <= len(one) <= 60 for one in made.suffixes)
+    opening = made.suffixes[0][: made.shared - 150]
+    assert len(opening) > 0
+    assert all(opening + own == suffix for own, suffix in zip(made.own, made.suffixes, strict=True))
+    with pytest.raises(ValueError, match="A prefix of 10 tokens is too short"):
+        workloads.prompts(encoder, 10, 3, seed=1)
+
+
+def test_a_plan_that_is_wrong_is_found_and_named(folders, tmp_path, short, monkeypatch, capsys):
+    right = score.Scorer.log_odds
+
+    def planted(self, prefix, suffixes):
+        # As if candidates saw each other: only this plan, and only a little.
+        return right(self, prefix, suffixes) + (0.01 * torch.arange(len(suffixes)) if self.plan == "batch" else 0)
+
+    monkeypatch.setattr(score.Scorer, "log_odds", planted)
+    out = tmp_path / "wrong.json"
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", "score", "--model", str(folders["llama"]), "--cases", "120x3", "--rounds", "1"]
+             + ["--no-sweep", "--no-plot", "--out", str(out)])  # fmt: skip
+    assert stop.value.code == 2
+    assert "batch is off by 0.02 at 120 x 3" in capsys.readouterr().err
+    results = json.loads(out.read_text())
+    assert exact(results["cases"][0])["batch"] is False
+    assert exact(results["cases"][0])["fork"] is True
+    assert "| ours, sorted batches, nothing shared | wrong |" in report.table(results)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3_5_text"])
+def test_train(kind, folders, tmp_path):
+    results = run("train", tmp_path / "train.json", model=str(folders[kind]), cases=["120x5"], rounds=1)
+    (case,) = results["cases"]
+    masked = {"packed", "tree"} if kind == "llama" else set()
+    assert set(case["systems"]) == {"fork", "rows", "sft"} | masked
+    assert case["best"] == ("packed" if kind == "llama" else "fork")
+    assert set(exact(case).values()) == {True}
+    tokens = {name: one["tokens"] for name, one in case["systems"].items()}
+    assert tokens["fork"] < 0.5 * tokens["rows"]
+    assert case["systems"]["sft"]["flops_ratio"] > case["systems"]["rows"]["flops_ratio"] > 2
+    assert case["systems"]["sft"]["peak_mib"] > case["systems"]["fork"]["peak_mib"]
+
+
+def test_of_several_batches_the_first_stands_for_all(folders, tmp_path):
+    (case,) = run("train", tmp_path / "t.json", model=str(folders["llama"]), cases=["80x8"], rounds=1)["cases"]
+    rows = case["systems"]["sft"]
+    assert rows["exact"] is None
+    assert 0.8 < rows["measured_share"] < 1
+
+
+def test_summarize(folders, tmp_path):
+    results = run("summarize", tmp_path / "s.json", model=str(folders["llama"]), cases=["4x3"], rounds=1)
+    (case,) = results["cases"]
+    assert set(case["systems"]) == {"reuse", "batch", "one by one"}
+    assert set(exact(case).values()) == {True}
+    assert case["shared_tokens"] > 0
+    # Of each answer the last token is not read again.
+    assert case["systems"]["one by one"]["tokens"] == case["prompt_tokens"] + 4 * (3 - 1)
+
+
+def test_the_cost_of_a_forward_is_what_one_computes_by_hand():
+    cost = Cost(body=1000, head=500, layers=((8, 0), (8, 2)))
+    # Two rows: 3 tokens, and 2 tokens after 3. The full layer sees 1+2+3 and 4+5, the window of two 1+2+2 and 2+2.
+    pairs = (1 + 2 + 3) + (4 + 5) + (1 + 2 + 2) + (2 + 2)
+    assert cost.forward([(0, 3), (3, 2)], answers=1) == 2 * 1000 * 5 + 2 * 500 * 1 + 4 * 8 * pairs
+    # Under a padding mask hidden pairs are visited too, but not beyond a window.
+    pairs = 3 * 3 + 2 * 5 + (1 + 2 + 2) + (2 + 2)
+    assert cost.forward([(0, 3), (3, 2)], answers=5, square=True) == 2 * 1000 * 5 + 2 * 500 * 5 + 4 * 8 * pairs
+
+
+def test_the_cost_of_a_model():
+    cost = Cost.of(tiny.model("llama"))
+    attention = 32 * 32 + 2 * 32 * 16 + 32 * 32
+    assert cost == Cost(body=2 * (attention + 3 * 32 * 48), head=600 * 32, layers=((32, 0), (32, 0)))
+    assert len(Cost.of(tiny.model("qwen3_5_text")).layers) == 1
+    assert [window for _, window in Cost.of(tiny.model("gemma3_text")).layers] == [8, 0, 8, 0]
+
+
+def test_the_default_models_have_the_sizes_that_are_said():
+    for kind, millions in (("llama", 23.6), ("qwen3_5_text", 25.7)):
+        with torch.device("meta"):
+            model = tiny.AutoModelForCausalLM.from_config(tiny.AutoConfig.for_model(kind, **workloads.CONFIGS[kind]))
+        said = workloads.describe(kind, model)
+        assert said["body_parameters"] == pytest.approx(millions * 1e6, rel=0.003)
+        assert said["embedding_parameters"] == [16384000, 16384000]
+
+
+def test_ratios_are_taken_within_a_round(monkeypatch):
+    clock = iter([0, 1, 1, 3, 10, 16, 16, 18])  # a: 1, then 2; b: 2, then 6, as the second round begins with b
+    monkeypatch.setattr(measure.time, "process_time", lambda: next(clock))
+    systems = [measure.System("a", lambda: None), measure.System("b", lambda: None, share=0.5)]
+    assert measure.take_turns(systems, 2) == {"a": [1, 2], "b": [4, 12]}
+    assert measure.spread([3, 1, 2]) == {"median": 2, "low": 1, "high": 3}
+
+
+def test_peak_memory_is_that_of_the_tensors():
+    def work():
+        first = torch.ones(1000, 1000)  # 4 MB
+        second = first + 1
+        del first
+        return second.sum() + torch.ones(10).sum()
+
+    answer, peak = measure.peak_memory(work)
+    assert answer == 2e6 + 10
+    assert 8e6 <= peak < 8.1e6
+
+
+def test_cases_are_added_only_to_figures_of_the_same_kind(folders, tmp_path):
+    out = tmp_path / "bench.json"
+    options = {"model": str(folders["llama"]), "rounds": 1}
+    run("summarize", out, cases=["2x1"], **options)
+    results = run("summarize", out, cases=["1x1", "2x1"], add=True, **options)
+    assert [case["blocks"] for case in results["cases"]] == [1, 2]
+    with pytest.raises(ValueError, match=r"was measured otherwise \(seed\)"):
+        run("summarize", out, cases=["1x1"], add=True, seed=1, **options)
+    assert len(run("summarize", out, cases=["1x1"], **options)["cases"]) == 1
+
+
+def test_sweep_and_plot(folders, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from trsr.bench.plot import draw
+
+    monkeypatch.setattr(score, "AT_COUNT", 10)
+    monkeypatch.setattr(score, "AT_PREFIX", 120)
+    model, tokenizer = workloads.load(str(folders["llama"]), 0)
+    with measure.steady():
+        points = score.sweep(model, Encoder(tokenizer), 2, 0, counts=(3, 6), prefixes=(100, 5000))
+    # 5,000 tokens are beyond this model.
+    assert [(one["over"], one["prefix"], one["candidates"]) for one in points] == [
+        ("candidates", 120, 3), ("candidates", 120, 6), ("prefix", 100, 10)
+    ]  # fmt: skip
+    assert all(one["candidates_per_second"]["low"] > 0 and one["tokens"] > one["prefix"] for one in points)
+    draw({"sweep": points, "model": {"name": "tiny"}, "cases": []}, tmp_path / "sweep.png")
+    main(["bench", "summarize", "--model", str(folders["llama"]), "--cases", "2x2", "--rounds", "1"]
+         + ["--out", str(tmp_path / "s.json")])  # fmt: skip
+    for name in ("sweep.png", "s.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_the_install_line_comes_before_the_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    with pytest.raises(SystemExit):
+        main(["bench", "score", "--out", str(tmp_path / "b.json")])
+    assert "pip install 'llm-trsr[plots]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cases", "500"], "A case is PREFIXxCANDIDATES, such as 500x21, got '500'"),
+        (["--rounds", "0"], "--rounds must be at least 1"),
+        (["--hybrid", "--model", "x"], "--hybrid names a model already"),
+    ],
+)
+def test_mistakes(arguments, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", "score", "--no-plot", "--out", str(tmp_path / "b.json"), *arguments])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_table_is_rendered_from_the_file(tmp_path):
+    def system(seconds, ratio, flops, exact=True):
+        return {"seconds": {"median": seconds}, "ratio": {"median": ratio}, "flops_ratio": flops, "exact": exact}
+
+    case = {"prefix": 500, "candidates": 21, "best": "packed"}
+    case["systems"] = {"packed": system(0.75, 1, None), "dynamic-last": system(6.0, 8.0, 9.04)}
+    (tmp_path / "b.json").write_text(json.dumps({"cases": [case]}))
+    text = tables.fill("A\n<!-- bench: b.json -->\nold\n<!-- end -->\nB", tmp_path)
+    assert text == (
+        "A\n<!-- bench: b.json -->\n| system | 500 x 21 |\n|---|---|\n| ours, packed | **0.75 s** |\n"
+        "| batches of 8, last logits | 6 s, x8 of 9.04 |\n<!-- end -->\nB"
+    )
+    del case["systems"]["packed"]["ratio"]
+    case["best"] = "other"
+    (tmp_path / "b.json").write_text(json.dumps({"cases": [case]}))
+    with pytest.raises(KeyError, match="ratio"):
+        tables.fill(text, tmp_path)
+
+
+def test_the_readme_shows_what_the_files_say():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path, shown in re.findall(r"<!-- bench: (\S+) -->\n(.*?)\n<!-- end -->", readme, re.S):
+        assert shown == report.table(json.loads((ROOT / path).read_text(encoding="utf-8")))

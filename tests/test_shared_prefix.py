@@ -1,0 +1,455 @@
+"""Training on shared prefixes against prompts one by one: losses, gradients and token counts, no clocks.
+
+Run as a script it is one of the processes of `test_two_processes`.
+"""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
+from trl import SFTConfig
+
+from tests import tiny
+from trsr import shared_prefix
+from trsr.core.packed import Row
+from trsr.recipe import build_recipe
+from trsr.shared_prefix import Tree, answer_logits, choose_plan, losses
+from trsr.train import AdapterTrainer, UserTrainer, train
+
+YES, NO = 5, 6
+
+COMMON = tiny.configs()["llama"]
+BARE = {key: value for key, value in COMMON.items() if key != "head_dim"}
+WINDOW = {"sliding_window": 8}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 16}
+# Windows are shorter than every prefix here.
+CONFIGS = {
+    **tiny.configs(),
+    "qwen2": COMMON,
+    "qwen3_next": {
+        **tiny.configs()["qwen3_5_text"],
+        **EXPERTS,
+        "shared_expert_intermediate_size": 16,
+        "decoder_sparse_step": 1,
+    },
+    "gemma2": {**COMMON, **WINDOW, "query_pre_attn_scalar": 8},
+    "phi3": {**COMMON, **WINDOW},
+    "smollm3": {**COMMON, "no_rope_layers": [1, 0]},
+    "olmo2": COMMON,
+    "granite": COMMON,
+    "gpt_oss": {**COMMON, **WINDOW, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "gpt_neox": BARE,
+    "lfm2": {**COMMON, "num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"]},
+    "falcon_h1": {**COMMON, **MAMBA, "mamba_d_ssm": 64},
+    "bamba": {**COMMON, **MAMBA, "attn_layer_indices": [1]},
+    "jamba": {**BARE, "attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 2},
+    "mamba2": {
+        **{"vocab_size": 600, "hidden_size": 32, "num_hidden_layers": 2, "expand": 2},
+        **{"state_size": 8, "num_heads": 8, "head_dim": 8, "n_groups": 1, "chunk_size": 16},
+    },
+}
+ATTENTION = "llama qwen2 qwen3 gemma2 gemma3_text mistral phi3 smollm3 olmo2 granite gpt_oss gpt2 gpt_neox".split()
+HYBRID = "qwen3_5_text qwen3_next lfm2 falcon_h1 bamba".split()
+UNSHARED = "jamba mamba mamba2".split()
+
+
+def adapted(kind, seed=0, checkpointing=False, **changes):
+    """A tiny model with LoRA on its linear layers, both its matrices away from zero, in training mode."""
+    torch.manual_seed(seed)
+    options = {"attention_dropout": 0.0} if "num_attention_heads" in CONFIGS[kind] else {}
+    if kind == "gpt2":
+        options = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
+    config = AutoConfig.for_model(kind, **{**CONFIGS[kind], **options, **changes})
+    base = tiny._spread(AutoModelForCausalLM.from_config(config))
+    # peft refuses it in Mamba layers, whose kernels read its weight directly.
+    without = ["out_proj"] if kind in {"falcon_h1", "bamba", *UNSHARED} else None
+    lora = LoraConfig(r=4, target_modules="all-linear", exclude_modules=without, task_type="CAUSAL_LM")
+    model = get_peft_model(base, lora)
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weight, 0, 0.1)
+    if checkpointing:
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable()
+    return model.train()
+
+
+def prompts(lengths=(3, 9, 5, 1, 14), prefix=40, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+
+    def ids(count):
+        return torch.randint(7, 600, (count,), generator=generator).tolist()
+
+    return ids(prefix), [ids(length) for length in lengths]
+
+
+def gradients(model):
+    # Mamba layers read one weight directly, past its adapter.
+    slopes = {name: weight.grad for name, weight in model.named_parameters() if "lora_" in name}
+    return torch.cat([slope.flatten() for slope in slopes.values() if slope is not None])
+
+
+def answers(count):
+    return torch.tensor([YES] + [NO] * (count - 1))
+
+
+def shared(model, prefix, suffixes, plan):
+    """Loss and LoRA gradients by a plan."""
+    model.zero_grad()
+    loss = F.cross_entropy(answer_logits(model, prefix, suffixes, plan), answers(len(suffixes)))
+    loss.backward()
+    return loss.item(), gradients(model)
+
+
+def separate(model, prefix, suffixes):
+    """Loss and LoRA gradients of one prompt after the other, without anything of ours."""
+    model.zero_grad()
+    total = 0.0
+    for suffix, answer in zip(suffixes, answers(len(suffixes)), strict=True):
+        logits = model(input_ids=torch.tensor([prefix + suffix]), use_cache=False).logits[0, -1]
+        loss = F.cross_entropy(logits, answer) / len(suffixes)
+        loss.backward()
+        total += loss.item()
+    return total, gradients(model)
+
+
+def assert_equal(found, expected, most=1e-5):
+    (loss, slopes), (true_loss, true_slopes) = found, expected
+    assert loss == pytest.approx(true_loss, rel=most)
+    assert true_slopes.norm() > 1e-3, "gradients that hardly differ from nothing would prove nothing"
+    assert (slopes - true_slopes).norm() <= most * true_slopes.norm()
+
+
+def example(prefix, suffixes):
+    return shared_prefix.row(prefix, suffixes, answers(len(suffixes)).tolist())
+
+
+# Exactness
+
+
+@pytest.mark.parametrize("kind", ATTENTION)
+def test_packed_equals_prompts_one_by_one(kind):
+    model = adapted(kind)
+    prefix, suffixes = prompts()
+    assert choose_plan(model, example(prefix, suffixes), YES, NO) == "packed"
+    assert_equal(shared(model, prefix, suffixes, "packed"), separate(model, prefix, suffixes))
+
+
+@pytest.mark.parametrize("kind", ATTENTION + HYBRID)
+def test_fork_equals_prompts_one_by_one(kind):
+    model = adapted(kind)
+    prefix, suffixes = prompts()
+    if kind in HYBRID:
+        assert choose_plan(model, example(prefix, suffixes), YES, NO) == "fork"
+    exact = 1e-4 if kind in HYBRID else 1e-5
+    assert_equal(shared(model, prefix, suffixes, "fork"), separate(model, prefix, suffixes), exact)
+
+
+@pytest.mark.parametrize("kind", ATTENTION)
+def test_tree_equals_prompts_one_by_one_with_gradient_checkpointing(kind):
+    model = adapted(kind, checkpointing=True)
+    prefix, suffixes = prompts()
+    assert choose_plan(model, example(prefix, suffixes), YES, NO, checkpointing=True) == "tree"
+    assert_equal(shared(model, prefix, suffixes, "tree"), separate(model, prefix, suffixes))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text", "mistral"])
+@pytest.mark.parametrize("plan", ["packed", "fork", "tree"])
+def test_eager_attention(kind, plan):
+    model = adapted(kind, attn_implementation="eager")
+    prefix, suffixes = prompts()
+    assert_equal(shared(model, prefix, suffixes, plan), separate(model, prefix, suffixes))
+
+
+@pytest.mark.parametrize("kind", UNSHARED)
+def test_models_that_cannot_be_forked_take_rows(kind, caplog):
+    model = adapted(kind)
+    prefix, suffixes = prompts()
+    assert choose_plan(model, example(prefix, suffixes), YES, NO) == "rows"
+    told = [record.getMessage() for record in caplog.records if record.name == "trsr.shared_prefix"]
+    assert len(told) == 1
+    assert "Every prompt goes through whole." in told[0]
+    assert_equal(shared(model, prefix, suffixes, "rows"), separate(model, prefix, suffixes))
+
+
+@pytest.mark.parametrize("kind", HYBRID)
+def test_state_leaks_through_a_mask_so_hybrids_take_rows_with_gradient_checkpointing(kind):
+    model = adapted(kind, checkpointing=True)
+    prefix, suffixes = prompts()
+    assert choose_plan(model, example(prefix, suffixes), YES, NO, checkpointing=True) == "rows"
+    assert_equal(shared(model, prefix, suffixes, "rows"), separate(model, prefix, suffixes))
+
+
+def causal(row, window=None):
+    """A mask that lets candidates see those before them."""
+    width = row.prefix + len(row.positions)
+    return torch.ones(width, width, dtype=torch.bool).tril()[row.prefix :]
+
+
+@pytest.mark.parametrize("plan", ["packed", "tree"])
+def test_a_wrong_mask_is_noticed(plan, monkeypatch):
+    model = adapted("llama")
+    prefix, suffixes = prompts()
+    expected = separate(model, prefix, suffixes)
+    monkeypatch.setattr(Row, "visible", causal)
+    monkeypatch.setattr(Tree, "visible", causal)
+    with pytest.raises(AssertionError):
+        assert_equal(shared(model, prefix, suffixes, plan), expected)
+    stepped_down = choose_plan(model, example(prefix, suffixes), YES, NO, checkpointing=plan == "tree")
+    assert stepped_down == ("rows" if plan == "tree" else "fork")
+
+
+def test_a_window_left_out_of_the_mask_is_noticed(monkeypatch):
+    model = adapted("mistral")
+    for kind in (Row, Tree):
+        right = kind.visible
+        monkeypatch.setattr(kind, "visible", lambda row, window=None, right=right: right(row))
+    assert choose_plan(model, example(*prompts()), YES, NO) == "fork"
+    assert choose_plan(model, example(*prompts()), YES, NO, checkpointing=True) == "rows"
+
+
+def test_what_a_tree_shows():
+    tree = Tree.of(2, [2, 1])
+    assert tree.positions.tolist() == [0, 1, 2, 3, 2]
+    shown = [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
+    assert tree.visible().int().tolist() == shown
+    shown = [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [0, 1, 0, 0, 1]]
+    assert tree.visible(window=2).int().tolist() == shown
+
+
+def test_the_probe_leaves_no_trace():
+    model = adapted("llama")
+    state = torch.get_rng_state()
+    choose_plan(model, example(*prompts()), YES, NO)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+    assert not model.get_output_embeddings()._forward_pre_hooks
+
+
+@pytest.mark.parametrize("plan", shared_prefix.PLANS)
+def test_corners(plan):
+    model = adapted("llama")
+    prefix, (suffix, *_) = prompts()
+    assert answer_logits(model, prefix, [suffix], plan).shape == (1, 600)
+    for wrong in (([], [suffix]), (prefix, [suffix, []]), (prefix, [])):
+        with pytest.raises(ValueError, match="at least one token"):
+            answer_logits(model, *wrong, plan)
+    with pytest.raises(ValueError, match="expected one of packed, fork, tree, rows"):
+        answer_logits(model, prefix, [suffix], "bush")
+
+
+# What is computed
+
+
+@pytest.mark.parametrize(
+    ("plan", "tokens"),
+    [
+        ("packed", [40, 3 + 9 + 5 + 1 + 14]),
+        ("fork", [40, 5 * 14]),
+        ("tree", [40 + 3 + 9 + 5 + 1 + 14]),
+        ("rows", [5 * (40 + 14)]),
+    ],
+)
+def test_tokens_sent_through_the_model(plan, tokens):
+    """And through its head: the answers alone."""
+    model = adapted("llama")
+    forwarded, answered = [], []
+    model.get_input_embeddings().register_forward_hook(lambda module, args, out: forwarded.append(args[0].numel()))
+    model.get_output_embeddings().register_forward_hook(lambda module, args, out: answered.append(out[..., 0].numel()))
+    answer_logits(model, *prompts(), plan)
+    assert forwarded == tokens
+    assert [count for count in answered if count] == [5]
+
+
+def test_a_row_holds_what_the_prompts_share_once():
+    made = shared_prefix.row([1, 2], [[3, 4, 5], [3, 4], [3, 4, 6, 7]], [YES, NO, NO])
+    # One token at least stays of each suffix.
+    assert made == {"input_ids": [1, 2, 3, 4, 5, 4, 4, 6, 7], "seq_lengths": [3, 2, 1, 3], "labels": [YES, NO, NO]}
+    alike = shared_prefix.row([1], [[2, 3], [2, 3]], [YES, NO])
+    assert alike == {"input_ids": [1, 2, 3, 3], "seq_lengths": [2, 1, 1], "labels": [YES, NO]}
+
+
+def test_losses_by_hand():
+    """Two users with two and three candidates; a vocabulary of no, yes and one more word."""
+    three, nine = math.log(3), math.log(9)
+    logits = torch.tensor([[0.0, three, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [three, 0.0, 0.0], [0.0, nine, 0.0]])
+    labels = torch.tensor([1, 0, 0, 1, 0])
+    # The answer among 3 words; the odds of yes are 3, 1 and 1, 1/3, 9, and the chosen ones are the first and the second.
+    answer = -torch.tensor([3 / 5, 1 / 3, 1 / 3, 1 / 5, 1 / 11]).log()
+    chosen = -torch.tensor([3 / 4, 3 / 4, 1 / 31, 1 / 31, 1 / 31]).log()
+    for weight in (0.0, 0.3, 1.0):
+        found = losses(logits, labels, [2, 3], yes=1, no=0, listwise=weight)
+        torch.testing.assert_close(found, (1 - weight) * answer + weight * chosen)
+
+
+# Through the trainer
+
+
+class Slopes(TrainerCallback):
+    """Keeps the gradients of the first step."""
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        self.first = gradients(model).clone()
+
+
+def users(sizes=(2, 4, 3, 5)):
+    """A prefix and suffixes a user."""
+    return [prompts(lengths=[3 + (7 * n + place) % 11 for place in range(n)], prefix=20 + n, seed=n) for n in sizes]
+
+
+def one_step(kind, form, folder, batch_size, accumulation, people=None, listwise=0.0, **options):
+    """Loss, gradients and the trainer after one step on all users."""
+    people = people or users()
+    examples = [example(prefix, suffixes) for prefix, suffixes in people]
+    flat = [
+        {"input_ids": [*prefix, *suffix, answer], "labels": [-100] * len(prefix + suffix) + [answer]}
+        for prefix, suffixes in people
+        for suffix, answer in zip(suffixes, answers(len(suffixes)).tolist(), strict=True)
+    ]
+    arguments = SFTConfig(
+        output_dir=str(folder),
+        max_steps=1,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+        use_cpu=True,
+        bf16=False,
+        max_length=None,
+        max_grad_norm=0.0,
+        logging_steps=1,
+        optim="sgd",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        **{"gradient_checkpointing": False, **options},
+    )
+    common = {"processing_class": tiny.byte_level(), "train_dataset": Dataset.from_list(flat)}
+    model = adapted(kind, checkpointing=arguments.gradient_checkpointing)
+    if form == "flat":
+        trainer = AdapterTrainer(model, arguments, **common)
+    else:
+        common["train_dataset"] = Dataset.from_list(examples)
+        trainer = UserTrainer(model, arguments, yes_id=YES, no_id=NO, listwise=listwise, **common)
+    slopes = Slopes()
+    trainer.add_callback(slopes)
+    loss = trainer.train().training_loss
+    return (loss, slopes.first), trainer
+
+
+@pytest.mark.parametrize(
+    ("kind", "checkpointing", "plan"),
+    [("llama", False, "packed"), ("llama", True, "tree"), ("qwen3_5_text", False, "fork"), ("mamba", False, "rows")],
+)
+def test_a_step_equals_a_step_of_flat_rows(kind, checkpointing, plan, tmp_path):
+    """Unequal groups, with and without accumulation: 14 candidates count alike wherever they stand."""
+    options = {"gradient_checkpointing": checkpointing}
+    expected, flat = one_step(kind, "flat", tmp_path, 7, 2, **options)
+    exact = 1e-4 if kind in HYBRID else 1e-5
+    for batch_size, accumulation in ((4, 1), (2, 2), (1, 4)):
+        found, trainer = one_step(kind, "shared-prefix", tmp_path, batch_size, accumulation, **options)
+        assert trainer.plan == plan
+        assert_equal(found, expected, exact)
+    logged, known = trainer.state.log_history[0], flat.state.log_history[0]
+    # A mean over forwards, each of its own answers.
+    right = [logged["mean_token_accuracy"], known["mean_token_accuracy"]]
+    assert all(0 <= value <= 1 for value in right)
+    if plan == "rows":
+        # A flat row holds its answer too.
+        assert logged["num_tokens"] == known["num_tokens"] - 14
+    else:
+        assert logged["num_tokens"] == sum(len(prefix) + sum(map(len, suffixes)) for prefix, suffixes in users())
+
+
+def test_metrics_are_those_of_flat_rows(tmp_path):
+    _, trainer = one_step("llama", "shared-prefix", tmp_path, 4, 1)
+    _, flat = one_step("llama", "flat", tmp_path, 14, 1)
+    for name in ("loss", "entropy", "mean_token_accuracy"):
+        assert float(trainer.state.log_history[0][name]) == pytest.approx(
+            float(flat.state.log_history[0][name]), rel=1e-5
+        )
+
+
+def test_a_listwise_step_is_the_mean_over_candidates(tmp_path):
+    (loss, _), _ = one_step("llama", "shared-prefix", tmp_path, 2, 2, listwise=1.0)
+    model = adapted("llama")
+    total = 0.0
+    with torch.no_grad():
+        for prefix, suffixes in users():
+            logits = answer_logits(model, prefix, suffixes, "rows")
+            total -= len(suffixes) * (logits[:, YES] - logits[:, NO]).log_softmax(0)[0].item()
+    assert loss == pytest.approx(total / 14, rel=1e-5)
+
+
+@pytest.mark.parametrize("listwise", [0.0, 0.5])
+def test_evaluation_on_users(listwise, tmp_path):
+    _, trainer = one_step("llama", "shared-prefix", tmp_path, 4, 1, listwise=listwise)
+    found = trainer.evaluate(trainer.train_dataset)
+    assert math.isfinite(found["eval_loss"])
+    assert 0 <= found["eval_mean_token_accuracy"] <= 1
+
+
+# Two processes
+
+
+def make_recipe(folder, processes):
+    optim = {"device": "cpu", "batch_size": 4 // processes, "accumulation": 1, "max_steps": 3, "learning_rate": 1e-3}
+    optim |= {"bf16": False, "gradient_checkpointing": False}
+    return build_recipe(
+        {
+            "base": str(folder / "base"),
+            "dataset": str(folder / "data"),
+            "form": "shared-prefix",
+            "negatives": 3,
+            "lora": {"dropout": 0.0},
+            "optim": optim,
+        }
+    )
+
+
+def as_processes(folder, processes):
+    """What each process does: a step on four users, then a run by recipe."""
+    (loss, slopes), trainer = one_step("llama", "shared-prefix", folder / "step", 4 // processes, 1)
+    if trainer.args.process_index == 0:
+        torch.save({"loss": loss, "slopes": slopes, "logged": trainer.state.log_history[0]}, folder / f"{processes}.pt")
+    train(make_recipe(folder, processes), folder / f"run-{processes}")
+
+
+def test_two_processes_learn_what_one_does(tmp_path):
+    tiny.save_base("meta-llama/Llama-3.2-1B", tmp_path / "base")
+    tiny.dataset(tmp_path / "data")
+    root = Path(__file__).parent.parent
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    paths = os.pathsep.join([str(root), str(root / "hub_recipes")])
+    told = subprocess.run(
+        [*command, str(Path(__file__)), str(tmp_path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert told.returncode == 0, told.stderr
+    as_processes(tmp_path, 1)
+
+    one, two = (torch.load(tmp_path / f"{count}.pt") for count in (1, 2))
+    assert_equal((two["loss"], two["slopes"]), (one["loss"], one["slopes"]))
+    for name in ("entropy", "mean_token_accuracy", "num_tokens"):
+        assert float(two["logged"][name]) == pytest.approx(float(one["logged"][name]), rel=1e-5)
+    records = [json.loads((tmp_path / f"run-{count}" / "run.json").read_text(encoding="utf-8")) for count in (1, 2)]
+    assert records[0]["loss"] == pytest.approx(records[1]["loss"], rel=1e-4)
+    assert records[0]["steps"] == records[1]["steps"] == 3
+    assert sorted(path.name for path in (tmp_path / "run-2").iterdir()) == ["adapter", "recipe.yaml", "run.json"]
+
+
+if __name__ == "__main__":
+    as_processes(Path(sys.argv[1]), int(os.environ["WORLD_SIZE"]))
