@@ -543,7 +543,11 @@ def numbered(tmp_path, start, share):
     number = [0]
     records = counted(changed("provenance.summaries", **MODEL), start, share, number)
     terms = MINE.to_dict() | {"license_link": "https://example.com/1", "share_text": True}
-    recipe = counted(RECIPE.to_dict(), start, share, number) | {"base": "nano", "dataset": "made"}
+    recipe = counted(RECIPE.to_dict(), start, share, number) | {
+        "base": "nano",
+        "dataset": "made",
+        "form": "shared-prefix",  # the form in which every field counts
+    }
     return made(
         tmp_path,
         records,
