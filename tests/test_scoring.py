@@ -165,7 +165,7 @@ def test_only_answer_positions_go_through_the_head(llama, plan):
     rows = []
     llama.lm_head.register_forward_hook(lambda module, args, out: rows.append(tuple(out.shape)))
     scorer.log_odds(prefix, suffixes)
-    assert rows == [(1, 1, 600), (5, 1, 600)]
+    assert rows == [(0, 1, 600), (5, 1, 600)]
     assert not llama.lm_head._forward_pre_hooks
 
 

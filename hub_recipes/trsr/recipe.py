@@ -114,9 +114,9 @@ class Recipe:
         ):
             if value < least:
                 problems.append(f"{place}: got {value}, expected at least {least}")
-        for place, value in (("optim.learning_rate", self.optim.learning_rate), ("optim.epochs", self.optim.epochs)):
-            if not value > 0:
-                problems.append(f"{place}: got {value}, expected more than 0")
+        for place, rate in (("optim.learning_rate", self.optim.learning_rate), ("optim.epochs", self.optim.epochs)):
+            if not rate > 0:
+                problems.append(f"{place}: got {rate}, expected more than 0")
         if not 0 <= self.lora.dropout < 1:
             problems.append(f"lora.dropout: got {self.lora.dropout}, expected 0 or more and less than 1")
         if self.optim.device not in ("auto", "cpu"):

@@ -14,21 +14,20 @@ Prompts and their encoding come from outside.
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from peft import PeftModel
-from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache, DynamicCache
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
 from trsr.core.fork import fork, same_rotation, unforkable
+from trsr.core.forward import packed_logits, read, row_logits
 from trsr.core.groups import level, share
 from trsr.core.packed import Row, refusal
 
@@ -92,73 +91,31 @@ def answer_logits(model, prefix: Sequence[int], suffixes: Sequence[Sequence[int]
     lengths = [len(end) for end in ends]
     # Where frequencies hang on the longest position in sight, a prompt is what it is when served only by itself.
     if not same_rotation(model.config, len(start), [len(start) + length for length in lengths]):
-        return torch.cat([_last_logits(model, [torch.cat([start, end])], 0, use_cache=False) for end in ends])
-    last = torch.tensor(lengths, device=start.device).cumsum(0) - 1
+        return torch.cat([row_logits(model, [torch.cat([start, end])]) for end in ends])
     if plan == "rows":
-        return _last_logits(model, [torch.cat([start, end]) for end in ends], 0, use_cache=False)
+        return row_logits(model, [torch.cat([start, end]) for end in ends])
     if plan == "tree":
-        tree = Tree.of(len(start), lengths, start.device)
-        return _one_row(model, [start, *ends], tree, len(start) + last, use_cache=False)
+        return packed_logits(model, [start, *ends], Tree.of(len(start), lengths, start.device))
     if plan == "packed":
         # Without a config every layer keeps the whole prefix, as the mask has it; windows are in the mask.
-        cache = _read(model, start, DynamicCache())
-        row = Row.of(len(start), lengths, start.device)
-        return _one_row(model, ends, row, last, past_key_values=_branches(cache, 1), use_cache=True)
+        cache = _branches(read(model, start, DynamicCache()), 1)
+        return packed_logits(model, ends, Row.of(len(start), lengths, start.device), cache)
     return _forked(model, start, ends)
 
 
 def _forked(model, start: torch.Tensor, ends: Sequence[torch.Tensor]) -> torch.Tensor:
-    cache = _read(model, start, None)
+    cache = read(model, start)
     groups = list(level([len(end) for end in ends], len(start) + sum(map(len, ends)), PADDING))
     logits = [
-        _last_logits(
-            model,
-            [ends[place] for place in group],
-            len(start),
-            past_key_values=_branches(cache, len(group)),
-            use_cache=True,
-        )
+        row_logits(model, [ends[place] for place in group], len(start), _branches(cache, len(group)))
         for group in groups
     ]
     order = torch.tensor([place for group in groups for place in group], device=start.device)
     return torch.cat(logits)[order.argsort()]
 
 
-def _read(model, prefix: torch.Tensor, cache: Cache | None) -> Cache:
-    """The cache after the prefix; nothing of it goes through the language-model head."""
-    places = torch.arange(len(prefix), device=prefix.device)[None]
-    # Asked for one position, a model whose last layers reuse keys skips the others there.
-    keep = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
-    with _through_head(model, lambda hidden: hidden[:, :0]):
-        return model(
-            input_ids=prefix[None], position_ids=places, past_key_values=cache, use_cache=True, **keep
-        ).past_key_values
-
-
 def _branches(cache: Cache, count: int) -> Cache:
     return fork(cache, torch.zeros(count, dtype=torch.long))
-
-
-def _last_logits(model, rows: Sequence[torch.Tensor], start: int, **options) -> torch.Tensor:
-    """Logits (rows, vocabulary) at the last token of each row. Nothing looks to the right, so padding is harmless."""
-    ids = pad_sequence(list(rows), batch_first=True)  # (n, width)
-    line = torch.arange(len(rows), device=ids.device)
-    last = torch.tensor([len(row) - 1 for row in rows], device=ids.device)
-    # Explicit positions: some architectures restart them otherwise.
-    places = torch.arange(start, start + ids.shape[1], device=ids.device).expand(len(rows), -1)
-    with _through_head(model, lambda hidden: hidden[line, last][:, None]):
-        return model(input_ids=ids, position_ids=places, **options).logits[:, 0]
-
-
-def _one_row(model, parts: Sequence[torch.Tensor], row: Row, last: torch.Tensor, **options) -> torch.Tensor:
-    """Logits (places, vocabulary) at places `last` of the parts end to end, under the row's mask."""
-    with _through_head(model, lambda hidden: hidden[:, last]):
-        return model(
-            input_ids=torch.cat(list(parts))[None],
-            position_ids=row.positions[None],
-            attention_mask=row.masks(model.config, model.dtype),
-            **options,
-        ).logits[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,25 +126,14 @@ class Tree(Row):
     def of(cls, prefix: int, lengths: Sequence[int], device=None) -> "Tree":
         behind = Row.of(prefix, lengths, device)
         places = torch.arange(prefix, device=device)
-        return cls(0, torch.cat([places, behind.positions]), torch.cat([torch.zeros_like(places), behind.owners + 1]))
+        positions = torch.cat([places, behind.positions])
+        return cls(0, positions, torch.cat([torch.zeros_like(places), behind.owners + 1]), prefix + behind.ends)
 
     def visible(self, window: int | None = None) -> torch.Tensor:
         """(T, T) True where a token may look: at the prefix and its own suffix, up to itself."""
         back = self.positions[:, None] - self.positions
         seen = (back >= 0) & ((self.owners == 0) | (self.owners == self.owners[:, None]))
         return seen if window is None else seen & (back < window)
-
-
-@contextmanager
-def _through_head(model, pick) -> Iterator[None]:
-    """Let only `pick(hidden)` through the language-model head."""
-    handle = model.get_output_embeddings().register_forward_pre_hook(
-        lambda module, arguments: (pick(arguments[0]), *arguments[1:])
-    )
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def losses(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 def share(prefix: Sequence[int], suffixes: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
     """Move what all suffixes begin with, such as a heading, to the prefix; each keeps a token at least."""
     # The first and the last in order differ the earliest.
-    low, high = min(suffixes), max(suffixes)
+    low, high = min(suffixes, key=list), max(suffixes, key=list)
     lead, most = 0, min(map(len, suffixes)) - 1
     while lead < most and low[lead] == high[lead]:
         lead += 1

@@ -57,17 +57,20 @@ class Row:
     Attributes:
         positions: (T,) place of each token in its own prompt.
         owners: (T,) number of the suffix that each token belongs to.
+        ends: (suffixes,) place in the row of each one's last token.
     """
 
     prefix: int
     positions: torch.Tensor
     owners: torch.Tensor
+    ends: torch.Tensor
 
     @classmethod
     def of(cls, prefix: int, lengths: Sequence[int], device=None) -> "Row":
         positions = [prefix + step for length in lengths for step in range(length)]
         owners = [owner for owner, length in enumerate(lengths) for _ in range(length)]
-        return cls(prefix, torch.tensor(positions, device=device), torch.tensor(owners, device=device))
+        ends = torch.tensor(lengths).cumsum(0) - 1
+        return cls(prefix, *(torch.as_tensor(one, device=device) for one in (positions, owners, ends)))
 
     def visible(self, window: int | None = None) -> torch.Tensor:
         """(T, prefix + T) True where a token may look. The window counts positions: rows lie elsewhere than they count."""

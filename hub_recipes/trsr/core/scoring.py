@@ -9,13 +9,13 @@ Tried on the CPU: fp32 and bf16, LoRA adapters, accelerate's hooks. Not tried: C
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
 from transformers.utils import logging
 
 from .fork import fork, same_rotation, unforkable
+from .forward import device, packed_logits, read, row_logits
 from .groups import even, level, share
 from .packed import Row, refusal
 
@@ -109,72 +109,45 @@ class Scorer:
 
     def _packed(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> Scored:
         # Without a config every layer keeps the whole prefix, as the mask has it; the windows are in the mask.
-        view = fork(self._read(prefix, DynamicCache()), torch.zeros(1, dtype=torch.long, device=self._device))
+        view = self._branches(self._read(prefix, DynamicCache()), 1)
+        where = device(self.model)
         for group in even(list(map(len, suffixes)), min(ROW_TOKENS * self._scale, self.group_tokens)):
-            lengths = [len(suffixes[place]) for place in group]
-            row = Row.of(len(prefix), lengths, self._device)
-            ids = torch.tensor([[token for place in group for token in suffixes[place]]], device=self._device)  # (1, T)
-            ends = torch.tensor(lengths).cumsum(0) - 1 - ids.shape[1]
-            masks = row.masks(self.model.config, self.model.dtype)
-            yield group, self._answers(ids, row.positions[None], torch.zeros_like(ends), ends, view, masks)
+            parts = [torch.tensor(suffixes[place]) for place in group]
+            row = Row.of(len(prefix), list(map(len, parts)), where)
+            self.forwarded_tokens += len(row.positions)
+            yield group, packed_logits(self.model, parts, row, view)
 
     def _forked(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> Scored:
         cache = self._read(prefix, None)
         for group in self._level(prefix, suffixes):
-            branch = fork(cache, torch.zeros(len(group), dtype=torch.long, device=self._device))
-            yield group, self._rows([suffixes[place] for place in group], len(prefix), branch)
+            rows = [suffixes[place] for place in group]
+            yield group, self._rows(rows, len(prefix), self._branches(cache, len(group)))
 
     def _batched(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> Scored:
         for group in self._level(prefix, suffixes):
-            yield group, self._rows([[*prefix, *suffixes[place]] for place in group], 0, None)
+            yield group, self._rows([[*prefix, *suffixes[place]] for place in group])
 
     def _alone(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> Scored:
         for place, suffix in enumerate(suffixes):
-            yield [place], self._rows([[*prefix, *suffix]], 0, None)
+            yield [place], self._rows([[*prefix, *suffix]])
 
     def _level(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> Iterator[list[int]]:
         return level([len(prefix) + len(suffix) for suffix in suffixes], self.group_tokens, PADDING * self._scale)
 
-    def _read(self, prefix: list[int], cache):
-        """The cache after the prefix."""
-        ids = torch.tensor([prefix], device=self._device)
-        self.forwarded_tokens += ids.numel()
-        # Asked for one position, a model whose last layers reuse keys skips the others there.
-        keep = {"logits_to_keep": 1} if self.model._supports_logits_to_keep() else {}
-        row = torch.zeros(1, dtype=torch.long)
-        with _only(self.model, row, row - 1):
-            return self.model(input_ids=ids, past_key_values=cache, use_cache=True, **keep).past_key_values
+    def _read(self, prefix: list[int], cache: Cache | None) -> Cache:
+        self.forwarded_tokens += len(prefix)
+        return read(self.model, torch.tensor(prefix), cache)
 
-    def _rows(self, rows: Sequence[Sequence[int]], start: int, cache) -> torch.Tensor:
-        """Logits after the last token of each right-padded row. Nothing looks to the right, so padding is harmless."""
-        width = max(map(len, rows))
-        device = self._device
-        ids = torch.tensor([[*row, *[self.no_id] * (width - len(row))] for row in rows], device=device)  # (n, width)
-        # Explicit: some architectures restart their positions otherwise.
-        positions = torch.arange(start, start + width, device=device).expand(len(rows), -1)
-        ends = torch.tensor([len(row) - 1 - width for row in rows])
-        return self._answers(ids, positions, torch.arange(len(rows)), ends, cache, None)
+    def _branches(self, cache: Cache, count: int) -> Cache:
+        return fork(cache, torch.zeros(count, dtype=torch.long, device=device(self.model)))
 
-    def _answers(self, ids, positions, rows, ends, cache, mask) -> torch.Tensor:
-        self.forwarded_tokens += ids.numel()
-        with _only(self.model, rows, ends):
-            return self.model(
-                input_ids=ids,
-                position_ids=positions,
-                attention_mask=mask,
-                past_key_values=cache,
-                use_cache=cache is not None,
-            ).logits[:, -1]
-
-    @property
-    def _device(self) -> torch.device:
-        # Where weights are kept elsewhere until they are used, the hooks bring the input to them.
-        device = self.model.device
-        return torch.device("cpu") if device.type == "meta" else device
+    def _rows(self, rows: Sequence[Sequence[int]], start: int = 0, cache: Cache | None = None) -> torch.Tensor:
+        self.forwarded_tokens += len(rows) * max(map(len, rows))
+        return row_logits(self.model, [torch.tensor(row) for row in rows], start, cache)
 
     @property
     def _scale(self) -> int:
-        return 1 if self._device.type == "cpu" else ON_ACCELERATORS
+        return 1 if device(self.model).type == "cpu" else ON_ACCELERATORS
 
     def _refusal(self, plan: str) -> str | None:
         """Why a plan is ruled out before any try."""
@@ -212,24 +185,6 @@ class Scorer:
         if math.isfinite(drift) and drift <= (1e-3 if self.model.dtype == torch.float32 else 0.1):
             return None
         return f"it would change the logits by {drift:.2g} of their spread"
-
-
-@contextmanager
-def _only(model, rows: torch.Tensor, places: torch.Tensor) -> Iterator[None]:
-    """Let only position `places[i]` of row `rows[i]` through the language-model head.
-
-    Places are negative, counted from the end: an adapter may put virtual tokens before a row.
-    """
-
-    def pick(module, arguments):
-        hidden = arguments[0]  # (n, width, hidden)
-        return (hidden[rows.to(hidden.device), places.to(hidden.device)][:, None], *arguments[1:])
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(pick)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def rank(scores: Sequence[float]) -> list[int]:

@@ -15,7 +15,8 @@ def engine(model: str, revision: str | None, max_new_tokens: int) -> Engine:
     """Load `model` (Hub id or folder) onto the accelerator, if there is one."""
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-    network: Any = AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype="auto").to(device).eval()
+    network: Any = AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype="auto")
+    network.to(device).eval()
     context = getattr(network.config.get_text_config(), "max_position_embeddings", 0) or 0
     prompts = SummaryPrompts()
     identity = {

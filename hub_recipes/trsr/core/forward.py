@@ -1,0 +1,93 @@
+"""One forward of each kind that sharing a prefix takes. Scoring and training are put together from these.
+
+Only the places whose logits are asked for go through the language-model head. Gradients flow through everything.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import Cache
+
+from .packed import Row
+
+
+def read(model, prefix: torch.Tensor, cache: Cache | None = None) -> Cache:
+    """The cache after a prefix (P,).
+
+    Args:
+        cache: To be filled; None takes the kind that the model makes.
+    """
+    # Asked for one position, a model whose last layers reuse keys skips the others there.
+    keep = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
+    ids = prefix[None].to(device(model))
+    none = torch.zeros(0, dtype=torch.long)
+    with _through_head(model, none, none):
+        return model(
+            input_ids=ids, position_ids=_places(0, ids), past_key_values=cache, use_cache=True, **keep
+        ).past_key_values
+
+
+def row_logits(model, rows: Sequence[torch.Tensor], start: int = 0, cache: Cache | None = None) -> torch.Tensor:
+    """Logits (rows, vocabulary) after the last token of each row.
+
+    Args:
+        rows: Token ids, none empty. Padded on the right: nothing looks there, so that is harmless.
+        start: Position of their first token.
+        cache: Of `start` tokens before each row.
+    """
+    ids = pad_sequence(list(rows), batch_first=True).to(device(model))  # (n, width)
+    ends = torch.tensor([len(row) for row in rows]) - 1 - ids.shape[1]
+    return _logits(model, ids, _places(start, ids), torch.arange(len(rows)), ends, cache, None)
+
+
+def packed_logits(model, parts: Sequence[torch.Tensor], row: Row, cache: Cache | None = None) -> torch.Tensor:
+    """Logits (suffixes, vocabulary) after each suffix of `row`.
+
+    Args:
+        parts: Token ids, T in all when laid end to end.
+        cache: Of the `row.prefix` tokens before them.
+    """
+    ids = torch.cat(list(parts))[None].to(device(model))  # (1, T)
+    mask = row.masks(model.config, model.dtype)
+    return _logits(model, ids, row.positions[None], torch.zeros_like(row.ends), row.ends - ids.shape[1], cache, mask)
+
+
+def device(model) -> torch.device:
+    """Where input goes. Where weights are kept elsewhere until they are used, hooks bring it to them."""
+    return torch.device("cpu") if model.device.type == "meta" else model.device
+
+
+def _places(start: int, ids: torch.Tensor) -> torch.Tensor:
+    # Explicit: some architectures restart their positions otherwise.
+    return torch.arange(start, start + ids.shape[1], device=ids.device).expand(len(ids), -1)
+
+
+def _logits(model, ids, positions, rows, ends, cache, mask) -> torch.Tensor:
+    with _through_head(model, rows, ends):
+        return model(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).logits[:, -1]
+
+
+@contextmanager
+def _through_head(model, rows: torch.Tensor, places: torch.Tensor) -> Iterator[None]:
+    """Let only position `places[i]` of row `rows[i]` through the language-model head.
+
+    Places are negative, counted from the end: an adapter may put virtual tokens before a row.
+    """
+
+    def pick(module, arguments):
+        hidden = arguments[0]  # (n, width, hidden)
+        return (hidden[rows.to(hidden.device), places.to(hidden.device)][:, None], *arguments[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        handle.remove()
