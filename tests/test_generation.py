@@ -9,9 +9,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests import tiny
 from trsr.core import decoding
-from trsr.core.beginning import Beginning, shared_ids
+from trsr.core.beginning import Beginning
 from trsr.core.decoding import Decoder
 from trsr.core.generation import ModelSummarizer, without_adapter
+from trsr.core.groups import shared_ids
 from trsr.core.history import Item, clean
 from trsr.core.prompts import Encoder, SummaryPrompts
 

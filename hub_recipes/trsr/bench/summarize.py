@@ -11,9 +11,9 @@ import torch
 from trsr.bench.flops import Cost
 from trsr.bench.measure import System, compare
 from trsr.bench.workloads import blocks
-from trsr.core.beginning import shared_ids
 from trsr.core.decoding import PLANS
 from trsr.core.generation import ModelSummarizer
+from trsr.core.groups import shared_ids
 from trsr.core.history import clean
 from trsr.core.prompts import Encoder, SummaryPrompts
 

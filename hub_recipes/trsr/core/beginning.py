@@ -73,18 +73,6 @@ class Beginning:
         return cache
 
 
-def shared_ids(prompts: Sequence[Sequence[int]]) -> list[int]:
-    """The longest beginning of all prompts that leaves each at least one token."""
-    ordered = sorted(map(list, prompts))
-    low, high = ordered[0], ordered[-1]  # what these two share, all share
-    length = 0
-    for one, other in zip(low[:-1], high[:-1], strict=False):
-        if one != other:
-            break
-        length += 1
-    return low[: min(length, *(len(prompt) - 1 for prompt in prompts))]
-
-
 def _state(model) -> tuple[object, ...]:
     """Changes whenever the model's answers may have changed."""
     weights = [(one.data_ptr(), 0 if one.is_inference() else one._version) for one in model.parameters()]

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from .beginning import Beginning, shared_ids
+from .beginning import Beginning
+from .groups import shared_ids
 
 logger = logging.get_logger(__name__)
 

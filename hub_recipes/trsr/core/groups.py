@@ -4,14 +4,20 @@ import math
 from collections.abc import Iterator, Sequence
 
 
+def shared_ids(rows: Sequence[Sequence[int]]) -> list[int]:
+    """The longest beginning of all rows that leaves each at least one token."""
+    # The first and the last in order differ the earliest.
+    low, high = min(rows, key=list), max(rows, key=list)
+    length, most = 0, min(map(len, rows)) - 1
+    while length < most and low[length] == high[length]:
+        length += 1
+    return list(low[:length])
+
+
 def share(prefix: Sequence[int], suffixes: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
     """Move what all suffixes begin with, such as a heading, to the prefix; each keeps a token at least."""
-    # The first and the last in order differ the earliest.
-    low, high = min(suffixes, key=list), max(suffixes, key=list)
-    lead, most = 0, min(map(len, suffixes)) - 1
-    while lead < most and low[lead] == high[lead]:
-        lead += 1
-    return [*prefix, *low[:lead]], [list(suffix[lead:]) for suffix in suffixes]
+    lead = shared_ids(suffixes)
+    return [*prefix, *lead], [list(suffix[len(lead) :]) for suffix in suffixes]
 
 
 def even(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
