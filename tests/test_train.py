@@ -20,6 +20,7 @@ from trsr.candidates import candidate_table
 from trsr.core.history import Item
 from trsr.core.scoring import PLANS, Scorer
 from trsr.evaluate import load_run, score
+from trsr.examples import encode_rows, labelled, make_encoder, ranking_prompt, with_earlier_targets
 from trsr.recipe import FORMS, build_recipe
 
 BASES = {"plain": "meta-llama/Llama-3.2-1B", "chat": "Qwen/Qwen3-0.6B"}
@@ -54,10 +55,10 @@ def make_recipe(base, dataset, **changes):
 def encoded(recipe, split="train", form="flat"):
     """What `train` makes of a recipe's rows, and what it makes them with."""
     tokenizer = AutoTokenizer.from_pretrained(recipe.base)
-    encoder = train.make_encoder(recipe, tokenizer, AutoConfig.from_pretrained(recipe.base))
+    encoder = make_encoder(recipe, tokenizer, AutoConfig.from_pretrained(recipe.base))
     texts = data.texts(recipe.dataset)
     rows = data.read(recipe.dataset, recipe.summary, split)
-    examples, counts = train.encode_rows(rows, texts, encoder, recipe.negatives, recipe.seed, form)
+    examples, counts = encode_rows(rows, texts, encoder, recipe.negatives, recipe.seed, form)
     return rows, texts, encoder, examples, counts
 
 
@@ -81,7 +82,7 @@ def test_the_loss_is_on_the_answer_alone(kind, tmp_path, dataset):
     assert len(examples) == counts["rows"] == 3 * len(rows)
     assert counts["tokens"] == sum(map(len, examples["input_ids"]))
     assert counts["shortened"] == 0
-    for example, (row, item_id, label) in zip(examples, train.labelled(rows, 2, recipe.seed), strict=True):
+    for example, (row, item_id, label) in zip(examples, labelled(rows, 2, recipe.seed), strict=True):
         *prompt, answer = example["input_ids"]
         assert example["labels"] == [-100] * len(prompt) + [answer]
         assert answer == (encoder.yes_id if label else encoder.no_id)
@@ -107,9 +108,9 @@ def test_training_and_evaluation_see_the_same_ids(kind, recent_items, tmp_path, 
     assert len(forwarded) == 7 * len(rows)
     for example in examples:
         prompt = example["input_ids"][:-1]
-        # A row is padded on the right, with the token of the negative answer.
+        # A row is padded on the right, with zeros.
         padded = [row for row in forwarded if row[: len(prompt)] == prompt]
-        assert any(set(row[len(prompt) :]) <= {encoder.no_id} for row in padded)
+        assert any(not any(row[len(prompt) :]) for row in padded)
 
 
 @pytest.mark.parametrize("kind", BASES)
@@ -145,9 +146,7 @@ def test_what_is_scored_was_trained(plan, base, dataset):
     scorer = Scorer(model, encoder.yes_id, encoder.no_id, plan=plan)
     scores = score(rows, texts, encoder, scorer, seed=0)
     lists, _ = candidate_table(rows, 0)
-    for place, (example, (row, item_id, _)) in enumerate(
-        zip(examples, train.labelled(rows, 1, recipe.seed), strict=True)
-    ):
+    for place, (example, (row, item_id, _)) in enumerate(zip(examples, labelled(rows, 1, recipe.seed), strict=True)):
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([example["input_ids"][:-1]])).logits[0, -1]  # (vocabulary,)
         user = place // 2
@@ -160,7 +159,7 @@ def test_negatives_hang_on_seed_and_user_alone(dataset):
     rows = data.read(str(dataset), "recurrent", "train")
 
     def drawn(rows, negatives, seed):
-        return {(row["user_id"], item_id) for row, item_id, label in train.labelled(rows, negatives, seed) if not label}
+        return {(row["user_id"], item_id) for row, item_id, label in labelled(rows, negatives, seed) if not label}
 
     assert drawn(rows, 2, 0) == drawn(rows.select(range(len(rows) - 1, -1, -1)), 2, 0)
     assert drawn(rows, 2, 0) != drawn(rows, 2, 1)
@@ -187,7 +186,7 @@ def test_long_prompts_are_shortened_and_never_cut(base, tmp_path):
     assert max(map(len, examples["input_ids"])) > 140
     assert counts["shortened"] == counts["rows"] == len(examples) == free["rows"]
     starts = {}
-    for example, (row, item_id, _) in zip(examples, train.labelled(rows, 1, recipe.seed), strict=True):
+    for example, (row, item_id, _) in zip(examples, labelled(rows, 1, recipe.seed), strict=True):
         ids = example["input_ids"]
         suffix = encoder.suffix_ids(Item.parse(texts[item_id]))
         assert len(ids) <= 150
@@ -259,7 +258,7 @@ def test_the_adapter_learns(base, dataset, tmp_path):
 
     loaded, encoder, scorer = load_run(tmp_path / "run")
     assert loaded == recipe
-    assert encoder.prompt == train.ranking_prompt(recipe)
+    assert encoder.prompt == ranking_prompt(recipe)
     rows, texts = data.read(str(dataset), "recurrent", "test"), data.texts(str(dataset))
     with_adapter = score(rows, texts, encoder, scorer, seed=0)
     without = score(rows, texts, encoder, load_run(tmp_path / "run", adapter=False)[2], seed=0)
@@ -414,3 +413,35 @@ def test_an_item_that_the_catalogue_lacks(base, dataset, tmp_path):
     data.write(dataset, tables, provenance={"made_by": "tests"}, body="# Tiny")
     with pytest.raises(data.DataError, match="split train, user 'u1': item 'gone' is not in the items config"):
         train.train(make_recipe(base, dataset), tmp_path / "run")
+
+
+def user(history, **columns):
+    return {"user_id": "u", "history": list(history), "target": "z", "negatives": ["x", "y"], **columns}
+
+
+def test_earlier_targets_follow_full_blocks():
+    rows = Dataset.from_list([user("abcdefg")], features=data.HISTORIES)
+    made = with_earlier_targets(rows, 5, 3, "none")
+    assert [("".join(row["history"]), row["target"]) for row in made] == [
+        ("abcdefg", "z"),
+        ("abcdef", "g"),
+        ("abc", "d"),
+    ]
+    assert len(with_earlier_targets(rows, 2, 3, "none")) == 2
+
+
+@pytest.mark.parametrize(
+    ("history", "kept", "expected"),
+    [
+        ("abcdefg", ["s1", "s2", "s3"], [("abcdefg", "z", "s3"), ("abcdef", "g", "s2"), ("abc", "d", "s1")]),
+        ("abcdef", ["s1", "s2"], [("abcdef", "z", "s2"), ("abc", "d", "s1")]),
+        # The newest two of three blocks were summarised: of the time before them nothing is known.
+        ("abcdefg", ["s2", "s3"], [("abcdefg", "z", "s3"), ("abcdef", "g", "s2")]),
+        ("ab", ["s1"], [("ab", "z", "s1")]),
+    ],
+)
+def test_earlier_targets_have_the_summary_of_their_time(history, kept, expected):
+    rows = Dataset.from_list([user(history, block_summaries=kept, summary=kept[-1])], features=data.SUMMARIES)
+    made = with_earlier_targets(rows, 9, 3, "recurrent")
+    assert [("".join(row["history"]), row["target"], row["summary"]) for row in made] == expected
+    assert all(row["block_summaries"][-1] == row["summary"] for row in made)

@@ -24,9 +24,9 @@ from trsr.core.history import Item
 from trsr.core.prompts import Encoder
 from trsr.core.scoring import Scorer
 from trsr.embedded import base_path
+from trsr.examples import make_encoder
 from trsr.recipe import Recipe, build_recipe
 from trsr.results import FILE, weights_of
-from trsr.train import make_encoder
 from trsr.versions import versions
 
 PEERS = ("chance", "popularity", "tf-idf")

@@ -62,6 +62,8 @@ class Recipe:
         dataset: Hub id or folder that keeps the data contract; `sample` is the one in the package.
         summary: Which summaries the prompt shows.
         recent_items: Newest items shown beside the summary.
+        targets: Items of a user to be trained on: the newest one and, going back, those that follow a full block, each with
+            the summary of its time. More than 1 with recurrent summaries or none.
         negatives: Training candidates a user that were not chosen, for each one that was.
         form: A training row is a candidate (flat) or a user, whose candidates share one prefix (shared-prefix). Same prompts
             and loss; with gradient checkpointing, models that keep a state run every prompt whole all the same.
@@ -78,6 +80,7 @@ class Recipe:
     dataset_revision: str | None = None
     summary: str = "recurrent"
     recent_items: int = 5
+    targets: int = 1
     negatives: int = 1
     form: str = "flat"
     listwise: float = 0.0
@@ -96,12 +99,15 @@ class Recipe:
             problems.append(f"summary: got {self.summary!r}, expected one of {', '.join(SUMMARIES)}")
         if self.form not in FORMS:
             problems.append(f"form: got {self.form!r}, expected one of {', '.join(FORMS)}")
+        if self.targets > 1 and self.summary == "hierarchical":
+            problems.append(f"targets: got {self.targets}, expected 1: earlier blocks are not merged in the dataset")
         if not 0 <= self.listwise <= 1:
             problems.append(f"listwise: got {self.listwise}, expected 0 to 1")
         elif self.listwise and self.form == "flat":
             problems.append(f"listwise: got {self.listwise} in the form flat, expected 0, or form: shared-prefix")
         for place, value, least in (
             ("recent_items", self.recent_items, 0),
+            ("targets", self.targets, 1),
             ("negatives", self.negatives, 1),
             ("max_tokens", self.max_tokens, 0),
             ("train_users", self.train_users, 0),

@@ -21,9 +21,10 @@ from trsr.core.modeling import PROMPT_FILE
 from trsr.core.prompts import RankingPrompt
 from trsr.decision import decision_config
 from trsr.embedded import TASK, base_path
+from trsr.examples import labelled, make_encoder, ranking_prompt
 from trsr.recipe import Recipe, build_recipe
 from trsr.repos import LOCAL, Names, ReleaseError
-from trsr.train import labelled, make_encoder, ranking_prompt, write_adapter_config
+from trsr.train import write_adapter_config
 
 CORE = Path(__file__).parent / "core"
 # All that a repo may hold. Code is listed by name: whatever else could run on a stranger's machine is refused.

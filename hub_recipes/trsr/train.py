@@ -1,123 +1,36 @@
 """Fine-tune a base with LoRA on (summary, recent items, candidate) -> yes or no, through TRL's SFTTrainer.
 
-Prompts are encoded by `core.prompts`, the same ids that scoring uses; the loss is on the answer token alone. A row is a
-candidate, or a user with all candidates (`shared_prefix`).
+The rows come from `examples`; the loss is on the answer token alone. A row is a candidate, or a user with all candidates
+(`shared_prefix`).
 """
 
 import contextlib
 import functools
-import hashlib
 import json
-import random
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 import yaml
-from datasets import Dataset
 from peft import LoraConfig, load_peft_weights, set_peft_model_state_dict
-from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerState, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTConfig, SFTTrainer
 
 from trsr import data, shared_prefix
-from trsr.core.history import Item
 from trsr.core.modeling import PROMPT_FILE
 from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.embedded import base_path
+from trsr.examples import encode_rows, make_encoder, with_earlier_targets
 from trsr.recipe import Recipe
 from trsr.versions import versions
 
 
 class TrainError(ValueError):
     """A run that cannot start or go on: the message says why and what to do."""
-
-
-def ranking_prompt(recipe: Recipe) -> RankingPrompt:
-    return RankingPrompt(yes=recipe.yes, no=recipe.no, recent_items=recipe.recent_items, max_tokens=recipe.max_tokens)
-
-
-def make_encoder(recipe: Recipe, tokenizer, model_config) -> Encoder:
-    """The encoder that training and evaluation share."""
-    context = getattr(model_config.get_text_config(), "max_position_embeddings", 0) or 0
-    chat = bool(tokenizer.chat_template) and recipe.chat
-    return Encoder(tokenizer, ranking_prompt(recipe), context, chat)
-
-
-def groups(rows: Dataset, negatives: int, seed: int) -> Iterator[tuple[dict, list[str]]]:
-    """(row, item ids): each user's target, then `negatives` others drawn by (seed, user id).
-
-    Raises:
-        DataError: If a user has fewer negatives than asked for.
-    """
-    for row in rows:
-        if len(row["negatives"]) < negatives:
-            raise data.DataError(
-                f"User {row['user_id']!r} has {len(row['negatives'])} negatives, the recipe asks for {negatives}. "
-                "Lower `negatives`, or rebuild the dataset with more."
-            )
-        others = random.Random(f"{seed}-{row['user_id']}").sample(row["negatives"], negatives)
-        yield row, [row["target"], *others]
-
-
-def labelled(rows: Dataset, negatives: int, seed: int) -> Iterator[tuple[dict, str, int]]:
-    """(row, item id, label) of all `groups`; the label is 1 for the target."""
-    for row, item_ids in groups(rows, negatives, seed):
-        for place, item_id in enumerate(item_ids):
-            yield row, item_id, int(place == 0)
-
-
-def encode_rows(
-    rows: Dataset, texts: Mapping[str, str], encoder: Encoder, negatives: int, seed: int, form: str = "flat"
-) -> tuple[Dataset, dict[str, object]]:
-    """Training rows, and what is said of the prompts in them: how many, their tokens, how many shortened, a hash.
-
-    A user's prompts are shortened alike, by the longest of them. Both forms hold the same prompts.
-
-    Args:
-        form: `flat`: a row a prompt (`input_ids`, `labels`); `shared-prefix`: a row a user, see `shared_prefix.row`.
-    """
-    made: list[dict[str, np.ndarray]] = []
-    counts = {"rows": 0, "tokens": 0, "shortened": 0}
-    digest = hashlib.sha256()
-    suffix_ids = functools.cache(lambda item_id: encoder.suffix_ids(Item.parse(texts[item_id])))
-    for row, item_ids in tqdm(groups(rows, negatives, seed), total=len(rows), desc="encode", mininterval=1):
-        suffixes = [suffix_ids(item_id) for item_id in item_ids]
-        history = [
-            Item.parse(texts[one]) for one in row["history"][-encoder.prompt.recent_items or len(row["history"]) :]
-        ]
-        # And the answer.
-        prefix = encoder.prefix_ids(row.get("summary"), history, max(map(len, suffixes)) + 1)
-        answers = [encoder.yes_id] + [encoder.no_id] * negatives
-        prompts = [
-            np.array([*prefix.ids, *suffix, answer], dtype=np.int32)
-            for suffix, answer in zip(suffixes, answers, strict=True)
-        ]
-        for prompt in prompts:
-            digest.update(prompt.tobytes())
-        counts["rows"] += len(prompts)
-        counts["tokens"] += sum(map(len, prompts))
-        if prefix.recent_dropped or prefix.summary_words_dropped:
-            counts["shortened"] += len(prompts)
-        if form == "shared-prefix":
-            user = shared_prefix.row(prefix.ids, suffixes, answers)
-            made.append({key: np.array(values, dtype=np.int32) for key, values in user.items()})
-        else:
-            made += [{"input_ids": prompt, "labels": _answer_alone(prompt)} for prompt in prompts]
-    columns = {key: [one[key] for one in made] for key in (made[0] if made else ())}
-    return Dataset.from_dict(columns), {**counts, "sha256": digest.hexdigest()}
-
-
-def _answer_alone(prompt: np.ndarray) -> np.ndarray:
-    """Labels of a prompt and its answer: -100 for all but the last token."""
-    labels = np.full_like(prompt, -100)
-    labels[-1] = prompt[-1]
-    return labels
 
 
 class AdapterTrainer(SFTTrainer):
@@ -161,6 +74,10 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     if recipe.train_users:
         rows = rows.select(range(min(recipe.train_users, len(rows))))
     data.check_ids(rows, texts, f"{recipe.dataset}, config {config}, split train")
+    users = len(rows)
+    if recipe.targets > 1:
+        stated = data.provenance(recipe.dataset, recipe.dataset_revision).get("summaries", {})
+        rows = with_earlier_targets(rows, recipe.targets, stated.get("block_size", 5), recipe.summary)
     examples, counts = encode_rows(rows, texts, encoder, recipe.negatives, recipe.seed, recipe.form)
     if first:
         (out / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8")
@@ -186,7 +103,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         "recipe": recipe.to_dict(),
         "seed": recipe.seed,
         "base_revision": getattr(model.config, "_commit_hash", None) or recipe.base_revision,
-        "data": {"config": config, "users": len(rows), **counts},
+        "data": {"config": config, "users": users, "targets": len(rows), **counts},
         "plan": getattr(trainer, "plan", "rows"),
         **taken,
         "seconds": round(time.monotonic() - started, 1),
