@@ -16,7 +16,7 @@ TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "hub_recipes", "model_car
 FLOORS = [
     {"core", "decision", "embedded", "markdown", "versions", "recipe", "worlds", "games", "__init__"},
     {"metrics", "significance", "calibration", "results", "spaces"},
-    {"data", "store", "engines", "register", "repos", "patience"},
+    {"data", "store", "engines", "register", "repos", "patience", "doctor"},
     {"cards", "protocol", "candidates", "peers", "shared_prefix", "examples"},
     {"summaries", "train", "evaluate", "pretrain", "bench"},
     {"release", "tables"},

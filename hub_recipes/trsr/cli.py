@@ -37,6 +37,7 @@ def command_line() -> argparse.ArgumentParser:
     _pretrain(verbs.add_parser("pretrain", help="train the nano base from scratch"))
     _bench(verbs.add_parser("bench", help="measure what shared prefixes save"))
     verbs.add_parser("recipes", help="list the recipes").set_defaults(act=_list_recipes)
+    _doctor(verbs.add_parser("doctor", help="look at versions, device, disk and the Hub"))
     return parser
 
 
@@ -290,3 +291,24 @@ def _list_recipes(options: argparse.Namespace) -> None:
     for name in names():
         recipe = load_recipe(name)
         print(f"{name:32} {recipe.base:40} {recipe.dataset:24} {recipe.summary}")
+
+
+def _doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="for scripts")
+    parser.add_argument("--offline", action="store_true", help="ask nothing of the Hub")
+
+    def run(options: argparse.Namespace) -> None:
+        from trsr.doctor import advice, examine
+
+        found = examine(options.offline)
+        if options.json:
+            print(json.dumps({**found, "advice": advice(found)}, indent=2))
+        else:
+            for section, values in found.items():
+                print(f"{section}")
+                print("\n".join(f"  {name:14} {value}" for name, value in values.items()))
+            print("\n".join(["", *advice(found)]).rstrip())
+        if found["package"]["missing"]:
+            sys.exit(1)
+
+    parser.set_defaults(act=run)
