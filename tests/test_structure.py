@@ -18,7 +18,7 @@ FLOORS = [
     {"metrics", "significance", "calibration", "results", "spaces"},
     {"data", "store", "engines", "register", "repos", "patience"},
     {"cards", "protocol", "candidates", "peers", "shared_prefix"},
-    {"summaries", "train", "evaluate", "pretrain", "bench"},
+    {"summaries", "check", "train", "evaluate", "pretrain", "bench"},
     {"release", "tables"},
     {"changes"},
     {"preflight"},

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from datasets import Dataset, Features, List, Value, get_dataset_config_names, load_dataset
-from huggingface_hub import hf_hub_download
+from datasets import Dataset, Features, IterableDataset, List, Value, get_dataset_config_names, load_dataset
+from huggingface_hub import DatasetCard, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError, RemoteEntryNotFoundError
 
 from trsr.embedded import dataset_path
@@ -96,11 +96,7 @@ def read(source: str, config: str, split: str, revision: str | None = None) -> D
     Raises:
         DataError: If the config, the split or a column of the contract is missing, or the split is empty.
     """
-    path = dataset_path(source)
-    folder = Path(path)
-    looks_local = folder.is_absolute() or path.startswith(".") or folder.exists()
-    if looks_local and not folder.is_dir():
-        raise DataError(f"No dataset folder at {source!r}. Make one with dataset_scripts/, or name a Hub dataset.")
+    path = _place(source)
     known = configs(source, revision)
     if config not in known:
         hint = f" Run: trsr summarize {source} --method {config}" if config in ("recurrent", "hierarchical") else ""
@@ -124,6 +120,21 @@ def read(source: str, config: str, split: str, revision: str | None = None) -> D
 def configs(source: str, revision: str | None = None) -> list[str]:
     """Names of the configs that a dataset has."""
     return get_dataset_config_names(dataset_path(source), revision=revision)
+
+
+def stream(source: str, config: str, revision: str | None = None) -> dict[str, IterableDataset]:
+    """The splits of one config, read as they are iterated over: no copy is made, in memory or in a cache."""
+    return dict(load_dataset(_place(source), config, revision=revision, streaming=True))
+
+
+def _place(source: str) -> str:
+    """Where a dataset is, for `load_dataset`. Raises DataError for a folder that is not there."""
+    path = dataset_path(source)
+    folder = Path(path)
+    looks_local = folder.is_absolute() or path.startswith(".") or folder.exists()
+    if looks_local and not folder.is_dir():
+        raise DataError(f"No dataset folder at {source!r}. Make one with dataset_scripts/, or name a Hub dataset.")
+    return path
 
 
 def texts(source: str, revision: str | None = None) -> dict[str, str]:
@@ -202,12 +213,25 @@ def write(folder: Path, tables: Tables, *, provenance: Mapping[str, object], bod
 
 def provenance(source: str, revision: str | None = None) -> dict[str, Any]:
     """The provenance of a dataset folder or Hub dataset, empty if it has none."""
-    path = Path(dataset_path(source)) / PROVENANCE
+    path = _file(source, PROVENANCE, revision)
+    return json.loads(path.read_text(encoding="utf-8")) if path else {}
+
+
+def header(source: str, revision: str | None = None) -> dict[str, Any]:
+    """The YAML header of the card of a dataset folder or Hub dataset, empty if it has none."""
+    path = _file(source, "README.md", revision)
+    text = path.read_text(encoding="utf-8") if path else ""
+    return DatasetCard(text, ignore_metadata_errors=True).data.to_dict()
+
+
+def _file(source: str, name: str, revision: str | None) -> Path | None:
+    """A file of a dataset folder or Hub dataset, None if it is not there."""
+    path = Path(dataset_path(source)) / name
     if not path.parent.is_dir():
         try:
-            path = Path(hf_hub_download(source, PROVENANCE, repo_type="dataset", revision=revision))
+            path = Path(hf_hub_download(source, name, repo_type="dataset", revision=revision))
         except RemoteEntryNotFoundError:
-            return {}
+            return None
         except (HTTPError, EntryNotFoundError, HFValidationError) as error:
             raise DataError(f"No dataset {source!r}: no such folder here, and not read from the Hub: {error}") from None
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return path if path.is_file() else None

@@ -1,0 +1,197 @@
+"""Rules for users: ids that resolve, candidates that tell nothing of the answer, no user in two splits."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from trsr.check.batches import Batch
+from trsr.check.catalogue import Catalogue, hashes
+from trsr.check.findings import Findings
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """A column of item ids, or of lists of them, laid flat.
+
+    Attributes:
+        ids: (elements,) as they stand there.
+        codes: (elements,) see `Catalogue.codes`.
+        rows: (elements,) the position of each element's row in the batch.
+        lengths: (rows,)
+    """
+
+    ids: pa.Array
+    codes: np.ndarray
+    rows: np.ndarray
+    lengths: np.ndarray
+
+    @classmethod
+    def of(cls, column: pa.Array, catalogue: Catalogue) -> "Ids":
+        flat, lengths = column, np.ones(len(column), np.int64)
+        if pa.types.is_list(column.type):
+            flat, lengths = column.flatten(), column.value_lengths().to_numpy().astype(np.int64)
+        return cls(flat, catalogue.codes(flat), np.repeat(np.arange(len(column)), lengths), lengths)
+
+    def hits(self, found: np.ndarray) -> "Hits":
+        """Elements that a mask picks."""
+        return self.rows[found], self.ids.filter(pa.array(found))
+
+
+# Positions of rows in a batch, and the id that is to blame for each.
+Hits = tuple[np.ndarray, pa.Array | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """A batch of `histories` in numbers."""
+
+    catalogue: Catalogue
+    users: np.ndarray  # (rows,) hashes
+    history: Ids
+    target: Ids
+    negatives: Ids
+
+    @classmethod
+    def of(cls, batch: Batch, catalogue: Catalogue) -> "Histories":
+        columns = (Ids.of(batch.columns[name], catalogue) for name in ("history", "target", "negatives"))
+        return cls(catalogue, hashes(batch.ids), *columns)
+
+    def pairs(self) -> np.ndarray:
+        """(user, target) in one number each: (rows,) uint64."""
+        return pair(self.users, self.target.codes)
+
+    def fingerprints(self) -> np.ndarray:
+        """A number for all of a row, not 0: (rows,) uint64."""
+        total = self.pairs()
+        for salt, column in enumerate((self.history, self.negatives), 1):
+            starts = np.concatenate([[0], column.lengths.cumsum()])
+            place = np.arange(len(column.codes)) - np.repeat(starts[:-1], column.lengths)
+            mixed = _mix(
+                column.codes.astype(np.uint64) + _mix(place.astype(np.uint64) * np.uint64(4) + np.uint64(salt))
+            )
+            sums = np.concatenate([np.zeros(1, np.uint64), mixed.cumsum(dtype=np.uint64)])
+            total = _mix(total + sums[starts[1:]] - sums[starts[:-1]] + column.lengths.astype(np.uint64))
+        return total | np.uint64(1)
+
+
+def pair(users: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """A user's hash and an item's code in one number: (n,) uint64."""
+    return _mix(users ^ _mix(codes.astype(np.uint64)))
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    """Scatter 64 bits: SplitMix64 (Steele, Lea and Flood, 2014)."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def unknown_items(rows: Histories) -> Hits:
+    if not len(rows.catalogue.ids):
+        return np.zeros(0, int), None  # that there is no catalogue is said once
+    found = [column.hits(column.codes < 0) for column in (rows.history, rows.target, rows.negatives)]
+    return np.concatenate([places for places, _ in found]), pa.concat_arrays([ids for _, ids in found])
+
+
+def no_history(rows: Histories) -> Hits:
+    return np.flatnonzero(rows.history.lengths == 0), None
+
+
+def no_negatives(rows: Histories) -> Hits:
+    return np.flatnonzero(rows.negatives.lengths == 0), None
+
+
+def target_in_negatives(rows: Histories) -> Hits:
+    return rows.negatives.hits(rows.negatives.codes == rows.target.codes[rows.negatives.rows])
+
+
+def target_in_history(rows: Histories) -> Hits:
+    return rows.history.hits(rows.history.codes == rows.target.codes[rows.history.rows])
+
+
+def negatives_in_history(rows: Histories) -> Hits:
+    history, negatives = _in_row(rows.history, rows.negatives)
+    return rows.negatives.hits(np.isin(negatives, history))
+
+
+def repeated_negatives(rows: Histories) -> Hits:
+    (values,) = _in_row(rows.negatives)
+    order = np.argsort(values, kind="stable")
+    repeated = np.zeros(len(values), bool)
+    repeated[order[1:]] = values[order[1:]] == values[order[:-1]]
+    return rows.negatives.hits(repeated)
+
+
+def negatives_like_target(rows: Histories) -> Hits:
+    target = rows.target.codes[rows.negatives.rows]
+    negatives = rows.negatives.codes
+    same = rows.catalogue.same_text(negatives) == rows.catalogue.same_text(target)
+    return rows.negatives.hits(same & (negatives != target))
+
+
+def _in_row(*columns: Ids) -> list[np.ndarray]:
+    """(row, item) of each element as one number, equal across the columns for equal pairs."""
+    _, dense = np.unique(np.concatenate([column.codes for column in columns]), return_inverse=True)
+    parts = np.split(dense, np.cumsum([len(column.codes) for column in columns])[:-1])
+    return [column.rows * (len(dense) + 1) + part for column, part in zip(columns, parts, strict=True)]
+
+
+RULES: Mapping[str, Callable[[Histories], Hits]] = {
+    "item-unknown": unknown_items,
+    "history-empty": no_history,
+    "negatives-missing": no_negatives,
+    "target-in-negatives": target_in_negatives,
+    "target-in-history": target_in_history,
+    "negative-in-history": negatives_in_history,
+    "negative-repeated": repeated_negatives,
+    "negative-like-target": negatives_like_target,
+}
+
+
+@dataclass(slots=True)
+class Users:
+    """Who is in a split, 24 bytes a user: hashes, (user, target) pairs and fingerprints, by row."""
+
+    hashes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    pairs: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    fingerprints: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))  # 0: a row not examined
+
+
+def mark_histories(findings: Findings, batch: Batch, rows: Histories, users: dict[str, Users]) -> None:
+    """Apply the rules to a batch, and add its users to those of its split.
+
+    Args:
+        users: Split -> users read so far.
+    """
+    for code, rule in RULES.items():
+        findings.mark(code, batch, *rule(rows))
+    mine = users.setdefault(batch.split, Users())
+    _, first = np.unique(rows.users, return_index=True)
+    again = np.ones(len(rows.users), bool)
+    again[first] = False
+    findings.mark("user-repeated", batch, again | np.isin(rows.users, mine.hashes))
+    for split, others in users.items():
+        if split != batch.split:
+            places = np.flatnonzero(np.isin(rows.users, others.hashes))
+            findings.mark(
+                "user-in-two-splits", batch, places, pa.array([f"also in {split}"] * len(places), pa.string())
+            )
+    mine.hashes = np.concatenate([mine.hashes, rows.users])
+    mine.pairs = np.concatenate([mine.pairs, rows.pairs()])
+    read = np.zeros(batch.rows[-1] + 1 if len(batch.rows) else 0, np.uint64)
+    read[: len(mine.fingerprints)] = mine.fingerprints
+    read[batch.rows] = rows.fingerprints()
+    mine.fingerprints = read
+
+
+def mark_differing(findings: Findings, batch: Batch, rows: Histories, users: Users) -> None:
+    """Mark rows of a summary config that are not those of the histories, row by row."""
+    there = np.zeros(batch.rows[-1] + 1 if len(batch.rows) else 0, np.uint64)
+    known = users.fingerprints[: len(there)]
+    there[: len(known)] = known
+    beyond = batch.rows >= len(users.fingerprints)
+    expected = there[batch.rows]
+    findings.mark("row-differs", batch, beyond | ((expected != 0) & (expected != rows.fingerprints())))

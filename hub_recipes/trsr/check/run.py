@@ -1,0 +1,222 @@
+"""Check a dataset: every config once, split by split, in batches.
+
+Memory holds a batch, the ids and titles of the items, and 24 bytes a user.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from json import JSONDecodeError
+from typing import Any
+
+from datasets import Features, IterableDataset
+from huggingface_hub.errors import HTTPError
+from pyarrow import ArrowException
+
+from trsr import data
+from trsr.check.batches import Batch, batches
+from trsr.check.catalogue import Catalogue, read_catalogue
+from trsr.check.findings import Finding, Findings, Severity, names, show
+from trsr.check.histories import Histories, Users, mark_differing, mark_histories
+from trsr.check.language import disagrees, guess
+from trsr.check.lengths import Lengths, Spread
+from trsr.check.sft import Prompted
+from trsr.check.summaries import mark_summaries
+from trsr.check.times import Times
+
+# What a protocol allows that is an error in others: one row a click, and a split by time.
+IMPRESSIONS: dict[str, Severity] = {
+    "user-repeated": "note",
+    "user-in-two-splits": "note",
+    "target-in-history": "warning",
+    "negative-in-history": "warning",
+    "timestamps-split": "error",
+}
+TITLES_FOR_LANGUAGE = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a check came to.
+
+    Attributes:
+        rows: Config -> split -> rows examined.
+        spreads: What is measured -> how long it is.
+    """
+
+    source: str
+    limit: int
+    findings: tuple[Finding, ...]
+    rows: Mapping[str, Mapping[str, int]]
+    spreads: Mapping[str, Spread]
+
+    def count(self, severity: Severity) -> int:
+        """Findings of a severity, a code in a split being one."""
+        return sum(one.severity == severity for one in self.findings)
+
+    def failed(self, *, strict: bool = False) -> bool:
+        """Whether there are errors or, if strict, warnings."""
+        return bool(self.count("error") or (strict and self.count("warning")))
+
+
+def check(source: str, *, revision: str | None = None, limit: int = 0, examples: int = 3) -> Report:
+    """Examine a dataset.
+
+    Args:
+        source: Folder, Hub id, or the name of a dataset in the package.
+        limit: Rows of each split to read, 0 = all. The items are read whole, so that ids resolve.
+        examples: Examples to keep of each finding.
+
+    Raises:
+        DataError: If there is no such dataset, or it cannot be read.
+    """
+    if limit < 0 or examples < 0:
+        raise data.DataError(f"--limit and --examples must not be negative, got {limit} and {examples}.")
+    try:
+        return _Check(source, revision, limit, examples).report()
+    except (HTTPError, ArrowException) as error:
+        raise data.DataError(f"Dataset {source!r} cannot be read: {error}") from error
+
+
+class _Check:
+    """One check under way: what is found, and what later configs ask of earlier ones."""
+
+    def __init__(self, source: str, revision: str | None, limit: int, examples: int) -> None:
+        self.source, self.revision, self.limit = source, revision, limit
+        self.configs = data.configs(source, revision)
+        self.findings = Findings(examples)
+        self.lengths = Lengths()
+        self.rows: dict[str, dict[str, int]] = {}
+        self.users: dict[str, Users] = {}
+        self.provenance, self.terms = self._provenance()
+        self.impressions = "impressions" in (self._stated("protocol"), self._stated("options", "protocol"))
+        if self.impressions:
+            self.findings.eased |= IMPRESSIONS
+        elif self._stated("counts", "targets_in_own_history"):
+            self.findings.eased["target-in-history"] = "warning"
+
+    def report(self) -> Report:
+        for config in self.configs:
+            if config not in data.CONFIGS:
+                self.findings.note("config-unknown", show(config))
+        for config in ("items", "histories"):
+            if config not in self.configs:
+                self.findings.note("config-missing", config, shown=f"there are {names(self.configs)}")
+        catalogue = self._catalogue()
+        self._hint_language(catalogue)
+        for config in data.CONFIGS[1:4]:
+            if config in self.configs:
+                self._check_histories(config, catalogue)
+        for config in data.CONFIGS[4:]:
+            if config in self.configs:
+                self._check_prompts(config, catalogue)
+        return Report(self.source, self.limit, tuple(self.findings.sorted()), self.rows, self.lengths.spreads())
+
+    def _catalogue(self) -> Catalogue:
+        needed = data.items_features(data.ITEM_COLUMNS)
+        read: Iterator[Batch] = iter(())
+        for split, rows in self._splits("items", data.SPLITS[:1]):
+            if not self.terms.share_text and "text" not in (rows.features or {}):
+                self.findings.note("text-withheld", "items", split)
+                needed = data.items_features(data.ITEM_COLUMNS[:1])
+            read = self._batches(rows, "items", split, needed, limit=0)
+        return read_catalogue(read, self.findings, self.lengths)
+
+    def _check_histories(self, config: str, catalogue: Catalogue) -> None:
+        first = not self.users
+        times = Times(self.findings)
+        how = {name: self._stated("summaries", name) for name in ("block_size", "max_blocks")}
+        sizes = {name: value for name, value in how.items() if isinstance(value, int) and value > 0}
+        needed = data.HISTORIES if config == "histories" else data.SUMMARIES
+        for split, stream in self._splits(config, data.SPLITS):
+            for batch in self._batches(stream, config, split, needed, self.limit, ("timestamps",)):
+                rows = Histories.of(batch, catalogue)
+                if first:
+                    self.lengths.add("history, items", rows.history.lengths)
+                    self.lengths.add("negatives", rows.negatives.lengths)
+                    mark_histories(self.findings, batch, rows, self.users)
+                    times.mark(batch)
+                elif split in self.users:
+                    mark_differing(self.findings, batch, rows, self.users[split])
+                if config != "histories":
+                    mark_summaries(self.findings, batch, rows, self.lengths, **sizes)
+            got, wanted = self._read(config, split), self._read("histories", split)
+            if not first and got < wanted:
+                self.findings.note("row-differs", config, split, f"{got} rows, the histories have {wanted}")
+
+    def _check_prompts(self, config: str, catalogue: Catalogue) -> None:
+        prompted = Prompted(
+            self.findings,
+            self.lengths,
+            catalogue,
+            self.users,
+            partial=bool(self.limit),
+            one_target=not self.impressions,
+        )
+        for split, stream in self._splits(config, data.SPLITS):
+            for batch in self._batches(stream, config, split, data.SFT, self.limit):
+                prompted.mark(batch)
+
+    def _splits(self, config: str, wanted: tuple[str, ...]) -> Iterator[tuple[str, IterableDataset]]:
+        """The splits of the contract, in its order."""
+        if config not in self.configs:
+            return
+        found = data.stream(self.source, config, self.revision)
+        for split in found.keys() - set(wanted):
+            self.findings.note("split-unknown", config, show(split))
+        for split in wanted:
+            if split in found:
+                yield split, found[split]
+            else:
+                self.findings.note("split-missing", config, split, f"there are {names(found)}")
+
+    def _batches(
+        self,
+        stream: IterableDataset,
+        config: str,
+        split: str,
+        needed: Features,
+        limit: int,
+        extra: tuple[str, ...] = (),
+    ) -> Iterator[Batch]:
+        counts = self.rows.setdefault(config, {})
+        counts[split] = 0
+        for batch in batches(stream, config, split, needed, self.findings, extra=extra, limit=limit):
+            counts[split] += len(batch.rows)
+            yield batch
+
+    def _read(self, config: str, split: str) -> int:
+        return self.rows.get(config, {}).get(split, 0)
+
+    def _provenance(self) -> tuple[dict[str, Any], data.Terms]:
+        """What the provenance states, and the terms in it; nothing of one that cannot be read."""
+        try:
+            made = data.provenance(self.source, self.revision)
+        except (JSONDecodeError, UnicodeDecodeError) as error:
+            self.findings.note("provenance-unreadable", shown=show(error))
+            return {}, data.Terms("dataset")
+        if not made:
+            self.findings.note("provenance-missing")
+            return {}, data.Terms("dataset")
+        try:
+            return made, data.Terms.of(made)
+        except (data.DataError, AttributeError, TypeError, ValueError) as error:
+            self.findings.note("provenance-unreadable", shown=show(error))
+            return made if isinstance(made, dict) else {}, data.Terms("dataset")
+
+    def _stated(self, *keys: str) -> Any:
+        """A value of the provenance, None if it is not there."""
+        value: Any = self.provenance
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    def _hint_language(self, catalogue: Catalogue) -> None:
+        stated = self.terms.language or data.header(self.source, self.revision).get("language") or ()
+        declared = [str(code) for code in ([stated] if isinstance(stated, str) else stated)]
+        if not declared:
+            self.findings.note("language-undeclared")
+        elif catalogue.titles is not None:
+            guessed = guess(catalogue.titles[:TITLES_FOR_LANGUAGE].to_pylist())
+            if disagrees(declared, guessed):
+                said = f"declared: {names(declared)}; looks like: {names(guessed)}"
+                self.findings.note("language-other", "items", "train", said)
