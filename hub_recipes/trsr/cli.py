@@ -116,7 +116,7 @@ def _check(parser: argparse.ArgumentParser) -> None:
 
         report = check(options.dataset, revision=options.revision, limit=options.limit, examples=options.examples)
         print(as_json(report) if options.json else as_text(report))
-        sys.exit(report.failed(strict=options.strict))
+        sys.exit(int(report.failed(strict=options.strict)))
 
     parser.set_defaults(act=run)
 

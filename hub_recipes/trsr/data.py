@@ -119,7 +119,7 @@ def read(source: str, config: str, split: str, revision: str | None = None) -> D
 
 def configs(source: str, revision: str | None = None) -> list[str]:
     """Names of the configs that a dataset has."""
-    return get_dataset_config_names(dataset_path(source), revision=revision)
+    return get_dataset_config_names(_place(source), revision=revision)
 
 
 def stream(source: str, config: str, revision: str | None = None) -> dict[str, IterableDataset]:

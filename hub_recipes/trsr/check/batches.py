@@ -25,6 +25,7 @@ class Batch:
         rows: Their places in the split, from 0.
         ids: What they are called: item or user ids.
         columns: Column -> values, one chunk each. No nulls in columns of the contract.
+        stop: The place after the last row, whole or not.
     """
 
     config: str
@@ -32,6 +33,7 @@ class Batch:
     rows: np.ndarray
     ids: pa.Array
     columns: dict[str, pa.Array]
+    stop: int = 0
 
 
 def batches(
@@ -115,7 +117,7 @@ def _batch(
     columns |= extras
     if not whole.all():
         columns = {name: values.filter(pa.array(whole)) for name, values in columns.items()}
-    return Batch(config, split, rows[whole], columns[key], columns)
+    return Batch(config, split, rows[whole], columns[key], columns, start + table.num_rows)
 
 
 def one_chunk(column: pa.ChunkedArray) -> pa.Array:

@@ -89,6 +89,14 @@ def _mix(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
+def among(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which values stand among the others: (n,) bool. Several times as fast as np.isin on numbers of 64 bits."""
+    if not len(others):
+        return np.zeros(len(values), bool)
+    ordered = np.sort(others)
+    return ordered[np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)] == values
+
+
 def unknown_items(rows: Histories) -> Hits:
     if not len(rows.catalogue.ids):
         return np.zeros(0, int), None  # that there is no catalogue is said once
@@ -114,7 +122,7 @@ def target_in_history(rows: Histories) -> Hits:
 
 def negatives_in_history(rows: Histories) -> Hits:
     history, negatives = _in_row(rows.history, rows.negatives)
-    return rows.negatives.hits(np.isin(negatives, history))
+    return rows.negatives.hits(among(negatives, history))
 
 
 def repeated_negatives(rows: Histories) -> Hits:
@@ -172,10 +180,10 @@ def mark_histories(findings: Findings, batch: Batch, rows: Histories, users: dic
     _, first = np.unique(rows.users, return_index=True)
     again = np.ones(len(rows.users), bool)
     again[first] = False
-    findings.mark("user-repeated", batch, again | np.isin(rows.users, mine.hashes))
+    findings.mark("user-repeated", batch, again | among(rows.users, mine.hashes))
     for split, others in users.items():
         if split != batch.split:
-            places = np.flatnonzero(np.isin(rows.users, others.hashes))
+            places = np.flatnonzero(among(rows.users, others.hashes))
             findings.mark(
                 "user-in-two-splits", batch, places, pa.array([f"also in {split}"] * len(places), pa.string())
             )

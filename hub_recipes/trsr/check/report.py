@@ -9,7 +9,7 @@ from trsr.check.run import Report
 
 def as_text(report: Report) -> str:
     """The report for a terminal."""
-    lines = [f"{finding_title(one)}\n{_examples(one)}" for one in report.findings]
+    lines = [line for one in report.findings for line in (_title(one), *map(_example, one.examples))]
     rows = [
         f"  {config}: " + ", ".join(f"{split} {count:,}" for split, count in splits.items())
         for config, splits in report.rows.items()
@@ -21,7 +21,7 @@ def as_text(report: Report) -> str:
     ]
     counts = ", ".join(f"{_number(report.count(severity), severity)}" for severity in SEVERITIES)
     limit = f", the first {report.limit:,} rows of each split" if report.limit else ""
-    blocks = ["\n".join(lines), "\n".join(["rows examined", *rows]), "\n".join(["lengths", *spreads])]
+    blocks = ["\n".join(lines), "\n".join(["rows read", *rows]), "\n".join(["lengths", *spreads])]
     return "\n\n".join([*filter(None, blocks), f"{show(report.source, 200)}{limit}: {counts}"])
 
 
@@ -40,20 +40,16 @@ def as_json(report: Report) -> str:
     )
 
 
-def finding_title(one: Finding) -> str:
+def _title(one: Finding) -> str:
     place = " ".join(filter(None, (one.config, one.split)))
     counted = f" ({one.count:,})" if any(example.row is not None for example in one.examples) or one.count > 1 else ""
     return f"{one.severity:7}  {one.code}{f'  {place}' if place else ''}{counted}: {CODES[one.code][1]}"
 
 
-def _examples(one: Finding) -> str:
-    return "\n".join(f"         {_example(example)}" for example in one.examples)
-
-
 def _example(one: Example) -> str:
     if one.row is None:
-        return one.shown
-    return f"row {one.row}, {one.id}" + (f": {one.shown}" if one.shown else "")
+        return f"         {one.shown}"
+    return f"         row {one.row}, {one.id}" + (f": {one.shown}" if one.shown else "")
 
 
 def _number(count: int, what: str) -> str:

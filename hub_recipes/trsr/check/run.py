@@ -9,6 +9,7 @@ from json import JSONDecodeError
 from typing import Any
 
 from datasets import Features, IterableDataset
+from datasets.exceptions import DatasetsError
 from huggingface_hub.errors import HTTPError
 from pyarrow import ArrowException
 
@@ -39,7 +40,7 @@ class Report:
     """What a check came to.
 
     Attributes:
-        rows: Config -> split -> rows examined.
+        rows: Config -> split -> rows read.
         spreads: What is measured -> how long it is.
     """
 
@@ -73,7 +74,7 @@ def check(source: str, *, revision: str | None = None, limit: int = 0, examples:
         raise data.DataError(f"--limit and --examples must not be negative, got {limit} and {examples}.")
     try:
         return _Check(source, revision, limit, examples).report()
-    except (HTTPError, ArrowException) as error:
+    except (HTTPError, ArrowException, DatasetsError) as error:
         raise data.DataError(f"Dataset {source!r} cannot be read: {error}") from error
 
 
@@ -181,7 +182,7 @@ class _Check:
         counts = self.rows.setdefault(config, {})
         counts[split] = 0
         for batch in batches(stream, config, split, needed, self.findings, extra=extra, limit=limit):
-            counts[split] += len(batch.rows)
+            counts[split] = batch.stop
             yield batch
 
     def _read(self, config: str, split: str) -> int:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from trsr.check.batches import Batch
 from trsr.check.catalogue import Catalogue, hashes
 from trsr.check.findings import Findings
-from trsr.check.histories import Users, pair
+from trsr.check.histories import Users, among, pair
 from trsr.check.lengths import Lengths, blank, words
 from trsr.check.texts import mark_ids, mark_prompts
 
@@ -53,7 +53,7 @@ class Prompted:
         labels = batch.columns["label"].to_numpy()
         self.findings.mark("label-value", batch, ~np.isin(labels, (0, 1)))
         self._mark_answers(batch, labels)
-        if self.users:
+        if batch.split in self.users:
             self._mark_users(batch, labels, codes)
 
     def _mark_answers(self, batch: Batch, labels: np.ndarray) -> None:
@@ -75,16 +75,16 @@ class Prompted:
 
     def _mark_users(self, batch: Batch, labels: np.ndarray, codes: np.ndarray) -> None:
         users = hashes(batch.columns["user_id"])
-        mine = self.users.get(batch.split, Users())
-        here = np.isin(users, mine.hashes)
+        mine = self.users[batch.split]
+        here = among(users, mine.hashes)
         elsewhere = np.zeros(len(users), bool)
         for split, others in self.users.items():
             if split != batch.split:
-                elsewhere |= np.isin(users, others.hashes)
+                elsewhere |= among(users, others.hashes)
         self.findings.mark("user-in-two-splits", batch, elsewhere & ~here)
         if not self.partial:
             self.findings.mark("user-unknown", batch, ~here & ~elsewhere)
-        targets = np.isin(pair(users, codes), mine.pairs)
+        targets = among(pair(users, codes), mine.pairs)
         wrong = (labels == 1) & ~targets
         if self.one_target:
             wrong |= (labels == 0) & targets

@@ -22,7 +22,7 @@ class Times:
             return
         if not kind(column.type).startswith("list of ") or (flat := _numbers(column.flatten())) is None:
             self._refused.add(batch.split)
-            stated = f"timestamps is {show(column.type)}, not a list of numbers or timestamps"
+            stated = f"timestamps is {show(column.type)}, not a list of numbers or timestamps without nulls"
             self.findings.note("column-type", batch.config, batch.split, stated)
             return
         lengths = column.value_lengths().fill_null(0).to_numpy().astype(np.int64)
