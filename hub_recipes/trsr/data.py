@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from datasets import Dataset, Features, IterableDataset, List, Value, get_dataset_config_names, load_dataset
+from datasets import (
+    Dataset,
+    Features,
+    IterableDataset,
+    List,
+    Value,
+    get_dataset_config_names,
+    load_dataset,
+    load_dataset_builder,
+)
 from huggingface_hub import DatasetCard, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError, RemoteEntryNotFoundError
 
@@ -122,9 +131,13 @@ def configs(source: str, revision: str | None = None) -> list[str]:
     return get_dataset_config_names(_place(source), revision=revision)
 
 
-def stream(source: str, config: str, revision: str | None = None) -> dict[str, IterableDataset]:
-    """The splits of one config, read as they are iterated over: no copy is made, in memory or in a cache."""
-    return dict(load_dataset(_place(source), config, revision=revision, streaming=True))
+def stream(source: str, config: str, revision: str | None = None, batch: int = 1000) -> dict[str, IterableDataset]:
+    """The splits of one config, read `batch` rows at a time as they are iterated over: nothing is copied to a cache."""
+    builder = load_dataset_builder(_place(source), config, revision=revision)
+    if hasattr(builder.config, "batch_size"):
+        # Of Parquet. The default is a row group, which may hold all rows, or none: that is an error then.
+        builder.config.batch_size = batch
+    return dict(builder.as_streaming_dataset())
 
 
 def _place(source: str) -> str:

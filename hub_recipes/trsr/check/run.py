@@ -14,7 +14,7 @@ from huggingface_hub.errors import HTTPError
 from pyarrow import ArrowException
 
 from trsr import data
-from trsr.check.batches import Batch, batches
+from trsr.check.batches import ROWS, Batch, batches
 from trsr.check.catalogue import Catalogue, read_catalogue
 from trsr.check.findings import Finding, Findings, Severity, names, show
 from trsr.check.histories import Histories, Users, mark_differing, mark_histories
@@ -161,8 +161,8 @@ class _Check:
         """The splits of the contract, in its order."""
         if config not in self.configs:
             return
-        found = data.stream(self.source, config, self.revision)
-        for split in found.keys() - set(wanted):
+        found = data.stream(self.source, config, self.revision, ROWS)
+        for split in [split for split in found if split not in wanted]:
             self.findings.note("split-unknown", config, show(split))
         for split in wanted:
             if split in found:
