@@ -2,11 +2,13 @@
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,7 +19,10 @@ from huggingface_hub import HfApi, constants
 from tests.hub import Hub, environment
 from tests.hub.server import WRITER
 from trsr import data
+from trsr.check.batches import Batch
+from trsr.check.catalogue import Catalogue
 from trsr.check.findings import show
+from trsr.check.histories import RULES, Histories
 from trsr.check.language import disagrees, guess
 from trsr.check.report import as_json, as_text
 from trsr.check.run import check
@@ -525,3 +530,72 @@ def test_a_dataset_on_the_hub(tmp_path, whole, monkeypatch):
     assert "ORG/good" in hidden.stderr
     assert "Traceback" not in hidden.stderr
     assert WRITER not in good.stdout + good.stderr + bad.stdout + bad.stderr
+
+
+def test_clicks_and_a_split_by_time(tmp_path, whole):
+    """In the protocol `impressions` a user stands in several rows and splits."""
+    source = stating(whole, tmp_path / "source", sampling={"protocol": "impressions"})
+    known = data.read(str(whole), "histories", "train")[3]["user_id"]
+    twice = rows_changed(lambda rows: [rows[place].update(user_id=known) for place in (5, 7)])
+    report = check(str(planted(source, tmp_path / "d", "histories", "test", twice)))
+    notes = [(one.code, one.count) for one in report.findings if one.severity == "note"]
+    assert notes == [("user-repeated", 1), ("user-in-two-splits", 2)]
+
+
+def test_batches_make_no_difference(tmp_path, monkeypatch, whole):
+    def edit(rows):
+        for place in (0, 6, 7, 13, 39):
+            rows[place].update(user_id="one", negatives=rows[place]["negatives"] * 2)
+
+    folder = planted(whole, tmp_path / "d", "histories", "train", rows_changed(edit))
+    at_once = check(str(folder), examples=9)
+    assert {one.code for one in at_once.findings} > {"user-repeated", "negative-repeated", "row-differs"}
+    for module in ("batches", "run"):
+        monkeypatch.setattr(f"trsr.check.{module}.ROWS", 7)
+    assert check(str(folder), examples=9) == at_once
+
+
+def test_a_split_of_nulls(tmp_path):
+    nulls = rows_changed(lambda rows: [row.update(target=None) for row in rows])
+    report = check(str(planted(SAMPLE, tmp_path / "d", "histories", "test", nulls)))
+    assert found(report) == [("value-missing", "histories", "test", 350, 0)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rules_agree_with_plain_sets(seed):
+    rng = random.Random(seed)
+
+    def draw(longest):
+        return [f"i{rng.randrange(25)}" for _ in range(rng.randrange(longest))]
+
+    rows = [
+        {"user_id": f"u{n}", "history": draw(9), "target": f"i{rng.randrange(25)}", "negatives": draw(5)}
+        for n in range(300)
+    ]
+    table = pa.Table.from_pylist(rows, schema=data.HISTORIES.arrow_schema)
+    columns = {name: table[name].combine_chunks() for name in table.column_names}
+    ids = pa.array([f"i{n}" for n in range(20)])
+    groups = np.arange(20) // 2  # items 0 and 1, 2 and 3, ... have the same text
+    batch = Batch("histories", "test", np.arange(300), columns["user_id"], columns, 300)
+    read = Histories.of(batch, Catalogue(ids, None, groups))
+
+    def text(item_id):
+        number = int(item_id[1:])
+        return number // 2 if number < 20 else item_id
+
+    expected = {
+        "item-unknown": lambda h, t, n: any(int(one[1:]) >= 20 for one in [*h, t, *n]),
+        "history-empty": lambda h, t, n: not h,
+        "negatives-missing": lambda h, t, n: not n,
+        "target-in-negatives": lambda h, t, n: t in n,
+        "target-in-history": lambda h, t, n: t in h,
+        "negative-in-history": lambda h, t, n: bool({*n} & {*h}),
+        "negative-repeated": lambda h, t, n: len({*n}) < len(n),
+        "negative-like-target": lambda h, t, n: any(text(one) == text(t) and one != t for one in n),
+    }
+    assert expected.keys() == RULES.keys()
+    for code, rule in RULES.items():
+        holds = [expected[code](row["history"], row["target"], row["negatives"]) for row in rows]
+        assert sorted(set(rule(read)[0].tolist())) == [n for n, one in enumerate(holds) if one], code
+        assert any(holds), code
+    assert len(np.unique(read.fingerprints())) == 300

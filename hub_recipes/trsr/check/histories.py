@@ -1,7 +1,7 @@
-"""Rules for users: ids that resolve, candidates that tell nothing of the answer, no user in two splits."""
+"""Rules for the rows of histories: ids resolve, and neither history nor candidates give the answer away."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +9,7 @@ import pyarrow as pa
 from trsr.check.batches import Batch
 from trsr.check.catalogue import Catalogue, hashes
 from trsr.check.findings import Findings
+from trsr.check.sets import among, mix, pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,33 +69,10 @@ class Histories:
         for salt, column in enumerate((self.history, self.negatives), 1):
             starts = np.concatenate([[0], column.lengths.cumsum()])
             place = np.arange(len(column.codes)) - np.repeat(starts[:-1], column.lengths)
-            mixed = _mix(
-                column.codes.astype(np.uint64) + _mix(place.astype(np.uint64) * np.uint64(4) + np.uint64(salt))
-            )
+            mixed = mix(column.codes.astype(np.uint64) + mix(place.astype(np.uint64) * np.uint64(4) + np.uint64(salt)))
             sums = np.concatenate([np.zeros(1, np.uint64), mixed.cumsum(dtype=np.uint64)])
-            total = _mix(total + sums[starts[1:]] - sums[starts[:-1]] + column.lengths.astype(np.uint64))
+            total = mix(total + sums[starts[1:]] - sums[starts[:-1]] + column.lengths.astype(np.uint64))
         return total | np.uint64(1)
-
-
-def pair(users: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """A user's hash and an item's code in one number: (n,) uint64."""
-    return _mix(users ^ _mix(codes.astype(np.uint64)))
-
-
-def _mix(values: np.ndarray) -> np.ndarray:
-    """Scatter 64 bits: SplitMix64 (Steele, Lea and Flood, 2014)."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
-def among(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Which values stand among the others: (n,) bool. Several times as fast as np.isin on numbers of 64 bits."""
-    if not len(others):
-        return np.zeros(len(values), bool)
-    ordered = np.sort(others)
-    return ordered[np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)] == values
 
 
 def unknown_items(rows: Histories) -> Hits:
@@ -122,7 +100,7 @@ def target_in_history(rows: Histories) -> Hits:
 
 def negatives_in_history(rows: Histories) -> Hits:
     history, negatives = _in_row(rows.history, rows.negatives)
-    return rows.negatives.hits(among(negatives, history))
+    return rows.negatives.hits(among(negatives, np.sort(history)))
 
 
 def repeated_negatives(rows: Histories) -> Hits:
@@ -159,47 +137,7 @@ RULES: Mapping[str, Callable[[Histories], Hits]] = {
 }
 
 
-@dataclass(slots=True)
-class Users:
-    """Who is in a split, 24 bytes a user: hashes, (user, target) pairs and fingerprints, by row."""
-
-    hashes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
-    pairs: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
-    fingerprints: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))  # 0: a row not examined
-
-
-def mark_histories(findings: Findings, batch: Batch, rows: Histories, users: dict[str, Users]) -> None:
-    """Apply the rules to a batch, and add its users to those of its split.
-
-    Args:
-        users: Split -> users read so far.
-    """
+def mark_histories(findings: Findings, batch: Batch, rows: Histories) -> None:
+    """Apply the rules to a batch."""
     for code, rule in RULES.items():
         findings.mark(code, batch, *rule(rows))
-    mine = users.setdefault(batch.split, Users())
-    _, first = np.unique(rows.users, return_index=True)
-    again = np.ones(len(rows.users), bool)
-    again[first] = False
-    findings.mark("user-repeated", batch, again | among(rows.users, mine.hashes))
-    for split, others in users.items():
-        if split != batch.split:
-            places = np.flatnonzero(among(rows.users, others.hashes))
-            findings.mark(
-                "user-in-two-splits", batch, places, pa.array([f"also in {split}"] * len(places), pa.string())
-            )
-    mine.hashes = np.concatenate([mine.hashes, rows.users])
-    mine.pairs = np.concatenate([mine.pairs, rows.pairs()])
-    read = np.zeros(batch.rows[-1] + 1 if len(batch.rows) else 0, np.uint64)
-    read[: len(mine.fingerprints)] = mine.fingerprints
-    read[batch.rows] = rows.fingerprints()
-    mine.fingerprints = read
-
-
-def mark_differing(findings: Findings, batch: Batch, rows: Histories, users: Users) -> None:
-    """Mark rows of a summary config that are not those of the histories, row by row."""
-    there = np.zeros(batch.rows[-1] + 1 if len(batch.rows) else 0, np.uint64)
-    known = users.fingerprints[: len(there)]
-    there[: len(known)] = known
-    beyond = batch.rows >= len(users.fingerprints)
-    expected = there[batch.rows]
-    findings.mark("row-differs", batch, beyond | ((expected != 0) & (expected != rows.fingerprints())))

@@ -5,8 +5,6 @@ Memory holds a batch, the ids and titles of the items, and 24 bytes a user.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from json import JSONDecodeError
-from typing import Any
 
 from datasets import Features, IterableDataset
 from datasets.exceptions import DatasetsError
@@ -17,21 +15,15 @@ from trsr import data
 from trsr.check.batches import ROWS, Batch, batches
 from trsr.check.catalogue import Catalogue, read_catalogue
 from trsr.check.findings import Finding, Findings, Severity, names, show
-from trsr.check.histories import Histories, Users, mark_differing, mark_histories
+from trsr.check.histories import Histories, mark_histories
 from trsr.check.language import disagrees, guess
 from trsr.check.lengths import Lengths, Spread
 from trsr.check.sft import Prompted
+from trsr.check.stated import languages, read_stated
 from trsr.check.summaries import mark_summaries
 from trsr.check.times import Times
+from trsr.check.users import Users, mark_differing, mark_users
 
-# What a protocol allows that is an error in others: one row a click, and a split by time.
-IMPRESSIONS: dict[str, Severity] = {
-    "user-repeated": "note",
-    "user-in-two-splits": "note",
-    "target-in-history": "warning",
-    "negative-in-history": "warning",
-    "timestamps-split": "error",
-}
 TITLES_FOR_LANGUAGE = 2000
 
 
@@ -88,12 +80,8 @@ class _Check:
         self.lengths = Lengths()
         self.rows: dict[str, dict[str, int]] = {}
         self.users: dict[str, Users] = {}
-        self.provenance, self.terms = self._provenance()
-        self.impressions = "impressions" in (self._stated("protocol"), self._stated("options", "protocol"))
-        if self.impressions:
-            self.findings.eased |= IMPRESSIONS
-        elif self._stated("counts", "targets_in_own_history"):
-            self.findings.eased["target-in-history"] = "warning"
+        self.stated = read_stated(source, revision, self.findings)
+        self.findings.eased |= self.stated.eased()
 
     def report(self) -> Report:
         for config in self.configs:
@@ -116,7 +104,7 @@ class _Check:
         needed = data.items_features(data.ITEM_COLUMNS)
         read: Iterator[Batch] = iter(())
         for split, rows in self._splits("items", data.SPLITS[:1]):
-            if not self.terms.share_text and "text" not in (rows.features or {}):
+            if not self.stated.terms.share_text and "text" not in (rows.features or {}):
                 self.findings.note("text-withheld", "items", split)
                 needed = data.items_features(data.ITEM_COLUMNS[:1])
             read = self._batches(rows, "items", split, needed, limit=0)
@@ -125,8 +113,7 @@ class _Check:
     def _check_histories(self, config: str, catalogue: Catalogue) -> None:
         first = not self.users
         times = Times(self.findings)
-        how = {name: self._stated("summaries", name) for name in ("block_size", "max_blocks")}
-        sizes = {name: value for name, value in how.items() if isinstance(value, int) and value > 0}
+        sizes = self.stated.blocks()
         needed = data.HISTORIES if config == "histories" else data.SUMMARIES
         for split, stream in self._splits(config, data.SPLITS):
             for batch in self._batches(stream, config, split, needed, self.limit, ("timestamps",)):
@@ -134,14 +121,15 @@ class _Check:
                 if first:
                     self.lengths.add("history, items", rows.history.lengths)
                     self.lengths.add("negatives", rows.negatives.lengths)
-                    mark_histories(self.findings, batch, rows, self.users)
+                    mark_histories(self.findings, batch, rows)
+                    mark_users(self.findings, batch, rows, self.users)
                     times.mark(batch)
                 elif split in self.users:
                     mark_differing(self.findings, batch, rows, self.users[split])
                 if config != "histories":
                     mark_summaries(self.findings, batch, rows, self.lengths, **sizes)
             got, wanted = self._read(config, split), self._read("histories", split)
-            if not first and got < wanted:
+            if not first and 0 < got < wanted:
                 self.findings.note("row-differs", config, split, f"{got} rows, the histories have {wanted}")
 
     def _check_prompts(self, config: str, catalogue: Catalogue) -> None:
@@ -151,7 +139,7 @@ class _Check:
             catalogue,
             self.users,
             partial=bool(self.limit),
-            one_target=not self.impressions,
+            one_target=not self.stated.impressions,
         )
         for split, stream in self._splits(config, data.SPLITS):
             for batch in self._batches(stream, config, split, data.SFT, self.limit):
@@ -188,32 +176,8 @@ class _Check:
     def _read(self, config: str, split: str) -> int:
         return self.rows.get(config, {}).get(split, 0)
 
-    def _provenance(self) -> tuple[dict[str, Any], data.Terms]:
-        """What the provenance states, and the terms in it; nothing of one that cannot be read."""
-        try:
-            made = data.provenance(self.source, self.revision)
-        except (JSONDecodeError, UnicodeDecodeError) as error:
-            self.findings.note("provenance-unreadable", shown=show(error))
-            return {}, data.Terms("dataset")
-        if not made:
-            self.findings.note("provenance-missing")
-            return {}, data.Terms("dataset")
-        try:
-            return made, data.Terms.of(made)
-        except (data.DataError, AttributeError, TypeError, ValueError) as error:
-            self.findings.note("provenance-unreadable", shown=show(error))
-            return made if isinstance(made, dict) else {}, data.Terms("dataset")
-
-    def _stated(self, *keys: str) -> Any:
-        """A value of the provenance, None if it is not there."""
-        value: Any = self.provenance
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        return value
-
     def _hint_language(self, catalogue: Catalogue) -> None:
-        stated = self.terms.language or data.header(self.source, self.revision).get("language") or ()
-        declared = [str(code) for code in ([stated] if isinstance(stated, str) else stated)]
+        declared = languages(self.source, self.revision, self.stated.terms)
         if not declared:
             self.findings.note("language-undeclared")
         elif catalogue.titles is not None:

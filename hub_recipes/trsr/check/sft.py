@@ -8,9 +8,10 @@ import pyarrow as pa
 from trsr.check.batches import Batch
 from trsr.check.catalogue import Catalogue, hashes
 from trsr.check.findings import Findings
-from trsr.check.histories import Users, among, pair
 from trsr.check.lengths import Lengths, blank, words
+from trsr.check.sets import among, pair
 from trsr.check.texts import mark_ids, mark_prompts
+from trsr.check.users import Users
 
 
 class Prompted:
