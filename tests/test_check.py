@@ -266,6 +266,25 @@ def test_faults_of_tables(tmp_path, code, change, said):
     assert not said or report.findings[0].examples[0].shown == said
 
 
+@pytest.mark.parametrize(
+    ("change", "code", "rows"),
+    [
+        (lambda table: table.append_column("mood", table["target"]), "columns-differ", None),
+        (
+            lambda table: table.drop_columns(["target"]).append_column("target", table["history"]),
+            "columns-differ",
+            None,
+        ),
+        (without("target"), "value-missing", 0),  # `datasets` fills the column in
+    ],
+    ids=["more", "type", "fewer"],
+)
+def test_a_split_unlike_the_first(tmp_path, change, code, rows):
+    report = check(str(planted(SAMPLE, tmp_path / "d", "histories", "validation", change)))
+    [one] = report.findings
+    assert (one.code, one.config, one.split, one.examples[0].row) == (code, "histories", "validation", rows)
+
+
 def test_wide_strings_are_strings(tmp_path):
     wide = {"string": pa.large_string(), "list<element: string>": pa.large_list(pa.large_string())}
     folder = tmp_path / "d"

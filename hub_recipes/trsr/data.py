@@ -24,7 +24,7 @@ from datasets import (
     load_dataset,
     load_dataset_builder,
 )
-from huggingface_hub import DatasetCard, hf_hub_download
+from huggingface_hub import hf_hub_download, metadata_load
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError, RemoteEntryNotFoundError
 
 from trsr.embedded import dataset_path
@@ -132,7 +132,7 @@ def configs(source: str, revision: str | None = None) -> list[str]:
 
 
 def stream(source: str, config: str, revision: str | None = None, batch: int = 1000) -> dict[str, IterableDataset]:
-    """The splits of one config, read `batch` rows at a time as they are iterated over: nothing is copied to a cache."""
+    """The splits of one config, read `batch` rows at a time as they are iterated over; nothing is copied to a cache."""
     builder = load_dataset_builder(_place(source), config, revision=revision)
     if hasattr(builder.config, "batch_size"):
         # Of Parquet. The default is a row group, which may hold all rows, or none: that is an error then.
@@ -233,8 +233,7 @@ def provenance(source: str, revision: str | None = None) -> dict[str, Any]:
 def header(source: str, revision: str | None = None) -> dict[str, Any]:
     """The YAML header of the card of a dataset folder or Hub dataset, empty if it has none."""
     path = _file(source, "README.md", revision)
-    text = path.read_text(encoding="utf-8") if path else ""
-    return DatasetCard(text, ignore_metadata_errors=True).data.to_dict()
+    return (metadata_load(path) if path else None) or {}
 
 
 def _file(source: str, name: str, revision: str | None) -> Path | None:

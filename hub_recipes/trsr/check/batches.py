@@ -1,7 +1,4 @@
-"""Read a split batch by batch, its columns as the contract types them; whole rows only.
-
-Memory is bounded by the batch, whatever the size of the dataset.
-"""
+"""Read a split batch by batch, its columns as the contract types them; whole rows only."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Features, IterableDataset
+from datasets.table import CastError
 from tqdm.auto import tqdm
 
 from trsr.check.findings import Findings, names, show
@@ -58,8 +56,17 @@ def batches(
     info = (rows.info.splits or {}).get(split)
     total = min(filter(None, (limit, info.num_examples if info else 0)), default=None)
     start = 0
+    tables = rows.with_format("arrow").iter(batch_size=min(ROWS, limit or ROWS))
     with tqdm(total=total, desc=f"{config} {split}", unit="row", disable=None, mininterval=1) as bar:
-        for table in rows.with_format("arrow").iter(batch_size=min(ROWS, limit or ROWS)):
+        while not limit or start < limit:
+            try:
+                table = next(tables, None)
+            except (CastError, TypeError) as error:
+                # `datasets` reads every split as the first file of the config has it.
+                findings.note("columns-differ", config, split, show(error, 200))
+                return
+            if table is None:
+                break
             if limit:
                 table = table.slice(0, limit - start)
             if not start and not _fits(table.schema, schema, config, split, findings):
@@ -67,8 +74,6 @@ def batches(
             yield _batch(table, schema, (key, *extra), config, split, start, findings)
             start += table.num_rows
             bar.update(table.num_rows)
-            if limit and start >= limit:
-                break
     if not start:
         findings.note("split-empty", config, split)
 

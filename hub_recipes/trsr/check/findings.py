@@ -22,6 +22,10 @@ CODES: dict[str, tuple[Severity, str]] = {
     "split-empty": ("error", "the split has no rows"),
     "column-missing": ("error", "a column of the contract is not there; the split is not examined further"),
     "column-type": ("error", "a column has another type than the contract's; the split is not examined further"),
+    "columns-differ": (
+        "error",
+        "the split does not have the columns or types of the config's first one: nobody can load it",
+    ),
     "value-missing": ("error", "a value of the contract is null; the row is not examined further"),
     "provenance-missing": ("error", "there is no provenance.json, so nobody can tell how the data was made"),
     "provenance-unreadable": ("error", "provenance.json is not what the contract says"),

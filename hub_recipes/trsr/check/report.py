@@ -21,8 +21,9 @@ def as_text(report: Report) -> str:
     ]
     counts = ", ".join(f"{_number(report.count(severity), severity)}" for severity in SEVERITIES)
     limit = f", the first {report.limit:,} rows of each split" if report.limit else ""
-    blocks = ["\n".join(lines), "\n".join(["rows read", *rows]), "\n".join(["lengths", *spreads])]
-    return "\n\n".join([*filter(None, blocks), f"{show(report.source, 200)}{limit}: {counts}"])
+    blocks = [lines, rows and ["rows read", *rows], spreads and ["lengths", *spreads]]
+    shown = ["\n".join(block) for block in blocks if block]
+    return "\n\n".join([*shown, f"{show(report.source, 200)}{limit}: {counts}"])
 
 
 def as_json(report: Report) -> str:

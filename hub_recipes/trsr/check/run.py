@@ -1,6 +1,6 @@
 """Check a dataset: every config once, split by split, in batches.
 
-Memory holds a batch, the ids and titles of the items, and 24 bytes a user.
+Memory holds what Parquet's reader does of a row group, a batch, the ids and titles of the items, and 24 bytes a user.
 """
 
 from collections.abc import Iterator, Mapping
@@ -66,7 +66,7 @@ def check(source: str, *, revision: str | None = None, limit: int = 0, examples:
         raise data.DataError(f"--limit and --examples must not be negative, got {limit} and {examples}.")
     try:
         return _Check(source, revision, limit, examples).report()
-    except (HTTPError, ArrowException, DatasetsError) as error:
+    except (HTTPError, ArrowException, DatasetsError, UnicodeDecodeError) as error:
         raise data.DataError(f"Dataset {source!r} cannot be read: {error}") from error
 
 
