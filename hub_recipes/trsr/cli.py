@@ -111,9 +111,13 @@ def _check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
     def run(options: argparse.Namespace) -> None:
+        from datasets.utils import logging
+
         from trsr.check.report import as_json, as_text
         from trsr.check.run import check
 
+        # It would log what cannot be read as it is; the report shows it escaped.
+        logging.set_verbosity(logging.CRITICAL)
         report = check(options.dataset, revision=options.revision, limit=options.limit, examples=options.examples)
         print(as_json(report) if options.json else as_text(report))
         sys.exit(int(report.failed(strict=options.strict)))

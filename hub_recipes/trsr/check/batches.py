@@ -63,7 +63,7 @@ def batches(
                 table = next(tables, None)
             except (CastError, TypeError) as error:
                 # `datasets` reads every split as the first file of the config has it.
-                findings.note("columns-differ", config, split, show(error, 200))
+                findings.note("columns-differ", config, split, show(str(error).splitlines()[-1], 200))
                 return
             if table is None:
                 break

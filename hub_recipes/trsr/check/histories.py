@@ -28,13 +28,6 @@ class Ids:
     rows: np.ndarray
     lengths: np.ndarray
 
-    @classmethod
-    def of(cls, column: pa.Array, catalogue: Catalogue) -> "Ids":
-        flat, lengths = column, np.ones(len(column), np.int64)
-        if pa.types.is_list(column.type):
-            flat, lengths = column.flatten(), column.value_lengths().to_numpy().astype(np.int64)
-        return cls(flat, catalogue.codes(flat), np.repeat(np.arange(len(column)), lengths), lengths)
-
     def hits(self, found: np.ndarray) -> "Hits":
         """Elements that a mask picks."""
         return self.rows[found], self.ids.filter(pa.array(found))
@@ -56,7 +49,16 @@ class Histories:
 
     @classmethod
     def of(cls, batch: Batch, catalogue: Catalogue) -> "Histories":
-        columns = (Ids.of(batch.columns[name], catalogue) for name in ("history", "target", "negatives"))
+        history, target, negatives = (batch.columns[name] for name in ("history", "target", "negatives"))
+        flat = [history.flatten(), target, negatives.flatten()]
+        lengths = [_lengths(history), np.ones(len(target), np.int64), _lengths(negatives)]
+        # All at once: a large catalogue is slow to ask.
+        codes = np.split(catalogue.codes(pa.concat_arrays(flat)), np.cumsum([len(ids) for ids in flat])[:-1])
+        rows = np.arange(len(target))
+        columns = (
+            Ids(ids, code, np.repeat(rows, length), length)
+            for ids, code, length in zip(flat, codes, lengths, strict=True)
+        )
         return cls(catalogue, hashes(batch.ids), *columns)
 
     def pairs(self) -> np.ndarray:
@@ -73,6 +75,10 @@ class Histories:
             sums = np.concatenate([np.zeros(1, np.uint64), mixed.cumsum(dtype=np.uint64)])
             total = mix(total + sums[starts[1:]] - sums[starts[:-1]] + column.lengths.astype(np.uint64))
         return total | np.uint64(1)
+
+
+def _lengths(lists: pa.Array) -> np.ndarray:
+    return lists.value_lengths().to_numpy().astype(np.int64)
 
 
 def unknown_items(rows: Histories) -> Hits:
