@@ -11,6 +11,7 @@ from trsr import __version__
 EXAMPLES = """examples:
   trsr quickstart                                   the whole method on the sample, in minutes
   trsr summarize DATASET --out DIR                  add summaries to a dataset
+  trsr check DIR                                    what would spoil training or evaluation on it
   trsr train nano-sample dataset=DIR seed=1         fine-tune by recipe
   trsr evaluate runs/nano-sample                    rank the test candidates, beside simple peers
   trsr recommend request.json                       rank for your own JSON
@@ -30,6 +31,7 @@ def command_line() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     _quickstart(verbs.add_parser("quickstart", help="the whole method on the shipped sample"))
     _summarize(verbs.add_parser("summarize", help="add summaries to a dataset"))
+    _check(verbs.add_parser("check", help="look for what breaks the contract or leaks the answer"))
     _train(verbs.add_parser("train", help="fine-tune by recipe"))
     _evaluate(verbs.add_parser("evaluate", help="rank the released candidates and measure"))
     _recommend(verbs.add_parser("recommend", help="rank candidates for your own JSON"))
@@ -96,6 +98,30 @@ def _summarize(parser: argparse.ArgumentParser) -> None:
             revision=options.revision,
         )
         print(f"Wrote {options.out}: {json.dumps(made['summaries']['calls'])} summaries")
+
+    parser.set_defaults(act=run)
+
+
+def _check(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Exit code: 0 without errors, 1 with errors, 2 if the dataset cannot be read."
+    parser.add_argument("dataset", help="folder or Hub id; or: sample")
+    parser.add_argument("--revision", help="revision of the dataset")
+    parser.add_argument("--limit", type=int, default=0, metavar="N", help="first rows of each split; items whole (all)")
+    parser.add_argument("--examples", type=int, default=3, metavar="N", help="examples of each finding (%(default)s)")
+    parser.add_argument("--strict", action="store_true", help="warnings count as errors")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+    def run(options: argparse.Namespace) -> None:
+        from datasets.utils import logging
+
+        from trsr.check.report import as_json, as_text
+        from trsr.check.run import check
+
+        # It would log what cannot be read as it is; the report shows it escaped.
+        logging.set_verbosity(logging.CRITICAL)
+        report = check(options.dataset, revision=options.revision, limit=options.limit, examples=options.examples)
+        print(as_json(report) if options.json else as_text(report))
+        sys.exit(int(report.failed(strict=options.strict)))
 
     parser.set_defaults(act=run)
 

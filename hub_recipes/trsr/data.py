@@ -14,8 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from datasets import Dataset, Features, List, Value, get_dataset_config_names, load_dataset
-from huggingface_hub import hf_hub_download
+from datasets import (
+    Dataset,
+    Features,
+    IterableDataset,
+    List,
+    Value,
+    get_dataset_config_names,
+    load_dataset,
+    load_dataset_builder,
+)
+from huggingface_hub import hf_hub_download, metadata_load
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError, RemoteEntryNotFoundError
 
 from trsr.embedded import dataset_path
@@ -96,11 +105,7 @@ def read(source: str, config: str, split: str, revision: str | None = None) -> D
     Raises:
         DataError: If the config, the split or a column of the contract is missing, or the split is empty.
     """
-    path = dataset_path(source)
-    folder = Path(path)
-    looks_local = folder.is_absolute() or path.startswith(".") or folder.exists()
-    if looks_local and not folder.is_dir():
-        raise DataError(f"No dataset folder at {source!r}. Make one with dataset_scripts/, or name a Hub dataset.")
+    path = _place(source)
     known = configs(source, revision)
     if config not in known:
         hint = f" Run: trsr summarize {source} --method {config}" if config in ("recurrent", "hierarchical") else ""
@@ -123,7 +128,26 @@ def read(source: str, config: str, split: str, revision: str | None = None) -> D
 
 def configs(source: str, revision: str | None = None) -> list[str]:
     """Names of the configs that a dataset has."""
-    return get_dataset_config_names(dataset_path(source), revision=revision)
+    return get_dataset_config_names(_place(source), revision=revision)
+
+
+def stream(source: str, config: str, revision: str | None = None, batch: int = 1000) -> dict[str, IterableDataset]:
+    """The splits of one config, read `batch` rows at a time as they are iterated over; nothing is copied to a cache."""
+    builder = load_dataset_builder(_place(source), config, revision=revision)
+    if hasattr(builder.config, "batch_size"):
+        # Of Parquet. The default is a row group, which may hold all rows, or none: that is an error then.
+        builder.config.batch_size = batch
+    return dict(builder.as_streaming_dataset())
+
+
+def _place(source: str) -> str:
+    """Where a dataset is, for `load_dataset`. Raises DataError for a folder that is not there."""
+    path = dataset_path(source)
+    folder = Path(path)
+    looks_local = folder.is_absolute() or path.startswith(".") or folder.exists()
+    if looks_local and not folder.is_dir():
+        raise DataError(f"No dataset folder at {source!r}. Make one with dataset_scripts/, or name a Hub dataset.")
+    return path
 
 
 def texts(source: str, revision: str | None = None) -> dict[str, str]:
@@ -202,12 +226,24 @@ def write(folder: Path, tables: Tables, *, provenance: Mapping[str, object], bod
 
 def provenance(source: str, revision: str | None = None) -> dict[str, Any]:
     """The provenance of a dataset folder or Hub dataset, empty if it has none."""
-    path = Path(dataset_path(source)) / PROVENANCE
+    path = _file(source, PROVENANCE, revision)
+    return json.loads(path.read_text(encoding="utf-8")) if path else {}
+
+
+def header(source: str, revision: str | None = None) -> dict[str, Any]:
+    """The YAML header of the card of a dataset folder or Hub dataset, empty if it has none."""
+    path = _file(source, "README.md", revision)
+    return (metadata_load(path) if path else None) or {}
+
+
+def _file(source: str, name: str, revision: str | None) -> Path | None:
+    """A file of a dataset folder or Hub dataset, None if it is not there."""
+    path = Path(dataset_path(source)) / name
     if not path.parent.is_dir():
         try:
-            path = Path(hf_hub_download(source, PROVENANCE, repo_type="dataset", revision=revision))
+            path = Path(hf_hub_download(source, name, repo_type="dataset", revision=revision))
         except RemoteEntryNotFoundError:
-            return {}
+            return None
         except (HTTPError, EntryNotFoundError, HFValidationError) as error:
             raise DataError(f"No dataset {source!r}: no such folder here, and not read from the Hub: {error}") from None
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return path if path.is_file() else None

@@ -1,0 +1,54 @@
+"""Medians and maxima of lengths, in memory that depends on the longest of them only."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How long things are. Quantiles are lengths that occur: of two middle ones, the shorter."""
+
+    count: int
+    median: int
+    p90: int
+    max: int
+
+    def to_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+
+class Lengths:
+    """Counts lengths by name."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, np.ndarray] = {}
+
+    def add(self, name: str, lengths: np.ndarray) -> None:
+        """Count `lengths` (n,), not negative."""
+        old = self._counts.get(name, np.zeros(1, np.int64))
+        new = np.bincount(lengths, minlength=len(old))
+        new[: len(old)] += old
+        self._counts[name] = new
+
+    def spreads(self) -> dict[str, Spread]:
+        return {name: _spread(counts) for name, counts in self._counts.items() if counts.any()}
+
+
+def _spread(counts: np.ndarray) -> Spread:
+    upto = counts.cumsum()
+    total = int(upto[-1])
+    median, p90 = np.searchsorted(upto, [0.5 * total, 0.9 * total])
+    return Spread(total, int(median), int(p90), int(np.flatnonzero(counts)[-1]))
+
+
+def words(texts: pa.Array) -> np.ndarray:
+    """Words of each text: (n,)."""
+    return pc.list_value_length(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(texts))).to_numpy() * ~blank(texts)
+
+
+def blank(texts: pa.Array) -> np.ndarray:
+    """Texts with nothing to read in them: (n,) bool."""
+    return pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0).to_numpy(zero_copy_only=False)
