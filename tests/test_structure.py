@@ -18,7 +18,7 @@ FLOORS = [
     {"metrics", "significance", "calibration", "results", "spaces"},
     {"data", "store", "engines", "register", "repos", "patience", "doctor"},
     {"cards", "protocol", "candidates", "peers", "shared_prefix", "examples"},
-    {"summaries", "check", "train", "evaluate", "pretrain", "bench"},
+    {"summaries", "check", "train", "evaluate", "watch", "pretrain", "bench"},
     {"release", "tables"},
     {"changes"},
     {"preflight"},

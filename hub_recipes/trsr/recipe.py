@@ -13,6 +13,7 @@ import yaml
 
 SUMMARIES = ("recurrent", "hierarchical", "none")
 FORMS = ("flat", "shared-prefix")
+KEEP = ("last", "best")
 
 
 class RecipeError(ValueError):
@@ -54,6 +55,16 @@ class Optim:
 
 
 @dataclass(frozen=True, slots=True)
+class Watch:
+    """Loss and ranking on validation users while a run is trained."""
+
+    steps: int = 0  # between two looks; 0: none
+    users: int = 200  # the first ones; 0: all
+    keep: str = "last"  # last | best: the adapter of the look with the best Recall@3, as in the paper
+    report_to: str = "none"  # none | tensorboard | trackio, or what else transformers' report_to knows
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """What one fine-tuning run needs.
 
@@ -92,6 +103,7 @@ class Recipe:
     seed: int = 0
     lora: Lora = field(default_factory=Lora)
     optim: Optim = field(default_factory=Optim)
+    watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self) -> None:
         problems = []
@@ -101,6 +113,10 @@ class Recipe:
             problems.append(f"form: got {self.form!r}, expected one of {', '.join(FORMS)}")
         if self.targets > 1 and self.summary == "hierarchical":
             problems.append(f"targets: got {self.targets}, expected 1: earlier blocks are not merged in the dataset")
+        if self.watch.keep not in KEEP:
+            problems.append(f"watch.keep: got {self.watch.keep!r}, expected one of {', '.join(KEEP)}")
+        elif self.watch.keep == "best" and not self.watch.steps:
+            problems.append("watch.keep: got 'best' with watch.steps 0, expected steps between two looks")
         if not 0 <= self.listwise <= 1:
             problems.append(f"listwise: got {self.listwise}, expected 0 to 1")
         elif self.listwise and self.form == "flat":
@@ -117,6 +133,8 @@ class Recipe:
             ("optim.accumulation", self.optim.accumulation, 1),
             ("optim.max_steps", self.optim.max_steps, 0),
             ("optim.save_steps", self.optim.save_steps, 1),
+            ("watch.steps", self.watch.steps, 0),
+            ("watch.users", self.watch.users, 0),
         ):
             if value < least:
                 problems.append(f"{place}: got {value}, expected at least {least}")

@@ -7,11 +7,13 @@ The rows come from `examples`; the loss is on the answer token alone. A row is a
 import contextlib
 import functools
 import json
+import os
 import re
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -27,14 +29,15 @@ from trsr.embedded import base_path
 from trsr.examples import encode_rows, make_encoder, with_earlier_targets
 from trsr.recipe import Recipe
 from trsr.versions import versions
+from trsr.watch import Watching, curves, draw, ranking
 
 
 class TrainError(ValueError):
     """A run that cannot start or go on: the message says why and what to do."""
 
 
-class AdapterTrainer(SFTTrainer):
-    """SFTTrainer that writes no card of its own: ours is rendered from the run's records."""
+class AdapterTrainer(Watching, SFTTrainer):
+    """SFTTrainer that ranks when it evaluates, and writes no card of its own: ours is rendered from the run's records."""
 
     def create_model_card(self, *args, **kwargs) -> None:
         pass
@@ -62,6 +65,8 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     first = arguments.process_index == 0
     started = time.monotonic()
     set_seed(recipe.seed)
+    # By default they would lie among the checkpoints, which do not stay.
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "logs"))
     source = base_path(recipe.base)
     tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
     model = AutoModelForCausalLM.from_pretrained(
@@ -79,6 +84,13 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         stated = data.provenance(recipe.dataset, recipe.dataset_revision).get("summaries", {})
         rows = with_earlier_targets(rows, recipe.targets, stated.get("block_size", 5), recipe.summary)
     examples, counts = encode_rows(rows, texts, encoder, recipe.negatives, recipe.seed, recipe.form)
+    looked_at: dict[str, object] = {}
+    if recipe.watch.steps:
+        held_out = data.read(recipe.dataset, config, "validation", recipe.dataset_revision)
+        held_out = held_out.select(range(min(recipe.watch.users or len(held_out), len(held_out))))
+        data.check_ids(held_out, texts, f"{recipe.dataset}, config {config}, split validation")
+        looked_at["eval_dataset"], _ = encode_rows(held_out, texts, encoder, recipe.negatives, recipe.seed, recipe.form)
+        looked_at["ranking"] = ranking(held_out, texts, encoder, recipe.seed)
     if first:
         (out / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8")
 
@@ -87,6 +99,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         arguments,
         train_dataset=examples,
         processing_class=tokenizer,
+        **looked_at,
         peft_config=LoraConfig(
             r=recipe.lora.r,
             lora_alpha=recipe.lora.alpha,
@@ -112,6 +125,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     }
     if first:
         save_adapter(trainer.model, encoder.prompt, recipe.base, recipe.base_revision, out / "adapter")
+        draw(taken["curves"], out / "curves.png")
         (out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
@@ -149,14 +163,21 @@ def lora_targets(model, names: Sequence[str]) -> list[str] | str:
     return rf"{re.escape(root)}\.(.*\.)?({'|'.join(map(re.escape, names))})"
 
 
-def _learn(trainer: SFTTrainer, checkpoints: Path) -> dict[str, object]:
+def _learn(trainer: SFTTrainer, checkpoints: Path) -> dict[str, Any]:
     """Train, going on from the last checkpoint. The loss is a mean over the steps taken now; None without any."""
     with trainer.args.main_process_first(local=False):
         last, state = last_checkpoint(checkpoints)
     if last and state.global_step >= state.max_steps:
         # Taken up here, the Trainer would take one step too many.
-        set_peft_model_state_dict(trainer.model, load_peft_weights(str(last)))
-        return {"steps": state.global_step, "loss": None, "resumed_from_step": state.global_step}
+        kept = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+        set_peft_model_state_dict(trainer.model, load_peft_weights(str(kept or last)))
+        trainer.state = state
+        return {
+            "steps": state.global_step,
+            "loss": None,
+            "resumed_from_step": state.global_step,
+            "curves": curves(state.log_history),
+        }
     loss = trainer.train(resume_from_checkpoint=str(last) if last else None).training_loss
     if trainer.args.world_size > 1:
         # The Trainer's own is a process's: it averages over processes only what it logs.
@@ -165,6 +186,7 @@ def _learn(trainer: SFTTrainer, checkpoints: Path) -> dict[str, object]:
         "steps": trainer.state.global_step,
         "loss": round(loss, 6),
         "resumed_from_step": state.global_step,
+        "curves": curves(trainer.state.log_history),
     }
 
 
@@ -208,7 +230,8 @@ def write_adapter_config(folder: Path, base: str, revision: str | None) -> None:
 
 
 def _arguments(recipe: Recipe, checkpoints: Path, half: bool) -> SFTConfig:
-    optim = recipe.optim
+    optim, watch = recipe.optim, recipe.watch
+    best = watch.keep == "best"
     return SFTConfig(
         output_dir=str(checkpoints),
         learning_rate=optim.learning_rate,
@@ -224,10 +247,15 @@ def _arguments(recipe: Recipe, checkpoints: Path, half: bool) -> SFTConfig:
         bf16=half,
         gradient_checkpointing=optim.gradient_checkpointing,
         save_strategy="steps",
-        save_steps=optim.save_steps,
+        save_steps=watch.steps if best else optim.save_steps,
         save_total_limit=2,
         logging_steps=20,
-        report_to="none",
+        report_to=watch.report_to,
+        eval_strategy="steps" if watch.steps else "no",
+        eval_steps=watch.steps or None,
+        per_device_eval_batch_size=optim.batch_size,
+        load_best_model_at_end=best,
+        metric_for_best_model="eval_recall@3" if best else None,
         seed=recipe.seed,
         data_seed=recipe.seed,
         use_cpu=optim.device == "cpu",
