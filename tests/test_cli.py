@@ -65,5 +65,5 @@ def test_summarize_with_a_transformers_engine_keeps_and_reuses_answers(capsys, t
     )
     provenance = json.loads((tmp_path / "out" / "provenance.json").read_text())
     assert provenance["summaries"]["engine"] == "transformers"
-    assert provenance["summaries"]["sampling"] == {"do_sample": False, "max_new_tokens": 5}
+    assert provenance["summaries"]["sampling"] == {"do_sample": False, "max_new_tokens": 5, "seed": 0}
     assert (tmp_path / "out.store.sqlite").exists()

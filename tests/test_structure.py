@@ -16,9 +16,9 @@ TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "hub_recipes", "model_car
 FLOORS = [
     {"core", "decision", "embedded", "markdown", "versions", "recipe", "worlds", "games", "__init__"},
     {"metrics", "significance", "calibration", "results", "spaces"},
-    {"data", "store", "engines", "register", "repos", "patience"},
-    {"cards", "protocol", "candidates", "peers", "shared_prefix"},
-    {"summaries", "train", "evaluate", "pretrain", "bench"},
+    {"data", "store", "engines", "judge", "register", "repos", "patience"},
+    {"scheduler", "published", "cards", "protocol", "candidates", "peers", "shared_prefix"},
+    {"summaries", "estimate", "train", "evaluate", "pretrain", "bench"},
     {"release", "tables"},
     {"changes"},
     {"preflight"},

@@ -136,6 +136,13 @@ def texts(source: str, revision: str | None = None) -> dict[str, str]:
     return found
 
 
+def read_items(source: str, revision: str | None = None) -> Dataset:
+    """The config `items` as it is: of a release that may not share its texts, it holds ids alone."""
+    if "items" not in configs(source, revision):
+        raise DataError(f"Dataset {source!r} has no config 'items'.")
+    return load_dataset(dataset_path(source), "items", split="train", revision=revision)
+
+
 def check_ids(rows: Dataset, known: Mapping[str, object], place: str) -> None:
     """Raise DataError for the first id in `rows` that the catalogue does not know."""
     for row in rows:
