@@ -90,7 +90,10 @@ def add_summaries(
     trails = _Trails(splits, methods, folder)
     scheduler.run(strategies(splits, texts, methods, block_size, max_blocks, since), trails.add)
     if scheduler.left_open:
-        raise OpenQuestions(f"{scheduler.left_open} summaries wait for answers that come from elsewhere.")
+        raise OpenQuestions(
+            f"{scheduler.left_open} summaries wait for answers that come from elsewhere, so nothing was written. "
+            f"{scheduler.engine.where()}"
+        )
     return trails.tables()
 
 

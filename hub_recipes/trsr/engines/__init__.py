@@ -104,6 +104,10 @@ class Engine(ABC):
     async def close(self) -> None:  # noqa: B027 - most have nothing to let go of
         """Let go of connections; called at the end of a run, also of one that failed."""
 
+    def where(self) -> str:
+        """What to do about answers that come from elsewhere."""
+        return ""
+
     def request(self, question: Question, prompts: SummaryPrompts) -> Request:
         text = prompts.text(question)
         return Request(key_of(self.identity, text), question, text)

@@ -7,7 +7,7 @@ or from the Hub's login, and goes nowhere but into the header of a request.
 import asyncio
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import cycle
@@ -93,7 +93,7 @@ class OpenAIEngine(Engine):
                 if status in _REJECTED:
                     self._tell(reason)
                     return Answer("", failure=f"rejected ({status})")
-                asked_to_wait = _asked_to_wait(error)
+                asked_to_wait = _asked_to_wait(error.response.headers)
             except TimeoutError:
                 reason, asked_to_wait = f"no answer in {self.server.timeout:g} s", 0.0
             except HTTPError as error:
@@ -155,9 +155,8 @@ def _token(base_url: str | None) -> str:
     return os.environ.get("OPENAI_API_KEY") or "no-key"
 
 
-def _asked_to_wait(error: HfHubHTTPError) -> float:
-    """Seconds that the server asks us to wait; 0 if it does not say."""
-    headers = error.response.headers
+def _asked_to_wait(headers: Mapping[str, str]) -> float:
+    """Seconds that a server asks us to wait; 0 if it does not say."""
     limits = parse_ratelimit_headers(headers)
     said = headers.get("Retry-After", "").strip()
     seconds = float(limits.reset_in_seconds) if limits and not limits.remaining else 0.0

@@ -42,6 +42,12 @@ class OfflineEngine(Engine):
         self._writer: pq.ParquetWriter | None = None
         self._draft = path.with_name(f".{path.name}.part")
 
+    def where(self) -> str:
+        return (
+            f"The questions are in {self.path}. Answer them with hub_recipes/jobs/vllm_summarize.py, and run the same "
+            "command again with --cache and what it wrote."
+        )
+
     async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:
         if self._writer is None:
             self._draft.parent.mkdir(parents=True, exist_ok=True)
