@@ -1,5 +1,6 @@
 """Judge a model's answer: is it a summary, and if not, why. Knows nothing of engines or of what follows from it."""
 
+import functools
 import re
 
 from trsr.core.answer import Answer
@@ -48,6 +49,7 @@ def _repeats(text: str, prompts: SummaryPrompts) -> bool:
     return any(sentence in said for sentence in _sentences(prompts))
 
 
+@functools.cache
 def _sentences(prompts: SummaryPrompts) -> list[str]:
     wording = " ".join((prompts.block, prompts.merge, prompts.update, prompts.cue)).lower()
     return [sentence for sentence in re.split(r"(?<=\.)\s+", wording) if len(sentence) > 20]

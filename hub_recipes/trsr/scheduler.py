@@ -10,7 +10,8 @@ by reason.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from trsr.core.answer import Answer
 from trsr.core.extractive import ExtractiveSummarizer
@@ -23,6 +24,8 @@ from trsr.store import Generation, Store
 
 # So many requests in a row without an answer, and the engine is taken to be gone.
 FAILURES = 20
+# So many strategies are begun before answers that came meanwhile are looked at.
+TOGETHER = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -101,14 +104,17 @@ class Scheduler:
             self._give_up()
 
     async def _begin(self, strategies: Iterable[Steps]) -> None:
-        for strategy in strategies:
-            while self._begun - self._emitted >= self._window:
+        coming = iter(strategies)
+        while True:
+            while not (room := self._window - self._begun + self._emitted):
                 self._room.clear()
                 await self._room.wait()
-            self._begun += 1
-            self._go_on(_Open(self._begun - 1, strategy))
-            if self._begun % 16 == 0:
-                await asyncio.sleep(0)  # answers that came meanwhile
+            some = [_Open(self._begun + n, steps) for n, steps in enumerate(islice(coming, min(room, TOGETHER)))]
+            if not some:
+                break
+            self._begun += len(some)
+            self._go_on(some)
+            await asyncio.sleep(0)  # answers that came meanwhile
         self._all_begun = True
         self._dismiss_if_done()
 
@@ -145,6 +151,7 @@ class Scheduler:
                 ],
                 self.engine.identity,
             )
+        done = []
         for request, answer, why in judged:
             if answer is None:
                 self._leave(request)
@@ -153,27 +160,32 @@ class Scheduler:
             self._answered += not answer.failure
             if self._failures >= FAILURES:
                 self._give_up(why)
-            if not why:
-                self._deliver(request, clean(answer.text))
-            elif answer.failure or request.attempt + 1 == ATTEMPTS:
-                self._deliver(request, None, why)
-            else:
-                self._queue.put_nowait(Request(request.key, request.question, request.text, request.attempt + 1))
+            if why and not answer.failure and request.attempt + 1 < ATTEMPTS:
+                self._queue.put_nowait(replace(request, attempt=request.attempt + 1))
+                continue
+            for one, slot in self._waiting.pop(request.key):
+                self._fill(one, slot, self._fall_back(request.question, why) if why else clean(answer.text))
+                done += [one] if one.missing == 0 else []
+        self._go_on(done)
 
-    def _go_on(self, one: _Open) -> None:
-        """Send a strategy what it waits for, and put what it asks next."""
-        while one.missing == 0:
-            try:
-                questions = one.steps.send(one.texts) if one.texts else next(one.steps)
-            except StopIteration as end:
-                self._end(one, end.value)
-                return
-            one.texts = [""] * len(questions)
-            one.missing = len(questions)
-            requests = [self.engine.request(question, self.prompts) for question in questions]
-            kept = self.store.get([request.key for request in requests]) if self.store is not None else {}
-            for slot, request in enumerate(requests):
+    def _go_on(self, some: list[_Open]) -> None:
+        """Send strategies what they wait for, and put what they ask next; those that the store answers go on at once."""
+        while some:
+            asked: list[tuple[_Open, int, Request]] = []
+            for one in some:
+                try:
+                    questions = one.steps.send(one.texts) if one.texts else next(one.steps)
+                except StopIteration as end:
+                    self._end(one, end.value)
+                    continue
+                one.texts, one.missing = [""] * len(questions), len(questions)
+                asked += (
+                    (one, slot, self.engine.request(question, self.prompts)) for slot, question in enumerate(questions)
+                )
+            kept = self.store.get([request.key for _, _, request in asked]) if self.store is not None else {}
+            for one, slot, request in asked:
                 self._put(request, kept.get(request.key, []), one, slot)
+            some = list(dict.fromkeys(one for one, _, _ in asked if one.missing == 0))
 
     def _put(self, request: Request, kept: Sequence[Generation], one: _Open, slot: int) -> None:
         good = next((attempt for attempt in kept if not attempt.problem), None)
@@ -185,12 +197,7 @@ class Scheduler:
             self._waiting[request.key].append((one, slot))
         else:
             self._waiting[request.key] = [(one, slot)]
-            self._queue.put_nowait(Request(request.key, request.question, request.text, len(kept)))
-
-    def _deliver(self, request: Request, text: str | None, why: str = "") -> None:
-        for one, slot in self._waiting.pop(request.key):
-            self._fill(one, slot, self._fall_back(request.question, why) if text is None else text)
-            self._go_on(one)
+            self._queue.put_nowait(replace(request, attempt=len(kept)))
 
     def _fill(self, one: _Open, slot: int, text: str) -> None:
         one.texts[slot] = text

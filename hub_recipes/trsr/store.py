@@ -75,9 +75,11 @@ class Store:
 
     def get(self, keys: Sequence[str]) -> dict[str, list[Generation]]:
         """The attempts at each key that has any, first to last."""
+        self._base.execute("BEGIN")  # of the temporary table alone: other writers are not kept waiting
         self._base.executemany(
             "INSERT INTO asked_for VALUES (?, 1) ON CONFLICT DO UPDATE SET times = times + 1", [(key,) for key in keys]
         )
+        self._base.execute("COMMIT")
         found: dict[str, list[Generation]] = {}
         for start in range(0, len(keys), 500):
             part = keys[start : start + 500]

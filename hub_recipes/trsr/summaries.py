@@ -184,7 +184,12 @@ def summarize_dataset(
         import_cache(kept, cache, engine, texts)
     cut = {"block_size": block_size, "max_blocks": max_blocks}
     earlier = Published(since, texts, methods, {**identity(engine, prompts), **cut}) if since else None
-    lengths = [min(-(-len(row) // block_size), max_blocks) for rows in splits.values() for row in rows["history"]]
+    lengths = [
+        min(-(-len(history) // block_size), max_blocks)
+        for rows in splits.values()
+        for table in rows.select_columns("history").with_format("arrow").iter(PART)
+        for history in table["history"]
+    ]
     put = {method: calls(lengths, method) for method in methods}
     with tempfile.TemporaryDirectory() as folder:
         with tqdm(total=sum(put.values()), desc="summaries", unit="summary", mininterval=1) as bar:

@@ -22,7 +22,8 @@ def inert(text: str) -> str:
 
     For servers, whose tokenizer is not here to say what its control tokens are.
     """
-    return _CONTROL.sub(r"\g<0> ", clean(text))
+    line = clean(text)
+    return _CONTROL.sub(r"\g<0> ", line) if any(opening in line for opening in "<＜[［") else line
 
 
 @dataclass(frozen=True, slots=True)
