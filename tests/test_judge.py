@@ -10,6 +10,7 @@ GOOD = [
     "Enjoys I'm Sorry I Haven't a Clue and other radio comedy.",
     "genre: mystery x6, travel x2; author: Mara Quill x3",
     "## Preferences\nThe user reads poetry (mostly [sic] short poems) and <3 cats.",
+    "[SF] and <b>fantasy</b>, above all.",
     "这位用户喜欢推理小说。",
     "Gosta de romances históricos: sobretudo os do século XIX.",
 ]

@@ -136,11 +136,14 @@ def _summarize(parser: argparse.ArgumentParser) -> None:
             told = estimate(options.dataset, asked, rates, answer_tokens=tokens, count=count, **wanted)
             print(json.dumps(told, indent=2))
             return
-        made = summarize_dataset(options.dataset, options.out, asked, export=options.export_cache, **wanted)[
-            "summaries"
-        ]
+        try:
+            made = summarize_dataset(options.dataset, options.out, asked, export=options.export_cache, **wanted)
+        except OpenQuestions as left:  # no mistake, but no dataset either
+            print(left)
+            sys.exit(3)
         shown = ("calls", "asked", "reused", "retried", "fallen_back", "tokens")
-        print(f"Wrote {options.out}: {json.dumps({name: made[name] for name in shown if name in made})}")
+        told = {name: made["summaries"][name] for name in shown if name in made["summaries"]}
+        print(f"Wrote {options.out}: {json.dumps(told)}")
 
     parser.set_defaults(act=run)
 

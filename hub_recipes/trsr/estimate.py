@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from trsr.caches import import_cache
 from trsr.core.answer import Answer
 from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import METHODS
 from trsr.engines import Engine, Request
 from trsr.judge import LONGEST
-from trsr.published import Published, import_cache
+from trsr.published import Published
 from trsr.scheduler import Scheduler
 from trsr.store import Store
 from trsr.summaries import identity, read, strategies

@@ -5,7 +5,7 @@ import re
 
 from trsr.core.answer import Answer
 from trsr.core.history import clean
-from trsr.core.prompts import SummaryPrompts, inert
+from trsr.core.prompts import SummaryPrompts
 
 LONGEST = 2000  # characters; two or three sentences have a quarter of it
 
@@ -15,7 +15,8 @@ _REFUSAL = re.compile(
     r"as a (?:large )?language model\b)",
     re.IGNORECASE,
 )
-_FENCED = re.compile(r"\s*(?:```|~~~|[{\[])")
+_FENCED = re.compile(r"\s*(?:```|~~~|\{|\[\s*[\"{])")
+_CONTROL = re.compile(r"<\||\|>|</?s>|</?think|</?tool|_of_turn>|<</?SYS|\[/?INST")
 _HEADING = re.compile(r"\s*(?:#.*|\*\*[^*]*\*\*:?|[^.!?;]*:)\s*")
 
 
@@ -38,9 +39,8 @@ def problem(answer: Answer, prompts: SummaryPrompts) -> str:
         return "too long"
     if _REFUSAL.match(text):
         return "refusal"
-    if _FENCED.match(answer.text) or _HEADING.fullmatch(answer.text) or inert(text) != text or _repeats(text, prompts):
-        return "wrong form"
-    return ""
+    forms = (_FENCED.match(answer.text), _HEADING.fullmatch(answer.text), _CONTROL.search(text))
+    return "wrong form" if any(forms) or _repeats(text, prompts) else ""
 
 
 def _repeats(text: str, prompts: SummaryPrompts) -> bool:

@@ -13,11 +13,12 @@ from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 
 from trsr import data
+from trsr.caches import export_cache, import_cache
 from trsr.core.history import Block, Item, blocks_by_count
 from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import METHODS, Steps, Trail, calls, steps
 from trsr.engines import ATTEMPTS, RETRY_TEMPERATURE, Engine
-from trsr.published import Published, import_cache
+from trsr.published import Published
 from trsr.scheduler import Scheduler
 from trsr.store import Store
 from trsr.versions import versions
@@ -92,7 +93,7 @@ def add_summaries(
     if scheduler.left_open:
         raise OpenQuestions(
             f"{scheduler.left_open} summaries wait for answers that come from elsewhere, so nothing was written. "
-            f"{scheduler.engine.where()}"
+            f"{scheduler.engine.elsewhere}"
         )
     return trails.tables()
 
@@ -212,7 +213,7 @@ def summarize_dataset(
         body = f"# {out.name}\n\nHistories with summaries: {', '.join(methods)}."
         data.write(out, tables, provenance=provenance, body=body)
         if kept and export:
-            write_cache(kept, export, provenance, Path(folder))
+            export_cache(kept, export, provenance, Path(folder))
     return provenance
 
 
@@ -233,16 +234,3 @@ def identity(engine: Engine, prompts: SummaryPrompts) -> dict[str, Any]:
     checksum = hashlib.sha256(json.dumps(wording, sort_keys=True).encode()).hexdigest()
     retries = {"attempts": ATTEMPTS, "temperature": RETRY_TEMPERATURE}
     return {**engine.identity, "retries": retries, "prompts": wording, "prompts_sha256": checksum}
-
-
-def write_cache(store: Store, folder: Path, provenance: Mapping[str, object], scratch: Path) -> None:
-    """Write the generations that a run used as a dataset with the config `generations`."""
-    path = scratch / "generations.parquet"
-    if not store.export(path):
-        raise data.DataError("No generation was used, so there is none to export.")
-    rows = Dataset.from_parquet(str(path), cache_dir=str(scratch))
-    body = (
-        f"# {folder.name}\n\nWhat a language model was asked and answered when it wrote summaries, keyed by a checksum of "
-        "the question and the model; the questions themselves are not here. `trsr summarize --cache` takes it."
-    )
-    data.write(folder, {"generations": {"train": rows}}, provenance=provenance, body=body)

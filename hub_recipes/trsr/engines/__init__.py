@@ -84,14 +84,14 @@ class Engine(ABC):
     Attributes:
         identity: Engine, model, revision and sampling: all that its answers depend on beside the prompt.
         generates: Whether an answer costs enough to be kept.
-        elsewhere: Whether its answers come back through a cache, in a later run.
+        elsewhere: If its answers come back through a cache, in a later run: what to do about them.
     """
 
     identity: Mapping[str, Any]
     workers: int = 1
     batch: int = 64
     generates: bool = True
-    elsewhere: bool = False
+    elsewhere: str = ""
 
     @abstractmethod
     async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:
@@ -103,10 +103,6 @@ class Engine(ABC):
 
     async def close(self) -> None:  # noqa: B027 - most have nothing to let go of
         """Let go of connections; called at the end of a run, also of one that failed."""
-
-    def where(self) -> str:
-        """What to do about answers that come from elsewhere."""
-        return ""
 
     def request(self, question: Question, prompts: SummaryPrompts) -> Request:
         text = prompts.text(question)

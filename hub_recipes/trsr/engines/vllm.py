@@ -33,20 +33,19 @@ class OfflineEngine(Engine):
     """Answers nothing itself: writes what it is asked to `path`, whole at the end of the run."""
 
     batch = 1024
-    elsewhere = True
 
     def __init__(self, model: str, revision: str | None, sampling: Sampling, path: Path) -> None:
+        if sampling.extra:
+            raise ValueError("--extra-body is for servers; vllm:MODEL takes none.")
         self.identity = {"engine": "vllm", "model": model, "revision": revision, "sampling": sampling.to_dict()}
         self.sampling = sampling
         self.path = path
+        self.elsewhere = (
+            f"The questions are in {path}. Answer them with hub_recipes/jobs/vllm_summarize.py, and run the same command "
+            "again with --cache and what it wrote."
+        )
         self._writer: pq.ParquetWriter | None = None
         self._draft = path.with_name(f".{path.name}.part")
-
-    def where(self) -> str:
-        return (
-            f"The questions are in {self.path}. Answer them with hub_recipes/jobs/vllm_summarize.py, and run the same "
-            "command again with --cache and what it wrote."
-        )
 
     async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:
         if self._writer is None:
