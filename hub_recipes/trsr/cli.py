@@ -110,7 +110,7 @@ def _summarize(parser: argparse.ArgumentParser) -> None:
     def run(options: argparse.Namespace) -> None:
         from trsr.core.summarize import METHODS
         from trsr.engines import Sampling, Server, engine
-        from trsr.summaries import summarize_dataset
+        from trsr.summaries import OpenQuestions, summarize_dataset
 
         if not isinstance(options.extra_body, dict):
             raise ValueError(f"--extra-body must be a JSON object, got {options.extra_body!r}.")
