@@ -17,7 +17,7 @@ FLOORS = [
     {"core", "decision", "embedded", "markdown", "versions", "recipe", "worlds", "games", "__init__"},
     {"metrics", "significance", "calibration", "results", "spaces"},
     {"data", "store", "engines", "judge", "register", "repos", "patience"},
-    {"scheduler", "published", "caches", "cards", "protocol", "candidates", "peers", "shared_prefix"},
+    {"scheduler", "published", "caches", "trails", "cards", "protocol", "candidates", "peers", "shared_prefix"},
     {"summaries", "estimate", "train", "evaluate", "pretrain", "bench"},
     {"release", "tables"},
     {"changes"},

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict, load_dataset
 
+from tests.hub import Hub, environment
 from tests.scripted import ScriptedEngine, summary
 from trsr import data
 from trsr.core.answer import Answer
@@ -23,6 +24,7 @@ from trsr.store import Store
 from trsr.summaries import OpenQuestions, summarize_dataset
 
 ROOT = Path(__file__).parent.parent
+PATHS = os.pathsep.join([str(ROOT / "hub_recipes"), str(ROOT)])
 
 
 def good(prompt, seed):
@@ -90,7 +92,8 @@ def test_the_columns_are_what_the_strategies_say(tmp_path, source):
 
 def test_a_part_of_users_at_a_time_is_the_same(tmp_path, source, monkeypatch):
     summarize_dataset(source, tmp_path / "a", ScriptedEngine())
-    monkeypatch.setattr("trsr.summaries.PART", 3)
+    monkeypatch.setattr("trsr.summaries.PART", 7)
+    monkeypatch.setattr("trsr.trails.PART", 3)
     summarize_dataset(source, tmp_path / "b", ScriptedEngine())
     for method in METHODS:
         assert rows(tmp_path / "a", method) == rows(tmp_path / "b", method)
@@ -125,8 +128,7 @@ summarize_dataset(source, Path(out), ScriptedEngine(workers=8, log=Path(log)))
 
 
 def start(source, out, log):
-    paths = os.pathsep.join([str(ROOT / "hub_recipes"), str(ROOT)])
-    environment = {**os.environ, "PYTHONPATH": paths, "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    environment = {**os.environ, "PYTHONPATH": PATHS, "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
     command = [sys.executable, "-c", SCRIPT, source, str(out), str(log)]
     return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
 
@@ -243,6 +245,41 @@ def test_a_dataset_of_summaries_is_a_cache_that_others_extend(tmp_path, source):
         assert rows(tmp_path / "b", method) == rows(tmp_path / "c", method)
 
 
+ON_THE_HUB = """
+import sys
+from pathlib import Path
+from huggingface_hub import HfApi
+from tests.scripted import ScriptedEngine
+from tests.test_summaries import good
+from trsr.summaries import summarize_dataset
+folder, source = Path(sys.argv[1]), sys.argv[2]
+for name in ("before", "cache"):
+    HfApi().create_repo(f"ORG/{name}", repo_type="dataset")
+    HfApi().upload_folder(repo_id=f"ORG/{name}", folder_path=folder / name, repo_type="dataset")
+asked = []
+for n, more in enumerate(({"caches": ["ORG/cache@main"]}, {"caches": ["ORG/before"]}, {"since": "ORG/before@main"})):
+    engine = ScriptedEngine(good)
+    summarize_dataset(source, folder / f"after-{n}", engine, **more)
+    asked.append(len(engine.asked))
+print("asked", asked)
+"""
+
+
+def test_what_is_on_the_hub_spares_every_call(tmp_path, source):
+    summarize_dataset(source, tmp_path / "before", ScriptedEngine(good), export=tmp_path / "cache")
+    with Hub() as hub:
+        outside = environment(hub, tmp_path / "home") | {"PYTHONPATH": PATHS}
+        done = subprocess.run(
+            [sys.executable, "-c", ON_THE_HUB, str(tmp_path), source], env=outside, capture_output=True, text=True
+        )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "asked [0, 0, 0]" in done.stdout
+    assert made(tmp_path / "after-0")["imported"].keys() == {"ORG/cache@main"}
+    assert made(tmp_path / "after-2")["since"]["dataset"] == "ORG/before@main"
+    for n in range(3):
+        assert rows(tmp_path / f"after-{n}", "recurrent") == rows(tmp_path / "before", "recurrent")
+
+
 def test_a_dataset_with_fallbacks_is_no_cache(tmp_path, source):
     summarize_dataset(source, tmp_path / "a", ScriptedEngine())
     with pytest.raises(data.DataError, match="not all written by its model"):
@@ -266,6 +303,12 @@ def test_a_cache_that_is_not_in_form(tmp_path, source, change, message):
     Dataset.from_list([{**row, **change}]).to_parquet(tmp_path / "cache.parquet")
     with pytest.raises(data.DataError, match=message):
         summarize_dataset(source, tmp_path / "b", ScriptedEngine(), caches=[str(tmp_path / "cache.parquet")])
+
+
+def test_a_file_that_is_no_cache(tmp_path, source):
+    (tmp_path / "broken.parquet").write_text("PAR1, or not")
+    with pytest.raises(data.DataError, match="cannot be read as Parquet"):
+        summarize_dataset(source, tmp_path / "b", ScriptedEngine(), caches=[str(tmp_path / "broken.parquet")])
     Dataset.from_list([{"key": "x"}]).to_parquet(tmp_path / "cache.parquet")
     with pytest.raises(data.DataError, match="lacks the columns attempt, text"):
         summarize_dataset(source, tmp_path / "b", ScriptedEngine(), caches=[str(tmp_path / "cache.parquet")])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetGenerationError
 
 from trsr import data
 from trsr.core.answer import Answer
@@ -17,10 +18,9 @@ from trsr.core.history import Item, blocks_by_count
 from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import steps
 from trsr.data import DataError
-from trsr.embedded import dataset_path
 from trsr.engines import ATTEMPTS, Engine, key_of
 from trsr.judge import problem
-from trsr.published import label
+from trsr.published import at, label
 from trsr.store import SCHEMA, Generation, Store
 
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -32,7 +32,7 @@ def import_cache(store: Store, source: str, engine: Engine, texts: Mapping[str, 
     Args:
         source: A Parquet file or a folder of them with the columns of `store.SCHEMA` (`problem` is not read); a dataset,
             on the Hub or in a folder, with the config `generations`; or one with summaries, whose questions are put
-            together again from its histories.
+            together again from its histories. `ORG/NAME@REVISION` names a revision.
         engine: The one that will be asked for the rest.
         texts: Item id to text, for a dataset that does not share its texts.
 
@@ -42,15 +42,18 @@ def import_cache(store: Store, source: str, engine: Engine, texts: Mapping[str, 
     Raises:
         DataError: If `source` is none of these, or not in form.
     """
-    path = Path(dataset_path(source))
+    path = Path(source)
     files = [path] if path.is_file() else sorted(path.glob("*.parquet")) if path.is_dir() else []
     if files:
-        rows = Dataset.from_parquet([str(file) for file in files])
+        try:
+            rows = Dataset.from_parquet([str(file) for file in files])
+        except (ValueError, DatasetGenerationError) as error:
+            raise DataError(f"The cache {source!r} cannot be read as Parquet: {error.__cause__ or error}") from None
     else:
-        known = data.configs(source)
-        if "generations" not in known:
+        name, revision = at(source)
+        if "generations" not in data.configs(name, revision):
             return _import_summaries(store, source, texts)
-        rows = load_dataset(dataset_path(source), "generations", split="train")
+        rows = load_dataset(name, "generations", split="train", revision=revision)
     missing = [name for name in SCHEMA.names if name not in rows.column_names and name != "problem"]
     if missing:
         raise DataError(f"The cache {source!r} lacks the columns {', '.join(missing)}. Export one with --export-cache.")
@@ -93,8 +96,9 @@ def _identity(about: object, source: str) -> dict[str, Any]:
 
 def _import_summaries(store: Store, source: str, texts: Mapping[str, str]) -> int:
     """Generations of a dataset with summaries and nothing more."""
-    made = data.provenance(source).get("summaries", {})
-    methods = [name for name in made.get("methods", ()) if name in data.configs(source)]
+    name, revision = at(source)
+    made = data.provenance(name, revision).get("summaries", {})
+    methods = [method for method in made.get("methods", ()) if method in data.configs(name, revision)]
     if not methods or "prompts" not in made:
         raise DataError(f"{source!r} holds no generations and no summaries of a language model: it is no cache.")
     if made.get("fallen_back") or "since" in made:
@@ -103,14 +107,14 @@ def _import_summaries(store: Store, source: str, texts: Mapping[str, str]) -> in
             f"The summaries of {source!r} were continued, or not all written by its model: their questions cannot be put "
             "together again. Take its exported generations as the cache, or continue it with --since."
         )
-    items = data.read_items(source)
+    items = data.read_items(name, revision)
     if "text" in items.column_names:
         texts = dict(zip(items["item_id"], items["text"], strict=True))
-    identity = {name: made.get(name) for name in ("engine", "model", "revision", "sampling")}
+    identity = {part: made.get(part) for part in ("engine", "model", "revision", "sampling")}
     count = 0
     for method in methods:
         for split in data.SPLITS:
-            for generations in _generations(data.read(source, method, split), method, made, texts, identity):
+            for generations in _generations(data.read(name, method, split, revision), method, made, texts, identity):
                 store.put(generations, identity, label(source))
                 count += len(generations)
     return count
@@ -120,7 +124,12 @@ def _generations(
     rows: Dataset, method: str, made: Mapping[str, Any], texts: Mapping[str, str], identity: Mapping[str, Any]
 ) -> Iterator[list[Generation]]:
     """What was asked for each user, with what was answered."""
-    prompts = SummaryPrompts(**made["prompts"])
+    try:
+        prompts = SummaryPrompts(**made["prompts"])
+    except TypeError as error:
+        raise DataError(
+            f"The prompts in the provenance are not ours, so its questions are not known: {error}"
+        ) from None
     for row in rows:
         items = [Item.parse(texts[item_id]) for item_id in row["history"]]
         strategy = steps(blocks_by_count(items, made["block_size"], made["max_blocks"]), method)

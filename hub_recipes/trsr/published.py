@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+
 from trsr import data
 from trsr.core.history import Block
 from trsr.core.summarize import Steps, Trail, steps
@@ -17,7 +19,7 @@ class Published:
     """Earlier summaries of a dataset, to be continued.
 
     Args:
-        source: Folder or Hub id.
+        source: Folder or Hub id; `ORG/NAME@REVISION` names a revision.
         texts: Item id to text, as it is now; a block with an item whose text has changed is asked for again.
         wanted: Provenance of the summaries to be made; the earlier ones must agree in what they depend on.
 
@@ -28,7 +30,8 @@ class Published:
     def __init__(
         self, source: str, texts: Mapping[str, str], methods: Sequence[str], wanted: Mapping[str, Any]
     ) -> None:
-        provenance = data.provenance(source)
+        name, revision = at(source)
+        provenance = data.provenance(name, revision)
         self._made: dict[str, Any] = provenance.get("summaries", {})
         differ = [name for name in _SAME if self._made.get(name) != wanted.get(name)]
         engines = {self._made.get("engine"), wanted.get("engine")}
@@ -41,14 +44,14 @@ class Published:
             )
         self._source = source
         self._size: int = self._made["block_size"]
-        self._rows = {method: [data.read(source, method, split) for split in data.SPLITS] for method in methods}
+        self._rows = {method: [data.read(name, method, split, revision) for split in data.SPLITS] for method in methods}
         self._places = {
             method: {
                 user: (part, place) for part, rows in enumerate(parts) for place, user in enumerate(rows["user_id"])
             }
             for method, parts in self._rows.items()
         }
-        self._changed = _changed(source, texts)
+        self._changed = _changed(data.read_items(name, revision), texts)
         self._kept = self._unchanged = 0
 
     def continued(
@@ -104,9 +107,8 @@ class Published:
         return count
 
 
-def _changed(source: str, texts: Mapping[str, str]) -> set[str]:
+def _changed(items: Dataset, texts: Mapping[str, str]) -> set[str]:
     """Items whose published text is not today's; none where texts were not published."""
-    items = data.read_items(source)
     if "text" not in items.column_names:
         return set()
     pairs = zip(items["item_id"], items["text"], strict=True)
@@ -126,3 +128,9 @@ def _newest(strategy: Steps, max_blocks: int) -> Steps:
 def label(source: str) -> str:
     """A name for the records: of a folder, the last part alone."""
     return Path(source).name if Path(source).exists() else source
+
+
+def at(source: str) -> tuple[str, str | None]:
+    """Name and revision of a dataset that is written `ORG/NAME@REVISION`; a folder has none."""
+    name, found, revision = source.partition("@")
+    return (name, revision) if found and not Path(source).exists() else (source, None)

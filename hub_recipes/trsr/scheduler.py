@@ -191,13 +191,13 @@ class Scheduler:
         good = next((attempt for attempt in kept if not attempt.problem), None)
         if good is not None:
             self._fill(one, slot, clean(good.text))
-        elif len(kept) >= ATTEMPTS:
+        elif (attempt := kept[-1].attempt + 1 if kept else 0) >= ATTEMPTS:
             self._fill(one, slot, self._fall_back(request.question, kept[-1].problem))
         elif request.key in self._waiting:
             self._waiting[request.key].append((one, slot))
         else:
             self._waiting[request.key] = [(one, slot)]
-            self._queue.put_nowait(replace(request, attempt=len(kept)))
+            self._queue.put_nowait(replace(request, attempt=attempt))
 
     def _fill(self, one: _Open, slot: int, text: str) -> None:
         one.texts[slot] = text

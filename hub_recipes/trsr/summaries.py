@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 
@@ -16,14 +15,13 @@ from trsr import data
 from trsr.caches import export_cache, import_cache
 from trsr.core.history import Block, Item, blocks_by_count
 from trsr.core.prompts import SummaryPrompts
-from trsr.core.summarize import METHODS, Steps, Trail, calls, steps
+from trsr.core.summarize import METHODS, Steps, calls, steps
 from trsr.engines import ATTEMPTS, RETRY_TEMPERATURE, Engine
 from trsr.published import Published
 from trsr.scheduler import Scheduler
 from trsr.store import Store
+from trsr.trails import PART, Trails
 from trsr.versions import versions
-
-PART = 1000  # users
 
 
 class OpenQuestions(ValueError):
@@ -88,7 +86,7 @@ def add_summaries(
     Raises:
         OpenQuestions: If the engine leaves questions for a later run.
     """
-    trails = _Trails(splits, methods, folder)
+    trails = Trails(splits, methods, folder)
     scheduler.run(strategies(splits, texts, methods, block_size, max_blocks, since), trails.add)
     if scheduler.left_open:
         raise OpenQuestions(
@@ -96,54 +94,6 @@ def add_summaries(
             f"{scheduler.engine.elsewhere}"
         )
     return trails.tables()
-
-
-class _Trails:
-    """Writes trails beside their rows, a part of the users at a time."""
-
-    def __init__(self, splits: Mapping[str, Dataset], methods: Sequence[str], folder: Path) -> None:
-        self._methods = methods
-        self._parts = (
-            (split, table)
-            for split, rows in splits.items()
-            for table in rows.select_columns(list(data.HISTORIES)).with_format("arrow").iter(PART)
-        )
-        self._paths = {(method, split): folder / f"{method}-{split}.arrow" for method in methods for split in splits}
-        self._writers = {
-            place: pa.ipc.new_stream(path, data.SUMMARIES.arrow_schema) for place, path in self._paths.items()
-        }
-        self._trails: list[Trail] = []
-        self._part: tuple[str, pa.Table] | None = next(self._parts, None)
-
-    def add(self, trail: Trail | None) -> None:
-        if trail is None:
-            self._part = None
-        if self._part is None or trail is None:
-            return
-        self._trails.append(trail)
-        if len(self._trails) == len(self._methods) * len(self._part[1]):
-            split, table = self._part
-            for place, method in enumerate(self._methods):
-                self._writers[method, split].write_table(_with_trails(table, self._trails[place :: len(self._methods)]))
-            self._trails.clear()
-            self._part = next(self._parts, None)
-
-    def tables(self) -> dict[str, DatasetDict]:
-        for writer in self._writers.values():
-            writer.close()
-        splits = list(dict.fromkeys(split for _, split in self._paths))
-        return {
-            method: DatasetDict({split: Dataset.from_file(str(self._paths[method, split])) for split in splits})
-            for method in self._methods
-        }
-
-
-def _with_trails(table: pa.Table, trails: Sequence[Trail]) -> pa.Table:
-    table = table.cast(data.HISTORIES.arrow_schema)
-    schema = data.SUMMARIES.arrow_schema
-    made = [[list(trail.block_summaries) for trail in trails], [trail.summary for trail in trails]]
-    columns = [pa.array(column, schema.field(name).type) for name, column in zip(schema.names[-2:], made, strict=True)]
-    return pa.Table.from_arrays([*table.columns, *columns], schema=schema)
 
 
 def summarize_dataset(
@@ -167,7 +117,7 @@ def summarize_dataset(
         out: Dataset folder to write; nothing is written before all summaries are there.
         store: Where generations are kept while the run goes on; default beside `out`. A killed run goes on from it.
         since: Dataset of earlier summaries, which are continued: blocks that have not changed are not asked again.
-        caches: Where more generations are taken from, see `published.import_cache`.
+        caches: Where more generations are taken from, see `caches.import_cache`.
         export: Folder to write as a dataset of the generations that were used.
 
     Returns:

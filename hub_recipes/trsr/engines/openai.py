@@ -7,6 +7,7 @@ or from the Hub's login, and goes nowhere but into the header of a request.
 import asyncio
 import os
 import random
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -141,7 +142,7 @@ class OpenAIEngine(Engine):
         """Show a reason once."""
         if reason not in self._told and len(self._told) < 10:
             self._told.add(reason)
-            tqdm.write(f"No answer from the server: {reason}")
+            tqdm.write(f"No answer from the server: {reason}", file=sys.stderr)
 
 
 def _token(base_url: str | None) -> str:
