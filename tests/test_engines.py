@@ -131,6 +131,14 @@ def test_a_bad_server_changes_nothing_but_the_number_of_tries(tmp_path):
     assert scheduler.fallen_back == same.fallen_back  # and every user who did not get a summary is counted by reason
 
 
+def test_half_a_character_does_no_harm(tmp_path):
+    with ChatServer(lambda prompt, seed: Answer(f"{summary(prompt)} \ud83d \x00")) as server:
+        trails, scheduler, store = run(asked(server), tmp_path, users=range(3))
+    assert all(trail.summary.endswith("?") for trail in trails)
+    assert not scheduler.fallen_back
+    assert store.export(tmp_path / "e.parquet") == len(store)
+
+
 def test_a_server_that_is_too_slow_is_asked_again(tmp_path):
     seen = []
 

@@ -122,14 +122,14 @@ import asyncio, sys
 from pathlib import Path
 from tests.scripted import ScriptedEngine
 from trsr.summaries import summarize_dataset
-source, out, log = sys.argv[1:]
-summarize_dataset(source, Path(out), ScriptedEngine(workers=8, log=Path(log)))
+source, out, log, store = sys.argv[1:]
+summarize_dataset(source, Path(out), ScriptedEngine(workers=8, log=Path(log)), store=Path(store))
 """
 
 
-def start(source, out, log):
+def start(source, out, log, store):
     environment = {**os.environ, "PYTHONPATH": PATHS, "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
-    command = [sys.executable, "-c", SCRIPT, source, str(out), str(log)]
+    command = [sys.executable, "-c", SCRIPT, source, str(out), str(log), str(store)]
     return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
 
 
@@ -140,12 +140,13 @@ def lines(log):
 @pytest.mark.parametrize(("users", "kills", "seed"), [(150, 3, 0), pytest.param(2000, 20, 1, marks=pytest.mark.slow)])
 def test_kill_9_loses_at_most_what_is_under_way(tmp_path, users, kills, seed):
     source, out, log = dataset(tmp_path / "source", users), tmp_path / "there" / "out", tmp_path / "log"
-    assert start(source, tmp_path / "here" / "out", tmp_path / "unbroken").wait() == 0
+    store = tmp_path / "store.sqlite"
+    summarize_dataset(source, tmp_path / "here" / "out", ScriptedEngine(workers=8, log=tmp_path / "unbroken"))
     whole = lines(tmp_path / "unbroken")
     moments = sorted(random.Random(seed).sample(range(1, len(whole) + 1), kills - 1)) + [len(whole)]
     killed = 0
     for moment in moments:
-        process = start(source, out, log)
+        process = start(source, out, log, store)
         # By file size, for a line has a fixed length: reading would be too slow to catch the moment.
         while process.poll() is None and (not log.exists() or log.stat().st_size < moment * len(whole[0] + "\n")):
             time.sleep(0.0005)
@@ -154,16 +155,18 @@ def test_kill_9_loses_at_most_what_is_under_way(tmp_path, users, kills, seed):
         again = len(lines(log)) - len(set(lines(log)))
         assert again <= 8 * killed
     assert killed >= kills - 1  # the last may come too late
-    assert start(source, out, log).wait() == 0
+    assert start(source, out, log, store).wait() == 0
     assert contents(out) == contents(tmp_path / "here" / "out")
     assert set(lines(log)) == set(whole)
     print(f"{killed} kills at {moments}: {len(whole)} requests, {len(lines(log)) - len(whole)} asked again")
 
 
 def test_two_processes_at_once_share_a_store(tmp_path, source):
-    both = [start(source, tmp_path / name / "out", tmp_path / f"{name}.log") for name in "ab"]
+    store = tmp_path / "store.sqlite"
+    both = [start(source, tmp_path / name / "out", tmp_path / f"{name}.log", store) for name in "ab"]
     assert [one.wait() for one in both] == [0, 0]
     assert contents(tmp_path / "a" / "out") == contents(tmp_path / "b" / "out")
+    assert len(Store(store)) == len(set(lines(tmp_path / "a.log") + lines(tmp_path / "b.log")))
 
 
 def longer(user):

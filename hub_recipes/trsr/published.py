@@ -33,12 +33,12 @@ class Published:
         name, revision = at(source)
         provenance = data.provenance(name, revision)
         self._made: dict[str, Any] = provenance.get("summaries", {})
-        differ = [name for name in _SAME if self._made.get(name) != wanted.get(name)]
+        differ = [part for part in _SAME if self._made.get(part) != wanted.get(part)]
         engines = {self._made.get("engine"), wanted.get("engine")}
         if "extractive" in engines and len(engines) > 1:
             differ.append("engine")
         if differ:
-            told = "; ".join(f"{name} was {self._made.get(name)!r}, is {wanted.get(name)!r}" for name in differ)
+            told = "; ".join(f"{part} was {self._made.get(part)!r}, is {wanted.get(part)!r}" for part in differ)
             raise DataError(
                 f"The summaries of {source!r} cannot be continued: {told}. Ask in the same way, or leave out --since."
             )
@@ -70,7 +70,10 @@ class Published:
         if place is None:
             return steps(newest, method)
         row = self._rows[method][place[0]][place[1]]
-        known, first = row["block_summaries"], -(-len(row["history"]) // self._size) - len(row["block_summaries"])
+        known = row["block_summaries"]
+        first = -(-len(row["history"]) // self._size) - len(known)  # the block that the first of them is of
+        if first < 0:
+            raise DataError(f"{self._source!r}, {method}, user {user_id!r}: more block summaries than blocks.")
         same = self._same_blocks(row["history"], history)
         if same == len(blocks) == first + len(known):
             self._unchanged += 1

@@ -124,10 +124,9 @@ class OpenAIEngine(Engine):
         text = first.message.content or ""
         if not isinstance(text, str):
             raise TypeError("the answer is no text")
-        prompt, completion = (
-            (int(used.prompt_tokens or 0), int(used.completion_tokens or 0)) if used is not None else (0, 0)
-        )
-        return Answer(text, str(first.finish_reason or ""), prompt, completion)
+        text = text.encode("utf-8", "replace").decode()  # JSON can hold half of a character
+        tokens = (int(used.prompt_tokens or 0), int(used.completion_tokens or 0)) if used is not None else (0, 0)
+        return Answer(text, clean(str(first.finish_reason or ""))[:40], *tokens)
 
     async def _open(self) -> None:
         """Wait until the server takes requests again."""
