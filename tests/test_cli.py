@@ -1,8 +1,10 @@
 import json
 
+import huggingface_hub
 import pytest
 
 from tests import tiny
+from tests.scripted import ChatServer
 from trsr.cli import main
 
 
@@ -33,6 +35,12 @@ def test_version_and_recipes(capsys):
         (["evaluate", "./nowhere"], "No finished run at nowhere"),
         (["summarize", "./nowhere", "--out", "x"], "No dataset folder at './nowhere'"),
         (["summarize", "sample", "--out", "x", "--engine", "gpt"], "Unknown engine 'gpt'"),
+        (
+            ["summarize", "sample", "--out", "x", "--engine", "openai:m", "--base-url", "localhost"],
+            "must begin with http",
+        ),
+        (["summarize", "sample", "--out", "x", "--engine", "openai:m", "--extra-body", "[1]"], "must be a JSON object"),
+        (["summarize", "sample", "--out", "x", "--export-cache", "y"], "keeps no generations"),
         (["recommend", "nowhere.json"], "nowhere.json"),
     ],
 )
@@ -65,5 +73,37 @@ def test_summarize_with_a_transformers_engine_keeps_and_reuses_answers(capsys, t
     )
     provenance = json.loads((tmp_path / "out" / "provenance.json").read_text())
     assert provenance["summaries"]["engine"] == "transformers"
-    assert provenance["summaries"]["sampling"] == {"do_sample": False, "max_new_tokens": 5}
+    assert provenance["summaries"]["sampling"] == {"do_sample": False, "max_new_tokens": 5, "seed": 0}
     assert (tmp_path / "out.store.sqlite").exists()
+
+
+def test_summarize_with_a_server_costs_what_was_estimated(capsys, tmp_path, small_dataset, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-never-shown")
+    with ChatServer(fault=lambda prompt, times: None) as server:
+        asked = ["summarize", str(small_dataset), "--out", str(tmp_path / "out"), "--engine", "openai:org/model"]
+        asked += ["--base-url", server.url, "--method", "recurrent"]
+        main([*asked, "--estimate", "--price-in", "1", "--price-out", "2", "--calls-per-second", "4"])
+        told = json.loads(capsys.readouterr().out)["recurrent"]
+        assert server.log == []
+        assert list(tmp_path.iterdir()) == [small_dataset]
+        main([*asked, "--export-cache", str(tmp_path / "cache")])
+        said = capsys.readouterr().out
+        assert len({prompt for prompt, _, _ in server.log}) == told["calls"] == 24
+        assert told["seconds"] == 6.0
+        main([*asked, "--cache", str(tmp_path / "cache"), "--store", str(tmp_path / "other.sqlite")])
+        assert len({prompt for prompt, _, _ in server.log}) == told["calls"]
+    assert '"asked": ' in said
+    assert "sk-never-shown" not in (tmp_path / "out" / "provenance.json").read_text() + said
+
+
+def test_questions_that_are_left_open_are_no_mistake(capsys, tmp_path, small_dataset):
+    with pytest.raises(SystemExit) as stop:
+        main(
+            ["summarize", str(small_dataset), "--out", str(tmp_path / "out"), "--engine", "vllm:org/model"]
+            + ["--questions", str(tmp_path / "questions.parquet")]
+        )
+    assert stop.value.code == 3
+    assert f"The questions are in {tmp_path / 'questions.parquet'}." in capsys.readouterr().out
+    assert (tmp_path / "questions.parquet").exists()
+    assert not (tmp_path / "out").exists()

@@ -1,78 +1,86 @@
 import subprocess
 import sys
 
+import pyarrow.parquet as pq
 import pytest
 
-from trsr.core.history import Item
-from trsr.store import Store, Stored
+from trsr.store import SCHEMA, Generation, Store
 
-A, B = (Item("a"),), (Item("b"), Item("c"))
-
-
-class Counting:
-    def __init__(self, fail_at=None):
-        self.asked = []
-        self.fail_at = fail_at
-
-    def _answer(self, questions, words):
-        for question in questions:
-            if len(self.asked) == self.fail_at:
-                raise RuntimeError("engine broke")
-            self.asked.append(question)
-        return words
-
-    def block(self, blocks):
-        return self._answer(blocks, [f"block of {len(block)}" for block in blocks])
-
-    def merge(self, summaries):
-        return self._answer(summaries, ["+".join(group) for group in summaries])
-
-    def update(self, pairs):
-        return self._answer(pairs, [f"{summary}, then {len(block)}" for summary, block in pairs])
+ENGINE = {"engine": "x", "model": "m"}
+A, B, C = (letter * 64 for letter in "abc")
 
 
-def test_nothing_is_asked_twice(tmp_path):
-    engine = Counting()
-    stored = Stored(engine, Store(tmp_path / "s.sqlite"), {"engine": "x"})
-    assert stored.block([A, B, A]) == ["block of 1", "block of 2", "block of 1"]
-    assert stored.update([("s", A), ("s", B)]) == ["s, then 1", "s, then 2"]
-    assert stored.merge([["x", "y"]]) == ["x+y"]
-    assert len(engine.asked) == stored.asked == 5
-    again = Stored(Counting(fail_at=0), Store(tmp_path / "s.sqlite"), {"engine": "x"})
-    assert again.block([B, A]) == ["block of 2", "block of 1"]
-    assert again.asked == 0
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "folder" / "s.sqlite"
 
 
-def test_another_engine_is_asked_anew(tmp_path):
-    store = Store(tmp_path / "s.sqlite")
-    Stored(Counting(), store, {"engine": "x"}).block([A])
-    other = Stored(Counting(), store, {"engine": "y"})
-    other.block([A])
-    assert other.asked == 1
+def test_what_was_put_is_got_attempt_by_attempt(path):
+    good, bad = Generation(A, 1, "good", "", "stop", 7, 3), Generation(A, 0, "", "empty", "stop", 7, 0)
+    Store(path).put([good, bad, Generation(B, 0, "b")], ENGINE)
+    assert Store(path).get([A, C, B]) == {A: [bad, good], B: [Generation(B, 0, "b")]}
 
 
-def test_operations_do_not_mix(tmp_path):
-    stored = Stored(Counting(), Store(tmp_path / "s.sqlite"), {})
-    assert stored.merge([["a"]]) != stored.block([A])
+def test_what_is_kept_stays_as_it_is(path):
+    store = Store(path)
+    store.put([Generation(A, 0, "first")], ENGINE)
+    store.put([Generation(A, 0, "second"), Generation(B, 0, "b")], ENGINE, origin="elsewhere")
+    assert [one.text for one in store] == ["first", "b"]
 
 
-def test_what_was_answered_before_an_error_is_kept(tmp_path):
-    path = tmp_path / "s.sqlite"
-    blocks = [(Item(f"{n}"),) for n in range(10)]
-    with pytest.raises(RuntimeError, match="engine broke"):
-        Stored(Counting(fail_at=5), Store(path), {}, part=2).block(blocks)
-    rest = Stored(Counting(), Store(path), {}, part=2)
-    rest.block(blocks)
-    assert rest.asked == 6  # 4 answers in two whole parts were kept
+def test_all_of_them_or_none(path):
+    store = Store(path)
+    with pytest.raises(ZeroDivisionError):
+        store.put((Generation(key, 1 // (key != B), "x") for key in (A, B)), ENGINE)
+    assert len(store) == 0
+    store.put([Generation(A, 0, "x")], ENGINE)
+    assert len(Store(path)) == 1
 
 
-def test_several_writers(tmp_path):
-    path = tmp_path / "s.sqlite"
+def test_many_keys_at_once(path):
+    store = Store(path)
+    keys = [f"{n:064}" for n in range(1200)]
+    store.put([Generation(key, 0, key) for key in keys], ENGINE)
+    assert store.get(keys) == {key: [Generation(key, 0, key)] for key in keys}
+
+
+def test_counts_are_of_what_was_asked_for(path):
+    store = Store(path)
+    store.put([Generation(A, 0, "", "empty", "stop", 10, 0), Generation(A, 1, "a", "", "stop", 10, 5)], ENGINE)
+    store.put([Generation(B, 0, "b", "", "stop", 100, 50)], {"engine": "y"}, origin="ORG/cache")
+    store.put([Generation(C, 0, "c", "", "stop", 1000, 500)], ENGINE)
+    store = Store(path)
+    store.get([A, B])
+    store.get([A])
+    assert store.counts() == {
+        "questions": 2,
+        "asked": 2,
+        "retried": 1,
+        "reused": 2,
+        "imported": {"ORG/cache": 1},
+        "tokens": {"prompt": 20, "completion": 5},
+        "engines": [{"engine": "x", "model": "m", "attempts": 2}, {"engine": "y", "attempts": 1}],
+    }
+
+
+def test_an_export_holds_what_was_asked_for_and_no_question(path, tmp_path):
+    Store(path).put([Generation(key, 0, f"text {key[0]}") for key in (C, B, A)], ENGINE)
+    store = Store(path)
+    store.get([C, A])
+    assert store.export(tmp_path / "e.parquet") == 2
+    table = pq.read_table(tmp_path / "e.parquet")
+    assert table.schema == SCHEMA
+    assert table["key"].to_pylist() == [A, C]
+    assert set(table["engine"].to_pylist()) == {'{"engine": "x", "model": "m"}'}
+
+
+def test_several_writers(path):
     code = (
-        "import sys; from pathlib import Path; from trsr.store import Store\n"
+        "import sys; from pathlib import Path; from trsr.store import Generation, Store\n"
         "store = Store(Path(sys.argv[1]))\n"
-        "for n in range(50): store.put({f'{sys.argv[2]}-{n}': 'x', f'shared-{n}': 'x'})"
+        "for n in range(50):\n"
+        "    store.put([Generation(f'{sys.argv[2]}-{n}', 0, 'x'), Generation(f'shared-{n}', 0, 'x')], {'engine': 'x'})"
     )
-    writers = [subprocess.Popen([sys.executable, "-c", code, str(path), name]) for name in "ab"]
-    assert [writer.wait() for writer in writers] == [0, 0]
-    assert len(Store(path)) == 150
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(path), name]) for name in "abc"]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    assert len(Store(path)) == 200

@@ -16,9 +16,10 @@ TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "hub_recipes", "model_car
 FLOORS = [
     {"core", "decision", "embedded", "markdown", "versions", "recipe", "worlds", "games", "__init__"},
     {"metrics", "significance", "calibration", "results", "spaces"},
-    {"data", "store", "engines", "register", "repos", "patience", "doctor"},
+    {"data", "store", "engines", "judge", "register", "repos", "patience", "doctor"},
+    {"scheduler", "published", "caches", "trails"},
     {"cards", "protocol", "candidates", "peers", "shared_prefix", "examples"},
-    {"summaries", "check", "train", "evaluate", "watch", "pretrain", "bench"},
+    {"summaries", "estimate", "check", "train", "evaluate", "watch", "pretrain", "bench"},
     {"release", "tables"},
     {"changes"},
     {"preflight"},

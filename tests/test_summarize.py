@@ -1,7 +1,7 @@
 import pytest
 
 from trsr.core.history import Item, blocks_by_count
-from trsr.core.summarize import METHODS, Trail, calls, hierarchical, recurrent, summarize
+from trsr.core.summarize import METHODS, Question, Trail, calls, recurrent, steps, summarize
 
 
 class Spelling:
@@ -29,7 +29,7 @@ def histories(*words):
 
 def test_recurrent_carries_the_summary_forward_level_by_level():
     spelling = Spelling()
-    trails = recurrent(histories("abcde", "xy", "pqr"), spelling)
+    trails = summarize(histories("abcde", "xy", "pqr"), spelling, "recurrent")
     assert trails[0] == Trail(("ab", "(ab+cd)", "((ab+cd)+e)"), "((ab+cd)+e)")
     assert trails[1] == Trail(("xy",), "xy")
     assert trails[2].summary == "(pq+r)"
@@ -38,10 +38,10 @@ def test_recurrent_carries_the_summary_forward_level_by_level():
 
 def test_hierarchical_merges_block_summaries():
     spelling = Spelling()
-    trails = hierarchical(histories("abcde", "xy"), spelling)
+    trails = summarize(histories("abcde", "xy"), spelling, "hierarchical")
     assert trails[0] == Trail(("ab", "cd", "e"), "[ab|cd|e]")
     assert trails[1] == Trail(("xy",), "[xy]")
-    assert spelling.levels == [("block", 2), ("block", 1), ("block", 1), ("merge", 2)]
+    assert spelling.levels == [("block", 4), ("merge", 2)]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -62,3 +62,24 @@ def test_empty_histories(method):
 def test_unknown_method():
     with pytest.raises(ValueError, match="expected one of recurrent, hierarchical"):
         summarize([], Spelling(), "cnn")
+
+
+def test_a_strategy_asks_what_it_can_and_is_told_the_answers():
+    (blocks,) = histories("abcd")
+    one = recurrent(blocks)
+    assert next(one) == [Question("block", block=blocks[0])]
+    assert one.send(["s"]) == [Question("update", ("s",), blocks[1])]
+    with pytest.raises(StopIteration) as end:
+        one.send(["t"])
+    assert end.value.value == Trail(("s", "t"), "t")
+
+
+@pytest.mark.parametrize(("method", "asked"), [("recurrent", ["update"]), ("hierarchical", ["block"])])
+def test_known_summaries_are_not_asked_for(method, asked):
+    (blocks,) = histories("abcdef")
+    assert [question.kind for question in next(steps(blocks, method, ["s", "t"]))] == asked
+
+
+def test_a_strategy_needs_blocks():
+    with pytest.raises(ValueError, match="nothing to summarise"):
+        steps([], "recurrent")

@@ -73,31 +73,80 @@ def _quickstart(parser: argparse.ArgumentParser) -> None:
 
 
 def _summarize(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset", help="folder or Hub id with the configs items and histories; or: sample")
-    parser.add_argument("--out", type=Path, required=True, help="dataset folder to write")
-    parser.add_argument("--engine", default="extractive", help="extractive, or transformers:MODEL (%(default)s)")
-    parser.add_argument("--engine-revision", help="revision of the engine's model")
-    parser.add_argument("--method", choices=("recurrent", "hierarchical", "both"), default="both")
-    parser.add_argument("--block-size", type=int, default=5, help="items a block (%(default)s)")
-    parser.add_argument("--max-blocks", type=int, default=5, help="newest blocks kept (%(default)s)")
-    parser.add_argument("--max-new-tokens", type=int, default=160, help="longest summary in tokens (%(default)s)")
-    parser.add_argument("--revision", help="revision of the dataset")
+    add = parser.add_argument
+    add("dataset", help="folder or Hub id with the configs items and histories; or: sample")
+    add("--out", type=Path, required=True, help="dataset folder to write")
+    add(
+        "--engine",
+        default="extractive",
+        help="extractive, transformers:MODEL, openai:MODEL (a server) or vllm:MODEL (elsewhere) (%(default)s)",
+    )
+    add("--engine-revision", help="revision of the engine's model")
+    add("--method", choices=("recurrent", "hierarchical", "both"), default="both")
+    add("--block-size", type=int, default=5, help="items a block (%(default)s)")
+    add("--max-blocks", type=int, default=5, help="newest blocks kept (%(default)s)")
+    add("--revision", help="revision of the dataset")
+    add = parser.add_argument_group("sampling").add_argument
+    add("--max-new-tokens", type=int, default=160, help="longest summary in tokens (%(default)s)")
+    add("--temperature", type=float, default=0.0, help="0 is greedy; answers put again are never greedy (%(default)s)")
+    add("--seed", type=int, default=0, help="of what is drawn (%(default)s)")
+    add = parser.add_argument_group("servers, for openai:MODEL; the key is read from OPENAI_API_KEY").add_argument
+    add("--base-url", metavar="URL", help="such as http://localhost:8000/v1 (Inference Providers)")
+    add("--concurrency", type=int, default=32, help="requests at a time (%(default)s)")
+    add("--timeout", type=float, default=120, help="seconds until a request is given up (%(default)s)")
+    add("--extra-body", type=json.loads, default={}, metavar="JSON", help="more fields of every request")
+    add = parser.add_argument_group("what was generated before").add_argument
+    add("--store", type=Path, help="file of generations that a killed run goes on from (OUT.store.sqlite)")
+    add("--since", metavar="DATASET", help="continue its summaries: only blocks that changed are asked for")
+    add("--cache", action="append", default=[], metavar="SOURCE", help="dataset, folder or Parquet file of generations")
+    add("--export-cache", type=Path, metavar="DIR", help="write the generations that were used as a dataset")
+    add("--questions", type=Path, default=Path("questions.parquet"), help="for vllm:MODEL: file to write (%(default)s)")
+    add = parser.add_argument_group("what it would cost").add_argument
+    add("--estimate", action="store_true", help="print calls, tokens, seconds and price as JSON; ask and write nothing")
+    add("--price-in", type=float, help="of a million input tokens")
+    add("--price-out", type=float, help="of a million output tokens")
+    add("--calls-per-second", type=float, help="of the whole engine")
+    add("--latency", type=float, help="seconds a call, at --concurrency calls at a time")
+    add("--answer-tokens", type=int, help="of an answer (--max-new-tokens, which is the most)")
+    add("--tokenizer", help="folder or Hub id to count with (a token is taken to be 4 characters)")
 
     def run(options: argparse.Namespace) -> None:
         from trsr.core.summarize import METHODS
-        from trsr.engines import engine
-        from trsr.summaries import summarize_dataset
+        from trsr.engines import Sampling, Server, engine
+        from trsr.summaries import OpenQuestions, summarize_dataset
 
-        made = summarize_dataset(
-            options.dataset,
-            options.out,
-            engine(options.engine, options.engine_revision, options.max_new_tokens),
-            methods=METHODS if options.method == "both" else (options.method,),
-            block_size=options.block_size,
-            max_blocks=options.max_blocks,
-            revision=options.revision,
-        )
-        print(f"Wrote {options.out}: {json.dumps(made['summaries']['calls'])} summaries")
+        if not isinstance(options.extra_body, dict):
+            raise ValueError(f"--extra-body must be a JSON object, got {options.extra_body!r}.")
+        sampling = Sampling(options.max_new_tokens, options.temperature, options.seed, options.extra_body)
+        server = Server(options.base_url, options.concurrency, options.timeout)
+        asked = engine(options.engine, options.engine_revision, sampling, server, options.questions)
+        wanted = {
+            "methods": METHODS if options.method == "both" else (options.method,),
+            "block_size": options.block_size,
+            "max_blocks": options.max_blocks,
+            "revision": options.revision,
+            "store": options.store or options.out.with_name(f"{options.out.name}.store.sqlite"),
+            "since": options.since,
+            "caches": options.cache,
+        }
+        if options.estimate:
+            from trsr.estimate import Rates, estimate, token_count
+
+            given = ("price_in", "price_out", "calls_per_second", "concurrency", "latency")
+            rates = Rates(**{name: getattr(options, name) for name in given})
+            tokens = options.answer_tokens or options.max_new_tokens
+            count = token_count(options.tokenizer)
+            told = estimate(options.dataset, asked, rates, answer_tokens=tokens, count=count, **wanted)
+            print(json.dumps(told, indent=2))
+            return
+        try:
+            made = summarize_dataset(options.dataset, options.out, asked, export=options.export_cache, **wanted)
+        except OpenQuestions as left:  # no mistake, but no dataset either
+            print(left)
+            sys.exit(3)
+        shown = ("calls", "asked", "reused", "retried", "fallen_back", "tokens")
+        told = {name: made["summaries"][name] for name in shown if name in made["summaries"]}
+        print(f"Wrote {options.out}: {json.dumps(told)}")
 
     parser.set_defaults(act=run)
 

@@ -160,12 +160,20 @@ def texts(source: str, revision: str | None = None) -> dict[str, str]:
     return found
 
 
+def read_items(source: str, revision: str | None = None) -> Dataset:
+    """The config `items` as it is: of a release that may not share its texts, it holds ids alone."""
+    if "items" not in configs(source, revision):
+        raise DataError(f"Dataset {source!r} has no config 'items'.")
+    return load_dataset(dataset_path(source), "items", split="train", revision=revision)
+
+
 def check_ids(rows: Dataset, known: Mapping[str, object], place: str) -> None:
     """Raise DataError for the first id in `rows` that the catalogue does not know."""
-    for row in rows:
-        for item_id in (*row["history"], row["target"], *row["negatives"]):
-            if item_id not in known:
-                raise DataError(f"{place}, user {row['user_id']!r}: item {item_id!r} is not in the items config.")
+    for table in rows.select_columns(list(HISTORIES)).with_format("arrow").iter(1000):
+        for row in table.to_pylist():
+            for item_id in (*row["history"], row["target"], *row["negatives"]):
+                if item_id not in known:
+                    raise DataError(f"{place}, user {row['user_id']!r}: item {item_id!r} is not in the items config.")
 
 
 def write(folder: Path, tables: Tables, *, provenance: Mapping[str, object], body: str, header: Mapping = {}) -> None:

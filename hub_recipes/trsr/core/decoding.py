@@ -66,7 +66,7 @@ class Decoder:
             kind: Prompts of one kind begin alike; their beginning is kept from call to call.
         """
         made: list[list[int]] = [[] for _ in prompts]
-        ends = self._ends()
+        ends = self.ends()
         beginning = self._beginning(prompts, kind)
         for places in _batches([len(prompt) + max_new_tokens for prompt in prompts], batch_tokens):
             rows = [prompts[place] for place in places]
@@ -85,7 +85,7 @@ class Decoder:
         """Answers of one batch, of which the first `shared` columns are not run again."""
         ids, mask = _left_padded(rows)
         cache = beginning.rows(shared, (mask == 0).sum(1))
-        ends = self._ends()
+        ends = self.ends()
         answers: list[list[int]] = [[] for _ in rows]
         places = list(range(len(rows)))
         for step in range(0, max_new_tokens, SEGMENT):
@@ -142,7 +142,7 @@ class Decoder:
         given = {name for name, value in {**own, **self.generation}.items() if value is not None and value is not False}
         return self.generation["do_sample"] is False and given <= _HARMLESS
 
-    def _ends(self) -> set[int]:
+    def ends(self) -> set[int]:
         """Tokens that end an answer, found where `generate` finds them."""
         configs = (self.generation.get("generation_config"), self.model.generation_config)
         given = (self.generation.get("eos_token_id"), *(getattr(one, "eos_token_id", None) for one in configs))

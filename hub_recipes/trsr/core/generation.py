@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from .answer import Answer
 from .decoding import Decoder
 from .history import Block, clean
 from .prompts import Encoder, SummaryPrompts
@@ -37,15 +38,20 @@ class ModelSummarizer:
         self.decoder = Decoder(model, pad if pad is not None else end or 0, **generation)
 
     def block(self, blocks: Sequence[Block]) -> list[str]:
-        return self._ask("block", [self.prompts.block_text(block) for block in blocks])
+        return self._texts("block", [self.prompts.block_text(block) for block in blocks])
 
     def merge(self, summaries: Sequence[Sequence[str]]) -> list[str]:
-        return self._ask("merge", [self.prompts.merge_text(group) for group in summaries])
+        return self._texts("merge", [self.prompts.merge_text(group) for group in summaries])
 
     def update(self, pairs: Sequence[tuple[str, Block]]) -> list[str]:
-        return self._ask("update", [self.prompts.update_text(summary, block) for summary, block in pairs])
+        return self._texts("update", [self.prompts.update_text(summary, block) for summary, block in pairs])
 
-    def _ask(self, kind: str, texts: Sequence[str]) -> list[str]:
+    def answers(self, kind: str, texts: Sequence[str]) -> list[Answer]:
+        """Answer prompts of one kind: `block`, `merge` or `update`.
+
+        Raises:
+            ValueError: If a prompt and its answer do not fit into the model's context.
+        """
         prompts = [self.encoder.request_ids(text) for text in texts]
         limit = self.encoder.limit
         for text, ids in zip(texts, prompts, strict=True):
@@ -54,8 +60,21 @@ class ModelSummarizer:
                     f"A summary prompt has {len(ids)} tokens, and with {self.max_new_tokens} for the answer exceeds the "
                     f"model's context of {limit}. Use smaller blocks or shorter item texts. It begins: {text[-80:]!r}"
                 )
-        answers = self.decoder.answers(prompts, self.max_new_tokens, self.batch_tokens, kind)
-        return [clean(self.encoder.tokenizer.decode(ids, skip_special_tokens=True)) for ids in answers]
+        ends = self.decoder.ends()
+        return [
+            Answer(
+                self.encoder.tokenizer.decode(ids, skip_special_tokens=True),
+                "stop" if ids and ids[-1] in ends else "length",
+                len(prompt),
+                len(ids),
+            )
+            for prompt, ids in zip(
+                prompts, self.decoder.answers(prompts, self.max_new_tokens, self.batch_tokens, kind), strict=True
+            )
+        ]
+
+    def _texts(self, kind: str, texts: Sequence[str]) -> list[str]:
+        return [clean(answer.text) for answer in self.answers(kind, texts)]
 
 
 @contextmanager

@@ -21,6 +21,8 @@ def clean(text: str) -> str:
     Line breaks, tabs and other separators become single spaces; control, bidirectional, zero-width and tag characters
     go; lone surrogates become U+FFFD. Emoji, joiners and every script stay.
     """
+    if text.isprintable():  # no separator but the space, nothing to drop
+        return " ".join(text.split())
     kept = []
     for char in text:
         category = unicodedata.category(char)

@@ -5,16 +5,33 @@ tokenizer's control tokens, so it can neither forge a line nor a role. A ranking
 candidates of a user, and a suffix, one a candidate; its ids are always ids(prefix) + ids(suffix).
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from .history import Block, Item, clean
+from .summarize import Question
+
+# What chat templates and tokenizers take for control tokens or roles: <|im_start|>, </s>, <think>, <<SYS>>, [/INST].
+_CONTROL = re.compile(r"[<＜](?=[^<>＜＞\s]{1,64}[>＞])|[\[［](?=/?[A-Za-z_]*[A-Z]{2}[A-Za-z_]*[\]］])")
+
+
+def inert(text: str) -> str:
+    """Return `text` as one clean line with whatever looks like a control token broken up by a space.
+
+    For servers, whose tokenizer is not here to say what its control tokens are.
+    """
+    line = clean(text)
+    return _CONTROL.sub(r"\g<0> ", line) if any(opening in line for opening in "<＜[［") else line
 
 
 @dataclass(frozen=True, slots=True)
 class SummaryPrompts:
-    """What a language model is asked when it summarises. The wording follows the paper's three prompts."""
+    """What a language model is asked when it summarises. The wording follows the paper's three prompts.
+
+    Items and summaries stand on a line each, in plain characters: no text of theirs is structure.
+    """
 
     block: str = "Summarise the preferences of a user who chose these items, oldest first, in two or three sentences."
     merge: str = (
@@ -27,15 +44,23 @@ class SummaryPrompts:
     )
     cue: str = "Answer with the summary only."
 
+    def text(self, question: Question) -> str:
+        """The whole message to a model."""
+        if question.kind == "block":
+            return self.block_text(question.block)
+        if question.kind == "merge":
+            return self.merge_text(question.summaries)
+        return self.update_text(question.summaries[0], question.block)
+
     def block_text(self, block: Block) -> str:
-        return f"{self.block}\n\nItems:\n{_lines(block)}\n\n{self.cue}"
+        return f"{self.block}\n\nItems:\n{_inert_lines(block)}\n\n{self.cue}"
 
     def merge_text(self, summaries: Sequence[str]) -> str:
-        numbered = "\n".join(f"{n}. {clean(summary)}" for n, summary in enumerate(summaries, 1))
+        numbered = "\n".join(f"{n}. {inert(summary)}" for n, summary in enumerate(summaries, 1))
         return f"{self.merge}\n\nSummaries:\n{numbered}\n\n{self.cue}"
 
     def update_text(self, summary: str, block: Block) -> str:
-        return f"{self.update}\n\nSummary:\n- {clean(summary)}\n\nNew items:\n{_lines(block)}\n\n{self.cue}"
+        return f"{self.update}\n\nSummary:\n- {inert(summary)}\n\nNew items:\n{_inert_lines(block)}\n\n{self.cue}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +119,10 @@ class RankingPrompt:
 
 def _lines(items: Sequence[Item]) -> str:
     return "\n".join(f"- {item.text}" for item in items)
+
+
+def _inert_lines(items: Sequence[Item]) -> str:
+    return "\n".join(f"- {inert(item.text)}" for item in items)
 
 
 @dataclass(frozen=True, slots=True)

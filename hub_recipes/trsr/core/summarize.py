@@ -1,16 +1,14 @@
-"""Fold blocks of a history into one summary: the paper's two strategies, written once over a Summarizer.
+"""Fold blocks of a history into one summary: the paper's two strategies, each written once for one user.
 
-Works level by level over many users: all first blocks together, then all second blocks. Knows nothing of models or
-files: a Summarizer is passed in.
+A strategy yields the questions that it can put now and is sent their answers; who answers, and in which order over many
+users, is another's business. `summarize` answers in lockstep, with a Summarizer in this process.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from .history import Block
-
-METHODS = ("recurrent", "hierarchical")
 
 
 class Summarizer(Protocol):
@@ -27,6 +25,21 @@ class Summarizer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """One summary that is wanted.
+
+    Attributes:
+        kind: `block`, `merge` or `update`: an operation of Summarizer.
+        summaries: What is merged, oldest first; for an update, the summary so far.
+        block: What is summarised; empty for a merge.
+    """
+
+    kind: str
+    summaries: tuple[str, ...] = ()
+    block: Block = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Trail:
     """How a summary came about.
 
@@ -39,59 +52,56 @@ class Trail:
     summary: str
 
 
-def recurrent(
-    histories: Sequence[Sequence[Block]], summarizer: Summarizer, advance: Callable[[int], None] | None = None
-) -> list[Trail]:
-    """Summarise each history's first block, then let each next block update the summary (RNN-like).
+Steps = Generator[list[Question], list[str], Trail]
+
+
+def recurrent(blocks: Sequence[Block], known: Sequence[str] = ()) -> Steps:
+    """Summarise the first block, then let each next block update the summary (RNN-like).
 
     Args:
-        histories: The blocks of each user, non-empty, oldest first.
-        summarizer: Its `update` sees (summary so far, next block).
-        advance: Called with the number of summaries after each level, for a progress bar.
-
-    Raises:
-        ValueError: If a history has no blocks.
+        blocks: Non-empty, oldest first.
+        known: The summaries after the first blocks, as far as they are known; they are not asked for.
 
     Reference:
         LLM-TRSR, recurrent preference summarization (arXiv 2403.13325).
     """
-    _check(histories)
-    trails: list[list[str]] = [[] for _ in histories]
-    for level in range(max(map(len, histories), default=0)):
-        users = [user for user, blocks in enumerate(histories) if len(blocks) > level]
-        if level == 0:
-            made = summarizer.block([histories[user][0] for user in users])
-        else:
-            made = summarizer.update([(trails[user][-1], histories[user][level]) for user in users])
-        for user, summary in zip(users, made, strict=True):
-            trails[user].append(summary)
-        if advance:
-            advance(len(users))
-    return [Trail(tuple(trail), trail[-1]) for trail in trails]
+    trail = list(known)
+    for block in blocks[len(trail) :]:
+        trail += yield [Question("update", (trail[-1],), block) if trail else Question("block", block=block)]
+    return Trail(tuple(trail), trail[-1])
 
 
-def hierarchical(
-    histories: Sequence[Sequence[Block]], summarizer: Summarizer, advance: Callable[[int], None] | None = None
-) -> list[Trail]:
-    """Summarise every block on its own, then merge each user's block summaries (CNN-like).
+def hierarchical(blocks: Sequence[Block], known: Sequence[str] = ()) -> Steps:
+    """Summarise every block on its own, then merge the block summaries (CNN-like).
 
-    Args, errors: as `recurrent`.
+    Args:
+        blocks: Non-empty, oldest first.
+        known: The summaries of the first blocks, as far as they are known; they are not asked for.
 
     Reference:
         LLM-TRSR, hierarchical preference summarization (arXiv 2403.13325).
     """
-    _check(histories)
-    trails: list[list[str]] = [[] for _ in histories]
-    for level in range(max(map(len, histories), default=0)):
-        users = [user for user, blocks in enumerate(histories) if len(blocks) > level]
-        for user, summary in zip(users, summarizer.block([histories[u][level] for u in users]), strict=True):
-            trails[user].append(summary)
-        if advance:
-            advance(len(users))
-    merged = summarizer.merge(trails)
-    if advance:
-        advance(len(trails))
-    return [Trail(tuple(trail), summary) for trail, summary in zip(trails, merged, strict=True)]
+    trail = list(known)
+    if len(blocks) > len(trail):
+        trail += yield [Question("block", block=block) for block in blocks[len(trail) :]]
+    (summary,) = yield [Question("merge", tuple(trail))]
+    return Trail(tuple(trail), summary)
+
+
+_Strategy = Callable[[Sequence[Block], Sequence[str]], Steps]
+_STRATEGIES: dict[str, _Strategy] = {"recurrent": recurrent, "hierarchical": hierarchical}
+METHODS = tuple(_STRATEGIES)
+
+
+def steps(blocks: Sequence[Block], method: str, known: Sequence[str] = ()) -> Steps:
+    """The named strategy for one user.
+
+    Raises:
+        ValueError: For a name not in `METHODS`, or a history without blocks.
+    """
+    if not blocks:
+        raise ValueError("A history has no blocks: there is nothing to summarise.")
+    return _strategy(method)(blocks, known)
 
 
 def summarize(
@@ -100,18 +110,58 @@ def summarize(
     method: str = "recurrent",
     advance: Callable[[int], None] | None = None,
 ) -> list[Trail]:
-    """Run the named strategy. Raises ValueError for a name not in `METHODS`."""
-    if method not in METHODS:
-        raise ValueError(f"Unknown method {method!r}, expected one of {', '.join(METHODS)}.")
-    return {"recurrent": recurrent, "hierarchical": hierarchical}[method](histories, summarizer, advance)
+    """Run the named strategy for many users, level by level: all first questions together, then all that follow.
 
+    Args:
+        histories: The blocks of each user, non-empty, oldest first.
+        advance: Called with the number of summaries after each level, for a progress bar.
 
-def calls(lengths: Sequence[int], method: str) -> int:
-    """Number of generations that histories of these many blocks take."""
-    return sum(lengths) + (len(lengths) if method == "hierarchical" else 0)
-
-
-def _check(histories: Sequence[Sequence[Block]]) -> None:
+    Raises:
+        ValueError: For a name not in `METHODS`, or a history without blocks.
+    """
+    begin = _strategy(method)
     for user, blocks in enumerate(histories):
         if not blocks:
             raise ValueError(f"History {user} has no blocks: there is nothing to summarise.")
+    trails: list[Trail | None] = [None] * len(histories)
+    going = [(user, begin(blocks, ())) for user, blocks in enumerate(histories)]
+    asked = [next(one) for _, one in going]
+    while going:
+        made = iter(answers([question for questions in asked for question in questions], summarizer))
+        if advance:
+            advance(sum(map(len, asked)))
+        still, asked_next = [], []
+        for (user, one), questions in zip(going, asked, strict=True):
+            try:
+                asked_next.append(one.send([next(made) for _ in questions]))
+                still.append((user, one))
+            except StopIteration as end:
+                trails[user] = end.value
+        going, asked = still, asked_next
+    return [trail for trail in trails if trail is not None]
+
+
+def _strategy(method: str) -> _Strategy:
+    if method not in METHODS:
+        raise ValueError(f"Unknown method {method!r}, expected one of {', '.join(METHODS)}.")
+    return _STRATEGIES[method]
+
+
+def answers(questions: Sequence[Question], summarizer: Summarizer) -> list[str]:
+    """Put questions to a summarizer, all of one kind together."""
+    operations: dict[str, Callable[[list[Question]], list[str]]] = {
+        "block": lambda some: summarizer.block([one.block for one in some]),
+        "merge": lambda some: summarizer.merge([one.summaries for one in some]),
+        "update": lambda some: summarizer.update([(one.summaries[0], one.block) for one in some]),
+    }
+    made: dict[int, str] = {}
+    for kind, operation in operations.items():
+        places = [place for place, one in enumerate(questions) if one.kind == kind]
+        if places:
+            made |= zip(places, operation([questions[place] for place in places]), strict=True)
+    return [made[place] for place in range(len(questions))]
+
+
+def calls(lengths: Iterable[int], method: str) -> int:
+    """Number of generations that histories of these many blocks take."""
+    return sum(blocks + (method == "hierarchical") for blocks in lengths)

@@ -1,30 +1,68 @@
-"""Summaries by a transformers model in this process: greedy, length-sorted batches, its chat template when it has one."""
+"""Summaries by a transformers model in this process: length-sorted batches, its chat template when it has one."""
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from trsr.core.answer import Answer
 from trsr.core.generation import ModelSummarizer
-from trsr.core.prompts import Encoder, SummaryPrompts
-from trsr.engines import Engine
+from trsr.core.prompts import Encoder
+from trsr.engines import Engine, Request, Sampling
 
 
-def engine(model: str, revision: str | None, max_new_tokens: int) -> Engine:
-    """Load `model` (Hub id or folder) onto the accelerator, if there is one."""
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
-    tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-    network: Any = AutoModelForCausalLM.from_pretrained(model, revision=revision, dtype="auto")
-    network.to(device).eval()
-    context = getattr(network.config.get_text_config(), "max_position_embeddings", 0) or 0
-    prompts = SummaryPrompts()
-    identity = {
-        "engine": "transformers",
-        "model": model,
-        "revision": getattr(network.config, "_commit_hash", None) or revision,
-        "sampling": {"do_sample": False, "max_new_tokens": max_new_tokens},
-        "prompts": asdict(prompts),
-    }
-    summarizer = ModelSummarizer(network, Encoder(tokenizer, context=context), prompts, max_new_tokens)
-    return Engine(summarizer, identity, generates=True)
+class TransformersEngine(Engine):
+    """Loads `model` (Hub id or folder) onto the accelerator, if there is one, when it is first asked."""
+
+    def __init__(self, model: str, revision: str | None, sampling: Sampling) -> None:
+        config = AutoConfig.from_pretrained(model, revision=revision)
+        self.sampling = sampling
+        if sampling.extra:
+            raise ValueError("--extra-body is for servers; transformers:MODEL takes none.")
+        self._model, self._revision = model, getattr(config, "_commit_hash", None) or revision
+        self.identity = {
+            "engine": "transformers",
+            "model": model,
+            "revision": self._revision,
+            "sampling": sampling.to_dict(),
+        }
+
+    async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:
+        made: dict[int, Answer] = {}
+        for kind in ("block", "merge", "update"):
+            places = [n for n, one in enumerate(requests) if one.question.kind == kind and not self._drawn(one)]
+            if places:
+                texts = [requests[place].text for place in places]
+                made |= zip(places, self._summarizer(0.0).answers(kind, texts), strict=True)
+        for place, one in enumerate(requests):
+            if self._drawn(one):
+                temperature, seed = self.sampling.of(one.attempt)
+                # One by one: what is drawn must not depend on which others happen to be asked with it.
+                with torch.random.fork_rng():
+                    torch.manual_seed(seed)
+                    (made[place],) = self._summarizer(temperature).answers(one.question.kind, [one.text])
+        return [made[place] for place in range(len(requests))]
+
+    def _drawn(self, request: Request) -> bool:
+        return self.sampling.of(request.attempt)[0] > 0
+
+    def _summarizer(self, temperature: float) -> ModelSummarizer:
+        if not temperature:
+            return self._greedy
+        return ModelSummarizer(
+            *self._loaded, max_new_tokens=self.sampling.max_new_tokens, do_sample=True, temperature=temperature
+        )
+
+    @cached_property
+    def _greedy(self) -> ModelSummarizer:
+        return ModelSummarizer(*self._loaded, max_new_tokens=self.sampling.max_new_tokens)
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Encoder]:
+        device = torch.accelerator.current_accelerator() or torch.device("cpu")
+        tokenizer = AutoTokenizer.from_pretrained(self._model, revision=self._revision)
+        network: Any = AutoModelForCausalLM.from_pretrained(self._model, revision=self._revision, dtype="auto")
+        context = getattr(network.config.get_text_config(), "max_position_embeddings", 0) or 0
+        return network.to(device).eval(), Encoder(tokenizer, context=context)
