@@ -275,28 +275,35 @@ def paper(
     return made, counts
 
 
-def describe(tables: Tables, *, users: str, negatives: int, sampling: str, seed: int) -> str:
-    """Sizes, protocol and use in Markdown, for a dataset card.
-
-    Args:
-        users: Which users are kept, a phrase: "users with 11 to 26 items".
-    """
-    sizes = "\n".join(
-        f"| `{config}` | {split} | {len(rows)} |" for config, splits in tables.items() for split, rows in splits.items()
-    )
-    return f"""\
-| config | split | rows |
-|---|---|---|
-{sizes}
-
-Protocol `paper` of [LLM-TRSR](https://arxiv.org/abs/2403.13325): {users}.
-A user's last item is the `target`, the others are the `history`, oldest first. The `negatives` are {negatives} items a
-user, drawn {SAMPLINGS[sampling]},
-never the target nor an item of the history. Users are divided by a hash of their ids. The seed is {seed}.
-
+USE = """\
 ```python
 from datasets import load_dataset
 
 items = load_dataset("FOLDER_OR_REPO", "items", split="train")
 test = load_dataset("FOLDER_OR_REPO", "histories", split="test")
 ```"""
+
+
+def sizes(tables: Tables) -> str:
+    """Rows of each split as a Markdown table."""
+    lines = (
+        f"| `{config}` | {split} | {len(rows)} |" for config, splits in tables.items() for split, rows in splits.items()
+    )
+    return "\n".join(["| config | split | rows |", "|---|---|---|", *lines])
+
+
+def describe(tables: Tables, *, users: str, negatives: int, sampling: str, seed: int) -> str:
+    """Sizes, protocol and use in Markdown, for a dataset card.
+
+    Args:
+        users: Which users are kept, a phrase: "users with 11 to 26 items".
+    """
+    return f"""\
+{sizes(tables)}
+
+Protocol `paper` of [LLM-TRSR](https://arxiv.org/abs/2403.13325): {users}.
+A user's last item is the `target`, the others are the `history`, oldest first. The `negatives` are {negatives} items a
+user, drawn {SAMPLINGS[sampling]},
+never the target nor an item of the history. Users are divided by a hash of their ids. The seed is {seed}.
+
+{USE}"""
