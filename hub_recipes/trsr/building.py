@@ -208,7 +208,7 @@ def write(
     script: str,
 ) -> None:
     """Write the dataset folder, with its provenance. What does not change the dataset is not told."""
-    aside = ("out", "sources", "workers", "strict")
+    aside = ("out", "source", "sources", "workers", "strict")
     provenance = {
         "dataset": terms.to_dict(),
         "script": f"dataset_scripts/{script}",

@@ -36,7 +36,7 @@ SCHEMA = pa.schema(
 def keys(impressions: pa.Array, users: pa.Array, seed: int) -> pa.Array:
     """A number for each impression that says where it stands in the order."""
     made = [
-        hashlib.sha256(json.dumps(["impression", seed, impression, user]).encode()).digest()[:8]
+        hashlib.sha256(f'["impression", {seed}, {impression}, {json.dumps(user)}]'.encode()).digest()[:8]
         for impression, user in zip(impressions.to_pylist(), users.to_pylist(), strict=True)
     ]
     return pa.array(np.frombuffer(b"".join(made), ">u8").astype(np.uint64))

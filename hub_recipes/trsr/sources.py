@@ -340,7 +340,9 @@ def _blocks(
         if layout.quoted and (not _sound(block, end, layout.delimiter) or len(block) - end > 4 * size):
             yield from _slowly(name, line, columns, layout, _lines(block, stream), size)
             return
-        block, rest = block[:end].replace(b"\r\n", b"\n").replace(b"\r", b" "), block[end:]
+        block, rest = block[:end], block[end:]
+        if b"\r" in block:
+            block = block.replace(b"\r\n", b"\n").replace(b"\r", b" ")
         count = block.count(b"\n")
         if columns is None and block.strip():
             columns, lines, block = _header(name, block, layout)
