@@ -138,8 +138,9 @@ class Written:
         self.path, self.rows = path, 0
         with pq.ParquetWriter(path, FEATURES.arrow_schema) as writer:
             for part in parts:
-                writer.write_table(part)
-                self.rows += len(part)
+                if len(part):  # `datasets` cannot read an empty row group
+                    writer.write_table(part)
+                    self.rows += len(part)
 
     def __len__(self) -> int:
         return self.rows

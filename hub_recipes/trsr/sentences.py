@@ -31,6 +31,5 @@ def sentences(fields: Mapping[str, pa.Array]) -> pa.Array:
         if name.lower() not in ID_FIELDS:
             label = clean(name).replace(";", ",").replace(":", " ")
             shown = pc.replace_substring(values, ";", ",")
-            part = pc.binary_join_element_wise(f"{label}: ", shown, "")
-            parts.append(pc.if_else(pc.equal(shown, ""), pa.scalar(None, pa.string()), part))
-    return pc.binary_join_element_wise(*parts, "; ", null_handling="skip")
+            parts.append(pc.if_else(pc.equal(shown, ""), "", pc.binary_join_element_wise(f"; {label}: ", shown, "")))
+    return pc.utf8_slice_codeunits(pc.binary_join_element_wise(*parts, ""), 2)

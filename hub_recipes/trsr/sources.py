@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -111,9 +112,9 @@ class Faults:
             places.append(place)
 
     def report(self) -> str:
-        """One line a reason, or nothing."""
-        return "\n".join(
-            f"left out, {reason}: {count:,} ({'; '.join(self.named[reason])}{'; ...' if count > NAMED else ''})"
+        """One line a reason."""
+        return "".join(
+            f"left out, {reason}: {count:,} ({'; '.join(self.named[reason])}{'; ...' if count > NAMED else ''})\n"
             for reason, count in sorted(self.counts.items())
         )
 
@@ -143,7 +144,7 @@ def scan(
     *,
     workers: int = 1,
     limit: int = 0,
-    size: int = BLOCK,
+    size: int | None = None,
 ) -> Iterator[Result]:
     """Read a table block by block, and yield what `work` makes of each, in the order of the file.
 
@@ -156,6 +157,7 @@ def scan(
         faults: Takes all broken rows.
         reading: Is filled in.
         limit: Read so many rows only; 0 = all.
+        size: Bytes of a block; default BLOCK.
 
     Raises:
         DataError: If the file cannot be read, has no header or lacks a wanted column; at a fault, if faults are strict.
@@ -167,7 +169,7 @@ def scan(
             ThreadPoolExecutor(1 if limit else workers) as pool,
             tqdm(total=source.size, desc=source.name, unit="B", unit_scale=True, disable=None) as bar,
         ):
-            for block in _blocks(raw, layout, size, digest.update, bar.update, source.name):
+            for block in _blocks(raw, layout, size or BLOCK, digest.update, bar.update, source.name):
                 for name in wanted:
                     check_column(name, block.columns, source.name)
                 left = max(limit - reading.rows, 0) if limit else None
@@ -193,7 +195,7 @@ class _Block:
     Attributes:
         first: Line number of the first.
         columns: All columns of the file.
-        rows: Where bytes are None: (line, cells) or (line, why it is broken), read one by one.
+        rows: Where content is None: as `_rows` gives them.
     """
 
     name: str
@@ -236,31 +238,22 @@ def _parse(
     block: _Block, layout: Layout, wanted: Sequence[str]
 ) -> tuple[pa.Table, Callable[[], np.ndarray], list[tuple[int, str]]]:
     """The wanted columns, the line of each row (worked out when asked for), and broken rows by line."""
-    if block.content is None:
-        good = [(line, cells) for line, cells in block.rows if isinstance(cells, list)]
+    if block.content is None or not _is_text(block.content):
+        found = block.rows or list(_rows((block.content or b"").splitlines(keepends=True), block.first, layout))
+        found = [(line, _checked(cells, len(block.columns))) for line, cells in found]
+        good = [(line, cells) for line, cells in found if isinstance(cells, list)]
         places = [block.columns.index(name) for name in wanted]
         columns = [pa.array([cells[place] for _, cells in good], pa.string()) for place in places]
         table = pa.table(dict(zip(wanted, columns, strict=True)))
-        return (
-            table,
-            lambda: np.array([line for line, _ in good]),
-            [(line, why) for line, why in block.rows if isinstance(why, str)],
-        )
+        broken = [(line, why) for line, why in found if isinstance(why, str)]
+        return table, lambda: np.array([line for line, _ in good], dtype=int), broken
     odd: dict[int, str] = {}  # record, from 0 -> why
 
     def note(row) -> str:
         odd[row.number - 1] = _miscounted(row.actual_columns, row.expected_columns)
         return "skip"
 
-    try:
-        table = _columns(block, layout, wanted, pa.string(), note)
-    except pa.ArrowInvalid:
-        odd.clear()
-        table = _columns(block, layout, wanted, pa.binary(), note)
-        text = np.array([all(_is_text(row[name]) for name in wanted) for row in table.to_pylist()], dtype=bool)
-        records = np.delete(np.arange(len(table) + len(odd)), sorted(odd))
-        odd |= dict.fromkeys(records[~text].tolist(), "not UTF-8")
-        table = pa.table({name: table[name].filter(pa.array(text)).cast(pa.string()) for name in wanted})
+    table = _columns(block, layout, wanted, note)
     starts = partial(_record_lines, block, layout)
 
     def lines() -> np.ndarray:
@@ -272,18 +265,17 @@ def _parse(
     return table, lines, [(int(numbers[record]), why) for record, why in sorted(odd.items())]
 
 
-def _is_text(value: bytes) -> bool:
+def _is_text(content: bytes) -> bool:
     try:
-        value.decode()
+        return content.isascii() or bool(content.decode())
     except UnicodeDecodeError:
         return False
-    return True
 
 
-def _columns(block: _Block, layout: Layout, wanted: Sequence[str], kind: pa.DataType, note) -> pa.Table:
+def _columns(block: _Block, layout: Layout, wanted: Sequence[str], note: Callable[..., str]) -> pa.Table:
     assert block.content is not None
     if not block.content.strip(b"\n"):
-        return pa.table({name: pa.array([], kind) for name in wanted})
+        return pa.table({name: pa.array([], pa.string()) for name in wanted})
     return arrow.read_csv(
         pa.BufferReader(block.content),
         # In one piece on one thread: only then are broken rows numbered, and the threads have blocks of their own.
@@ -296,7 +288,8 @@ def _columns(block: _Block, layout: Layout, wanted: Sequence[str], kind: pa.Data
             invalid_row_handler=note,
         ),
         arrow.ConvertOptions(
-            column_types=dict.fromkeys(wanted, kind),
+            check_utf8=False,  # looked at already
+            column_types=dict.fromkeys(wanted, pa.string()),
             include_columns=list(wanted),
             strings_can_be_null=False,
             quoted_strings_can_be_null=False,
@@ -338,7 +331,7 @@ def _blocks(
         block = rest + (piece or b"")
         end = _end(block, layout.quoted) if piece is not None else len(block)
         if layout.quoted and (not _sound(block, end, layout.delimiter) or len(block) - end > 4 * size):
-            yield from _slowly(name, line, columns, layout, _lines(block, stream), size)
+            yield from _slowly(name, line, columns, layout, _lines(block, stream))
             return
         block, rest = block[:end], block[end:]
         if b"\r" in block:
@@ -427,36 +420,41 @@ def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
         yield text.replace("\r\n", "\n").replace("\r", " ")
 
 
-def _slowly(
-    name: str, first: int, columns: tuple[str, ...] | None, layout: Layout, lines: Iterable[bytes], size: int
-) -> Iterator[_Block]:
-    """Read row by row as Python's csv does, which takes a quote within a cell as it is and names an open one."""
-    reader = csv.reader(_decoded(lines), delimiter=layout.delimiter, strict=True)
-    rows: list[tuple[int, list[str] | str]] = []
+def _rows(lines: Iterable[bytes], first: int, layout: Layout) -> Iterator[tuple[int, list[str] | str]]:
+    """(line, cells) or (line, why they cannot be told) of each row, one by one, as Python's csv reads them."""
+    quoting = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
+    reader = csv.reader(_decoded(lines), delimiter=layout.delimiter, quoting=quoting, strict=True)
     while True:
         line = first + reader.line_num
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            rows.append((line, f"broken quotes ({error})"))
+            yield line, f"broken quotes ({error})"
             continue
         if cells is None:
-            break
-        if columns is None and cells:
-            check_header(cells, f"{name}, line {line}")
-            columns = tuple(cells)
-        elif cells and columns:
-            rows.append((line, _checked(cells, len(columns))))
-        if columns and len(rows) * 100 > size:
-            yield _Block(name, line, columns, None, rows)
-            rows = []
+            return
+        if cells:
+            yield line, cells
+
+
+def _slowly(
+    name: str, first: int, columns: tuple[str, ...] | None, layout: Layout, lines: Iterable[bytes]
+) -> Iterator[_Block]:
+    """The rest of a file row by row: a quote within a cell is taken as it is, and one that stays open is named."""
+    found = _rows(lines, first, layout)
     if columns is None:
-        raise DataError(f"{name} is empty: there is no header.")
-    if rows:
-        yield _Block(name, first, columns, None, rows)
+        line, header = next(found, (1, ""))
+        if isinstance(header, str):
+            raise DataError(f"{name}, line {line}: there is no header{header and f': {header}'}.")
+        check_header(columns := tuple(header), f"{name}, line {line}")
+    while rows := list(islice(found, 100_000)):
+        yield _Block(name, rows[0][0], columns, None, rows)
 
 
-def _checked(cells: list[str], width: int) -> list[str] | str:
+def _checked(cells: list[str] | str, width: int) -> list[str] | str:
+    """Cells, or why they are none."""
+    if isinstance(cells, str):
+        return cells
     if len(cells) != width:
         return _miscounted(len(cells), width)
     return "not UTF-8" if any("\udc80" <= char <= "\udcff" for cell in cells for char in cell) else cells
