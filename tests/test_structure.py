@@ -17,7 +17,7 @@ FLOORS = [
     {"core", "decision", "embedded", "markdown", "versions", "recipe", "worlds", "games", "__init__"},
     {"metrics", "significance", "calibration", "results", "spaces"},
     {"data", "store", "engines", "register", "repos", "patience"},
-    {"cards", "protocol", "candidates", "peers", "shared_prefix", "sources", "sentences"},
+    {"cards", "protocol", "candidates", "peers", "shared_prefix", "sources", "rows", "interactions", "sentences"},
     {"building", "impressions", "summaries", "train", "evaluate", "pretrain", "bench"},
     {"release", "tables"},
     {"changes"},

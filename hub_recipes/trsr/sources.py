@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -380,7 +380,7 @@ def _sound(block: bytes, end: int, delimiter: str) -> bool:
 
 def _header(name: str, block: bytes, layout: Layout) -> tuple[tuple[str, ...], int, bytes]:
     """The names in a file's first row, the lines that it takes, and what follows."""
-    quoting = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
     lines = _decoded(block.splitlines(keepends=True))
     reader = csv.reader(lines, delimiter=layout.delimiter, quoting=quoting, strict=True)
     columns = tuple(next(row for row in reader if row))
@@ -422,7 +422,7 @@ def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
 
 def _rows(lines: Iterable[bytes], first: int, layout: Layout) -> Iterator[tuple[int, list[str] | str]]:
     """(line, cells) or (line, why they cannot be told) of each row, one by one, as Python's csv reads them."""
-    quoting = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
     reader = csv.reader(_decoded(lines), delimiter=layout.delimiter, quoting=quoting, strict=True)
     while True:
         line = first + reader.line_num
