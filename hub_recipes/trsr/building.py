@@ -5,6 +5,7 @@ ranked against is `protocol`'s. In a list of items, an item is its place among t
 """
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
+from datasets.fingerprint import generate_random_fingerprint
 from tqdm import tqdm
 
 from trsr import data, protocol
@@ -145,7 +147,9 @@ def paper(
 
 def dataset(table: pa.Table) -> Dataset:
     """Columns of text as a config `items`."""
-    return Dataset(table.cast(data.items_features(table.column_names).arrow_schema))
+    made = table.cast(data.items_features(table.column_names).arrow_schema)
+    # A fingerprint of its own making would be a hash of all texts.
+    return Dataset(made, fingerprint=generate_random_fingerprint())
 
 
 def add_options(parser: argparse.ArgumentParser, fields: str) -> None:
@@ -230,6 +234,7 @@ def command(
     """Run a script: make the dataset and report. Returns the exit code; a user's mistake ends in one message."""
     options = parser.parse_args(argv)
     faults = Faults(options.strict)
+    gc.disable()  # millions of lists, none in a cycle: the collector would walk through them again and again
     try:
         if options.workers < 1 or options.limit < 0:
             raise DataError(f"--workers is at least 1, --limit at least 0; got {options.workers} and {options.limit}.")
@@ -237,6 +242,8 @@ def command(
     except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    finally:
+        gc.enable()
     width = max(map(len, counts))
     print("\n".join(f"{name.replace('_', ' '):{width}}  {count:>11,}" for name, count in counts.items()))
     print(faults.report(), end="")

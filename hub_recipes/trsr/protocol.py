@@ -183,7 +183,12 @@ def sample_negatives(
     """
     # Of `random`, only `random()` is promised to give the same numbers in every version of Python.
     rng = random.Random(f'["negatives", {seed}, {json.dumps(user_id)}]')
+    chances = [rng.random() for _ in range(count)]
     closed, misses = set(items), 0
+    if pool.items:
+        drawn = [pool.draw(chance) for chance in chances]
+        if len(closed.union(drawn)) == len(closed) + count:  # nearly always
+            return drawn
     negatives: list[str] = []
     while len(negatives) < count:
         if not pool.items:
@@ -191,7 +196,7 @@ def sample_negatives(
                 f"User {user_id!r}: the catalogue is too small, it has {len(negatives)} items for {count} negatives "
                 f"({sampling} sampling) beside the user's own. Give more items, or ask for fewer negatives."
             )
-        item_id = pool.draw(rng.random())
+        item_id = pool.draw(chances.pop(0) if chances else rng.random())
         if item_id not in closed:
             closed.add(item_id)
             negatives.append(item_id)
