@@ -53,6 +53,7 @@ def rows(out: Path) -> dict[str, dict]:
 
 
 @given(st.lists(st.lists(st.from_regex(r"[A-Z0-9]{10}", fullmatch=True), max_size=60), max_size=5))
+@settings(deadline=None)
 def test_what_numpy_prints_is_read_back(made):
     printed = [str(np.array(items)) for items in made]
     assert amazon_m2.printed_ids(pa.array(printed, pa.string())).to_pylist() == made

@@ -1,7 +1,7 @@
 """Columns of text give the sentences that items one by one give."""
 
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trsr.core.history import clean, sentence
@@ -11,6 +11,7 @@ TEXT = st.one_of(st.none(), st.text(max_size=12), st.text("a;: \t\n\x1f\u200b\u2
 
 
 @given(st.lists(st.tuples(TEXT, TEXT, TEXT), max_size=8))
+@settings(deadline=None)
 def test_columns_are_as_items_one_by_one(rows):
     rows = [tuple(value and value.encode("utf-8", "replace").decode() for value in row) for row in rows]
     names = ("title", "a;b: c", "item_id")

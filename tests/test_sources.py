@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from trsr.data import DataError
@@ -110,6 +110,7 @@ def test_files_are_found_in_folders_and_archives(tmp_path):
 
 
 @given(st.lists(st.lists(st.text('ab",\n é\t', max_size=6), min_size=1, max_size=4), max_size=12), st.integers(1, 60))
+@settings(deadline=None)
 def test_blocks_read_as_csv_does(tmp_path_factory, made, size):
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([["a", "b"], *made])
@@ -123,6 +124,7 @@ def test_blocks_read_as_csv_does(tmp_path_factory, made, size):
 @example(b'a,b\n"', CSV, 2)
 @example(b'a,b\n1,"2"3\n', CSV, 20)
 @example(b"\xef\xbb\xbf\n", TSV, 1)
+@settings(deadline=None)
 def test_whatever_the_bytes_the_rows_add_up(tmp_path_factory, content, layout, size):
     folder = tmp_path_factory.mktemp("bytes")
     content = content if layout is TSV else b"a,b\n" + content
