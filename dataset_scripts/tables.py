@@ -9,36 +9,52 @@
 
 Reads CSV, TSV, JSONL and Parquet, plain or .gz: one row an item, and one row an interaction or, with --list-column, one
 row a user. TSV cells are taken as they are, without quoting. What is kept, divided and drawn is `trsr.protocol`'s.
+
+Amazon Reviews 2023, one category:
+
+    python dataset_scripts/tables.py --items meta_Books.jsonl.gz --interactions Books.jsonl.gz --out data/books \\
+        --item-id parent_asin --item parent_asin --text-fields title,store,categories,description --time timestamp \\
+        --keep-last --drop-unknown
+
+Goodreads, one genre:
+
+    python dataset_scripts/tables.py --items goodreads_books_poetry.json.gz --items-format jsonl \\
+        --interactions goodreads_interactions_poetry.csv --item-id book_id --item book_id --out data/poetry \\
+        --text-fields title,publisher,publication_year,description --keep-last --drop-unknown
+
+MovieLens, with a column of plots joined to movies.csv:
+
+    python dataset_scripts/tables.py --items movies-with-plots.csv --interactions ratings.csv --out data/movies \\
+        --item-id movieId --user userId --item movieId --text-fields title,genres,plot --time timestamp --keep-last \\
+        --drop-unknown
+
+A shop's own export, a row a purchase:
+
+    python dataset_scripts/tables.py --items products.parquet --interactions orders.parquet --out data/shop \\
+        --item-id sku --title name --text-fields name,brand,category --user customer --item sku --time ordered_at
 """
 
 import argparse
-import csv
-import difflib
-import gzip
 import hashlib
-import io
 import json
 import math
 import sys
-import zlib
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
-from typing import IO
 
 import datasets
 import pyarrow as pa
-import pyarrow.parquet as pq
 from datasets import Dataset
 from tqdm import tqdm
 
 from trsr import data, protocol
 from trsr.core.history import ID_FIELDS, clean, sentence
 from trsr.data import DataError
+from trsr.interactions import read_columns
+from trsr.rows import FORMATS, Row, cell, rows
 
-FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
-Row = dict[str, object]
 CARD = """\
 # Histories for text-rich sequential recommendation
 
@@ -49,94 +65,6 @@ in `provenance.json`.
 
 The licence of the source data applies to everything here.
 """
-
-
-def rows(path: Path, form: str | None = None) -> Iterator[tuple[str, Row]]:
-    """Yield (place, row) of a table; the place names file and line for messages.
-
-    Args:
-        form: A value of `FORMATS`; default by the file's name.
-
-    Raises:
-        DataError: If the file is missing, not UTF-8, or has a broken row.
-    """
-    plain = path.with_suffix("") if path.suffix == ".gz" else path
-    form = form or FORMATS.get(plain.suffix.lower())
-    if not path.is_file():
-        raise DataError(f"No file at {str(path)!r}.")
-    if form is None:
-        raise DataError(f"{path.name}: its name tells no format; expected {', '.join(FORMATS)}, plain or .gz.")
-    try:
-        with gzip.open(path) if plain != path else path.open("rb") as raw:
-            if form == "parquet":
-                yield from _parquet(path.name, raw)
-            else:
-                yield from (_jsonl if form == "jsonl" else _cells)(path.name, _lines(path.name, raw), form)
-    except (EOFError, OSError, zlib.error, pa.ArrowException, UnicodeDecodeError) as error:
-        raise DataError(f"{path.name}: cannot be read as {form}: {error}") from error
-
-
-def _lines(name: str, raw: Iterable[bytes]) -> Iterator[str]:
-    for number, line in enumerate(raw, 1):
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{name}, line {number}: not UTF-8 ({error}). Save the file as UTF-8.") from error
-        yield text
-
-
-def _cells(name: str, lines: Iterable[str], form: str) -> Iterator[tuple[str, Row]]:
-    style = {"delimiter": ",", "strict": True} if form == "csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-    reader = csv.reader(lines, **style)
-    header: list[str] = []
-    while True:
-        place = f"{name}, line {reader.line_num + 1}"  # where the row starts: a quoted cell may span lines
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            raise DataError(f"{place}: broken row: {error}.") from error
-        if cells is None:
-            return
-        if not header:
-            header = cells
-            if len(set(header)) < len(header):
-                raise DataError(f"{place}: two columns have the same name: {', '.join(header)}.")
-        elif cells:
-            if len(cells) != len(header):
-                raise DataError(f"{place}: broken row: {len(cells)} cells, but the header has {len(header)}.")
-            yield place, dict(zip(header, cells, strict=True))
-
-
-def _jsonl(name: str, lines: Iterable[str], form: str) -> Iterator[tuple[str, Row]]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{name}, line {number}: broken row: {error}.") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{name}, line {number}: broken row: expected a JSON object, got {type(row).__name__}.")
-        yield f"{name}, line {number}", row
-
-
-def _parquet(name: str, raw: IO[bytes]) -> Iterator[tuple[str, Row]]:
-    # Parquet is read from its end; a compressed stream cannot seek there cheaply.
-    source = io.BytesIO(raw.read()) if isinstance(raw, gzip.GzipFile) else raw
-    number = 0
-    for batch in pq.ParquetFile(source).iter_batches():
-        for row in batch.to_pylist():
-            number += 1
-            yield f"{name}, row {number}", row
-
-
-def cell(row: Mapping[str, object], name: str, place: str) -> object:
-    """The value of a column. Raises DataError, with the columns there are, if the row has no such column."""
-    if name not in row:
-        close = difflib.get_close_matches(name, row, 1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise DataError(f"{place}: there is no column {name!r}; the columns are {', '.join(row)}.{hint}")
-    return row[name]
 
 
 def identifier(value: object, name: str, place: str) -> str:
@@ -311,14 +239,18 @@ def make(options: argparse.Namespace) -> dict[str, int]:
         drop=options.drop_unknown,
     )
     catalogue = frozenset(items["item_id"])
-    sequences, read = read_sequences(
+    columns = {"user": options.user, "item": options.item, "time": options.time}
+    found = None
+    if not options.list_column:
+        form = options.interactions_format
+        found = read_columns(options.interactions, catalogue, form=form, drop=options.drop_unknown, **columns)
+    # Row by row where the columns hold something that has to be looked at, or named.
+    sequences, read = found or read_sequences(
         rows(options.interactions, options.interactions_format),
         catalogue,
-        user=options.user,
-        item=options.item,
-        time=options.time,
         list_column=options.list_column,
         drop=options.drop_unknown,
+        **columns,
     )
     drawing = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}
     histories, users = protocol.paper(

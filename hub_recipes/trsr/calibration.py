@@ -31,12 +31,13 @@ class Temperature:
     n_users: int
 
 
-def fit_temperature(log_odds: ArrayLike, labels: ArrayLike) -> Temperature:
+def fit_temperature(log_odds: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None) -> Temperature:
     """Minimise the balanced log loss over the temperature, from 0.05 to 20.
 
     Args:
         log_odds: (users, candidates).
         labels: (users, candidates), 1 or True for a positive.
+        mask: (users, candidates), which cells hold a candidate; without it, all do.
 
     Raises:
         ValueError: If shapes differ, a value is not finite, or there are no positives or no negatives.
@@ -45,8 +46,10 @@ def fit_temperature(log_odds: ArrayLike, labels: ArrayLike) -> Temperature:
         Guo et al., On calibration of modern neural networks (arXiv 1706.04599).
     """
     odds, chosen = np.asarray(log_odds, dtype=np.float64), np.asarray(labels).astype(bool)
-    if odds.ndim != 2 or odds.shape != chosen.shape or not np.isfinite(odds).all():
+    there = np.ones(odds.shape, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
+    if odds.ndim != 2 or not odds.shape == chosen.shape == there.shape or not np.isfinite(odds[there]).all():
         raise ValueError(f"Expected finite log-odds and labels of one shape, got {odds.shape} and {chosen.shape}.")
+    n_users, odds, chosen = len(odds), odds[there], chosen[there]
     if chosen.all() or not chosen.any():
         raise ValueError("A temperature needs positives and negatives among the labels.")
 
@@ -56,4 +59,4 @@ def fit_temperature(log_odds: ArrayLike, labels: ArrayLike) -> Temperature:
 
     found = minimize_scalar(loss, bounds=(np.log(LOWEST), np.log(HIGHEST)), method="bounded")
     # Four digits: platforms differ in the last bits, releases should not.
-    return Temperature(round(float(np.exp(found.x)), 4), round(loss(0.0), 6), round(float(found.fun), 6), len(odds))
+    return Temperature(round(float(np.exp(found.x)), 4), round(loss(0.0), 6), round(float(found.fun), 6), n_users)

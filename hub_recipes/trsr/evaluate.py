@@ -65,32 +65,34 @@ def score(
     label: str = "score",
     partial: Path | None = None,
 ) -> np.ndarray:
-    """Log-odds (users, candidates), candidates in the order of `candidates.candidates`.
+    """Log-odds (rows, candidates), candidates in the order of `candidates.candidates`; NaN past the end of a list.
 
     Args:
-        partial: A file that keeps each user's scores as they come; a killed run goes on from it.
+        partial: A file that keeps each row's scores as they come; a killed run goes on from it.
     """
-    lists, _ = candidates.candidate_table(rows, seed)
+    lists, labels = candidates.candidate_table(rows, seed)
     kept = _read_partial(partial)
-    scores = np.empty((len(rows), len(lists[0])))
+    scores = np.full(labels.shape, np.nan)
     encoded: dict[str, list[int]] = {}
     out = partial.open("a", encoding="utf-8") if partial else None
     try:
         for place, (row, ids) in enumerate(
             tqdm(zip(rows, lists, strict=True), total=len(rows), desc=label, unit="user", mininterval=1)
         ):
-            if row["user_id"] not in kept:
+            # A user may stand in several rows, each with candidates of its own.
+            key = f"{place} {row['user_id']}"
+            if key not in kept:
                 for item_id in ids:
                     if item_id not in encoded:
                         encoded[item_id] = encoder.suffix_ids(Item.parse(texts[item_id]))
                 suffixes = [encoded[item_id] for item_id in ids]
                 history = [Item.parse(texts[item_id]) for item_id in row["history"]]
                 prefix = encoder.prefix_ids(row.get("summary"), history, max(map(len, suffixes)))
-                kept[row["user_id"]] = scorer.log_odds(prefix.ids, suffixes).tolist()
+                kept[key] = scorer.log_odds(prefix.ids, suffixes).tolist()
                 if out:
-                    out.write(json.dumps([row["user_id"], kept[row["user_id"]]]) + "\n")
+                    out.write(json.dumps([key, kept[key]]) + "\n")
                     out.flush()
-            scores[place] = kept[row["user_id"]]
+            scores[place, : len(ids)] = kept[key]
     finally:
         if out:
             out.close()
@@ -102,10 +104,10 @@ def _read_partial(path: Path | None) -> dict[str, list[float]]:
     if path and path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
-                user_id, values = json.loads(line)
+                key, values = json.loads(line)
             except ValueError:
                 continue  # the line that a kill cut off
-            kept[user_id] = values
+            kept[key] = values
     return kept
 
 
@@ -118,9 +120,11 @@ def peer_scores(name: str, rows: Dataset, train: Dataset, texts: Mapping[str, st
     return peers.tfidf(texts, rows, seed)
 
 
-def measure(scores: np.ndarray, labels: np.ndarray, seed: int, odds: bool = True) -> dict[str, object]:
-    """Metrics with intervals; calibration too when the scores are log-odds."""
-    return significance.evaluate(scores, labels, expit(scores) if odds else None, seed=seed)
+def measure(
+    scores: np.ndarray, labels: np.ndarray, seed: int, odds: bool = True, mask: np.ndarray | None = None
+) -> dict[str, object]:
+    """Metrics with intervals; calibration too when the scores are log-odds. `mask` is that of `trsr.metrics`."""
+    return significance.evaluate(scores, labels, expit(scores) if odds else None, mask=mask, seed=seed)
 
 
 def write_results(
@@ -139,13 +143,16 @@ def write_results(
         compare: Pairs (system, against) for a paired test on Recall@3.
     """
     lists, labels = candidates.candidate_table(rows, seed)
-    each = {name: metrics.per_user(scores, labels) for name, scores in systems.items()}
+    present = candidates.presence(lists)
+    each = {name: metrics.per_user(scores, labels, present) for name, scores in systems.items()}
     results = {
         **about,
         "seed": seed,
         "n_users": len(rows),
-        "candidates_a_user": len(lists[0]),
-        "systems": {name: measure(scores, labels, seed, name not in PEERS) for name, scores in systems.items()},
+        "candidates_a_user": _whole(present.sum(1).mean()),
+        "systems": {
+            name: measure(scores, labels, seed, name not in PEERS, present) for name, scores in systems.items()
+        },
         "paired": [
             {"metric": "recall@3", "system": one, "against": other}
             | significance.paired_test(each[one]["recall@3"], each[other]["recall@3"], seed)
@@ -154,28 +161,37 @@ def write_results(
         "versions": versions(),
     }
     if about["split"] == "validation":
-        results["temperature"] = asdict(fit_temperature(systems[about["run"]], labels))
+        results["temperature"] = asdict(fit_temperature(systems[about["run"]], labels, present))
     out.mkdir(parents=True, exist_ok=True)
     long = {
+        "row": np.nonzero(present)[0],
         "user_id": [user for user, ids in zip(rows["user_id"], lists, strict=True) for _ in ids],
         "item_id": [item_id for ids in lists for item_id in ids],
-        "label": labels.astype(int).ravel(),
-        **{name: scores.ravel() for name, scores in systems.items()},
+        "label": labels[present].astype(int),
+        **{name: scores[present] for name, scores in systems.items()},
     }
     Dataset.from_dict(long).to_parquet(out / "scores.parquet")
     (out / FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return results
 
 
+def _whole(mean: float) -> float:
+    """A mean number of candidates: whole where all lists are as long, as cards show it."""
+    return int(mean) if mean == int(mean) else round(float(mean), 2)
+
+
 def describe(run: Path, recipe: Recipe, split: str, adapter: bool = True) -> dict[str, Any]:
     """What a results file says of a run besides its figures."""
     made = data.provenance(recipe.dataset, recipe.dataset_revision)
     drawn = made.get("sampling", {})
+    protocol = f"1 positive and {drawn.get('negatives', 'the given')} {drawn.get('sampling', '')} negatives a user"
+    if drawn.get("protocol") == "impressions":
+        protocol = "a clicked item and what was shown beside it and not clicked, a row a click"
     return {
         "dataset": data.Terms.of(made).name,
         "config": "histories" if recipe.summary == "none" else recipe.summary,
         "split": split,
-        "protocol": f"1 positive and {drawn.get('negatives', 'the given')} {drawn.get('sampling', '')} negatives a user",
+        "protocol": protocol,
         "run": recipe.name,
         "weights": weights_of(run) if adapter else None,
     }

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
+import pyarrow as pa
 from datasets import Dataset
 
 from trsr.data import HISTORIES, DataError, Tables
@@ -103,7 +104,7 @@ def split_users(
     """
 
     def digest(user_id: str) -> bytes:
-        return hashlib.sha256(json.dumps(["split", seed, user_id]).encode()).digest()
+        return hashlib.sha256(f'["split", {seed}, {json.dumps(user_id)}]'.encode()).digest()
 
     order = sorted(users, key=digest)
     share = max(1, len(order) // 12)
@@ -130,12 +131,13 @@ class Pool:
 
     items: tuple[str, ...]
     weights: tuple[int, ...]
-    _ends: tuple[int, ...] = field(init=False, repr=False)
+    _ends: tuple[int, ...] | None = field(init=False, repr=False)  # None where all weigh 1
 
     def __post_init__(self) -> None:
         if len(self.items) != len(self.weights) or any(weight < 1 for weight in self.weights):
             raise ValueError("A pool needs one positive weight an item.")
-        object.__setattr__(self, "_ends", tuple(accumulate(self.weights)))
+        even = all(weight == 1 for weight in self.weights)
+        object.__setattr__(self, "_ends", None if even else tuple(accumulate(self.weights)))
 
     @classmethod
     def weighted(cls, weights: Mapping[str, int]) -> "Pool":
@@ -155,6 +157,8 @@ class Pool:
 
     def draw(self, place: float) -> str:
         """The item at `place`, in [0, 1), of the running total of weights."""
+        if self._ends is None:
+            return self.items[int(place * len(self.items))]
         return self.items[bisect_right(self._ends, place * self._ends[-1])]
 
     def without(self, closed: set[str]) -> "Pool":
@@ -178,8 +182,13 @@ def sample_negatives(
         DataError: If the pool has too few other items.
     """
     # Of `random`, only `random()` is promised to give the same numbers in every version of Python.
-    rng = random.Random(json.dumps(["negatives", seed, user_id]))
+    rng = random.Random(f'["negatives", {seed}, {json.dumps(user_id)}]')
+    chances = [rng.random() for _ in range(count)]
     closed, misses = set(items), 0
+    if pool.items:
+        drawn = [pool.draw(chance) for chance in chances]
+        if len(closed.union(drawn)) == len(closed) + count:  # nearly always
+            return drawn
     negatives: list[str] = []
     while len(negatives) < count:
         if not pool.items:
@@ -187,7 +196,7 @@ def sample_negatives(
                 f"User {user_id!r}: the catalogue is too small, it has {len(negatives)} items for {count} negatives "
                 f"({sampling} sampling) beside the user's own. Give more items, or ask for fewer negatives."
             )
-        item_id = pool.draw(rng.random())
+        item_id = pool.draw(chances.pop(0) if chances else rng.random())
         if item_id not in closed:
             closed.add(item_id)
             negatives.append(item_id)
@@ -213,13 +222,15 @@ def histories(
     """
     if negatives < 1:
         raise DataError(f"A target needs at least 1 negative to be ranked against, got {negatives}.")
-    columns: dict[str, list] = {name: [] for name in HISTORIES}
+    known, drawn = [], []
     for user_id in users:
-        *history, target = sequences[user_id]
-        drawn = sample_negatives(user_id, sequences[user_id], pool, count=negatives, seed=seed, sampling=sampling)
-        for column, value in zip(columns.values(), (user_id, history, target, drawn), strict=True):
-            column.append(value)
-    return Dataset.from_dict(columns, features=HISTORIES)
+        known.append(user_id)
+        mine = sequences[user_id]
+        drawn.append(sample_negatives(user_id, mine, pool, count=negatives, seed=seed, sampling=sampling))
+    past = [sequences[user_id][:-1] for user_id in known]
+    targets = [sequences[user_id][-1] for user_id in known]
+    # Straight to columns: `from_dict` would look at every value once more.
+    return Dataset(pa.table([known, past, targets, drawn], schema=HISTORIES.arrow_schema))
 
 
 def paper(
@@ -270,9 +281,30 @@ def paper(
         "users_cut_to_newest": kept.cut,
         "users_in_no_split": len(kept.sequences) - used,
         "users_kept": used,
-        "targets_in_own_history": sum(row["target"] in row["history"] for rows in made.values() for row in rows),
+        "targets_in_own_history": sum(
+            kept.sequences[user_id][-1] in kept.sequences[user_id][:-1]
+            for users in splits.values()
+            for user_id in users
+        ),
     }
     return made, counts
+
+
+USE = """\
+```python
+from datasets import load_dataset
+
+items = load_dataset("FOLDER_OR_REPO", "items", split="train")
+test = load_dataset("FOLDER_OR_REPO", "histories", split="test")
+```"""
+
+
+def sizes(tables: Tables) -> str:
+    """Rows of each split as a Markdown table."""
+    lines = (
+        f"| `{config}` | {split} | {len(rows)} |" for config, splits in tables.items() for split, rows in splits.items()
+    )
+    return "\n".join(["| config | split | rows |", "|---|---|---|", *lines])
 
 
 def describe(tables: Tables, *, users: str, negatives: int, sampling: str, seed: int) -> str:
@@ -281,22 +313,12 @@ def describe(tables: Tables, *, users: str, negatives: int, sampling: str, seed:
     Args:
         users: Which users are kept, a phrase: "users with 11 to 26 items".
     """
-    sizes = "\n".join(
-        f"| `{config}` | {split} | {len(rows)} |" for config, splits in tables.items() for split, rows in splits.items()
-    )
     return f"""\
-| config | split | rows |
-|---|---|---|
-{sizes}
+{sizes(tables)}
 
 Protocol `paper` of [LLM-TRSR](https://arxiv.org/abs/2403.13325): {users}.
 A user's last item is the `target`, the others are the `history`, oldest first. The `negatives` are {negatives} items a
 user, drawn {SAMPLINGS[sampling]},
 never the target nor an item of the history. Users are divided by a hash of their ids. The seed is {seed}.
 
-```python
-from datasets import load_dataset
-
-items = load_dataset("FOLDER_OR_REPO", "items", split="train")
-test = load_dataset("FOLDER_OR_REPO", "histories", split="test")
-```"""
+{USE}"""

@@ -61,7 +61,7 @@ def run(
             "seed": seed,
             "rounds": rounds,
             "method": METHOD,
-            "processor": _processor(),
+            "processor": processor(),
             "versions": versions(),
             "cases": [],
         }
@@ -72,11 +72,11 @@ def run(
             made = work.case(network, encoder, *pair, rounds, seed)
             kept = [one for one in results["cases"] if _numbers(one, work.UNIT) != pair]
             results["cases"] = sorted([*kept, made], key=lambda one: _numbers(one, work.UNIT)[::-1])
-            _write(out, results)
+            write(out, results)
         if bench == "score" and sweep:
             print("score: candidates a second over their number and over the prefix", flush=True)
             results["sweep"] = work.sweep(network, encoder, min(rounds, 2), seed)
-            _write(out, results)
+            write(out, results)
     if plot:
         picture.draw(results, plot)
     if faults := report.wrong(results):
@@ -120,14 +120,16 @@ def _numbers(case: dict, unit: Sequence[str]) -> tuple[int, ...]:
     return tuple(case[name] for name in unit)
 
 
-def _write(out: Path, results: dict) -> None:
+def write(out: Path, results: dict) -> None:
+    """Write a results file whole or not at all."""
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(f"{out.name}.part")
     draft.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     draft.replace(out)
 
 
-def _processor() -> str:
+def processor() -> str:
+    """What the machine's processor is called."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

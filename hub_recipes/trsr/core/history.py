@@ -21,15 +21,14 @@ def clean(text: str) -> str:
     Line breaks, tabs and other separators become single spaces; control, bidirectional, zero-width and tag characters
     go; lone surrogates become U+FFFD. Emoji, joiners and every script stay.
     """
-    if text.isprintable():  # no separator but the space, nothing to drop
-        return " ".join(text.split())
+    line = " ".join(text.split())
+    if line.isprintable():
+        return line
     kept = []
-    for char in text:
+    for char in line:
         category = unicodedata.category(char)
         if category == "Cs":
             kept.append("\ufffd")
-        elif category[0] == "Z" or char in "\t\n\r\v\f\x1c\x1d\x1e\x1f\x85":
-            kept.append(" ")
         elif category[0] != "C" or char in _KEPT_FORMAT or category in ("Co", "Cn"):
             kept.append(char)
     return " ".join("".join(kept).split())

@@ -1,0 +1,174 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["llm-trsr"]
+# ///
+"""Amazon-M2 -> a dataset folder with the configs `items` and `histories`.
+
+    python dataset_scripts/amazon_m2.py amazon-m2/ --out data/amazon-m2
+    python dataset_scripts/amazon_m2.py amazon-m2.zip --locale DE --text-fields title,brand --out data/amazon-m2-de
+
+Give the folder or the zip archive with sessions_train.csv and products_train.csv, from
+https://www.aicrowd.com/challenges/amazon-kdd-cup-23-multilingual-recommendation-challenge.
+
+Protocol `paper`: sessions of one locale with 10 to 25 items before the next one, which is the target; 20 negatives are
+drawn from the products of the locale that are neither the target nor in the session. Sessions have no ids, so that a user
+is a session, named by a hash of what is in it; sessions that are equal are one. Sessions repeat items, and may hold their
+target: both stay as logged, and such targets are counted.
+
+Products without a title are in no catalogue, session or candidate list. Of products that are repeated, one stays. Same
+seed, same Parquet files, whatever the order of rows.
+"""
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trsr import building, data, protocol
+from trsr.sources import Faults, Layout, Masks, Reading, find, scan
+
+CSV = Layout(",", True)
+# The paper calls the description by its full name.
+FIELDS = ("title", "price", "brand", "color", "size", "model", "material", "author", "description")
+LANGUAGES = {"UK": "en", "DE": "de", "JP": "ja", "ES": "es", "FR": "fr", "IT": "it"}
+# How numpy prints an array of strings; a quote within one would be a fault.
+PRINTED = r"^\s*\[\s*('[^'\s]+'(\s+'[^'\s]+')*)?\s*\]\s*$"
+CARD = """\
+# Amazon-M2 ({locale}) for text-rich sequential recommendation
+
+Made from Amazon-M2 by `dataset_scripts/amazon_m2.py` of LLM-TRSR; options, counts and checksums stand in
+`provenance.json`.
+
+{protocol}
+
+A user is a session, named by a hash of its items. The licence of the source data applies to everything here.
+"""
+
+
+def read_products(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, dict[str, int], building.Sums]:
+    """The config `items` of the locale, counts and checksums."""
+
+    def work(table: pa.Table) -> tuple[pa.Table, Masks]:
+        broken = ~building.matches(building.one(table["id"]), building.ID)
+        here = pc.equal(table["locale"], options.locale)
+        return table.filter(pc.and_(here, pa.array(~broken))), {"no product id": broken}
+
+    shown = building.shown_fields(options.text_fields, FIELDS)
+    source, reading = find(options.source, "products_train.csv"), Reading()
+    wanted = ["id", "locale", *FIELDS[:-1], "desc"]
+    table = building.together(scan(source, CSV, wanted, work, faults, reading, workers=options.workers))
+    items, counts = building.catalogue(table.rename_columns(["item_id", "locale", *FIELDS]), FIELDS, shown)
+    elsewhere = reading.rows - reading.broken - len(table)
+    before = {"products_read": reading.rows, "products_broken": reading.broken, "products_of_other_locales": elsewhere}
+    return items, before | counts, {source.name: reading.sha256}
+
+
+def printed_ids(texts: pa.Array) -> pa.ListArray:
+    """Lists of ids as numpy prints them: `['B0A' 'B0B']`, over several lines when long."""
+    # Between quotes stands what is no id and an id in turn, the former first.
+    pieces = pc.split_pattern(texts, "'")
+    lengths = np.diff(pieces.offsets.to_numpy())
+    place = np.arange(len(pieces.values)) - np.repeat(pieces.offsets.to_numpy()[:-1], lengths)
+    return building.lists(lengths // 2, pieces.values.filter(pa.array(place % 2 == 1)))
+
+
+def name_session(items: Sequence[str]) -> str:
+    """What a session is called: S and a hash of its items, the target last."""
+    return f"S{hashlib.sha256(' '.join(items).encode()).hexdigest()[:16]}"
+
+
+def read_sessions(
+    options: argparse.Namespace, faults: Faults, ids: pa.Array
+) -> tuple[dict[str, list[str]], dict[str, int], building.Sums]:
+    """Session -> item ids, oldest first, of sessions that fit as logged; counts and checksums."""
+
+    def work(table: pa.Table) -> tuple[pa.Table, Masks]:
+        before, after = building.one(table["prev_items"]), building.one(table["next_item"])
+        here = pc.equal(building.one(table["locale"]), options.locale).to_numpy(zero_copy_only=False)
+        quotes = pc.count_substring(before, "'").to_numpy()
+        unprinted = ~building.matches(before, PRINTED)
+        unnamed = ~unprinted & ~building.matches(after, building.ID)
+        good = here & ~unprinted & ~unnamed
+        logged = quotes // 2 + 1  # the target too
+        short = good & (logged < options.min_history)
+        long = good & ~short & ((logged > options.max_history) & (not options.keep_last))
+        fits = pa.array(good & ~short & ~long)
+        made = pa.table({"before": before.filter(fits), "after": after.filter(fits)})
+        counts = np.array([good.sum(), short.sum(), long.sum()])
+        return (made, counts), {"prev_items is no printed list": unprinted, "no next_item": ~unprinted & unnamed}
+
+    source, reading = find(options.source, "sessions_train.csv"), Reading()
+    wanted = ["prev_items", "next_item", "locale"]
+    tables, totals = [], np.zeros(3, dtype=int)
+    for table, counts in scan(source, CSV, wanted, work, faults, reading, workers=options.workers, limit=options.limit):
+        tables.append(table)
+        totals += counts
+    table = building.together(tables)
+    known = {item_id: item_id for item_id in ids.to_pylist()}
+    sequences: dict[str, list[str]] = {}
+    unknown = 0
+    for before, after in zip(
+        printed_ids(building.one(table["before"])).to_pylist(), table["after"].to_pylist(), strict=True
+    ):
+        items = [*before, after]
+        name = name_session(items)
+        if name not in sequences:
+            sequences[name] = [known[item_id] for item_id in items if item_id in known]
+            unknown += len(items) - len(sequences[name])
+    read, short, long = totals.tolist()
+    return (
+        sequences,
+        {
+            "sessions_read": reading.rows,
+            "sessions_broken": reading.broken,
+            "sessions_of_other_locales": reading.rows - reading.broken - read,
+            "sessions_repeated": len(table) - len(sequences),
+            "users_dropped_short": short,
+            "users_dropped_long": long,
+            "unknown_items_left_out": unknown,
+        },
+        {source.name: reading.sha256},
+    )
+
+
+def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
+    """Read, keep, divide and write. Returns the counts."""
+    building.settle(options, 11, 26, building.PAPER)
+    products, counts, sums = read_products(options, faults)
+    sequences, found, more = read_sessions(options, faults, building.one(products["item_id"]))
+    histories, found, users = building.paper(sequences, products, options, found)
+    tables = {"items": {"train": building.dataset(products)}, "histories": histories}
+    sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}
+    counts |= found
+    building.write(
+        options,
+        tables,
+        script="amazon_m2.py",
+        terms=data.Terms("amazon-m2", "apache-2.0", language=(LANGUAGES[options.locale],)),
+        sources=sums | more,
+        sampling=sampling,
+        counts=counts,
+        body=CARD.format(
+            locale=options.locale,
+            protocol=protocol.describe(tables, users=users, **sampling),
+        ),
+    )
+    return counts
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the dataset, report, and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, metavar="DATA", help="folder or zip")
+    parser.add_argument("--locale", choices=sorted(LANGUAGES), default="UK", help="(%(default)s)")
+    building.add_options(parser, fields=",".join(FIELDS))
+    return building.command(parser, make, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

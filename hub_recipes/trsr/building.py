@@ -1,0 +1,251 @@
+"""What the scripts for public logs share: items and histories as columns, the command line, and how a dataset is finished.
+
+A script reads its format (`sources`), says what an item is, and hands over; which users are kept and what they are
+ranked against is `protocol`'s. In a list of items, an item is its place among the sorted ids of the catalogue.
+"""
+
+import argparse
+import gc
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
+from datasets.fingerprint import generate_random_fingerprint
+from tqdm import tqdm
+
+from trsr import data, protocol
+from trsr.data import DataError
+from trsr.sentences import clean_column, sentences
+from trsr.sources import Faults
+
+ID = "^[!-~]+$"  # printable ASCII without spaces
+PAPER = {"train": 10_000, "validation": 1000, "test": 1000}  # users
+Sums = dict[str, str | None]  # name of a file -> its SHA-256; None if it was not read to its end
+
+
+def one(column: pa.ChunkedArray) -> pa.Array:
+    """A column in one piece."""
+    made = column.combine_chunks()
+    return made if isinstance(made, pa.Array) else pa.concat_arrays(made.chunks)
+
+
+def together(parts: Iterable[pa.Table]) -> pa.Table:
+    """Parts of a file as one table. Raises DataError if it has no rows."""
+    tables = list(parts)
+    if not sum(map(len, tables)):
+        raise DataError("No row is left. Are these the right files?")
+    return pa.concat_tables(tables)
+
+
+def matches(values: pa.Array, pattern: str) -> np.ndarray:
+    """Which values a regular expression matches, bool."""
+    return pc.match_substring_regex(values, pattern).to_numpy(zero_copy_only=False)
+
+
+def catalogue(table: pa.Table, fields: Sequence[str], shown: Sequence[str]) -> tuple[pa.Table, dict[str, int]]:
+    """The config `items`, sorted by id, and counts.
+
+    An item without a title is left out: there would be little to know it by. Of rows with one id, the first in the
+    order of their text stays, whatever their order in the files.
+
+    Args:
+        table: `item_id` and the fields as they were read.
+        fields: The item's own fields; one is `title`.
+        shown: Those that make the text, in order.
+    """
+    texts = {name: clean_column(one(table[name])) for name in fields}
+    text = sentences({name: texts[name] for name in shown})
+    columns = {"item_id": table["item_id"], "title": texts["title"], "text": text, **texts}
+    titled = pa.table(columns).filter(pc.and_(pc.not_equal(texts["title"], ""), pc.not_equal(text, "")))
+    if not len(titled):
+        raise DataError("No item has a title and a text. Are these the right files?")
+    repeated = len(titled) - pc.count_distinct(titled["item_id"]).as_py()
+    # Where no id is met twice, it alone decides, and sorts faster.
+    keys = titled.column_names if repeated else ["item_id"]
+    items = titled.take(pc.sort_indices(titled, sort_keys=[(name, "ascending") for name in keys]))
+    if repeated:
+        ids = one(items["item_id"])
+        items = items.filter(pa.array(np.append(True, pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False))))
+    counts = {
+        "items_read": len(table),
+        "items_without_title_or_text": len(table) - len(titled),
+        "items_repeated": repeated,
+        "items": len(items),
+    }
+    return items, counts
+
+
+def lists(lengths: np.ndarray, values: pa.Array) -> pa.ListArray:
+    """Values in a row as lists of these lengths."""
+    return pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(lengths)), pa.int32()), values)
+
+
+def encode(texts: pa.ListArray, ids: pa.Array) -> pa.ListArray:
+    """Lists of item ids as places in `ids`; items that are not in it are left out."""
+    places = pc.index_in(texts.values, value_set=ids)
+    lengths = np.diff(texts.offsets.to_numpy())
+    if places.null_count:
+        known = places.is_valid().to_numpy(zero_copy_only=False)
+        lengths = np.bincount(np.repeat(np.arange(len(texts)), lengths)[known], minlength=len(texts))
+    return lists(lengths, pc.drop_null(places))
+
+
+def newest(places: pa.ListArray, count: int) -> pa.ListArray:
+    """The last `count` values of each list."""
+    ends = places.offsets.to_numpy()
+    lengths = np.minimum(np.diff(ends), count)
+    kept = np.arange(lengths.sum()) + np.repeat(ends[1:] - np.cumsum(lengths), lengths)
+    return lists(lengths, places.values.take(pa.array(kept)))
+
+
+def sequences(users: pa.ChunkedArray, places: pa.ListArray, ids: pa.Array) -> dict[str, list[str]]:
+    """User id -> item ids."""
+    names = np.array(ids.to_pylist(), dtype=object)  # one string an item, however often it is met
+    ends, items = places.offsets.to_pylist(), names[places.values.to_numpy()].tolist()
+    return {user: items[ends[n] : ends[n + 1]] for n, user in enumerate(users.to_pylist())}
+
+
+def paper(
+    found: Mapping[str, Sequence[str]], items: pa.Table, options: argparse.Namespace, counts: Mapping[str, int]
+) -> tuple[dict[str, Dataset], dict[str, int], str]:
+    """The protocol `paper` with a script's options.
+
+    Args:
+        found: User id -> item ids, oldest first.
+        counts: What was counted before, of users too.
+
+    Returns:
+        The splits of `histories`, all counts, and which users are kept, in words.
+    """
+    made, users = protocol.paper(
+        found,
+        items["item_id"].to_pylist(),
+        shortest=options.min_history,
+        longest=options.max_history,
+        keep_last=options.keep_last,
+        train=options.train,
+        validation=options.validation,
+        test=options.test,
+        negatives=options.negatives,
+        sampling=options.negative_sampling,
+        seed=options.seed,
+        watch=lambda users, split: tqdm(users, split, unit="user", disable=None),
+    )
+    del users["users_read"]
+    total = {**counts, **{name: counts.get(name, 0) + count for name, count in users.items()}}
+    kept = f"users with {options.min_history} to {options.max_history} items"
+    if options.keep_last:
+        kept = f"users with at least {options.min_history} items, of which the newest {options.max_history} are used"
+    return made, total, kept
+
+
+def dataset(table: pa.Table) -> Dataset:
+    """Columns of text as a config `items`."""
+    made = table.cast(data.items_features(table.column_names).arrow_schema)
+    # A fingerprint of its own making would be a hash of all texts.
+    return Dataset(made, fingerprint=generate_random_fingerprint())
+
+
+def add_options(parser: argparse.ArgumentParser, fields: str) -> None:
+    """The options that every such script has. `fields` is the default of --text-fields."""
+    add = parser.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="dataset folder to write")
+    add("--text-fields", default=fields, metavar="A,B,...", help="fields of an item's text, in order (%(default)s)")
+    add("--min-history", type=int, metavar="N", help="items of a user (11 with the target; impressions: 1)")
+    add("--max-history", type=int, metavar="N", help="items of a user (26 with the target; impressions: newest 50)")
+    add("--keep-last", action="store_true", help="keep the newest items of users with more, instead of no items")
+    add("--negatives", type=int, default=20, metavar="N", help="a user (%(default)s)")
+    add("--negative-sampling", choices=tuple(protocol.SAMPLINGS), default="uniform", help="(%(default)s)")
+    add("--train", metavar="N", help="users, or: all others (10000; impressions: all)")
+    add("--validation", type=int, metavar="N", help="users (1000; impressions: all)")
+    add("--test", type=int, metavar="N", help="users (1000; impressions: all)")
+    add("--seed", type=int, default=0, help="of splits and negatives (%(default)s)")
+    add("--limit", type=int, default=0, metavar="N", help="read the first N rows of a log only, to try things out")
+    add("--workers", type=int, default=2, metavar="N", help="threads that parse (%(default)s)")
+    add("--strict", action="store_true", help="stop at a broken row, instead of leaving it out and counting it")
+
+
+def settle(options: argparse.Namespace, shortest: int, longest: int, sizes: Mapping[str, int]) -> None:
+    """Put a protocol's defaults where an option was not given, and None where it is `all`.
+
+    Raises:
+        DataError: If an option makes no sense.
+    """
+    if options.min_history is None:
+        options.min_history = shortest
+    if options.max_history is None:
+        options.max_history = longest
+    if not 1 <= options.min_history <= options.max_history:
+        raise DataError(f"Histories of {options.min_history} to {options.max_history} items make no sense.")
+    for split in data.SPLITS:
+        given = getattr(options, split)
+        if given is None:
+            given = sizes.get(split)
+        elif not str(given).isdigit() and given != "all":
+            raise DataError(f"--{split} takes a number or: all; got {given!r}.")
+        setattr(options, split, None if given in (None, "all") else int(given))
+
+
+def shown_fields(text: str, known: Sequence[str]) -> list[str]:
+    """--text-fields as names. Raises DataError for one that is no field of an item."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names or len(set(names)) < len(names) or not set(names) <= set(known):
+        raise DataError(f"--text-fields takes some of {', '.join(known)}, each once; got {text!r}.")
+    return names
+
+
+def write(
+    options: argparse.Namespace,
+    tables: data.Tables,
+    *,
+    terms: data.Terms,
+    sources: Sums,
+    sampling: Mapping[str, Any],
+    counts: Mapping[str, int],
+    body: str,
+    script: str,
+) -> None:
+    """Write the dataset folder, with its provenance. What does not change the dataset is not told."""
+    aside = ("out", "source", "sources", "workers", "strict")
+    provenance = {
+        "dataset": terms.to_dict(),
+        "script": f"dataset_scripts/{script}",
+        "sources": [{"file": name, "sha256": digest} for name, digest in sources.items()],
+        "options": {name: value for name, value in vars(options).items() if name not in aside},
+        "seed": options.seed,
+        "sampling": dict(sampling),
+        "counts": dict(counts),
+        "written_with": {"datasets": datasets.__version__, "pyarrow": pa.__version__},
+    }
+    data.write(options.out, tables, provenance=provenance, body=body, header={"tags": ["llm-trsr"]})
+
+
+def command(
+    parser: argparse.ArgumentParser,
+    make: Callable[[argparse.Namespace, Faults], Mapping[str, int]],
+    argv: Sequence[str] | None,
+) -> int:
+    """Run a script: make the dataset and report. Returns the exit code; a user's mistake ends in one message."""
+    options = parser.parse_args(argv)
+    faults = Faults(options.strict)
+    gc.disable()  # millions of lists, none in a cycle: the collector would walk through them again and again
+    try:
+        if options.workers < 1 or options.limit < 0:
+            raise DataError(f"--workers is at least 1, --limit at least 0; got {options.workers} and {options.limit}.")
+        counts = make(options, faults)
+    except (DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    finally:
+        gc.enable()
+    width = max(map(len, counts))
+    print("\n".join(f"{name.replace('_', ' '):{width}}  {count:>11,}" for name, count in counts.items()))
+    print(faults.report(), end="")
+    print(f"Written to {options.out}")
+    return 0
