@@ -27,10 +27,11 @@ from trsr.check.language import disagrees, guess
 from trsr.check.report import as_json, as_text
 from trsr.check.run import check
 from trsr.cli import main
-from trsr.core.extractive import ExtractiveSummarizer
 from trsr.core.prompts import RankingPrompt
 from trsr.embedded import ASSETS
+from trsr.engines import engine
 from trsr.release import sft_rows
+from trsr.scheduler import Scheduler
 from trsr.summaries import add_summaries
 
 SAMPLE = ASSETS / "sample"
@@ -48,12 +49,9 @@ def whole(tmp_path_factory) -> Path:
     texts = data.texts("sample")
     histories = {split: data.read("sample", "histories", split).select(range(40)) for split in data.SPLITS}
     tables = {"items": DatasetDict(train=data.read("sample", "items", "train")), "histories": DatasetDict(histories)}
-    for method in ("recurrent", "hierarchical"):
-        made = {
-            split: add_summaries(rows, texts, ExtractiveSummarizer(), method, 5, 5, split)
-            for split, rows in histories.items()
-        }
-        tables[method] = DatasetDict(made)
+    summarized = add_summaries(histories, texts, Scheduler(engine("extractive")), tmp_path_factory.mktemp("trails"))
+    for method, made in summarized.items():
+        tables[method] = made
         tables[f"{method}_sft"] = DatasetDict(
             {split: sft_rows(rows, texts, RankingPrompt(), 1, 0) for split, rows in made.items()}
         )

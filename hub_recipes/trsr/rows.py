@@ -10,7 +10,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -66,8 +66,10 @@ def _lines(name: str, raw: Iterable[bytes]) -> Iterator[str]:
 
 
 def _cells(name: str, lines: Iterable[str], form: str) -> Iterator[tuple[str, Row]]:
-    style = {"delimiter": ",", "strict": True} if form == "csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-    reader = csv.reader(lines, **style)
+    if form == "csv":
+        reader = csv.reader(lines, strict=True)
+    else:
+        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     header: list[str] = []
     while True:
         place = f"{name}, line {reader.line_num + 1}"  # where the row starts: a quoted cell may span lines
@@ -99,7 +101,7 @@ def _jsonl(name: str, lines: Iterable[str], form: str) -> Iterator[tuple[str, Ro
         yield f"{name}, line {number}", row
 
 
-def _parquet(name: str, raw: IO[bytes]) -> Iterator[tuple[str, Row]]:
+def _parquet(name: str, raw: Any) -> Iterator[tuple[str, Row]]:
     # Parquet is read from its end; a compressed stream cannot seek there cheaply.
     source = io.BytesIO(raw.read()) if isinstance(raw, gzip.GzipFile) else raw
     number = 0
