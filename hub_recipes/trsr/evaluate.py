@@ -18,7 +18,7 @@ from scipy.special import expit
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from trsr import candidates, data, metrics, peers, significance
+from trsr import candidates, data, metrics, peers, scored, significance
 from trsr.calibration import fit_temperature
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder
@@ -155,27 +155,16 @@ def write_results(
     }
     if about["split"] == "validation":
         results["temperature"] = asdict(fit_temperature(systems[about["run"]], labels))
-    out.mkdir(parents=True, exist_ok=True)
-    long = {
-        "user_id": [user for user, ids in zip(rows["user_id"], lists, strict=True) for _ in ids],
-        "item_id": [item_id for ids in lists for item_id in ids],
-        "label": labels.astype(int).ravel(),
-        **{name: scores.ravel() for name, scores in systems.items()},
-    }
-    Dataset.from_dict(long).to_parquet(out / "scores.parquet")
+    scored.write(out, systems, rows, seed)
     (out / FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return results
 
 
 def describe(run: Path, recipe: Recipe, split: str, adapter: bool = True) -> dict[str, Any]:
     """What a results file says of a run besides its figures."""
-    made = data.provenance(recipe.dataset, recipe.dataset_revision)
-    drawn = made.get("sampling", {})
+    config = "histories" if recipe.summary == "none" else recipe.summary
     return {
-        "dataset": data.Terms.of(made).name,
-        "config": "histories" if recipe.summary == "none" else recipe.summary,
-        "split": split,
-        "protocol": f"1 positive and {drawn.get('negatives', 'the given')} {drawn.get('sampling', '')} negatives a user",
+        **scored.about(recipe.dataset, config, split, recipe.dataset_revision),
         "run": recipe.name,
         "weights": weights_of(run) if adapter else None,
     }

@@ -53,7 +53,9 @@ def item_knn(
     """
     _check_recent(recent)
     place: dict[str, int] = {}
-    cells = [(user, place.setdefault(item_id, len(place))) for user, ids in enumerate(sequences) for item_id in set(ids)]
+    cells = [
+        (user, place.setdefault(item_id, len(place))) for user, ids in enumerate(sequences) for item_id in set(ids)
+    ]
     users, items = np.array(cells, dtype=int).reshape(-1, 2).T
     seen = coo_array((np.ones(len(cells)), (users, items))).tocsr()  # (users, items)
     both = (seen.T @ seen).tocoo()

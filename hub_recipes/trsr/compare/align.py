@@ -1,0 +1,163 @@
+"""Score files of several evaluations, put in one order. What they score must be the same candidates of the same users."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trsr import results
+from trsr.scored import FILE, KEYS
+
+
+class CompareError(ValueError):
+    """Evaluations that cannot be compared: the message names both and says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One evaluation.
+
+    Attributes:
+        place: The folder, for messages.
+        about: Its results.json.
+        users: User id of each row, sorted.
+        items: Item id of each row, sorted within a user.
+        labels: Whether a row is a positive.
+        systems: Name -> score of each row.
+    """
+
+    place: str
+    about: Mapping[str, Any]
+    users: np.ndarray
+    items: np.ndarray
+    labels: np.ndarray
+    systems: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """Systems on the same candidates.
+
+    Attributes:
+        users: User ids, sorted.
+        targets: A positive of each user.
+        labels, mask: (users, candidates) bool; the mask says which cells hold a candidate.
+        seeds: System -> the scores of each of its seeds, (users, candidates) each.
+        about: System -> the results.json of each of its seeds.
+    """
+
+    users: list[str]
+    targets: list[str]
+    labels: np.ndarray
+    mask: np.ndarray
+    seeds: dict[str, list[np.ndarray]]
+    about: dict[str, list[Mapping[str, Any]]]
+
+
+def read(source: str) -> Scored:
+    """Read what `trsr evaluate` or baselines.py wrote.
+
+    Args:
+        source: A folder, or NAME=FOLDER, which calls the folder's own run NAME.
+
+    Raises:
+        CompareError: If a file or column is missing, a candidate stands there twice, or a score is no number.
+    """
+    name, _, rest = source.partition("=")
+    renamed, folder = (name, Path(rest)) if rest and not Path(source).exists() else (None, Path(source))
+    for file in (FILE, results.FILE):
+        if not (folder / file).is_file():
+            raise CompareError(f"No {file} in {folder}. Make it: trsr evaluate RUN, or hub_recipes/baselines.py.")
+    try:
+        about = json.loads((folder / results.FILE).read_text(encoding="utf-8"))
+        table = pq.read_table(folder / FILE)
+    except (ValueError, pa.ArrowException) as error:
+        raise CompareError(f"{folder} cannot be read: {error}. Make it anew.") from None
+    lacking = [key for key in KEYS if key not in table.column_names]
+    lacking += [f"{key} (in {results.FILE})" for key in ("run", "split", "systems") if key not in about]
+    if lacking:
+        raise CompareError(f"{folder} lacks {', '.join(lacking)}. Make it anew: trsr evaluate RUN")
+    users, items, labels = (np.array(table[key].to_pylist()) for key in KEYS)
+    order = np.lexsort((items, users))
+    users, items = users[order], items[order]
+    if twice := np.flatnonzero((users[1:] == users[:-1]) & (items[1:] == items[:-1])).tolist():
+        raise CompareError(f"{folder}: user {users[twice[0]]!r} has candidate {items[twice[0]]!r} twice.")
+    systems = {}
+    for column in table.column_names:
+        if column not in KEYS:
+            made = np.array(table[column].to_pylist(), dtype=float)[order]
+            if broken := int((~np.isfinite(made)).sum()):
+                raise CompareError(f"{folder}: {broken} scores of {column!r} are not finite numbers. Make them anew.")
+            systems[renamed if renamed and column == about["run"] else column] = made
+    return Scored(str(folder), about, users, items, labels[order].astype(bool), systems)
+
+
+def align(scored: Sequence[Scored]) -> Aligned:
+    """Put evaluations side by side; a name that several have with different scores is one system with several seeds.
+
+    Raises:
+        CompareError: If users, candidates or targets differ, or systems of one name come from different configs.
+    """
+    if not scored:
+        raise CompareError("Nothing to compare. Give folders that trsr evaluate wrote.")
+    first = scored[0]
+    for other in scored[1:]:
+        _check_same(first, other)
+    users, counts = np.unique(first.users, return_counts=True)
+    mask = np.arange(counts.max()) < counts[:, None]
+    labels = np.zeros(mask.shape, dtype=bool)
+    labels[mask] = first.labels
+    targets = dict(zip(first.users[first.labels], first.items[first.labels], strict=True))
+    if lacking := [user for user in users if user not in targets]:
+        raise CompareError(f"{first.place}: user {lacking[0]!r} has no positive among the candidates.")
+    seeds: dict[str, list[np.ndarray]] = {}
+    about: dict[str, list[Mapping[str, Any]]] = {}
+    places: dict[str, Scored] = {}
+    for one in scored:
+        for name, made in one.systems.items():
+            table = np.zeros(mask.shape)
+            table[mask] = made
+            known = places.setdefault(name, one)
+            if any(np.array_equal(table, seed) for seed in seeds.get(name, [])):
+                continue  # the same peer, scored again beside another run
+            configs = [each.about.get("config") for each in (known, one)]
+            if name == one.about["run"] and configs[0] != configs[1]:
+                raise CompareError(
+                    f"{known.place} and {one.place} both hold {name!r}, but of the configs {configs[0]} and {configs[1]}: "
+                    f"these are no two seeds of one system. Call one of them otherwise: NAME={one.place}"
+                )
+            seeds.setdefault(name, []).append(table)
+            about.setdefault(name, []).append(one.about)
+    return Aligned(users.tolist(), [str(targets[user]) for user in users], labels, mask, seeds, about)
+
+
+def _check_same(first: Scored, other: Scored) -> None:
+    both = (
+        f"{first.place} (dataset {first.about.get('dataset')}) and {other.place} (dataset {other.about.get('dataset')})"
+    )
+    same = "Systems are compared on the same candidates: evaluate both on one dataset, split and limit."
+    splits = first.about["split"], other.about["split"]
+    if splits[0] != splits[1]:
+        raise CompareError(f"{both} are of the splits {splits[0]} and {splits[1]}. {same}")
+    mine, theirs = set(first.users.tolist()), set(other.users.tolist())
+    if not mine & theirs:
+        raise CompareError(f"{both} share no user. {same}")
+    for here, there, lacking in ((first, other, mine - theirs), (other, first, theirs - mine)):
+        if lacking:
+            raise CompareError(
+                f"{both} differ in their users: {there.place} lacks {len(lacking)} of {here.place}, such as "
+                f"{min(lacking)!r}. {same}"
+            )
+    pairs = [set(zip(one.users.tolist(), one.items.tolist(), strict=True)) for one in (first, other)]
+    if odd := pairs[0] ^ pairs[1]:
+        raise CompareError(
+            f"{both} differ in the candidates of {len({user for user, _ in odd})} users, such as "
+            f"{min(odd)[0]!r}. {same}"
+        )
+    if (changed := first.labels != other.labels).any():
+        raise CompareError(f"{both} differ in the target of user {first.users[changed][0]!r}. {same}")

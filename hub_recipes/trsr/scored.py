@@ -1,0 +1,52 @@
+"""The file of scores that an evaluation leaves: a row a candidate, a column a system; and what they were made from.
+
+Knows nothing of metrics, nor of who scored.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from trsr import data
+from trsr.candidates import candidate_table, presence
+
+FILE = "scores.parquet"
+KEYS = ("user_id", "item_id", "label")
+
+
+def write(folder: Path, systems: Mapping[str, np.ndarray], rows: Dataset, seed: int) -> None:
+    """Write FILE: the columns KEYS, and one float64 column a system. It is there whole, or not at all.
+
+    Args:
+        systems: Name -> scores (users, candidates).
+        rows: The users that were scored.
+        seed: Of the candidates' order.
+    """
+    lists, labels = candidate_table(rows, seed)
+    mask = presence(lists)
+    users = [user_id for user_id, ids in zip(rows["user_id"], lists, strict=True) for _ in ids]
+    keys = users, [item_id for ids in lists for item_id in ids], labels[mask].astype(int)
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".{FILE}.{os.getpid()}.part"
+    try:
+        columns = {**dict(zip(KEYS, keys, strict=True)), **{name: made[mask] for name, made in systems.items()}}
+        Dataset.from_dict(columns).to_parquet(draft)
+        draft.replace(folder / FILE)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def about(source: str, config: str, split: str, revision: str | None = None) -> dict[str, Any]:
+    """What a results file says of the data that was scored."""
+    made = data.provenance(source, revision)
+    drawn = made.get("sampling", {})
+    return {
+        "dataset": data.Terms.of(made).name,
+        "config": config,
+        "split": split,
+        "protocol": f"1 positive and {drawn.get('negatives', 'the given')} {drawn.get('sampling', '')} negatives a user",
+    }
