@@ -34,7 +34,6 @@ import json
 import logging
 import multiprocessing
 import random
-import resource
 import sys
 import time
 import warnings
@@ -102,13 +101,11 @@ class Fit:
 
     Attributes:
         scores: (dataset, split) -> (users, candidates).
-        cpu_seconds: Of fitting and scoring, all threads.
-        peak_mib: Largest resident memory of the process, in which nothing else ran.
+        cost: Of fitting and scoring, as `scored.cost`, in a process in which nothing else ran.
     """
 
     scores: dict[tuple[str, str], np.ndarray]
-    cpu_seconds: float
-    peak_mib: float
+    cost: dict[str, float]
 
 
 def load(sources: Sequence[str]) -> Material:
@@ -273,9 +270,7 @@ def _fit(name: str, sources: Sequence[str], settings: Settings, seed: int) -> Fi
     material = load(sources)
     began = time.process_time()
     made = dict(zip(material.asked, PEERS[name].score(material, settings, seed), strict=True))
-    seconds = time.process_time() - began
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
-    return Fit(made, round(seconds, 2), round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1))
+    return Fit(made, scored.cost(began))
 
 
 def found(made: np.ndarray, rows: Dataset) -> float:
@@ -292,7 +287,7 @@ def run(name: str, sources: Sequence[str], out: Path, *, trials: int, seeds: Seq
     for number, settings in enumerate(tried):
         fits[number, seeds[0]] = fit(name, sources, settings, seeds[0])
         print(
-            f"{name}, trial {number + 1}: {json.dumps(settings)}, {fits[number, seeds[0]].cpu_seconds:.0f} s",
+            f"{name}, trial {number + 1}: {json.dumps(settings)}, {fits[number, seeds[0]].cost['cpu_seconds']:.0f} s",
             flush=True,
         )
     for source in sources:
@@ -310,8 +305,7 @@ def run(name: str, sources: Sequence[str], out: Path, *, trials: int, seeds: Seq
                     {
                         "settings": settings,
                         f"validation_{METRIC}": recall,
-                        "cpu_seconds": fits[number, seeds[0]].cpu_seconds,
-                        "peak_mib": fits[number, seeds[0]].peak_mib,
+                        **fits[number, seeds[0]].cost,
                     }
                     for number, (settings, recall) in enumerate(zip(tried, recalls, strict=True))
                 ],
@@ -324,7 +318,8 @@ def run(name: str, sources: Sequence[str], out: Path, *, trials: int, seeds: Seq
             results = write(folder, name, one, source, material.asked[source, "test"], tuning)
             value = results["systems"][name][METRIC]["value"]
             print(
-                f"{folder}: {json.dumps(tried[best])}, test {METRIC} {value:.3f}, {one.cpu_seconds:.0f} s", flush=True
+                f"{folder}: {json.dumps(tried[best])}, test {METRIC} {value:.3f}, {one.cost['cpu_seconds']:.0f} s",
+                flush=True,
             )
 
 
@@ -340,7 +335,7 @@ def write(folder: Path, name: str, one: Fit, source: str, rows: Dataset, tuning:
         "candidates_a_user": max(map(len, lists)),
         "systems": {name: significance.evaluate(made, labels, mask=presence(lists), seed=ORDER)},
         "paired": [],
-        "cost": {"cpu_seconds": one.cpu_seconds, "peak_mib": one.peak_mib},
+        "cost": one.cost,
         "tuning": tuning,
         "versions": versions() | {package: version(package) for package in ("rectools", "sentence-transformers")},
     }

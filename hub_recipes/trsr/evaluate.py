@@ -4,6 +4,7 @@ Writes `scores.parquet` (a row a candidate) and `results.json` (what cards and t
 """
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -187,8 +188,12 @@ def evaluate_run(
     about = describe(run, recipe, split, adapter)
     partial = out / f".{split}-{seed}-{(about['weights'] or 'base')[:12]}.partial.jsonl"
     systems = {name: peer_scores(name, rows, train, texts, seed) for name in PEERS}
+    began = time.process_time()
     systems[recipe.name] = score(rows, texts, encoder, scorer, seed, recipe.name, partial)
     about["plan"] = scorer.plan
+    # Of scoring since the start or the last kill; how long training took, the run says.
+    trained = json.loads((run / "run.json").read_text(encoding="utf-8"))["seconds"] if adapter else 0.0
+    about["cost"] = {"train_seconds": trained, **scored.cost(began)}
     results = write_results(out, systems, rows, seed, about, tuple((recipe.name, peer) for peer in PEERS))
     partial.unlink()
     return results

@@ -1,14 +1,19 @@
-"""The file of scores that an evaluation leaves: a row a candidate, a column a system; and what they were made from.
+"""The file of scores that an evaluation leaves: a row a candidate, a column a system; what was scored, and at what cost.
 
 Knows nothing of metrics, nor of who scored.
 """
 
 import os
+import resource
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import Dataset
 
 from trsr import data
@@ -34,7 +39,7 @@ def write(folder: Path, systems: Mapping[str, np.ndarray], rows: Dataset, seed: 
     draft = folder / f".{FILE}.{os.getpid()}.part"
     try:
         columns = {**dict(zip(KEYS, keys, strict=True)), **{name: made[mask] for name, made in systems.items()}}
-        Dataset.from_dict(columns).to_parquet(draft)
+        pq.write_table(pa.table(columns), draft)
         draft.replace(folder / FILE)
     finally:
         draft.unlink(missing_ok=True)
@@ -50,3 +55,13 @@ def about(source: str, config: str, split: str, revision: str | None = None) -> 
         "split": split,
         "protocol": f"1 positive and {drawn.get('negatives', 'the given')} {drawn.get('sampling', '')} negatives a user",
     }
+
+
+def cost(began: float) -> dict[str, float]:
+    """What the process has spent: `cpu_seconds`, all threads, since `time.process_time()` was `began`, and `peak_mib`.
+
+    Memory is the largest resident size since the process started, whatever it did before.
+    """
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return {"cpu_seconds": round(time.process_time() - began, 2), "peak_mib": round(peak, 1)}

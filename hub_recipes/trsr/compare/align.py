@@ -25,6 +25,7 @@ class Scored:
     Attributes:
         place: The folder, for messages.
         about: Its results.json.
+        own: The system that it is about; the others stand beside it.
         users: User id of each row, sorted.
         items: Item id of each row, sorted within a user.
         labels: Whether a row is a positive.
@@ -33,6 +34,7 @@ class Scored:
 
     place: str
     about: Mapping[str, Any]
+    own: str
     users: np.ndarray
     items: np.ndarray
     labels: np.ndarray
@@ -86,7 +88,7 @@ def read(source: str) -> Scored:
     order = np.lexsort((items, users))
     users, items = users[order], items[order]
     if twice := np.flatnonzero((users[1:] == users[:-1]) & (items[1:] == items[:-1])).tolist():
-        raise CompareError(f"{folder}: user {users[twice[0]]!r} has candidate {items[twice[0]]!r} twice.")
+        raise CompareError(f"{folder}: user {str(users[twice[0]])!r} has candidate {str(items[twice[0]])!r} twice.")
     systems = {}
     for column in table.column_names:
         if column not in KEYS:
@@ -94,14 +96,14 @@ def read(source: str) -> Scored:
             if broken := int((~np.isfinite(made)).sum()):
                 raise CompareError(f"{folder}: {broken} scores of {column!r} are not finite numbers. Make them anew.")
             systems[renamed if renamed and column == about["run"] else column] = made
-    return Scored(str(folder), about, users, items, labels[order].astype(bool), systems)
+    return Scored(str(folder), about, renamed or about["run"], users, items, labels[order].astype(bool), systems)
 
 
 def align(scored: Sequence[Scored]) -> Aligned:
-    """Put evaluations side by side; a name that several have with different scores is one system with several seeds.
+    """Put evaluations side by side; runs of one name and config are the seeds of one system.
 
     Raises:
-        CompareError: If users, candidates or targets differ, or systems of one name come from different configs.
+        CompareError: If users, candidates or targets differ, or systems of one name are no seeds of one run.
     """
     if not scored:
         raise CompareError("Nothing to compare. Give folders that trsr evaluate wrote.")
@@ -114,22 +116,24 @@ def align(scored: Sequence[Scored]) -> Aligned:
     labels[mask] = first.labels
     targets = dict(zip(first.users[first.labels], first.items[first.labels], strict=True))
     if lacking := [user for user in users if user not in targets]:
-        raise CompareError(f"{first.place}: user {lacking[0]!r} has no positive among the candidates.")
+        raise CompareError(f"{first.place}: user {str(lacking[0])!r} has no positive among the candidates.")
     seeds: dict[str, list[np.ndarray]] = {}
     about: dict[str, list[Mapping[str, Any]]] = {}
-    places: dict[str, Scored] = {}
+    known: dict[str, Scored] = {}
+    runs = {one.own for one in scored}
     for one in scored:
         for name, made in one.systems.items():
+            if name in runs and name != one.own:
+                continue  # a peer beside a run gives way to an evaluation of its own
             table = np.zeros(mask.shape)
             table[mask] = made
-            known = places.setdefault(name, one)
+            before = known.setdefault(name, one)
             if any(np.array_equal(table, seed) for seed in seeds.get(name, [])):
-                continue  # the same peer, scored again beside another run
-            configs = [each.about.get("config") for each in (known, one)]
-            if name == one.about["run"] and configs[0] != configs[1]:
+                continue
+            if before is not one and (name != one.own or before.about.get("config") != one.about.get("config")):
                 raise CompareError(
-                    f"{known.place} and {one.place} both hold {name!r}, but of the configs {configs[0]} and {configs[1]}: "
-                    f"these are no two seeds of one system. Call one of them otherwise: NAME={one.place}"
+                    f"{before.place} and {one.place} both hold {name!r}, which differ and are no two seeds of one run. "
+                    f"Call the run of one of them otherwise (NAME={one.place}), or leave it out."
                 )
             seeds.setdefault(name, []).append(table)
             about.setdefault(name, []).append(one.about)
@@ -160,4 +164,4 @@ def _check_same(first: Scored, other: Scored) -> None:
             f"{min(odd)[0]!r}. {same}"
         )
     if (changed := first.labels != other.labels).any():
-        raise CompareError(f"{both} differ in the target of user {first.users[changed][0]!r}. {same}")
+        raise CompareError(f"{both} differ in the target of user {str(first.users[changed][0])!r}. {same}")

@@ -49,7 +49,7 @@ def systems(values: PerUser, about: Mapping[str, Sequence[Mapping]], seed: int) 
 
 def _cost(name: str, about: Sequence[Mapping]) -> dict[str, float] | None:
     """Mean CPU seconds and largest memory of the seeds; None for a system that was scored beside another's run."""
-    costs = [one["cost"] for one in about if one["run"] == name and one.get("cost")]
+    costs = [one["cost"] for one in about if _own(name, one) == one["run"] and one.get("cost")]
     if not costs:
         return None
     mean = {

@@ -47,7 +47,7 @@ def _slices(results: Mapping):
     if not results["slices"]:
         return None
     names = list(results["systems"])
-    figure = _figure(5 * len(results["slices"]), 2.2 + 0.12 * len(names))
+    figure = _figure(5 * len(results["slices"]), 3.4 + 0.1 * len(names))
     for place, (slicing, parts) in enumerate(results["slices"].items(), 1):
         axes = figure.add_subplot(1, len(results["slices"]), place)
         for number, name in enumerate(names):

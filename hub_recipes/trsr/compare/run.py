@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from trsr import data
 from trsr.compare import measure, plot, report, slices
@@ -112,7 +113,7 @@ def _parts(aligned: Aligned, dataset: str, split: str, category: str | None) -> 
     return parts
 
 
-def _long(aligned: Aligned, values: measure.PerUser) -> Dataset:
+def _long(aligned: Aligned, values: measure.PerUser) -> pa.Table:
     """A row a user, system and seed."""
     columns: dict[str, list] = {"user_id": [], "system": [], "seed": []}
     for name, seeds in values.items():
@@ -122,10 +123,10 @@ def _long(aligned: Aligned, values: measure.PerUser) -> Dataset:
             columns["seed"] += [number] * len(aligned.users)
             for metric, column in one.items():
                 columns.setdefault(metric, []).extend(column.tolist())
-    return Dataset.from_dict(columns)
+    return pa.table(columns)
 
 
-def _write(out: Path, results: Mapping, long: Dataset, plots: bool) -> None:
+def _write(out: Path, results: Mapping, long: pa.Table, plots: bool) -> None:
     """Write all files beside their place, and put them there when all are made."""
     out.mkdir(parents=True, exist_ok=True)
     draft = out / f".{os.getpid()}.part"
@@ -133,7 +134,7 @@ def _write(out: Path, results: Mapping, long: Dataset, plots: bool) -> None:
     try:
         (draft / FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         (draft / "comparison.md").write_text(report.document(results), encoding="utf-8")
-        long.to_parquet(draft / "per_user.parquet")
+        pq.write_table(long, draft / "per_user.parquet")
         if plots:
             plot.draw(results, draft)
         for path in draft.iterdir():
