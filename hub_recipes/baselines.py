@@ -23,7 +23,7 @@ Every peer gets the same number of trials: its defaults, then settings drawn fro
 seed; the best validation Recall@3 is kept and, for peers with randomness, fitted again with the other seeds. Datasets that
 differ in nothing but their negatives share fits; each chooses for itself.
 
-SASRec and BERT4Rec are RecTools': kept up, on current torch, and its implementations reproduce the published figures
+SASRec and BERT4Rec are RecTools': it is kept up, runs on current torch, and has a public benchmark
 (https://github.com/blondered/bert4rec_repro). It has no GRU4Rec: here a GRU stands in its SASRec in place of the attention,
 with the same shifted targets and full softmax. All three see ids alone. MiniLM sees texts alone, as TF-IDF and BM25 do.
 """
@@ -40,7 +40,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +111,10 @@ def load(sources: Sequence[str]) -> Material:
     """Read datasets that differ in nothing but their negatives.
 
     Raises:
-        DataError: If they differ in more, or as `trsr.data` does.
+        DataError: If they differ in more, have the same name, or as `trsr.data` does.
     """
+    if len({Path(source).name for source in sources}) < len(sources):
+        raise DataError(f"Two of {', '.join(sources)} have one name, and would be written to one folder. Rename one.")
     splits = {source: {split: data.read(source, "histories", split) for split in data.SPLITS} for source in sources}
     texts = data.texts(sources[0])
     first = {split: rows.remove_columns("negatives") for split, rows in splits[sources[0]].items()}
@@ -138,25 +139,9 @@ def settings_to_try(space: Mapping[str, Sequence], trials: int, seed: int) -> li
     return [default, *random.Random(seed).sample(rest, min(trials - 1, len(rest)))]
 
 
-def popularity(material: Material, settings: Settings, seed: int) -> list[np.ndarray]:
-    """How often training users have a candidate."""
-    return [peers.popularity(material.train, rows, ORDER) for rows in material.asked.values()]
-
-
-def item_knn(material: Material, settings: Settings, seed: int) -> list[np.ndarray]:
-    """Item-based nearest neighbours."""
-    sequences = material.sequences.values()
-    return [peers.item_knn(sequences, rows, ORDER, **settings) for rows in material.asked.values()]
-
-
-def tfidf(material: Material, settings: Settings, seed: int) -> list[np.ndarray]:
-    """TF-IDF of the last items' texts."""
-    return [peers.tfidf(material.texts, rows, ORDER, **settings) for rows in material.asked.values()]
-
-
-def bm25(material: Material, settings: Settings, seed: int) -> list[np.ndarray]:
-    """BM25 for the words of the last items' texts."""
-    return [peers.bm25(material.texts, rows, ORDER, **settings) for rows in material.asked.values()]
+def shared(score: Callable[..., np.ndarray]) -> Callable[[Material, Settings, int], list[np.ndarray]]:
+    """A scorer from one of `trsr.peers`: called with the material, the rows of each entry of `asked` and the settings."""
+    return lambda material, settings, seed: [score(material, rows, **settings) for rows in material.asked.values()]
 
 
 def minilm(material: Material, settings: Settings, seed: int) -> list[np.ndarray]:
@@ -195,13 +180,16 @@ def sequential(kind: str) -> Callable[[Material, Settings, int], list[np.ndarray
         model.fit(interactions)
 
         def table(users: Sequence[str]) -> dict[str, dict[str, float]]:
-            found = model.recommend(users, interactions, k=len(material.texts), filter_viewed=False)
+            found = model.recommend(
+                users, interactions, k=len(material.texts), filter_viewed=False, on_unsupported_targets="ignore"
+            )
             return {
                 user_id: dict(zip(one[Columns.Item], one[Columns.Score], strict=True))
                 for user_id, one in found.groupby(Columns.User)
             }
 
-        return [_pick(rows, table) for rows in material.asked.values()]
+        at_once = max(1, 2_000_000 // len(material.texts))  # users, so that a large catalogue does not fill the memory
+        return [_pick(rows, table, at_once) for rows in material.asked.values()]
 
     return score
 
@@ -228,8 +216,8 @@ def _pick(
 ) -> np.ndarray:
     """Scores of the candidates from `table`, which scores all items for some users.
 
-    An item that nobody has in training is unknown to it: it gets the user's lowest score. So does every candidate of a
-    user without a history.
+    An item that nobody has in training is unknown to it: it gets the user's lowest score. Candidates of a user that it
+    leaves out, or who has no history, are tied.
     """
     lists, labels = candidate_table(rows, ORDER)
     found = np.full(labels.shape, np.nan)
@@ -249,10 +237,16 @@ def _pick(
 RECENT = (10, 1, 3, 5, 25)
 NETWORK = {"lr": (0.004, 0.008, 0.002), "dropout_rate": (0.2, 0.4)}
 PEERS = {
-    "popularity": Peer(popularity),
-    "item-knn": Peer(item_knn, {"recent": RECENT, "shrink": (10.0, 0.0, 30.0, 100.0)}),
-    "tf-idf": Peer(tfidf, {"recent": RECENT}),
-    "bm25": Peer(bm25, {"recent": RECENT, "k1": (1.2, 0.6, 2.4), "b": (0.75, 0.3)}),
+    "popularity": Peer(shared(lambda seen, rows: peers.popularity(seen.train, rows, ORDER))),
+    "item-knn": Peer(
+        shared(lambda seen, rows, **how: peers.item_knn(seen.sequences.values(), rows, ORDER, **how)),
+        {"recent": RECENT, "shrink": (10.0, 0.0, 30.0, 100.0)},
+    ),
+    "tf-idf": Peer(shared(lambda seen, rows, **how: peers.tfidf(seen.texts, rows, ORDER, **how)), {"recent": RECENT}),
+    "bm25": Peer(
+        shared(lambda seen, rows, **how: peers.bm25(seen.texts, rows, ORDER, **how)),
+        {"recent": RECENT, "k1": (1.2, 0.6, 2.4), "b": (0.75, 0.3)},
+    ),
     "minilm": Peer(minilm, {"recent": (25, 10, 5, 3), "count": (3, 1, 5)}),
     "sasrec": Peer(sequential("sasrec"), {**NETWORK, "epochs": (4, 6)}, seeded=True),
     "bert4rec": Peer(sequential("bert4rec"), {**NETWORK, "epochs": (6, 8), "mask_prob": (0.3, 0.15)}, seeded=True),
@@ -273,7 +267,7 @@ def _fit(name: str, sources: Sequence[str], settings: Settings, seed: int) -> Fi
     return Fit(made, scored.cost(began))
 
 
-def found(made: np.ndarray, rows: Dataset) -> float:
+def recall(made: np.ndarray, rows: Dataset) -> float:
     """Mean Recall@3."""
     lists, labels = candidate_table(rows, ORDER)
     return round(float(metrics.per_user(made, labels, presence(lists))[METRIC].mean()), 4)
@@ -284,43 +278,33 @@ def run(name: str, sources: Sequence[str], out: Path, *, trials: int, seeds: Seq
     peer, material = PEERS[name], load(sources)
     tried = settings_to_try(peer.space, trials, seed=0)
     fits: dict[tuple[int, int], Fit] = {}
-    for number, settings in enumerate(tried):
-        fits[number, seeds[0]] = fit(name, sources, settings, seeds[0])
-        print(
-            f"{name}, trial {number + 1}: {json.dumps(settings)}, {fits[number, seeds[0]].cost['cpu_seconds']:.0f} s",
-            flush=True,
-        )
+
+    def fitted(number: int, seed: int) -> Fit:
+        if (number, seed) not in fits:
+            fits[number, seed] = one = fit(name, sources, tried[number], seed)
+            print(f"{name}, seed {seed}: {json.dumps(tried[number])}, {one.cost['cpu_seconds']:.0f} s", flush=True)
+        return fits[number, seed]
+
     for source in sources:
-        validation = material.asked[source, "validation"]
-        recalls = [
-            found(fits[number, seeds[0]].scores[source, "validation"], validation) for number in range(len(tried))
-        ]
-        best = int(np.argmax(recalls))
+        validation, test = (material.asked[source, split] for split in ("validation", "test"))
+        log = []
+        for number, settings in enumerate(tried):
+            one = fitted(number, seeds[0])
+            reached = recall(one.scores[source, "validation"], validation)
+            log.append({"settings": settings, f"validation_{METRIC}": reached, **one.cost})
+        best = int(np.argmax([trial[f"validation_{METRIC}"] for trial in log]))
         for seed in seeds if peer.seeded else seeds[:1]:
-            if (best, seed) not in fits:
-                fits[best, seed] = fit(name, sources, tried[best], seed)
-            one = fits[best, seed]
+            one = fitted(best, seed)
             tuning = {
-                "trials": [
-                    {
-                        "settings": settings,
-                        f"validation_{METRIC}": recall,
-                        **fits[number, seeds[0]].cost,
-                    }
-                    for number, (settings, recall) in enumerate(zip(tried, recalls, strict=True))
-                ],
                 "budget": trials,
+                "trials": log,
                 "chosen": tried[best],
                 "seed": seed if peer.seeded else None,
-                f"validation_{METRIC}": found(one.scores[source, "validation"], validation),
+                f"validation_{METRIC}": recall(one.scores[source, "validation"], validation),
             }
             folder = out / Path(source).name / f"{name}-{seed}"
-            results = write(folder, name, one, source, material.asked[source, "test"], tuning)
-            value = results["systems"][name][METRIC]["value"]
-            print(
-                f"{folder}: {json.dumps(tried[best])}, test {METRIC} {value:.3f}, {one.cost['cpu_seconds']:.0f} s",
-                flush=True,
-            )
+            results = write(folder, name, one, source, test, tuning)
+            print(f"{folder}: test {METRIC} {results['systems'][name][METRIC]['value']:.3f}", flush=True)
 
 
 def write(folder: Path, name: str, one: Fit, source: str, rows: Dataset, tuning: Mapping) -> dict[str, Any]:
@@ -337,7 +321,7 @@ def write(folder: Path, name: str, one: Fit, source: str, rows: Dataset, tuning:
         "paired": [],
         "cost": one.cost,
         "tuning": tuning,
-        "versions": versions() | {package: version(package) for package in ("rectools", "sentence-transformers")},
+        "versions": versions("rectools", "sentence-transformers"),
     }
     scored.write(folder, {name: made}, rows, ORDER)
     (folder / FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -363,6 +347,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for name in options.peers:
             run(name, options.datasets, options.out, trials=options.trials, seeds=options.seeds)
+    except ModuleNotFoundError as error:
+        print(f"error: {error}. Let uv make the environment: uv run hub_recipes/baselines.py ...", file=sys.stderr)
+        return 2
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -74,6 +74,8 @@ def test_datasets_that_differ_in_more_than_negatives_share_no_fits(baselines, sm
     other = redrawn(small_dataset, tmp_path / "other", lambda row: row | {"history": row["history"][1:]})
     with pytest.raises(DataError, match=r"small' and .*other' differ in the users or histories of 'train'"):
         baselines.load([str(small_dataset), other])
+    with pytest.raises(DataError, match="have one name"):
+        baselines.load([str(small_dataset), str(small_dataset)])
 
 
 def test_controls(baselines, small_dataset, tmp_path, monkeypatch):
@@ -88,7 +90,6 @@ def test_controls(baselines, small_dataset, tmp_path, monkeypatch):
     made = {"constant": baselines.Peer(constant), "leak": baselines.Peer(leak, {"sign": (-1, 1)}, seeded=True)}
     monkeypatch.setattr(baselines, "PEERS", made)
     monkeypatch.setattr(baselines, "fit", baselines._fit)  # no process of its own: here memory does not matter
-    monkeypatch.setattr(baselines, "version", lambda package: "0")
     for name in made:
         baselines.run(name, [str(small_dataset)], tmp_path / "out", trials=2, seeds=[0, 1])
     folders = sorted((tmp_path / "out" / "small").iterdir())
@@ -107,7 +108,6 @@ def test_controls(baselines, small_dataset, tmp_path, monkeypatch):
 
 def test_shared_peers_run_through_the_script(baselines, small_dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(baselines, "fit", baselines._fit)
-    monkeypatch.setattr(baselines, "version", lambda package: "0")
     names = ["popularity", "item-knn", "tf-idf", "bm25"]
     done = baselines.main([str(small_dataset), "--out", str(tmp_path / "out"), "--peers", *names])
     assert done == 0
@@ -135,7 +135,13 @@ def test_what_a_network_does_not_know(baselines):
     assert asked == ["u1"]
 
 
-def test_mistakes_end_in_one_message(baselines, capsys, tmp_path):
+def test_mistakes_end_in_one_message(baselines, capsys, tmp_path, small_dataset, monkeypatch):
     assert baselines.main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 2
     assert "No dataset folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(baselines, "fit", baselines._fit)
+    monkeypatch.setitem(sys.modules, "rectools", None)  # as if it were not installed
+    monkeypatch.setitem(sys.modules, "pytorch_lightning", None)
+    assert baselines.main([str(small_dataset), "--out", str(tmp_path / "out"), "--peers", "sasrec"]) == 2
+    assert "uv run hub_recipes/baselines.py" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
