@@ -287,7 +287,7 @@ def run(name: str, sources: Sequence[str], out: Path, *, trials: int, seeds: Seq
 
     for source in sources:
         validation, test = (material.asked[source, split] for split in ("validation", "test"))
-        log = []
+        log: list[dict[str, Any]] = []
         for number, settings in enumerate(tried):
             one = fitted(number, seeds[0])
             reached = recall(one.scores[source, "validation"], validation)
