@@ -167,7 +167,8 @@ def test_broken_files_are_told(tmp_path):
     with pytest.raises(CompareError, match="'u' has candidate 'a' twice"):
         read(str(folder))
     Dataset.from_dict({"user_id": ["u"]}).to_parquet(folder / scored.FILE)
-    with pytest.raises(CompareError, match="lacks item_id, label"):
+    (folder / "results.json").write_text('{"run": "x", "dataset": "tales", "split": "test", "systems": {}}')
+    with pytest.raises(CompareError, match=r"lacks item_id, label, protocol \(in results.json\)"):
         read(str(folder))
     with pytest.raises(CompareError, match=r"No metric 'recall@2'; there are recall@1"):
         compare([evaluation(tmp_path / "a", {"ours": constant})], tmp_path / "out", metric="recall@2", plots=False)

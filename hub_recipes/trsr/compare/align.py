@@ -14,6 +14,9 @@ from trsr import results
 from trsr.scored import FILE, KEYS
 
 
+NEEDED = ("run", "dataset", "split", "protocol", "systems")  # in results.json
+
+
 class CompareError(ValueError):
     """Evaluations that cannot be compared: the message names both and says what to do."""
 
@@ -81,7 +84,7 @@ def read(source: str) -> Scored:
     except (ValueError, pa.ArrowException) as error:
         raise CompareError(f"{folder} cannot be read: {error}. Make it anew.") from None
     lacking = [key for key in KEYS if key not in table.column_names]
-    lacking += [f"{key} (in {results.FILE})" for key in ("run", "split", "systems") if key not in about]
+    lacking += [f"{key} (in {results.FILE})" for key in NEEDED if about.get(key) is None]
     if lacking:
         raise CompareError(f"{folder} lacks {', '.join(lacking)}. Make it anew: trsr evaluate RUN")
     users, items, labels = (np.array(table[key].to_pylist()) for key in KEYS)
@@ -141,27 +144,30 @@ def align(scored: Sequence[Scored]) -> Aligned:
 
 
 def _check_same(first: Scored, other: Scored) -> None:
-    both = (
-        f"{first.place} (dataset {first.about.get('dataset')}) and {other.place} (dataset {other.about.get('dataset')})"
-    )
-    same = "Systems are compared on the same candidates: evaluate both on one dataset, split and limit."
+    """Raise CompareError with the first thing in which two evaluations differ."""
+    if difference := _difference(first, other):
+        one, two = (f"{each.place} (dataset {each.about['dataset']})" for each in (first, other))
+        raise CompareError(
+            f"{one} and {two} {difference}. Systems are compared on the same candidates: evaluate both on one dataset, "
+            "split and limit."
+        )
+
+
+def _difference(first: Scored, other: Scored) -> str | None:
     splits = first.about["split"], other.about["split"]
     if splits[0] != splits[1]:
-        raise CompareError(f"{both} are of the splits {splits[0]} and {splits[1]}. {same}")
-    mine, theirs = set(first.users.tolist()), set(other.users.tolist())
-    if not mine & theirs:
-        raise CompareError(f"{both} share no user. {same}")
-    for here, there, lacking in ((first, other, mine - theirs), (other, first, theirs - mine)):
-        if lacking:
-            raise CompareError(
-                f"{both} differ in their users: {there.place} lacks {len(lacking)} of {here.place}, such as "
-                f"{min(lacking)!r}. {same}"
-            )
-    pairs = [set(zip(one.users.tolist(), one.items.tolist(), strict=True)) for one in (first, other)]
-    if odd := pairs[0] ^ pairs[1]:
-        raise CompareError(
-            f"{both} differ in the candidates of {len({user for user, _ in odd})} users, such as "
-            f"{min(odd)[0]!r}. {same}"
-        )
+        return f"are of the splits {splits[0]} and {splits[1]}"
+    if not (np.array_equal(first.users, other.users) and np.array_equal(first.items, other.items)):
+        mine, theirs = set(first.users.tolist()), set(other.users.tolist())
+        if not mine & theirs:
+            return "share no user"
+        for here, there, lacking in ((first, other, mine - theirs), (other, first, theirs - mine)):
+            if lacking:
+                lacks = f"{there.place} lacks {len(lacking)} of {here.place}, such as {min(lacking)!r}"
+                return f"differ in their users: {lacks}"
+        pairs = [set(zip(one.users.tolist(), one.items.tolist(), strict=True)) for one in (first, other)]
+        odd = {user for user, _ in pairs[0] ^ pairs[1]}
+        return f"differ in the candidates of {len(odd)} users, such as {min(odd)!r}"
     if (changed := first.labels != other.labels).any():
-        raise CompareError(f"{both} differ in the target of user {str(first.users[changed][0])!r}. {same}")
+        return f"differ in the target of user {str(first.users[changed][0])!r}"
+    return None

@@ -88,7 +88,12 @@ def _temperatures(aligned: Aligned, validated: Sequence[Scored]) -> dict[str, li
 
 def _parts(aligned: Aligned, dataset: str, split: str, category: str | None) -> dict[str, list[str]]:
     """Slicing -> the part of each user, in the order of `aligned`."""
-    rows = {row["user_id"]: row for row in data.read(dataset, "histories", split)}
+    asked, items, train = (
+        data.read(dataset, config, part)
+        for config, part in (("histories", split), ("items", "train"), ("histories", "train"))
+    )
+    data.check_ids(asked, dict.fromkeys(items["item_id"]), f"{dataset}, split {split}")
+    rows = {row["user_id"]: row for row in asked}
     for user, target in zip(aligned.users, aligned.targets, strict=True):
         if user not in rows or rows[user]["target"] != target:
             raise CompareError(
@@ -96,8 +101,6 @@ def _parts(aligned: Aligned, dataset: str, split: str, category: str | None) -> 
                 "the systems were evaluated on."
             )
     ordered = [rows[user] for user in aligned.users]
-    items = data.read(dataset, "items", "train")
-    train = data.read(dataset, "histories", "train")
     parts = {
         "items in the history": slices.by_length(ordered),
         "target's occurrences in training": slices.by_popularity(ordered, train),
