@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from trsr import results
 from trsr.scored import FILE, KEYS
 
-
 NEEDED = ("run", "dataset", "split", "protocol", "systems")  # in results.json
 
 
