@@ -38,8 +38,9 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -273,37 +274,46 @@ def recall(made: np.ndarray, rows: Dataset) -> float:
     return round(float(metrics.per_user(made, labels, presence(lists))[METRIC].mean()), 4)
 
 
-def run(name: str, sources: Sequence[str], out: Path, *, trials: int, seeds: Sequence[int]) -> None:
-    """Tune a peer on validation and write `out`/DATASET/PEER-SEED for each dataset and seed."""
+def run(name: str, sources: Sequence[str], out: Path, *, trials: int, seeds: Sequence[int], jobs: int = 1) -> None:
+    """Tune a peer on validation and write `out`/DATASET/PEER-SEED for each dataset and seed.
+
+    Args:
+        trials: Settings tried.
+        seeds: The first one is that of the trials; peers without randomness have no other.
+        jobs: Fits at once.
+    """
     peer, material = PEERS[name], load(sources)
     tried = settings_to_try(peer.space, trials, seed=0)
-    fits: dict[tuple[int, int], Fit] = {}
+    with ThreadPoolExecutor(jobs) as pool:
 
-    def fitted(number: int, seed: int) -> Fit:
-        if (number, seed) not in fits:
-            fits[number, seed] = one = fit(name, sources, tried[number], seed)
-            print(f"{name}, seed {seed}: {json.dumps(tried[number])}, {one.cost['cpu_seconds']:.0f} s", flush=True)
-        return fits[number, seed]
+        @cache
+        def fitted(number: int, seed: int) -> Future[Fit]:
+            return pool.submit(fit, name, sources, tried[number], seed)
 
-    for source in sources:
-        validation, test = (material.asked[source, split] for split in ("validation", "test"))
-        log: list[dict[str, Any]] = []
-        for number, settings in enumerate(tried):
-            one = fitted(number, seeds[0])
-            reached = recall(one.scores[source, "validation"], validation)
-            log.append({"settings": settings, f"validation_{METRIC}": reached, **one.cost})
-        best = int(np.argmax([trial[f"validation_{METRIC}"] for trial in log]))
-        for seed in seeds if peer.seeded else seeds[:1]:
-            one = fitted(best, seed)
+        first = [fitted(number, seeds[0]) for number in range(len(tried))]
+        logs, chosen = {}, {}
+        for source in sources:
+            validation = material.asked[source, "validation"]
+            recalls = [recall(each.result().scores[source, "validation"], validation) for each in first]
+            logs[source] = [
+                {"settings": settings, f"validation_{METRIC}": reached, **each.result().cost}
+                for settings, reached, each in zip(tried, recalls, first, strict=True)
+            ]
+            chosen[source] = int(np.argmax(recalls))
+            print(f"{name} on {source}: {json.dumps(logs[source])}", flush=True)
+        runs = [(source, seed) for source in sources for seed in (seeds if peer.seeded else seeds[:1])]
+        waiting = {(source, seed): fitted(chosen[source], seed) for source, seed in runs}
+        for (source, seed), future in waiting.items():
+            one = future.result()
             tuning = {
                 "budget": trials,
-                "trials": log,
-                "chosen": tried[best],
+                "trials": logs[source],
+                "chosen": tried[chosen[source]],
                 "seed": seed if peer.seeded else None,
-                f"validation_{METRIC}": recall(one.scores[source, "validation"], validation),
+                f"validation_{METRIC}": recall(one.scores[source, "validation"], material.asked[source, "validation"]),
             }
             folder = out / Path(source).name / f"{name}-{seed}"
-            results = write(folder, name, one, source, test, tuning)
+            results = write(folder, name, one, source, material.asked[source, "test"], tuning)
             print(f"{folder}: test {METRIC} {results['systems'][name][METRIC]['value']:.3f}", flush=True)
 
 
@@ -336,7 +346,14 @@ def arguments() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write DATASET/PEER-SEED to")
     add("--peers", nargs="+", choices=tuple(PEERS), default=tuple(PEERS), metavar="PEER", help=", ".join(PEERS))
     add("--trials", type=int, default=3, help="settings tried for each peer, the defaults counted (%(default)s)")
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of peers with randomness (0 1 2)")
+    add("--jobs", type=int, default=1, metavar="N", help="fits at once, a process each (%(default)s)")
+    add(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2],
+        help="of peers with randomness; the first is that of all trials (0 1 2)",
+    )
     return parser
 
 
@@ -346,7 +363,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     disable_progress_bars()
     try:
         for name in options.peers:
-            run(name, options.datasets, options.out, trials=options.trials, seeds=options.seeds)
+            run(name, options.datasets, options.out, trials=options.trials, seeds=options.seeds, jobs=options.jobs)
     except ModuleNotFoundError as error:
         print(f"error: {error}. Let uv make the environment: uv run hub_recipes/baselines.py ...", file=sys.stderr)
         return 2
