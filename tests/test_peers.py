@@ -83,3 +83,53 @@ def test_faults_are_refused():
         peers.tfidf(TEXTS, rows, seed=0)
     with pytest.raises(ValueError, match="recent is 0"):
         peers.tfidf(TEXTS, rows, seed=0, recent=0)
+
+
+def test_item_knn_is_the_shrunk_cosine_summed_over_the_last_items():
+    # Counts: a 3, b 2, c 2; together: a-b 2, a-c 1, b-c 1. Twice in one sequence counts once.
+    sequences = [["a", "b", "a"], ["a", "b", "c"], ["a"], ["c"]]
+    rows = histories(("u1", ["b", "a"], "c", ["d"]), ("u2", ["new", "b"], "a", ["c", "d"]), ("u3", [], "a", ["b"]))
+    found = by_item(peers.item_knn(sequences, rows, seed=0, shrink=1), rows)
+    ab, ac, bc = 2 / (math.sqrt(6) + 1), 1 / (math.sqrt(6) + 1), 1 / (2 + 1)
+    assert found[0] == pytest.approx({"c": bc + ac, "d": 0})
+    assert found[1] == pytest.approx({"a": ab, "c": bc, "d": 0})
+    assert found[2] == {"a": 0, "b": 0}
+    last = by_item(peers.item_knn(sequences, rows, seed=0, shrink=1, recent=1), rows)
+    assert last[0] == pytest.approx({"c": ac, "d": 0})
+
+
+def test_an_item_is_no_neighbour_of_itself():
+    rows = histories(("u1", ["a"], "a", ["b"]))
+    assert by_item(peers.item_knn([["a", "b"]], rows, seed=0, shrink=0), rows) == [{"a": 0, "b": 1}]
+
+
+def test_bm25_by_hand():
+    # 4 texts, 8 words, so a mean length of 2; salt and lamp stand in 3 texts each.
+    rows = histories(("u1", ["salt"], "both", ["lamp", "much"]), ("u2", ["much"], "salt", ["lamp"]))
+    one, two = by_item(peers.bm25(TEXTS, rows, seed=0, k1=1, b=0.5), rows)
+    rarity = math.log(1 + 1.5 / 3.5)
+    # tf (k1 + 1) / (tf + k1 (1 - b + b length / mean)): lengths 1, 2 and 4.
+    once, twice, thrice = 2 / (1 + 0.75), 2 / (1 + 1), 3 * 2 / (3 + 1.5)
+    assert one == pytest.approx({"both": rarity * twice, "lamp": 0, "much": rarity * thrice})
+    # The history's text says salt three times and lamp once.
+    assert two == pytest.approx({"salt": 3 * rarity * once, "lamp": rarity * once})
+
+
+def test_nearest_averages_the_nearest_of_the_last_items():
+    vectors = {"x": np.array([2.0, 0]), "y": np.array([0, 3.0]), "d": np.array([1.0, 1]), "none": np.zeros(2)}
+    rows = histories(("u1", ["x", "y", "x"], "d", ["y", "none"]), ("u2", [], "d", ["x"]))
+    one, two = by_item(peers.nearest(vectors, rows, seed=0, count=2), rows)
+    assert one == pytest.approx({"d": math.sqrt(0.5), "y": 0.5, "none": 0})
+    assert two == {"d": 0, "x": 0}
+    assert by_item(peers.nearest(vectors, rows, seed=0, recent=1), rows)[0] == pytest.approx(
+        {"d": math.sqrt(0.5), "y": 0, "none": 0}
+    )
+
+
+def test_a_leaked_target_gets_everything():
+    """The control: whoever has seen the targets ranks them first."""
+    rows = histories(*((f"u{n}", ["a", "b"], "c", [f"n{k}" for k in range(20)]) for n in range(5)))
+    _, labels = candidate_table(rows, seed=0)
+    leaked = [[*row["history"], row["target"]] for row in rows]
+    for scores in (peers.item_knn(leaked, rows, seed=0), peers.popularity(rows, rows, seed=0)):
+        assert metrics.per_user(scores, labels)["recall@1"].tolist() == [1] * 5

@@ -14,6 +14,7 @@ EXAMPLES = """examples:
   trsr check DIR                                    what would spoil training or evaluation on it
   trsr train nano-sample dataset=DIR seed=1         fine-tune by recipe
   trsr evaluate runs/nano-sample                    rank the test candidates, beside simple peers
+  trsr compare runs/a/test runs/b/test              intervals, paired tests, slices, plots
   trsr recommend request.json                       rank for your own JSON
   trsr publish runs/nano-sample --namespace ORG     show what a release would change on the Hub
 """
@@ -34,6 +35,7 @@ def command_line() -> argparse.ArgumentParser:
     _check(verbs.add_parser("check", help="look for what breaks the contract or leaks the answer"))
     _train(verbs.add_parser("train", help="fine-tune by recipe"))
     _evaluate(verbs.add_parser("evaluate", help="rank the released candidates and measure"))
+    _compare(verbs.add_parser("compare", help="several evaluations of the same candidates"))
     _recommend(verbs.add_parser("recommend", help="rank candidates for your own JSON"))
     _publish(verbs.add_parser("publish", help="show a release, and push it to the Hub"))
     _pretrain(verbs.add_parser("pretrain", help="train the nano base from scratch"))
@@ -216,6 +218,36 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
         )
         print(table(results["systems"]))
         print(f"\n{results['n_users']} users. Wrote {out}")
+
+    parser.set_defaults(act=run)
+
+
+def _compare(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("results", nargs="+", metavar="[NAME=]RESULTS", help="folders with scores; those of one name are its seeds")
+    add("--out", type=Path, default=Path("comparison"), help="folder to write (%(default)s)")
+    add("--dataset", help="folder or Hub id that the users come from: adds slices")
+    add("--category", metavar="COLUMN", help="of the items, for the slices (category, genre, genres, topic, ...)")
+    add("--metric", default="recall@3", help="of tests, slices and plots (%(default)s)")
+    add("--against", metavar="SYSTEM", help="test all others against this one (all pairs)")
+    add("--seed", type=int, default=0, help="of bootstrap and tests (%(default)s)")
+    add("--no-plots", action="store_true", help="draw none")
+
+    def run(options: argparse.Namespace) -> None:
+        from trsr.compare.report import document
+        from trsr.compare.run import compare
+
+        results = compare(
+            options.results,
+            options.out,
+            dataset=options.dataset,
+            category=options.category,
+            metric=options.metric,
+            against=options.against,
+            seed=options.seed,
+            plots=not options.no_plots,
+        )
+        print(f"{document(results)}\nWrote {options.out}")
 
     parser.set_defaults(act=run)
 

@@ -4,6 +4,7 @@ Writes `scores.parquet` (a row a candidate) and `results.json` (what cards and t
 """
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +19,7 @@ from scipy.special import expit
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from trsr import candidates, data, metrics, peers, significance
+from trsr import candidates, data, metrics, peers, scored, significance
 from trsr.calibration import fit_temperature
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder
@@ -162,15 +163,7 @@ def write_results(
     }
     if about["split"] == "validation":
         results["temperature"] = asdict(fit_temperature(systems[about["run"]], labels, present))
-    out.mkdir(parents=True, exist_ok=True)
-    long = {
-        "row": np.nonzero(present)[0],
-        "user_id": [user for user, ids in zip(rows["user_id"], lists, strict=True) for _ in ids],
-        "item_id": [item_id for ids in lists for item_id in ids],
-        "label": labels[present].astype(int),
-        **{name: scores[present] for name, scores in systems.items()},
-    }
-    Dataset.from_dict(long).to_parquet(out / "scores.parquet")
+    scored.write(out, systems, rows, seed)
     (out / FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return results
 
@@ -182,16 +175,9 @@ def _whole(mean: float) -> float:
 
 def describe(run: Path, recipe: Recipe, split: str, adapter: bool = True) -> dict[str, Any]:
     """What a results file says of a run besides its figures."""
-    made = data.provenance(recipe.dataset, recipe.dataset_revision)
-    drawn = made.get("sampling", {})
-    protocol = f"1 positive and {drawn.get('negatives', 'the given')} {drawn.get('sampling', '')} negatives a user"
-    if drawn.get("protocol") == "impressions":
-        protocol = "a clicked item and what was shown beside it and not clicked, a row a click"
+    config = "histories" if recipe.summary == "none" else recipe.summary
     return {
-        "dataset": data.Terms.of(made).name,
-        "config": "histories" if recipe.summary == "none" else recipe.summary,
-        "split": split,
-        "protocol": protocol,
+        **scored.about(recipe.dataset, config, split, recipe.dataset_revision),
         "run": recipe.name,
         "weights": weights_of(run) if adapter else None,
     }
@@ -214,8 +200,12 @@ def evaluate_run(
     about = describe(run, recipe, split, adapter)
     partial = out / f".{split}-{seed}-{(about['weights'] or 'base')[:12]}.partial.jsonl"
     systems = {name: peer_scores(name, rows, train, texts, seed) for name in PEERS}
+    began = time.process_time()
     systems[recipe.name] = score(rows, texts, encoder, scorer, seed, recipe.name, partial)
     about["plan"] = scorer.plan
+    # Of scoring since the start or the last kill; how long training took, the run says.
+    trained = json.loads((run / "run.json").read_text(encoding="utf-8"))["seconds"] if adapter else 0.0
+    about["cost"] = {"train_seconds": trained, **scored.cost(began)}
     results = write_results(out, systems, rows, seed, about, tuple((recipe.name, peer) for peer in PEERS))
     partial.unlink()
     return results

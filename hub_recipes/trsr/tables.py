@@ -9,15 +9,23 @@ import sys
 from pathlib import Path
 
 from trsr.bench import report
+from trsr.compare import report as comparison
 from trsr.results import table
 
-TABLES = {"table": lambda results: table(results["systems"]), "bench": report.table}
+TABLES = {
+    "table": lambda results: table(results["systems"]),
+    "bench": report.table,
+    "comparison": comparison.table,
+    "slices": comparison.slices,
+    "tests": comparison.tests,
+}
 
 
 def fill(text: str, root: Path) -> str:
     """Replace what stands between a marker and `<!-- end -->` by the table of the results file that it names.
 
-    `<!-- table: PATH -->` names the results.json of an evaluation, `<!-- bench: PATH -->` that of a benchmark.
+    `<!-- table: PATH -->` names the results.json of an evaluation, `<!-- bench: PATH -->` that of a benchmark;
+    `comparison`, `slices` and `tests` name the comparison.json of `trsr compare`.
     """
 
     def render(match: re.Match) -> str:

@@ -7,10 +7,10 @@ from trsr import __version__
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "tokenizers", "numpy")
 
 
-def versions() -> dict[str, str]:
-    """Package to installed version; packages that are not installed are left out."""
+def versions(*more: str) -> dict[str, str]:
+    """Package to installed version, of PACKAGES and `more`; packages that are not installed are left out."""
     found = {"llm-trsr": __version__}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *more):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

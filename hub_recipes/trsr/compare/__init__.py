@@ -1,0 +1,1 @@
+"""Several systems on the same candidates: from their score files to tables, tests, slices and pictures."""

@@ -1,0 +1,56 @@
+"""Parts of the test users: by history length, by popularity of the target, by whether the last items tell its category.
+
+Takes rows and returns a label a user; knows nothing of scores.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+CATEGORIES = ("category", "genre", "genres", "topic", "subcategory")
+LAST = 5  # items that may cover the target's category, as many as the ranking prompt of the paper shows
+
+
+def thirds(values: Sequence[float], unit: str) -> list[str]:
+    """A label a value, of the third that it falls into: "10 to 14 items", "1 item".
+
+    Equal values fall into the same part, so the parts may be uneven, and fewer than three.
+    """
+    table = np.asarray(values)
+    part = np.searchsorted(np.quantile(table, [1 / 3, 2 / 3]), table, side="left")
+    names = {}
+    for number in np.unique(part):
+        low, high = table[part == number].min(), table[part == number].max()
+        names[number] = f"{low:g} {unit}" if low == high else f"{low:g} to {high:g} {unit}"
+    return [names[number] for number in part]
+
+
+def by_length(rows: Iterable[Mapping]) -> list[str]:
+    """By the number of items in the history."""
+    return thirds([len(row["history"]) for row in rows], "items")
+
+
+def by_popularity(rows: Iterable[Mapping], train: Iterable[Mapping]) -> list[str]:
+    """By how often the target occurs in the histories and targets of the training users."""
+    counts = Counter(item_id for row in train for item_id in (*row["history"], row["target"]))
+    return thirds([counts[row["target"]] for row in rows], "times")
+
+
+def by_category(rows: Iterable[Mapping], categories: Mapping[str, str | None], last: int = LAST) -> list[str]:
+    """By whether one of the last items shares a category with the target.
+
+    Args:
+        categories: Item id to its categories, comma-separated; None or empty for an item without one.
+    """
+    known = {item_id: _values(text) for item_id, text in categories.items()}
+    labels = []
+    for row in rows:
+        near = set().union(*(known[item_id] for item_id in row["history"][-last:]))
+        target = known[row["target"]]
+        labels.append("covered" if target & near else "not covered" if target else "no category")
+    return labels
+
+
+def _values(text: str | None) -> set[str]:
+    return {part.strip().lower() for part in (text or "").split(",") if part.strip()}

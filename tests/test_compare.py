@@ -1,0 +1,272 @@
+"""Comparisons on score files small enough to work out by hand."""
+
+import json
+import math
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from datasets import Dataset
+
+from trsr import data, scored, tables
+from trsr.candidates import candidate_table
+from trsr.cli import main
+from trsr.compare import slices
+from trsr.compare.align import CompareError, align, read
+from trsr.compare.report import document, table
+from trsr.compare.run import compare
+from trsr.data import HISTORIES
+from trsr.significance import holm
+
+USERS = ("u1", "u2", "u3", "u4")
+
+
+def rows(users=USERS, negatives=("n1", "n2"), target="t"):
+    made = [{"user_id": user, "history": ["h"], "target": target, "negatives": list(negatives)} for user in users]
+    return Dataset.from_list(made, features=HISTORIES)
+
+
+def evaluation(folder, systems, users=None, *, seed=0, odds=(), **about):
+    """A folder as `trsr evaluate` leaves it; `systems` is name -> a function of (user, item)."""
+    users = users or rows()
+    lists, labels = candidate_table(users, seed)
+    made = {name: np.full(labels.shape, np.nan) for name in systems}
+    for name, score in systems.items():
+        for place, (user, ids) in enumerate(zip(users["user_id"], lists, strict=True)):
+            made[name][place, : len(ids)] = [score(user, item) for item in ids]
+    scored.write(folder, made, users, seed)
+    about = {"dataset": "tales", "split": "test", "protocol": "1 and 2", "run": next(iter(systems)), **about}
+    about["systems"] = {name: {"ece": {}} if name in odds else {} for name in systems}
+    (folder / "results.json").write_text(json.dumps(about))
+    return str(folder)
+
+
+def hits(*users):
+    """Ranks the target first for these users, and last for all others."""
+    return lambda user, item: (item == "t") if user in users else -(item == "t")
+
+
+def constant(user, item):
+    return 0.5
+
+
+def test_a_constant_scorer_gets_chance_and_a_leaked_target_everything(tmp_path):
+    many = rows([f"u{n}" for n in range(97)], [f"n{n}" for n in range(20)])
+    folders = [
+        evaluation(tmp_path / "a", {"constant": constant}, many),
+        evaluation(tmp_path / "b", {"leak": lambda user, item: item == "t"}, many),
+    ]
+    found = compare(folders, tmp_path / "out", plots=False)["systems"]
+    for k in (1, 3, 5, 10):
+        assert found["constant"][f"recall@{k}"] == {"value": k / 21, "low": k / 21, "high": k / 21}
+        assert found["leak"][f"recall@{k}"] == {"value": 1, "low": 1, "high": 1}
+    assert found["constant"]["auc"]["value"] == 0.5
+
+
+def test_runs_of_one_name_are_seeds_of_one_system(tmp_path):
+    cost = {"cpu_seconds": 10.0, "peak_mib": 300.0}
+    folders = [
+        evaluation(tmp_path / "0", {"ours": hits("u1", "u2"), "chance": constant}, cost=cost),
+        evaluation(tmp_path / "1", {"ours": hits("u1"), "chance": constant}, cost={"cpu_seconds": 20, "peak_mib": 200}),
+    ]
+    results = compare(folders, tmp_path / "out", plots=False)
+    ours = results["systems"]["ours"]
+    assert ours["seeds"] == 2
+    assert ours["recall@1"]["value"] == 3 / 8  # 2 of 4 users, then 1 of 4
+    assert ours["recall@1"]["sd"] == pytest.approx(math.sqrt(2) / 8)  # of 1/2 and 1/4
+    assert ours["cost"] == {"cpu_seconds": 15, "peak_mib": 300}
+    assert results["systems"]["chance"]["seeds"] == 1  # the same scores beside both
+    assert results["systems"]["chance"]["cost"] is None
+    long = pq.read_table(tmp_path / "out" / "per_user.parquet").to_pylist()
+    assert {(r["user_id"], r["seed"]): r["recall@1"] for r in long if r["system"] == "ours"} == {
+        ("u1", 0): 1, ("u2", 0): 1, ("u3", 0): 0, ("u4", 0): 0,
+        ("u1", 1): 1, ("u2", 1): 0, ("u3", 1): 0, ("u4", 1): 0,
+    }  # fmt: skip
+
+
+def test_the_order_of_users_and_candidates_does_not_matter(tmp_path):
+    one = evaluation(tmp_path / "a", {"ours": hits("u1", "u3")}, rows(), seed=0)
+    other = evaluation(tmp_path / "b", {"theirs": hits("u1", "u3")}, rows(USERS[::-1], ("n2", "n1")), seed=5)
+    aligned = align([read(one), read(other)])
+    assert aligned.users == list(USERS)
+    assert aligned.targets == ["t"] * 4
+    np.testing.assert_array_equal(aligned.seeds["ours"][0], aligned.seeds["theirs"][0])
+
+
+def test_lists_of_unequal_length_are_masked(tmp_path):
+    users = Dataset.from_list([*rows(["u1"]), *rows(["u2"], ["n1"])], features=HISTORIES)
+    results = compare([evaluation(tmp_path / "a", {"constant": constant}, users)], tmp_path / "out", plots=False)
+    assert results["systems"]["constant"]["recall@1"]["value"] == pytest.approx((1 / 3 + 1 / 2) / 2)
+
+
+def test_paired_tests_are_corrected_over_all_pairs(tmp_path):
+    users = [f"u{n:02}" for n in range(40)]
+    hit = {"best": users, "fair": users[:30], "same": users[1:31]}
+    folders = [evaluation(tmp_path / name, {name: hits(*those)}, rows(users)) for name, those in hit.items()]
+    found = compare(folders, tmp_path / "out", metric="recall@1", plots=False)["paired"]
+    assert [(one["system"], one["against"]) for one in found] == [("best", "fair"), ("best", "same"), ("fair", "same")]
+    assert [one["difference"] for one in found] == [0.25, 0.25, 0]
+    assert found[0]["p_value"] == pytest.approx(2 / 2**10, abs=0.002)  # all 10 flips one way or the other
+    assert found[2]["p_value"] == 1
+    assert [one["p_holm"] for one in found] == holm([one["p_value"] for one in found])
+    against = compare(folders, tmp_path / "out", metric="recall@1", against="fair", plots=False)["paired"]
+    assert [(one["system"], one["against"]) for one in against] == [("best", "fair"), ("same", "fair")]
+
+
+def test_a_peer_beside_a_run_gives_way_to_its_own_evaluation(tmp_path):
+    beside = evaluation(tmp_path / "run", {"ours": hits("u1"), "tf-idf": hits("u2")})
+    tuned = evaluation(tmp_path / "peer", {"tf-idf": hits("u2", "u3")})
+    aligned = align([read(beside), read(tuned)])
+    assert {name: len(seeds) for name, seeds in aligned.seeds.items()} == {"ours": 1, "tf-idf": 1}
+    assert aligned.about["tf-idf"][0]["run"] == "tf-idf"
+
+
+def test_a_run_can_be_called_otherwise(tmp_path):
+    folders = [
+        evaluation(tmp_path / "a", {"ours": hits("u1")}, config="recurrent", odds=["ours"]),
+        evaluation(tmp_path / "b", {"ours": hits("u2")}, config="hierarchical", odds=["ours"]),
+    ]
+    with pytest.raises(CompareError, match=r"both hold 'ours'.*NAME="):
+        align([read(folder) for folder in folders])
+    results = compare([f"one={folders[0]}", folders[1]], tmp_path / "out", plots=False)
+    assert list(results["systems"]) == list(results["calibration"]) == ["one", "ours"]
+
+
+@pytest.mark.parametrize(
+    ("users", "about", "message"),
+    [
+        (rows(["v1"]), {"dataset": "poems"}, r"dataset tales\) and .*b \(dataset poems\) share no user"),
+        (rows(USERS[:3]), {}, r"differ in their users: .*b lacks 1 of .*a, such as 'u4'"),
+        (rows((*USERS, "u5")), {}, r"differ in their users: .*a lacks 1 of .*b, such as 'u5'"),
+        (rows(negatives=("n1", "n3")), {}, r"differ in the candidates of 4 users, such as 'u1'"),
+        (rows(negatives=("t", "n2"), target="n1"), {}, r"differ in the target of user 'u1'"),
+        (rows(), {"split": "train"}, r"are of the splits test and train"),
+    ],
+)
+def test_what_does_not_fit_is_told_and_nothing_is_written(tmp_path, users, about, message):
+    folders = [
+        evaluation(tmp_path / "a", {"ours": constant}),
+        evaluation(tmp_path / "b", {"theirs": constant}, users, **about),
+    ]
+    with pytest.raises(CompareError, match=message):
+        compare(folders, tmp_path / "out", plots=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_broken_files_are_told(tmp_path):
+    with pytest.raises(CompareError, match=r"No scores.parquet in .*nowhere"):
+        read(str(tmp_path / "nowhere"))
+    with pytest.raises(CompareError, match="4 scores of 'ours' are not finite"):
+        read(evaluation(tmp_path / "nan", {"ours": lambda user, item: math.nan if item == "n1" else 0}))
+    folder = tmp_path / "torn"
+    evaluation(folder, {"ours": constant})
+    (folder / "scores.parquet").write_bytes(b"PAR1")
+    with pytest.raises(CompareError, match="cannot be read"):
+        read(str(folder))
+    Dataset.from_dict({"user_id": ["u", "u"], "item_id": ["a", "a"], "label": [1, 0]}).to_parquet(folder / scored.FILE)
+    with pytest.raises(CompareError, match="'u' has candidate 'a' twice"):
+        read(str(folder))
+    Dataset.from_dict({"user_id": ["u"]}).to_parquet(folder / scored.FILE)
+    (folder / "results.json").write_text('{"run": "x", "dataset": "tales", "split": "test", "systems": {}}')
+    with pytest.raises(CompareError, match=r"lacks item_id, label, protocol \(in results.json\)"):
+        read(str(folder))
+    with pytest.raises(CompareError, match=r"No metric 'recall@2'; there are recall@1"):
+        compare([evaluation(tmp_path / "a", {"ours": constant})], tmp_path / "out", metric="recall@2", plots=False)
+    with pytest.raises(CompareError, match="No system 'x' to test against; there are ours"):
+        compare([str(tmp_path / "a")], tmp_path / "out", against="x", plots=False)
+
+
+def test_thirds_keep_equal_values_together():
+    labels = slices.thirds([5, 1, 9, 2, 5, 8], "items")
+    assert labels == ["5 items", "1 to 2 items", "8 to 9 items", "1 to 2 items", "5 items", "8 to 9 items"]
+    assert slices.thirds([4, 4, 4], "items") == ["4 items"] * 3
+
+
+def test_slices_by_category_look_at_the_last_items():
+    categories = {"a": "Myth, sea", "b": "cooking", "c": "SEA", "d": "", "e": None}
+    asked = [
+        {"history": ["a", "b"], "target": "c"},
+        {"history": ["a", "b", "b"], "target": "c"},
+        {"history": ["d", "e"], "target": "c"},
+        {"history": ["a"], "target": "d"},
+        {"history": [], "target": "a"},
+    ]
+    assert slices.by_category(asked, categories, last=2) == [
+        "covered", "not covered", "not covered", "no category", "not covered",
+    ]  # fmt: skip
+
+
+def test_slices_by_popularity_count_training_users():
+    train = [{"history": ["a", "a"], "target": "b"}, {"history": ["b"], "target": "a"}]
+    asked = [{"target": item} for item in ("a", "b", "c")]
+    assert slices.by_popularity(asked, train) == ["3 times", "2 times", "0 times"]
+
+
+def test_slices_of_a_dataset(tmp_path, small_dataset):
+    test = data.read(str(small_dataset), "histories", "test")
+    target = dict(zip(test["user_id"], test["target"], strict=True))
+    folder = evaluation(tmp_path / "a", {"leak": lambda user, item: item == target[user] and user != "u9"}, test)
+    results = compare([folder], tmp_path / "out", dataset=str(small_dataset), metric="recall@1", plots=False)
+    lengths = results["slices"]["items in the history"]
+    assert list(lengths) == ["6 items"]
+    assert lengths["6 items"]["n_users"] == 3
+    assert lengths["6 items"]["systems"]["leak"]["value"] == pytest.approx((2 + 1 / 6) / 3)  # u9: six tied
+    with pytest.raises(CompareError, match="no column 'genre'; they have item_id, title, text"):
+        compare([folder], tmp_path / "out", dataset=str(small_dataset), category="genre", plots=False)
+    other = evaluation(tmp_path / "b", {"ours": constant})
+    with pytest.raises(CompareError, match="User 'u1' with target 't' is not in the test split"):
+        compare([other], tmp_path / "out", dataset=str(small_dataset), plots=False)
+
+
+def test_the_temperature_comes_from_the_validation_of_the_same_weights(tmp_path):
+    def sure(user, item):
+        return 2.0 if item == "t" else -2.0
+
+    test = evaluation(tmp_path / "test", {"ours": sure, "chance": constant}, odds=["ours"], weights="abc")
+    other = rows(["v1", "v2"])
+    half = {"value": 0.5}
+    right = evaluation(tmp_path / "v", {"ours": sure}, other, split="validation", weights="abc", temperature=half)
+    wrong = evaluation(tmp_path / "w", {"ours": sure}, other, split="validation", weights="xyz", temperature=half)
+    results = compare([test, right], tmp_path / "out", plots=False)
+    found = results["calibration"]
+    assert list(found) == ["ours"]  # chance gives no log-odds
+    # Every positive at p, every negative at 1 - p: off by 1 - p all over.
+    assert found["ours"]["before"]["ece"] == pytest.approx(1 / (1 + math.exp(2)))
+    assert found["ours"]["after"]["ece"] == pytest.approx(1 / (1 + math.exp(4)))
+    assert [(one["positives"], one["n_candidates"]) for one in found["ours"]["before"]["bins"]] == [(0, 8), (1, 4)]
+    assert results["n_users"] == 4
+    assert "after" not in compare([test, wrong], tmp_path / "out", plots=False)["calibration"]["ours"]
+
+
+def test_tables_come_from_the_file(tmp_path):
+    folders = [
+        evaluation(tmp_path / "a", {"ours|x": hits("u1", "u2", "u3", "u4")}, cost={"cpu_seconds": 7, "peak_mib": 99.6}),
+        evaluation(tmp_path / "b", {"none": hits()}),
+    ]
+    results = compare(folders, tmp_path / "out", plots=False)
+    kept = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert kept == results
+    assert table(kept, ("recall@1",)) == (
+        "| system | Recall@1 | seeds | CPU s | peak MiB |\n|---|---|---|---|---|\n"
+        "| ours&#124;x | 1.000 (1.000 to 1.000) | 1 | 7 | 100 |\n"
+        "| none | 0.000 (0.000 to 0.000) | 1 | - | - |"
+    )
+    assert (tmp_path / "out" / "comparison.md").read_text() == document(kept)
+    text = "A\n<!-- comparison: out/comparison.json -->\nold\n<!-- end -->\nB"
+    assert tables.fill(text, tmp_path) == f"A\n<!-- comparison: out/comparison.json -->\n{table(kept)}\n<!-- end -->\nB"
+
+
+def test_the_verb_prints_and_draws(tmp_path, capsys, small_dataset):
+    test = data.read(str(small_dataset), "histories", "test")
+    folders = [evaluation(tmp_path / name, {name: constant}, test, odds=["one"]) for name in ("one", "two")]
+    main(["compare", *folders, "--dataset", str(small_dataset), "--out", str(tmp_path / "out")])
+    said = capsys.readouterr().out
+    assert "| one | 0.167 (0.167 to 0.167) |" in said
+    assert "| one | two | +0.000 (+0.000 to +0.000) | 1.0000 | 1.0000 |" in said
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "comparison.json", "comparison.md", "per_user.parquet", "systems.png", "slices.png", "reliability.png",
+    }  # fmt: skip
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", str(tmp_path / "nowhere")])
+    assert stop.value.code == 2
+    assert "No scores.parquet" in capsys.readouterr().err
