@@ -54,14 +54,14 @@ class Watching:
         return found
 
 
-def curves(log: Sequence[Mapping[str, float]]) -> dict[str, list[tuple[int, float]]]:
-    """Name -> (step, value) of what the Trainer logged: training and validation loss, and the ranking."""
+def curves(log: Sequence[Mapping[str, float]]) -> dict[str, list[list[float]]]:
+    """Name -> [step, value] of what the Trainer logged: training and validation loss, and the ranking."""
     names = ("loss", "eval_loss", *(f"eval_{name}" for name in WATCHED))
-    found = {name: [(int(one["step"]), float(one[name])) for one in log if name in one] for name in names}
+    found = {name: [[int(one["step"]), float(one[name])] for one in log if name in one] for name in names}
     return {name: points for name, points in found.items() if points}
 
 
-def draw(found: Mapping[str, Sequence[tuple[int, float]]], path: Path) -> bool:
+def draw(found: Mapping[str, Sequence[Sequence[float]]], path: Path) -> bool:
     """Write a PNG of `curves`. Returns whether there was matplotlib, and anything to draw."""
     try:
         from matplotlib.figure import Figure  # no pyplot: nothing global, no display
