@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trsr import building, data, protocol
+from trsr import building, data, protocol, push_dataset
 from trsr.sources import Faults, Layout, Masks, Reading, find, scan
 
 CSV = Layout(",", True)
@@ -167,7 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("source", type=Path, metavar="DATA", help="folder or zip")
     parser.add_argument("--locale", choices=sorted(LANGUAGES), default="UK", help="(%(default)s)")
     building.add_options(parser, fields=",".join(FIELDS))
-    return building.command(parser, make, argv)
+    push_dataset.add_options(parser)
+    return building.command(parser, make, argv, then=push_dataset.as_asked)
 
 
 if __name__ == "__main__":

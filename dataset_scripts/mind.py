@@ -34,7 +34,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trsr import building, data, impressions, protocol
+from trsr import building, data, impressions, protocol, push_dataset
 from trsr.data import DataError
 from trsr.impressions import Sorter, Written
 from trsr.sources import Faults, Layout, Masks, Reading, find, scan
@@ -311,7 +311,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("sources", nargs="+", type=Path, metavar="PART", help="folder or zip: training part, dev part")
     parser.add_argument("--protocol", choices=("paper", "impressions"), default="paper", help="(%(default)s)")
     building.add_options(parser, fields="category,subcategory,title")
-    return building.command(parser, make, argv)
+    push_dataset.add_options(parser)
+    return building.command(parser, make, argv, then=push_dataset.as_asked)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ import pyarrow as pa
 from datasets import Dataset
 from tqdm import tqdm
 
-from trsr import data, protocol
+from trsr import data, protocol, push_dataset
 from trsr.core.history import ID_FIELDS, clean, sentence
 from trsr.data import DataError
 from trsr.interactions import read_columns
@@ -278,7 +278,11 @@ def make(options: argparse.Namespace) -> dict[str, int]:
         "dataset": terms.to_dict(),
         "script": "dataset_scripts/tables.py",
         "sources": {"items": checksum(options.items), "interactions": checksum(options.interactions)},
-        "options": {name: value for name, value in vars(options).items() if not isinstance(value, Path)},
+        "options": {
+            name: value
+            for name, value in vars(options).items()
+            if not isinstance(value, Path) and name not in ("push_to_hub", "private", "accept_data_licence")
+        },
         "seed": options.seed,
         "sampling": drawing,
         "counts": counts,
@@ -292,7 +296,7 @@ def make(options: argparse.Namespace) -> dict[str, int]:
         interactions=options.interactions.name,
         protocol=protocol.describe(tables, users=kept, **drawing),
     )
-    data.write(options.out, tables, provenance=provenance, body=body)
+    data.write(options.out, tables, provenance=provenance, body=body, header={"tags": ["llm-trsr"]})
     return counts
 
 
@@ -331,6 +335,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--license-name", help="with --license other: what it is called")
     add("--license-link", metavar="URL", help="with --license other: where it stands")
     add("--language", nargs="+", default=[], metavar="CODE", help="ISO 639 codes of the texts, such as: en de")
+    push_dataset.add_options(parser)
     return parser
 
 
@@ -345,6 +350,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     width = max(map(len, counts))
     print("\n".join(f"{name.replace('_', ' '):{width}}  {count:>9,}" for name, count in counts.items()))
     print(f"Written to {options.out}")
+    try:
+        push_dataset.as_asked(options)
+    except ValueError as error:  # the Hub's or ours: it says what to do
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

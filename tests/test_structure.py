@@ -35,7 +35,7 @@ FLOORS = [
     {"release", "tables"},
     {"changes"},
     {"preflight"},
-    {"publish"},
+    {"publish", "push_dataset"},
     {"quickstart"},
     {"cli", "__main__", "jobs"},
 ]

@@ -212,7 +212,7 @@ def write(
     script: str,
 ) -> None:
     """Write the dataset folder, with its provenance. What does not change the dataset is not told."""
-    aside = ("out", "source", "sources", "workers", "strict")
+    aside = ("out", "source", "sources", "workers", "strict", "push_to_hub", "private", "accept_data_licence")
     provenance = {
         "dataset": terms.to_dict(),
         "script": f"dataset_scripts/{script}",
@@ -230,8 +230,13 @@ def command(
     parser: argparse.ArgumentParser,
     make: Callable[[argparse.Namespace, Faults], Mapping[str, int]],
     argv: Sequence[str] | None,
+    then: Callable[[argparse.Namespace], object],
 ) -> int:
-    """Run a script: make the dataset and report. Returns the exit code; a user's mistake ends in one message."""
+    """Run a script: make the dataset, report, and do what comes `then`.
+
+    Returns:
+        The exit code; a user's mistake ends in one message.
+    """
     options = parser.parse_args(argv)
     faults = Faults(options.strict)
     gc.disable()  # millions of lists, none in a cycle: the collector would walk through them again and again
@@ -248,4 +253,9 @@ def command(
     print("\n".join(f"{name.replace('_', ' '):{width}}  {count:>11,}" for name, count in counts.items()))
     print(faults.report(), end="")
     print(f"Written to {options.out}")
+    try:
+        then(options)
+    except ValueError as error:  # the Hub's or ours: it says what to do
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0

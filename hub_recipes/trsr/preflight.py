@@ -54,7 +54,7 @@ def check(hub: HfApi, changes: list[Change], options: Options) -> None:
             )
         if one.exists and options.private and not one.private:
             problems.append(f"{one.repo} exists and is public. Make it private in its settings, or leave --private.")
-        if one.head and not one.same and not _ours(hub, one):
+        if one.head and not one.same and not is_ours(hub, one.repo, TYPES[one.kind], one.head):
             problems.append(f"{one.repo} exists and is no release of LLM-TRSR. Choose another --name.")
     if problems:
         raise ReleaseError("\n".join(problems))
@@ -83,18 +83,18 @@ def _tags(hub: HfApi, change: Change) -> dict[str, str]:
     return {tag.name: tag.target_commit for tag in refs.tags}
 
 
-def _ours(hub: HfApi, change: Change) -> bool:
+def is_ours(hub: HfApi, repo: str, repo_type: str, revision: str | None = None) -> bool:
     """Whether a repo is empty or carries our tag."""
 
     def read() -> bool:
-        listed = hub.list_repo_files(change.repo, repo_type=TYPES[change.kind], revision=change.head)
-        born_with = {KEPT, "README.md"} if TYPES[change.kind] == "space" else {KEPT}
+        listed = hub.list_repo_files(repo, repo_type=repo_type, revision=revision)
+        born_with = {KEPT, "README.md"} if repo_type == "space" else {KEPT}
         if set(listed) <= born_with:
             return True
         if "README.md" not in listed:
             return False
-        path = hub.hf_hub_download(change.repo, "README.md", repo_type=TYPES[change.kind], revision=change.head)
+        path = hub.hf_hub_download(repo, "README.md", repo_type=repo_type, revision=revision)
         header = ModelCard(Path(path).read_text(encoding="utf-8"), ignore_metadata_errors=True).data
         return "llm-trsr" in (header.to_dict().get("tags") or [])
 
-    return patiently(f"Look at {change.repo}", read)
+    return patiently(f"Look at {repo}", read)

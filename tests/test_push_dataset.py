@@ -1,0 +1,103 @@
+"""Pushing a dataset folder to a server that speaks the Hub's protocol."""
+
+import huggingface_hub
+import pytest
+from datasets import Dataset, load_dataset
+from huggingface_hub import HfApi
+
+from tests.hub import Hub
+from tests.hub.server import WRITER
+from trsr import data
+from trsr.patience import HubError
+from trsr.push_dataset import push_dataset
+from trsr.repos import ReleaseError
+
+TITLES = ["A Salt Lantern", "A Quiet Oven", "A Golden Reef", "A Broken Bridge"]
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+    with Hub() as server:
+        yield server
+
+
+def folder(path, **terms):
+    ids = [str(number) for number in range(len(TITLES))]
+    items = Dataset.from_dict(
+        {"item_id": ids, "title": TITLES, "text": TITLES}, features=data.items_features(data.ITEM_COLUMNS)
+    )
+    row = {"user_id": "u", "history": ids[:1], "target": ids[1], "negatives": ids[2:]}
+    rows = Dataset.from_list([row], features=data.HISTORIES)
+    tables = {"items": {"train": items}, "histories": dict.fromkeys(data.SPLITS, rows)}
+    stated = {"dataset": data.Terms("mine", **terms).to_dict()}
+    data.write(path, tables, provenance=stated, body="# Mine", header={"tags": ["llm-trsr"]})
+    return path
+
+
+def client(hub, token=WRITER):
+    return HfApi(endpoint=hub.url, token=token)
+
+
+def held(hub, repo):
+    api = client(hub)
+    names = api.list_repo_files(repo, repo_type="dataset")
+    return {name: open(api.hf_hub_download(repo, name, repo_type="dataset"), "rb").read() for name in names}
+
+
+def test_the_repo_holds_what_the_folder_holds(hub, tmp_path):
+    mine = folder(tmp_path / "mine", license="mit")
+    commit = push_dataset(mine, "ORG/mine", hub=client(hub))
+    there = held(hub, "ORG/mine")
+    ours = {str(path.relative_to(mine)): path.read_bytes() for path in mine.rglob("*") if path.is_file()}
+    assert {name: there[name] for name in ours} == ours
+    assert set(there) - set(ours) <= {".gitattributes"}
+    assert push_dataset(mine, "ORG/mine", hub=client(hub)) == commit  # nothing changed, no commit
+
+
+def test_a_second_push_leaves_nothing_behind(hub, tmp_path):
+    push_dataset(folder(tmp_path / "one"), "ORG/mine", hub=client(hub))
+    extra = folder(tmp_path / "two", license="mit")
+    (extra / "notes.json").write_text("{}")
+    push_dataset(extra, "ORG/mine", hub=client(hub))
+    assert "notes.json" in held(hub, "ORG/mine")
+    push_dataset(folder(tmp_path / "one", license="mit"), "ORG/mine", hub=client(hub))
+    assert "notes.json" not in held(hub, "ORG/mine")
+
+
+def test_texts_that_may_not_go_stay_at_home(hub, tmp_path):
+    kept = folder(tmp_path / "kept", license="other", license_name="research only", share_text=False)
+    with pytest.raises(ReleaseError, match=r"research only.*--accept-data-licence"):
+        push_dataset(kept, "ORG/kept", hub=client(hub))
+    assert not client(hub).repo_exists("ORG/kept", repo_type="dataset")
+    push_dataset(kept, "ORG/kept", accept_data_licence=True, hub=client(hub))
+    assert client(hub).dataset_info("ORG/kept").gated == "manual"
+    there = held(hub, "ORG/kept")
+    assert not any(title.encode() in content for title in TITLES for content in there.values())
+    assert any(name.startswith("items/") for name in there)
+    order = [one.path for one in hub.log if one.method in ("PUT", "POST")]
+    assert next(n for n, path in enumerate(order) if "settings" in path) < next(
+        n for n, path in enumerate(order) if "/commit/" in path
+    )
+
+
+def test_what_is_not_ours_is_left_alone(hub, tmp_path):
+    api = client(hub)
+    api.create_repo("ORG/theirs", repo_type="dataset")
+    api.upload_file(path_or_fileobj=b"x", path_in_repo="README.md", repo_id="ORG/theirs", repo_type="dataset")
+    with pytest.raises(ReleaseError, match=r"ORG/theirs exists and is no dataset of LLM-TRSR"):
+        push_dataset(folder(tmp_path / "mine"), "ORG/theirs", hub=api)
+    with pytest.raises(ReleaseError, match="takes ORG/NAME"):
+        push_dataset(tmp_path / "mine", "theirs", hub=api)
+    with pytest.raises(HubError):
+        push_dataset(tmp_path / "mine", "STRANGER/mine", hub=api)
+
+
+def test_it_loads_from_there(hub, tmp_path, monkeypatch):
+    push_dataset(folder(tmp_path / "mine"), "ORG/mine", hub=client(hub))
+    monkeypatch.setattr("datasets.config.HF_ENDPOINT", hub.url)
+    there = load_dataset(client(hub).snapshot_download("ORG/mine", repo_type="dataset"), "items", split="train")
+    assert there["title"] == TITLES
