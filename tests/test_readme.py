@@ -2,13 +2,16 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from accelerate.commands.config.config_args import load_config_from_file
 
-from trsr.cli import main
+from trsr.cli import command_line
+from trsr.recipe import load_recipe
 from trsr.results import table
 
 ROOT = Path(__file__).parent.parent
@@ -37,13 +40,45 @@ def test_the_ten_lines_run(tmp_path):
     assert done.stdout.index("Harbor of the Storm") < done.stdout.index("The Quiet Oven")
 
 
-def test_every_verb_in_the_readme_exists(capsys):
-    verbs = set(re.findall(r"^(?:.*/)?trsr (\w+)", "\n".join(blocks("bash")), re.M)) | {"quickstart"}
-    assert {"summarize", "train", "evaluate"} <= verbs
-    for verb in verbs:
-        with pytest.raises(SystemExit) as stop:
-            main([verb, "--help"])
-        assert stop.value.code == 0
+COMMANDS = [shlex.split(line, comments=True) for block in blocks("bash") for line in block.splitlines() if line.strip()]
+VERBS = [words[1:] for words in COMMANDS if words[0] == "trsr"]
+SCRIPTS = [words[1:] for words in COMMANDS if words[0] == "python" and words[1].startswith("dataset_scripts/")]
+
+
+@pytest.mark.parametrize("words", VERBS, ids=" ".join)
+def test_verbs_are_called_as_they_can_be(words):
+    options = command_line().parse_args(words)
+    assert options.verb == words[0]
+    if options.verb == "train":
+        load_recipe(options.recipe, options.overrides)
+
+
+@pytest.mark.parametrize("words", SCRIPTS, ids=lambda words: Path(words[0]).name)
+def test_scripts_have_the_options_shown(words):
+    told = subprocess.run(
+        [sys.executable, ROOT / words[0], "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert all(word in told for word in words if word.startswith("--"))
+
+
+LAUNCHED = [words for words in COMMANDS if words[:2] == ["accelerate", "launch"]]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "hub_recipes" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_launch_configurations_are_read(path):
+    config = load_config_from_file(str(path))
+    assert config.num_processes >= 1
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first == f"# accelerate launch --config_file hub_recipes/accelerate/{path.name} -m trsr train RECIPE"
+
+
+def test_launch_commands_name_files_that_exist():
+    assert LAUNCHED
+    for words in LAUNCHED:
+        assert (ROOT / words[words.index("--config_file") + 1]).is_file()
+        assert load_recipe(words[-1])
 
 
 def test_the_tree_shows_files_that_exist():
