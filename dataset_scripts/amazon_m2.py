@@ -30,7 +30,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trsr import building, data, protocol, push_dataset
-from trsr.sources import Faults, Layout, Masks, Reading, find, scan
+from trsr.blocks import Layout
+from trsr.sources import Faults, Masks, Reading, find, scan
 
 CSV = Layout(",", True)
 # The paper calls the description by its full name.

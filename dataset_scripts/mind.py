@@ -35,9 +35,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trsr import building, data, impressions, protocol, push_dataset
+from trsr.blocks import Layout
 from trsr.data import DataError
 from trsr.impressions import Sorter, Written
-from trsr.sources import Faults, Layout, Masks, Reading, find, scan
+from trsr.sources import Faults, Masks, Reading, find, scan
 
 NEWS = ("item_id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
 FIELDS = NEWS[1:5]

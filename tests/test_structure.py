@@ -17,7 +17,7 @@ FLOORS = [
     {"core", "decision", "embedded", "markdown", "versions", "recipe", "worlds", "games", "__init__"},
     {"metrics", "significance", "calibration", "results", "spaces"},
     {"data", "store", "engines", "judge", "register", "repos", "patience", "doctor"},
-    {"scheduler", "published", "caches", "trails", "sources", "rows", "interactions", "sentences"},
+    {"scheduler", "published", "caches", "trails", "blocks", "sources", "rows", "interactions", "sentences"},
     {"cards", "protocol", "candidates", "peers", "scored", "shared_prefix", "examples"},
     {
         "building",

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from trsr.blocks import Layout
 from trsr.rows import format_of
-from trsr.sources import Faults, Layout, Reading, Source, scan
+from trsr.sources import Faults, Reading, Source, scan
 
 Found = tuple[dict[str, list[str]], dict[str, int]]
 _LAYOUTS = {"csv": Layout(",", True), "tsv": Layout("\t", False)}
