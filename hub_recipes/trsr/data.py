@@ -150,6 +150,16 @@ def _place(source: str) -> str:
     return path
 
 
+def shared_tables(source: str, revision: str | None, terms: Terms) -> dict[str, DatasetDict]:
+    """Config -> splits of a dataset as it may be passed on: without the items' texts where the terms keep them back."""
+    items = read(source, "items", "train", revision)
+    tables = {"items": DatasetDict(train=items if terms.share_text else items.select_columns(["item_id"]))}
+    for config in CONFIGS[1:4]:
+        if config in configs(source, revision):
+            tables[config] = DatasetDict({split: read(source, config, split, revision) for split in SPLITS})
+    return tables
+
+
 def texts(source: str, revision: str | None = None) -> dict[str, str]:
     """Item id to text, in catalogue order. Raises DataError for an item without text."""
     items = read(source, "items", "train", revision)

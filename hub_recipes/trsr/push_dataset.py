@@ -9,8 +9,6 @@ from huggingface_hub import DatasetCard, HfApi
 
 from trsr import data
 from trsr.patience import patiently
-from trsr.preflight import check_rights, is_ours
-from trsr.release import shared_tables
 from trsr.repos import ReleaseError
 
 
@@ -38,6 +36,8 @@ def push_dataset(
     Raises:
         ReleaseError, HubError: With what is refused; nothing is written then.
     """
+    from trsr.preflight import check_rights, is_ours  # brings torch along
+
     hub = hub or HfApi()
     namespace, _, name = repo.partition("/")
     if not name:
@@ -96,6 +96,6 @@ def as_asked(options: argparse.Namespace) -> None:
 def _without_texts(folder: Path, terms: data.Terms, copy: Path) -> Path:
     card = DatasetCard((folder / "README.md").read_text(encoding="utf-8"))
     provenance = data.provenance(str(folder))
-    tables = shared_tables(str(folder), None, terms)
+    tables = data.shared_tables(str(folder), None, terms)
     data.write(copy, tables, provenance=provenance, body=card.text, header={"tags": ["llm-trsr"]})
     return copy

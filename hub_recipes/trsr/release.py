@@ -215,16 +215,6 @@ def sft_rows(rows: Dataset, texts: Mapping[str, str], prompt: RankingPrompt, neg
     return Dataset.from_list(made, features=data.SFT)
 
 
-def shared_tables(source: str, revision: str | None, terms: data.Terms) -> dict[str, DatasetDict]:
-    """Config -> splits of a dataset as it may be passed on: without the items' texts where the terms keep them back."""
-    items = data.read(source, "items", "train", revision)
-    tables = {"items": DatasetDict(train=items if terms.share_text else items.select_columns(["item_id"]))}
-    for config in data.CONFIGS[1:4]:
-        if config in data.configs(source, revision):
-            tables[config] = DatasetDict({split: data.read(source, config, split, revision) for split in data.SPLITS})
-    return tables
-
-
 def write_dataset(folder: Path, recipe: Recipe, terms: data.Terms) -> tuple[dict[str, dict[str, int]], list]:
     """Write the dataset with its summaries and, for each kind of them, the rows that stock TRL trains on.
 
@@ -235,7 +225,7 @@ def write_dataset(folder: Path, recipe: Recipe, terms: data.Terms) -> tuple[dict
     """
     source, revision = recipe.dataset, recipe.dataset_revision
     texts, prompt = data.texts(source, revision), ranking_prompt(recipe)
-    tables = shared_tables(source, revision, terms)
+    tables = data.shared_tables(source, revision, terms)
     if terms.share_text:
         for method in [config for config in data.CONFIGS[2:4] if config in tables]:
             tables[f"{method}_sft"] = DatasetDict(
