@@ -86,6 +86,36 @@ RECORDS = {
         },
     },
 }
+_AUDITED = {
+    "summaries": 1500,
+    "words": {"median": 29.0, "p90": 33.0, "max": 35.0},
+    "compression": {"median": 6.65, "p90": 8.59, "max": 10.76},
+    "coverage": {"mean": 0.925, "summaries": 1490, "of_another": 0.113, "difference": 0.812, "low": 0.8, "high": 0.82},
+    "unsupported": {
+        **{"mean": 0.05, "summaries": 1500, "of_another": 0.684, "difference": -0.634, "low": -0.65, "high": -0.62},
+        "over": 3,
+    },
+    "target_named": {"count": 4, "of_a_negative": 5, "difference": -0.0007, "low": -0.004, "high": 0.003},
+    "near_copies": 2,
+    "identical": 6,
+    "problems": {"refusal": 7, "empty": 1},
+    "instructions": {
+        "summaries": 9,
+        "copied": 1,
+        "kinds": {"command": 9, "role": 0, "heading": 0, "token": 0},
+    },
+    "examples": {},
+}
+AUDIT = {
+    "engine": "extractive",
+    "limit": 0,
+    "seed": 0,
+    "items": {"count": 1500, "with_instructions": 2},
+    "calls": 14_000,
+    "fallen_back": {},
+    "methods": {"recurrent": _AUDITED, "hierarchical": _AUDITED},
+    "warnings": ["recurrent: 1 summaries repeat what an item's text orders."],
+}
 MODEL = {
     "engine": "transformers",
     "model": "Qwen/Qwen3-4B",
@@ -176,6 +206,10 @@ def restricted(tmp_path):
     )
 
 
+def audited(tmp_path):
+    return made(tmp_path, audit=AUDIT)
+
+
 def one_method_of_hub_data(tmp_path):
     return made(
         tmp_path,
@@ -187,12 +221,13 @@ def one_method_of_hub_data(tmp_path):
     )
 
 
-VARIANTS = [sample, of_a_hub_base, without_summaries, restricted, one_method_of_hub_data]
+VARIANTS = [sample, of_a_hub_base, without_summaries, restricted, audited, one_method_of_hub_data]
 WHOLE = {
     "adapter.md": ("adapter", of_a_hub_base),
     "pipeline.md": ("pipeline", sample),
     "pipeline-without-summaries.md": ("pipeline", without_summaries),
     "dataset.md": ("dataset", sample),
+    "dataset-audited.md": ("dataset", audited),
     "dataset-restricted.md": ("dataset", restricted),
     "space.md": ("space", sample),
     "metric.md": ("recall_at_k", sample),
@@ -473,6 +508,25 @@ def test_a_card_without_a_value_is_not_rendered(tmp_path, kind, how):
     if how == "missing":
         for name, message in failed.items():
             assert any(part in message for part in name.split(".")[1:]), (name, message)
+
+
+@pytest.mark.parametrize(
+    "name",
+    """
+        summaries words.median words.p90 compression.median coverage.mean coverage.of_another unsupported.mean
+        unsupported.of_another unsupported.over target_named.count target_named.of_a_negative near_copies identical
+        problems instructions.summaries instructions.copied
+    """.split(),
+)
+def test_a_card_shows_the_whole_audit(tmp_path, name):
+    place = ("methods", "recurrent", *name.split("."))
+    with pytest.raises(ReleaseError, match=name.split(".")[-1]):
+        card("dataset", made(tmp_path, audit=spoil(AUDIT, place, "missing")))
+
+
+def test_warnings_of_an_audit_are_data(tmp_path):
+    text = card("dataset", made(tmp_path, audit=AUDIT | {"warnings": ["a <script>\n# b"]}))
+    assert "* Warning: a &lt;script> # b\n" in text
 
 
 @pytest.mark.parametrize("kind", ["adapter", "pipeline", "dataset", "space"])

@@ -25,6 +25,7 @@ FLOORS = [
         "summaries",
         "estimate",
         "check",
+        "audit",
         "train",
         "evaluate",
         "watch",

@@ -51,6 +51,7 @@ class Facts:
         decides: Whether the repos hold decision files.
         rows: Config -> split -> rows of the published dataset.
         configs: The `configs` of the dataset card's header.
+        audit: Of the summaries, as `trsr audit --write` leaves it; None for data that was not audited.
     """
 
     names: Names
@@ -69,6 +70,7 @@ class Facts:
     configs: Sequence[Mapping] = ()
     license_name: str | None = None
     license_link: str | None = None
+    audit: Mapping | None = None
 
 
 def gather(run: Path, recipe: Recipe, prompt: RankingPrompt, names: Names, terms: Terms, license: str | None) -> Facts:
@@ -117,6 +119,7 @@ def gather(run: Path, recipe: Recipe, prompt: RankingPrompt, names: Names, terms
         None if "dataset" in names.own else recipe.dataset_revision,
         license_name=weights.get("license_name"),
         license_link=weights.get("license_link"),
+        audit=data.audit(recipe.dataset, recipe.dataset_revision),
     )
 
 

@@ -12,6 +12,7 @@ EXAMPLES = """examples:
   trsr quickstart                                   the whole method on the sample, in minutes
   trsr summarize DATASET --out DIR                  add summaries to a dataset
   trsr check DIR                                    what would spoil training or evaluation on it
+  trsr audit DIR                                    what its summaries say, leave out and invent
   trsr train nano-sample dataset=DIR seed=1         fine-tune by recipe
   trsr evaluate runs/nano-sample                    rank the test candidates, beside simple peers
   trsr compare runs/a/test runs/b/test              intervals, paired tests, slices, plots
@@ -33,6 +34,7 @@ def command_line() -> argparse.ArgumentParser:
     _quickstart(verbs.add_parser("quickstart", help="the whole method on the shipped sample"))
     _summarize(verbs.add_parser("summarize", help="add summaries to a dataset"))
     _check(verbs.add_parser("check", help="look for what breaks the contract or leaks the answer"))
+    _audit(verbs.add_parser("audit", help="what the summaries say, leave out and invent"))
     _train(verbs.add_parser("train", help="fine-tune by recipe"))
     _evaluate(verbs.add_parser("evaluate", help="rank the released candidates and measure"))
     _compare(verbs.add_parser("compare", help="several evaluations of the same candidates"))
@@ -173,6 +175,29 @@ def _check(parser: argparse.ArgumentParser) -> None:
         report = check(options.dataset, revision=options.revision, limit=options.limit, examples=options.examples)
         print(as_json(report) if options.json else as_text(report))
         sys.exit(int(report.failed(strict=options.strict)))
+
+    parser.set_defaults(act=run)
+
+
+def _audit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", help="folder or Hub id with summaries")
+    parser.add_argument("--revision", help="revision of the dataset")
+    parser.add_argument("--limit", type=int, default=0, metavar="N", help="first rows of each split; items whole (all)")
+    parser.add_argument("--seed", type=int, default=0, help="of the controls (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the audit as JSON")
+    parser.add_argument("--write", action="store_true", help="keep it in the dataset folder, for the card of a release")
+
+    def run(options: argparse.Namespace) -> None:
+        from trsr.audit.report import as_text
+        from trsr.audit.run import audit, write
+
+        folder = Path(options.dataset)
+        if options.write and not folder.is_dir():
+            raise ValueError(f"--write takes a dataset folder on this machine, got {options.dataset!r}.")
+        found = audit(options.dataset, revision=options.revision, limit=options.limit, seed=options.seed)
+        print(json.dumps(found, indent=2) if options.json else as_text(found, options.dataset))
+        if options.write:
+            print(f"Wrote {write(found, folder)}", file=sys.stderr)
 
     parser.set_defaults(act=run)
 

@@ -50,6 +50,7 @@ SFT = Features(
 )
 ITEM_COLUMNS = ("item_id", "title", "text")
 PROVENANCE = "provenance.json"
+AUDIT = "audit.json"
 CONFIGS = ("items", "histories", "recurrent", "hierarchical", "recurrent_sft", "hierarchical_sft")
 
 Tables = Mapping[str, Mapping[str, Dataset]]
@@ -186,7 +187,15 @@ def check_ids(rows: Dataset, known: Mapping[str, object], place: str) -> None:
                     raise DataError(f"{place}, user {row['user_id']!r}: item {item_id!r} is not in the items config.")
 
 
-def write(folder: Path, tables: Tables, *, provenance: Mapping[str, object], body: str, header: Mapping = {}) -> None:
+def write(
+    folder: Path,
+    tables: Tables,
+    *,
+    provenance: Mapping[str, object],
+    body: str,
+    header: Mapping = {},
+    audit: Mapping[str, object] | None = None,
+) -> None:
     """Write a dataset folder, or nothing.
 
     The folder is written beside its place and moved there when complete. Same tables, same bytes.
@@ -197,6 +206,7 @@ def write(folder: Path, tables: Tables, *, provenance: Mapping[str, object], bod
         provenance: How the data was made; becomes `provenance.json`.
         body: Markdown of the card.
         header: More YAML for the card's header.
+        audit: Of the summaries in `tables`; becomes `audit.json`.
 
     Raises:
         DataError: If a split is empty, or `folder` holds something else.
@@ -234,6 +244,8 @@ def write(folder: Path, tables: Tables, *, provenance: Mapping[str, object], bod
         top = yaml.safe_dump({**terms, **header, "configs": entries}, sort_keys=False, allow_unicode=True)
         (draft / "README.md").write_text(f"---\n{top}---\n\n{body.strip()}\n", encoding="utf-8")
         (draft / PROVENANCE).write_text(json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        if audit:
+            (draft / AUDIT).write_text(json.dumps(audit, indent=2) + "\n", encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -246,6 +258,12 @@ def provenance(source: str, revision: str | None = None) -> dict[str, Any]:
     """The provenance of a dataset folder or Hub dataset, empty if it has none."""
     path = _file(source, PROVENANCE, revision)
     return json.loads(path.read_text(encoding="utf-8")) if path else {}
+
+
+def audit(source: str, revision: str | None = None) -> dict[str, Any] | None:
+    """The audit of a dataset folder or Hub dataset, None if it has none."""
+    path = _file(source, AUDIT, revision)
+    return json.loads(path.read_text(encoding="utf-8")) if path else None
 
 
 def header(source: str, revision: str | None = None) -> dict[str, Any]:

@@ -235,7 +235,8 @@ def write_dataset(folder: Path, recipe: Recipe, terms: data.Terms) -> tuple[dict
                 }
             )
     made = {**data.provenance(source, revision), "dataset": terms.to_dict()}
-    data.write(folder, tables, provenance=made, body="# Histories with LLM-TRSR summaries")
+    audit = data.audit(source, revision)
+    data.write(folder, tables, provenance=made, body="# Histories with LLM-TRSR summaries", audit=audit)
     rows = {config: {split: len(rows) for split, rows in splits.items()} for config, splits in tables.items()}
     return rows, DatasetCard((folder / "README.md").read_text(encoding="utf-8")).data.to_dict()["configs"]
 

@@ -6,7 +6,7 @@ the next step sees: `update` and `merge` read the counts back from it.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from .history import Block, clean
 
@@ -17,7 +17,7 @@ _PROSE = frozenset({"about", "abstract", "blurb", "desc", "description", "plot",
 _FIELD = re.compile(r"\s*([^:;]{1,24}):\s+(.+)")
 _COUNTED = re.compile(r"(.+) x(\d{1,6})")
 _WORD = re.compile(r"[^\W\d_]{4,}")
-_STOP = frozenset(
+STOP_WORDS = frozenset(
     (
         "about above after again against also among another because been before being between both cannot could "
         "does down during each every ever first from have having here hers herself himself into itself just last "
@@ -61,15 +61,11 @@ class ExtractiveSummarizer:
         counts: Counts = {}
         for item in block:
             words: set[str] = set()
-            for part in item.text.split(";"):
-                match = _FIELD.match(part)
-                field, text = (match[1].strip().lower(), match[2]) if match else ("topics", part)
-                for value in dict.fromkeys(_values(text)):
-                    short = len(value.split()) <= self.max_value_words
-                    if short and field not in _UNIQUE and field not in _PROSE:
-                        counts.setdefault(field, Counter())[value] += 1
-                    else:
-                        words.update(word for word in _WORD.findall(value.lower()) if word not in _STOP)
+            for field, value, tells_taste in field_values(item.text, self.max_value_words):
+                if tells_taste:
+                    counts.setdefault(field, Counter())[value] += 1
+                else:
+                    words.update(word for word in _WORD.findall(value.lower()) if word not in STOP_WORDS)
             counts.setdefault("words", Counter()).update(sorted(words))
         return counts
 
@@ -85,7 +81,7 @@ class ExtractiveSummarizer:
                 for one in reversed(found):
                     counts.setdefault(match[1].strip().lower(), Counter())[one[1]] += int(one[2])
             else:
-                words = {word for word in _WORD.findall(part.lower()) if word not in _STOP}
+                words = {word for word in _WORD.findall(part.lower()) if word not in STOP_WORDS}
                 counts.setdefault("words", Counter()).update(sorted(words))
         return counts
 
@@ -105,6 +101,19 @@ class ExtractiveSummarizer:
         if kept_words:
             shown.append(f"words: {_top(kept_words, self.words)}")
         return "; ".join(shown) or "no clear preference"
+
+
+def field_values(text: str, max_value_words: int = 4) -> Iterator[tuple[str, str, bool]]:
+    """The values of an item's text, each once a field: field, value, and whether it can tell a taste.
+
+    Running text, and what names one item alone, such as its title, cannot.
+    """
+    for part in text.split(";"):
+        match = _FIELD.match(part)
+        field, values = (match[1].strip().lower(), match[2]) if match else ("topics", part)
+        for value in dict.fromkeys(_values(values)):
+            short = len(value.split()) <= max_value_words
+            yield field, value, short and field not in _UNIQUE and field not in _PROSE
 
 
 def _values(text: str) -> Iterable[str]:
