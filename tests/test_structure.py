@@ -36,7 +36,7 @@ FLOORS = [
     {"changes"},
     {"preflight"},
     {"publish"},
-    {"quickstart"},
+    {"quickstart", "distributed"},
     {"cli", "__main__", "jobs"},
 ]
 
