@@ -25,14 +25,22 @@ from trsr.store import Store
 from trsr.summaries import summarize_dataset
 
 WORKERS = 2
+# A machine that is busy starts processes slowly.
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_worker_niceness": "0",
+    "RAY_worker_register_timeout_seconds": "300",
+    "RAY_raylet_start_wait_time_s": "300",
+}
 
 
 @pytest.fixture(scope="module")
 def ray():
     """One Ray for all tests of this file; its workers find `tests`."""
     module = pytest.importorskip("ray")
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_worker_niceness": "0"}
-    environment = {"env_vars": {"PYTHONPATH": PATHS}}
+    os.environ |= ENVIRONMENT
+    environment = {"env_vars": {"PYTHONPATH": PATHS, "HF_HUB_OFFLINE": "0"}}
     module.init("local", num_cpus=WORKERS, include_dashboard=False, runtime_env=environment, logging_level="error")
     yield module
     module.shutdown()
@@ -82,8 +90,9 @@ def test_an_engine_that_costs_nothing_leaves_no_store(tmp_path, source, ray):
     assert [path.name for path in (tmp_path / "ray").iterdir()] == ["out"]
 
 
-def test_a_server_is_asked_the_same_and_says_the_same(tmp_path, source, ray):
+def test_a_server_is_asked_the_same_and_says_the_same(tmp_path, source, ray, monkeypatch):
     """Some answers are bad, some questions are rejected, and some requests fail for a moment."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
 
     def fault(prompt, times):
         return 400 if share(prompt, 17) else 500 if share(prompt, 13) and not times else None
@@ -103,7 +112,7 @@ def test_a_server_is_asked_the_same_and_says_the_same(tmp_path, source, ray):
     assert set(many.answered().values()) == {1}
     assert any(done == 400 for *_, done in one.log)
     assert many.most <= 6
-    none = asked(lambda make: summarize_on_ray(source, tmp_path / "again" / "out", make, caches=[str(export)]))
+    none = asked(lambda make: summarize_dataset(source, tmp_path / "again" / "out", make(), caches=[str(export)]))
     assert not none.answered()
 
 
@@ -183,8 +192,7 @@ def test_a_killed_driver_goes_on(tmp_path):
     for moment in (*moments, None):
         driver = subprocess.Popen(
             [sys.executable, "-c", DRIVER, source, str(out), str(log)],
-            env=os.environ | {"PYTHONPATH": PATHS},
-            stderr=subprocess.DEVNULL,
+            env=os.environ | ENVIRONMENT | {"PYTHONPATH": PATHS},
         )
         while moment and driver.poll() is None and (not log.exists() or log.stat().st_size < moment * line):
             time.sleep(0.001)

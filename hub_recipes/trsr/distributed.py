@@ -94,39 +94,12 @@ def summarize_on_ray(
         if engine.generates:
             for cache in caches:
                 import_cache(Store(store), cache, engine, texts)
+        cut = {"methods": methods, "block_size": block_size, "max_blocks": max_blocks}
         with _cluster(address, workers) as ray:
             gpus = _gpus(engine, ray.cluster_resources()) if gpus is None else gpus
             workers = workers or _workers(ray.cluster_resources(), gpus)
             parts = deal(splits, block_size, max_blocks, partitions or PARTITIONS_A_WORKER * workers)
-            lengths = [min(-(-len(history) // block_size), max_blocks) for part in parts for history in part["history"]]
-            here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-                ray.get_runtime_context().get_node_id(), soft=False
-            )
-            options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
-            keeper = ray.remote(Keeper).options(**options).remote(store, sum(calls(lengths, one) for one in methods))
-            given = {
-                "make": make,
-                "share": max(1, engine.workers // workers),
-                "keeper": keeper,
-                "texts": ray.put(texts),
-                "methods": methods,
-                "block_size": block_size,
-                "max_blocks": max_blocks,
-            }
-            made = ray.data.from_arrow(parts).map_batches(
-                Worker,
-                batch_size=None,  # a block is a partition
-                batch_format="pyarrow",
-                compute=ray.data.ActorPoolStrategy(size=min(workers, len(parts))),
-                num_cpus=1,
-                num_gpus=gpus,
-                fn_constructor_kwargs=given,
-            )
-            for row in made.iter_rows():
-                if row["error"]:
-                    raise EngineError(row["error"])
-            asked_twice = ray.get(keeper.close.remote())
-        cut = {"methods": methods, "block_size": block_size, "max_blocks": max_blocks}
+            asked_twice = _ask(ray, make, engine, parts, texts, store, workers, gpus, cut)
         told = summarize_dataset(
             source, out, engine, revision=revision, store=store, caches=caches, export=export, **cut
         )
@@ -157,6 +130,48 @@ def deal(splits: Mapping[str, Dataset], block_size: int, max_blocks: int, count:
         for rows in dealt
         if rows
     ]
+
+
+def _ask(
+    ray: Any,
+    make: Callable[[], Engine],
+    engine: Engine,
+    parts: list[pa.Table],
+    texts: dict[str, str],
+    store: Path,
+    workers: int,
+    gpus: float,
+    cut: Mapping[str, Any],
+) -> int:
+    """Fill the store with the answers to what all users ask; the number of questions that were asked twice."""
+    lengths = [min(-(-len(one) // cut["block_size"]), cut["max_blocks"]) for part in parts for one in part["history"]]
+    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=False
+    )
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+    total = sum(calls(lengths, method) for method in cut["methods"])
+    keeper = ray.remote(Keeper).options(**options).remote(store, total)
+    given = {
+        "make": make,
+        "identity": dict(engine.identity),
+        "share": max(1, engine.workers // workers),
+        "keeper": keeper,
+        "texts": ray.put(texts),
+        **cut,
+    }
+    made = ray.data.from_arrow(parts).map_batches(
+        Worker,
+        batch_size=None,  # a block is a partition
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=min(workers, len(parts))),
+        num_cpus=1,
+        num_gpus=gpus,
+        fn_constructor_kwargs=given,
+    )
+    for row in made.iter_rows():
+        if row["error"]:
+            raise EngineError(row["error"])
+    return ray.get(keeper.close.remote())
 
 
 class Keeper:
@@ -206,7 +221,7 @@ class _Kept:
     def get(self, keys: Sequence[str]) -> dict[str, list[Generation]]:
         import ray
 
-        self._keeper.advance.remote(self._partition, self._answered)
+        self.show()
         return ray.get(self._keeper.get.remote(keys))
 
     def put(self, made: Sequence[Generation], identity: Mapping[str, object]) -> None:
@@ -217,15 +232,27 @@ class _Kept:
     def count(self, answered: int) -> None:
         self._answered += answered
 
+    def show(self) -> None:
+        self._keeper.advance.remote(self._partition, self._answered)
+
 
 class Worker:
     """An engine, and partitions that it is asked about."""
 
-    def __init__(self, make: Callable[[], Engine], share: int, keeper: Any, texts: Any, **cut: Any) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Engine],
+        identity: Mapping[str, Any],
+        share: int,
+        keeper: Any,
+        texts: Any,
+        **cut: Any,
+    ) -> None:
         import ray
 
         self._engine = make()
         self._engine.workers = share
+        self._wanted = identity
         self._keeper = keeper
         self._texts: dict[str, str] = ray.get(texts)
         self._cut = cut
@@ -235,11 +262,17 @@ class Worker:
         users = strategies({"part": Dataset(part)}, self._texts, **self._cut)
         error = ""
         try:
+            if dict(self._engine.identity) != self._wanted:
+                raise EngineError(
+                    f"A worker has the engine {dict(self._engine.identity)!r}, the driver {self._wanted!r}. Install the "
+                    "same on all machines, and name the model's revision (--engine-revision)."
+                )
             Scheduler(self._engine, kept, advance=kept.count).run(users, lambda trail: None)
         except Unanswered:
             pass  # a few rejected questions: the plain run meets them among all the others
         except ValueError as mistake:
             error = str(mistake)
+        kept.show()
         return pa.table({"error": [error]})
 
 
