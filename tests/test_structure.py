@@ -37,7 +37,7 @@ FLOORS = [
     {"changes"},
     {"preflight"},
     {"publish", "push_dataset"},
-    {"quickstart"},
+    {"quickstart", "distributed"},
     {"cli", "__main__", "jobs"},
 ]
 

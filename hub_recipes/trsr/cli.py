@@ -4,6 +4,8 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from trsr import __version__
@@ -64,6 +66,18 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
 
 
+def _positive(kind: type) -> Callable[[str], float]:
+    """Reads a number above 0."""
+
+    def read(text: str) -> float:
+        if (number := kind(text)) <= 0:
+            raise argparse.ArgumentTypeError(f"must be more than 0, got {text}")
+        return number
+
+    read.__name__ = kind.__name__  # argparse names it in its message
+    return read
+
+
 def _quickstart(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("trsr-quickstart"), help="folder to write (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of training and evaluation (%(default)s)")
@@ -105,6 +119,20 @@ def _summarize(parser: argparse.ArgumentParser) -> None:
     add("--cache", action="append", default=[], metavar="SOURCE", help="dataset, folder or Parquet file of generations")
     add("--export-cache", type=Path, metavar="DIR", help="write the generations that were used as a dataset")
     add("--questions", type=Path, default=Path("questions.parquet"), help="for vllm:MODEL: file to write (%(default)s)")
+    add = parser.add_argument_group(
+        "many machines, or many GPUs",
+        "Ray Data runs the engine on workers; the result is the same. On a cluster: ray job submit -- trsr summarize ... "
+        "--ray --ray-address auto. On HF Jobs: hub_recipes/jobs/summarize.py with --ray, launched --with 'ray[data]'.",
+    ).add_argument
+    add("--ray", action="store_true", help="pip install 'llm-trsr[ray]'")
+    add(
+        "--ray-address", metavar="ADDRESS", help="auto: the cluster that this machine is in (local: this machine alone)"
+    )
+    add("--workers", type=_positive(int), metavar="N", help="engines at a time (one a GPU; without any, one a core)")
+    add("--partitions", type=_positive(int), metavar="N", help="of the users (4 a worker)")
+    add(
+        "--ray-gpus-per-worker", type=_positive(float), metavar="N", help="for transformers:MODEL (1, if there are any)"
+    )
     add = parser.add_argument_group("what it would cost").add_argument
     add("--estimate", action="store_true", help="print calls, tokens, seconds and price as JSON; ask and write nothing")
     add("--price-in", type=float, help="of a million input tokens")
@@ -123,14 +151,25 @@ def _summarize(parser: argparse.ArgumentParser) -> None:
             raise ValueError(f"--extra-body must be a JSON object, got {options.extra_body!r}.")
         sampling = Sampling(options.max_new_tokens, options.temperature, options.seed, options.extra_body)
         server = Server(options.base_url, options.concurrency, options.timeout)
-        asked = engine(options.engine, options.engine_revision, sampling, server, options.questions)
+        make = partial(engine, options.engine, options.engine_revision, sampling, server, options.questions)
+        asked = make()
+        on_ray = {
+            "address": options.ray_address,
+            "workers": options.workers,
+            "partitions": options.partitions,
+            "gpus": options.ray_gpus_per_worker,
+        }
+        on_ray = {name: value for name, value in on_ray.items() if value is not None}
+        if on_ray and not options.ray:
+            raise ValueError("--ray-address, --workers, --partitions and --ray-gpus-per-worker go with --ray: add it.")
+        if options.ray and options.since:
+            raise ValueError("--since asks for new blocks alone, without Ray: leave out one of --since and --ray.")
         wanted = {
             "methods": METHODS if options.method == "both" else (options.method,),
             "block_size": options.block_size,
             "max_blocks": options.max_blocks,
             "revision": options.revision,
-            "store": options.store or options.out.with_name(f"{options.out.name}.store.sqlite"),
-            "since": options.since,
+            "store": options.store if asked.generates else None,
             "caches": options.cache,
         }
         if options.estimate:
@@ -140,16 +179,26 @@ def _summarize(parser: argparse.ArgumentParser) -> None:
             rates = Rates(**{name: getattr(options, name) for name in given})
             tokens = options.answer_tokens or options.max_new_tokens
             count = token_count(options.tokenizer)
-            told = estimate(options.dataset, asked, rates, answer_tokens=tokens, count=count, **wanted)
+            wanted["store"] = options.store or options.out.with_name(f"{options.out.name}.store.sqlite")
+            told = estimate(
+                options.dataset, asked, rates, answer_tokens=tokens, count=count, since=options.since, **wanted
+            )
             print(json.dumps(told, indent=2))
             return
+        wanted["export"] = options.export_cache
+        twice: dict[str, int] = {}
         try:
-            made = summarize_dataset(options.dataset, options.out, asked, export=options.export_cache, **wanted)
+            if options.ray:
+                from trsr.distributed import summarize_on_ray
+
+                made, twice["asked_twice"] = summarize_on_ray(options.dataset, options.out, make, **on_ray, **wanted)
+            else:
+                made = summarize_dataset(options.dataset, options.out, asked, since=options.since, **wanted)
         except OpenQuestions as left:  # no mistake, but no dataset either
             print(left)
             sys.exit(3)
         shown = ("calls", "asked", "reused", "retried", "fallen_back", "tokens")
-        told = {name: made["summaries"][name] for name in shown if name in made["summaries"]}
+        told = {name: made["summaries"][name] for name in shown if name in made["summaries"]} | twice
         print(f"Wrote {options.out}: {json.dumps(told)}")
 
     parser.set_defaults(act=run)

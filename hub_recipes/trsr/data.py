@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from datasets import (
     Dataset,
+    DatasetDict,
     Features,
     IterableDataset,
     List,

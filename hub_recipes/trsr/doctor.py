@@ -14,7 +14,7 @@ from huggingface_hub.utils import get_session
 from trsr.embedded import ASSETS, NANO
 from trsr.versions import versions
 
-EXTRAS = {"demo": "gradio", "plots": "matplotlib"}
+EXTRAS = {"demo": "gradio", "plots": "matplotlib", "ray": "ray"}
 NEEDED = (NANO / "base" / "model.safetensors", NANO / "adapter" / "adapter_model.safetensors", ASSETS / "sample")
 LEAST_DISK = 5e9  # bytes: a small base, its cache and a few checkpoints
 

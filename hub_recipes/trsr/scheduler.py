@@ -9,9 +9,10 @@ by reason.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Protocol
 
 from trsr.core.answer import Answer
 from trsr.core.extractive import ExtractiveSummarizer
@@ -20,12 +21,26 @@ from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import Question, Steps, Trail, answers
 from trsr.engines import ATTEMPTS, Engine, EngineError, Request
 from trsr.judge import problem
-from trsr.store import Generation, Store
+from trsr.store import Generation
 
 # So many requests in a row without an answer, and the engine is taken to be gone.
 FAILURES = 20
 # So many strategies are begun before answers that came meanwhile are looked at.
 TOGETHER = 64
+
+
+class Unanswered(EngineError):
+    """A run that ended without a single answer, but with too few questions to take the engine for gone."""
+
+
+class Kept(Protocol):
+    """What a run needs of a `store.Store`."""
+
+    def get(self, keys: Sequence[str]) -> dict[str, list[Generation]]:
+        """The attempts at each key that has any, first to last."""
+
+    def put(self, made: Sequence[Generation], identity: Mapping[str, object]) -> None:
+        """Keep attempts; one that is kept already stays as it is."""
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +69,7 @@ class Scheduler:
     def __init__(
         self,
         engine: Engine,
-        store: Store | None = None,
+        store: Kept | None = None,
         prompts: SummaryPrompts | None = None,
         advance: Callable[[int], object] | None = None,
         window: int = 0,
@@ -91,6 +106,8 @@ class Scheduler:
         self._arrived: list[tuple[Request, Answer | None]] = []
         self._settling: asyncio.Task[None] | None = None
         self._failures = self._answered = 0
+        # Such questions were answered before: one that is rejected now says nothing of the engine.
+        self._found = False
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._begin(strategies))
@@ -101,7 +118,7 @@ class Scheduler:
         finally:
             await self.engine.close()
         if self._failures and not self._answered:
-            self._give_up()
+            raise Unanswered(self._gone("unreachable"))
 
     async def _begin(self, strategies: Iterable[Steps]) -> None:
         coming = iter(strategies)
@@ -156,10 +173,11 @@ class Scheduler:
             if answer is None:
                 self._leave(request)
                 continue
-            self._failures = self._failures + 1 if answer.failure else 0
+            if not (self._found and answer.failure.startswith("rejected")):
+                self._failures = self._failures + 1 if answer.failure else 0
             self._answered += not answer.failure
             if self._failures >= FAILURES:
-                self._give_up(why)
+                raise EngineError(self._gone(why))
             if why and not answer.failure and request.attempt + 1 < ATTEMPTS:
                 self._queue.put_nowait(replace(request, attempt=request.attempt + 1))
                 continue
@@ -190,6 +208,7 @@ class Scheduler:
     def _put(self, request: Request, kept: Sequence[Generation], one: _Open, slot: int) -> None:
         good = next((attempt for attempt in kept if not attempt.problem), None)
         if good is not None:
+            self._found = True
             self._fill(one, slot, clean(good.text))
         elif (attempt := kept[-1].attempt + 1 if kept else 0) >= ATTEMPTS:
             self._fill(one, slot, self._fall_back(request.question, kept[-1].problem))
@@ -227,8 +246,8 @@ class Scheduler:
             for _ in range(self.engine.workers):
                 self._queue.put_nowait(None)
 
-    def _give_up(self, why: str = "unreachable") -> None:
-        raise EngineError(
+    def _gone(self, why: str) -> str:
+        return (
             f"The engine {self.engine.identity['engine']!r} gave no answer {self._failures} times in a row: {why}. "
             "Nothing was written. Run the same command again when it answers: what was answered is kept."
         )

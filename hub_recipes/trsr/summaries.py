@@ -115,7 +115,8 @@ def summarize_dataset(
     Args:
         source: Folder or Hub id with the configs `items` and `histories`.
         out: Dataset folder to write; nothing is written before all summaries are there.
-        store: Where generations are kept while the run goes on; default beside `out`. A killed run goes on from it.
+        store: Where generations are kept while the run goes on; default beside `out`, for engines whose answers cost
+            something. A killed run goes on from it.
         since: Dataset of earlier summaries, which are continued: blocks that have not changed are not asked again.
         caches: Where more generations are taken from, see `caches.import_cache`.
         export: Folder to write as a dataset of the generations that were used.
@@ -125,8 +126,9 @@ def summarize_dataset(
     """
     prompts = SummaryPrompts()
     texts, splits = read(source, revision)
-    kept = Store(store or out.with_name(f"{out.name}.store.sqlite")) if engine.generates else None
-    if kept is None and (caches or export):
+    beside = out.with_name(f"{out.name}.store.sqlite") if engine.generates else None
+    kept = Store(path) if (path := store or beside) else None
+    if not engine.generates and (caches or export):
         raise data.DataError(
             f"The engine {engine.identity['engine']!r} keeps no generations: there is no cache to use."
         )
@@ -155,7 +157,11 @@ def summarize_dataset(
                 **cut,
                 "calls": put,
                 **({"since": earlier.record()} if earlier else {}),
-                **(kept.counts() | {"fallen_back": dict(sorted(scheduler.fallen_back.items()))} if kept else {}),
+                **(
+                    kept.counts() | {"fallen_back": dict(sorted(scheduler.fallen_back.items()))}
+                    if kept and engine.generates
+                    else {}
+                ),
                 "versions": versions(),
             },
         }

@@ -1,0 +1,247 @@
+"""Summaries on Ray: the same bytes as without, whoever is killed. Needs `llm-trsr[ray]`; skipped without it."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+from tests.scripted import ChatServer, ScriptedEngine, share
+from tests.test_summaries import PATHS, contents, dataset, lines
+from trsr import data
+from trsr.cli import main
+from trsr.core.answer import Answer
+from trsr.distributed import deal, summarize_on_ray
+from trsr.engines import EngineError, Sampling, Server, engine
+from trsr.engines.extractive import ExtractiveEngine
+from trsr.engines.vllm import OfflineEngine
+from trsr.store import Store
+from trsr.summaries import summarize_dataset
+
+WORKERS = 2
+# A machine that is busy starts processes slowly.
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_worker_niceness": "0",
+    "RAY_worker_register_timeout_seconds": "300",
+    "RAY_raylet_start_wait_time_s": "300",
+}
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """One Ray for all tests of this file; its workers find `tests`."""
+    module = pytest.importorskip("ray")
+    os.environ |= ENVIRONMENT
+    environment = {"env_vars": {"PYTHONPATH": PATHS, "HF_HUB_OFFLINE": "0"}}
+    module.init("local", num_cpus=WORKERS, include_dashboard=False, runtime_env=environment, logging_level="error")
+    yield module
+    module.shutdown()
+
+
+@pytest.fixture
+def source(tmp_path):
+    return dataset(tmp_path / "source")
+
+
+class Mortal(ScriptedEngine):
+    """Kills its process, once in a run: before it answers what comes after `moment` requests of its own."""
+
+    def __init__(self, moment: int, grave: Path, **options) -> None:
+        super().__init__(**options)
+        self._moment, self._grave = moment, grave
+
+    async def answers(self, requests):
+        if len(self.asked) == self._moment and not self._grave.exists():
+            self._grave.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return await super().answers(requests)
+
+
+def both(source, folder, make, **options):
+    """The same dataset without Ray and with it: the folders, and how many were asked twice."""
+    summarize_dataset(source, folder / "plain" / "out", make(), **options)
+    _, twice = summarize_on_ray(source, folder / "ray" / "out", make, workers=WORKERS, **options)
+    return folder / "plain" / "out", folder / "ray" / "out", twice
+
+
+def test_users_are_dealt_once_and_twins_meet(tmp_path):
+    source = dataset(tmp_path / "source", users=90, length=lambda user: 9 + user % 30, seeds=30)
+    splits = {split: data.read(source, "histories", split) for split in data.SPLITS}
+    parts = deal(splits, 5, 5, 7)
+    assert 1 < len(parts) <= 7
+    users = [user for part in parts for user in part["user_id"].to_pylist()]
+    assert len(users) == len(set(users)) == 90
+    place = dict(zip(users, (p for part in parts for p in part["partition"].to_pylist()), strict=True))
+    assert all(place[f"u{n}"] == place[f"u{n + 30}"] == place[f"u{n + 60}"] for n in range(30))
+    assert [part.to_pydict() for part in deal(splits, 5, 5, 7)] == [part.to_pydict() for part in parts]
+
+
+def test_an_engine_that_costs_nothing_leaves_no_store(tmp_path, source, ray):
+    plain, made, _ = both(source, tmp_path, ExtractiveEngine)
+    assert contents(made) == contents(plain)
+    assert [path.name for path in (tmp_path / "ray").iterdir()] == ["out"]
+
+
+def test_a_server_is_asked_the_same_and_says_the_same(tmp_path, source, ray, monkeypatch):
+    """Some answers are bad, some questions are rejected, and some requests fail for a moment."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+    def fault(prompt, times):
+        return 400 if share(prompt, 17) else 500 if share(prompt, 13) and not times else None
+
+    def asked(way):
+        with ChatServer(fault=fault) as server:
+            make = partial(engine, "openai:org/model", None, Sampling(), Server(server.url, 6, backoff=0.01))
+            way(make)
+        return server
+
+    plain, made = tmp_path / "plain" / "out", tmp_path / "ray" / "out"
+    export = tmp_path / "ray" / "cache"
+    one = asked(lambda make: summarize_dataset(source, plain, make()))
+    many = asked(lambda make: summarize_on_ray(source, made, make, workers=WORKERS, export=export))
+    assert contents(made) == contents(plain)
+    assert many.answered() == one.answered()
+    assert set(many.answered().values()) == {1}
+    assert any(done == 400 for *_, done in one.log)
+    assert many.most <= 6
+    none = asked(lambda make: summarize_dataset(source, tmp_path / "again" / "out", make(), caches=[str(export)]))
+    assert not none.answered()
+
+
+def test_a_killed_worker_loses_at_most_what_is_under_way(tmp_path, source, ray):
+    killed_worker(tmp_path, source, random.Random(0).randrange(20, 60))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_workers_killed_at_any_moment(tmp_path, ray, seed):
+    killed_worker(tmp_path, dataset(tmp_path / "source", 300), random.Random(seed).randrange(1, 600))
+
+
+def killed_worker(folder, source, moment):
+    log, grave = folder / "log", folder / "grave"
+    plain = ScriptedEngine()
+    summarize_dataset(source, folder / "plain" / "out", plain)
+    make = partial(Mortal, moment, grave, workers=8, log=log)
+    _, twice = summarize_on_ray(source, folder / "ray" / "out", make, workers=WORKERS)
+    assert grave.exists()
+    assert contents(folder / "ray" / "out") == contents(folder / "plain" / "out")
+    asked = lines(log)
+    assert set(asked) == {f"{key} {attempt}" for key, attempt in plain.asked}
+    assert len(asked) - len(set(asked)) <= 8 // WORKERS + twice
+    print(f"killed at {moment}: {len(set(asked))} requests, {len(asked) - len(set(asked))} again")
+
+
+def test_an_engine_that_is_gone_ends_the_run_with_its_error(tmp_path, source, ray):
+    make = partial(ScriptedEngine, gone)
+    with pytest.raises(EngineError, match=r"gave no answer \d+ times in a row: unreachable"):
+        summarize_on_ray(source, tmp_path / "out", make, workers=WORKERS)
+    assert not (tmp_path / "out").exists()
+
+
+def gone(prompt, seed):
+    return Answer("", failure="unreachable")
+
+
+def test_a_user_without_history(tmp_path, ray):
+    source = dataset(tmp_path / "source", length=lambda user: user)
+    with pytest.raises(ValueError, match="User 'u0' has no history"):
+        summarize_on_ray(source, tmp_path / "out", ScriptedEngine, workers=WORKERS)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_model_in_each_worker(tmp_path, chat_tokenizer, ray):
+    source = dataset(tmp_path / "source", users=12)
+    network = tiny.model("llama")
+    network.save_pretrained(tmp_path / "model")
+    chat_tokenizer.save_pretrained(tmp_path / "model")
+    make = partial(engine, f"transformers:{tmp_path / 'model'}", None, Sampling(max_new_tokens=6))
+    plain, made, _ = both(source, tmp_path, make)
+    assert contents(made) == contents(plain)
+
+
+DRIVER = """
+import sys
+from functools import partial
+from pathlib import Path
+from tests.scripted import ScriptedEngine
+from trsr.distributed import summarize_on_ray
+if __name__ == "__main__":
+    source, out, log = sys.argv[1:]
+    summarize_on_ray(source, Path(out), partial(ScriptedEngine, workers=8, log=Path(log)), workers=2)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_driver_goes_on(tmp_path):
+    pytest.importorskip("ray")
+    source, out, log = dataset(tmp_path / "source", 300), tmp_path / "ray" / "out", tmp_path / "log"
+    plain = ScriptedEngine()
+    summarize_dataset(source, tmp_path / "plain" / "out", plain)
+    line = len(f"{plain.asked[0][0]} 0\n")
+    moments = sorted(random.Random(0).sample(range(50, len(plain.asked) - 200), 2))
+    for moment in (*moments, None):
+        driver = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, source, str(out), str(log)],
+            env=os.environ | ENVIRONMENT | {"PYTHONPATH": PATHS},
+        )
+        while moment and driver.poll() is None and (not log.exists() or log.stat().st_size < moment * line):
+            time.sleep(0.001)
+        if moment:
+            driver.kill()
+        assert driver.wait() == (-signal.SIGKILL if moment else 0)
+        assert moment is None or not out.exists()
+    assert contents(out) == contents(tmp_path / "plain" / "out")
+    asked = lines(log)
+    again = len(asked) - len(set(asked))
+    assert set(asked) == {f"{key} {attempt}" for key, attempt in plain.asked}
+    # Its workers outlive a driver by a moment, in which what they ask is kept as well.
+    assert again <= 8 * len(moments)
+    assert len(Store(out.with_name("out.store.sqlite"))) == len(set(asked))
+    print(f"driver killed at {moments}: {len(set(asked))} requests, {again} again")
+
+
+def test_without_ray_the_message_is_the_install_line(capsys, tmp_path, monkeypatch, small_dataset):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SystemExit) as end:
+        main(["summarize", str(small_dataset), "--out", str(tmp_path / "out"), "--ray"])
+    assert end.value.code == 2
+    assert "pip install 'llm-trsr[ray]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_answers_from_elsewhere_have_no_workers(tmp_path, source):
+    make = partial(OfflineEngine, "org/model", None, Sampling(), tmp_path / "questions.parquet")
+    with pytest.raises(ValueError, match="come from elsewhere"):
+        summarize_on_ray(source, tmp_path / "out", make)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--workers", "2"], "go with --ray"),
+        (["--ray", "--since", "before"], "leave out one of --since and --ray"),
+        (["--ray", "--workers", "0"], "must be more than 0, got 0"),
+    ],
+)
+def test_options_that_do_not_fit(capsys, tmp_path, small_dataset, options, message):
+    with pytest.raises(SystemExit) as end:
+        main(["summarize", str(small_dataset), "--out", str(tmp_path / "out"), *options])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_verb(capsys, tmp_path, small_dataset, ray):
+    for name, more in (("plain", []), ("ray", ["--ray", "--workers", "2", "--partitions", "3"])):
+        main(["summarize", str(small_dataset), "--out", str(tmp_path / name / "out"), *more])
+    assert '"asked_twice": 0' in capsys.readouterr().out
+    assert contents(tmp_path / "ray" / "out") == contents(tmp_path / "plain" / "out")
