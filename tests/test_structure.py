@@ -23,7 +23,7 @@ FLOORS = [
     {"changes"},
     {"preflight"},
     {"publish"},
-    {"quickstart"},
+    {"quickstart", "demo"},
     {"cli", "__main__", "jobs"},
 ]
 
