@@ -210,11 +210,11 @@ def test_the_space_runs_as_it_stands_on_the_hub(published, stranger, home, ours,
     try:
         for _ in range(180):
             assert server.poll() is None, log.read_text()[-3000:]
-            try:
-                api = client.Client(f"http://127.0.0.1:{port}", verbose=False, httpx_kwargs={"timeout": 60})
-                break
-            except (OSError, ValueError, client.exceptions.AppError):
-                time.sleep(1)
+            with socket.socket() as probe:
+                if not probe.connect_ex(("127.0.0.1", port)):
+                    break
+            time.sleep(1)
+        api = client.Client(f"http://127.0.0.1:{port}", verbose=False, httpx_kwargs={"timeout": 60})
         user = data.read(str(run.parent.parent / "dataset"), "recurrent", "test")[0]
         shown = api.predict(user["user_id"], api_name="/sample_user")
         answer = api.predict("\n".join(shown["history"]), "\n".join(shown["candidates"]), api_name="/rank")

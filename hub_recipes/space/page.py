@@ -22,8 +22,10 @@ INTRODUCTION = """# Rank what somebody might choose next
 A language model summarises a history, and ranks candidates by how likely it is to answer *yes*
 ([LLM-TRSR](https://arxiv.org/abs/2403.13325)). What you write is not kept."""
 FORMATS = "One item a line, such as title: Emma; author: Jane Austen. Or a JSON list, or a table with a title column."
-# Gradio's own colours are too faint to read for many.
-THEME = gr.themes.Default(primary_hue="indigo").set(
+# Gradio's own colours are too faint to read for many. Fonts of the system: its bold one was painted in two faces.
+THEME = gr.themes.Default(
+    primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+).set(
     button_primary_background_fill="*primary_600",
     button_primary_background_fill_dark="*primary_600",
     button_primary_background_fill_hover="*primary_700",
