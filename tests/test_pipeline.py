@@ -91,8 +91,22 @@ def test_update_advances_a_summary_by_one_block(pipe):
     assert pipe.update("", HISTORY[:5]) == whole[0]
     with pytest.raises(ValueError, match="no new items"):
         pipe.update("s", [])
-    with pytest.raises(ValueError, match="summarizer=None"):
+    with pytest.raises(ValueError, match="Without a summarizer"):
         pipe.update("s", HISTORY, summarizer=None)
+
+
+def test_a_history_can_be_summarised_step_by_step(pipe):
+    blocks = pipe.blocks(HISTORY * 5)
+    assert [len(block) for block in blocks] == [5] * 5
+    assert blocks[0][0].text == "title: Book 7; author: Mara Quill; genre: mystery"  # the newest 25 of 40
+    parts = [pipe.update("", block) for block in blocks]
+    asked = {"history": HISTORY * 5, "candidates": []}
+    whole = pipe(asked, return_summary=True, method="hierarchical")
+    assert (parts, pipe.merge(parts)) == (whole["block_summaries"], whole["summary"])
+    with pytest.raises(ValueError, match="no summaries"):
+        pipe.merge([])
+    with pytest.raises(ValueError, match="Without a summarizer"):
+        pipe.merge(parts, summarizer=None)
 
 
 def test_corners(pipe):

@@ -17,7 +17,7 @@ from trsr.preflight import Options
 from trsr.publish import publish, push
 from trsr.release import SUFFIXES, assemble, check_files, travelling
 from trsr.repos import ReleaseError, name_repos
-from trsr.spaces import METRICS
+from trsr.spaces import METRICS, SPACE
 
 TOKEN = "hf_test_writer"
 
@@ -289,6 +289,7 @@ def test_the_pipeline_pins_the_commits_before_it(hub, release):
     assert (adapter["base_model_name_or_path"], adapter["revision"]) == ("ORG/trsr-nano", commits["base"])
     space = json.loads((release.folder / "space" / "recommender.json").read_text())
     assert (space["revision"], space["dataset_revision"]) == (commits["pipeline"], commits["dataset"])
+    assert (space["license"], space["dataset_license"]) == ("apache-2.0", "apache-2.0")
 
 
 # The dry run.
@@ -382,11 +383,12 @@ def test_nothing_that_runs_but_the_named_files(release):
     code = {str(path.relative_to(release.folder)) for path in release.folder.rglob("*.py")}
     metrics = {f"{name}/{file}.py" for name in METRICS for file in (name, "app", "ranking_metrics")}
     core = {path for path in code if path.startswith("pipeline/")}
-    assert code == metrics | core | {"space/app.py"}
+    space = {f"space/{name}" for name in SPACE if name.endswith(".py")}
+    assert code == metrics | core | space
     assert core == {f"pipeline/{name}.py" for name in travelling()}
     for path in release.folder.rglob("*"):
         if path.is_file():
-            assert path.suffix in SUFFIXES | {".py"}
+            assert path.suffix in SUFFIXES | {".py", ".css"}
             assert not path.stat().st_mode & 0o111
             assert not path.read_bytes().startswith((b"\x80\x02", b"\x80\x04", b"\x80\x05", b"PK", b"#!"))
 

@@ -1,108 +1,251 @@
-"""The recommender's Space: what it asks, what it shows, and the page where gradio is installed."""
+"""The recommender's Space without its page: what it reads, asks, offers and shows."""
 
+import importlib
 import json
-import shutil
+import sys
+from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from trsr.spaces import space_files
+from trsr.embedded import dataset_path
+from trsr.spaces import SPACE, space_folder
 
-NASTY = "title: <img src=x onerror=alert(1)>; genre: **bold** [link](http://x)"
-
-
-@pytest.fixture
-def space(tmp_path):
-    """The names that app.py defines, beside a recommender.json as it is written when it is published."""
-    for target, source in space_files().items():
-        shutil.copyfile(source, tmp_path / target)
-    release = {"model": "ORG/pipeline", "revision": "a" * 40, "dataset": "ORG/dataset", "dataset_revision": None}
-    (tmp_path / "recommender.json").write_text(json.dumps(release))
-    names = {"__name__": "space_app", "__file__": str(tmp_path / "app.py")}
-    exec(compile((tmp_path / "app.py").read_text(encoding="utf-8"), "app.py", "exec"), names)
-    return names
+NASTY = "title: <img src=x onerror=alert(1)>; genre: **bold** `${alert(2)}` {{this}} \u202eevil\x00"
+HISTORY = "\n".join(f"title: Tide {n}; genre: {'sea stories' if n else 'mystery'}" for n in range(7))
+CANDIDATES = "title: Harbor of the Storm; genre: sea stories\ntitle: The Quiet Oven; genre: baking"
 
 
-class Fake:
-    """A pipeline that ranks in reverse and remembers what it was asked."""
-
-    def __call__(self, request, return_summary):
-        assert return_summary
-        self.asked = request
-        ranked = list(enumerate(request["candidates"]))[::-1]
-        return {
-            "candidates": [
-                {"index": index, "item": item, "score": 0.5, "log_odds": 0.0, "rank": rank}
-                for rank, (index, item) in enumerate(ranked, 1)
-            ],
-            "summary": request.get("summary", "S"),
-            "block_summaries": ["one", "two"],
-            "shortened": {"recent_items_dropped": 2, "summary_words_dropped": 0},
-        }
+@pytest.fixture(scope="module")
+def space():
+    """The Space's modules that need no gradio, by name."""
+    sys.path.insert(0, str(space_folder()))
+    try:
+        yield SimpleNamespace(
+            **{name: importlib.import_module(name) for name in ("asking", "reading", "samples", "showing")}
+        )
+    finally:
+        sys.path.remove(str(space_folder()))
 
 
-def test_importing_the_app_loads_neither_gradio_nor_a_model(space):
-    assert "gradio" not in space
-    assert space["recommender"].cache_info().currsize == 0
-
-
-def test_lines_become_a_request_and_the_answer_plain_values(space):
-    ask = Fake()
-    found = space["recommend"]("a\n\n  b  \n", f"{NASTY}\nc\r\n", " ", ask=ask)
-    assert ask.asked == {"history": ["a", "b"], "candidates": [NASTY, "c"]}
-    assert found == (
-        "S",
-        "1. one\n\n2. two",
-        [[1, "c", 0.5], [2, NASTY, 0.5]],
-        "recent items dropped: 2, summary words dropped: 0",
-    )
-    assert space["recommend"]("", "c", " likes tea ", ask=ask)[0] == "likes tea"
-    assert ask.asked == {"history": [], "candidates": ["c"], "summary": "likes tea"}
-
-
-@pytest.mark.parametrize(
-    ("history", "candidates", "summary", "message"),
-    [
-        ("a", " \n", "", "at least one candidate"),
-        ("a\n" * 101, "c", "", "history: 101 lines, at most 100"),
-        ("a", "c\n" * 51, "", "candidates: 51 lines, at most 50"),
-        ("a", "c\n" + "x" * 1001, "", "candidates, item 2: 1001 characters, at most 1000"),
-        ("a", "c", "x" * 4001, "summary: 4001 characters, at most 4000"),
-    ],
-)
-def test_limits_are_told(space, history, candidates, summary, message):
-    with pytest.raises(ValueError, match=message):
-        space["recommend"](history, candidates, summary, ask=None)
-
-
-def test_the_examples_hold_with_the_recommender_in_the_package(space):
+@pytest.fixture(scope="module")
+def pipe(space):
     from transformers import pipeline
 
     import trsr  # noqa: F401
 
-    ask = pipeline(space["TASK"], device="cpu")
-    answers = [space["recommend"](*example, ask=ask) for example in space["EXAMPLES"]]
-    assert "genre: sea stories x5" in answers[0][0]
-    assert answers[0][2][0][1].startswith("title: Harbor of the Storm")
-    assert answers[1][0] == space["EXAMPLES"][1][2]
-    with pytest.raises(ValueError, match=r"candidates\[0\]: An item has no text"):
-        space["recommend"]("a", "\u200b", ask=ask)
+    return pipeline(space.asking.TASK, device="cpu")
 
 
-def test_the_page_shows_what_visitors_write_as_text_alone(space):
-    gradio = pytest.importorskip("gradio")
-    page = space["build"](Fake())
-    [asking] = [function for function in page.fns.values() if function.api_name == "recommend"]
-    for block in (*asking.inputs, *asking.outputs):
-        assert isinstance(block, (gradio.Textbox, gradio.Dataframe))
-        assert set(getattr(block, "datatype", ())) <= {"str", "number"}
-    assert asking.fn("a", NASTY)[2] == [[1, NASTY, 0.5]]
-    with pytest.raises(gradio.Error, match="at least one candidate"):
-        asking.fn("a", "")
-    assert "ORG/pipeline" in str(page.get_config_file())
+@pytest.fixture(scope="module")
+def recommender(space, pipe):
+    return space.asking.Recommender(pipe)
 
 
-def test_the_app_needs_nothing_of_ours(space, tmp_path):
-    text = (tmp_path / "app.py").read_text(encoding="utf-8")
-    assert "import trsr" not in text
-    assert "from trsr" not in text
-    assert "trsr" not in (tmp_path / "requirements.txt").read_text(encoding="utf-8")
+# What is pasted.
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a\n\n  b  \r\n", ["a", "b"]),
+        ("", []),
+        ('["a", {"title": "b", "year": 1}]', ["a", {"title": "b", "year": 1}]),
+        ("[]", []),
+        ("[Sponsored] a\n[b]", ["[Sponsored] a", "[b]"]),
+        ('\ufefftitle, Author\n"Emma, a novel", Jane Austen\n', [{"title": "Emma, a novel", "author": "Jane Austen"}]),
+        ("id\ttext\n1\tx, y\n2\tz", [{"id": "1", "text": "x, y"}, {"id": "2", "text": "z"}]),
+        ("title: Emma, the first\ntitle: b", ["title: Emma, the first", "title: b"]),
+        ("title", ["title"]),
+    ],
+)
+def test_lines_json_and_tables_are_read(space, text, found):
+    assert space.reading.items(text, "history") == found
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a\n" * 101, "history: 101 items, at most 100"),
+        ("a" * 100_001, "history: 100001 characters, at most 100000"),
+        ('["a", 1]', "history, item 2: expected a string or an object"),
+        ('["a"', "begins as JSON and is none"),
+        ('[{"a":' * 9_000, "begins as JSON and is none"),
+        ("title,genre\na\n", "history, row 1: expected 2 cells"),
+        ("title,genre\na,b,c\n", "history, row 1: expected 2 cells"),
+        ('title,genre\n"a,b\n', "begins as a table and cannot be read"),
+    ],
+)
+def test_what_cannot_be_read_is_told(space, text, message):
+    with pytest.raises(ValueError, match=message):
+        space.reading.items(text, "history")
+
+
+@given(st.text(max_size=80) | st.text("[]{}\",:title\n\t'", max_size=80))
+def test_any_text_is_read_or_refused(space, text):
+    told = ""
+    try:
+        found = space.reading.items(text, "candidates")
+    except ValueError as error:
+        found, told = [], str(error)
+    assert all(isinstance(one, (str, dict)) for one in found)
+    assert not told or told.startswith("candidates")
+
+
+# What is asked.
+
+
+def test_summaries_come_step_by_step_and_are_the_pipelines_own(recommender, pipe):
+    steps = list(recommender.summarize(HISTORY))
+    assert [sum(block["hierarchical"] is not None for block in step["blocks"]) for step in steps] == [1, 2, 2, 2]
+    assert [sum(block["recurrent"] is not None for block in step["blocks"]) for step in steps] == [1, 1, 2, 2]
+    assert [step["hierarchical"] is not None for step in steps] == [False, False, False, True]
+    last = steps[-1]
+    for method in ("recurrent", "hierarchical"):
+        whole = pipe({"history": HISTORY.splitlines(), "candidates": []}, method=method, return_summary=True)
+        assert [block[method] for block in last["blocks"]] == whole["block_summaries"]
+        assert last[method] == whole["summary"]
+    assert [item for block in last["blocks"] for item in block["items"]] == HISTORY.splitlines()
+    assert list(recommender.summarize("a\n" * 30))[-1]["too_old"] == 5
+    with pytest.raises(ValueError, match="at least one item"):
+        list(recommender.summarize(" \n"))
+
+
+def test_the_ranking_is_the_pipelines_own(recommender, pipe):
+    answer = recommender.rank(HISTORY, CANDIDATES)
+    own = pipe(
+        {"history": HISTORY.splitlines(), "candidates": CANDIDATES.splitlines()},
+        return_summary=True,
+        method="recurrent",
+    )
+    assert answer["summary"] == own["summary"]
+    assert [(one["index"], one["p_yes"]) for one in answer["candidates"]] == [
+        (one["index"], round(one["score"], 4)) for one in own["candidates"]
+    ]
+    assert answer["candidates"][0]["text"] == "title: Harbor of the Storm; genre: sea stories"
+    assert json.loads(json.dumps(answer)) == answer
+    edited = recommender.rank(HISTORY, CANDIDATES, " genre: baking x9 ")
+    assert edited["summary"] == "genre: baking x9"
+    assert edited["candidates"] != answer["candidates"]
+    assert recommender.rank("", CANDIDATES)["summary"] == ""
+
+
+def test_each_part_is_left_out_and_no_older_item_takes_its_place(recommender, pipe):
+    found = recommender.explain(HISTORY, CANDIDATES, candidate=1)
+    whole = recommender.rank(HISTORY, CANDIDATES)
+    [own] = [one for one in whole["candidates"] if one["index"] == 1]
+    assert (found["text"], found["p_yes"], found["rank"]) == (own["text"], own["p_yes"], own["rank"])
+    recent = HISTORY.splitlines()[-3:]  # the nano recommender shows three
+    assert [one["text"] for one in found["without"]] == [whole["summary"], *recent]
+    histories = [recent, recent[1:], [recent[0], recent[2]], recent[:2]]
+    for one, history in zip(found["without"], histories, strict=True):
+        summary = "" if one["part"] == "summary" else whole["summary"]
+        answer = pipe({"history": history, "candidates": CANDIDATES.splitlines(), "summary": summary})
+        [then] = [each for each in answer["candidates"] if each["index"] == 1]
+        assert (one["p_yes"], one["rank"]) == (round(then["score"], 4), then["rank"])
+        assert one["change"] == pytest.approx(one["p_yes"] - found["p_yes"], abs=2e-4)
+    assert recommender.explain("", CANDIDATES)["without"] == []
+    with pytest.raises(ValueError, match="no candidate 2: there are 2"):
+        recommender.explain(HISTORY, CANDIDATES, candidate=2)
+
+
+def test_sharing_saves_tokens_and_changes_nothing(recommender, pipe):
+    found = recommender.compare_speed(HISTORY, CANDIDATES)
+    prefix = pipe.encoder.prefix_ids(
+        recommender.rank(HISTORY, CANDIDATES)["summary"], pipe.blocks(HISTORY.splitlines())[-1]
+    )
+    assert found["separate"]["tokens"] - found["shared"]["tokens"] > len(prefix.ids) / 2
+    assert found["difference"] < 1e-5
+    assert found["shared"]["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (("a", " \n"), "at least one candidate"),
+        (("a", "c\n" * 51), "candidates: 51 items, at most 50"),
+        (("a", "c\n" + "x" * 1001), "candidates, item 2: 1001 characters, at most 1000"),
+        (("a", "c", "x" * 4001), "summary: 4001 characters, at most 4000"),
+        (("a", "c", "", "sideways"), "Unknown method 'sideways'"),
+        (("a", "\u200b"), r"candidates\[0\]: An item has no text"),
+        (("a", '[{"id": 1}]'), r"candidates\[0\]: An item has no text"),
+    ],
+)
+def test_limits_are_told(recommender, asked, message):
+    with pytest.raises(ValueError, match=message):
+        recommender.rank(*asked)
+
+
+def test_a_gpu_is_lent_only_where_there_is_the_package_for_it(space, monkeypatch):
+    assert space.asking.gpu(len) is len
+    lender = SimpleNamespace(GPU=lambda function: ("lent", function), __spec__=object())
+    monkeypatch.setitem(sys.modules, "spaces", lender)
+    assert space.asking.gpu(len) == ("lent", len)
+
+
+# What is offered.
+
+
+def test_samples_come_from_the_dataset(space):
+    samples = space.samples.load({"dataset": dataset_path("sample")})
+    names = samples.sample_users()
+    assert len(names) == space.samples.USERS
+    user = samples.sample_user(names[0])
+    assert user["chosen"] in user["candidates"]
+    assert len(user["candidates"]) == 21
+    places = {samples.sample_user(name)["candidates"].index(samples.sample_user(name)["chosen"]) for name in names}
+    assert len(places) > 10  # not always the first
+    assert samples.draw_candidates(seed=1) == samples.draw_candidates(seed=1) != samples.draw_candidates(seed=2)
+    known = samples.texts[:1490]
+    with pytest.raises(ValueError, match="at most 100"):
+        samples.draw_candidates("\n".join(known))
+    few = space.samples.Samples({}, ["a", "b", "c"])
+    assert sorted(few.draw_candidates("b\nx", count=5)) == ["a", "c"]
+    with pytest.raises(ValueError, match="expected 1 to 50, got 51"):
+        few.draw_candidates(count=51)
+    with pytest.raises(ValueError, match="no sample user 'x'"):
+        few.sample_user("x")
+
+
+def test_without_a_dataset_there_are_no_samples(space, tmp_path, capsys):
+    assert space.samples.load({"model": "ORG/x"}).sample_users() == []
+    assert space.samples.load({"dataset": str(tmp_path / "nowhere")}).draw_candidates() == []
+    assert "cannot be read" in capsys.readouterr().out
+
+
+# What is shown.
+
+
+def test_all_text_is_escaped(space, recommender):
+    showing = space.showing
+    shown = [showing.blocks(made) for made in recommender.summarize(f"{NASTY}\n{NASTY}")]
+    ranked = recommender.rank(NASTY, f"{NASTY}\nc", f"summary {NASTY}")
+    shown.append(showing.ranking(ranked, chosen=ranked["candidates"][0]["text"]))
+    shown.append(showing.reasons(recommender.explain(NASTY, NASTY, f"summary {NASTY}")))
+    shown.append(showing.facts({NASTY: NASTY}))
+    for one in shown:
+        assert "<img" not in one
+        assert "&lt;img" in one
+        assert not {"\x00", "\u202e"} & set(one)
+
+
+def test_bars_show_p_yes_and_the_choice(space):
+    candidates = [
+        {"rank": 1, "index": 1, "text": "b", "p_yes": 0.75},
+        {"rank": 2, "index": 0, "text": "a", "p_yes": 0.25},
+    ]
+    answer = {"candidates": candidates, "summary": "", "shortened": {"recent_items_dropped": 2}, "seconds": 0.0123}
+    shown = space.showing.ranking(answer, chosen="a")
+    assert shown.index("width:75.0%") < shown.index("chosen in fact") < shown.index("width:25.0%")
+    assert shown.count("chosen in fact") == 1
+    assert "2 candidates ranked in 12 ms" in shown
+    assert "recent items dropped: 2" in shown
+
+
+def test_the_space_needs_nothing_of_ours():
+    for name in SPACE:
+        text = (space_folder() / name).read_text(encoding="utf-8")
+        assert "trsr" not in text.replace("llm-trsr", "").replace("LLM-TRSR", ""), name
+    here = {path.name for path in space_folder().iterdir() if path.is_file()}
+    assert here == set(SPACE)

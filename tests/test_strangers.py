@@ -188,6 +188,47 @@ def test_the_server_of_transformers_answers_the_same(published, home, ours, temp
     assert {one: found[one]["noul"] for one in ids} == pytest.approx(wanted, abs=1e-4)
 
 
+def test_the_space_runs_as_it_stands_on_the_hub(published, stranger, home, ours, temperature, tmp_path):
+    client = pytest.importorskip("gradio_client")
+    hub, run = published
+    visitor = environment(hub, home, token=None)
+    code = "import sys; from huggingface_hub import snapshot_download as get; get('ORG/trsr-sample', repo_type='space', local_dir=sys.argv[1])"
+    got = strangers.run(stranger, code, visitor, str(tmp_path / "space"))
+    assert got.returncode == 0, got.stderr[-3000:]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path / "log"
+    with log.open("w") as into:
+        server = subprocess.Popen(
+            [stranger, "app.py"],
+            env=visitor | {"GRADIO_SERVER_PORT": str(port), "OMP_NUM_THREADS": "1"},
+            cwd=tmp_path / "space",
+            stdout=into,
+            stderr=into,
+        )
+    try:
+        for _ in range(180):
+            assert server.poll() is None, log.read_text()[-3000:]
+            with socket.socket() as probe:
+                if not probe.connect_ex(("127.0.0.1", port)):
+                    break
+            time.sleep(1)
+        api = client.Client(f"http://127.0.0.1:{port}", verbose=False, httpx_kwargs={"timeout": 60})
+        user = data.read(str(run.parent.parent / "dataset"), "recurrent", "test")[0]
+        shown = api.predict(user["user_id"], api_name="/sample_user")
+        answer = api.predict("\n".join(shown["history"]), "\n".join(shown["candidates"]), api_name="/rank")
+    finally:
+        server.terminate()
+        server.wait(20)
+    texts = data.texts(str(run.parent.parent / "dataset"))
+    mine = {texts[one]: odds for one, odds in ours[user["user_id"]].items()}
+    wanted = {text: torch.sigmoid(torch.tensor(odds / temperature)).item() for text, odds in mine.items()}
+    assert answer["summary"] == user["summary"]
+    assert shown["chosen"] == texts[user["target"]]
+    assert {one["text"]: one["p_yes"] for one in answer["candidates"]} == pytest.approx(wanted, abs=2e-4)
+
+
 def post(url, body, server, patience=120):
     """The JSON that a server answers, as soon as it stands."""
     asked = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})

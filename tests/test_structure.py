@@ -37,7 +37,7 @@ FLOORS = [
     {"changes"},
     {"preflight"},
     {"publish", "push_dataset"},
-    {"quickstart", "distributed"},
+    {"quickstart", "distributed", "demo"},
     {"cli", "__main__", "jobs"},
 ]
 

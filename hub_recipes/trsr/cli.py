@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   trsr evaluate runs/nano-sample                    rank the test candidates, beside simple peers
   trsr compare runs/a/test runs/b/test              intervals, paired tests, slices, plots
   trsr recommend request.json                       rank for your own JSON
+  trsr demo                                         the Space's page, on this machine
   trsr publish runs/nano-sample --namespace ORG     show what a release would change on the Hub
 """
 
@@ -41,6 +42,7 @@ def command_line() -> argparse.ArgumentParser:
     _evaluate(verbs.add_parser("evaluate", help="rank the released candidates and measure"))
     _compare(verbs.add_parser("compare", help="several evaluations of the same candidates"))
     _recommend(verbs.add_parser("recommend", help="rank candidates for your own JSON"))
+    _demo(verbs.add_parser("demo", help="serve the Space's page on this machine"))
     _publish(verbs.add_parser("publish", help="show a release, and push it to the Hub"))
     _pretrain(verbs.add_parser("pretrain", help="train the nano base from scratch"))
     _bench(verbs.add_parser("bench", help="measure what shared prefixes save"))
@@ -352,6 +354,21 @@ def _recommend(parser: argparse.ArgumentParser) -> None:
                 return_summary=not options.no_summary,
             )
         )
+
+    parser.set_defaults(act=run)
+
+
+def _demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "release", nargs="?", type=Path, help="release folder; its code is run (what is in the package)"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=7860, help="(%(default)s)")
+
+    def run(options: argparse.Namespace) -> None:
+        from trsr.demo import demo
+
+        demo(options.release, server_name=options.host, server_port=options.port)
 
     parser.set_defaults(act=run)
 

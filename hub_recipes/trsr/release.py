@@ -125,8 +125,15 @@ def pin(release: Release, commits: Mapping[str, str], kind: str | None = None) -
             config["trsr"] |= {"base_revision": known["base"], "adapter_revision": known.get("adapter")}
             write_json(folder / one / "config.json", config)
         elif one == "space":
-            pinned = {"model": names.pipeline, "revision": known.get("pipeline"), "dataset": names.dataset}
-            write_json(folder / one / "recommender.json", {**pinned, "dataset_revision": known["dataset"]})
+            shown = {
+                "model": names.pipeline,
+                "revision": known.get("pipeline"),
+                "license": release.facts.license_name or release.facts.license,
+                "dataset": names.dataset,
+                "dataset_revision": known["dataset"],
+                "dataset_license": release.facts.terms.license_name or release.facts.terms.license,
+            }
+            write_json(folder / one / "recommender.json", shown)
         if not names.local and one != "base":
             (folder / one / "README.md").write_text(cards.card(one, release.facts, known), encoding="utf-8")
 

@@ -6,6 +6,17 @@ Knows where they lie in a checkout and in an installed package; cards and upload
 from pathlib import Path
 
 METRICS = ("recall_at_k", "mrr_at_k", "ndcg_at_k")
+SPACE = (
+    "app.py",
+    "asking.py",
+    "events.py",
+    "page.css",
+    "page.py",
+    "reading.py",
+    "requirements.txt",
+    "samples.py",
+    "showing.py",
+)
 _HERE = Path(__file__).parent
 
 
@@ -31,8 +42,13 @@ def metric_files(name: str) -> dict[str, Path]:
 
 def space_files() -> dict[str, Path]:
     """Files of the recommender's Space, but for its README and `recommender.json`. Errors as `metric_files`."""
-    folder = _folder("space", "space")
-    return {name: folder / name for name in ("app.py", "requirements.txt")}
+    folder = space_folder()
+    return {name: folder / name for name in SPACE}
+
+
+def space_folder() -> Path:
+    """Where the recommender's Space lies. Raises FileNotFoundError if the package was installed without it."""
+    return _folder("space", "space")
 
 
 def _folder(installed: str, checkout: str) -> Path:

@@ -8,7 +8,7 @@ from transformers.utils import logging
 
 from .extractive import ExtractiveSummarizer
 from .generation import ModelSummarizer, without_adapter
-from .history import Item, blocks_by_count
+from .history import Block, Item, blocks_by_count
 from .prompts import Encoder, RankingPrompt
 from .scoring import Scorer, rank
 from .summarize import METHODS, Summarizer, Trail, summarize
@@ -166,20 +166,43 @@ class TextRichRecommendationPipeline(Pipeline):
             answer["shortened"] = ranked["shortened"]
         return answer
 
+    def blocks(self, history: Sequence) -> list[Block]:
+        """Cut a history, oldest first, as it is cut to be summarised: of a long one the newest blocks are kept."""
+        return blocks_by_count(_items(history, "history"), self._block_size, self._max_blocks)
+
     def update(self, summary: str, new_items: Sequence, summarizer: str = "auto", max_new_tokens: int = 160) -> str:
-        """Advance a summary by one block of new items, oldest first.
+        """Advance a summary by one block of new items, oldest first; an empty summary is begun.
 
         Raises:
-            ValueError: If there are no new items, or `summarizer` is None.
+            ValueError: If there are no new items, or nothing writes summaries.
         """
         block = tuple(_items(new_items, "new_items"))
         if not block:
             raise ValueError("There are no new items to update the summary with.")
-        writer = self._summarizer(summarizer, max_new_tokens)
-        if writer is None:
-            raise ValueError("A summary cannot be updated with summarizer=None; choose 'base-model' or 'extractive'.")
+        writer = self._writer(summarizer, max_new_tokens)
         with without_adapter(self.model):
             return (writer.update([(summary, block)]) if summary else writer.block([block]))[0]
+
+    def merge(self, summaries: Sequence[str], summarizer: str = "auto", max_new_tokens: int = 160) -> str:
+        """Merge summaries of blocks, oldest first, into one.
+
+        Raises:
+            ValueError: If there are no summaries, or nothing writes them.
+        """
+        if not summaries:
+            raise ValueError("There are no summaries to merge.")
+        writer = self._writer(summarizer, max_new_tokens)
+        with without_adapter(self.model):
+            return writer.merge([list(summaries)])[0]
+
+    def _writer(self, name: str | None, max_new_tokens: int) -> Summarizer:
+        writer = self._summarizer(name, max_new_tokens)
+        if writer is None:
+            raise ValueError(
+                "Without a summarizer there is no summary: this recommender ranks by recent items alone, or None was "
+                "asked for. Choose 'base-model' or 'extractive'."
+            )
+        return writer
 
     def _summarizer(self, name: str | None, max_new_tokens: int) -> Summarizer | None:
         if name == "auto":

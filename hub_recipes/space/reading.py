@@ -1,0 +1,85 @@
+"""Read what a visitor pastes into items, within limits: an item a line, a JSON list, or a table.
+
+Knows nothing of models or pages.
+"""
+
+import csv
+import io
+import json
+import re
+
+MOST = {"history": 100, "candidates": 50}  # items
+LONGEST = 1_000  # characters of an item, as the prompt shows it
+LONGEST_SUMMARY = 4_000
+LONGEST_TEXT = 100_000  # characters pasted at once
+
+Given = str | dict[str, object]
+
+
+def items(text: str, name: str) -> list[Given]:
+    """Read a list of items, oldest first.
+
+    Text that begins as a JSON list of strings or of objects is one. Text whose first line is a header with a column
+    `title` or `text` is a table, separated by tabs or commas. All other text has an item a line; empty lines are left out.
+
+    Args:
+        text: What was pasted.
+        name: A key of `MOST`, which says how many items are taken.
+
+    Raises:
+        ValueError: If the text cannot be read, or is past the limits.
+    """
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"{name}: {len(text)} characters, at most {LONGEST_TEXT} are taken here.")
+    text = text.strip().removeprefix("\ufeff")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if re.match(r'\[\s*["{\]]', text):
+        found = _json(text, name)
+    elif len(lines) > 1 and (separator := _separator(lines[0])):
+        found = _table(text, separator, name)
+    else:
+        found = list(lines)
+    if len(found) > MOST[name]:
+        raise ValueError(f"{name}: {len(found)} items, at most {MOST[name]} are taken here.")
+    return found
+
+
+def summary(text: str) -> str:
+    """A summary as it was typed, without space around it. Raises ValueError past the limit."""
+    if len(text) > LONGEST_SUMMARY:
+        raise ValueError(f"summary: {len(text)} characters, at most {LONGEST_SUMMARY} are taken here.")
+    return text.strip()
+
+
+def _json(text: str, name: str) -> list[Given]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name}: begins as JSON and is none: {error}") from None
+    for place, one in enumerate(found, 1):
+        if not isinstance(one, (str, dict)):
+            raise ValueError(f"{name}, item {place}: expected a string or an object of fields.")
+    return found
+
+
+def _separator(header: str) -> str | None:
+    """What separates the columns of a table that has this first line; None if it heads no table."""
+    for separator in "\t,":
+        if {"title", "text"} & {cell.strip().strip('"').lower() for cell in header.split(separator)}:
+            return separator
+    return None
+
+
+def _table(text: str, separator: str, name: str) -> list[Given]:
+    found: list[Given] = []
+    try:
+        rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
+        for place, row in enumerate(rows, 1):
+            if None in row or None in row.values():
+                raise ValueError(
+                    f"{name}, row {place}: expected {len(rows.fieldnames or ())} cells, as the header has."
+                )
+            found.append({str(field).strip().lower(): cell for field, cell in row.items() if cell.strip()})
+    except csv.Error as error:
+        raise ValueError(f"{name}: begins as a table and cannot be read as one: {error}") from None
+    return found

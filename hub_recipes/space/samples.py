@@ -1,0 +1,83 @@
+"""Users to try and items to draw, from the dataset that the recommender was trained on.
+
+A dataset whose texts may not be passed on has neither; the page then takes what is pasted.
+"""
+
+import random
+from typing import Any
+
+import reading
+
+USERS = 50  # test users that are offered
+
+
+class Samples:
+    """Test users and the catalogue. The published methods are part of the API.
+
+    Args:
+        users: Name -> `history` (texts, oldest first), `candidates` and the one that was `chosen` next.
+        texts: Of the catalogue's items.
+    """
+
+    def __init__(self, users: dict[str, dict] | None = None, texts: list[str] | None = None) -> None:
+        self.users = users or {}
+        self.texts = texts or []
+
+    def sample_users(self) -> list[str]:
+        """Name the sample users."""
+        return list(self.users)
+
+    def sample_user(self, name: str) -> dict:
+        """Show a sample user.
+
+        Args:
+            name: One of sample_users.
+
+        Returns:
+            `history` (oldest first), `candidates`, and which of them was `chosen` in fact.
+        """
+        if name not in self.users:
+            raise ValueError(f"There is no sample user {name!r}, see sample_users.")
+        return self.users[name]
+
+    def draw_candidates(self, history: str = "", count: int = 10, seed: int = 0) -> list[str]:
+        """Draw items of the catalogue at random.
+
+        Args:
+            history: Items that are not to be drawn, one a line.
+            count: How many are drawn, at most as many as can be ranked.
+            seed: The same seed draws the same items.
+        """
+        most = reading.MOST["candidates"]
+        if not 1 <= count <= most:
+            raise ValueError(f"count: expected 1 to {most}, got {count}.")
+        left_out = set(filter(lambda one: isinstance(one, str), reading.items(history, "history")))
+        order = random.Random(seed).sample(range(len(self.texts)), min(count + len(left_out), len(self.texts)))
+        return [text for text in (self.texts[place] for place in order) if text not in left_out][:count]
+
+
+def load(release: dict[str, Any]) -> Samples:
+    """The samples of the release's dataset; none if it cannot be read, which the log says, or has no texts."""
+    if not release.get("dataset"):
+        return Samples()
+    from datasets import load_dataset
+
+    where = {"path": release["dataset"], "revision": release.get("dataset_revision")}
+    try:
+        items = load_dataset(**where, name="items", split="train")
+        rows = load_dataset(**where, name="histories", split=f"test[:{USERS}]")
+    except (OSError, ValueError) as error:
+        print(f"No sample users: {release['dataset']} cannot be read: {type(error).__name__}: {error}")
+        return Samples()
+    if "text" not in items.column_names:
+        return Samples()
+    # One item a line is how the page takes them.
+    texts = {item_id: " ".join(text.split()) for item_id, text in zip(items["item_id"], items["text"], strict=True)}
+    return Samples({row["user_id"]: _user(row, texts) for row in rows}, list(dict.fromkeys(texts.values())))
+
+
+def _user(row: dict[str, Any], texts: dict[str, str]) -> dict:
+    candidates = [texts[item_id] for item_id in (row["target"], *row["negatives"])]
+    random.Random(row["user_id"]).shuffle(candidates)
+    history = [texts[item_id] for item_id in row["history"]]
+    return {"history": history, "candidates": candidates, "chosen": texts[row["target"]]}

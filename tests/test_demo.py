@@ -1,0 +1,107 @@
+"""The page of the Space as it is served: its API, its errors, and the verb that serves it."""
+
+import importlib.util
+import json
+import urllib.request
+
+import pytest
+
+from tests.test_space import CANDIDATES, HISTORY, NASTY
+from trsr.cli import main
+from trsr.demo import demo, describe
+
+gradio = pytest.importorskip("gradio")
+client = pytest.importorskip("gradio_client")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    page = demo(prevent_thread_lock=True, quiet=True)
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def api(page):
+    return client.Client(page.local_url, verbose=False)
+
+
+def test_every_call_answers(api):
+    names = api.predict(api_name="/sample_users")
+    user = api.predict(names[0], api_name="/sample_user")
+    history, candidates = "\n".join(user["history"]), "\n".join(user["candidates"])
+    answer = api.predict(history, candidates, api_name="/rank")
+    assert [one["rank"] for one in answer["candidates"]] == list(range(1, 22))
+    steps = list(api.submit(history, api_name="/summarize"))
+    assert len(steps) > 3
+    assert steps[-1]["recurrent"] == answer["summary"]
+    assert api.predict(history, candidates, "", 3, api_name="/explain")["text"] == user["candidates"][3]
+    assert set(api.predict(history, candidates, api_name="/compare_speed")) == {"shared", "separate", "difference"}
+    assert len(api.predict(history, 4, 1, api_name="/draw_candidates")) == 4
+    published = {f"/{name}" for name in ("summarize", "rank", "explain", "compare_speed")}
+    published |= {"/sample_users", "/sample_user", "/draw_candidates"}
+    assert set(api.view_api(return_format="dict")["named_endpoints"]) == published
+
+
+def test_mistakes_are_told_and_nothing_else_is(api, page):
+    with pytest.raises(client.exceptions.AppError, match="at least one candidate"):
+        api.predict(HISTORY, "", api_name="/rank")
+    with pytest.raises(client.exceptions.AppError, match="Unknown method '&lt;img&gt;'"):
+        api.predict(HISTORY, "c", "", "<img>", api_name="/rank")
+    with pytest.raises(client.exceptions.AppError, match="at least one item"):
+        api.predict("", api_name="/summarize")
+    with pytest.raises(client.exceptions.AppError, match="no sample user"):
+        api.predict("nobody", api_name="/sample_user")
+
+
+def test_text_comes_back_as_it_was_read(api):
+    answer = api.predict(HISTORY, NASTY, api_name="/rank")
+    assert answer["candidates"][0]["text"] == NASTY.replace("\u202e", "").replace("\x00", "")
+
+
+def test_one_at_a_time_asks_the_model(page):
+    asking = [one for one in page.fns.values() if one.concurrency_id == "model"]
+    assert len(asking) == 8
+    assert {one.concurrency_limit for one in asking} == {1}
+    assert all(one.queue for one in asking)
+
+
+def test_templates_of_the_page_run_no_text(page):
+    for block in page.blocks.values():
+        if isinstance(block, gradio.HTML):
+            assert (block.html_template, block.js_on_load) == ("${value}", None)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mcp") is None, reason="needs gradio[mcp]")
+def test_the_calls_are_tools_of_an_mcp_server(page):
+    with urllib.request.urlopen(f"{page.local_url}gradio_api/mcp/schema", timeout=30) as answer:
+        tools = {one["name"]: one for one in json.load(answer)}
+    [rank] = [one for name, one in tools.items() if name.endswith("rank")]
+    assert "probability that the model answers yes" in rank["description"]
+    assert {"history", "candidates", "summary", "method"} <= set(rank["inputSchema"]["properties"])
+
+
+def test_what_is_shown_of_a_release(quickstarted, tmp_path):
+    release = quickstarted[0] / "release"
+    shown = describe(release)
+    assert shown["model"] == str(release.resolve() / "pipeline")
+    assert shown["dataset_license"] == describe(None)["dataset_license"] == "apache-2.0"
+    with pytest.raises(ValueError, match="no release folder"):
+        describe(tmp_path)
+
+
+def test_a_release_folder_is_served(quickstarted):
+    page = demo(quickstarted[0] / "release", prevent_thread_lock=True, quiet=True)
+    try:
+        answer = client.Client(page.local_url, verbose=False).predict(HISTORY, CANDIDATES, api_name="/rank")
+        assert len(answer["candidates"]) == 2
+    finally:
+        page.close()
+
+
+def test_without_gradio_the_install_line_is_told(monkeypatch, capsys):
+    monkeypatch.setattr("trsr.demo.find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as stop:
+        main(["demo"])
+    assert stop.value.code == 2
+    assert "pip install 'llm-trsr[demo]'" in capsys.readouterr().err

@@ -1,0 +1,142 @@
+"""The page in Chromium: the whole path, text that would like to be more, and an accessibility scan.
+
+Needs `pip install 'llm-trsr[browser]'` and a Chromium on the PATH; run with `-m browser`.
+"""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from tests.test_space import CANDIDATES, HISTORY, NASTY
+from trsr.demo import demo
+
+pytest.importorskip("gradio")
+sync_api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium")
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+WIDTHS = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
+WAIT = 60_000  # milliseconds
+sync_api.expect.set_options(timeout=WAIT)
+
+
+@pytest.fixture(scope="module")
+def url():
+    page = demo(prevent_thread_lock=True, quiet=True)
+    yield page.local_url
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium, url):
+    """Opens the page; what its console complains about, and what it asks of other machines, fails the test."""
+    complaints, contexts = [], []
+
+    def open_page(screen="desktop", scheme="light"):
+        context = chromium.new_context(viewport=WIDTHS[screen], color_scheme=scheme)
+        context.set_default_timeout(WAIT)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        page.on(
+            "request",
+            lambda asked: (
+                asked.url.startswith(("http", "ws"))
+                and "127.0.0.1" not in asked.url
+                and complaints.append(f"asked {asked.url}")
+            ),
+        )
+        page.goto(url)
+        page.get_by_role("button", name="Summarise").wait_for()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def press(page, name, said):
+    """Press a button by the keyboard alone and wait for what the page says then."""
+    button = page.get_by_role("button", name=name, exact=True)
+    button.focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("status").filter(has_text=re.compile(said)).wait_for()
+
+
+def whole_path(page):
+    page.get_by_label("Sample user").click()
+    page.get_by_role("option").nth(1).click()
+    sync_api.expect(page.get_by_label("Candidates")).to_have_value(re.compile(r"(.+\n){20}.+"))
+    press(page, "Summarise", r"(\d+) of \1 summaries written")
+    summary = page.get_by_label("Summary (edit")
+    sync_api.expect(summary).to_have_value(re.compile("genre: "))
+    summary.fill("genre: chess lore x9")
+    press(page, "Rank", "21 candidates ranked")
+    sync_api.expect(page.get_by_text("chosen in fact")).to_have_count(1)
+    sync_api.expect(page.get_by_label("Candidate", exact=True)).to_have_value(re.compile("^1. title: "))
+    press(page, "Leave out one part at a time", "with all that is shown")
+    sync_api.expect(page.get_by_text("Without the summary")).to_be_visible()
+    press(page, "Time it with and without sharing", "times as fast")
+    sync_api.expect(summary).to_have_value("genre: chess lore x9")
+
+
+@pytest.mark.parametrize(("screen", "scheme"), [("desktop", "light"), ("phone", "dark"), ("phone", "light")])
+def test_the_whole_path(visit, screen, scheme):
+    page = visit(screen, scheme)
+    whole_path(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[screen]["width"]
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    found = axe.run(page).response["violations"]
+    grave = [one for one in found if one["impact"] in ("serious", "critical")]
+    assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in grave] == []
+
+
+def test_text_stays_text(visit):
+    page = visit()
+    page.get_by_label("History, oldest first").fill(f"{NASTY}\n{HISTORY}")
+    page.get_by_label("Candidates").fill(f"{NASTY}\n{CANDIDATES}")
+    press(page, "Summarise", r"(\d+) of \1 summaries written")
+    page.get_by_label("Summary (edit").fill(NASTY)
+    press(page, "Rank", "3 candidates ranked")
+    press(page, "Leave out one part at a time", "with all that is shown")
+    page.get_by_label("Candidate", exact=True).click()
+    page.get_by_role("option").nth(2).wait_for()
+    assert page.locator("img[src=x]").count() == 0
+    assert page.locator(".bars").get_by_text("`${alert(2)}` {{this}}").count() > 0
+    assert page.locator(".bars").get_by_text("**bold**").count() > 0
+
+
+def test_mistakes_are_told_as_text(visit):
+    page = visit()
+    page.get_by_label("Candidates").fill("")
+    page.get_by_role("button", name="Rank", exact=True).click()
+    page.get_by_text("Write at least one candidate").wait_for()
+    page.get_by_label("Candidates").fill("x" * 1001)
+    page.get_by_role("button", name="Rank", exact=True).click()
+    page.get_by_text("at most 1000 are taken here").wait_for()
+
+
+def test_the_other_method_and_new_candidates(visit):
+    page = visit()
+    page.get_by_label("History, oldest first").fill(json.dumps(HISTORY.splitlines()))
+    press(page, "Summarise", r"(\d+) of \1 summaries written")
+    before = page.get_by_label("Candidates").input_value()
+    page.get_by_role("button", name="Draw from the catalogue").click()
+    sync_api.expect(page.get_by_label("Candidates")).not_to_have_value(before)
+    page.get_by_label("hierarchical").check()
+    press(page, "Rank", "10 candidates ranked")
