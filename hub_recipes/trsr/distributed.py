@@ -94,7 +94,7 @@ def summarize_on_ray(
         if engine.generates:
             for cache in caches:
                 import_cache(Store(store), cache, engine, texts)
-        cut = {"methods": methods, "block_size": block_size, "max_blocks": max_blocks}
+        cut: dict[str, Any] = {"methods": methods, "block_size": block_size, "max_blocks": max_blocks}
         with _cluster(address, workers) as ray:
             gpus = _gpus(engine, ray.cluster_resources()) if gpus is None else gpus
             workers = workers or _workers(ray.cluster_resources(), gpus)
@@ -300,7 +300,7 @@ def _cluster(address: str, workers: int | None) -> Iterator[Any]:
         )
     own: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(address, logging_level="warning", **own)
+        ray.init(address, logging_level=logging.WARNING, **own)
     except (ConnectionError, RuntimeError) as error:
         raise ValueError(f"No Ray cluster at {address!r}: {error} Start one with ray start, or use local.") from None
     try:
