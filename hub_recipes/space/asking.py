@@ -25,9 +25,8 @@ def load(release: dict[str, Any]) -> Callable:
     from transformers import pipeline
 
     # Loaded on the CPU: on ZeroGPU a model may be moved to the GPU here, and run there only inside of `gpu`.
-    pipe = pipeline(
-        TASK, model=release["model"], revision=release.get("revision"), trust_remote_code=True, device="cpu"
-    )
+    named = {"model": release["model"], "revision": release.get("revision")}
+    pipe = pipeline(TASK, **named, trust_remote_code=True, device="cpu")  # type: ignore[call-overload]
     if torch.cuda.is_available():
         pipe.device = torch.device("cuda")
         pipe.model.to(pipe.device)
@@ -192,7 +191,7 @@ class Recommender:
             tokens = (self.pipe.scorer.forwarded_tokens - before) // ROUNDS
         return {"seconds": round(min(seconds), 4), "tokens": tokens}, answer
 
-    def _alone(self, ask: Callable, *args, **kwargs) -> Any:
+    def _alone(self, ask: Callable, *args: Any, **kwargs: Any) -> Any:
         with self._lock:
             return ask(*args, **kwargs)
 
