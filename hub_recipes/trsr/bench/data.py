@@ -1,6 +1,6 @@
 """The dataset scripts on made-up logs of full size: seconds, rows a second and memory, beside row by row with pandas.
 
-python -m trsr.bench.data --work FOLDER --scripts dataset_scripts --out hub_recipes/results/data.json
+python -m trsr.bench.data --work FOLDER --scripts dataset_scripts --out hub_recipes/results/bench-data.json
 """
 
 import argparse
