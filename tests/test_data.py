@@ -158,3 +158,8 @@ def test_the_shipped_sample_keeps_the_contract():
     for split in data.SPLITS:
         data.check_ids(data.read("sample", "histories", split), texts, split)
     assert json.loads((ASSETS / "sample" / data.PROVENANCE).read_text())["counts"]["users_kept"] == 1500
+
+
+@pytest.mark.parametrize(("stated", "meant"), [("en", ("en",)), (["en", "de"], ("en", "de")), ([], ())])
+def test_one_language_or_several(stated, meant):
+    assert data.Terms.of({"dataset": {"name": "mine", "language": stated}}).language == meant

@@ -84,7 +84,8 @@ class Terms:
         """The terms that a provenance states."""
         stated = {"name": "dataset", **provenance.get("dataset", {})}
         try:
-            return cls(**{**stated, "language": tuple(stated.get("language", ()))})
+            spoken = stated.get("language", ())
+            return cls(**{**stated, "language": (spoken,) if isinstance(spoken, str) else tuple(spoken)})
         except TypeError as error:
             raise DataError(f"{PROVENANCE}: `dataset` is not as expected: {error}") from None
 
