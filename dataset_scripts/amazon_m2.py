@@ -55,7 +55,7 @@ def read_products(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table
     """The config `items` of the locale, counts and checksums."""
 
     def work(table: pa.Table) -> tuple[pa.Table, Masks]:
-        broken = ~building.matches(building.one(table["id"]), building.ID)
+        broken = ~building.matches(data.one_chunk(table["id"]), building.ID)
         here = pc.equal(table["locale"], options.locale)
         return table.filter(pc.and_(here, pa.array(~broken))), {"no product id": broken}
 
@@ -89,8 +89,8 @@ def read_sessions(
     """Session -> item ids, oldest first, of sessions that fit as logged; counts and checksums."""
 
     def work(table: pa.Table) -> tuple[pa.Table, Masks]:
-        before, after = building.one(table["prev_items"]), building.one(table["next_item"])
-        here = pc.equal(building.one(table["locale"]), options.locale).to_numpy(zero_copy_only=False)
+        before, after = data.one_chunk(table["prev_items"]), data.one_chunk(table["next_item"])
+        here = pc.equal(data.one_chunk(table["locale"]), options.locale).to_numpy(zero_copy_only=False)
         quotes = pc.count_substring(before, "'").to_numpy()
         unprinted = ~building.matches(before, PRINTED)
         unnamed = ~unprinted & ~building.matches(after, building.ID)
@@ -114,7 +114,7 @@ def read_sessions(
     sequences: dict[str, list[str]] = {}
     unknown = 0
     for before, after in zip(
-        printed_ids(building.one(table["before"])).to_pylist(), table["after"].to_pylist(), strict=True
+        printed_ids(data.one_chunk(table["before"])).to_pylist(), table["after"].to_pylist(), strict=True
     ):
         items = [*before, after]
         name = name_session(items)
@@ -141,7 +141,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     """Read, keep, divide and write. Returns the counts."""
     building.settle(options, 11, 26, building.PAPER)
     products, counts, sums = read_products(options, faults)
-    sequences, found, more = read_sessions(options, faults, building.one(products["item_id"]))
+    sequences, found, more = read_sessions(options, faults, data.one_chunk(products["item_id"]))
     histories, found, users = building.paper(sequences, products, options, found)
     tables = {"items": {"train": building.dataset(products)}, "histories": histories}
     sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}

@@ -68,7 +68,7 @@ def read_news(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, di
     """The config `items` of all parts, counts and checksums."""
 
     def work(table: pa.Table) -> tuple[pa.Table, Masks]:
-        broken = ~building.matches(building.one(table["item_id"]), building.ID)
+        broken = ~building.matches(data.one_chunk(table["item_id"]), building.ID)
         return table.filter(pa.array(~broken)), {"no news id": broken}
 
     shown = building.shown_fields(options.text_fields, FIELDS)
@@ -87,7 +87,7 @@ def checked(table: pa.Table) -> tuple[pa.Table, Masks]:
 
     A time is seconds since 1970, its time zone as logged.
     """
-    text = {name: building.one(table[name]) for name in table.column_names}
+    text = {name: data.one_chunk(table[name]) for name in table.column_names}
     for name in ("history", "impressions"):
         if name in text:
             text[name] = pc.utf8_trim_whitespace(text[name])
@@ -113,7 +113,7 @@ def read_users(
 
     def work(table: pa.Table) -> tuple[pa.Table, Masks]:
         table, broken = checked(table)
-        history = building.one(table["history"])
+        history = data.one_chunk(table["history"])
         logged = np.where(building.matches(history, "^$"), 0, pc.count_substring(history, " ").to_numpy() + 1)
         # Ids become numbers here, and histories that do not fit are dropped: this is all that stays of a block.
         lists = pc.split_pattern(pc.if_else(pa.array(fits(logged)), history, ""), " ")
@@ -127,7 +127,7 @@ def read_users(
     first = earliest(table)
     logged = table["logged"].to_numpy()[first]
     kept = table.take(pa.array(first[fits(logged)]))
-    found = building.sequences(kept["user_id"], building.one(kept["history"]), ids)
+    found = building.sequences(kept["user_id"], data.one_chunk(kept["history"]), ids)
     counts = {
         "behaviors_read": reading.rows,
         "behaviors_broken": reading.broken,
@@ -143,7 +143,7 @@ def read_users(
 
 def earliest(table: pa.Table) -> np.ndarray:
     """The row of each user's first impression; where several are first, the one with the least history."""
-    user = pc.dictionary_encode(building.one(table["user_id"])).indices.to_numpy()
+    user = pc.dictionary_encode(data.one_chunk(table["user_id"])).indices.to_numpy()
     keys = (user, table["time"].to_numpy(), table["impression_id"].to_numpy())
     order = np.lexsort(keys[::-1])
     mine = user[order]
@@ -165,11 +165,11 @@ def read_impressions(
 
     def work(table: pa.Table) -> tuple[pa.Table, Masks]:
         whole, masks = checked(table)
-        clicked, others, unlabelled = labelled(building.one(whole["impressions"]), ids)
+        clicked, others, unlabelled = labelled(data.one_chunk(whole["impressions"]), ids)
         good = ~np.logical_or.reduce(list(masks.values()))
         masks["a candidate ends neither with -0 nor with -1"] = mask = np.zeros(len(table), dtype=bool)
         mask[np.flatnonzero(good)[unlabelled]] = True
-        history = building.encode(pc.split_pattern(building.one(whole["history"]), " "), ids)
+        history = building.encode(pc.split_pattern(data.one_chunk(whole["history"]), " "), ids)
         columns = {
             "key": impressions.keys(whole["impression_id"], whole["user_id"], options.seed),
             "impression_id": whole["impression_id"],
@@ -278,7 +278,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
         parts = "one part, the training part" if wanted == 1 else "two parts, the training part and the dev part"
         raise DataError(f"The protocol {options.protocol} takes {parts}; got {len(options.sources)}.")
     news, counts, sums = read_news(options, faults)
-    ids = building.one(news["item_id"])
+    ids = data.one_chunk(news["item_id"])
     items = {"train": building.dataset(news)}
     options.out.resolve().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".mind-", dir=options.out.resolve().parent) as folder:

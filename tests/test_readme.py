@@ -1,6 +1,5 @@
 """The README is true: its tables come from results files, its examples run, its commands and files exist."""
 
-import json
 import re
 import shlex
 import subprocess
@@ -12,24 +11,26 @@ from accelerate.commands.config.config_args import load_config_from_file
 
 from trsr.cli import command_line
 from trsr.recipe import load_recipe
-from trsr.results import table
+from trsr.tables import fill
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TABLES = re.findall(r"<!-- table: (\S+) -->\n(.*?)<!-- end -->", README, re.S)
+MARKED = re.findall(r"<!-- (\w+): (\S+) -->", README)
 
 
 def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.S)
 
 
-def test_there_is_a_table():
-    assert TABLES
+def test_tables_are_rendered_from_results_files():
+    assert {kind for kind, _ in MARKED} == {"table", "bench"}
+    assert fill(README, ROOT) == README
 
 
-@pytest.mark.parametrize(("path", "shown"), TABLES, ids=[path for path, _ in TABLES])
-def test_tables_are_rendered_from_results_files(path, shown):
-    assert shown.strip() == table(json.loads((ROOT / path).read_text(encoding="utf-8"))["systems"])
+def test_a_figure_typed_by_hand_is_seen():
+    figure = re.search(r"<!-- table: .*?(0\.\d+)", README, re.S)
+    forged = README[: figure.start(1)] + "0.999" + README[figure.end(1) :]
+    assert fill(forged, ROOT) == README
 
 
 def test_the_ten_lines_run(tmp_path):

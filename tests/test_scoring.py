@@ -191,7 +191,7 @@ def test_a_wrong_cache_is_noticed_by_the_probe(llama, monkeypatch):
             layer.values = layer.values * 1.5
         return forked
 
-    monkeypatch.setattr("trsr.core.scoring.fork", wrong)
+    monkeypatch.setattr("trsr.core.forward.fork", wrong)
     scorer = Scorer(llama, YES, NO)
     assert scorer.plan == "batch"
     assert "would change the logits" in scorer.stepped_down["packed"]

@@ -14,7 +14,7 @@ TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "hub_recipes", "model_car
 
 # From the ground up; a module imports from its own floor or from below, never from above.
 FLOORS = [
-    {"core", "decision", "embedded", "markdown", "versions", "recipe", "worlds", "games", "__init__"},
+    {"core", "decision", "embedded", "markdown", "versions", "recipe", "worlds", "games", "pictures", "__init__"},
     {"metrics", "significance", "calibration", "results", "spaces"},
     {"data", "store", "engines", "judge", "register", "repos", "patience", "doctor"},
     {"scheduler", "published", "caches", "trails", "blocks", "sources", "rows", "interactions", "sentences"},

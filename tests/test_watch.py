@@ -5,10 +5,12 @@ import json
 import pytest
 import torch
 from peft import get_peft_model_state_dict, load_peft_weights
+from transformers import AutoModelForCausalLM
 
 from tests import tiny
 from tests.test_train import BASES, adapter_bytes, make_recipe
-from trsr import train, watch
+from trsr import data, train, watch
+from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.evaluate import evaluate_run
 
 
@@ -40,6 +42,21 @@ def test_the_last_look_is_what_evaluation_finds(watched, tmp_path):
     for name in watch.WATCHED:
         assert curves[f"eval_{name}"][-1][1] == pytest.approx(found[name]["value"], abs=1e-6)
     assert json.loads((run / "run.json").read_text(encoding="utf-8"))["curves"]["eval_loss"]
+
+
+def test_lists_of_different_lengths_are_ranked_by_what_they_hold(folders):
+    """A list of one candidate is always right: padding is no candidate."""
+    base, dataset = folders
+    rows = data.read(str(dataset), "recurrent", "validation")
+    lists = [row[: place + 1] for place, row in enumerate(rows["negatives"])]
+    rows = rows.remove_columns("negatives").add_column("negatives", lists)
+    encoder = Encoder(tiny.byte_level(), RankingPrompt(), context=512)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    for weight in model.parameters():
+        weight.data.zero_()  # all candidates tie
+    measured = watch.ranking(rows, data.texts(str(dataset)), encoder, seed=0)(model)
+    found = [min(1.0, 3 / (place + 2)) for place in range(len(rows))]
+    assert measured["recall@3"] == pytest.approx(sum(found) / len(found))
 
 
 def test_curves_are_drawn(watched):

@@ -29,12 +29,6 @@ PAPER = {"train": 10_000, "validation": 1000, "test": 1000}  # users
 Sums = dict[str, str | None]  # name of a file -> its SHA-256; None if it was not read to its end
 
 
-def one(column: pa.ChunkedArray) -> pa.Array:
-    """A column in one piece."""
-    made = column.combine_chunks()
-    return made if isinstance(made, pa.Array) else pa.concat_arrays(made.chunks)
-
-
 def together(parts: Iterable[pa.Table]) -> pa.Table:
     """Parts of a file as one table. Raises DataError if it has no rows."""
     tables = list(parts)
@@ -59,7 +53,7 @@ def catalogue(table: pa.Table, fields: Sequence[str], shown: Sequence[str]) -> t
         fields: The item's own fields; one is `title`.
         shown: Those that make the text, in order.
     """
-    texts = {name: clean_column(one(table[name])) for name in fields}
+    texts = {name: clean_column(data.one_chunk(table[name])) for name in fields}
     text = sentences({name: texts[name] for name in shown})
     columns = {"item_id": table["item_id"], "title": texts["title"], "text": text, **texts}
     titled = pa.table(columns).filter(pc.and_(pc.not_equal(texts["title"], ""), pc.not_equal(text, "")))
@@ -70,7 +64,7 @@ def catalogue(table: pa.Table, fields: Sequence[str], shown: Sequence[str]) -> t
     keys = titled.column_names if repeated else ["item_id"]
     items = titled.take(pc.sort_indices(titled, sort_keys=[(name, "ascending") for name in keys]))
     if repeated:
-        ids = one(items["item_id"])
+        ids = data.one_chunk(items["item_id"])
         items = items.filter(pa.array(np.append(True, pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False))))
     counts = {
         "items_read": len(table),

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import yaml
 from datasets import (
     Dataset,
@@ -143,6 +144,12 @@ def stream(source: str, config: str, revision: str | None = None, batch: int = 1
     return dict(builder.as_streaming_dataset())
 
 
+def one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array."""
+    joined = column.combine_chunks()
+    return pa.concat_arrays(joined.chunks) if isinstance(joined, pa.ChunkedArray) else joined
+
+
 def _place(source: str) -> str:
     """Where a dataset is, for `load_dataset`. Raises DataError for a folder that is not there."""
     path = dataset_path(source)
@@ -157,8 +164,9 @@ def shared_tables(source: str, revision: str | None, terms: Terms) -> dict[str, 
     """Config -> splits of a dataset as it may be passed on: without the items' texts where the terms keep them back."""
     items = read(source, "items", "train", revision)
     tables = {"items": DatasetDict(train=items if terms.share_text else items.select_columns(["item_id"]))}
+    present = configs(source, revision)
     for config in CONFIGS[1:4]:
-        if config in configs(source, revision):
+        if config in present:
             tables[config] = DatasetDict({split: read(source, config, split, revision) for split in SPLITS})
     return tables
 

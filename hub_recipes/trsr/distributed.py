@@ -26,6 +26,7 @@ On HF Jobs a job is one machine, and Ray gives each of its GPUs a worker:
 import hashlib
 import json
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,12 +38,12 @@ import pyarrow as pa
 from datasets import Dataset
 
 from trsr.caches import import_cache
+from trsr.core.history import count_blocks
 from trsr.core.summarize import METHODS, calls
 from trsr.engines import Engine, EngineError
 from trsr.scheduler import Scheduler, Unanswered
 from trsr.store import Generation, Store
-from trsr.summaries import read, strategies, summarize_dataset
-from trsr.trails import PART
+from trsr.summaries import read, strategies, summarize_dataset, users
 
 # More partitions than workers, so that none waits long for the last one; few enough to keep an engine busy.
 PARTITIONS_A_WORKER = 4
@@ -113,15 +114,12 @@ def deal(splits: Mapping[str, Dataset], block_size: int, max_blocks: int, count:
         Tables of (partition, user_id, history), none empty.
     """
     dealt: list[list[tuple[int, str, list[str]]]] = [[] for _ in range(count)]
-    for rows in splits.values():
-        for table in rows.select_columns(["user_id", "history"]).with_format("arrow").iter(PART):
-            for row in table.to_pylist():
-                history = row["history"]
-                blocks = -(-len(history) // block_size)
-                start = max(0, blocks - max_blocks) * block_size
-                first = json.dumps(history[start : start + block_size]).encode()
-                place = int.from_bytes(hashlib.sha256(first).digest()[:8]) % count
-                dealt[place].append((place, row["user_id"], history))
+    for user_id, history in users(splits):
+        blocks = math.ceil(len(history) / block_size)
+        start = max(0, blocks - max_blocks) * block_size
+        first = json.dumps(history[start : start + block_size]).encode()
+        place = int.from_bytes(hashlib.sha256(first).digest()[:8]) % count
+        dealt[place].append((place, user_id, history))
     return [
         pa.Table.from_arrays(
             [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), _ROWS.types, strict=True)],
@@ -144,7 +142,9 @@ def _ask(
     cut: Mapping[str, Any],
 ) -> int:
     """Fill the store with the answers to what all users ask; the number of questions that were asked twice."""
-    lengths = [min(-(-len(one) // cut["block_size"]), cut["max_blocks"]) for part in parts for one in part["history"]]
+    lengths = [
+        count_blocks(len(one), cut["block_size"], cut["max_blocks"]) for part in parts for one in part["history"]
+    ]
     here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
@@ -259,7 +259,7 @@ class Worker:
 
     def __call__(self, part: pa.Table) -> pa.Table:
         kept = _Kept(self._keeper, part["partition"][0].as_py())
-        users = strategies({"part": Dataset(part)}, self._texts, **self._cut)
+        asking = strategies({"part": Dataset(part)}, self._texts, **self._cut)
         error = ""
         try:
             if dict(self._engine.identity) != self._wanted:
@@ -267,7 +267,7 @@ class Worker:
                     f"A worker has the engine {dict(self._engine.identity)!r}, the driver {self._wanted!r}. Install the "
                     "same on all machines, and name the model's revision (--engine-revision)."
                 )
-            Scheduler(self._engine, kept, advance=kept.count).run(users, lambda trail: None)
+            Scheduler(self._engine, kept, advance=kept.count).run(asking, lambda trail: None)
         except Unanswered:
             pass  # a few rejected questions: the plain run meets them among all the others
         except ValueError as mistake:

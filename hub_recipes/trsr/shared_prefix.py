@@ -21,13 +21,13 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from peft import PeftModel
-from transformers import Cache, DynamicCache
+from transformers import DynamicCache
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
-from trsr.core.fork import fork, same_rotation, unforkable
-from trsr.core.forward import packed_logits, read, row_logits
+from trsr.core.fork import same_rotation, unforkable
+from trsr.core.forward import branches, packed_logits, read, row_logits
 from trsr.core.groups import level, share
 from trsr.core.packed import Row, refusal
 
@@ -98,7 +98,7 @@ def answer_logits(model, prefix: Sequence[int], suffixes: Sequence[Sequence[int]
         return packed_logits(model, [start, *ends], Tree.of(len(start), lengths, start.device))
     if plan == "packed":
         # Without a config every layer keeps the whole prefix, as the mask has it; windows are in the mask.
-        cache = _branches(read(model, start, DynamicCache()), 1)
+        cache = branches(model, read(model, start, DynamicCache()), 1)
         return packed_logits(model, ends, Row.of(len(start), lengths, start.device), cache)
     return _forked(model, start, ends)
 
@@ -107,15 +107,11 @@ def _forked(model, start: torch.Tensor, ends: Sequence[torch.Tensor]) -> torch.T
     cache = read(model, start)
     groups = list(level([len(end) for end in ends], len(start) + sum(map(len, ends)), PADDING))
     logits = [
-        row_logits(model, [ends[place] for place in group], len(start), _branches(cache, len(group)))
+        row_logits(model, [ends[place] for place in group], len(start), branches(model, cache, len(group)))
         for group in groups
     ]
     order = torch.tensor([place for group in groups for place in group], device=start.device)
     return torch.cat(logits)[order.argsort()]
-
-
-def _branches(cache: Cache, count: int) -> Cache:
-    return fork(cache, torch.zeros(count, dtype=torch.long))
 
 
 @dataclass(frozen=True, slots=True)

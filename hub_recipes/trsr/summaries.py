@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from trsr import data
 from trsr.caches import export_cache, import_cache
-from trsr.core.history import Block, Item, blocks_by_count
+from trsr.core.history import Block, Item, blocks_by_count, count_blocks
 from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import METHODS, Steps, calls, steps
 from trsr.engines import ATTEMPTS, RETRY_TEMPERATURE, Engine
@@ -43,6 +43,13 @@ class Catalogue:
         return blocks_by_count([self._items[item_id] for item_id in history], size, max_blocks=len(history) or 1)
 
 
+def users(splits: Mapping[str, Dataset]) -> Iterator[tuple[str, list[str]]]:
+    """User id and history of every row, in the order of the splits; a part of them is in memory."""
+    for rows in splits.values():
+        for table in rows.select_columns(["user_id", "history"]).with_format("arrow").iter(PART):
+            yield from zip(table["user_id"].to_pylist(), table["history"].to_pylist(), strict=True)
+
+
 def strategies(
     splits: Mapping[str, Dataset],
     texts: Mapping[str, str],
@@ -53,17 +60,15 @@ def strategies(
 ) -> Iterator[Steps]:
     """The strategy of every user and method: users in the order of the splits, and for each user one a method."""
     catalogue = Catalogue(texts)
-    for rows in splits.values():
-        for table in rows.select_columns(["user_id", "history"]).with_format("arrow").iter(PART):
-            for row in table.to_pylist():
-                if not row["history"]:
-                    raise data.DataError(f"User {row['user_id']!r} has no history: there is nothing to summarise.")
-                blocks = catalogue.blocks(row["history"], block_size)
-                for method in methods:
-                    if since is None:
-                        yield steps(blocks[-max_blocks:], method)
-                    else:
-                        yield since.continued(method, row["user_id"], row["history"], blocks, max_blocks)
+    for user_id, history in users(splits):
+        if not history:
+            raise data.DataError(f"User {user_id!r} has no history: there is nothing to summarise.")
+        blocks = catalogue.blocks(history, block_size)
+        for method in methods:
+            if since is None:
+                yield steps(blocks[-max_blocks:], method)
+            else:
+                yield since.continued(method, user_id, history, blocks, max_blocks)
 
 
 def add_summaries(
@@ -137,12 +142,7 @@ def summarize_dataset(
         import_cache(kept, cache, engine, texts)
     cut = {"block_size": block_size, "max_blocks": max_blocks}
     earlier = Published(since, texts, methods, {**identity(engine, prompts), **cut}) if since else None
-    lengths = [
-        min(-(-len(history) // block_size), max_blocks)
-        for rows in splits.values()
-        for table in rows.select_columns("history").with_format("arrow").iter(PART)
-        for history in table["history"]
-    ]
+    lengths = [count_blocks(len(history), block_size, max_blocks) for _, history in users(splits)]
     put = {method: calls(lengths, method) for method in methods}
     with tempfile.TemporaryDirectory() as folder:
         with tqdm(total=sum(put.values()), desc="summaries", unit="summary", mininterval=1) as bar:

@@ -7,7 +7,6 @@ The rows come from `examples`; the loss is on the answer token alone. A row is a
 import contextlib
 import functools
 import json
-import os
 import re
 import shutil
 import time
@@ -65,8 +64,6 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     first = arguments.process_index == 0
     started = time.monotonic()
     set_seed(recipe.seed)
-    # By default they would lie among the checkpoints, which do not stay.
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "logs"))
     source = base_path(recipe.base)
     tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
     model = AutoModelForCausalLM.from_pretrained(
@@ -127,6 +124,8 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         save_adapter(trainer.model, encoder.prompt, recipe.base, recipe.base_revision, out / "adapter")
         draw(taken["curves"], out / "curves.png")
         (out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        if (checkpoints / "runs").is_dir():  # where tensorboard logs
+            shutil.move(checkpoints / "runs", out / "logs")
         shutil.rmtree(checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return record

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from trsr import candidates, metrics
+from trsr import candidates, metrics, pictures
 from trsr.core.prompts import Encoder
 from trsr.core.scoring import Scorer
 from trsr.evaluate import score
@@ -20,7 +20,8 @@ Ranking = Callable[[Any], dict[str, float]]
 
 def ranking(rows: Dataset, texts: Mapping[str, str], encoder: Encoder, seed: int) -> Ranking:
     """A function from a model to its ranking metrics on `rows` of the data contract. It uses no random numbers."""
-    _, labels = candidates.candidate_table(rows, seed)
+    lists, labels = candidates.candidate_table(rows, seed)
+    present = candidates.presence(lists)
 
     def measure(model) -> dict[str, float]:
         mode = model.training
@@ -29,7 +30,7 @@ def ranking(rows: Dataset, texts: Mapping[str, str], encoder: Encoder, seed: int
             scores = score(rows, texts, encoder, Scorer(model, encoder.yes_id, encoder.no_id), seed, "validation")
         finally:
             model.train(mode)
-        each = metrics.per_user(scores, labels)
+        each = metrics.per_user(scores, labels, present)
         return {name: float(np.mean(each[name])) for name in WATCHED}
 
     return measure
@@ -63,15 +64,14 @@ def curves(log: Sequence[Mapping[str, float]]) -> dict[str, list[list[float]]]:
 
 def draw(found: Mapping[str, Sequence[Sequence[float]]], path: Path) -> bool:
     """Write a PNG of `curves`. Returns whether there was matplotlib, and anything to draw."""
-    try:
-        from matplotlib.figure import Figure  # no pyplot: nothing global, no display
-    except ImportError:
-        return False
     panels = [[name for name in found if "loss" in name], [name for name in found if "loss" not in name]]
     panels = [names for names in panels if names]
     if not panels:
         return False
-    figure = Figure(figsize=(5 * len(panels), 3.5), layout="constrained")
+    try:
+        figure = pictures.figure(5 * len(panels), 3.5)
+    except ImportError:
+        return False
     for place, names in enumerate(panels, 1):
         axes = figure.add_subplot(1, len(panels), place)
         for name in names:

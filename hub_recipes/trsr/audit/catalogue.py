@@ -10,7 +10,6 @@ import pyarrow as pa
 from trsr import data
 from trsr.audit.instructions import instructions
 from trsr.audit.words import Words
-from trsr.check.batches import one_chunk
 from trsr.core.extractive import field_values
 
 RARE = 100  # a word is rare if it stands in the texts of at most one item in so many
@@ -52,8 +51,8 @@ class Catalogue:
         for table in tables:
             for item_id in table["item_id"].to_pylist():
                 self._rows.setdefault(item_id, len(self._rows))
-            titles.append(one_chunk(table["title"]).cast(pa.large_string()))
-            texts.append(one_chunk(table["text"]).cast(pa.large_string()))
+            titles.append(data.one_chunk(table["title"]).cast(pa.large_string()))
+            texts.append(data.one_chunk(table["text"]).cast(pa.large_string()))
             for text in texts[-1].to_pylist():
                 self._items_with.update(Words.of(text or "").content)
                 self.ordering += any(True for _ in instructions(text or ""))

@@ -3,6 +3,7 @@
 Memory holds the texts of the items, the words of those read last, a batch, and about 90 bytes a summary.
 """
 
+import functools
 import json
 import os
 from array import array
@@ -65,10 +66,15 @@ def audit(source: str, *, revision: str | None = None, limit: int = 0, seed: int
     if limit < 0 or seed < 0:
         raise data.DataError(f"--limit and --seed must not be negative, got {limit} and {seed}.")
     try:
-        methods = [method for method in METHODS if method in data.configs(source, revision)]
+        present = data.configs(source, revision)
+        methods = [method for method in METHODS if method in present]
         if not methods:
             raise data.DataError(f"Dataset {source!r} has no summaries. Run: trsr summarize {source} --out DIR")
-        catalogue = Catalogue(_tables(_stream(source, "items", "train", revision), data.ITEM_COLUMNS, "items", 0))
+        if "items" not in present:
+            raise data.DataError(f"Dataset {source!r} has no config 'items'.")
+        stream = functools.partial(data.stream, source, revision=revision, batch=ROWS)
+        items = _split(stream("items"), "items", "train")
+        catalogue = Catalogue(_tables(items, data.ITEM_COLUMNS, "items", 0))
         made = data.provenance(source, revision).get("summaries", {})
         found: dict[str, Any] = {
             "engine": made.get("engine", "unknown"),
@@ -81,9 +87,9 @@ def audit(source: str, *, revision: str | None = None, limit: int = 0, seed: int
         }
         for method in methods:
             tally = _Tally(catalogue, _wording(made), seed)
+            splits = stream(method)
             for split in data.SPLITS:
-                stream = _stream(source, method, split, revision)
-                for table in _tables(stream, data.SUMMARIES, f"{method} {split}", limit):
+                for table in _tables(_split(splits, method, split), data.SUMMARIES, f"{method} {split}", limit):
                     tally.add(table, split)
             found["methods"][method] = tally.figures()
     except (HTTPError, pa.ArrowException, DatasetsError, UnicodeDecodeError) as error:
@@ -207,12 +213,9 @@ def _wording(made: Mapping[str, Any]) -> frozenset[str]:
     return Words.of(" ".join([*map(str, stated.values()), *ours, _EXTRACTIVE])).content
 
 
-def _stream(source: str, config: str, split: str, revision: str | None) -> IterableDataset:
-    if config not in data.configs(source, revision):
-        raise data.DataError(f"Dataset {source!r} has no config {config!r}.")
-    splits = data.stream(source, config, revision, ROWS)
+def _split(splits: Mapping[str, IterableDataset], config: str, split: str) -> IterableDataset:
     if split not in splits:
-        raise data.DataError(f"Dataset {source!r}, config {config!r} has no split {split!r}. Run trsr check.")
+        raise data.DataError(f"Config {config!r} has no split {split!r}. Run trsr check.")
     return splits[split]
 
 

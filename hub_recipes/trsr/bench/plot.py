@@ -3,24 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from trsr import pictures
 from trsr.bench.report import TITLES
-
-
-def check() -> None:
-    """Raises ValueError with the install line if matplotlib is missing."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise ValueError("The plot needs matplotlib: pip install 'llm-trsr[plots]', or pass --no-plot.") from None
 
 
 def draw(results: Mapping, path: Path) -> None:
     """Write a PNG: the sweep in two panels where there is one, else the ratios."""
-    check()
-    from matplotlib.figure import Figure  # no pyplot: nothing global, no display
-
     sweep = results.get("sweep")
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = pictures.figure(10, 4)
     if sweep:
         for place, (over, label) in enumerate((("candidates", "candidates"), ("prefix", "prefix, tokens")), 1):
             points = [one for one in sweep if one["over"] == over]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trsr import pictures
 from trsr.bench import plot as picture
 from trsr.bench import report
 from trsr.versions import versions
@@ -41,7 +42,7 @@ def run(
             is not exact; the files are written even then.
     """
     if plot:
-        picture.check()
+        pictures.check("--no-plot")
     from trsr.bench import workloads
     from trsr.bench.measure import steady
     from trsr.core.prompts import Encoder

@@ -10,6 +10,7 @@ from datasets import Features, IterableDataset
 from datasets.table import CastError
 from tqdm.auto import tqdm
 
+from trsr import data
 from trsr.check.findings import Findings, names, show
 
 ROWS = 20_000
@@ -110,8 +111,8 @@ def _batch(
     findings: Findings,
 ) -> Batch:
     key, *extra = others
-    columns = {column.name: one_chunk(table[column.name]).cast(column.type) for column in schema}
-    extras = {name: one_chunk(table[name]) for name in extra if name in table.column_names}
+    columns = {column.name: data.one_chunk(table[column.name]).cast(column.type) for column in schema}
+    extras = {name: data.one_chunk(table[name]) for name in extra if name in table.column_names}
     rows = np.arange(start, start + table.num_rows)
     whole = np.ones(len(rows), bool)
     for name, values in columns.items():
@@ -123,12 +124,6 @@ def _batch(
     if not whole.all():
         columns = {name: values.filter(pa.array(whole)) for name, values in columns.items()}
     return Batch(config, split, rows[whole], columns[key], columns, start + table.num_rows)
-
-
-def one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    """A column as one array."""
-    joined = column.combine_chunks()
-    return pa.concat_arrays(joined.chunks) if isinstance(joined, pa.ChunkedArray) else joined
 
 
 def _nulls(values: pa.Array) -> np.ndarray:

@@ -3,20 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from trsr import pictures
 from trsr.results import metric_name
-
-
-def check() -> None:
-    """Raises ValueError with the install line if matplotlib is missing."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise ValueError("The plots need matplotlib: pip install 'llm-trsr[plots]', or pass --no-plots.") from None
 
 
 def draw(results: Mapping, folder: Path) -> list[Path]:
     """Write systems.png, and slices.png and reliability.png where there is something to show. Returns what was written."""
-    check()
     wanted = {"systems.png": _systems, "slices.png": _slices, "reliability.png": _reliability}
     made = []
     for name, picture in wanted.items():
@@ -26,15 +18,9 @@ def draw(results: Mapping, folder: Path) -> list[Path]:
     return made
 
 
-def _figure(width: float, height: float):
-    from matplotlib.figure import Figure  # no pyplot: nothing global, no display
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def _systems(results: Mapping):
     metric, each = results["metric"], results["systems"]
-    figure = _figure(7, 1.2 + 0.35 * len(each))
+    figure = pictures.figure(7, 1.2 + 0.35 * len(each))
     axes = figure.add_subplot()
     _points(axes, [one[metric] for one in each.values()], range(len(each)))
     axes.set_yticks(range(len(each)), list(each))
@@ -47,7 +33,7 @@ def _slices(results: Mapping):
     if not results["slices"]:
         return None
     names = list(results["systems"])
-    figure = _figure(5 * len(results["slices"]), 3.4 + 0.1 * len(names))
+    figure = pictures.figure(5 * len(results["slices"]), 3.4 + 0.1 * len(names))
     for place, (slicing, parts) in enumerate(results["slices"].items(), 1):
         axes = figure.add_subplot(1, len(results["slices"]), place)
         for number, name in enumerate(names):
@@ -64,7 +50,7 @@ def _reliability(results: Mapping):
     each = results["calibration"]
     if not each:
         return None
-    figure = _figure(4.5 * len(each), 4)
+    figure = pictures.figure(4.5 * len(each), 4)
     for place, (name, one) in enumerate(each.items(), 1):
         axes = figure.add_subplot(1, len(each), place)
         axes.plot([0, 1], [0, 1], "--", color="grey")

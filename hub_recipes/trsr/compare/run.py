@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trsr import data
+from trsr import data, pictures
 from trsr.compare import measure, plot, report, slices
 from trsr.compare.align import Aligned, CompareError, Scored, align, read
 from trsr.versions import versions
@@ -44,7 +44,7 @@ def compare(
         CompareError: If the evaluations do not fit each other, or the dataset does not fit them. Nothing is written.
     """
     if plots:
-        plot.check()
+        pictures.check("--no-plots")
     scored, temperatures = _by_split([read(source) for source in sources])
     aligned = align(scored)
     values = measure.each_user(aligned)

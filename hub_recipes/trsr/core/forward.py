@@ -10,6 +10,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache
 
+from .fork import fork
 from .packed import Row
 
 
@@ -27,6 +28,11 @@ def read(model, prefix: torch.Tensor, cache: Cache | None = None) -> Cache:
         return model(
             input_ids=ids, position_ids=_places(0, ids), past_key_values=cache, use_cache=True, **keep
         ).past_key_values
+
+
+def branches(model, cache: Cache, count: int) -> Cache:
+    """`count` read-only copies of the cache of one prefix, as `fork` makes them."""
+    return fork(cache, torch.zeros(count, dtype=torch.long, device=device(model)))
 
 
 def row_logits(model, rows: Sequence[torch.Tensor], start: int = 0, cache: Cache | None = None) -> torch.Tensor:

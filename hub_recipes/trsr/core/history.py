@@ -4,6 +4,7 @@ Text that comes from outside is made one clean line here, so that nothing later 
 Knows nothing of tokenizers or models.
 """
 
+import math
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,6 +108,11 @@ def blocks_by_count(items: Sequence[Item], size: int = 5, max_blocks: int = 5) -
         raise ValueError(f"Block size and number of blocks must be at least 1, got {size} and {max_blocks}.")
     blocks = [tuple(items[start : start + size]) for start in range(0, len(items), size)]
     return blocks[-max_blocks:]
+
+
+def count_blocks(items: int, size: int, max_blocks: int) -> int:
+    """Number of blocks that `blocks_by_count` makes of so many items."""
+    return min(math.ceil(items / size), max_blocks)
 
 
 def blocks_by_tokens(

@@ -14,8 +14,8 @@ import torch
 from transformers import Cache, DynamicCache
 from transformers.utils import logging
 
-from .fork import fork, same_rotation, unforkable
-from .forward import device, packed_logits, read, row_logits
+from .fork import same_rotation, unforkable
+from .forward import branches, device, packed_logits, read, row_logits
 from .groups import even, level, share
 from .packed import Row, refusal
 
@@ -109,7 +109,7 @@ class Scorer:
 
     def _packed(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> Scored:
         # Without a config every layer keeps the whole prefix, as the mask has it; the windows are in the mask.
-        view = self._branches(self._read(prefix, DynamicCache()), 1)
+        view = branches(self.model, self._read(prefix, DynamicCache()), 1)
         where = device(self.model)
         for group in even(list(map(len, suffixes)), min(ROW_TOKENS * self._scale, self.group_tokens)):
             parts = [torch.tensor(suffixes[place]) for place in group]
@@ -121,7 +121,7 @@ class Scorer:
         cache = self._read(prefix, None)
         for group in self._level(prefix, suffixes):
             rows = [suffixes[place] for place in group]
-            yield group, self._rows(rows, len(prefix), self._branches(cache, len(group)))
+            yield group, self._rows(rows, len(prefix), branches(self.model, cache, len(group)))
 
     def _batched(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> Scored:
         for group in self._level(prefix, suffixes):
@@ -137,9 +137,6 @@ class Scorer:
     def _read(self, prefix: list[int], cache: Cache | None) -> Cache:
         self.forwarded_tokens += len(prefix)
         return read(self.model, torch.tensor(prefix), cache)
-
-    def _branches(self, cache: Cache, count: int) -> Cache:
-        return fork(cache, torch.zeros(count, dtype=torch.long, device=device(self.model)))
 
     def _rows(self, rows: Sequence[Sequence[int]], start: int = 0, cache: Cache | None = None) -> torch.Tensor:
         self.forwarded_tokens += len(rows) * max(map(len, rows))
