@@ -4,7 +4,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trsr.core.prompts import Encoder, RankingPrompt
-from trsr.pretrain import Curriculum, collate, log_odds_and_text_loss, pretrain, train_tokenizer
+from trsr.pretrain import Curriculum, collate, forward, pretrain, world_tokenizer
 
 
 def test_a_much_smaller_one_trains_and_the_loss_falls(tmp_path):
@@ -22,10 +22,13 @@ def test_a_much_smaller_one_trains_and_the_loss_falls(tmp_path):
 
 
 def test_batched_rows_equal_plain_prompts(llama):
-    tokenizer = train_tokenizer(worlds=1, vocab_size=400)
+    tokenizer = world_tokenizer(worlds=1, vocab_size=400)
     encoder = Encoder(tokenizer, RankingPrompt(recent_items=10))
     rows = [Curriculum(encoder, 1000, 2)[row] for row in (3, 400, 999)]
-    odds, _, _ = log_odds_and_text_loss(llama, collate(rows, 2), encoder.yes_id, encoder.no_id, 2)
+    llama.config.pad_token_id = 2
+    answers, sizes, _ = forward(llama, collate(rows, 2))
+    odds = (answers[:, encoder.yes_id] - answers[:, encoder.no_id]).view(len(rows), -1)
+    assert sizes.tolist() == [odds.shape[1]] * len(rows)
     for place, row in enumerate(rows):
         for branch, suffix in enumerate(row["suffixes"]):
             logits = llama(input_ids=torch.tensor([row["prefix"] + suffix])).logits[0, -1]
@@ -34,7 +37,7 @@ def test_batched_rows_equal_plain_prompts(llama):
 
 
 def test_rows_follow_from_their_number():
-    tokenizer = train_tokenizer(worlds=1, vocab_size=400)
+    tokenizer = world_tokenizer(worlds=1, vocab_size=400)
     encoder = Encoder(tokenizer, RankingPrompt(recent_items=10))
     rows = Curriculum(encoder, 1000, 2)
     forwards = [rows[row] for row in range(0, 1000, 97)]

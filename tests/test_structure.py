@@ -18,7 +18,7 @@ FLOORS = [
     {"metrics", "significance", "calibration", "results", "spaces"},
     {"data", "store", "engines", "judge", "register", "repos", "patience", "doctor"},
     {"scheduler", "published", "caches", "trails", "blocks", "sources", "rows", "interactions", "sentences"},
-    {"cards", "protocol", "candidates", "peers", "scored", "shared_prefix", "examples"},
+    {"cards", "protocol", "candidates", "peers", "scored", "shared_prefix", "examples", "scratch"},
     {
         "building",
         "impressions",
@@ -31,6 +31,7 @@ FLOORS = [
         "watch",
         "compare",
         "pretrain",
+        "domain",
         "bench",
     },
     {"release", "tables"},

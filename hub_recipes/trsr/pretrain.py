@@ -6,9 +6,7 @@ yes or no for each candidate, the softmax over a user's candidates, and the lang
 chosen item, which helps to find the match.
 """
 
-import json
 import random
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,46 +14,26 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 from torch.utils.data import Dataset
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments, set_seed
+from transformers import PreTrainedTokenizerFast, set_seed
 
-from trsr.cards import render
 from trsr.core.extractive import ExtractiveSummarizer
 from trsr.core.fork import fork
 from trsr.core.history import Item, blocks_by_count
 from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.core.summarize import METHODS, summarize
 from trsr.games import game
+from trsr.scratch import CONTEXT, fit, kept_tokenizer, llama, save, train_tokenizer
 from trsr.worlds import World, training_world
 
 USERS_A_WORLD = 64
-BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
 
-def train_tokenizer(worlds: int, vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE on the prompts of `worlds` worlds; it starts every text with BOS.
+def world_tokenizer(worlds: int, vocab_size: int) -> PreTrainedTokenizerFast:
+    """Trained on the prompts of `worlds` worlds."""
+    from tokenizers import pre_tokenizers
 
-    Without a token to rest on, attention cannot say "no match", and nothing is learnt.
-    """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[BOS, EOS, PAD],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_texts(worlds), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, model_max_length=2048
-    )
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return train_tokenizer(_texts(worlds), vocab_size, [pre_tokenizers.Digits(individual_digits=True), words])
 
 
 def _texts(worlds: int) -> Iterator[str]:
@@ -175,8 +153,8 @@ def collate(rows: list[dict[str, list]], pad: int) -> dict[str, torch.Tensor]:
     }
 
 
-def log_odds_and_text_loss(model, batch: dict[str, torch.Tensor], yes: int, no: int, pad: int):
-    """Log-odds (users, candidates), answer logits over the vocabulary, and the loss on prompt and chosen item."""
+def forward(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits (users * candidates, vocabulary) at the answers, candidates a user, and the loss on prompt and chosen item."""
     users = len(batch["prefix"])
     mask = batch["prefix_mask"]
     positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -190,50 +168,14 @@ def log_odds_and_text_loss(model, batch: dict[str, torch.Tensor], yes: int, no: 
     hidden = body(
         suffix, attention_mask=full_mask, position_ids=places, past_key_values=fork(seen.past_key_values, rows)
     ).last_hidden_state
-    answers = head(hidden[torch.arange(len(suffix)), lengths - 1]).view(users, branches, -1)
-    log_odds = answers[..., yes] - answers[..., no]
+    answers = head(hidden[torch.arange(len(suffix)), lengths - 1])
     chosen = torch.arange(0, len(suffix), branches)
     # Positions that predict the prompt's tokens, then the chosen item's.
     states = torch.cat([seen.last_hidden_state, hidden[chosen, :-1]], dim=1)
     targets = torch.cat([batch["prefix"][:, 1:].masked_fill(mask[:, :-1] == 0, -100), suffix[chosen]], dim=1)
-    targets = targets.masked_fill(targets == pad, -100)
+    targets = targets.masked_fill(targets == model.config.pad_token_id, -100)
     wanted = targets != -100
-    return log_odds, answers, F.cross_entropy(head(states[wanted]), targets[wanted])
-
-
-class NanoTrainer(Trainer):
-    """Trainer with the three losses; logs each of them."""
-
-    def __init__(self, *args, encoder: Encoder, text_weight: float = 0.2, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self.encoder = encoder
-        self.text_weight = text_weight
-        self._parts: list[torch.Tensor] = []
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        yes, no = self.encoder.yes_id, self.encoder.no_id
-        log_odds, answers, text = log_odds_and_text_loss(model, inputs, yes, no, self.encoder.tokenizer.pad_token_id)
-        users, branches = log_odds.shape
-        listwise = F.cross_entropy(log_odds, torch.zeros(users, dtype=torch.long))
-        targets = torch.full((users, branches), no)
-        targets[:, 0] = yes
-        each = F.cross_entropy(answers.flatten(0, 1), targets.flatten(), reduction="none").view(users, branches)
-        # Yes and no weigh the same, as in fine-tuning.
-        answer = (each[:, 0].mean() + each[:, 1:].mean()) / 2
-        rank = (log_odds[:, 1:] >= log_odds[:, :1]).sum(1)
-        first = (rank == 0).float().mean()
-        self._parts.append(torch.stack([listwise, answer, text, first]).detach())
-        loss = listwise + answer + self.text_weight * text
-        return (loss, {}) if return_outputs else loss
-
-    def log(self, logs, *args, **kwargs):
-        if self._parts and "loss" in logs:
-            means = torch.stack(self._parts).mean(0).tolist()
-            logs |= dict(
-                zip(("listwise", "answer", "text", "first"), (round(value, 4) for value in means), strict=True)
-            )
-            self._parts.clear()
-        super().log(logs, *args, **kwargs)
+    return answers, torch.full((users,), branches), F.cross_entropy(head(states[wanted]), targets[wanted])
 
 
 def pretrain(
@@ -261,81 +203,31 @@ def pretrain(
     Returns:
         What stands in `training.json`.
     """
-    started = time.monotonic()
     work = work or out.with_name(out.name + "-checkpoints")
-    work.mkdir(parents=True, exist_ok=True)
-    if (work / "tokenizer.json").exists():
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(work)
-    else:
-        tokenizer = train_tokenizer(worlds=60, vocab_size=vocab_size)
-        tokenizer.save_pretrained(work)
+    tokenizer = kept_tokenizer(work, lambda: world_tokenizer(worlds=60, vocab_size=vocab_size))
     set_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        intermediate_size=int(hidden * 8 / 3) // 32 * 32,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    model = LlamaForCausalLM(config)
-    encoder = Encoder(tokenizer, RankingPrompt(recent_items=10), context=config.max_position_embeddings)
+    model = llama(tokenizer, hidden, layers, heads)
+    encoder = Encoder(tokenizer, RankingPrompt(recent_items=10), context=CONTEXT)
     rows = steps * users
-    arguments = TrainingArguments(
-        output_dir=str(work),
-        max_steps=steps,
-        per_device_train_batch_size=users,
-        learning_rate=learning_rate,
-        lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": 0.05},
-        warmup_steps=min(200, steps // 10),
-        adam_beta2=0.98,
-        weight_decay=0.05,
-        max_grad_norm=1.0,
-        logging_steps=min(50, max(1, steps // 5)),
-        save_steps=250,
-        save_total_limit=2,
-        seed=seed,
-        use_cpu=True,
-        report_to="none",
-        remove_unused_columns=False,
-        # Rows must come in order: worlds are built once each, and rows grow harder.
-        train_sampling_strategy="sequential",
-    )
-    trainer = NanoTrainer(
+    record = fit(
         model,
-        arguments,
-        data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
-        train_dataset=Curriculum(encoder, rows, negatives),
-        encoder=encoder,
+        Curriculum(encoder, rows, negatives),
+        lambda batch: collate(batch, tokenizer.pad_token_id),
+        forward,
+        work,
+        steps=steps,
+        users=users,
+        learning_rate=learning_rate,
+        seed=seed,
+        answers=(encoder.yes_id, encoder.no_id),
+        text_weight=0.2,
     )
-    newest = any(work.glob("checkpoint-*"))
-    trainer.train(resume_from_checkpoint=True if newest else None)
-    out.mkdir(parents=True, exist_ok=True)
-    # Half the bytes; the config still says float32, so it is computed in full precision after loading.
-    model.to(torch.bfloat16).save_pretrained(out)  # type: ignore[arg-type]
-    config.dtype = "float32"
-    config.architectures = ["LlamaForCausalLM"]
-    config.save_pretrained(out)
-    tokenizer.save_pretrained(out)
     made = {
         "command": f"trsr pretrain nano --seed {seed} --steps {steps}",
         "data": f"trsr.games.game, and worlds 0 to {(rows - 1) // USERS_A_WORLD} of trsr.worlds.training_world",
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "rows": rows,
+        "parameters": model.num_parameters(),
         "candidates_a_row": 1 + negatives,
-        "learning_rate": learning_rate,
-        "seed": seed,
-        "seconds": round(time.monotonic() - started),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "last_log": next((entry for entry in reversed(trainer.state.log_history) if "first" in entry), {}),
+        **record,
     }
-    (out / "training.json").write_text(json.dumps(made, indent=2) + "\n")
-    (out / "README.md").write_text(render("base", made))
+    save(model, tokenizer, made, out)
     return made
