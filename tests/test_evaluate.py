@@ -1,16 +1,19 @@
 """Candidates of unequal number, and several rows of one user: each is ranked on its own."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from datasets import Dataset
 
-from trsr import candidates, data
+from tests import tiny
+from tests.test_train import BASES, make_recipe
+from trsr import candidates, data, train
 from trsr.calibration import fit_temperature
 from trsr.core.prompts import Encoder
 from trsr.core.scoring import Scorer
-from trsr.evaluate import score, write_results
+from trsr.evaluate import EvaluationError, evaluate_run, score, with_shuffled_summaries, write_results
 
 ROWS = Dataset.from_list(
     [
@@ -59,3 +62,43 @@ def test_a_missing_score_of_a_candidate_is_refused():
     scores = np.array([[1.0, np.nan, np.nan]])
     with pytest.raises(ValueError, match="finite"):
         fit_temperature(scores, labels, np.array([[True, True, False]]))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluated")
+    base, dataset = tiny.save_base(BASES["plain"], folder / "base"), tiny.dataset(folder / "data")
+    train.train(make_recipe(base, dataset, summary="hierarchical"), folder / "run")
+    return folder / "run"
+
+
+def test_a_run_ranks_the_candidates_of_another_dataset(run, tmp_path):
+    other = tiny.dataset(tmp_path / "other", negatives=3)
+    found = evaluate_run(run, tmp_path / "there", dataset=str(other))
+    assert (found["candidates_a_user"], evaluate_run(run, tmp_path / "here")["candidates_a_user"]) == (4, 7)
+    assert not found["shuffled_summaries"]
+
+
+def test_shuffled_summaries_are_those_of_others(run, tmp_path):
+    rows = Dataset.from_list([{"user_id": f"u{n}", "summary": f"s{n}"} for n in range(20)])
+    mixed = with_shuffled_summaries(rows, seed=0)
+    assert all(one != other for one, other in zip(mixed["summary"], rows["summary"], strict=True))
+    assert sorted(mixed["summary"]) == sorted(rows["summary"])
+    assert mixed["user_id"] == rows["user_id"]
+    assert with_shuffled_summaries(rows, seed=1)["summary"] != mixed["summary"]
+    with pytest.raises(EvaluationError, match="at least 2"):
+        with_shuffled_summaries(rows.select([0]), seed=0)
+    found = evaluate_run(run, tmp_path / "mixed", shuffle_summaries=True)
+    assert found["shuffled_summaries"]
+    own = evaluate_run(run, tmp_path / "own")
+    assert found["systems"]["run"] != own["systems"]["run"]
+
+
+def test_without_summaries_there_is_nothing_to_shuffle(run, tmp_path):
+    recipe = (run / "recipe.yaml").read_text(encoding="utf-8")
+    plain = tmp_path / "plain"
+    shutil.copytree(run, plain)
+    (plain / "recipe.yaml").write_text(recipe.replace("summary: hierarchical", "summary: none"), encoding="utf-8")
+    with pytest.raises(EvaluationError, match="nothing to shuffle"):
+        evaluate_run(plain, tmp_path / "out", shuffle_summaries=True)
+    assert not (tmp_path / "out").exists()

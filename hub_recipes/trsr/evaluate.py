@@ -3,10 +3,11 @@
 Writes `scores.parquet` (a row a candidate) and `results.json` (what cards and tables are rendered from).
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,28 @@ def _read_partial(path: Path | None) -> dict[str, list[float]]:
     return kept
 
 
+def with_shuffled_summaries(rows: Dataset, seed: int) -> Dataset:
+    """The same users, each with the summary of another row: what a summary says of its own user is lost, its form stays.
+
+    Raises:
+        EvaluationError: If there is but one row.
+    """
+    if len(rows) < 2:
+        raise EvaluationError("Shuffling summaries takes at least 2 users.")
+    order = np.random.default_rng(seed).permutation(len(rows))
+    giver = np.empty_like(order)
+    giver[order] = np.roll(order, 1)  # one circle through all rows: nobody keeps the own summary
+    return rows.remove_columns("summary").add_column("summary", [rows["summary"][int(place)] for place in giver])
+
+
+def _digest(rows: Dataset) -> str:
+    """Of what is scored: the prompts' users, summaries, histories and candidates."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
 def peer_scores(name: str, rows: Dataset, train: Dataset, texts: Mapping[str, str], seed: int) -> np.ndarray:
     """Scores (users, candidates) of a peer in `PEERS`, on the same candidates."""
     if name == "chance":
@@ -184,10 +207,34 @@ def describe(run: Path, recipe: Recipe, split: str, adapter: bool = True) -> dic
 
 
 def evaluate_run(
-    run: Path, out: Path, *, split: str = "test", limit: int = 0, seed: int = 0, adapter: bool = True
+    run: Path,
+    out: Path,
+    *,
+    split: str = "test",
+    limit: int = 0,
+    seed: int = 0,
+    adapter: bool = True,
+    dataset: str | None = None,
+    shuffle_summaries: bool = False,
 ) -> dict[str, Any]:
-    """Evaluate a finished run beside the peers, on the dataset it was trained on."""
+    """Evaluate a finished run beside the peers.
+
+    Args:
+        out: Takes results.json and scores.parquet. A killed evaluation goes on from what it left there.
+        limit: First rows only; 0 = all.
+        seed: Of the candidates' order, the bootstrap, and whose summary is whose when they are shuffled.
+        adapter: False measures the base as it is (zero-shot).
+        dataset: Folder or Hub id to evaluate on; default the one that the run was trained on.
+        shuffle_summaries: A control: every user is ranked for by the summary of another one.
+
+    Raises:
+        EvaluationError: If there is no finished run, or it shows no summaries to shuffle.
+    """
     recipe, encoder, scorer = load_run(run, adapter)
+    if dataset:
+        recipe = replace(recipe, dataset=dataset, dataset_revision=None)
+    if shuffle_summaries and recipe.summary == "none":
+        raise EvaluationError(f"The prompts of {run} show no summaries: there is nothing to shuffle.")
     texts = data.texts(recipe.dataset, recipe.dataset_revision)
     config = "histories" if recipe.summary == "none" else recipe.summary
     rows = data.read(recipe.dataset, config, split, recipe.dataset_revision)
@@ -195,10 +242,13 @@ def evaluate_run(
     if limit:
         rows = rows.select(range(min(limit, len(rows))))
     data.check_ids(rows, texts, f"{recipe.dataset}, config {config}, split {split}")
+    if shuffle_summaries:
+        rows = with_shuffled_summaries(rows, seed)
     out.mkdir(parents=True, exist_ok=True)
     # Named after what it depends on: another run, split or seed never goes on from it.
     about = describe(run, recipe, split, adapter)
-    partial = out / f".{split}-{seed}-{(about['weights'] or 'base')[:12]}.partial.jsonl"
+    about["shuffled_summaries"] = shuffle_summaries
+    partial = out / f".{split}-{seed}-{(about['weights'] or 'base')[:12]}-{_digest(rows)[:12]}.partial.jsonl"
     systems = {name: peer_scores(name, rows, train, texts, seed) for name in PEERS}
     began = time.process_time()
     systems[recipe.name] = score(rows, texts, encoder, scorer, seed, recipe.name, partial)
