@@ -1,0 +1,40 @@
+"""Rank the released candidates with a finished run, beside simple peers, and measure.
+
+On the validation split it also fits the temperature of P(yes). Killed, it goes on.
+
+examples:
+  trsr evaluate runs/mine --split validation
+  trsr evaluate runs/mine
+  trsr evaluate runs/mine --json | jq '.systems.mine["recall@3"]'
+"""
+
+import argparse
+from pathlib import Path
+
+from trsr.cli.outcome import Outcome, add_json
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("--out", type=Path, help="folder for results.json and scores.parquet (RUN/SPLIT)")
+    parser.add_argument("--split", choices=("validation", "test"), default="test")
+    parser.add_argument("--limit", type=int, default=0, help="first users only (all)")
+    parser.add_argument("--seed", type=int, default=0, help="order of candidates and bootstrap (%(default)s)")
+    parser.add_argument("--no-adapter", action="store_true", help="the base as it is (zero-shot)")
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    from trsr.evaluate import evaluate_run
+    from trsr.results import table
+
+    out = options.out or options.run / (options.split + ("-no-adapter" if options.no_adapter else ""))
+    results = evaluate_run(
+        options.run,
+        out,
+        split=options.split,
+        limit=options.limit,
+        seed=options.seed,
+        adapter=not options.no_adapter,
+    )
+    return Outcome(results, f"{table(results['systems'])}\n\n{results['n_users']} users. Wrote {out}")
