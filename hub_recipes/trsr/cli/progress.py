@@ -22,7 +22,7 @@ def readable_progress() -> Iterator[None]:
         try:
             yield
         finally:
-            lines.finish()
+            lines.end()
 
 
 class Lines:
@@ -38,6 +38,7 @@ class Lines:
         self._stream, self._every, self._clock = stream, every, clock
         self._bar = self._told = ""
         self._shown = clock()
+        self._ended = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -62,7 +63,12 @@ class Lines:
         self._show()
         self._bar = ""
 
+    def end(self) -> None:
+        """Show no more bars: one that an error left open is drawn once more when it is forgotten."""
+        self.finish()
+        self._ended = True
+
     def _show(self) -> None:
-        if self._bar.strip() and self._bar != self._told:
+        if self._bar.strip() and self._bar != self._told and not self._ended:
             self._stream.write(f"{self._bar}\n")
             self._told, self._shown = self._bar, self._clock()
