@@ -1,11 +1,16 @@
 import json
+import os
+import re
+import shlex
+import subprocess
+import sys
 
 import huggingface_hub
 import pytest
 
 from tests import tiny
 from tests.scripted import ChatServer
-from trsr.cli import main
+from trsr.cli import VERBS, command_line, main
 
 
 def fails(capsys, *arguments):
@@ -107,3 +112,55 @@ def test_questions_that_are_left_open_are_no_mistake(capsys, tmp_path, small_dat
     assert f"The questions are in {tmp_path / 'questions.parquet'}." in capsys.readouterr().out
     assert (tmp_path / "questions.parquet").exists()
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_shows_examples_that_parse(verb, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command_line().parse_args([verb, "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out.split("examples:")[1].split("\n\n")[0]
+    lines = [line.strip() for line in shown.splitlines() if line.strip()]
+    assert 2 <= len(lines) <= 4
+    for line in lines:
+        words = shlex.split(re.sub(r" {3,}.*", "", line.split(" | jq")[0].split("| ")[-1]))
+        assert words[:2] == ["trsr", verb], line
+        command_line().parse_args(words[1:])
+
+
+def completions(line, tmp_path):
+    """What the shell's completer is told, as argcomplete asks for it."""
+    answer = tmp_path / "answer"
+    asked = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "\n", "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    code = "from trsr.cli import main; main()"
+    subprocess.run(
+        [sys.executable, "-c", code],
+        env={
+            **os.environ,
+            **asked,
+            "_ARGCOMPLETE_STDOUT_FILENAME": str(answer),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
+        check=True,
+    )
+    return answer.read_text().split("\n")
+
+
+def test_the_shell_completes_verbs_options_and_recipes(tmp_path):
+    assert [one.strip() for one in completions("trsr eva", tmp_path)] == ["evaluate"]
+    assert "--since" in [one.strip() for one in completions("trsr summarize sample --si", tmp_path)]
+    assert {one.strip() for one in completions("trsr train nano-", tmp_path)} == {"nano-sample", "nano-goodbooks"}
+
+
+@pytest.mark.parametrize(
+    ("shell", "word"), [("bash", "complete -o"), ("zsh", "compdef"), ("fish", "complete --command trsr")]
+)
+def test_each_shell_has_its_script(shell, word):
+    asked = ["bash" if shell == "zsh" else shell, "trsr"]  # one script for bash and zsh
+    done = subprocess.run(
+        [sys.executable, "-m", "argcomplete.scripts.register_python_argcomplete", "--shell", *asked],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert word in done.stdout

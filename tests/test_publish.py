@@ -298,8 +298,10 @@ def test_the_pipeline_pins_the_commits_before_it(hub, release):
 def test_a_dry_run_shows_what_would_change_and_changes_nothing(hub, run, tmp_path):
     said = []
     how = {"folder": tmp_path / "release", "hub": client(hub), "say": said.append}
-    assert publish(run, "ORG", None, Options(), **how) == {}
+    told = publish(run, "ORG", None, Options(), **how)
     assert not hub.state()["repos"]
+    assert told["compared"]
+    assert [one["exists"] for one in told["repos"]] == [False] * 8
     assert "| ORG/trsr-sample-lora | model | 6 |" in said[0]
     assert said[0].count("new repo") == 8
     assert all(
@@ -316,7 +318,8 @@ def test_a_dry_run_shows_what_would_change_and_changes_nothing(hub, run, tmp_pat
 def test_a_dry_run_without_a_hub(hub, run, tmp_path):
     said = []
     nowhere = HfApi(endpoint="http://127.0.0.1:9", token=TOKEN)
-    publish(run, "ORG", "books", Options(), folder=tmp_path / "release", hub=nowhere, say=said.append)
+    told = publish(run, "ORG", "books", Options(), folder=tmp_path / "release", hub=nowhere, say=said.append)
+    assert not told["compared"]
     assert "could not be reached" in said[0]
     assert "| ORG/books-lora |" in said[1]
 

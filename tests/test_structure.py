@@ -24,6 +24,7 @@ FLOORS = [
         "impressions",
         "summaries",
         "estimate",
+        "fits",
         "check",
         "audit",
         "train",

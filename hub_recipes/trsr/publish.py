@@ -5,7 +5,7 @@ commit. What was interrupted goes on where it stopped.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def publish(
     accept_data_licence: bool = False,
     hub: HfApi | None = None,
     say: Callable[[str], None] = print,
-) -> dict[str, str]:
+) -> dict[str, Any]:
     """Assemble the release of a run, show what would change on the Hub and, if `really`, push it.
 
     Args:
@@ -48,7 +48,8 @@ def publish(
         accept_data_licence: Publish ids and summaries of data whose texts may not be passed on, gated.
 
     Returns:
-        Kind of repo -> commit that now holds it; empty if nothing was pushed.
+        For scripts: `folder` of the release and, if `really`, `commits`: kind of repo -> commit that now holds it. Else
+        `repos`, each a `Change` as plain values, and whether they were `compared` with the Hub.
 
     Raises:
         ReleaseError, HubError: With what is missing, refused or unsafe.
@@ -76,15 +77,21 @@ def publish(
         options = replace(options, gated=options.gated or "manual")
     release = assemble(run, folder or run / "release", names, dataset=dataset, terms=found, license=license)
     if not really:
+        compared = True
         try:
             changes = plan(release, hub, options.branch)
         except HubError as error:
+            compared = False
             say(f"{error}\nNot compared with the Hub: everything is shown as new.\n")
             changes = unseen(release)
         say(show(changes))
         say(f"\nNothing was pushed. The files and cards are in {release.folder}; push them with --push.")
-        return {}
-    return push(release, hub, options, say)
+        return {
+            "folder": str(release.folder),
+            "compared": compared,
+            "repos": [{**asdict(one), "type": TYPES[one.kind]} for one in changes],
+        }
+    return {"folder": str(release.folder), "commits": push(release, hub, options, say)}
 
 
 def push(release: Release, hub: HfApi, options: Options, say: Callable[[str], None] = print) -> dict[str, str]:

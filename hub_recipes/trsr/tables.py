@@ -1,6 +1,6 @@
 """Fill the tables of a Markdown file from the results files that it names.
 
-python -m trsr.tables README.md
+python -m trsr.tables README.md       from the top of the checkout, where the paths in it begin
 """
 
 import json
@@ -8,6 +8,7 @@ import re
 import sys
 from pathlib import Path
 
+from trsr import fits
 from trsr.bench import report
 from trsr.compare import report as comparison
 from trsr.results import table
@@ -18,6 +19,7 @@ TABLES = {
     "comparison": comparison.table,
     "slices": comparison.slices,
     "tests": comparison.tests,
+    "fits": fits.table,
 }
 
 
@@ -25,7 +27,8 @@ def fill(text: str, root: Path) -> str:
     """Replace what stands between a marker and `<!-- end -->` by the table of the results file that it names.
 
     `<!-- table: PATH -->` names the results.json of an evaluation, `<!-- bench: PATH -->` that of a benchmark;
-    `comparison`, `slices` and `tests` name the comparison.json of `trsr compare`.
+    `comparison`, `slices` and `tests` name the comparison.json of `trsr compare`; `fits` what `trsr recipes --fits --json`
+    prints. Paths begin at `root`.
     """
 
     def render(match: re.Match) -> str:
@@ -37,4 +40,4 @@ def fill(text: str, root: Path) -> str:
 
 if __name__ == "__main__":
     path = Path(sys.argv[1])
-    path.write_text(fill(path.read_text(encoding="utf-8"), path.parent), encoding="utf-8")
+    path.write_text(fill(path.read_text(encoding="utf-8"), Path.cwd()), encoding="utf-8")

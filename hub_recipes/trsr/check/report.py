@@ -1,7 +1,7 @@
 """What a check found, for people and for programs."""
 
-import json
 from dataclasses import asdict
+from typing import Any
 
 from trsr.check.findings import CODES, SEVERITIES, Example, Finding, show
 from trsr.check.run import Report
@@ -26,19 +26,16 @@ def as_text(report: Report) -> str:
     return "\n\n".join([*shown, f"{show(report.source, 200)}{limit}: {counts}"])
 
 
-def as_json(report: Report) -> str:
-    """The report for a program, in ASCII."""
-    return json.dumps(
-        {
-            "dataset": report.source,
-            "limit": report.limit,
-            "counts": {severity: report.count(severity) for severity in SEVERITIES},
-            "findings": [{**asdict(one), "meaning": CODES[one.code][1]} for one in report.findings],
-            "rows": report.rows,
-            "lengths": {name: spread.to_dict() for name, spread in report.spreads.items()},
-        },
-        indent=2,
-    )
+def as_dict(report: Report) -> dict[str, Any]:
+    """The report for a program, as plain values."""
+    return {
+        "dataset": report.source,
+        "limit": report.limit,
+        "counts": {severity: report.count(severity) for severity in SEVERITIES},
+        "findings": [{**asdict(one), "meaning": CODES[one.code][1]} for one in report.findings],
+        "rows": report.rows,
+        "lengths": {name: spread.to_dict() for name, spread in report.spreads.items()},
+    }
 
 
 def _title(one: Finding) -> str:

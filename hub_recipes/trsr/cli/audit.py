@@ -1,0 +1,35 @@
+"""Measure what the summaries say of their histories, leave out and invent, beside controls.
+
+examples:
+  trsr audit data/mine-summaries
+  trsr audit data/mine-summaries --write       keeps it for the card of a release
+  trsr audit ORG/trsr-mind --limit 1000 --json | jq .warnings
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from trsr.cli.outcome import Outcome, add_json
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", help="folder or Hub id with summaries")
+    parser.add_argument("--revision", help="revision of the dataset")
+    parser.add_argument("--limit", type=int, default=0, metavar="N", help="first rows of each split; items whole (all)")
+    parser.add_argument("--seed", type=int, default=0, help="of the controls (%(default)s)")
+    parser.add_argument("--write", action="store_true", help="keep it in the dataset folder, for the card of a release")
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    from trsr.audit.report import as_text
+    from trsr.audit.run import audit, write
+
+    folder = Path(options.dataset)
+    if options.write and not folder.is_dir():
+        raise ValueError(f"--write takes a dataset folder on this machine, got {options.dataset!r}.")
+    found = audit(options.dataset, revision=options.revision, limit=options.limit, seed=options.seed)
+    if options.write:
+        print(f"Wrote {write(found, folder)}", file=sys.stderr)
+    return Outcome(found, as_text(found, options.dataset))

@@ -1,0 +1,42 @@
+"""Compare evaluations of the same candidates: intervals, paired tests, slices, plots.
+
+examples:
+  trsr compare runs/recurrent/test runs/hierarchical/test
+  trsr compare ours=runs/a/test ours=runs/b/test theirs=runs/c/test --dataset data/mine-summaries
+  trsr compare runs/a/test runs/b/test --json | jq .paired
+"""
+
+import argparse
+from pathlib import Path
+
+from trsr.cli.outcome import Outcome, add_json
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("results", nargs="+", metavar="[NAME=]RESULTS", help="folders with scores; those of one name are its seeds")
+    add("--out", type=Path, default=Path("comparison"), help="folder to write (%(default)s)")
+    add("--dataset", help="folder or Hub id that the users come from: adds slices")
+    add("--category", metavar="COLUMN", help="of the items, for the slices (category, genre, genres, topic, ...)")
+    add("--metric", default="recall@3", help="of tests, slices and plots (%(default)s)")
+    add("--against", metavar="SYSTEM", help="test all others against this one (all pairs)")
+    add("--seed", type=int, default=0, help="of bootstrap and tests (%(default)s)")
+    add("--no-plots", action="store_true", help="draw none")
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    from trsr.compare.report import document
+    from trsr.compare.run import compare
+
+    results = compare(
+        options.results,
+        options.out,
+        dataset=options.dataset,
+        category=options.category,
+        metric=options.metric,
+        against=options.against,
+        seed=options.seed,
+        plots=not options.no_plots,
+    )
+    return Outcome(results, f"{document(results)}\nWrote {options.out}")

@@ -1,0 +1,32 @@
+"""Look at versions, device, disk, token and the Hub, and say what to do.
+
+Exit code: 0, or 1 if files of the package are missing. A token is never shown, only whether there is one.
+
+examples:
+  trsr doctor
+  trsr doctor --offline --json | jq .device
+"""
+
+import argparse
+
+from trsr.cli.exits import Exit
+from trsr.cli.outcome import Outcome, add_json
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--offline", action="store_true", help="ask nothing of the Hub")
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    from trsr.doctor import advice, examine
+
+    found = examine(options.offline)
+    lines = []
+    for section, values in found.items():
+        lines += [section, *(f"  {name:14} {value}" for name, value in values.items())]
+    told = advice(found)
+    missing = found["package"]["missing"]
+    return Outcome(
+        {**found, "advice": told}, "\n".join([*lines, "", *told]).rstrip(), Exit.FOUND if missing else Exit.DONE
+    )

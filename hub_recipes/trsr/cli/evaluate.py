@@ -1,0 +1,49 @@
+"""Rank the released candidates with a finished run, beside simple peers, and measure.
+
+On the validation split it also fits the temperature of P(yes). Killed, it goes on.
+
+examples:
+  trsr evaluate runs/mine --split validation
+  trsr evaluate runs/mine
+  trsr evaluate runs/mine --dataset data/mine-popularity --out runs/mine/popularity
+  trsr evaluate runs/mine --shuffle-summaries
+  trsr evaluate runs/mine --json | jq '.systems.mine["recall@3"]'
+"""
+
+import argparse
+from pathlib import Path
+
+from trsr.cli.outcome import Outcome, add_json
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("--out", type=Path, help="folder for results.json and scores.parquet (RUN/SPLIT)")
+    parser.add_argument("--split", choices=("validation", "test"), default="test")
+    parser.add_argument("--limit", type=int, default=0, help="first users only (all)")
+    parser.add_argument("--seed", type=int, default=0, help="order of candidates and bootstrap (%(default)s)")
+    parser.add_argument("--no-adapter", action="store_true", help="the base as it is (zero-shot)")
+    parser.add_argument("--dataset", help="folder or Hub id to evaluate on (what the run was trained on)")
+    parser.add_argument(
+        "--shuffle-summaries", action="store_true", help="a control: everyone by another user's summary"
+    )
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    from trsr.evaluate import evaluate_run
+    from trsr.results import table
+
+    told = ("-no-adapter" if options.no_adapter else "") + ("-shuffled" if options.shuffle_summaries else "")
+    out = options.out or options.run / (options.split + told)
+    results = evaluate_run(
+        options.run,
+        out,
+        split=options.split,
+        limit=options.limit,
+        seed=options.seed,
+        adapter=not options.no_adapter,
+        dataset=options.dataset,
+        shuffle_summaries=options.shuffle_summaries,
+    )
+    return Outcome(results, f"{table(results['systems'])}\n\n{results['n_users']} users. Wrote {out}")

@@ -1,0 +1,60 @@
+"""How a verb ends: with one line and a code that scripts can tell apart."""
+
+import contextlib
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes of `trsr`."""
+
+    DONE = 0
+    FOUND = 1  # done, and what was looked at is not as it should be
+    MISTAKE = 2  # the command, a file or a service: the message says what to do
+    OPEN = 3  # questions were written for another engine to answer
+    FULL = 4  # no room on the disk
+    BUG = 70  # with a traceback
+    STOPPED = 130  # Ctrl-C
+
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_ROOM_SAID = ("No space left on device", "database or disk is full", "File too large", "Disk quota exceeded")
+
+
+@contextlib.contextmanager
+def ended() -> Iterator[None]:
+    """End the process as its errors ask for. With TRSR_TRACEBACK set they are raised as they are."""
+    if os.environ.get("TRSR_TRACEBACK"):
+        yield
+        return
+    try:
+        yield
+    except KeyboardInterrupt:
+        _end(Exit.STOPPED, "stopped. The same command goes on from what is kept.")
+    except Exception as error:
+        if place := _no_room(error):
+            _end(Exit.FULL, f"error: no room left on the disk ({place}). Make some, and run the same command again.")
+        if isinstance(error, (ValueError, OSError)):
+            # Our errors are ValueErrors that say what to do; files that cannot be read or written are OSErrors.
+            _end(Exit.MISTAKE, f"error: {error}")
+        traceback.print_exc()
+        sys.exit(Exit.BUG)
+
+
+def _end(code: Exit, line: str) -> None:
+    print(line, file=sys.stderr)
+    sys.exit(code)
+
+
+def _no_room(error: BaseException | None) -> str:
+    """What says that the disk is full, of an error or of those it came from; empty if nothing does."""
+    while error is not None:
+        # Rust, C++ and SQLite tell it in words alone.
+        if (isinstance(error, OSError) and error.errno in _NO_ROOM) or any(one in str(error) for one in _NO_ROOM_SAID):
+            return str(getattr(error, "filename", None) or error).splitlines()[0]
+        error = error.__cause__ or error.__context__
+    return ""

@@ -1,0 +1,68 @@
+"""Show what a release would hold and change on the Hub, and push it.
+
+Without --push nothing on the Hub changes: the folder, its cards and a table of changes are shown. A push that was
+interrupted goes on where it stopped, and one that changes nothing makes no commit.
+
+examples:
+  trsr publish runs/mine --namespace ORG
+  trsr publish runs/mine --namespace ORG --push
+  trsr publish runs/mine --namespace ORG --push --private --create-pr
+  trsr publish runs/mine --namespace ORG --json | jq '.repos[].repo'
+"""
+
+import argparse
+from pathlib import Path
+
+from trsr.cli.outcome import Outcome, add_json
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("run", type=Path, help="folder of a finished run, evaluated on validation and test")
+    add("--namespace", required=True, metavar="ORG", help="user or organisation on the Hub")
+    add("--name", help="of dataset, pipeline and Space; the adapter is NAME-lora (trsr-DATASET)")
+    add("--push", action="store_true", help="push; without it nothing on the Hub changes")
+    add("--tag", default="v1.0", help="set when all commits are there (%(default)s)")
+    add("--revision", default="main", metavar="BRANCH", help="branch to commit to (%(default)s)")
+    add("--create-pr", action="store_true", help="open pull requests instead of committing")
+    add("--private", action="store_true", help="create the repos private")
+    add("--gated", choices=("auto", "manual"), help="who downloads dataset or adapter agrees to its terms first")
+    add("--out", type=Path, help="release folder (RUN/release)")
+    add("--dataset", help="the run's dataset, if it is no longer where the recipe says")
+    add("--license", help="of the weights (the base's)")
+    add("--data-license", help="of the data, as the Hub knows it (what its provenance says)")
+    add("--data-license-name", help="with --data-license other: what it is called")
+    add("--data-license-link", metavar="URL", help="with --data-license other: where it stands")
+    add("--language", nargs="+", metavar="CODE", help="ISO 639 codes of the items' text")
+    add(
+        "--accept-data-licence",
+        action="store_true",
+        help="you have read the terms of data that may not be passed on: ids and summaries are published, gated",
+    )
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    from trsr.preflight import Options
+    from trsr.publish import publish
+
+    how = Options(options.private, options.gated, options.revision, options.tag, options.create_pr)
+    stated = {
+        "license": options.data_license,
+        "license_name": options.data_license_name,
+        "license_link": options.data_license_link,
+        "language": tuple(options.language) if options.language else None,
+    }
+    done = publish(
+        options.run,
+        options.namespace,
+        options.name,
+        how,
+        really=options.push,
+        folder=options.out,
+        dataset=options.dataset,
+        license=options.license,
+        terms={name: value for name, value in stated.items() if value},
+        accept_data_licence=options.accept_data_licence,
+    )
+    return Outcome(done, "")  # told on the way

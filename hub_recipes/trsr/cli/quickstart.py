@@ -1,0 +1,22 @@
+"""Run the whole method on the sample that ships with the package, in minutes.
+
+Offline and on a CPU: summaries, three fine-tuned recommenders, their ranking, the release folders. Killed, it goes on.
+
+examples:
+  trsr quickstart
+  trsr quickstart --out try-1 --seed 1
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("trsr-quickstart"), help="folder to write (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of training and evaluation (%(default)s)")
+
+
+def run(options: argparse.Namespace) -> None:
+    from trsr.quickstart import quickstart
+
+    quickstart(options.out, options.seed)

@@ -1,0 +1,43 @@
+"""Rank candidates for a history of your own, given as JSON.
+
+A request is {"history": [...], "candidates": [...]}, an item a text or its fields; or a list of requests. The answer is JSON.
+
+examples:
+  trsr recommend request.json --top-k 3
+  echo '{"history": ["title: Emma"], "candidates": ["title: Persuasion", "title: Dracula"]}' | trsr recommend -
+  trsr recommend request.json --model ORG/trsr-sample
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("request", help="JSON file, or - for stdin")
+    parser.add_argument("--model", help="pipeline repo: folder or Hub id; its code is run (the one in the package)")
+    parser.add_argument("--method", choices=("recurrent", "hierarchical"))
+    parser.add_argument("--summarizer", choices=("auto", "base-model", "extractive", "none"), default="auto")
+    parser.add_argument("--top-k", type=int, help="best candidates only (all)")
+    parser.add_argument("--no-summary", action="store_true", help="leave the summary out of the answer")
+
+
+def run(options: argparse.Namespace) -> None:
+    text = sys.stdin.read() if options.request == "-" else Path(options.request).read_text(encoding="utf-8")
+    try:
+        request = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{options.request} is not JSON: {error}") from None
+    from trsr.quickstart import recommend
+
+    print(
+        recommend(
+            request,
+            options.model,
+            summarizer=None if options.summarizer == "none" else options.summarizer,
+            method=options.method,
+            top_k=options.top_k,
+            return_summary=not options.no_summary,
+        )
+    )

@@ -1,0 +1,142 @@
+"""Add summaries to a dataset, with an extractive summariser or a language model.
+
+Every generation is kept once, so a killed run goes on and a published dataset is a cache for others.
+
+examples:
+  trsr summarize data/mine --out data/mine-summaries
+  trsr summarize data/mine --out data/mine-s --engine openai:MODEL --estimate --price-in 0.1 --price-out 0.4
+  trsr summarize data/mine --out data/mine-s --engine openai:MODEL --base-url http://localhost:8000/v1 --concurrency 64
+  trsr summarize data/mine --out data/mine-s --engine transformers:Qwen/Qwen3-0.6B --ray --workers 4
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from trsr.cli.exits import Exit
+from trsr.cli.outcome import Outcome, add_json
+
+TOLD = ("calls", "asked", "reused", "retried", "fallen_back", "tokens")
+RATES = ("price_in", "price_out", "calls_per_second", "concurrency", "latency")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("dataset", help="folder or Hub id with the configs items and histories; or: sample")
+    add("--out", type=Path, required=True, help="dataset folder to write")
+    add(
+        "--engine",
+        default="extractive",
+        help="extractive, transformers:MODEL, openai:MODEL (a server) or vllm:MODEL (elsewhere) (%(default)s)",
+    )
+    add("--engine-revision", help="revision of the engine's model")
+    add("--method", choices=("recurrent", "hierarchical", "both"), default="both")
+    add("--block-size", type=int, default=5, help="items a block (%(default)s)")
+    add("--max-blocks", type=int, default=5, help="newest blocks kept (%(default)s)")
+    add("--revision", help="revision of the dataset")
+    add_json(parser)
+    add = parser.add_argument_group("sampling").add_argument
+    add("--max-new-tokens", type=int, default=160, help="longest summary in tokens (%(default)s)")
+    add("--temperature", type=float, default=0.0, help="0 is greedy; answers put again are never greedy (%(default)s)")
+    add("--seed", type=int, default=0, help="of what is drawn (%(default)s)")
+    add = parser.add_argument_group("servers, for openai:MODEL; the key is read from OPENAI_API_KEY").add_argument
+    add("--base-url", metavar="URL", help="such as http://localhost:8000/v1 (Inference Providers)")
+    add("--concurrency", type=int, default=32, help="requests at a time (%(default)s)")
+    add("--timeout", type=float, default=120, help="seconds until a request is given up (%(default)s)")
+    add("--extra-body", type=json.loads, default={}, metavar="JSON", help="more fields of every request")
+    add = parser.add_argument_group("what was generated before").add_argument
+    add("--store", type=Path, help="file of generations that a killed run goes on from (OUT.store.sqlite)")
+    add("--since", metavar="DATASET", help="continue its summaries: only blocks that changed are asked for")
+    add("--cache", action="append", default=[], metavar="SOURCE", help="dataset, folder or Parquet file of generations")
+    add("--export-cache", type=Path, metavar="DIR", help="write the generations that were used as a dataset")
+    add("--questions", type=Path, default=Path("questions.parquet"), help="for vllm:MODEL: file to write (%(default)s)")
+    add = parser.add_argument_group(
+        "many machines, or many GPUs",
+        "Ray Data runs the engine on workers; the result is the same. On a cluster: ray job submit -- trsr summarize ... "
+        "--ray --ray-address auto. On HF Jobs: hub_recipes/jobs/summarize.py with --ray, launched --with 'ray[data]'.",
+    ).add_argument
+    add("--ray", action="store_true", help="pip install 'llm-trsr[ray]'")
+    add(
+        "--ray-address", metavar="ADDRESS", help="auto: the cluster that this machine is in (local: this machine alone)"
+    )
+    add("--workers", type=_positive(int), metavar="N", help="engines at a time (one a GPU; without any, one a core)")
+    add("--partitions", type=_positive(int), metavar="N", help="of the users (4 a worker)")
+    add(
+        "--ray-gpus-per-worker", type=_positive(float), metavar="N", help="for transformers:MODEL (1, if there are any)"
+    )
+    add = parser.add_argument_group("what it would cost").add_argument
+    add("--estimate", action="store_true", help="print calls, tokens, seconds and price as JSON; ask and write nothing")
+    add("--price-in", type=float, help="of a million input tokens")
+    add("--price-out", type=float, help="of a million output tokens")
+    add("--calls-per-second", type=float, help="of the whole engine")
+    add("--latency", type=float, help="seconds a call, at --concurrency calls at a time")
+    add("--answer-tokens", type=int, help="of an answer (--max-new-tokens, which is the most)")
+    add("--tokenizer", help="folder or Hub id to count with (a token is taken to be 4 characters)")
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    from trsr.core.summarize import METHODS
+    from trsr.engines import Sampling, Server, engine
+    from trsr.summaries import OpenQuestions, summarize_dataset
+
+    if not isinstance(options.extra_body, dict):
+        raise ValueError(f"--extra-body must be a JSON object, got {options.extra_body!r}.")
+    sampling = Sampling(options.max_new_tokens, options.temperature, options.seed, options.extra_body)
+    server = Server(options.base_url, options.concurrency, options.timeout)
+    make = partial(engine, options.engine, options.engine_revision, sampling, server, options.questions)
+    asked = make()
+    on_ray = {
+        "address": options.ray_address,
+        "workers": options.workers,
+        "partitions": options.partitions,
+        "gpus": options.ray_gpus_per_worker,
+    }
+    on_ray = {name: value for name, value in on_ray.items() if value is not None}
+    if on_ray and not options.ray:
+        raise ValueError("--ray-address, --workers, --partitions and --ray-gpus-per-worker go with --ray: add it.")
+    if options.ray and options.since:
+        raise ValueError("--since asks for new blocks alone, without Ray: leave out one of --since and --ray.")
+    wanted = {
+        "methods": METHODS if options.method == "both" else (options.method,),
+        "block_size": options.block_size,
+        "max_blocks": options.max_blocks,
+        "revision": options.revision,
+        "store": options.store if asked.generates else None,
+        "caches": options.cache,
+    }
+    if options.estimate:
+        from trsr.estimate import Rates, estimate, token_count
+
+        rates = Rates(**{name: getattr(options, name) for name in RATES})
+        tokens = options.answer_tokens or options.max_new_tokens
+        count = token_count(options.tokenizer)
+        wanted["store"] = options.store or options.out.with_name(f"{options.out.name}.store.sqlite")
+        cost = estimate(options.dataset, asked, rates, answer_tokens=tokens, count=count, since=options.since, **wanted)
+        return Outcome(cost, json.dumps(cost, indent=2))
+    wanted["export"] = options.export_cache
+    twice: dict[str, int] = {}
+    try:
+        if options.ray:
+            from trsr.distributed import summarize_on_ray
+
+            made, twice["asked_twice"] = summarize_on_ray(options.dataset, options.out, make, **on_ray, **wanted)
+        else:
+            made = summarize_dataset(options.dataset, options.out, asked, since=options.since, **wanted)
+    except OpenQuestions as left:  # no mistake, but no dataset either
+        return Outcome({"questions": str(options.questions)}, str(left), Exit.OPEN)
+    told = {name: made["summaries"][name] for name in TOLD if name in made["summaries"]} | twice
+    return Outcome({"out": str(options.out), **told}, f"Wrote {options.out}: {json.dumps(told)}")
+
+
+def _positive(kind: type) -> Callable[[str], float]:
+    """Reads a number above 0."""
+
+    def read(text: str) -> float:
+        if (number := kind(text)) <= 0:
+            raise argparse.ArgumentTypeError(f"must be more than 0, got {text}")
+        return number
+
+    read.__name__ = kind.__name__  # argparse names it in its message
+    return read

@@ -1,0 +1,152 @@
+"""How the command ends, as scripts and terminals see it: real processes."""
+
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from trsr.cli.exits import Exit
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(*words):
+    return [sys.executable, "-m", "trsr", *map(str, words)]
+
+
+def environment(folder, **more):
+    # Plain files of datasets' cache stay in the test's own folder.
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT / "hub_recipes"),
+        "OMP_NUM_THREADS": "1",
+        "HF_DATASETS_CACHE": str(folder / "cache"),
+        **more,
+    }
+
+
+def run(folder, *words, limit=None):
+    """Run a verb in `folder`; `limit` is the largest file in bytes that it may write."""
+    small = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))) if limit else None
+    return subprocess.run(
+        command(*words),
+        cwd=folder,
+        env=environment(folder),
+        preexec_fn=small,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def last_line(said):
+    assert "Traceback" not in said
+    return said.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "nano-sample", "--outt", "x"], "unrecognized arguments: --outt"),
+        (["trian"], "invalid choice: 'trian'"),
+        (["check", "./nowhere"], "No dataset folder at './nowhere'"),
+        (["recommend", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_a_wrong_flag_and_a_missing_file_are_mistakes(tmp_path, words, message):
+    done = run(tmp_path, *words)
+    assert (done.returncode, done.stdout) == (Exit.MISTAKE, "")
+    assert message in last_line(done.stderr)
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_stops_a_run_that_then_goes_on(tmp_path):
+    words = [
+        "train",
+        "nano-sample",
+        "summary=none",
+        "train_users=24",
+        "optim.save_steps=2",
+        "optim.batch_size=4",
+        "--out",
+        "run",
+    ]
+    began = subprocess.Popen(
+        command(*words),
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        # As in a terminal, also where whoever runs the tests has Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for _ in range(1200):
+        if list(tmp_path.glob("run/checkpoints/checkpoint-2/trainer_state.json")):
+            break
+        assert began.poll() is None, began.stderr.read()
+        time.sleep(0.1)
+    began.send_signal(signal.SIGINT)
+    said = began.communicate(timeout=60)[1]
+    assert began.returncode == Exit.STOPPED
+    assert last_line(said) == "stopped. The same command goes on from what is kept."
+    assert not (tmp_path / "run" / "run.json").exists()
+    again = run(tmp_path, *words)
+    assert again.returncode == Exit.DONE, again.stderr[-2000:]
+    assert (tmp_path / "run" / "run.json").is_file()
+
+
+def test_a_file_that_cannot_be_written_whole_is_not_there_at_all(tmp_path):
+    """A limit on file size stands for the full disk where no small one can be mounted."""
+    done = run(tmp_path, "summarize", "sample", "--out", "summaries", "--method", "recurrent", limit=60_000)
+    assert done.returncode == Exit.FULL, done.stderr[-2000:]
+    assert re.fullmatch(r"error: no room left on the disk \(.*\)\. Make some, .*", last_line(done.stderr))
+    assert {path.name for path in tmp_path.iterdir()} <= {"cache"}
+
+
+MOUNTS = (
+    shutil.which("unshare")
+    and not subprocess.run(
+        ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False
+    ).returncode
+)
+
+
+@pytest.mark.skipif(not MOUNTS, reason="needs to mount a small file system")
+def test_a_full_disk(tmp_path):
+    (tmp_path / "small").mkdir()
+    mounted = 'mount -t tmpfs -o size=200k none small && "$@"; code=$?; ls -A small; exit $code'
+    words = command("summarize", "sample", "--out", "small/summaries", "--method", "recurrent")
+    done = subprocess.run(
+        ["unshare", "-rm", "bash", "-c", mounted, "trsr", *words],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == Exit.FULL, done.stderr[-2000:]
+    assert "no room left on the disk" in last_line(done.stderr)
+    assert done.stdout == ""  # nothing lies there
+
+
+def test_a_bug_is_not_taken_for_a_finding(tmp_path):
+    code = "from trsr import cli; from unittest import mock\n"
+    code += "with mock.patch('trsr.recipe.names', side_effect=KeyError('bug')): cli.main(['recipes'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(tmp_path), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == Exit.BUG
+    assert "Traceback" in done.stderr
+
+
+def test_the_codes_are_documented():
+    guide = (ROOT / "hub_recipes" / "GUIDE.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| (\d+) \|", guide, re.M) == [str(int(code)) for code in Exit]

@@ -1,0 +1,65 @@
+"""What is counted of a recipe's memory, against small models that are really made, run and trained."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, DynamicCache
+
+from tests import tiny
+from trsr.fits import CARDS, USABLE, cache_bytes, count, fits, table
+from trsr.recipe import Lora, Recipe, load_recipe, names
+
+ROOT = Path(__file__).parent.parent
+RESULTS = json.loads((ROOT / "hub_recipes" / "results" / "fits.json").read_text())
+
+
+def size(tensors):
+    return sum(one.numel() * one.element_size() for one in tensors)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "qwen3_5_text"])
+def test_what_is_counted_is_what_is_there(kind, tmp_path):
+    tiny.model(kind).save_pretrained(tmp_path / "base")
+    modules = ("q_proj", "v_proj")
+    found = count(str(tmp_path / "base"), None, Lora(target_modules=modules))
+
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.bfloat16)
+    assert 2 * found["parameters"] == size(model.parameters())
+    caches = [DynamicCache(config=model.config) for _ in range(2)]
+    for cache, tokens in zip(caches, (30, 70), strict=True):
+        with torch.no_grad():
+            model(torch.ones(1, tokens, dtype=torch.long), past_key_values=cache)
+    assert found["cache_of_1000_tokens"] == 1000 * (cache_bytes(caches[1]) - cache_bytes(caches[0])) / 40
+    assert found["cache_of_no_length"] == cache_bytes(caches[0]) - 30 * found["cache_of_1000_tokens"] / 1000
+
+    adapted = get_peft_model(model, LoraConfig(r=8, target_modules=list(modules), task_type="CAUSAL_LM"))
+    trained = [one for one in adapted.parameters() if one.requires_grad]
+    optimizer = torch.optim.AdamW(trained)
+    adapted(torch.ones(1, 8, dtype=torch.long), labels=torch.ones(1, 8, dtype=torch.long)).loss.backward()
+    optimizer.step()
+    moments = [one[name] for one in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    held = size(trained) + size(one.grad for one in trained) + size(moments)
+    recipe = Recipe(base=str(tmp_path / "base"), dataset="sample", lora=Lora(target_modules=modules))
+    assert fits([recipe])["recipes"]["run"]["adapter_gradients_and_optimizer"] == held
+
+
+def test_the_smallest_card_that_holds_it():
+    for one in RESULTS["recipes"].values():
+        for use, card in one["card"].items():
+            smaller = [gb for gb in CARDS if card is None or gb < card]
+            assert all(one[use] > USABLE * gb * 1e9 for gb in smaller)
+            assert card is None or one[use] <= USABLE * card * 1e9
+
+
+def test_the_results_are_those_of_the_recipes():
+    assert sorted(RESULTS["recipes"]) == names()
+    some = [load_recipe(name) for name in ("nano-sample", "qwen3-0.6b-goodbooks")]
+    assert fits(some)["recipes"].items() <= RESULTS["recipes"].items()
+    assert RESULTS["recipes"]["llama2-7b-mind"]["parameters"] == 6_738_415_616  # as published
+
+
+def test_the_table_names_every_recipe():
+    assert all(f"| {name} |" in table(RESULTS) for name in names())

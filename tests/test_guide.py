@@ -1,0 +1,113 @@
+"""The guide is true: its blocks run from top to bottom as they stand, and what cannot run here parses."""
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.hub import Hub, environment
+from trsr.cli import command_line
+from trsr.recipe import load_recipe
+from trsr.tables import fill
+
+ROOT = Path(__file__).parent.parent
+GUIDE = (ROOT / "hub_recipes" / "GUIDE.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", GUIDE, re.S)
+SHOWN = [
+    shlex.split(line.removeprefix("$ "), comments=True)
+    for kind, block in re.findall(r"```(bash|console)\n(.*?)```", GUIDE, re.S)
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith("$ ") or kind == "bash"
+    if line.count("'") % 2 == 0  # not the first of several lines
+]
+VERBS = [words[words.index("trsr") + 1 :] for words in SHOWN if "trsr" in words and words[0] != "pip"]
+SCRIPTS = [words for words in SHOWN if words[0] == "python" and words[1].endswith(".py")]
+
+
+@pytest.mark.parametrize("words", VERBS, ids=" ".join)
+def test_verbs_are_called_as_they_can_be(words):
+    options = command_line().parse_args(words)
+    if options.verb == "train":
+        load_recipe(options.recipe, options.overrides)
+
+
+@pytest.mark.parametrize("words", SCRIPTS, ids=lambda words: Path(words[1]).name)
+def test_scripts_have_the_options_shown(words):
+    script = ROOT / words[1].removeprefix("$TRSR/")
+    told = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True).stdout
+    assert all(word in told for word in words if word.startswith("--"))
+
+
+def test_files_named_in_it_exist():
+    for name in re.findall(r"\b(?:hub_recipes|dataset_scripts|tests)/[\w/.]+\.\w+", GUIDE):
+        assert (ROOT / name).is_file(), name
+
+
+def test_links_lead_somewhere():
+    heads = {
+        re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in re.findall(r"^#+ (.*)", GUIDE, re.M)
+    }
+    assert set(re.findall(r"\]\(#(.*?)\)", GUIDE)) <= heads
+
+
+def test_its_tables_are_rendered_from_results_files():
+    assert fill(GUIDE, ROOT) == GUIDE
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_the_guide_word_for_word(tmp_path):
+    pytest.importorskip("gradio")
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    port = free_port()
+    bin_folder = str(Path(sys.executable).parent)
+    with Hub() as hub:
+        given = environment(hub, tmp_path / "home") | {
+            "TRSR": str(ROOT),
+            "PATH": os.pathsep.join([bin_folder, os.environ["PATH"]]),
+            "PYTHONPATH": str(ROOT / "hub_recipes"),
+            "OMP_NUM_THREADS": "1",
+        }
+        served, told = [], []
+        try:
+            for kind, block in BLOCKS:
+                # 7860 may be taken on the machine that runs the tests.
+                block = block.replace("7860", port)
+                words = [sys.executable, "-c", block] if kind == "python" else ["bash", "-euo", "pipefail", "-c", block]
+                if "trsr demo" in block:
+                    served.append(subprocess.Popen(["bash", "-c", f"exec {block}"], cwd=folder, env=given))
+                    wait_for(port, served[-1])
+                    continue
+                done = subprocess.run(words, cwd=folder, env=given, capture_output=True, text=True, check=False)
+                assert done.returncode == 0, f"{block}\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}"
+                told.append(done.stdout)
+        finally:
+            for one in served:
+                one.terminate()
+                one.wait(20)
+        assert {"model ORG/trsr-books", "model ORG/trsr-books-lora", "dataset ORG/trsr-books"} <= set(hub.repos)
+    ranked = told[-2].splitlines()[-1]
+    assert ranked.index("The Long Tide") < ranked.index("The Last Oven")
+    assert "'rank': 1" in told[-1]
+
+
+def wait_for(port, server):
+    for _ in range(180):
+        assert server.poll() is None
+        with socket.socket() as probe:
+            if not probe.connect_ex(("127.0.0.1", int(port))):
+                return
+        time.sleep(1)
+    raise AssertionError("the page never answered")

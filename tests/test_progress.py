@@ -1,0 +1,71 @@
+"""Bars where nobody watches them: lines, now and then."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from trsr.cli.progress import Lines
+
+ROOT = Path(__file__).parent.parent
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_a_bar_is_a_line_every_so_often_and_one_at_its_end():
+    stream, clock = io.StringIO(), Clock()
+    lines = Lines(stream, every=30, clock=clock)
+    with tqdm(total=100, file=lines, desc="rows", mininterval=0) as bar:
+        for _ in range(100):
+            clock.now += 1
+            bar.update()
+    told = stream.getvalue()
+    assert [line.split("|")[0] for line in told.splitlines()] == [
+        "rows:  30%",
+        "rows:  60%",
+        "rows:  90%",
+        "rows: 100%",
+    ]
+    assert "\r" not in told
+
+
+def test_all_else_passes_as_it_is_written():
+    stream = io.StringIO()
+    lines = Lines(stream, clock=Clock())
+    print("one\n\ntwo", file=lines)
+    lines.write("\x1b[31mred\x1b[0m\n")
+    with tqdm(total=2, file=lines, leave=False) as bar:
+        bar.update()
+        tqdm.write("said meanwhile", file=lines)
+    assert stream.getvalue() == "one\n\ntwo\nred\nsaid meanwhile\n"
+
+
+def test_what_is_drawn_when_a_run_ends_is_told():
+    stream = io.StringIO()
+    lines = Lines(stream, clock=Clock())
+    lines.write("\r 40%")
+    lines.end()
+    print("stopped", file=lines)
+    lines.write("\r 41%")
+    lines.write("\n")
+    assert stream.getvalue() == " 40%\nstopped\n"
+
+
+def test_a_run_without_a_terminal_writes_no_control_characters(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "trsr", "summarize", "sample", "--out", "out", "--method", "recurrent"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "hub_recipes"), "HF_DATASETS_CACHE": str(tmp_path / "cache")},
+        capture_output=True,
+        check=True,
+    )
+    assert b"summaries: 100%" in done.stderr
+    assert not {byte for byte in done.stdout + done.stderr if byte < 32} - {ord("\n")}
