@@ -5,8 +5,7 @@ On the validation split it also fits the temperature of P(yes). Killed, it goes 
 examples:
   trsr evaluate runs/mine --split validation
   trsr evaluate runs/mine
-  trsr evaluate runs/mine --dataset data/mine-popularity --out runs/mine/popularity
-  trsr evaluate runs/mine --shuffle-summaries
+  trsr evaluate runs/mine --dataset data/mine-popularity --shuffle-summaries
   trsr evaluate runs/mine --json | jq '.systems.mine["recall@3"]'
 """
 

@@ -7,13 +7,12 @@ examples:
   trsr pretrain nano
   trsr pretrain nano --out try --steps 500 --seed 1
   trsr pretrain domain --dataset data/goodbooks --out data/goodbooks-base
-  trsr train nano-goodbooks base=data/goodbooks-base dataset=data/goodbooks
 """
 
 import argparse
 from pathlib import Path
 
-STEPS = {"nano": 3500, "domain": 3000}
+STEPS = {"nano": 3500, "domain": 2400}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", help="of domain: folder or Hub id with the config recurrent")
     parser.add_argument("--revision", help="of the dataset")
     parser.add_argument("--out", type=Path, help="folder to write (the model's name)")
-    parser.add_argument("--steps", type=int, help="optimiser steps (nano 3500, domain 3000)")
+    parser.add_argument("--steps", type=int, help="optimiser steps (nano 3500, domain 2400)")
     parser.add_argument("--hidden", type=int, default=128, help="width (%(default)s)")
     parser.add_argument("--layers", type=int, default=4, help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")

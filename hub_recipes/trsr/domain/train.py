@@ -23,7 +23,7 @@ def train_domain(
     *,
     revision: str | None = None,
     seed: int = 0,
-    steps: int = 3000,
+    steps: int = 2400,
     rows: int = 8,
     negatives: int = 4,
     vocab_size: int = 10_240,
