@@ -253,8 +253,8 @@ def evaluate_run(
     began = time.process_time()
     systems[recipe.name] = score(rows, texts, encoder, scorer, seed, recipe.name, partial)
     about["plan"] = scorer.plan
-    # Of scoring since the start or the last kill; how long training took, the run says.
-    trained = json.loads((run / "run.json").read_text(encoding="utf-8"))["seconds"] if adapter else 0.0
+    # Of scoring since the start or the last kill; what training took, the run says.
+    trained = json.loads((run / "run.json").read_text(encoding="utf-8"))["cpu_seconds"] if adapter else 0.0
     about["cost"] = {"train_seconds": trained, **scored.cost(began)}
     results = write_results(out, systems, rows, seed, about, tuple((recipe.name, peer) for peer in PEERS))
     partial.unlink()

@@ -62,7 +62,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     with arguments.main_process_first(local=False):
         _claim(recipe, out)
     first = arguments.process_index == 0
-    started = time.monotonic()
+    started, spent = time.monotonic(), time.process_time()
     set_seed(recipe.seed)
     source = base_path(recipe.base)
     tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
@@ -117,6 +117,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         "plan": getattr(trainer, "plan", "rows"),
         **taken,
         "seconds": round(time.monotonic() - started, 1),
+        "cpu_seconds": round(time.process_time() - spent, 1),  # of this process, since the start or the last kill
         "device": str(trainer.args.device),
         "versions": versions(),
     }

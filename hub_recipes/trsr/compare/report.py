@@ -58,7 +58,7 @@ def document(results: Mapping) -> str:
     parts = [
         f"# {plain(str(results['dataset']))}, {plain(results['split'])} split",
         f"{results['n_users']} users, {plain(results['protocol'])}. Means over users and seeds with 95% bootstrap "
-        "intervals over users. Time is of fitting and scoring; `A + B` is training as the run states it, and scoring.",
+        "intervals over users. Time is of fitting and scoring; `A + B` is training and scoring.",
         table(results),
     ]
     if results["paired"]:
