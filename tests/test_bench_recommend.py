@@ -1,0 +1,45 @@
+"""Every form, its controls and the peers end in one comparison for each set of candidates, and nothing is done twice."""
+
+import json
+
+import pytest
+
+from tests import tiny
+from tests.test_train import BASES
+from trsr.bench import recommend
+from trsr.bench.recommend import ABLATIONS, FORMS, Bench
+from trsr.recipe import load_recipe
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    base = tiny.save_base(BASES["plain"], folder / "base")
+    datasets = [str(tiny.dataset(folder / name, negatives=count)) for name, count in (("even", 6), ("hard", 4))]
+    return Bench("nano-goodbooks", datasets, str(base), folder / "out", ("optim.max_steps=2",), seeds=(0, 1))
+
+
+def test_one_table_for_each_set_of_candidates(bench, monkeypatch):
+    recommend.run(bench, None)
+    for name, candidates in (("even", 7), ("hard", 5)):
+        found = json.loads((bench.out / f"comparison-{name}" / "comparison.json").read_text(encoding="utf-8"))
+        assert found["candidates_a_user"] == candidates
+        assert set(found["systems"]) >= {form.name for form in FORMS}
+        assert found["systems"]["recurrent"]["seeds"] == 2
+        assert found["systems"]["base, zero-shot"]["seeds"] == 1
+        assert {one["against"] for one in found["paired"]} == {"recurrent"}
+    trained = sorted(path.name for path in (bench.out / "runs").iterdir())
+    assert trained == [f"{name}-{seed}" for name in ("hierarchical", "recent only", "recurrent") for seed in (0, 1)]
+
+    def again(*args, **options):
+        raise AssertionError("done twice")
+
+    monkeypatch.setattr(recommend, "train", again)
+    monkeypatch.setattr(recommend, "evaluate_run", again)
+    assert len(list(bench.evaluated())) == 2 * (2 * len(FORMS) - 1)
+
+
+@pytest.mark.parametrize("form", [*FORMS, *ABLATIONS], ids=lambda form: form.name)
+def test_every_form_is_a_recipe(form):
+    assert load_recipe("nano-goodbooks", form.changes)
+    assert not form.trained or form.trained in [one.name for one in FORMS]
