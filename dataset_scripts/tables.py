@@ -39,7 +39,7 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
@@ -47,13 +47,13 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 from datasets import Dataset
-from tqdm import tqdm
 
 from trsr import data, protocol, push_dataset
 from trsr.core.history import ID_FIELDS, clean, sentence
 from trsr.data import DataError
 from trsr.interactions import read_columns
 from trsr.rows import FORMATS, Row, cell, rows
+from trsr.sequences import Sequences
 
 CARD = """\
 # Histories for text-rich sequential recommendation
@@ -125,7 +125,7 @@ def listed(value: object, name: str, place: str) -> list[object]:
 
 def read_sequences(
     table: Iterable[tuple[str, Row]],
-    catalogue: Container[str],
+    catalogue: Collection[str],
     *,
     user: str = "user_id",
     item: str = "item_id",
@@ -164,7 +164,7 @@ def read_sequences(
     }
     dropped = interactions - sum(map(len, sequences.values()))
     counts = {"rows_read": read, "interactions_read": interactions, "interactions_dropped": dropped}
-    return sequences, counts
+    return Sequences.of(sequences, catalogue), counts
 
 
 def read_items(
@@ -255,14 +255,12 @@ def make(options: argparse.Namespace) -> dict[str, int]:
     drawing = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}
     histories, users = protocol.paper(
         sequences,
-        catalogue,
         shortest=options.min_history,
         longest=options.max_history,
         keep_last=options.keep_last,
         train=options.train,
         validation=options.validation,
         test=options.test,
-        watch=lambda users, split: tqdm(users, split, unit="user", disable=None),
         **drawing,
     )
     tables = {"items": {"train": items}, "histories": histories}
@@ -288,13 +286,12 @@ def make(options: argparse.Namespace) -> dict[str, int]:
         "counts": counts,
         "written_with": {"datasets": datasets.__version__, "pyarrow": pa.__version__},
     }
-    kept = f"users with {options.min_history} to {options.max_history} items"
-    if options.keep_last:
-        kept = f"users with at least {options.min_history} items, of which the newest {options.max_history} are used"
     body = CARD.format(
         items=options.items.name,
         interactions=options.interactions.name,
-        protocol=protocol.describe(tables, users=kept, **drawing),
+        protocol=protocol.describe(
+            tables, users=protocol.in_words(options.min_history, options.max_history, options.keep_last), **drawing
+        ),
     )
     data.write(options.out, tables, provenance=provenance, body=body, header={"tags": ["llm-trsr"]})
     return counts

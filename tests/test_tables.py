@@ -169,7 +169,7 @@ def test_dates_and_numbers_sort_and_ties_keep_their_order(tmp_path):
     def sequence(times):
         rows = [(f"e.csv, line {n}", {"u": "x", "i": str(n), "t": when}) for n, when in enumerate(times)]
         found, _ = tables.read_sequences(rows, set("0123"), user="u", item="i", time="t")
-        return "".join(found["x"])
+        return "".join(map(str, found.items[0].as_py()))
 
     assert sequence(["10", "9", "9", "1e1"]) == "1203"
     assert sequence(["2024-01-02", "2024-01-01T23:00:00Z", "2024-01-02T00:30:00+01:00"]) == "120"

@@ -5,7 +5,6 @@ ranked against is `protocol`'s. In a list of items, an item is its place among t
 """
 
 import argparse
-import gc
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,12 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
-from datasets.fingerprint import generate_random_fingerprint
-from tqdm import tqdm
 
 from trsr import data, protocol
 from trsr.data import DataError
 from trsr.sentences import clean_column, sentences
+from trsr.sequences import Sequences
 from trsr.sources import Faults
 
 ID = "^[!-~]+$"  # printable ASCII without spaces
@@ -75,43 +73,12 @@ def catalogue(table: pa.Table, fields: Sequence[str], shown: Sequence[str]) -> t
     return items, counts
 
 
-def lists(lengths: np.ndarray, values: pa.Array) -> pa.ListArray:
-    """Values in a row as lists of these lengths."""
-    return pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(lengths)), pa.int32()), values)
-
-
-def encode(texts: pa.ListArray, ids: pa.Array) -> pa.ListArray:
-    """Lists of item ids as places in `ids`; items that are not in it are left out."""
-    places = pc.index_in(texts.values, value_set=ids)
-    lengths = np.diff(texts.offsets.to_numpy())
-    if places.null_count:
-        known = places.is_valid().to_numpy(zero_copy_only=False)
-        lengths = np.bincount(np.repeat(np.arange(len(texts)), lengths)[known], minlength=len(texts))
-    return lists(lengths, pc.drop_null(places))
-
-
-def newest(places: pa.ListArray, count: int) -> pa.ListArray:
-    """The last `count` values of each list."""
-    ends = places.offsets.to_numpy()
-    lengths = np.minimum(np.diff(ends), count)
-    kept = np.arange(lengths.sum()) + np.repeat(ends[1:] - np.cumsum(lengths), lengths)
-    return lists(lengths, places.values.take(pa.array(kept)))
-
-
-def sequences(users: pa.ChunkedArray, places: pa.ListArray, ids: pa.Array) -> dict[str, list[str]]:
-    """User id -> item ids."""
-    names = np.array(ids.to_pylist(), dtype=object)  # one string an item, however often it is met
-    ends, items = places.offsets.to_pylist(), names[places.values.to_numpy()].tolist()
-    return {user: items[ends[n] : ends[n + 1]] for n, user in enumerate(users.to_pylist())}
-
-
 def paper(
-    found: Mapping[str, Sequence[str]], items: pa.Table, options: argparse.Namespace, counts: Mapping[str, int]
+    found: Sequences, options: argparse.Namespace, counts: Mapping[str, int]
 ) -> tuple[dict[str, Dataset], dict[str, int], str]:
     """The protocol `paper` with a script's options.
 
     Args:
-        found: User id -> item ids, oldest first.
         counts: What was counted before, of users too.
 
     Returns:
@@ -119,7 +86,6 @@ def paper(
     """
     made, users = protocol.paper(
         found,
-        items["item_id"].to_pylist(),
         shortest=options.min_history,
         longest=options.max_history,
         keep_last=options.keep_last,
@@ -129,21 +95,15 @@ def paper(
         negatives=options.negatives,
         sampling=options.negative_sampling,
         seed=options.seed,
-        watch=lambda users, split: tqdm(users, split, unit="user", disable=None),
     )
     del users["users_read"]
     total = {**counts, **{name: counts.get(name, 0) + count for name, count in users.items()}}
-    kept = f"users with {options.min_history} to {options.max_history} items"
-    if options.keep_last:
-        kept = f"users with at least {options.min_history} items, of which the newest {options.max_history} are used"
-    return made, total, kept
+    return made, total, protocol.in_words(options.min_history, options.max_history, options.keep_last)
 
 
 def dataset(table: pa.Table) -> Dataset:
     """Columns of text as a config `items`."""
-    made = table.cast(data.items_features(table.column_names).arrow_schema)
-    # A fingerprint of its own making would be a hash of all texts.
-    return Dataset(made, fingerprint=generate_random_fingerprint())
+    return data.in_memory(table.cast(data.items_features(table.column_names).arrow_schema))
 
 
 def add_options(parser: argparse.ArgumentParser, fields: str) -> None:
@@ -233,7 +193,6 @@ def command(
     """
     options = parser.parse_args(argv)
     faults = Faults(options.strict)
-    gc.disable()  # millions of lists, none in a cycle: the collector would walk through them again and again
     try:
         if options.workers < 1 or options.limit < 0:
             raise DataError(f"--workers is at least 1, --limit at least 0; got {options.workers} and {options.limit}.")
@@ -241,8 +200,6 @@ def command(
     except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    finally:
-        gc.enable()
     width = max(map(len, counts))
     print("\n".join(f"{name.replace('_', ' '):{width}}  {count:>11,}" for name, count in counts.items()))
     print(faults.report(), end="")

@@ -13,10 +13,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trsr.blocks import Layout
+from trsr.data import one_chunk
 from trsr.rows import format_of
+from trsr.sequences import Sequences, lists
 from trsr.sources import Faults, Reading, Source, scan
 
-Found = tuple[dict[str, list[str]], dict[str, int]]
+Found = tuple[Sequences, dict[str, int]]
 _LAYOUTS = {"csv": Layout(",", True), "tsv": Layout("\t", False)}
 _ID = "^[!-~]+$"
 # Fifteen digits are exact in a float.
@@ -33,7 +35,7 @@ def read_columns(
     form: str | None = None,
     drop: bool = False,
 ) -> Found | None:
-    """User id -> item ids, oldest first, and counts; None where rows have to be looked at one by one.
+    """What users met, and counts; None where rows have to be looked at one by one.
 
     Args:
         time: Column that sorts a user's rows; equal times, and all rows without it, keep their order.
@@ -58,13 +60,14 @@ def read_columns(
     places = pc.index_in(table[item], value_set=ids)
     if places.null_count and not drop:
         return None
-    users = pa.array(table[user].combine_chunks()).dictionary_encode()
+    users = one_chunk(table[user]).dictionary_encode()
     owner, known = users.indices.to_numpy(), places.is_valid().to_numpy()
     order = np.lexsort((when, owner))  # stable: equal times stay as they are
     order = order[known[order]]
-    items = np.array(ids.to_pylist(), dtype=object)[places.fill_null(0).to_numpy()[order]].tolist()
-    ends = np.append(0, np.cumsum(np.bincount(owner[order], minlength=len(users.dictionary)))).tolist()
-    sequences = {name: items[ends[n] : ends[n + 1]] for n, name in enumerate(users.dictionary.to_pylist())}
+    items = lists(
+        np.bincount(owner[order], minlength=len(users.dictionary)), pc.take(one_chunk(places), pa.array(order))
+    )
+    sequences = Sequences(users.dictionary, items, ids)
     dropped = int(places.null_count)
     return sequences, {"rows_read": len(table), "interactions_read": len(table), "interactions_dropped": dropped}
 
