@@ -316,7 +316,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="+", type=Path, metavar="PART", help="folder or zip: training part, dev part")
     parser.add_argument("--protocol", choices=("paper", "impressions"), default="paper", help="(%(default)s)")
-    building.add_options(parser, fields="category,subcategory,title")
+    impressed = ("; impressions: 1 beside the target", "; impressions: newest 50", "; impressions: all")
+    building.add_options(
+        parser,
+        fields="category,subcategory,title",
+        bounds=(f"11{impressed[0]}", f"26{impressed[1]}"),
+        sizes=(f"10000{impressed[2]}", f"1000{impressed[2]}", f"1000{impressed[2]}"),
+    )
     push_dataset.add_options(parser)
     return building.command(parser, make, argv, then=push_dataset.as_asked)
 

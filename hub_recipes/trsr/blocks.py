@@ -20,6 +20,7 @@ import pyarrow as pa
 # tells which records it skips.
 from pyarrow import csv as arrow
 
+from trsr import objects
 from trsr.data import DataError
 
 
@@ -30,11 +31,13 @@ class Layout:
     Attributes:
         quoted: Whether cells may stand in double quotes, and then hold delimiters, line breaks and doubled quotes.
         names: The columns, where the first row does not name them.
+        objects: Whether a line is a JSON object, and `names` are those of its keys that are wanted.
     """
 
     delimiter: str
     quoted: bool
     names: tuple[str, ...] | None = None
+    objects: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,9 @@ def parse(
     block: Block, layout: Layout, wanted: Sequence[str]
 ) -> tuple[pa.Table, Callable[[], np.ndarray], list[tuple[int, str]]]:
     """The wanted columns, the line of each row (worked out when asked for), and broken rows by line."""
+    if layout.objects:
+        table, numbers, broken = objects.parse(block.content or b"", block.first, wanted)
+        return table, lambda: numbers, broken
     if block.content is None or not _is_text(block.content):
         found = block.rows or list(_rows((block.content or b"").splitlines(keepends=True), block.first, layout))
         found = [(line, _checked(cells, len(block.columns))) for line, cells in found]

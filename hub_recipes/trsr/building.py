@@ -5,6 +5,7 @@ ranked against is `protocol`'s. In a list of items, an item is its place among t
 """
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -43,8 +44,7 @@ def matches(values: pa.Array, pattern: str) -> np.ndarray:
 def catalogue(table: pa.Table, fields: Sequence[str], shown: Sequence[str]) -> tuple[pa.Table, dict[str, int]]:
     """The config `items`, sorted by id, and counts.
 
-    An item without a title is left out: there would be little to know it by. Of rows with one id, the first in the
-    order of their text stays, whatever their order in the files.
+    An item without a title is left out: there would be little to know it by.
 
     Args:
         table: `item_id` and the fields as they were read.
@@ -54,23 +54,32 @@ def catalogue(table: pa.Table, fields: Sequence[str], shown: Sequence[str]) -> t
     texts = {name: clean_column(data.one_chunk(table[name])) for name in fields}
     text = sentences({name: texts[name] for name in shown})
     columns = {"item_id": table["item_id"], "title": texts["title"], "text": text, **texts}
-    titled = pa.table(columns).filter(pc.and_(pc.not_equal(texts["title"], ""), pc.not_equal(text, "")))
+    return once(pa.table(columns), ("title", "text"))
+
+
+def once(items: pa.Table, needed: Sequence[str]) -> tuple[pa.Table, dict[str, int]]:
+    """Items sorted by id, without those that lack a needed column, and counts.
+
+    Of rows with one id, the first in the order of their text stays, whatever their order in the files.
+    """
+    full = [pc.not_equal(items[name], "") for name in needed]
+    titled = items.filter(functools.reduce(pc.and_, full))
     if not len(titled):
-        raise DataError("No item has a title and a text. Are these the right files?")
+        raise DataError(f"No item has a {' and a '.join(needed)}. Are these the right files?")
     repeated = len(titled) - pc.count_distinct(titled["item_id"]).as_py()
     # Where no id is met twice, it alone decides, and sorts faster.
     keys = titled.column_names if repeated else ["item_id"]
-    items = titled.take(pc.sort_indices(titled, sort_keys=[(name, "ascending") for name in keys]))
+    made = titled.take(pc.sort_indices(titled, sort_keys=[(name, "ascending") for name in keys]))
     if repeated:
-        ids = data.one_chunk(items["item_id"])
-        items = items.filter(pa.array(np.append(True, pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False))))
+        ids = data.one_chunk(made["item_id"])
+        made = made.filter(pa.array(np.append(True, pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False))))
     counts = {
-        "items_read": len(table),
-        "items_without_title_or_text": len(table) - len(titled),
+        "items_read": len(items),
+        f"items_without_{'_or_'.join(needed)}": len(items) - len(titled),
         "items_repeated": repeated,
-        "items": len(items),
+        "items": len(made),
     }
-    return items, counts
+    return made, counts
 
 
 def paper(
@@ -106,19 +115,31 @@ def dataset(table: pa.Table) -> Dataset:
     return data.in_memory(table.cast(data.items_features(table.column_names).arrow_schema))
 
 
-def add_options(parser: argparse.ArgumentParser, fields: str) -> None:
-    """The options that every such script has. `fields` is the default of --text-fields."""
+def add_options(
+    parser: argparse.ArgumentParser,
+    fields: str | None,
+    bounds: tuple[str, str] = ("11", "26"),
+    sizes: tuple[str, str, str] = ("10000", "1000", "1000"),
+) -> None:
+    """The options that every such script has.
+
+    Args:
+        fields: The default of --text-fields; None for all.
+        bounds: What --help calls the default of --min-history and --max-history.
+        sizes: What it calls those of --train, --validation and --test.
+    """
     add = parser.add_argument
+    shown = fields or "all but ids"
     add("--out", type=Path, required=True, metavar="DIR", help="dataset folder to write")
-    add("--text-fields", default=fields, metavar="A,B,...", help="fields of an item's text, in order (%(default)s)")
-    add("--min-history", type=int, metavar="N", help="items of a user (11 with the target; impressions: 1)")
-    add("--max-history", type=int, metavar="N", help="items of a user (26 with the target; impressions: newest 50)")
+    add("--text-fields", default=fields, metavar="A,B,...", help=f"fields of an item's text, in order ({shown})")
+    add("--min-history", type=int, metavar="N", help=f"items of a user, the target counted ({bounds[0]})")
+    add("--max-history", type=int, metavar="N", help=f"items of a user, the target counted ({bounds[1]})")
     add("--keep-last", action="store_true", help="keep the newest items of users with more, instead of no items")
     add("--negatives", type=int, default=20, metavar="N", help="a user (%(default)s)")
     add("--negative-sampling", choices=tuple(protocol.SAMPLINGS), default="uniform", help="(%(default)s)")
-    add("--train", metavar="N", help="users, or: all others (10000; impressions: all)")
-    add("--validation", type=int, metavar="N", help="users (1000; impressions: all)")
-    add("--test", type=int, metavar="N", help="users (1000; impressions: all)")
+    add("--train", metavar="N", help=f"users, or: all others ({sizes[0]})")
+    add("--validation", type=int, metavar="N", help=f"users ({sizes[1]})")
+    add("--test", type=int, metavar="N", help=f"users ({sizes[2]})")
     add("--seed", type=int, default=0, help="of splits and negatives (%(default)s)")
     add("--limit", type=int, default=0, metavar="N", help="read the first N rows of a log only, to try things out")
     add("--workers", type=int, default=2, metavar="N", help="threads that parse (%(default)s)")
@@ -166,12 +187,14 @@ def write(
     script: str,
 ) -> None:
     """Write the dataset folder, with its provenance. What does not change the dataset is not told."""
-    aside = ("out", "source", "sources", "workers", "strict", "push_to_hub", "private", "accept_data_licence")
+    aside = ("sources", "workers", "strict", "push_to_hub", "private", "accept_data_licence")
     provenance = {
         "dataset": terms.to_dict(),
         "script": f"dataset_scripts/{script}",
         "sources": [{"file": name, "sha256": digest} for name, digest in sources.items()],
-        "options": {name: value for name, value in vars(options).items() if name not in aside},
+        "options": {
+            name: value for name, value in vars(options).items() if name not in aside and not isinstance(value, Path)
+        },
         "seed": options.seed,
         "sampling": dict(sampling),
         "counts": dict(counts),
