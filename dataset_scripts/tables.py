@@ -8,7 +8,9 @@
         --text-fields title,author,genres --time timestamp
 
 Reads CSV, TSV, JSONL and Parquet, plain or .gz: one row an item, and one row an interaction or, with --list-column, one
-row a user. TSV cells are taken as they are, without quoting. What is kept, divided and drawn is `trsr.protocol`'s.
+row a user. TSV cells are taken as they are, without quoting. A broken row, or one in which an id, a time or a list is none,
+is left out, counted and named; --strict stops at it. Of items with one id, one stays. What is kept, divided and drawn is
+`trsr.protocol`'s.
 
 Amazon Reviews 2023, one category:
 
