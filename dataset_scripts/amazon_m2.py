@@ -31,6 +31,7 @@ import pyarrow.compute as pc
 
 from trsr import building, data, protocol, push_dataset
 from trsr.blocks import Layout
+from trsr.sequences import Sequences, encode, lists
 from trsr.sources import Faults, Masks, Reading, find, scan
 
 CSV = Layout(",", True)
@@ -75,18 +76,18 @@ def printed_ids(texts: pa.Array) -> pa.ListArray:
     pieces = pc.split_pattern(texts, "'")
     lengths = np.diff(pieces.offsets.to_numpy())
     place = np.arange(len(pieces.values)) - np.repeat(pieces.offsets.to_numpy()[:-1], lengths)
-    return building.lists(lengths // 2, pieces.values.filter(pa.array(place % 2 == 1)))
+    return lists(lengths // 2, pieces.values.filter(pa.array(place % 2 == 1)))
 
 
-def name_session(items: Sequence[str]) -> str:
-    """What a session is called: S and a hash of its items, the target last."""
-    return f"S{hashlib.sha256(' '.join(items).encode()).hexdigest()[:16]}"
+def name_session(items: str) -> str:
+    """What a session is called: S and a hash of its items, the target last, with spaces between them."""
+    return f"S{hashlib.sha256(items.encode()).hexdigest()[:16]}"
 
 
 def read_sessions(
     options: argparse.Namespace, faults: Faults, ids: pa.Array
-) -> tuple[dict[str, list[str]], dict[str, int], building.Sums]:
-    """Session -> item ids, oldest first, of sessions that fit as logged; counts and checksums."""
+) -> tuple[Sequences, dict[str, int], building.Sums]:
+    """The sessions that fit as logged, equal ones once; counts and checksums."""
 
     def work(table: pa.Table) -> tuple[pa.Table, Masks]:
         before, after = data.one_chunk(table["prev_items"]), data.one_chunk(table["next_item"])
@@ -110,28 +111,22 @@ def read_sessions(
         tables.append(table)
         totals += counts
     table = building.together(tables)
-    known = {item_id: item_id for item_id in ids.to_pylist()}
-    sequences: dict[str, list[str]] = {}
-    unknown = 0
-    for before, after in zip(
-        printed_ids(data.one_chunk(table["before"])).to_pylist(), table["after"].to_pylist(), strict=True
-    ):
-        items = [*before, after]
-        name = name_session(items)
-        if name not in sequences:
-            sequences[name] = [known[item_id] for item_id in items if item_id in known]
-            unknown += len(items) - len(sequences[name])
+    before = pc.binary_join(printed_ids(data.one_chunk(table["before"])), " ")
+    texts = pc.unique(pc.binary_join_element_wise(before, data.one_chunk(table["after"]), " "))
+    logged = pc.split_pattern(texts, " ")
+    users = pa.array(map(name_session, texts.to_pylist()), pa.string())
+    sessions = Sequences(users, encode(logged, ids), ids)
     read, short, long = totals.tolist()
     return (
-        sequences,
+        sessions,
         {
             "sessions_read": reading.rows,
             "sessions_broken": reading.broken,
             "sessions_of_other_locales": reading.rows - reading.broken - read,
-            "sessions_repeated": len(table) - len(sequences),
+            "sessions_repeated": len(table) - len(sessions),
             "users_dropped_short": short,
             "users_dropped_long": long,
-            "unknown_items_left_out": unknown,
+            "unknown_items_left_out": len(logged.values) - len(sessions.items.values),
         },
         {source.name: reading.sha256},
     )
@@ -141,8 +136,8 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     """Read, keep, divide and write. Returns the counts."""
     building.settle(options, 11, 26, building.PAPER)
     products, counts, sums = read_products(options, faults)
-    sequences, found, more = read_sessions(options, faults, data.one_chunk(products["item_id"]))
-    histories, found, users = building.paper(sequences, products, options, found)
+    sessions, found, more = read_sessions(options, faults, data.one_chunk(products["item_id"]))
+    histories, found, users = building.paper(sessions, options, found)
     tables = {"items": {"train": building.dataset(products)}, "histories": histories}
     sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}
     counts |= found

@@ -38,6 +38,7 @@ from trsr import building, data, impressions, protocol, push_dataset
 from trsr.blocks import Layout
 from trsr.data import DataError
 from trsr.impressions import Sorter, Written
+from trsr.sequences import Sequences, encode, lengths, lists, newest
 from trsr.sources import Faults, Masks, Reading, find, scan
 
 NEWS = ("item_id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
@@ -105,8 +106,8 @@ def checked(table: pa.Table) -> tuple[pa.Table, Masks]:
 
 def read_users(
     options: argparse.Namespace, faults: Faults, ids: pa.Array
-) -> tuple[dict[str, list[str]], dict[str, int], building.Sums]:
-    """User id -> item ids, oldest first, of users that fit as logged; counts and checksums."""
+) -> tuple[Sequences, dict[str, int], building.Sums]:
+    """What users met that fit as logged; counts and checksums."""
 
     def fits(logged: np.ndarray) -> np.ndarray:
         return (logged >= options.min_history) & (options.keep_last | (logged <= options.max_history))
@@ -115,10 +116,10 @@ def read_users(
         table, broken = checked(table)
         history = data.one_chunk(table["history"])
         logged = np.where(building.matches(history, "^$"), 0, pc.count_substring(history, " ").to_numpy() + 1)
-        # Ids become numbers here, and histories that do not fit are dropped: this is all that stays of a block.
-        lists = pc.split_pattern(pc.if_else(pa.array(fits(logged)), history, ""), " ")
         made = table.select(["user_id", "time", "impression_id"]).append_column("logged", pa.array(logged))
-        return made.append_column("history", building.encode(lists, ids)).filter(pa.array(logged > 0)), broken
+        # Histories that do not fit are dropped: this is all that stays of a block.
+        made = made.append_column("history", pc.if_else(pa.array(fits(logged)), history, ""))
+        return made.filter(pa.array(logged > 0)), broken
 
     source, reading = find(options.sources[0], "behaviors.tsv"), Reading()
     layout = Layout("\t", False, BEHAVIORS)
@@ -126,8 +127,13 @@ def read_users(
     table = building.together(parts)
     first = earliest(table)
     logged = table["logged"].to_numpy()[first]
-    kept = table.take(pa.array(first[fits(logged)]))
-    found = building.sequences(kept["user_id"], data.one_chunk(kept["history"]), ids)
+    mask = np.zeros(len(table), dtype=bool)
+    mask[first[fits(logged)]] = True
+    kept = table.select(["user_id", "history"]).filter(pa.array(mask)).combine_chunks()
+    # Texts above 2 GB come in several chunks.
+    items = [encode(pc.split_pattern(some, " "), ids) for some in kept["history"].chunks]
+    places = data.one_chunk(pa.chunked_array(items, pa.list_(pa.int32())))
+    found = Sequences(data.one_chunk(kept["user_id"]), places, ids)
     counts = {
         "behaviors_read": reading.rows,
         "behaviors_broken": reading.broken,
@@ -136,7 +142,7 @@ def read_users(
         "users_read": len(first),
         "users_dropped_short": int((logged < options.min_history).sum()),
         "users_dropped_long": 0 if options.keep_last else int((logged > options.max_history).sum()),
-        "unknown_items_left_out": int(logged[fits(logged)].sum()) - sum(map(len, found.values())),
+        "unknown_items_left_out": int(logged[fits(logged)].sum()) - len(found.items.values),
     }
     return found, counts, {source.name: reading.sha256}
 
@@ -169,13 +175,13 @@ def read_impressions(
         good = ~np.logical_or.reduce(list(masks.values()))
         masks["a candidate ends neither with -0 nor with -1"] = mask = np.zeros(len(table), dtype=bool)
         mask[np.flatnonzero(good)[unlabelled]] = True
-        history = building.encode(pc.split_pattern(data.one_chunk(whole["history"]), " "), ids)
+        history = encode(pc.split_pattern(data.one_chunk(whole["history"]), " "), ids)
         columns = {
             "key": impressions.keys(whole["impression_id"], whole["user_id"], options.seed),
             "impression_id": whole["impression_id"],
             "day": pa.array(whole["time"].to_numpy() // _DAY, pa.int32()),
             "user_id": whole["user_id"],
-            "history": building.newest(history, options.max_history),
+            "history": newest(history, options.max_history),
             "clicked": clicked,
             "others": others,
         }
@@ -211,12 +217,12 @@ def labelled(texts: pa.Array, ids: pa.Array) -> tuple[pa.ListArray, pa.ListArray
     Returns:
         Items that were clicked, items that were not, and which impressions have an item that does not say.
     """
-    lists = pc.split_pattern(texts, " ")
-    flat = lists.values
-    owner = np.repeat(np.arange(len(lists)), np.diff(lists.offsets.to_numpy()))
+    shown = pc.split_pattern(texts, " ")
+    flat = shown.values
+    owner = np.repeat(np.arange(len(shown)), lengths(shown))
     click = pc.ends_with(flat, "-1").to_numpy(zero_copy_only=False)
     says = click | pc.ends_with(flat, "-0").to_numpy(zero_copy_only=False)
-    unlabelled = np.zeros(len(lists), dtype=bool)
+    unlabelled = np.zeros(len(shown), dtype=bool)
     unlabelled[owner[~says]] = True
     unlabelled &= ~building.matches(texts, "^$")
     places = pc.index_in(pc.utf8_slice_codeunits(flat, 0, -2), value_set=ids)
@@ -230,8 +236,7 @@ def labelled(texts: pa.Array, ids: pa.Array) -> tuple[pa.ListArray, pa.ListArray
         stays = np.sort(order[np.unique(pairs[order], return_index=True)[1]])
         owner, places, click = owner[stays], places[stays], click[stays]
     clicked, others = (
-        building.lists(np.bincount(owner[mask], minlength=len(lists)), pa.array(places[mask]))
-        for mask in (click, ~click)
+        lists(np.bincount(owner[mask], minlength=len(shown)), pa.array(places[mask])) for mask in (click, ~click)
     )
     return clicked, others, unlabelled
 
@@ -285,7 +290,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
         if options.protocol == "paper":
             building.settle(options, 11, 26, building.PAPER)
             found, more, sums_ = read_users(options, faults, ids)
-            histories, more, text = building.paper(found, news, options, more)
+            histories, more, text = building.paper(found, options, more)
             sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}
             text = protocol.describe({"items": items, "histories": histories}, users=text, **sampling)
         else:
@@ -311,7 +316,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="+", type=Path, metavar="PART", help="folder or zip: training part, dev part")
     parser.add_argument("--protocol", choices=("paper", "impressions"), default="paper", help="(%(default)s)")
-    building.add_options(parser, fields="category,subcategory,title")
+    impressed = ("; impressions: 1 beside the target", "; impressions: newest 50", "; impressions: all")
+    building.add_options(
+        parser,
+        fields="category,subcategory,title",
+        bounds=(f"11{impressed[0]}", f"26{impressed[1]}"),
+        sizes=(f"10000{impressed[2]}", f"1000{impressed[2]}", f"1000{impressed[2]}"),
+    )
     push_dataset.add_options(parser)
     return building.command(parser, make, argv, then=push_dataset.as_asked)
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 from datasets import Dataset
-from tqdm import tqdm
 
 from trsr import data, protocol, worlds
 from trsr.core.history import sentence
+from trsr.sequences import Sequences
 
 CARD = """\
 # The LLM-TRSR sample
@@ -57,11 +57,9 @@ def make(out: Path, *, seed: int = 0, items: int = 1500, users: int = 1500) -> d
     sequences = {user.user_id: [world.items[number].item_id for number in user.items] for user in world.users}
     drawing = {"negatives": 20, "sampling": "uniform", "seed": seed}
     histories, counts = protocol.paper(
-        sequences,
-        catalogue["item_id"],
+        Sequences.of(sequences, catalogue["item_id"]),
         test=max(1, users * 350 // 1500),
         validation=max(1, users * 150 // 1500),
-        watch=lambda users, split: tqdm(users, split, unit="user", disable=None),
         **drawing,
     )
     tables = {"items": {"train": catalogue}, "histories": histories}
@@ -75,7 +73,7 @@ def make(out: Path, *, seed: int = 0, items: int = 1500, users: int = 1500) -> d
         "counts": counts,
         "written_with": {"datasets": datasets.__version__, "pyarrow": pa.__version__},
     }
-    body = CARD.format(protocol=protocol.describe(tables, users="users with 11 to 26 items", **drawing))
+    body = CARD.format(protocol=protocol.describe(tables, users=protocol.in_words(11, 26, False), **drawing))
     data.write(out, tables, provenance=provenance, body=body)
     return counts
 

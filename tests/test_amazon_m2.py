@@ -74,7 +74,7 @@ def test_a_small_example_by_hand(tmp_path, capsys):
     counts = run(raw(tmp_path / "raw", [*SESSIONS, *odd], products), *SMALL, "--train", "all", out=tmp_path / "out")
     found = rows(tmp_path / "out")
     assert len(found) == 10
-    first = found[amazon_m2.name_session([*(f"B{n}" for n in range(10)), "B59"])]
+    first = found[amazon_m2.name_session(" ".join([*(f"B{n}" for n in range(10)), "B59"]))]
     assert (first["history"], first["target"]) == ([f"B{n}" for n in range(10)], "B59")
     assert counts["targets_in_own_history"] == 1
     names = ("read", "broken", "of_other_locales", "repeated")

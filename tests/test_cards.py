@@ -390,6 +390,15 @@ def test_the_note_of_a_collection_is_short(tmp_path, name):
     assert len(note.splitlines()) == 1
 
 
+def test_negatives_of_impressions_are_not_called_drawn(tmp_path):
+    facts = made(tmp_path, changed("provenance", sampling={"protocol": "impressions", "seed": 0}))
+    assert "not clicked in the same impression to rank it against" in prose(card("dataset", facts))
+    assert "not clicked in the same impression: an item" in prose(card("dataset", facts))
+    assert "20 items not clicked in the same impression, not against a whole" in prose(card("adapter", facts))
+    for kind in ("dataset", "adapter", "pipeline"):
+        assert "drawn" not in card(kind, facts)
+
+
 def test_a_card_says_what_its_release_holds(tmp_path):
     hub, none = of_a_hub_base(tmp_path), without_summaries(tmp_path)
     for kind in ("adapter", "pipeline"):

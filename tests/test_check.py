@@ -516,6 +516,9 @@ def test_a_language_that_is_not_the_declared_one(tmp_path):
     assert wrong.findings[0].examples[0].shown == "declared: de; looks like: en"
     silent = stating(SAMPLE, tmp_path / "silent", dataset={**terms, "language": []})
     assert check(str(silent)).findings == (), "the card declares it"
+    card = silent / "README.md"
+    card.write_text(card.read_text(encoding="utf-8").replace("language:\n- en\n", "", 1), encoding="utf-8")
+    assert [(one.code, one.severity) for one in check(str(silent)).findings] == [("language-undeclared", "note")]
 
 
 def test_a_dataset_on_the_hub(tmp_path, whole, monkeypatch):

@@ -67,6 +67,32 @@ def test_resampling_in_chunks_changes_nothing(monkeypatch):
         assert one_of == pytest.approx(other)
 
 
+def test_a_user_is_drawn_with_all_rows():
+    random = np.random.default_rng(5)
+    a, b = random.normal(size=40), random.normal(size=40)
+    names = [f"u{number}" for number in range(40)]
+    values = {"m": a}
+    one = significance.summary(values, seed=1)
+    assert significance.summary(values, seed=1, users=names) == one
+    test = significance.paired_test(a, b, seed=1)
+    assert significance.paired_test(a, b, seed=1, users=names) == test
+    # Each row five times over says no more of the users than it does once.
+    again = significance.summary({"m": np.repeat(a, 5)}, seed=1, users=np.repeat(names, 5).tolist())
+    assert again["m"] == pytest.approx(one["m"])
+    same = significance.paired_test(np.repeat(a, 5), np.repeat(b, 5), seed=1, users=np.repeat(names, 5).tolist())
+    assert same == pytest.approx(test)
+    naive = significance.summary({"m": np.repeat(a, 5)}, seed=1)["m"]
+    assert naive["high"] - naive["low"] < 0.6 * (one["m"]["high"] - one["m"]["low"])
+
+
+def test_users_with_more_rows_weigh_more():
+    scores = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    found = significance.evaluate(scores, first_of(4, 2), np.full((4, 2), 0.5), users=["a", "b", "a", "c"], seed=0)
+    assert found["n_users"] == 3
+    assert found["recall@1"] == {"value": 0.75, "low": 0.0, "high": 1.0}
+    assert found["ece"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
 def test_identical_systems_do_not_differ():
     values = np.random.default_rng(6).random(100)
     assert significance.paired_test(values, values, seed=0) == {"difference": 0, "low": 0, "high": 0, "p_value": 1}

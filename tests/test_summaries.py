@@ -90,6 +90,22 @@ def test_the_columns_are_what_the_strategies_say(tmp_path, source):
     assert not (tmp_path / "out.store.sqlite").exists()
 
 
+def test_other_columns_of_the_histories_stay(tmp_path, source):
+    tables = {"items": DatasetDict(train=data.read(source, "items", "train")), "histories": DatasetDict()}
+    for split in data.SPLITS:
+        some = data.read(source, "histories", split)
+        some = some.add_column("impression_id", [f"{split}-{n}" for n in range(len(some))])
+        tables["histories"][split] = some.add_column("timestamps", [list(range(len(h))) for h in some["history"]])
+    data.write(tmp_path / "more", tables, provenance={"script": "test"}, body="# Test")
+    summarize_dataset(str(tmp_path / "more"), tmp_path / "out", engine("extractive"))
+    for method in METHODS:
+        for split in data.SPLITS:
+            made = data.read(str(tmp_path / "out"), method, split)
+            assert made.column_names == [*data.SUMMARIES, "impression_id", "timestamps"]
+            for name in ("user_id", "impression_id", "timestamps"):
+                assert made[name] == tables["histories"][split][name]
+
+
 def test_a_part_of_users_at_a_time_is_the_same(tmp_path, source, monkeypatch):
     summarize_dataset(source, tmp_path / "a", ScriptedEngine())
     monkeypatch.setattr("trsr.summaries.PART", 7)

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import hashlib
 import io
 import json
 import subprocess
@@ -11,9 +12,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dataset_scripts import tables
-from trsr import data
+from trsr import cells, data, objects
+from trsr.interactions import in_order
+from trsr.sources import Faults
 
 AUTHORS = ("Ada Moss", "Ben Reed", "Cleo Hart")
 ITEMS = [
@@ -106,10 +111,14 @@ def test_a_small_example_by_hand(tmp_path, capsys):
     }
     counts = data.provenance(str(out))["counts"]
     assert counts == {
+        "items_rows_read": 20,
+        "items_rows_broken": 0,
         "items_read": 20,
-        "items_without_text_dropped": 0,
+        "items_without_text": 0,
+        "items_repeated": 0,
         "items": 20,
-        "rows_read": 45,
+        "log_rows_read": 45,
+        "log_rows_broken": 0,
         "interactions_read": 45,
         "interactions_dropped": 0,
         "users_read": 9,
@@ -167,9 +176,13 @@ def test_the_order_of_rows_does_not_matter(tmp_path, sampling):
 
 def test_dates_and_numbers_sort_and_ties_keep_their_order(tmp_path):
     def sequence(times):
-        rows = [(f"e.csv, line {n}", {"u": "x", "i": str(n), "t": when}) for n, when in enumerate(times)]
-        found, _ = tables.read_sequences(rows, set("0123"), user="u", item="i", time="t")
-        return "".join(found["x"])
+        log = {
+            "user": ["x"] * len(times),
+            "item": list("0123")[: len(times)],
+            "time": [cells.moment(time) for time in times],
+        }
+        found, _ = in_order(pa.table(log), pa.array(list("0123")))
+        return "".join(map(str, found.items[0].as_py()))
 
     assert sequence(["10", "9", "9", "1e1"]) == "1203"
     assert sequence(["2024-01-02", "2024-01-01T23:00:00Z", "2024-01-02T00:30:00+01:00"]) == "120"
@@ -221,15 +234,10 @@ def test_texts_are_cut_and_cleaned(tmp_path):
         {"item_id": 1, "title": "A; B\nC", "genres": ["x", None, "y", "z"], "blurb": "one two, three", "year": 1999.5},
         {"item_id": 2.0, "title": "D", "genres": [], "blurb": None},
     ]
-    found, _ = tables.read_items(
-        [(f"items.jsonl, line {n}", row) for n, row in enumerate(rows)],
-        item_id="item_id",
-        title="title",
-        fields=None,
-        words=2,
-        values=2,
-    )
-    assert found.to_list() == [
+    path = str(save(tmp_path / "items.jsonl", rows))
+    given = ["--items", path, "--interactions", path, "--out", "out", "--field-words", "2", "--field-values", "2"]
+    found, _, _ = tables.read_items(tables.arguments().parse_args(given), Faults())
+    assert found.to_pylist() == [
         {
             "item_id": "1",
             "title": "A; B C",
@@ -240,8 +248,8 @@ def test_texts_are_cut_and_cleaned(tmp_path):
         },
         {"item_id": "2", "title": "D", "text": "title: D", "genres": "", "blurb": "", "year": ""},
     ]
-    assert tables.field_text("a " * 50) == " ".join("a" * 40)
-    assert tables.field_text("a " * 50, words=0) == " ".join("a" * 50)
+    assert cells.field_text("a " * 50) == " ".join("a" * 40)
+    assert cells.field_text("a " * 50, words=0) == " ".join("a" * 50)
 
 
 def test_unknown_items_can_be_dropped(tmp_path, capsys):
@@ -251,7 +259,7 @@ def test_unknown_items_can_be_dropped(tmp_path, capsys):
     counts = data.provenance(str(tmp_path / "out"))["counts"]
     # b8 is read by u4 to u8.
     assert counts["interactions_dropped"] == 5
-    assert counts["items_without_text_dropped"] == 1
+    assert counts["items_without_text"] == 1
     rows = {row["user_id"]: row for row in histories(tmp_path / "out")}
     assert (*rows["u4"]["history"], rows["u4"]["target"]) == ("b4", "b5", "b6", "b7")
 
@@ -262,8 +270,9 @@ def test_the_folder_says_how_it_was_made(tmp_path):
     assert made["script"] == "dataset_scripts/tables.py"
     assert made["seed"] == 5
     assert made["sampling"] == {"negatives": 4, "sampling": "uniform", "seed": 5}
-    assert made["sources"]["items"]["file"] == "items.csv"
-    assert len(made["sources"]["interactions"]["sha256"]) == 64
+    assert [source["file"] for source in made["sources"]] == ["items.csv", "events.csv"]
+    for source in made["sources"]:
+        assert source["sha256"] == hashlib.sha256((tmp_path / source["file"]).read_bytes()).hexdigest()
     assert str(tmp_path) not in json.dumps(made)
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlicense: cc-by-4.0\n")
@@ -295,55 +304,56 @@ def plain(folder: Path) -> dict[str, Path]:
     return {}
 
 
+STRICT = ["--strict"]
 FAULTS = {
-    "wrong user column": (plain, ["--user", "user"], "events.csv, line 2: there is no column 'user'; the columns are "
+    "wrong key": (broken("items.jsonl", ITEMS), ["--text-fields", "title,auther"], "items.jsonl: there is no column 'auther'"),
+    "wrong user column": (plain, ["--user", "user"], "events.csv: there is no column 'user'; the columns are "
                           "user_id, item_id, timestamp. Did you mean 'user_id'?"),
     "wrong time column": (plain, ["--time", "time"], "Did you mean 'timestamp'?"),
     "wrong list column": (plain, ["--list-column", "books"], "there is no column 'books'"),
-    "wrong item column": (plain, ["--item-id", "id"], "items.csv, line 2: there is no column 'id'"),
+    "wrong item column": (plain, ["--item-id", "id"], "items.csv: there is no column 'id'"),
     "wrong text field": (plain, ["--text-fields", "title,auther"], "items.csv: there is no column 'auther'; the "
                          "columns are item_id, title, author, pages. Did you mean 'author'?"),
     "an id as text": (plain, ["--text-fields", "title,item_id"], "item_id: an id is no text"),
     "no file": (lambda folder: {"items": folder / "none.csv"}, [], "none.csv'"),
     "no format": (broken("items.dat", b"x"), [], "items.dat: its name tells no format"),
-    "too many cells": (broken("items.csv", b"item_id,title\nb0,A\nb1,B,C\n"), [],
-                       "items.csv, line 3: broken row: 3 cells, but the header has 2"),
-    "too few cells": (broken("events.tsv", b"user_id\titem_id\nu1\n"), [], "events.tsv, line 2: broken row: 1 cells"),
-    "a cell over two lines": (broken("items.csv", b'item_id,title\nb0,"A\nB"\nb1\n'), [], "items.csv, line 4: broken"),
-    "an open quote": (broken("items.csv", b'item_id,title\nb0,"A\nb1,B\n'), [], "items.csv, line 2: broken row"),
+    "too many cells": (broken("items.csv", b"item_id,title\nb0,A\nb1,B,C\n"), STRICT,
+                       "items.csv, line 3: more than 2 cells. Mend the row"),
+    "too few cells": (broken("events.tsv", b"user_id\titem_id\nu1\n"), STRICT, "events.tsv, line 2: fewer than 2 cells"),
+    "a cell over two lines": (broken("items.csv", b'item_id,title\nb0,"A\nB"\nb1\n'), STRICT, "items.csv, line 4: fewer"),
+    "an open quote": (broken("items.csv", b'item_id,title\nb0,"A\nb1,B\n'), STRICT, "items.csv, line 2: broken quotes"),
     "one name for two columns": (broken("items.csv", b"item_id,title,title\n"), [], "two columns have the same name"),
-    "broken JSON": (broken("events.jsonl", b'{"user_id": 1, "item_id": "b0"}\n\n{"user_id": \n'), [],
-                    "events.jsonl, line 3: broken row"),
-    "no JSON object": (broken("events.jsonl", b"[1]\n"), [],
-                       "events.jsonl, line 1: broken row: expected a JSON object"),
-    "a key is missing": (broken("events.jsonl", b'{"user_id": 1, "item_id": "b0"}\n{"user_id": 1}\n'), [],
-                         "events.jsonl, line 2: there is no column 'item_id'"),
-    "Latin-1 in CSV": (broken("items.csv", "item_id,title\nb0,A\nb1,Ö\n".encode("latin-1")), [],
+    "broken JSON": (broken("events.jsonl", b'{"user_id": 1, "item_id": "b0"}\n\n{"user_id": \n'), STRICT,
+                    "events.jsonl, line 3: no JSON"),
+    "no JSON object": (broken("events.jsonl", b"[1]\n"), STRICT,
+                       "events.jsonl, line 1: no JSON object"),
+    "a key is missing": (broken("events.jsonl", b'{"user_id": 1, "item_id": "b0"}\n{"user_id": 1}\n'), STRICT,
+                         "events.jsonl, line 2: no id in column 'item_id'"),
+    "Latin-1 in CSV": (broken("items.csv", "item_id,title\nb0,A\nb1,Ö\n".encode("latin-1")), STRICT,
                        "items.csv, line 3: not UTF-8"),
-    "Latin-1 in JSONL": (broken("events.jsonl", '\n{"user_id": "Ö"}'.encode("latin-1")), [],
+    "Latin-1 in JSONL": (broken("events.jsonl", '\n{"user_id": "Ö"}'.encode("latin-1")), STRICT,
                          "events.jsonl, line 2: not UTF-8"),
-    "Latin-1 in gz": (broken("items.csv.gz", gzip.compress("item_id,title\nb0,Ö\n".encode("latin-1"))), [],
+    "Latin-1 in gz": (broken("items.csv.gz", gzip.compress("item_id,title\nb0,Ö\n".encode("latin-1"))), STRICT,
                       "items.csv.gz, line 2: not UTF-8"),
-    "no gz": (broken("items.csv.gz", b"item_id,title\n"), [], "items.csv.gz: cannot be read as csv"),
+    "no gz": (broken("items.csv.gz", b"item_id,title\n"), [], "items.csv.gz cannot be read as csv"),
     "a cut gz": (broken("items.csv.gz", gzip.compress(b"item_id,title\nb0,A\n")[:-4]), [],
-                 "items.csv.gz: cannot be read as csv"),
-    "no Parquet": (broken("items.parquet", b"item_id,title\n"), [], "items.parquet: cannot be read as parquet"),
-    "no items": (broken("items.csv", b"item_id,title\n"), [], "items file has no rows"),
-    "no interactions": (broken("events.csv", b"user_id,item_id\n"), [], "interactions file has no rows"),
-    "an item twice": (broken("items.csv", [*ITEMS, ITEMS[4]]), [], "items.csv, line 22: item 'b4' has a row already"),
+                 "items.csv.gz cannot be read as csv"),
+    "no Parquet": (broken("items.parquet", b"item_id,title\n"), [], "items.parquet cannot be read as parquet"),
+    "no items": (broken("items.csv", b"item_id,title\n"), [], "items.csv has no rows"),
+    "no interactions": (broken("events.csv", b"user_id,item_id\n"), [], "events.csv has no rows"),
     "a user twice": (broken("lists.jsonl", [*LISTS, LISTS[2]]), ["--list-column", "items"],
-                     "lists.jsonl, line 10: user 'u2' has a row already"),
-    "an empty id": (broken("events.csv", b"user_id,item_id\nu1, \n"), [], "line 2: ' ' in column 'item_id' is no id"),
-    "an unknown item": (broken("items.csv", ITEMS[:7]), [], "item 'b7' is not in the items file"),
+                     "User 'u2' has several rows"),
+    "an empty id": (broken("events.csv", b"user_id,item_id\nu1, \n"), STRICT, "line 2: no id in column 'item_id'"),
+    "an unknown item": (broken("items.csv", ITEMS[:7]), [], "Item 'b7' is not in the items file"),
     "an item without text": (broken("items.jsonl", [*ITEMS, {"item_id": "b99", "title": "\u200b"}]), [],
                              "Item 'b99' has no text in title, author, pages"),
-    "no list": (broken("lists.jsonl", [{"user_id": 1, "items": 5}]), ["--list-column", "items"],
-                "lists.jsonl, line 1: column 'items' should hold a list, got 5"),
-    "a broken list": (broken("lists.csv", b'user_id,items\nu1,"[1, 2"\n'), ["--list-column", "items"],
-                      "lists.csv, line 2: column 'items' holds no JSON list"),
-    "no time": (broken("events.csv", b"user_id,item_id,t\nu1,b1,5/6/2019\n"), ["--time", "t"],
-                "events.csv, line 2: '5/6/2019' in column 't' is neither a number nor an ISO 8601 date"),
-    "not a number": (broken("events.csv", b"user_id,item_id,t\nu1,b1,nan\n"), ["--time", "t"], "'nan' in column 't'"),
+    "no list": (broken("lists.jsonl", [{"user_id": 1, "items": 5}]), ["--list-column", "items", "--strict"],
+                "lists.jsonl, line 1: no list of ids in column 'items'"),
+    "a broken list": (broken("lists.csv", b'user_id,items\nu1,"[1, 2"\n'), ["--list-column", "items", "--strict"],
+                      "lists.csv, line 2: no list of ids in column 'items'"),
+    "no time": (broken("events.csv", b"user_id,item_id,t\nu1,b1,5/6/2019\n"), ["--time", "t", "--strict"],
+                "events.csv, line 2: neither a number nor an ISO 8601 date in column 't'"),
+    "not a number": (broken("events.csv", b"user_id,item_id,t\nu1,b1,nan\n"), ["--time", "t", "--strict"], "neither a number"),
     "an empty split": (plain, ["--test", "0"], "every split needs at least one user"),
     "too few users": (plain, ["--test", "3", "--validation", "1"], "Cannot divide 4 users into train 0, validation 1"),
     "nobody left": (plain, ["--min-history", "30", "--max-history", "40"],
@@ -364,6 +374,73 @@ def test_a_fault_is_named_and_nothing_is_written(tmp_path, capsys, fault):
     assert not any(path.is_dir() for path in tmp_path.iterdir())
 
 
+ROWS = [
+    (b"b0,Book 0,A\n", ""),
+    (b"b1,Book 1\n", "fewer than 3 cells"),
+    (b",Book 2,A\n", "no id in column 'item_id'"),
+    (b"b3,\xd6,A\n", "not UTF-8"),
+    (b'"b4","Book\n4",A\n', ""),
+    (b"b0,Book 0,A\n", ""),
+]
+
+
+def test_a_broken_row_is_counted_and_named(tmp_path, capsys):
+    items = tmp_path / "items.csv"
+    items.write_bytes(b"item_id,title,author\n" + b"".join(line for line, _ in ROWS))
+    events = save(tmp_path / "events.csv", [*EVENTS, {"user_id": "", "item_id": "b0", "timestamp": "1"}])
+    assert (
+        run(tmp_path, "--drop-unknown", "--negatives", "1", "--min-history", "2", items=items, interactions=events) == 2
+    )
+    capsys.readouterr()  # two items are too few to rank
+    more = [{"item_id": f"b{n}", "title": f"Book {n}", "author": "A"} for n in range(5, 20)]
+    items.write_bytes(items.read_bytes() + b"".join(f"{row['item_id']},{row['title']},A\n".encode() for row in more))
+    assert run(tmp_path, "--drop-unknown", items=items, interactions=events) == 0
+    counts = data.provenance(str(tmp_path / "out"))["counts"]
+    assert (counts["items_rows_read"], counts["items_rows_broken"]) == (21, 3)
+    assert (counts["items_repeated"], counts["items"]) == (1, 17)
+    assert (counts["log_rows_read"], counts["log_rows_broken"]) == (46, 1)
+    said = capsys.readouterr().out
+    for line, reason in ((3, "fewer than 3 cells"), (4, "no id in column 'item_id'"), (5, "not UTF-8")):
+        assert f"left out, {reason}: 1 (items.csv, line {line})" in said
+    assert "left out, no id in column 'user_id': 1 (events.csv, line 47)" in said
+
+
+def test_a_limit_reads_the_first_rows_of_the_log(tmp_path):
+    for form in ("csv", "jsonl", "parquet"):
+        events = save(tmp_path / f"events.{form}", EVENTS)
+        assert run(tmp_path, "--limit", "40", interactions=events, out=form) == 0
+        counts = data.provenance(str(tmp_path / form))["counts"]
+        assert (counts["items_rows_read"], counts["log_rows_read"], counts["users_read"]) == (20, 40, 9)
+
+
+VALUE = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8)
+OBJECT = st.dictionaries(st.sampled_from("ab"), VALUE | st.lists(VALUE, max_size=3), max_size=2)
+
+
+@given(st.lists(OBJECT, max_size=6), st.booleans())
+@settings(deadline=None)
+def test_json_lines_at_once_are_as_one_by_one(made, spaced):
+    lines = [json.dumps(row).encode() for row in made]
+    content = b"\n".join(([b""] if spaced else []) + lines) + b"\n"
+    table, numbers, broken = objects.parse(content, 1, ["a", "b"])
+    good = [n for n in range(len(made)) if int(spaced) + n + 1 in numbers]
+    assert len(good) + len(broken) == len(made)
+    assert {why for _, why in broken} <= {"not UTF-8"}
+    kinds = (cells.ID, cells.MOMENT, cells.IDS, cells.text(2, 2))
+    for name in "ab":
+        for kind in kinds:
+            column = table[name].chunk(0) if table[name].num_chunks else table[name].combine_chunks()
+            alone = pa.array([kind.one(json.loads(lines[n]).get(name)) for n in good], kind.type)
+            assert data.one_chunk(pa.chunked_array([kind.read(column)], kind.type)) == alone
+
+
+@given(st.lists(st.text('ab01.-:TZ ,;\u00e9\u200b[]"', max_size=12) | st.none(), max_size=6), st.integers(0, 3))
+@settings(deadline=None)
+def test_a_column_of_cells_is_as_one_by_one(made, words):
+    for kind in (cells.ID, cells.MOMENT, cells.IDS, cells.text(words)):
+        assert kind.read(pa.array(made, pa.string())).to_pylist() == [kind.one(value) for value in made]
+
+
 def test_a_strangers_folder_is_left_alone(tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("a")
@@ -378,7 +455,7 @@ def test_bytes_that_are_no_text_in_parquet(tmp_path, capsys):
     )
     pq.write_table(pa.table({"item_id": pa.array(["b0"]), "title": title}), tmp_path / "items.parquet")
     assert run(tmp_path, items=tmp_path / "items.parquet") == 2
-    assert "items.parquet: cannot be read as parquet" in capsys.readouterr().err
+    assert "items.parquet cannot be read as parquet" in capsys.readouterr().err
 
 
 def test_it_runs_as_a_script(tmp_path):

@@ -5,7 +5,7 @@ ranked against is `protocol`'s. In a list of items, an item is its place among t
 """
 
 import argparse
-import gc
+import functools
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,12 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
-from datasets.fingerprint import generate_random_fingerprint
-from tqdm import tqdm
 
 from trsr import data, protocol
 from trsr.data import DataError
 from trsr.sentences import clean_column, sentences
+from trsr.sequences import Sequences
 from trsr.sources import Faults
 
 ID = "^[!-~]+$"  # printable ASCII without spaces
@@ -45,8 +44,7 @@ def matches(values: pa.Array, pattern: str) -> np.ndarray:
 def catalogue(table: pa.Table, fields: Sequence[str], shown: Sequence[str]) -> tuple[pa.Table, dict[str, int]]:
     """The config `items`, sorted by id, and counts.
 
-    An item without a title is left out: there would be little to know it by. Of rows with one id, the first in the
-    order of their text stays, whatever their order in the files.
+    An item without a title is left out: there would be little to know it by.
 
     Args:
         table: `item_id` and the fields as they were read.
@@ -56,62 +54,40 @@ def catalogue(table: pa.Table, fields: Sequence[str], shown: Sequence[str]) -> t
     texts = {name: clean_column(data.one_chunk(table[name])) for name in fields}
     text = sentences({name: texts[name] for name in shown})
     columns = {"item_id": table["item_id"], "title": texts["title"], "text": text, **texts}
-    titled = pa.table(columns).filter(pc.and_(pc.not_equal(texts["title"], ""), pc.not_equal(text, "")))
+    return once(pa.table(columns), ("title", "text"))
+
+
+def once(items: pa.Table, needed: Sequence[str]) -> tuple[pa.Table, dict[str, int]]:
+    """Items sorted by id, without those that lack a needed column, and counts.
+
+    Of rows with one id, the first in the order of their text stays, whatever their order in the files.
+    """
+    full = [pc.not_equal(items[name], "") for name in needed]
+    titled = items.filter(functools.reduce(pc.and_, full))
     if not len(titled):
-        raise DataError("No item has a title and a text. Are these the right files?")
+        raise DataError(f"No item has a {' and a '.join(needed)}. Are these the right files?")
     repeated = len(titled) - pc.count_distinct(titled["item_id"]).as_py()
     # Where no id is met twice, it alone decides, and sorts faster.
     keys = titled.column_names if repeated else ["item_id"]
-    items = titled.take(pc.sort_indices(titled, sort_keys=[(name, "ascending") for name in keys]))
+    made = titled.take(pc.sort_indices(titled, sort_keys=[(name, "ascending") for name in keys]))
     if repeated:
-        ids = data.one_chunk(items["item_id"])
-        items = items.filter(pa.array(np.append(True, pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False))))
+        ids = data.one_chunk(made["item_id"])
+        made = made.filter(pa.array(np.append(True, pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False))))
     counts = {
-        "items_read": len(table),
-        "items_without_title_or_text": len(table) - len(titled),
+        "items_read": len(items),
+        f"items_without_{'_or_'.join(needed)}": len(items) - len(titled),
         "items_repeated": repeated,
-        "items": len(items),
+        "items": len(made),
     }
-    return items, counts
-
-
-def lists(lengths: np.ndarray, values: pa.Array) -> pa.ListArray:
-    """Values in a row as lists of these lengths."""
-    return pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(lengths)), pa.int32()), values)
-
-
-def encode(texts: pa.ListArray, ids: pa.Array) -> pa.ListArray:
-    """Lists of item ids as places in `ids`; items that are not in it are left out."""
-    places = pc.index_in(texts.values, value_set=ids)
-    lengths = np.diff(texts.offsets.to_numpy())
-    if places.null_count:
-        known = places.is_valid().to_numpy(zero_copy_only=False)
-        lengths = np.bincount(np.repeat(np.arange(len(texts)), lengths)[known], minlength=len(texts))
-    return lists(lengths, pc.drop_null(places))
-
-
-def newest(places: pa.ListArray, count: int) -> pa.ListArray:
-    """The last `count` values of each list."""
-    ends = places.offsets.to_numpy()
-    lengths = np.minimum(np.diff(ends), count)
-    kept = np.arange(lengths.sum()) + np.repeat(ends[1:] - np.cumsum(lengths), lengths)
-    return lists(lengths, places.values.take(pa.array(kept)))
-
-
-def sequences(users: pa.ChunkedArray, places: pa.ListArray, ids: pa.Array) -> dict[str, list[str]]:
-    """User id -> item ids."""
-    names = np.array(ids.to_pylist(), dtype=object)  # one string an item, however often it is met
-    ends, items = places.offsets.to_pylist(), names[places.values.to_numpy()].tolist()
-    return {user: items[ends[n] : ends[n + 1]] for n, user in enumerate(users.to_pylist())}
+    return made, counts
 
 
 def paper(
-    found: Mapping[str, Sequence[str]], items: pa.Table, options: argparse.Namespace, counts: Mapping[str, int]
+    found: Sequences, options: argparse.Namespace, counts: Mapping[str, int]
 ) -> tuple[dict[str, Dataset], dict[str, int], str]:
     """The protocol `paper` with a script's options.
 
     Args:
-        found: User id -> item ids, oldest first.
         counts: What was counted before, of users too.
 
     Returns:
@@ -119,7 +95,6 @@ def paper(
     """
     made, users = protocol.paper(
         found,
-        items["item_id"].to_pylist(),
         shortest=options.min_history,
         longest=options.max_history,
         keep_last=options.keep_last,
@@ -129,36 +104,42 @@ def paper(
         negatives=options.negatives,
         sampling=options.negative_sampling,
         seed=options.seed,
-        watch=lambda users, split: tqdm(users, split, unit="user", disable=None),
     )
     del users["users_read"]
     total = {**counts, **{name: counts.get(name, 0) + count for name, count in users.items()}}
-    kept = f"users with {options.min_history} to {options.max_history} items"
-    if options.keep_last:
-        kept = f"users with at least {options.min_history} items, of which the newest {options.max_history} are used"
-    return made, total, kept
+    return made, total, protocol.in_words(options.min_history, options.max_history, options.keep_last)
 
 
 def dataset(table: pa.Table) -> Dataset:
     """Columns of text as a config `items`."""
-    made = table.cast(data.items_features(table.column_names).arrow_schema)
-    # A fingerprint of its own making would be a hash of all texts.
-    return Dataset(made, fingerprint=generate_random_fingerprint())
+    return data.in_memory(table.cast(data.items_features(table.column_names).arrow_schema))
 
 
-def add_options(parser: argparse.ArgumentParser, fields: str) -> None:
-    """The options that every such script has. `fields` is the default of --text-fields."""
+def add_options(
+    parser: argparse.ArgumentParser,
+    fields: str | None,
+    bounds: tuple[str, str] = ("11", "26"),
+    sizes: tuple[str, str, str] = ("10000", "1000", "1000"),
+) -> None:
+    """The options that every such script has.
+
+    Args:
+        fields: The default of --text-fields; None for all.
+        bounds: What --help calls the default of --min-history and --max-history.
+        sizes: What it calls those of --train, --validation and --test.
+    """
     add = parser.add_argument
+    shown = fields or "all but ids"
     add("--out", type=Path, required=True, metavar="DIR", help="dataset folder to write")
-    add("--text-fields", default=fields, metavar="A,B,...", help="fields of an item's text, in order (%(default)s)")
-    add("--min-history", type=int, metavar="N", help="items of a user (11 with the target; impressions: 1)")
-    add("--max-history", type=int, metavar="N", help="items of a user (26 with the target; impressions: newest 50)")
+    add("--text-fields", default=fields, metavar="A,B,...", help=f"fields of an item's text, in order ({shown})")
+    add("--min-history", type=int, metavar="N", help=f"items of a user, the target counted ({bounds[0]})")
+    add("--max-history", type=int, metavar="N", help=f"items of a user, the target counted ({bounds[1]})")
     add("--keep-last", action="store_true", help="keep the newest items of users with more, instead of no items")
     add("--negatives", type=int, default=20, metavar="N", help="a user (%(default)s)")
     add("--negative-sampling", choices=tuple(protocol.SAMPLINGS), default="uniform", help="(%(default)s)")
-    add("--train", metavar="N", help="users, or: all others (10000; impressions: all)")
-    add("--validation", type=int, metavar="N", help="users (1000; impressions: all)")
-    add("--test", type=int, metavar="N", help="users (1000; impressions: all)")
+    add("--train", metavar="N", help=f"users, or: all others ({sizes[0]})")
+    add("--validation", type=int, metavar="N", help=f"users ({sizes[1]})")
+    add("--test", type=int, metavar="N", help=f"users ({sizes[2]})")
     add("--seed", type=int, default=0, help="of splits and negatives (%(default)s)")
     add("--limit", type=int, default=0, metavar="N", help="read the first N rows of a log only, to try things out")
     add("--workers", type=int, default=2, metavar="N", help="threads that parse (%(default)s)")
@@ -206,12 +187,14 @@ def write(
     script: str,
 ) -> None:
     """Write the dataset folder, with its provenance. What does not change the dataset is not told."""
-    aside = ("out", "source", "sources", "workers", "strict", "push_to_hub", "private", "accept_data_licence")
+    aside = ("sources", "workers", "strict", "push_to_hub", "private", "accept_data_licence")
     provenance = {
         "dataset": terms.to_dict(),
         "script": f"dataset_scripts/{script}",
         "sources": [{"file": name, "sha256": digest} for name, digest in sources.items()],
-        "options": {name: value for name, value in vars(options).items() if name not in aside},
+        "options": {
+            name: value for name, value in vars(options).items() if name not in aside and not isinstance(value, Path)
+        },
         "seed": options.seed,
         "sampling": dict(sampling),
         "counts": dict(counts),
@@ -233,7 +216,6 @@ def command(
     """
     options = parser.parse_args(argv)
     faults = Faults(options.strict)
-    gc.disable()  # millions of lists, none in a cycle: the collector would walk through them again and again
     try:
         if options.workers < 1 or options.limit < 0:
             raise DataError(f"--workers is at least 1, --limit at least 0; got {options.workers} and {options.limit}.")
@@ -241,8 +223,6 @@ def command(
     except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    finally:
-        gc.enable()
     width = max(map(len, counts))
     print("\n".join(f"{name.replace('_', ' '):{width}}  {count:>11,}" for name, count in counts.items()))
     print(faults.report(), end="")

@@ -72,6 +72,11 @@ class Facts:
     license_link: str | None = None
     audit: Mapping | None = None
 
+    @property
+    def beside(self) -> bool:
+        """Whether negatives are what was shown beside the target, rather than drawn."""
+        return self.provenance.get("sampling", {}).get("protocol") == "impressions"
+
 
 def gather(run: Path, recipe: Recipe, prompt: RankingPrompt, names: Names, terms: Terms, license: str | None) -> Facts:
     """Read what the run, its results and its dataset say.

@@ -6,7 +6,7 @@ Writes `scores.parquet` (a row a candidate) and `results.json` (what cards and t
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -145,10 +145,20 @@ def peer_scores(name: str, rows: Dataset, train: Dataset, texts: Mapping[str, st
 
 
 def measure(
-    scores: np.ndarray, labels: np.ndarray, seed: int, odds: bool = True, mask: np.ndarray | None = None
+    scores: np.ndarray,
+    labels: np.ndarray,
+    seed: int,
+    odds: bool = True,
+    mask: np.ndarray | None = None,
+    users: Sequence[str] | None = None,
 ) -> dict[str, object]:
-    """Metrics with intervals; calibration too when the scores are log-odds. `mask` is that of `trsr.metrics`."""
-    return significance.evaluate(scores, labels, expit(scores) if odds else None, mask=mask, seed=seed)
+    """Metrics with intervals; calibration too when the scores are log-odds.
+
+    Args:
+        mask: That of `trsr.metrics`.
+        users: Of the rows, where a user has several.
+    """
+    return significance.evaluate(scores, labels, expit(scores) if odds else None, mask=mask, seed=seed, users=users)
 
 
 def write_results(
@@ -168,18 +178,19 @@ def write_results(
     """
     lists, labels = candidates.candidate_table(rows, seed)
     present = candidates.presence(lists)
+    users = rows["user_id"]
     each = {name: metrics.per_user(scores, labels, present) for name, scores in systems.items()}
     results = {
         **about,
         "seed": seed,
-        "n_users": len(rows),
+        "n_users": len(set(users)),
         "candidates_a_user": _whole(present.sum(1).mean()),
         "systems": {
-            name: measure(scores, labels, seed, name not in PEERS, present) for name, scores in systems.items()
+            name: measure(scores, labels, seed, name not in PEERS, present, users) for name, scores in systems.items()
         },
         "paired": [
             {"metric": "recall@3", "system": one, "against": other}
-            | significance.paired_test(each[one]["recall@3"], each[other]["recall@3"], seed)
+            | significance.paired_test(each[one]["recall@3"], each[other]["recall@3"], seed, users=users)
             for one, other in compare
         ],
         "versions": versions(),

@@ -17,6 +17,7 @@ from datasets import Features, Value
 
 from trsr.data import HISTORIES, Tables
 from trsr.protocol import USE, sizes
+from trsr.sequences import decode
 
 FEATURES = Features({**HISTORIES, "impression_id": Value("string")})
 _PLACES = pa.list_(pa.int32())
@@ -116,14 +117,9 @@ def histories(table: pa.Table, ids: pa.Array) -> pa.Table:
     clicked = table["clicked"].combine_chunks()
     owner = pc.list_parent_indices(clicked)
     made = table.select(["user_id", "history", "others", "impression_id"]).take(owner)
-    columns = [made["user_id"], _names(made["history"], ids), ids.take(pc.list_flatten(clicked))]
-    columns += [_names(made["others"], ids), made["impression_id"].cast(pa.string())]
+    columns = [made["user_id"], decode(made["history"].combine_chunks(), ids), ids.take(pc.list_flatten(clicked))]
+    columns += [decode(made["others"].combine_chunks(), ids), made["impression_id"].cast(pa.string())]
     return pa.table(columns, schema=FEATURES.arrow_schema)
-
-
-def _names(lists: pa.ChunkedArray, ids: pa.Array) -> pa.ListArray:
-    whole = lists.combine_chunks()
-    return pa.ListArray.from_arrays(whole.offsets, ids.take(whole.values))
 
 
 class Written:

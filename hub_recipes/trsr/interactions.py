@@ -1,100 +1,40 @@
-"""A log of interactions, a row each, as columns: users' sequences without a step in Python for every row.
-
-Takes what needs no second look: plain ids, and times that are plain numbers. The rest is for `rows`, which says what is
-wrong where something is.
-"""
-
-from collections.abc import Collection
-from pathlib import Path
+"""A log of interactions, or of users with lists of items -> what each user met, oldest first."""
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from trsr.blocks import Layout
-from trsr.rows import format_of
-from trsr.sources import Faults, Reading, Source, scan
-
-Found = tuple[dict[str, list[str]], dict[str, int]]
-_LAYOUTS = {"csv": Layout(",", True), "tsv": Layout("\t", False)}
-_ID = "^[!-~]+$"
-# Fifteen digits are exact in a float.
-_NUMBER = r"^-?[0-9]{1,12}(\.[0-9]{1,3})?$"
+from trsr.data import DataError, one_chunk
+from trsr.sequences import Sequences, lists
 
 
-def read_columns(
-    path: Path,
-    catalogue: Collection[str],
-    *,
-    user: str,
-    item: str,
-    time: str | None = None,
-    form: str | None = None,
-    drop: bool = False,
-) -> Found | None:
-    """User id -> item ids, oldest first, and counts; None where rows have to be looked at one by one.
+def in_order(table: pa.Table, ids: pa.Array, *, drop: bool = False) -> tuple[Sequences, dict[str, int]]:
+    """What users met, and counts.
 
     Args:
-        time: Column that sorts a user's rows; equal times, and all rows without it, keep their order.
-        form: A value of `rows.FORMATS`; default by the file's name.
-        drop: Leave out items that are not in `catalogue`; else they have to be looked at.
+        table: `user`, `item` and optionally `time`, which sorts a user's rows: equal times, and all rows without it,
+            keep their order. Or `user` and `items`, one row a user.
+        ids: Of all items, sorted.
+        drop: Leave out items that are not in `ids` instead of raising.
 
     Raises:
-        DataError: If there is no such file or format.
+        DataError: If an item is unknown, or a user has several lists.
     """
-    form = format_of(path, form)
-    wanted = list(dict.fromkeys(name for name in (user, item, time) if name))
-    table = _parquet(path, wanted) if form == "parquet" else _text(path, wanted, _LAYOUTS.get(form))
-    if table is None or not len(table) or any(table[name].null_count for name in wanted):
-        return None
-    for name in {user, item}:
-        if not pc.all(pc.match_substring_regex(table[name], _ID)).as_py():
-            return None
-    when = _numbers(table[time]) if time else np.zeros(len(table))
-    if when is None:
-        return None
-    ids = pa.array(sorted(catalogue), pa.string())
-    places = pc.index_in(table[item], value_set=ids)
+    users = one_chunk(table["user"]).dictionary_encode()
+    owner = users.indices.to_numpy()
+    items = one_chunk(table["items" if "items" in table.column_names else "item"])
+    if pa.types.is_list(items.type):
+        if len(users.dictionary) < len(owner):
+            twice = users.dictionary[int(np.argmax(np.bincount(owner)))].as_py()
+            raise DataError(f"User {twice!r} has several rows; with --list-column a user has one.")
+        owner, items = owner[pc.list_parent_indices(items).to_numpy()], items.flatten()
+    places = pc.index_in(items, value_set=ids)
     if places.null_count and not drop:
-        return None
-    users = pa.array(table[user].combine_chunks()).dictionary_encode()
-    owner, known = users.indices.to_numpy(), places.is_valid().to_numpy()
-    order = np.lexsort((when, owner))  # stable: equal times stay as they are
-    order = order[known[order]]
-    items = np.array(ids.to_pylist(), dtype=object)[places.fill_null(0).to_numpy()[order]].tolist()
-    ends = np.append(0, np.cumsum(np.bincount(owner[order], minlength=len(users.dictionary)))).tolist()
-    sequences = {name: items[ends[n] : ends[n + 1]] for n, name in enumerate(users.dictionary.to_pylist())}
-    dropped = int(places.null_count)
-    return sequences, {"rows_read": len(table), "interactions_read": len(table), "interactions_dropped": dropped}
-
-
-def _text(path: Path, wanted: list[str], layout: Layout | None) -> pa.Table | None:
-    if layout is None or path.suffix == ".gz":
-        return None
-    faults = Faults()
-    source = Source(path, None, path.name, path.stat().st_size)
-    try:
-        parts = list(scan(source, layout, wanted, lambda table: (table, {}), faults, Reading(), workers=2))
-    except ValueError:
-        return None
-    return pa.concat_tables(parts) if parts and not faults.counts else None
-
-
-def _parquet(path: Path, wanted: list[str]) -> pa.Table | None:
-    if path.suffix == ".gz":
-        return None
-    try:
-        table = pq.read_table(path, columns=wanted)
-    except (pa.ArrowException, OSError):
-        return None
-    plain = all(pa.types.is_string(kind) or pa.types.is_integer(kind) for kind in table.schema.types)
-    if not plain or len(table.schema) < len(wanted):
-        return None
-    return pa.table({name: table[name].cast(pa.string()) for name in wanted})
-
-
-def _numbers(values: pa.ChunkedArray) -> np.ndarray | None:
-    if not pc.all(pc.match_substring_regex(values, _NUMBER)).as_py():
-        return None
-    return values.cast(pa.float64()).to_numpy()
+        first = items.filter(places.is_null())[0].as_py()
+        raise DataError(f"Item {first!r} is not in the items file. Add it, or give --drop-unknown.")
+    times = table["time"].to_numpy() if "time" in table.column_names else np.zeros(len(owner))
+    order = np.lexsort((times, owner))  # stable: equal times stay as they are
+    order = order[places.is_valid().to_numpy(zero_copy_only=False)[order]]
+    lengths = np.bincount(owner[order], minlength=len(users.dictionary))
+    found = Sequences(users.dictionary, lists(lengths, places.take(pa.array(order))), ids)
+    return found, {"interactions_read": len(items), "interactions_dropped": places.null_count}

@@ -4,6 +4,7 @@ Knows files and rows, not what a column means: `work` says which rows are broken
 however large the file. Results come in the order of the file, whatever the number of threads.
 """
 
+import gzip
 import hashlib
 import zipfile
 import zlib
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -31,11 +32,11 @@ Work = Callable[[pa.Table], tuple[Result, Masks]]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file, or a member of a zip archive.
+    """A file, plain or .gz, or a member of a zip archive.
 
     Attributes:
         name: What messages call it.
-        size: Bytes, unpacked.
+        size: Bytes, for the progress bar: unpacked, but of .gz as they are.
     """
 
     path: Path
@@ -44,7 +45,11 @@ class Source:
     size: int
 
     def open(self) -> IO[bytes]:
-        return zipfile.ZipFile(self.path).open(self.member) if self.member else self.path.open("rb")
+        if self.member:
+            return zipfile.ZipFile(self.path).open(self.member)
+        if self.path.suffix == ".gz":
+            return cast(IO[bytes], gzip.open(self.path))
+        return self.path.open("rb")
 
 
 def find(where: Path, name: str) -> Source:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, Features
 
 from trsr import data
 from trsr.core.summarize import Trail
@@ -22,13 +22,13 @@ class Trails:
     def __init__(self, splits: Mapping[str, Dataset], methods: Sequence[str], folder: Path) -> None:
         self._methods = methods
         self._parts = (
-            (split, table)
-            for split, rows in splits.items()
-            for table in rows.select_columns(list(data.HISTORIES)).with_format("arrow").iter(PART)
+            (split, table) for split, rows in splits.items() for table in rows.with_format("arrow").iter(PART)
         )
         self._paths = {(method, split): folder / f"{method}-{split}.arrow" for method in methods for split in splits}
+        self._features = {split: _features(rows.features) for split, rows in splits.items()}
         self._writers = {
-            place: pa.ipc.new_stream(path, data.SUMMARIES.arrow_schema) for place, path in self._paths.items()
+            (method, split): pa.ipc.new_stream(path, self._features[split].arrow_schema)
+            for (method, split), path in self._paths.items()
         }
         self._trails: list[Trail] = []
         self._part: tuple[str, pa.Table] | None = next(self._parts, None)
@@ -43,7 +43,9 @@ class Trails:
         if len(self._trails) == len(self._methods) * len(self._part[1]):
             split, table = self._part
             for place, method in enumerate(self._methods):
-                self._writers[method, split].write_table(_with_trails(table, self._trails[place :: len(self._methods)]))
+                self._writers[method, split].write_table(
+                    _with_trails(table, self._trails[place :: len(self._methods)], self._features[split])
+                )
             self._trails.clear()
             self._part = next(self._parts, None)
 
@@ -58,9 +60,17 @@ class Trails:
         }
 
 
-def _with_trails(table: pa.Table, trails: Sequence[Trail]) -> pa.Table:
-    table = table.cast(data.HISTORIES.arrow_schema)
-    schema = data.SUMMARIES.arrow_schema
-    made = [[list(trail.block_summaries) for trail in trails], [trail.summary for trail in trails]]
-    columns = [pa.array(column, schema.field(name).type) for name, column in zip(schema.names[-2:], made, strict=True)]
-    return pa.Table.from_arrays([*table.columns, *columns], schema=schema)
+def _features(rows: Features) -> Features:
+    """Those of the contract, and then what else the rows have: an impression's id, times."""
+    more = {name: feature for name, feature in rows.items() if name not in data.SUMMARIES}
+    return Features({**data.SUMMARIES, **more})
+
+
+def _with_trails(table: pa.Table, trails: Sequence[Trail], features: Features) -> pa.Table:
+    made = {
+        "block_summaries": [list(trail.block_summaries) for trail in trails],
+        "summary": [trail.summary for trail in trails],
+    }
+    schema = features.arrow_schema
+    columns = [made[name] if name in made else table[name].cast(schema.field(name).type) for name in schema.names]
+    return pa.table(columns, schema=schema)

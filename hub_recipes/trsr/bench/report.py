@@ -1,6 +1,6 @@
 """A benchmark's results file as tables. Reads no models and no clock."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from trsr.markdown import plain
 
@@ -27,12 +27,34 @@ def table(results: Mapping) -> str:
     Raises:
         KeyError: If the file lacks a figure.
     """
+    if results.get("bench") == "data":
+        return _logs(results["cases"])
     cases = results["cases"]
     names = list(dict.fromkeys(name for case in cases for name in case["systems"]))
     lines = ["| system | " + " | ".join(map(_label, cases)) + " |", "|---" * (1 + len(cases)) + "|"]
     for name in names:
         cells = [_cell(case["systems"].get(name), name == case["best"]) for case in cases]
         lines.append(f"| {plain(TITLES.get(name, name))} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _logs(cases: Sequence[Mapping]) -> str:
+    """Datasets from logs: how much a second, beside row by row."""
+    lines = [
+        "| log, protocol | rows | seconds | rows a second | row by row | times | of CPU | memory |",
+        "|---" * 8 + "|",
+    ]
+    for case in cases:
+        ours, theirs = case["systems"]["ours"], case["systems"].get("row by row")
+        rate = ours["rows"] / ours["seconds"]
+        beside = "- | - | -"
+        if theirs:
+            slow = theirs["rows"] / theirs["seconds"]
+            beside = f"{slow:,.0f} | **x{rate / slow:.3g}** | x{case['times']:.3g}"
+        lines.append(
+            f"| {plain(case['data'])} | {ours['rows']:,} | {ours['seconds']:.3g} | {rate:,.0f} | {beside} | "
+            f"{ours['peak_mib'] / 1024:.2g} GiB |"
+        )
     return "\n".join(lines)
 
 
