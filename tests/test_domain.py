@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests import tiny
@@ -14,6 +15,8 @@ from trsr.domain.batch import collate, forward
 from trsr.domain.rows import Rows, User, users
 from trsr.domain.tokenizer import superword_tokenizer
 from trsr.domain.train import train_domain
+from trsr.release import check_base
+from trsr.repos import ReleaseError
 from trsr.scratch import llama, ranking_losses
 
 GENRES = ("mystery", "travel", "sea stories")
@@ -144,10 +147,21 @@ def test_it_learns_who_chose_what_after_what(tmp_path):
     assert model.dtype == torch.float32
     assert model.config._attn_implementation == "sdpa"
     assert AutoTokenizer.from_pretrained(tmp_path / "base")("x").input_ids[0] == 0
-    assert "trsr pretrain domain --dataset" in (tmp_path / "base" / "README.md").read_text(encoding="utf-8")
+    card = (tmp_path / "base" / "README.md").read_text(encoding="utf-8")
+    assert "trsr pretrain domain --dataset data --seed 0 --steps 300" in card
+    assert str(tmp_path) not in card
+    assert ModelCard(card).data.license == "other"
 
 
 def test_a_dataset_without_summaries_is_refused(tmp_path):
     with pytest.raises(data.DataError, match="no recurrent summaries with the size of their blocks"):
         train_domain(str(tiny.dataset(tmp_path / "data")), tmp_path / "base")
     assert not (tmp_path / "base").exists()
+
+
+def test_a_base_made_of_texts_that_must_stay_is_not_released(tmp_path):
+    (tmp_path / "training.json").write_text('{"share_text": false}', encoding="utf-8")
+    with pytest.raises(ReleaseError, match="may not be passed on"):
+        check_base(tmp_path)
+    (tmp_path / "training.json").write_text('{"share_text": true}', encoding="utf-8")
+    check_base(tmp_path)

@@ -144,7 +144,7 @@ def card(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> str:
     values = {
         "facts": facts,
         "names": facts.names,
-        "header": Markdown(_yaml(_header(kind, facts, commits).to_dict())),
+        "header": Markdown(yaml_header(_header(kind, facts, commits).to_dict())),
         "table": Markdown(results.table(facts.test.systems)),
         "recipe": Markdown(_fence(_reproducible(facts, commits))),
         "base_revision": commits.get("base") or "main",
@@ -198,7 +198,7 @@ def _number(value, form: str) -> str:
     return format(value + 0, form)  # the sum fails for what is no number, and names what is missing
 
 
-def _yaml(header: Mapping) -> str:
+def yaml_header(header: Mapping) -> str:
     """The header of a card, each text in it one line."""
 
     def cleaned(value):

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast, set_seed
 
+from trsr.cards import render
 from trsr.core.extractive import ExtractiveSummarizer
 from trsr.core.fork import fork
 from trsr.core.history import Item, blocks_by_count
@@ -229,5 +230,5 @@ def pretrain(
         "candidates_a_row": 1 + negatives,
         **record,
     }
-    save(model, tokenizer, made, out)
+    save(model, tokenizer, made, render("base", made), out)
     return made

@@ -85,6 +85,7 @@ def assemble(
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     if "base" in names.own:
+        check_base(Path(source))
         shutil.copytree(source, draft / "base")
     shutil.copytree(run / "adapter", draft / "adapter")
     decides = write_pipeline(draft / "pipeline", recipe, names, facts.fitted["value"])
@@ -106,6 +107,16 @@ def assemble(
     for kind in names.own:
         check_files(folder / kind)
     return release
+
+
+def check_base(folder: Path) -> None:
+    """Raises ReleaseError for a base that holds texts that may not be passed on."""
+    record = folder / "training.json"
+    if record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("share_text") is False:
+        raise ReleaseError(
+            f"The base {folder.name} was trained on texts that may not be passed on, and its tokens are made of them. "
+            "Fine-tune another base for a release."
+        )
 
 
 def pin(release: Release, commits: Mapping[str, str], kind: str | None = None) -> None:

@@ -14,8 +14,6 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
-from trsr.cards import render
-
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 CONTEXT = 2048
 
@@ -199,8 +197,10 @@ def fit(
     }
 
 
-def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, made: Mapping[str, Any], out: Path) -> None:
-    """Write weights in bf16 safetensors, config, tokenizer, `training.json` and the card."""
+def save(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, made: Mapping[str, Any], card: str, out: Path
+) -> None:
+    """Write weights in bf16 safetensors, config, tokenizer, `training.json` (what `made` holds) and the card."""
     out.mkdir(parents=True, exist_ok=True)
     config = model.config
     # Half the bytes; the config still says float32, so it is computed in full precision after loading.
@@ -210,4 +210,4 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, made: Mapp
     config.save_pretrained(out)
     tokenizer.save_pretrained(out)
     (out / "training.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
-    (out / "README.md").write_text(render("base", made), encoding="utf-8")
+    (out / "README.md").write_text(card, encoding="utf-8")

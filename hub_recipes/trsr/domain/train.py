@@ -7,11 +7,13 @@ from datasets import Dataset
 from transformers import set_seed
 
 from trsr import data
+from trsr.cards import render, yaml_header
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.domain.batch import collate, forward
 from trsr.domain.rows import Rows, users
 from trsr.domain.tokenizer import superword_tokenizer
+from trsr.markdown import Markdown
 from trsr.scratch import CONTEXT, fit, kept_tokenizer, llama, save
 
 READ = 1500  # users whose prompts the tokenizer is trained on
@@ -51,7 +53,8 @@ def train_domain(
     Raises:
         DataError: If the dataset has no recurrent summaries, or does not say of how many items.
     """
-    made = data.provenance(source, revision).get("summaries", {})
+    provenance = data.provenance(source, revision)
+    terms, made = data.Terms.of(provenance), provenance.get("summaries", {})
     if "recurrent" not in data.configs(source, revision) or not made.get("block_size"):
         raise data.DataError(
             f"Dataset {source!r} has no recurrent summaries with the size of their blocks. "
@@ -84,15 +87,23 @@ def train_domain(
         text_weight=0.3,
     )
     about = {
-        "command": f"trsr pretrain domain --dataset {source} --seed {seed} --steps {steps}",
-        "data": f"items and users of {source}",
+        "command": f"trsr pretrain domain --dataset {_shown(source)} --seed {seed} --steps {steps}",
+        "data": terms.name,
+        "share_text": terms.share_text,
         "parameters": model.num_parameters(),
         "candidates_a_row": 1 + negatives,
         **record,
     }
     model.set_attn_implementation("sdpa")
-    save(model, tokenizer, about, out)
+    header = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["llm-trsr"], **terms.header()}
+    card = render("domain", {**about, "name": terms.name, "header": Markdown(yaml_header(header))})
+    save(model, tokenizer, about, card, out)
     return about
+
+
+def _shown(source: str) -> str:
+    """A folder by its name: where it lies is nobody's business."""
+    return Path(source).resolve().name if Path(source).is_dir() else source
 
 
 def _prompts(rows: Dataset, texts: Mapping[str, str], prompt: RankingPrompt) -> Iterator[str]:
