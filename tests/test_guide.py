@@ -104,7 +104,7 @@ def test_the_guide_word_for_word(tmp_path):
 
 
 def wait_for(port, server):
-    for _ in range(180):
+    for _ in range(900):
         assert server.poll() is None
         with socket.socket() as probe:
             if not probe.connect_ex(("127.0.0.1", int(port))):
