@@ -99,7 +99,7 @@ def _summarize(parser: argparse.ArgumentParser) -> None:
     add(
         "--engine",
         default="extractive",
-        help="extractive, transformers:MODEL, openai:MODEL (a server) or vllm:MODEL (elsewhere) (%(default)s)",
+        help="extractive, nano, transformers:MODEL, openai:MODEL (a server) or vllm:MODEL (elsewhere) (%(default)s)",
     )
     add("--engine-revision", help="revision of the engine's model")
     add("--method", choices=("recurrent", "hierarchical", "both"), default="both")
@@ -332,7 +332,7 @@ def _recommend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("request", help='JSON file, or -: {"history": [...], "candidates": [...]}, or a list of them')
     parser.add_argument("--model", help="pipeline repo: folder or Hub id; its code is run (the one in the package)")
     parser.add_argument("--method", choices=("recurrent", "hierarchical"))
-    parser.add_argument("--summarizer", choices=("auto", "base-model", "extractive", "none"), default="auto")
+    parser.add_argument("--summarizer", choices=("auto", "adapter", "base-model", "extractive", "none"), default="auto")
     parser.add_argument("--top-k", type=int, help="best candidates only (all)")
     parser.add_argument("--no-summary", action="store_true", help="leave the summary out of the answer")
 
@@ -425,16 +425,21 @@ def _publish(parser: argparse.ArgumentParser) -> None:
 
 
 def _pretrain(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", choices=("nano",), help="what to train")
-    parser.add_argument("--out", type=Path, default=Path("nano"), help="folder to write (%(default)s)")
-    parser.add_argument("--steps", type=int, default=3500, help="optimiser steps (%(default)s)")
+    parser.add_argument("model", choices=("nano", "nano-summarizer"), help="the base, or its adapter that summarises")
+    parser.add_argument("--out", type=Path, help="folder to write (its name)")
+    parser.add_argument("--steps", type=int, help="optimiser steps (3500, or 3000)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
 
     def run(options: argparse.Namespace) -> None:
-        from trsr.pretrain import pretrain
+        if options.model == "nano":
+            from trsr.pretrain import pretrain as train
+        else:
+            from trsr.nano_summarizer import train_summarizer as train
 
-        made = pretrain(options.out, seed=options.seed, steps=options.steps)
-        print(f"Wrote {options.out}: {made['parameters']} parameters, {made['seconds']} seconds")
+        out = options.out or Path(options.model)
+        steps = {"steps": options.steps} if options.steps else {}
+        made = train(out, seed=options.seed, **steps)
+        print(f"Wrote {out}: {made['parameters']} parameters, {made['seconds']} seconds")
 
     parser.set_defaults(act=run)
 
