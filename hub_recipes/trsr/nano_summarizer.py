@@ -55,6 +55,7 @@ def train_summarizer(
     rank: int = 16,
     learning_rate: float = 3e-3,
     base: str = "nano",
+    save_steps: int = 250,
     work: Path | None = None,
 ) -> dict[str, object]:
     """Train and write an adapter: weights in bf16 safetensors, config, card, and how it was made.
@@ -65,6 +66,7 @@ def train_summarizer(
         steps: Optimiser steps of `size` questions.
         rank: Of LoRA, on all linear layers.
         base: A recipe's name of a base without a chat template.
+        save_steps: Steps between checkpoints.
         work: Folder for checkpoints; a run that was killed goes on from the newest there.
 
     Returns:
@@ -89,7 +91,7 @@ def train_summarizer(
         weight_decay=0.0,
         max_grad_norm=1.0,
         logging_steps=min(50, max(1, steps // 5)),
-        save_steps=250,
+        save_steps=save_steps,
         save_total_limit=2,
         seed=seed,
         use_cpu=True,
