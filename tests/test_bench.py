@@ -9,7 +9,7 @@ import torch
 
 from tests import tiny
 from trsr import tables
-from trsr.bench import measure, report, score, workloads
+from trsr.bench import machinery, measure, report, score, workloads
 from trsr.bench.flops import Cost
 from trsr.bench.run import run
 from trsr.cli import main
@@ -249,3 +249,17 @@ def test_the_readme_shows_what_the_files_say():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for path, shown in re.findall(r"<!-- bench: (\S+) -->\n(.*?)\n<!-- end -->", readme, re.S):
         assert shown == report.table(json.loads((ROOT / path).read_text(encoding="utf-8")))
+
+
+def test_machinery(tmp_path):
+    """All calls are made, in both ways, and no more at a time than asked for."""
+    out = tmp_path / "machinery.json"
+    machinery.main(["--users", "60", "--slow-users", "120", "--at-a-time", "32", "--out", str(out)])
+    results = json.loads(out.read_text())
+    assert results["throughput"]["calls"] == 60 * 5
+    assert results["throughput"]["users_a_cpu_second"] > 0
+    ours, levels = (results["in_flight"]["systems"][name] for name in ("scheduler", "by levels"))
+    for one in (ours, levels):
+        assert 16 < max(going for _, going in one["seen"]) <= 32
+        assert one["mean_in_flight"] > 1
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")

@@ -888,3 +888,19 @@ def test_results_of_other_weights_are_refused(run, tmp_path):
     )
     with pytest.raises(ReleaseError, match=r"validation are not of this adapter(.|\n)*test are not of this adapter"):
         gather(run, recipe, data.Terms("mine", "mit", language=("en",)))
+
+
+def test_summaries_that_fell_back_are_told_by_method(tmp_path):
+    fallen = {"fallen_back": {"cut off": 4, "refusal": 1}, "fallen_back_by_method": {"recurrent": 5, "hierarchical": 0}}
+    text = card("dataset", made(tmp_path, changed("provenance.summaries", **MODEL, **fallen)))
+    assert (
+        "| fallen back | recurrent 5 of 6,000: written by the extractive summarizer, for the model's answers were "
+        "cut off (4), refusal (1) |" in text
+    )
+    fallen = {"fallen_back": {}, "fallen_back_by_method": {"recurrent": 0, "hierarchical": 0}}
+    assert "fallen back" not in card("dataset", made(tmp_path, changed("provenance.summaries", **MODEL, **fallen)))
+
+
+def test_an_adapter_repo_that_also_summarises_shows_how(tmp_path):
+    assert 'subfolder="summarizer")' in card("adapter", made(tmp_path, summarises=True))
+    assert "summarizer/" not in card("adapter", sample(tmp_path))

@@ -3,9 +3,11 @@ import json
 import pytest
 import torch
 from peft import LoraConfig
+from transformers.utils import logging
 
 from tests import tiny
-from trsr.core.pipeline import TextRichRecommendationPipeline
+from trsr.core.generation import ModelSummarizer
+from trsr.core.pipeline import SUMMARIZERS, TextRichRecommendationPipeline, logger
 from trsr.core.prompts import RankingPrompt
 
 HISTORY = [
@@ -189,14 +191,96 @@ def test_the_adapter_is_on_again_after_an_error(monkeypatch):
     assert pipe(request) == before
 
 
-def test_auto_takes_what_the_model_was_trained_with():
-    chat = recommender(tokenizer=tiny.chatml())
-    assert type(chat._summarizer("auto", 8)).__name__ == "ModelSummarizer"
-    assert type(recommender()._summarizer("auto", 8)).__name__ == "ExtractiveSummarizer"
-    assert type(recommender(summarizer="extractive", tokenizer=tiny.chatml())._summarizer("auto", 8)).__name__ == (
-        "ExtractiveSummarizer"
-    )
-    assert recommender(summarizer="none")._summarizer("auto", 8) is None
+def with_two_adapters(model):
+    """One that ranks, as `with_adapter`, and one that summarises."""
+    model = with_adapter(model)
+    torch.manual_seed(1)
+    model.add_adapter(LoraConfig(r=4, target_modules=["q_proj", "o_proj"], init_lora_weights=False), "summarizer")
+    model.set_adapter("default")
+    return model.eval()
+
+
+def test_one_adapter_summarises_and_the_other_ranks():
+    torch.manual_seed(0)
+    pipe = recommender(with_two_adapters(tiny.model("llama")), summarizer="adapter", summarizer_adapter="summarizer")
+    request = {"history": HISTORY, "candidates": CANDIDATES}
+    options = {"return_summary": True, "max_new_tokens": 8}
+    answer = pipe(request, **options)
+    assert answer["summary"] != pipe(request, summarizer="base-model", **options)["summary"]
+    given = pipe({**request, "summary": answer["summary"]})
+    assert answer["candidates"] == given["candidates"]
+    torch.manual_seed(0)
+    ranks = recommender(with_adapter(tiny.model("llama")))
+    assert ranks({**request, "summary": answer["summary"]}) == given
+    pipe.model.set_adapter("summarizer")
+    blocks = pipe.blocks(HISTORY)
+    alone = ModelSummarizer(pipe.model, pipe.encoder, max_new_tokens=8).block(blocks)
+    pipe.model.set_adapter("default")
+    assert [pipe.update("", block, max_new_tokens=8) for block in blocks] == alone
+    assert pipe.merge(alone, max_new_tokens=8)
+
+
+def test_the_ranking_adapter_is_on_again_after_an_error(monkeypatch):
+    pipe = recommender(with_two_adapters(tiny.model("llama")), summarizer="adapter", summarizer_adapter="summarizer")
+    request = {"history": HISTORY, "candidates": CANDIDATES, "summary": "likes ghosts"}
+    before = pipe(request)
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("generation broke")
+
+    monkeypatch.setattr(pipe.model, "generate", broken)
+    with pytest.raises(RuntimeError, match="generation broke"):
+        pipe.update("", HISTORY)
+    assert pipe(request) == before
+
+
+def written_by(pipe):
+    """Which summarizer `auto` is, told by its summary."""
+    options = {"return_summary": True, "max_new_tokens": 4, "method": "recurrent"}
+    request = {"history": HISTORY[:5], "candidates": []}
+    wanted = pipe(request, **options)["summary"]
+    names = [
+        name for name in SUMMARIZERS if name not in ("auto", "adapter") or (name == "adapter" and pipe._has_adapter)
+    ]
+    (found,) = [name for name in names if pipe(request, summarizer=name, **options)["summary"] == wanted]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("settings", "chat", "expected"),
+    [
+        ({}, True, "base-model"),
+        ({}, False, "extractive"),
+        ({"summarizer": "extractive"}, True, "extractive"),
+        ({"summarizer": "none"}, True, None),
+        ({"summarizer": "base-model"}, False, "base-model"),
+        ({"summarizer": "adapter", "summarizer_adapter": "summarizer"}, False, "adapter"),
+        ({"summarizer": "extractive", "summarizer_adapter": "summarizer"}, False, "extractive"),
+        ({"summarizer": "server", "summarizer_adapter": "summarizer"}, False, "adapter"),
+        ({"summarizer": "other-model"}, True, "base-model"),
+        ({"summarizer": "server"}, False, "extractive"),
+    ],
+)
+def test_auto_takes_what_the_model_was_trained_with_where_it_is_here(settings, chat, expected):
+    tokenizer = tiny.chatml() if chat else tiny.byte_level()
+    assert written_by(recommender(with_two_adapters(tiny.model("llama")), tokenizer, **settings)) == expected
+
+
+def test_a_summarizer_that_is_not_here_is_told_once(caplog, monkeypatch):
+    monkeypatch.setattr(logging.get_logger("transformers"), "propagate", True)
+    logger.warning_once.cache_clear()
+    pipe = recommender(summarizer="server")
+    pipe.update("", HISTORY)
+    pipe.update("", HISTORY)
+    assert [one.getMessage() for one in caplog.records if "stands in for it" in one.getMessage()] == [
+        "The summaries it was trained with are those of another model (server); the summarizer 'extractive' stands in "
+        "for it. Give a summary in the request to have none made."
+    ]
+
+
+def test_a_repo_without_a_summarising_adapter(pipe):
+    with pytest.raises(ValueError, match="no adapter that summarises"):
+        pipe({"history": HISTORY, "candidates": CANDIDATES}, summarizer="adapter")
 
 
 def test_the_ranking_prompt_travels_with_the_model():
@@ -207,7 +291,7 @@ def test_the_ranking_prompt_travels_with_the_model():
 
 def test_generation_in_batches_equals_one_by_one():
     pipe = recommender(tokenizer=tiny.chatml())
-    writer = pipe._summarizer("base-model", 6)
+    writer = ModelSummarizer(pipe.model, pipe.encoder, max_new_tokens=6)
     blocks = [tuple(pipe.preprocess({"history": HISTORY[:n], "candidates": []})["history"]) for n in (1, 5, 3, 2)]
     together = writer.block(blocks)
     assert together == [writer.block([block])[0] for block in blocks]

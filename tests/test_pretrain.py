@@ -1,9 +1,17 @@
 import json
+import shutil
 
+import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from trsr import embedded
 from trsr.core.prompts import Encoder, RankingPrompt
+from trsr.embedded import base_path
+from trsr.engines import EngineError, engine
+from trsr.engines import nano as nano_engine
+from trsr.nano_summarizer import SummarizerTrainer, train_summarizer
 from trsr.pretrain import Curriculum, collate, forward, pretrain, world_tokenizer
 
 
@@ -43,3 +51,44 @@ def test_rows_follow_from_their_number():
     forwards = [rows[row] for row in range(0, 1000, 97)]
     assert forwards == [rows[row] for row in range(0, 1000, 97)][::1]
     assert [Curriculum(encoder, 1000, 2)[row] for row in (970, 0, 485)] == [forwards[10], forwards[0], forwards[5]]
+
+
+def summarizer(folder, steps=6, **options):
+    return train_summarizer(folder / "adapter", steps=steps, size=2, rank=4, save_steps=3, **options)
+
+
+def test_a_summariser_is_a_plain_adapter_and_goes_on_after_a_kill(tmp_path, monkeypatch):
+    made = summarizer(tmp_path / "whole")
+    assert made["questions"] == 12
+    assert "trsr pretrain nano-summarizer --seed 0 --steps 6" in (tmp_path / "whole/adapter/README.md").read_text()
+    assert json.loads((tmp_path / "whole/adapter/training.json").read_text()) == made
+    base = AutoModelForCausalLM.from_pretrained(base_path("nano"))
+    assert PeftModel.from_pretrained(base, tmp_path / "whole/adapter").active_adapter == "default"
+
+    ordinary, calls = SummarizerTrainer.compute_loss, []
+
+    def killed(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return ordinary(self, *args, **kwargs)
+
+    monkeypatch.setattr(SummarizerTrainer, "compute_loss", killed)
+    with pytest.raises(KeyboardInterrupt):
+        summarizer(tmp_path / "broken")
+    monkeypatch.setattr(SummarizerTrainer, "compute_loss", ordinary)
+    summarizer(tmp_path / "broken")
+    weights = "adapter/adapter_model.safetensors"
+    assert (tmp_path / "broken" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+
+
+def test_the_engine_says_where_its_adapter_belongs(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedded, "NANO_SUMMARIZER", tmp_path / "summarizer")
+    with pytest.raises(EngineError, match="trsr pretrain nano-summarizer --out"):
+        engine("nano")
+    summarizer(tmp_path, steps=1)
+    shutil.move(tmp_path / "adapter", tmp_path / "summarizer")
+    monkeypatch.setattr(nano_engine, "NANO_SUMMARIZER", tmp_path / "summarizer")
+    identity = engine("nano").identity
+    assert (identity["engine"], identity["model"]) == ("nano", "nano-summarizer")
+    assert identity["revision"].startswith("sha256:")

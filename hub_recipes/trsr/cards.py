@@ -49,6 +49,7 @@ class Facts:
         license, license_name, license_link: Of the weights, as the header of a card has them.
         base_revision: Commit of a base that is on the Hub already; None for one that the release brings.
         decides: Whether the repos hold decision files.
+        summarises: Whether the adapter's repo holds a second adapter, which summarises.
         rows: Config -> split -> rows of the published dataset.
         configs: The `configs` of the dataset card's header.
         audit: Of the summaries, as `trsr audit --write` leaves it; None for data that was not audited.
@@ -66,6 +67,7 @@ class Facts:
     base_revision: str | None
     dataset_revision: str | None
     decides: bool = False
+    summarises: bool = False
     rows: Mapping[str, Mapping[str, int]] | None = None
     configs: Sequence[Mapping] = ()
     license_name: str | None = None
@@ -76,6 +78,12 @@ class Facts:
     def beside(self) -> bool:
         """Whether negatives are what was shown beside the target, rather than drawn."""
         return self.provenance.get("sampling", {}).get("protocol") == "impressions"
+
+    @property
+    def fallen_back(self) -> dict[str, int]:
+        """Method -> number of summaries that the extractive summarizer wrote in the engine's place; without zeros."""
+        counted = self.provenance.get("summaries", {}).get("fallen_back_by_method", {})
+        return {method: count for method, count in counted.items() if count}
 
 
 def gather(run: Path, recipe: Recipe, prompt: RankingPrompt, names: Names, terms: Terms, license: str | None) -> Facts:

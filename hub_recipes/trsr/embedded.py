@@ -6,6 +6,7 @@ from pathlib import Path
 TASK = "text-rich-recommendation"
 ASSETS = Path(str(files("trsr"))) / "assets"
 NANO = ASSETS / "nano"
+NANO_SUMMARIZER = NANO / "adapter" / "summarizer"
 
 
 def base_path(base: str) -> str:
@@ -16,3 +17,8 @@ def base_path(base: str) -> str:
 def dataset_path(source: str) -> str:
     """Where a dataset named in a recipe is: `sample` is the one in the package."""
     return str(ASSETS / "sample") if source == "sample" else source
+
+
+def summarizer_path(base: str) -> Path | None:
+    """Where the adapter is that summarises with a base named in a recipe; None where there is none."""
+    return NANO_SUMMARIZER if base == "nano" and NANO_SUMMARIZER.is_dir() else None

@@ -25,14 +25,7 @@ def game(seed: int, hardness: float, negatives: int) -> tuple[str | None, list[I
     words = lexicon()
     field = rng.choice(TOPIC_FIELDS)
     liked_count = rng.randint(1, 2 + round(5 * hardness))
-    names: list[str] = []
-    while len(names) < liked_count + negatives:
-        roll = rng.random()
-        name = invented_name(rng) if roll < 0.25 else " ".join(rng.sample(words, rng.choice([1, 2])))
-        if roll > 0.9:
-            name = f"{invented_name(rng)} {invented_name(rng)}"
-        if name not in names:
-            names.append(name)
+    names = topic_names(rng, liked_count + negatives)
     liked, others = names[:liked_count], names[liked_count:]
     rich = rng.random() < hardness
     domain = tuple(name for name in rng.choice(DOMAINS) if name not in PROSE) if rich else ()
@@ -57,3 +50,17 @@ def game(seed: int, hardness: float, negatives: int) -> tuple[str | None, list[I
             rng.shuffle(parts)
         return "; ".join(parts), noise, item(rng.choice(liked)), [item(topic) for topic in others]
     return None, [item(topic) for topic in shown[:8]], item(rng.choice(shown[:8])), [item(topic) for topic in others]
+
+
+def topic_names(rng: random.Random, count: int) -> list[str]:
+    """So many different names of topics, of known and of made-up words."""
+    words = lexicon()
+    names: list[str] = []
+    while len(names) < count:
+        roll = rng.random()
+        name = invented_name(rng) if roll < 0.25 else " ".join(rng.sample(words, rng.choice([1, 2])))
+        if roll > 0.9:
+            name = f"{invented_name(rng)} {invented_name(rng)}"
+        if name not in names:
+            names.append(name)
+    return names

@@ -17,14 +17,15 @@ from transformers import AutoConfig, AutoTokenizer
 
 from trsr import cards, data, spaces
 from trsr.core.history import Item
-from trsr.core.modeling import PROMPT_FILE
+from trsr.core.modeling import PROMPT_FILE, SUMMARIZER
 from trsr.core.prompts import RankingPrompt
 from trsr.decision import decision_config
-from trsr.embedded import TASK, base_path
+from trsr.embedded import TASK, base_path, summarizer_path
 from trsr.examples import labelled, make_encoder, ranking_prompt
 from trsr.recipe import Recipe, build_recipe
 from trsr.repos import LOCAL, Names, ReleaseError
 from trsr.train import write_adapter_config
+from trsr.weights import digest
 
 CORE = Path(__file__).parent / "core"
 # All that a repo may hold. Code is listed by name: whatever else could run on a stranger's machine is refused.
@@ -88,6 +89,9 @@ def assemble(
         check_base(Path(source))
         shutil.copytree(source, draft / "base")
     shutil.copytree(run / "adapter", draft / "adapter")
+    brought = summarizer_path(recipe.base)
+    if brought:
+        shutil.copytree(brought, draft / "adapter" / SUMMARIZER)
     decides = write_pipeline(draft / "pipeline", recipe, names, facts.fitted["value"])
     if decides:
         for name in ("decision.json", "decision_template.jinja"):
@@ -99,7 +103,7 @@ def assemble(
             for path, origin in files.items():
                 (draft / kind / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(origin, draft / kind / path)
-    facts = cards.complete(facts, decides=decides, rows=rows, configs=configs)
+    facts = cards.complete(facts, decides=decides, summarises=brought is not None, rows=rows, configs=configs)
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
     release = Release(folder, names, facts)
@@ -130,7 +134,9 @@ def pin(release: Release, commits: Mapping[str, str], kind: str | None = None) -
     known = {"base": release.facts.base_revision, "dataset": release.facts.dataset_revision, **commits}
     for one in names.own if kind is None else [kind]:
         if one == "adapter":
-            write_adapter_config(folder / one, names.base, known["base"])
+            for path in (folder / one, folder / one / SUMMARIZER):
+                if path.is_dir():
+                    write_adapter_config(path, names.base, known["base"])
         elif one == "pipeline":
             config = json.loads((folder / one / "config.json").read_text(encoding="utf-8"))
             config["trsr"] |= {"base_revision": known["base"], "adapter_revision": known.get("adapter")}
@@ -176,6 +182,7 @@ def write_pipeline(folder: Path, recipe: Recipe, names: Names, temperature: floa
             "ranking_prompt": ranking_prompt(recipe).to_dict(),
             "method": None if recipe.summary == "none" else recipe.summary,
             "summarizer": _summarizer(recipe),
+            "summarizer_adapter": SUMMARIZER if summarizer_path(recipe.base) else None,
             "temperature": temperature,
         },
     }
@@ -213,11 +220,22 @@ def travelling(*starts: str) -> list[str]:
 
 
 def _summarizer(recipe: Recipe) -> str:
-    """What writes summaries at inference: the engine that wrote the training ones, where the pipeline has it."""
+    """What wrote the summaries: `none`, `extractive`, `adapter`, `base-model`, or `other-model` and `server`, which a
+    pipeline does not have.
+    """
     if recipe.summary == "none":
         return "none"
-    engine = data.provenance(recipe.dataset, recipe.dataset_revision).get("summaries", {})
-    return "extractive" if engine.get("engine") == "extractive" else "base-model"
+    made = data.provenance(recipe.dataset, recipe.dataset_revision).get("summaries", {})
+    engine = made.get("engine")
+    if engine == "extractive":
+        return "extractive"
+    if engine == "nano":
+        return "adapter" if summarizer_path(recipe.base) else "other-model"
+    if engine == "openai":
+        return "server"
+    folder = Path(recipe.base)
+    own = made.get("revision") == digest(folder) if folder.is_dir() else made.get("model") == recipe.base
+    return "base-model" if own else "other-model"
 
 
 def sft_rows(rows: Dataset, texts: Mapping[str, str], prompt: RankingPrompt, negatives: int, seed: int) -> Dataset:

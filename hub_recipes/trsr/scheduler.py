@@ -60,9 +60,11 @@ class Scheduler:
         store: Where generations are kept; None keeps nothing, for engines that cost nothing.
         advance: Called with a number of answered questions, for a progress bar.
         window: Most strategies open at a time; by default a thousand, and more for engines that take more at once.
+        turns: What the strategies are called, which come in turn: a user's, one a method.
 
     Attributes:
         fallen_back: Reason -> number of summaries that the extractive summarizer wrote in the engine's place.
+        fallen_back_in: The same by the names in `turns`.
         left_open: Strategies that ended without a trail, because the engine leaves their questions for a later run.
     """
 
@@ -73,14 +75,17 @@ class Scheduler:
         prompts: SummaryPrompts | None = None,
         advance: Callable[[int], object] | None = None,
         window: int = 0,
+        turns: Sequence[str] = ("",),
     ) -> None:
         self.engine = engine
         self.store = store
         self.prompts = prompts or SummaryPrompts()
         self.fallen_back: Counter[str] = Counter()
+        self.fallen_back_in: Counter[str] = Counter()
         self.left_open = 0
         self._advance_bar = advance or (lambda _: None)
         self._window = window or max(1024, 4 * engine.workers * engine.batch)
+        self._turns = turns
         self._instead = ExtractiveSummarizer()
 
     def run(self, strategies: Iterable[Steps], emit: Callable[[Trail | None], object]) -> None:
@@ -182,7 +187,7 @@ class Scheduler:
                 self._queue.put_nowait(replace(request, attempt=request.attempt + 1))
                 continue
             for one, slot in self._waiting.pop(request.key):
-                self._fill(one, slot, self._fall_back(request.question, why) if why else clean(answer.text))
+                self._fill(one, slot, self._fall_back(one, request.question, why) if why else clean(answer.text))
                 done += [one] if one.missing == 0 else []
         self._go_on(done)
 
@@ -211,7 +216,7 @@ class Scheduler:
             self._found = True
             self._fill(one, slot, clean(good.text))
         elif (attempt := kept[-1].attempt + 1 if kept else 0) >= ATTEMPTS:
-            self._fill(one, slot, self._fall_back(request.question, kept[-1].problem))
+            self._fill(one, slot, self._fall_back(one, request.question, kept[-1].problem))
         elif request.key in self._waiting:
             self._waiting[request.key].append((one, slot))
         else:
@@ -223,8 +228,9 @@ class Scheduler:
         one.missing -= 1
         self._advance_bar(1)
 
-    def _fall_back(self, question: Question, why: str) -> str:
+    def _fall_back(self, one: _Open, question: Question, why: str) -> str:
         self.fallen_back[why] += 1
+        self.fallen_back_in[self._turns[one.place % len(self._turns)]] += 1
         return answers([question], self._instead)[0]
 
     def _leave(self, request: Request) -> None:

@@ -146,7 +146,7 @@ def summarize_dataset(
     put = {method: calls(lengths, method) for method in methods}
     with tempfile.TemporaryDirectory() as folder:
         with tqdm(total=sum(put.values()), desc="summaries", unit="summary", mininterval=1) as bar:
-            scheduler = Scheduler(engine, kept, prompts, bar.update)
+            scheduler = Scheduler(engine, kept, prompts, bar.update, turns=methods)
             made = add_summaries(splits, texts, scheduler, Path(folder), methods=methods, since=earlier, **cut)
         items = DatasetDict(train=data.read(source, "items", "train", revision))
         provenance = {
@@ -158,7 +158,11 @@ def summarize_dataset(
                 "calls": put,
                 **({"since": earlier.record()} if earlier else {}),
                 **(
-                    kept.counts() | {"fallen_back": dict(sorted(scheduler.fallen_back.items()))}
+                    kept.counts()
+                    | {
+                        "fallen_back": dict(sorted(scheduler.fallen_back.items())),
+                        "fallen_back_by_method": {method: scheduler.fallen_back_in[method] for method in methods},
+                    }
                     if kept and engine.generates
                     else {}
                 ),

@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("request", help="JSON file, or - for stdin")
     parser.add_argument("--model", help="pipeline repo: folder or Hub id; its code is run (the one in the package)")
     parser.add_argument("--method", choices=("recurrent", "hierarchical"))
-    parser.add_argument("--summarizer", choices=("auto", "base-model", "extractive", "none"), default="auto")
+    parser.add_argument("--summarizer", choices=("auto", "adapter", "base-model", "extractive", "none"), default="auto")
     parser.add_argument("--top-k", type=int, help="best candidates only (all)")
     parser.add_argument("--no-summary", action="store_true", help="leave the summary out of the answer")
 

@@ -78,8 +78,23 @@ class ModelSummarizer:
 
 
 @contextmanager
-def without_adapter(model) -> Iterator[None]:
-    """Run the base alone; the adapter is on again afterwards, also after an error."""
+def adapter_on(model, name: str | None) -> Iterator[None]:
+    """Run with the adapter `name`, or the base alone; what was on before is on again afterwards, also after an error."""
+    if name is None:
+        with _base_alone(model):
+            yield
+        return
+    active = model.active_adapters
+    before = active() if callable(active) else active  # a method of transformers' own integration, not of a PeftModel
+    model.set_adapter(name)
+    try:
+        yield
+    finally:
+        model.set_adapter(before[0])
+
+
+@contextmanager
+def _base_alone(model) -> Iterator[None]:
     if hasattr(model, "disable_adapter"):  # a PeftModel
         with model.disable_adapter():
             yield

@@ -1,12 +1,14 @@
 """Load a recommender: base, adapter and ranking prompt, from a pipeline repo, an adapter repo or a plain model."""
 
 import json
+import warnings
 from pathlib import Path
 
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import cached_file
 
 PROMPT_FILE = "ranking_prompt.json"
+SUMMARIZER = "summarizer"  # what the second adapter is called in memory
 DECISION_FILES = ("decision.json", "decision_template.jinja")
 # What `pipeline` and the Auto classes pass on, and what a base of its own does not take.
 _DROPPED = (
@@ -24,8 +26,9 @@ class TextRichRecommender:
     """Loads the base with its adapter; what it returns is the base's own class. Stands where the Auto classes want a model.
 
     A pipeline repo's config.json says under `trsr`: `base_model`, `base_revision`, `adapter`, `adapter_revision`,
-    `ranking_prompt`, `temperature`, `summarizer`. In a local folder, base and adapter may be relative paths, so that a
-    release can be moved as a whole; from the Hub they are repo ids.
+    `ranking_prompt`, `temperature`, `summarizer`, and `summarizer_adapter`: the subfolder of the adapter's repo with a
+    second adapter, which summarises. In a local folder, base and adapter may be relative paths, so that a release can be
+    moved as a whole; from the Hub they are repo ids.
     """
 
     @classmethod
@@ -45,7 +48,14 @@ class TextRichRecommender:
         model = AutoModelForCausalLM.from_pretrained(base_at, revision=trsr.get("base_revision"), **options)
         if trsr.get("adapter"):
             pinned = {"revision": trsr.get("adapter_revision"), "token": token}
-            model.load_adapter(_resolve(name, trsr["adapter"]), adapter_kwargs=pinned)
+            adapter = _resolve(name, trsr["adapter"])
+            model.load_adapter(adapter, adapter_kwargs=pinned)
+            if subfolder := trsr.get("summarizer_adapter"):
+                ranking = model.active_adapters()[0]
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "Already found a `peft_config`")  # two are meant to be here
+                    model.load_adapter(adapter, SUMMARIZER, adapter_kwargs={**pinned, "subfolder": subfolder})
+                model.set_adapter(ranking)
         model.config.trsr = trsr
         # `pipeline("decision")` looks its files up by the model's name, without a revision: not the base's name, then, but
         # the folder that holds this revision of the pipeline repo.

@@ -1,21 +1,23 @@
 """`pipeline("text-rich-recommendation")`: history and candidates in, ranking out; the whole of LLM-TRSR in one model."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from transformers import Pipeline
 from transformers.utils import logging
 
 from .extractive import ExtractiveSummarizer
-from .generation import ModelSummarizer, without_adapter
+from .generation import ModelSummarizer, adapter_on
 from .history import Block, Item, blocks_by_count
+from .modeling import SUMMARIZER
 from .prompts import Encoder, RankingPrompt
 from .scoring import Scorer, rank
 from .summarize import METHODS, Summarizer, Trail, summarize
 
 logger = logging.get_logger(__name__)
 
-SUMMARIZERS = ("auto", "base-model", "extractive", None)
+SUMMARIZERS = ("auto", "adapter", "base-model", "extractive", None)
 _REQUEST = frozenset({"history", "candidates", "summary"})
 
 
@@ -23,9 +25,10 @@ class TextRichRecommendationPipeline(Pipeline):
     """Ranks candidates for a user by the log-odds that the model answers yes.
 
     A request is `{"history": [...], "candidates": [...], "summary": optional}`; an item is a string or a dict of fields,
-    the history is oldest first. Without a summary the history is summarised first: `summarizer="base-model"` lets the
-    base do it with the adapter off, `"extractive"` counts fields and needs no model, `None` ranks by recent items alone,
-    and `"auto"` takes what the model was trained with.
+    the history is oldest first. Without a summary the history is summarised first: `summarizer="adapter"` switches to the
+    adapter for it that the repo brings, if it does, `"base-model"` lets the base do it with all adapters off,
+    `"extractive"` counts fields and needs no model, `None` ranks by recent items alone, and `"auto"` takes what the model
+    was trained with, where it is here.
 
     The answer is `{"candidates": [{"index", "item", "score", "log_odds", "rank"}, ...]}`, best first: `index` is the
     place in the input, `score` is P(yes) among yes and no, after the fitted temperature, ranks count from 1, equal scores
@@ -53,6 +56,7 @@ class TextRichRecommendationPipeline(Pipeline):
         self.scorer = Scorer(self.model, self.encoder.yes_id, self.encoder.no_id)
         self._temperature = float(settings.get("temperature") or 1.0)
         self._trained_with = settings.get("summarizer")
+        self._has_adapter = bool(settings.get("summarizer_adapter"))
         self._trained_method = settings.get("method") or "recurrent"
         self._block_size = settings.get("block_size", 5)
         self._max_blocks = settings.get("max_blocks", 5)
@@ -69,7 +73,7 @@ class TextRichRecommendationPipeline(Pipeline):
         if summarizer != "unset":
             if summarizer not in SUMMARIZERS:
                 raise ValueError(
-                    f"Unknown summarizer {summarizer!r}, expected 'auto', 'base-model', 'extractive' or None."
+                    f"Unknown summarizer {summarizer!r}, expected 'auto', 'adapter', 'base-model', 'extractive' or None."
                 )
             forward["summarizer"] = summarizer
         if method is not None:
@@ -124,9 +128,9 @@ class TextRichRecommendationPipeline(Pipeline):
         history = request["history"]
         if request["summary"] is not None:
             trail = Trail((), request["summary"])
-        elif history and (writer := self._summarizer(summarizer, max_new_tokens)):
+        elif history and (name := self._named(summarizer)):
             blocks = blocks_by_count(history, self._block_size, self._max_blocks)
-            with without_adapter(self.model):
+            with self._writing(name, max_new_tokens) as writer:
                 trail = summarize([blocks], writer, method or self._trained_method)[0]
         else:
             trail = None
@@ -179,8 +183,7 @@ class TextRichRecommendationPipeline(Pipeline):
         block = tuple(_items(new_items, "new_items"))
         if not block:
             raise ValueError("There are no new items to update the summary with.")
-        writer = self._writer(summarizer, max_new_tokens)
-        with without_adapter(self.model):
+        with self._writing(self._needed(summarizer), max_new_tokens) as writer:
             return (writer.update([(summary, block)]) if summary else writer.block([block]))[0]
 
     def merge(self, summaries: Sequence[str], summarizer: str = "auto", max_new_tokens: int = 160) -> str:
@@ -191,28 +194,45 @@ class TextRichRecommendationPipeline(Pipeline):
         """
         if not summaries:
             raise ValueError("There are no summaries to merge.")
-        writer = self._writer(summarizer, max_new_tokens)
-        with without_adapter(self.model):
+        with self._writing(self._needed(summarizer), max_new_tokens) as writer:
             return writer.merge([list(summaries)])[0]
 
-    def _writer(self, name: str | None, max_new_tokens: int) -> Summarizer:
-        writer = self._summarizer(name, max_new_tokens)
-        if writer is None:
+    def _needed(self, summarizer: str | None) -> str:
+        name = self._named(summarizer)
+        if name is None:
             raise ValueError(
                 "Without a summarizer there is no summary: this recommender ranks by recent items alone, or None was "
                 "asked for. Choose 'base-model' or 'extractive'."
             )
-        return writer
+        return name
 
-    def _summarizer(self, name: str | None, max_new_tokens: int) -> Summarizer | None:
-        if name == "auto":
-            # A base that follows no instructions cannot be asked for a summary.
-            name = self._trained_with or ("base-model" if self.encoder.chat else "extractive")
-        if name in (None, "none"):
+    def _named(self, summarizer: str | None) -> str | None:
+        """The summarizer that stands behind a name: one of SUMMARIZERS but for `auto`."""
+        if summarizer == "adapter" and not self._has_adapter:
+            raise ValueError("This repo has no adapter that summarises. Choose 'base-model' or 'extractive'.")
+        if summarizer != "auto":
+            return summarizer
+        if self._trained_with == "none":
             return None
+        if self._trained_with and self._trained_with in SUMMARIZERS:
+            return self._trained_with
+        # Trained with what is not here. A base that follows no instructions cannot be asked for a summary.
+        name = "adapter" if self._has_adapter else "base-model" if self.encoder.chat else "extractive"
+        if self._trained_with:
+            logger.warning_once(
+                f"The summaries it was trained with are those of another model ({self._trained_with}); the summarizer "
+                f"{name!r} stands in for it. Give a summary in the request to have none made."
+            )
+        return name
+
+    @contextmanager
+    def _writing(self, name: str, max_new_tokens: int) -> Iterator[Summarizer]:
+        """The summarizer called `name`, with its adapter switched on as long as it writes."""
         if name == "extractive":
-            return ExtractiveSummarizer()
-        return ModelSummarizer(self.model, self.encoder, max_new_tokens=max_new_tokens)
+            yield ExtractiveSummarizer()
+            return
+        with adapter_on(self.model, SUMMARIZER if name == "adapter" else None):
+            yield ModelSummarizer(self.model, self.encoder, max_new_tokens=max_new_tokens)
 
 
 def _items(values, name: str) -> list[Item]:

@@ -1,4 +1,4 @@
-"""What answers questions, one module each: `extractive`, `transformers:MODEL`, `openai:MODEL`, `vllm:MODEL`."""
+"""What answers questions: `extractive`, `nano`, `transformers:MODEL`, `openai:MODEL`, `vllm:MODEL`."""
 
 import hashlib
 import json
@@ -11,6 +11,7 @@ from typing import Any
 from trsr.core.answer import Answer
 from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import Question
+from trsr.weights import PREFIX
 
 # A question is put this often before something else stands in for its answer.
 ATTEMPTS = 3
@@ -72,8 +73,13 @@ class Request:
 
 
 def key_of(identity: Mapping[str, Any], text: str) -> str:
-    """What the answers to `text` are kept under. The engine's name is not in it: a model's answers are the model's."""
-    about = [identity.get(name) for name in ("model", "revision", "sampling")]
+    """What the answers to `text` are kept under.
+
+    The engine's name is not in it: a model's answers are the model's. Nor is a model's where its revision is a checksum.
+    """
+    revision = identity.get("revision")
+    named = not str(revision).startswith(PREFIX)
+    about = [identity.get("model") if named else None, revision, identity.get("sampling")]
     said = json.dumps([*about, text], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -155,6 +161,10 @@ def engine(
         from trsr.engines.extractive import ExtractiveEngine
 
         return ExtractiveEngine()
+    if name == "nano":
+        from trsr.engines.nano import NanoEngine
+
+        return NanoEngine(sampling or Sampling())
     if kind == "transformers" and model:
         from trsr.engines.transformers import TransformersEngine
 
@@ -167,4 +177,6 @@ def engine(
         from trsr.engines.vllm import OfflineEngine
 
         return OfflineEngine(model, revision, sampling or Sampling(), questions or Path("questions.parquet"))
-    raise ValueError(f"Unknown engine {name!r}, expected extractive, transformers:MODEL, openai:MODEL or vllm:MODEL.")
+    raise ValueError(
+        f"Unknown engine {name!r}, expected extractive, nano, transformers:MODEL, openai:MODEL or vllm:MODEL."
+    )

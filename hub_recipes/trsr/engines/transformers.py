@@ -1,7 +1,11 @@
-"""Summaries by a transformers model in this process: length-sorted batches, its chat template when it has one."""
+"""Summaries by a transformers model in this process: length-sorted batches, its chat template when it has one.
+
+A model in a folder is known by its content, see `weights`.
+"""
 
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,21 +15,28 @@ from trsr.core.answer import Answer
 from trsr.core.generation import ModelSummarizer
 from trsr.core.prompts import Encoder
 from trsr.engines import Engine, Request, Sampling
+from trsr.weights import digest
 
 
 class TransformersEngine(Engine):
-    """Loads `model` (Hub id or folder) onto the accelerator, if there is one, when it is first asked."""
+    """Loads `model` (Hub id or folder) onto the accelerator, if there is one, when it is first asked.
 
-    def __init__(self, model: str, revision: str | None, sampling: Sampling) -> None:
-        config = AutoConfig.from_pretrained(model, revision=revision)
+    Args:
+        adapter: Folder of a PEFT adapter that summarises; `model` is a folder then.
+    """
+
+    def __init__(self, model: str, revision: str | None, sampling: Sampling, adapter: Path | None = None) -> None:
         self.sampling = sampling
         if sampling.extra:
             raise ValueError("--extra-body is for servers; transformers:MODEL takes none.")
-        self._model, self._revision = model, getattr(config, "_commit_hash", None) or revision
+        config = AutoConfig.from_pretrained(model, revision=revision)
+        self._model, self._adapter = model, adapter
+        self._revision = getattr(config, "_commit_hash", None) or revision
+        folder = Path(model).resolve()
         self.identity = {
             "engine": "transformers",
-            "model": model,
-            "revision": self._revision,
+            "model": folder.name if folder.is_dir() else model,
+            "revision": digest(folder, *([adapter] if adapter else [])) if folder.is_dir() else self._revision,
             "sampling": sampling.to_dict(),
         }
 
@@ -64,5 +75,7 @@ class TransformersEngine(Engine):
         device = torch.accelerator.current_accelerator() or torch.device("cpu")
         tokenizer = AutoTokenizer.from_pretrained(self._model, revision=self._revision)
         network: Any = AutoModelForCausalLM.from_pretrained(self._model, revision=self._revision, dtype="auto")
+        if self._adapter:
+            network.load_adapter(str(self._adapter))
         context = getattr(network.config.get_text_config(), "max_position_embeddings", 0) or 0
         return network.to(device).eval(), Encoder(tokenizer, context=context)

@@ -1,0 +1,107 @@
+"""A release whose adapter repo holds a second adapter, which summarises: from the run's folder to strangers on the Hub."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from huggingface_hub import HfApi
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from tests.hub import Hub, environment
+from trsr import release
+from trsr.core.modeling import TextRichRecommender
+from trsr.embedded import base_path
+from trsr.preflight import Options
+from trsr.publish import push
+from trsr.repos import LOCAL, name_repos
+
+
+@pytest.fixture(scope="module")
+def summarizer(tmp_path_factory):
+    """An untrained adapter on the nano base, of other modules and another rank than the one that ranks."""
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_pretrained(base_path("nano"))
+    lora = LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    folder = tmp_path_factory.mktemp("summarizer")
+    get_peft_model(base, lora).save_pretrained(folder)
+    (folder / "README.md").write_text("# Summarises\n")
+    return folder
+
+
+@pytest.fixture
+def brought(summarizer, monkeypatch):
+    monkeypatch.setattr(release, "summarizer_path", lambda base: summarizer if base == "nano" else None)
+    return summarizer
+
+
+@pytest.fixture
+def run(quickstarted):
+    return quickstarted[0] / "runs" / "recurrent"
+
+
+def test_the_release_folder(run, brought, tmp_path):
+    release.assemble(run, tmp_path / "release", LOCAL)
+    second = tmp_path / "release" / "adapter" / "summarizer"
+    assert json.loads((second / "adapter_config.json").read_text())["base_model_name_or_path"] == "../base"
+    settings = json.loads((tmp_path / "release" / "pipeline" / "config.json").read_text())["trsr"]
+    assert settings["summarizer_adapter"] == "summarizer"
+    assert settings["summarizer"] == "extractive"
+    model = TextRichRecommender.from_pretrained(tmp_path / "release" / "pipeline")
+    assert model.active_adapters() == ["default"]
+    mine = load_file(second / "adapter_model.safetensors")
+    loaded = model.get_parameter("model.layers.0.self_attn.q_proj.lora_A.summarizer.weight")
+    expected = mine["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"]
+    assert torch.equal(loaded, expected)
+
+
+def test_without_it_nothing_changes(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(release, "summarizer_path", lambda base: None)
+    release.assemble(run, tmp_path / "release", LOCAL)
+    assert not (tmp_path / "release" / "adapter" / "summarizer").exists()
+    assert (
+        json.loads((tmp_path / "release" / "pipeline" / "config.json").read_text())["trsr"]["summarizer_adapter"]
+        is None
+    )
+
+
+STRANGER = """
+import json, sys, torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, pipeline
+pipe = pipeline("text-rich-recommendation", model="ORG/two", trust_remote_code=True, dtype=torch.float32)
+request = {"history": ["title: A; genre: tea", "title: B; genre: sea"], "candidates": ["genre: tea", "genre: war"]}
+told = pipe(request, summarizer="adapter", return_summary=True, max_new_tokens=8)
+again = pipe({**request, "summary": told["summary"]})
+assert told["candidates"] == again["candidates"]
+assert told["summary"] != pipe(request, summarizer="base-model", return_summary=True, max_new_tokens=8)["summary"]
+base = AutoModelForCausalLM.from_pretrained("ORG/trsr-nano", dtype=torch.float32).eval()
+model = PeftModel.from_pretrained(base, "ORG/two-lora", subfolder="summarizer").eval()
+prompt = pipe.tokenizer("Items:", return_tensors="pt").input_ids
+with torch.no_grad():
+    plain = model(prompt).logits
+    pipe.model.set_adapter("summarizer")
+    assert (pipe.model(prompt).logits - plain).abs().max() < 1e-5
+    pipe.model.set_adapter("default")
+    assert (pipe.model(prompt).logits - plain).abs().max() > 1e-3
+"""
+
+
+def test_strangers_load_both_from_the_hub(run, brought, tmp_path, monkeypatch):
+    made = release.assemble(run, tmp_path / "release", name_repos("ORG", "two"))
+    assert "summarizer/" in (tmp_path / "release" / "adapter" / "README.md").read_text()
+    with Hub() as hub:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        push(made, HfApi(endpoint=hub.url, token="hf_test_writer"), Options(), say=lambda line: None)
+        script = tmp_path / "stranger.py"
+        script.write_text(STRANGER)
+        home = environment(hub, tmp_path / "home", token=None)
+        done = subprocess.run(
+            [sys.executable, script], env=home, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "peft_config" not in done.stderr
