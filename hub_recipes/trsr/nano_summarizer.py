@@ -6,6 +6,7 @@ The loss is on the answer alone, and only its positions go through the language-
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -109,12 +110,13 @@ def train_summarizer(
     last, _ = last_checkpoint(work)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     # Half the bytes; peft computes in the base's precision after loading.
-    trainer.model.to(torch.bfloat16).save_pretrained(out)
+    adapter: Any = trainer.model
+    adapter.to(torch.bfloat16).save_pretrained(out)
     write_adapter_config(out, base, None)
     made = {
         "command": f"trsr pretrain nano-summarizer --seed {seed} --steps {steps}",
         "data": f"trsr.lessons.lesson 0 to {steps - 1}, on worlds {FIRST_WORLD} and on of trsr.worlds.training_world",
-        "parameters": sum(one.numel() for one in trainer.model.parameters() if one.requires_grad),
+        "parameters": sum(one.numel() for one in adapter.parameters() if one.requires_grad),
         "questions": steps * size,
         "rank": rank,
         "learning_rate": learning_rate,
