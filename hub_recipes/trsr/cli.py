@@ -99,7 +99,7 @@ def _summarize(parser: argparse.ArgumentParser) -> None:
     add(
         "--engine",
         default="extractive",
-        help="extractive, nano, transformers:MODEL, openai:MODEL (a server) or vllm:MODEL (elsewhere) (%(default)s)",
+        help="extractive, transformers:MODEL, openai:MODEL (a server) or vllm:MODEL (elsewhere) (%(default)s)",
     )
     add("--engine-revision", help="revision of the engine's model")
     add("--method", choices=("recurrent", "hierarchical", "both"), default="both")
@@ -431,14 +431,16 @@ def _pretrain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
 
     def run(options: argparse.Namespace) -> None:
-        if options.model == "nano":
-            from trsr.pretrain import pretrain as train
-        else:
-            from trsr.nano_summarizer import train_summarizer as train
-
         out = options.out or Path(options.model)
-        steps = {"steps": options.steps} if options.steps else {}
-        made = train(out, seed=options.seed, **steps)
+        given = {"steps": options.steps} if options.steps else {}
+        if options.model == "nano":
+            from trsr.pretrain import pretrain
+
+            made = pretrain(out, seed=options.seed, **given)
+        else:
+            from trsr.nano_summarizer import train_summarizer
+
+            made = train_summarizer(out, seed=options.seed, **given)
         print(f"Wrote {out}: {made['parameters']} parameters, {made['seconds']} seconds")
 
     parser.set_defaults(act=run)
