@@ -31,7 +31,6 @@ ENVIRONMENT = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_worker_niceness": "0",
     "RAY_worker_register_timeout_seconds": "300",
-    "RAY_raylet_start_wait_time_s": "300",
 }
 
 
@@ -41,7 +40,17 @@ def ray():
     module = pytest.importorskip("ray")
     os.environ |= ENVIRONMENT
     environment = {"env_vars": {"PYTHONPATH": PATHS, "HF_HUB_OFFLINE": "0"}}
-    module.init("local", num_cpus=WORKERS, include_dashboard=False, runtime_env=environment, logging_level="error")
+    for tries_left in (3, 2, 1, 0):
+        try:
+            module.init(
+                "local", num_cpus=WORKERS, include_dashboard=False, runtime_env=environment, logging_level="error"
+            )
+            break
+        except Exception as error:
+            # Ray gives its node 30 seconds to start, and no setting more.
+            module.shutdown()
+            if not tries_left or "timed out during startup" not in str(error):
+                raise
     yield module
     module.shutdown()
 

@@ -270,7 +270,7 @@ def test_a_model_in_this_process_answers_the_same_however_it_is_batched(tmp_path
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gpt", "expected extractive, nano, transformers:MODEL"),
+        ("gpt", "expected extractive, transformers:MODEL"),
         ("openai:", "Unknown engine"),
         ("extractive:x", "Unknown engine"),
     ],

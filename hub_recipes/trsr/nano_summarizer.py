@@ -6,7 +6,6 @@ The loss is on the answer alone, and only its positions go through the language-
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -101,8 +100,10 @@ def train_summarizer(
         # Rows must come in order: those of a batch belong together, and they grow harder.
         train_sampling_strategy="sequential",
     )
+    model = get_peft_model(plain, lora)
+    trainable = sum(one.numel() for one in model.parameters() if one.requires_grad)
     trainer = SummarizerTrainer(
-        get_peft_model(plain, lora),
+        model,
         arguments,
         data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
         train_dataset=Lessons(encoder, steps, size, tokenizer.eos_token_id),
@@ -110,13 +111,12 @@ def train_summarizer(
     last, _ = last_checkpoint(work)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     # Half the bytes; peft computes in the base's precision after loading.
-    adapter: Any = trainer.model
-    adapter.to(torch.bfloat16).save_pretrained(out)
+    model.to(torch.bfloat16).save_pretrained(out)  # type: ignore[arg-type]
     write_adapter_config(out, base, None)
     made = {
         "command": f"trsr pretrain nano-summarizer --seed {seed} --steps {steps}",
         "data": f"trsr.lessons.lesson 0 to {steps - 1}, on worlds {FIRST_WORLD} and on of trsr.worlds.training_world",
-        "parameters": sum(one.numel() for one in adapter.parameters() if one.requires_grad),
+        "parameters": trainable,
         "questions": steps * size,
         "rank": rank,
         "learning_rate": learning_rate,

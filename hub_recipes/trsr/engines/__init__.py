@@ -1,4 +1,4 @@
-"""What answers questions: `extractive`, `nano`, `transformers:MODEL`, `openai:MODEL`, `vllm:MODEL`."""
+"""What answers questions: `extractive`, `transformers:MODEL`, `openai:MODEL`, `vllm:MODEL`; `nano` once it is trained."""
 
 import hashlib
 import json
@@ -177,6 +177,4 @@ def engine(
         from trsr.engines.vllm import OfflineEngine
 
         return OfflineEngine(model, revision, sampling or Sampling(), questions or Path("questions.parquet"))
-    raise ValueError(
-        f"Unknown engine {name!r}, expected extractive, nano, transformers:MODEL, openai:MODEL or vllm:MODEL."
-    )
+    raise ValueError(f"Unknown engine {name!r}, expected extractive, transformers:MODEL, openai:MODEL or vllm:MODEL.")
