@@ -23,7 +23,7 @@ def blocks(language):
 
 
 def test_tables_are_rendered_from_results_files():
-    assert {kind for kind, _ in MARKED} == {"table", "bench"}
+    assert {kind for kind, _ in MARKED} == {"table", "bench", "comparison"}
     assert fill(README, ROOT) == README
 
 
