@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from weakref import WeakSet
 
+import pytest
 from tqdm import tqdm
 
 from trsr.cli.progress import Lines
@@ -20,6 +22,12 @@ class Clock:
         return self.now
 
 
+@pytest.fixture(autouse=True)
+def no_other_bars(monkeypatch):
+    """Bars that other tests left open would push those of these tests down the screen."""
+    monkeypatch.setattr(tqdm, "_instances", WeakSet())
+
+
 def test_a_bar_is_a_line_every_so_often_and_one_at_its_end():
     stream, clock = io.StringIO(), Clock()
     lines = Lines(stream, every=30, clock=clock)
@@ -27,6 +35,7 @@ def test_a_bar_is_a_line_every_so_often_and_one_at_its_end():
         for _ in range(100):
             clock.now += 1
             bar.update()
+    lines.end()
     told = stream.getvalue()
     assert [line.split("|")[0] for line in told.splitlines()] == [
         "rows:  30%",
@@ -35,6 +44,23 @@ def test_a_bar_is_a_line_every_so_often_and_one_at_its_end():
         "rows: 100%",
     ]
     assert "\r" not in told
+
+
+def test_a_bar_below_another_one_is_no_end_of_it():
+    stream, clock = io.StringIO(), Clock()
+    lines = Lines(stream, every=30, clock=clock)
+    with tqdm(total=4, file=lines, desc="outer", mininterval=0) as outer:
+        for _ in range(4):
+            with tqdm(total=50, file=lines, desc="inner", mininterval=0, leave=False) as inner:
+                for _ in range(50):
+                    clock.now += 1
+                    inner.update()
+            outer.update()
+    lines.end()
+    told = stream.getvalue().splitlines()
+    assert 6 <= len(told) <= 12, told
+    assert "" not in told
+    assert told[-1].startswith("outer: 100%")
 
 
 def test_all_else_passes_as_it_is_written():

@@ -39,7 +39,8 @@ def test_one_step(name, tmp_path):
 
     assert json.loads((run / "run.json").read_text(encoding="utf-8")) == record
     assert record["recipe"] == recipe.to_dict()
-    assert record["data"] | {"config": recipe.summary, "users": 12, "rows": 24, "shortened": 0} == record["data"]
+    rows = 12 * (1 + recipe.negatives)
+    assert record["data"] | {"config": recipe.summary, "users": 12, "rows": rows, "shortened": 0} == record["data"]
     assert (record["steps"], record["resumed_from_step"], record["device"]) == (1, 0, "cpu")
     assert math.isfinite(record["loss"])
     assert {"torch", "transformers", "trl", "peft"} <= set(record["versions"])

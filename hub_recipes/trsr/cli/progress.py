@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 EVERY = 30.0  # seconds between two lines of unfinished bars
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_UP = "\x1b[A"
 
 
 @contextlib.contextmanager
@@ -39,11 +40,33 @@ class Lines:
         self._bar = self._told = ""
         self._shown = clock()
         self._ended = False
+        self._held: list[
+            str
+        ] = []  # a line break, and what came after it: until it is known whether the cursor goes back
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
+        # A bar below another one is drawn by a line break, its state, and a step up again: nothing has ended there.
+        if len(self._held) == 2 and text.startswith(_UP):
+            state, self._held = self._held[1], []
+            self._pass_on(state + text)
+        elif self._held and (len(self._held) == 2 or not text.startswith("\r")):
+            self._release()
+            self.write(text)
+        elif self._held or (text and not text.strip("\n")):
+            self._held.append(text)
+        else:
+            self._pass_on(text)
+        return len(text)
+
+    def _release(self) -> None:
+        held, self._held = self._held, []
+        for text in held:
+            self._pass_on(text)
+
+    def _pass_on(self, text: str) -> None:
         plain, *states = _ESCAPES.sub("", text).split("\r")
         if self._bar and plain.startswith("\n"):
             self.finish()
@@ -56,7 +79,6 @@ class Lines:
                 self._stream.write(rest)
             elif self._clock() - self._shown >= self._every:
                 self._show()
-        return len(text)
 
     def finish(self) -> None:
         """The bar is drawn no more: its last state is a line."""
@@ -65,6 +87,7 @@ class Lines:
 
     def end(self) -> None:
         """Show no more bars: one that an error left open is drawn once more when it is forgotten."""
+        self._release()
         self.finish()
         self._ended = True
 
