@@ -427,7 +427,7 @@ def _publish(parser: argparse.ArgumentParser) -> None:
 def _pretrain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", choices=("nano", "nano-summarizer"), help="the base, or its adapter that summarises")
     parser.add_argument("--out", type=Path, help="folder to write (its name)")
-    parser.add_argument("--steps", type=int, help="optimiser steps (3500, or 3000)")
+    parser.add_argument("--steps", type=int, help="optimiser steps (3500, or 2500)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
 
     def run(options: argparse.Namespace) -> None:
