@@ -19,7 +19,6 @@ from trsr.cli import main
 from trsr.core.answer import Answer
 from trsr.distributed import deal, summarize_on_ray
 from trsr.engines import EngineError, Sampling, Server, engine
-from trsr.engines.extractive import ExtractiveEngine
 from trsr.engines.vllm import OfflineEngine
 from trsr.store import Store
 from trsr.summaries import summarize_dataset
@@ -93,12 +92,6 @@ def test_users_are_dealt_once_and_twins_meet(tmp_path):
     assert [part.to_pydict() for part in deal(splits, 5, 5, 7)] == [part.to_pydict() for part in parts]
 
 
-def test_an_engine_that_costs_nothing_leaves_no_store(tmp_path, source, ray):
-    plain, made, _ = both(source, tmp_path, ExtractiveEngine)
-    assert contents(made) == contents(plain)
-    assert [path.name for path in (tmp_path / "ray").iterdir()] == ["out"]
-
-
 def test_a_server_is_asked_the_same_and_says_the_same(tmp_path, source, ray, monkeypatch):
     """Some answers are bad, some questions are rejected, and some requests fail for a moment."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
@@ -152,7 +145,7 @@ def killed_worker(folder, source, moment):
 def test_an_engine_that_is_gone_ends_the_run_with_its_error(tmp_path, source, ray):
     make = partial(ScriptedEngine, gone)
     with pytest.raises(EngineError, match=r"gave no answer \d+ times in a row: unreachable"):
-        summarize_on_ray(source, tmp_path / "out", make, workers=WORKERS)
+        summarize_on_ray(source, tmp_path / "out", make, workers=1)
     assert not (tmp_path / "out").exists()
 
 
@@ -163,7 +156,7 @@ def gone(prompt, seed):
 def test_a_user_without_history(tmp_path, ray):
     source = dataset(tmp_path / "source", length=lambda user: user)
     with pytest.raises(ValueError, match="User 'u0' has no history"):
-        summarize_on_ray(source, tmp_path / "out", ScriptedEngine, workers=WORKERS)
+        summarize_on_ray(source, tmp_path / "out", ScriptedEngine, workers=1)
     assert not (tmp_path / "out").exists()
 
 
@@ -249,8 +242,9 @@ def test_options_that_do_not_fit(capsys, tmp_path, small_dataset, options, messa
     assert message in capsys.readouterr().err
 
 
-def test_the_verb(capsys, tmp_path, small_dataset, ray):
+def test_the_verb_and_an_engine_that_costs_nothing_and_leaves_no_store(capsys, tmp_path, small_dataset, ray):
     for name, more in (("plain", []), ("ray", ["--ray", "--workers", "2", "--partitions", "3"])):
         main(["summarize", str(small_dataset), "--out", str(tmp_path / name / "out"), *more])
     assert '"asked_twice": 0' in capsys.readouterr().out
     assert contents(tmp_path / "ray" / "out") == contents(tmp_path / "plain" / "out")
+    assert [path.name for path in (tmp_path / "ray").iterdir()] == ["out"]
