@@ -58,13 +58,14 @@ def read_products(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table
     def work(table: pa.Table) -> tuple[pa.Table, Masks]:
         broken = ~building.matches(data.one_chunk(table["id"]), building.ID)
         here = pc.equal(table["locale"], options.locale)
-        return table.filter(pc.and_(here, pa.array(~broken))), {"no product id": broken}
+        good = table.filter(pc.and_(here, pa.array(~broken))).rename_columns(columns)
+        return building.items(good, FIELDS, shown), {"no product id": broken}
 
     shown = building.shown_fields(options.text_fields, FIELDS)
     source, reading = find(options.source, "products_train.csv"), Reading()
-    wanted = ["id", "locale", *FIELDS[:-1], "desc"]
+    wanted, columns = ["id", "locale", *FIELDS[:-1], "desc"], ["item_id", "locale", *FIELDS]
     table = building.together(scan(source, CSV, wanted, work, faults, reading, workers=options.workers))
-    items, counts = building.catalogue(table.rename_columns(["item_id", "locale", *FIELDS]), FIELDS, shown)
+    items, counts = building.once(table, ("title", "text"))
     elsewhere = reading.rows - reading.broken - len(table)
     before = {"products_read": reading.rows, "products_broken": reading.broken, "products_of_other_locales": elsewhere}
     return items, before | counts, {source.name: reading.sha256}

@@ -70,7 +70,7 @@ def read_news(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, di
 
     def work(table: pa.Table) -> tuple[pa.Table, Masks]:
         broken = ~building.matches(data.one_chunk(table["item_id"]), building.ID)
-        return table.filter(pa.array(~broken)), {"no news id": broken}
+        return building.items(table.filter(pa.array(~broken)), FIELDS, shown), {"no news id": broken}
 
     shown = building.shown_fields(options.text_fields, FIELDS)
     parts, sums, counts = [], {}, {"items_broken": 0}
@@ -79,7 +79,7 @@ def read_news(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, di
         parts += scan(source, Layout("\t", False, NEWS), NEWS[:5], work, faults, reading, workers=options.workers)
         sums[source.name] = reading.sha256
         counts["items_broken"] += reading.broken
-    items, found = building.catalogue(building.together(parts), FIELDS, shown)
+    items, found = building.once(building.together(parts), ("title", "text"))
     return items, counts | found, sums
 
 

@@ -41,10 +41,8 @@ def matches(values: pa.Array, pattern: str) -> np.ndarray:
     return pc.match_substring_regex(values, pattern).to_numpy(zero_copy_only=False)
 
 
-def catalogue(table: pa.Table, fields: Sequence[str], shown: Sequence[str]) -> tuple[pa.Table, dict[str, int]]:
-    """The config `items`, sorted by id, and counts.
-
-    An item without a title is left out: there would be little to know it by.
+def items(table: pa.Table, fields: Sequence[str], shown: Sequence[str]) -> pa.Table:
+    """Rows of the config `items`, in the order of the table.
 
     Args:
         table: `item_id` and the fields as they were read.
@@ -53,17 +51,17 @@ def catalogue(table: pa.Table, fields: Sequence[str], shown: Sequence[str]) -> t
     """
     texts = {name: clean_column(data.one_chunk(table[name])) for name in fields}
     text = sentences({name: texts[name] for name in shown})
-    columns = {"item_id": table["item_id"], "title": texts["title"], "text": text, **texts}
-    return once(pa.table(columns), ("title", "text"))
+    return pa.table({"item_id": table["item_id"], "title": texts["title"], "text": text, **texts})
 
 
 def once(items: pa.Table, needed: Sequence[str]) -> tuple[pa.Table, dict[str, int]]:
     """Items sorted by id, without those that lack a needed column, and counts.
 
+    An item without a title is left out: there would be little to know it by.
     Of rows with one id, the first in the order of their text stays, whatever their order in the files.
     """
-    full = [pc.not_equal(items[name], "") for name in needed]
-    titled = items.filter(functools.reduce(pc.and_, full))
+    full = functools.reduce(pc.and_, [pc.not_equal(items[name], "") for name in needed])
+    titled = items if pc.all(full).as_py() else items.filter(full)
     if not len(titled):
         raise DataError(f"No item has a {' and a '.join(needed)}. Are these the right files?")
     repeated = len(titled) - pc.count_distinct(titled["item_id"]).as_py()

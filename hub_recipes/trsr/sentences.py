@@ -7,8 +7,8 @@ import pyarrow.compute as pc
 
 from trsr.core.history import ID_FIELDS, clean
 
-# What is not one line of printable ASCII already; the rest is looked at character by character.
-_DIRTY = r"[^ -~]|  |^ | $"
+# Letters, marks, numbers, punctuation and symbols stay as they are; anything else is looked at character by character.
+_DIRTY = r"[^ -~\pL\pM\pN\pP\pS]|  |^ | $"
 
 
 def clean_column(values: pa.Array) -> pa.Array:
@@ -17,7 +17,12 @@ def clean_column(values: pa.Array) -> pa.Array:
     dirty = pc.match_substring_regex(values, _DIRTY)
     if not pc.any(dirty).as_py():
         return values
-    return pc.replace_with_mask(values, dirty, pa.array(map(clean, values.filter(dirty).to_pylist()), pa.string()))
+    # Most are line breaks, tabs and double spaces.
+    made = pc.utf8_trim(pc.binary_join(pc.ascii_split_whitespace(values.filter(dirty)), " "), " ")
+    odd = pc.match_substring_regex(made, _DIRTY)
+    if pc.any(odd).as_py():
+        made = pc.replace_with_mask(made, odd, pa.array(map(clean, made.filter(odd).to_pylist()), pa.string()))
+    return pc.replace_with_mask(values, dirty, made)
 
 
 def sentences(fields: Mapping[str, pa.Array]) -> pa.Array:
