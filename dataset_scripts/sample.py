@@ -6,7 +6,7 @@
 
     python dataset_scripts/sample.py --out hub_recipes/trsr/assets/sample
 
-That folder ships with the package as the dataset `sample`. The world it shows is `trsr.worlds`'.
+That folder ships with the package as the dataset `sample`. The world it shows is `trsr.nano.worlds`'.
 """
 
 import argparse
@@ -18,8 +18,9 @@ import datasets
 import pyarrow as pa
 from datasets import Dataset
 
-from trsr import data, protocol, worlds
+from trsr import data, protocol
 from trsr.core.history import sentence
+from trsr.nano import worlds
 from trsr.sequences import Sequences
 
 CARD = """\

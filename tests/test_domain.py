@@ -12,7 +12,7 @@ from trsr import data
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.domain.batch import collate, forward
-from trsr.domain.rows import Rows, User, users
+from trsr.domain.rows import STRETCH, Rows, User, users
 from trsr.domain.tokenizer import superword_tokenizer
 from trsr.domain.train import train_domain
 from trsr.release import check_base
@@ -21,7 +21,7 @@ from trsr.scratch import llama, ranking_losses
 
 GENRES = ("mystery", "travel", "sea stories")
 TEXTS = {f"i{n}": f"title: The Book No {n}; genre: {GENRES[n % 3]}" for n in range(30)}
-PROMPT = RankingPrompt(recent_items=12)
+PROMPT = RankingPrompt(recent_items=STRETCH)
 
 
 @pytest.fixture(scope="module")

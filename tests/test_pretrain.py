@@ -11,13 +11,16 @@ from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.embedded import base_path
 from trsr.engines import EngineError, engine
 from trsr.engines import nano as nano_engine
-from trsr.nano_summarizer import SummarizerTrainer, train_summarizer
-from trsr.pretrain import Curriculum, collate, forward, pretrain, world_tokenizer
+from trsr.nano.base import pretrain, world_tokenizer
+from trsr.nano.curriculum import Curriculum, collate, forward
+from trsr.nano.summarizer import train_summarizer
+from trsr.nano.writing import Copies, Writing, WritingTrainer
+from trsr.nano.writing import collate as collate_writing
 
 
 def test_a_much_smaller_one_trains_and_the_loss_falls(tmp_path):
     made = pretrain(tmp_path / "base", steps=30, users=4, negatives=2, vocab_size=500, hidden=32, layers=1, heads=1)
-    state = json.loads((tmp_path / "base-checkpoints" / "checkpoint-30" / "trainer_state.json").read_text())
+    state = json.loads((tmp_path / "base-checkpoints" / "ranking" / "checkpoint-30" / "trainer_state.json").read_text())
     losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
     assert losses[-1] < losses[0] - 1
     assert made["parameters"] < 50_000
@@ -53,6 +56,49 @@ def test_rows_follow_from_their_number():
     assert [Curriculum(encoder, 1000, 2)[row] for row in (970, 0, 485)] == [forwards[10], forwards[0], forwards[5]]
 
 
+SMALLEST = {"steps": 10, "users": 2, "negatives": 2, "vocab_size": 500, "hidden": 32, "layers": 1, "heads": 1}
+
+
+def test_a_base_goes_on_with_the_stage_that_it_was_in(tmp_path):
+    made = pretrain(tmp_path / "base", **SMALLEST)
+    stages = made["stages"]
+    assert [(name, stage["steps"], stage["rows"]) for name, stage in stages.items()] == [
+        ("ranking", 10, 20),
+        ("copying", 2, 8),
+        ("writing", 4, 8),
+    ]
+    shutil.rmtree(tmp_path / "base-checkpoints" / "writing")
+    (tmp_path / "base-checkpoints" / "writing.json").unlink()
+    again = pretrain(tmp_path / "again", **SMALLEST, work=tmp_path / "base-checkpoints")
+    assert again["stages"]["ranking"] == stages["ranking"]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("base", "again")]
+    assert weights[0] == weights[1]
+
+
+def test_what_is_copied_was_there_before():
+    encoder = Encoder(world_tokenizer(worlds=1, vocab_size=400), RankingPrompt())
+    copies = Copies(encoder, steps=400, size=2)
+    periods = set()
+    for number in (0, 1, 500, 799):
+        row = copies[number]
+        ids, period = row["input_ids"], len(row["input_ids"]) - row["answered"] - 1
+        assert ids[0] == encoder.tokenizer.bos_token_id
+        assert ids[1 + period :] == ids[1:-period]
+        periods.add(period)
+    assert min(periods) == 3 < max(periods)
+    assert copies[500] == Copies(encoder, steps=400, size=2)[500]
+    with pytest.raises(IndexError):
+        copies[800]
+
+
+def test_lessons_and_rankings_share_a_batch():
+    encoder = Encoder(world_tokenizer(worlds=1, vocab_size=400), RankingPrompt(recent_items=10))
+    rows = Writing(encoder, steps=10, size=3, negatives=2, end=1, first_world=5)
+    batch = collate_writing([rows[number] for number in range(3)], pad=2)
+    assert batch["ranking"]["prefix"].shape[0] == batch["write"]["input_ids"].shape[0] == 3
+    assert (batch["write"]["labels"] != -100).sum() == sum(rows[number]["write"]["answered"] for number in range(3))
+
+
 def summarizer(folder, steps=6, **options):
     return train_summarizer(folder / "adapter", steps=steps, size=2, rank=4, save_steps=3, **options)
 
@@ -65,7 +111,7 @@ def test_a_summariser_is_a_plain_adapter_and_goes_on_after_a_kill(tmp_path, monk
     base = AutoModelForCausalLM.from_pretrained(base_path("nano"))
     assert PeftModel.from_pretrained(base, tmp_path / "whole/adapter").active_adapter == "default"
 
-    ordinary, calls = SummarizerTrainer.compute_loss, []
+    ordinary, calls = WritingTrainer.compute_loss, []
 
     def killed(self, *args, **kwargs):
         calls.append(1)
@@ -73,10 +119,10 @@ def test_a_summariser_is_a_plain_adapter_and_goes_on_after_a_kill(tmp_path, monk
             raise KeyboardInterrupt
         return ordinary(self, *args, **kwargs)
 
-    monkeypatch.setattr(SummarizerTrainer, "compute_loss", killed)
+    monkeypatch.setattr(WritingTrainer, "compute_loss", killed)
     with pytest.raises(KeyboardInterrupt):
         summarizer(tmp_path / "broken")
-    monkeypatch.setattr(SummarizerTrainer, "compute_loss", ordinary)
+    monkeypatch.setattr(WritingTrainer, "compute_loss", ordinary)
     summarizer(tmp_path / "broken")
     weights = "adapter/adapter_model.safetensors"
     assert (tmp_path / "broken" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()

@@ -14,8 +14,7 @@ TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "hub_recipes", "model_car
 
 # From the ground up; a module imports from its own floor or from below, never from above.
 FLOORS = [
-    {"core", "decision", "embedded", "markdown", "versions", "recipe", "worlds", "games", "pictures", "__init__"}
-    | {"weights", "wording", "lessons"},
+    {"core", "decision", "embedded", "markdown", "versions", "recipe", "pictures", "weights", "__init__"},
     {"metrics", "significance", "calibration", "results", "spaces"},
     {"data", "store", "engines", "judge", "register", "repos", "patience", "doctor"},
     {
@@ -32,7 +31,7 @@ FLOORS = [
         "sentences",
         "sequences",
     },
-    {"cards", "protocol", "negatives", "candidates", "peers", "scored", "shared_prefix", "examples", "scratch"},
+    {"cards", "protocol", "negatives", "candidates", "peers", "scored", "shared_prefix", "examples"},
     {
         "building",
         "impressions",
@@ -45,9 +44,9 @@ FLOORS = [
         "evaluate",
         "watch",
         "compare",
-        "pretrain",
+        "scratch",
+        "nano",
         "domain",
-        "nano_summarizer",
         "bench",
     },
     {"release", "tables"},

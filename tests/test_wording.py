@@ -12,8 +12,8 @@ from trsr.core.prompts import Encoder, SummaryPrompts
 from trsr.core.summarize import METHODS, summarize
 from trsr.embedded import base_path
 from trsr.judge import problem
-from trsr.lessons import Lessons, asked, lesson
-from trsr.wording import STRENGTHS, PlainEnglishSummarizer
+from trsr.nano.lessons import Lessons, asked, lesson
+from trsr.nano.wording import STRENGTHS, PlainEnglishSummarizer
 
 WRITER = PlainEnglishSummarizer()
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
+
+from trsr.train import last_checkpoint
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 CONTEXT = 2048
@@ -128,72 +129,62 @@ class RankingTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
 
-def fit(
-    model: LlamaForCausalLM,
-    rows: Dataset,
-    collate: Callable[[list], dict[str, Any]],
-    forward: Forward,
+def arguments(
     work: Path,
     *,
     steps: int,
-    users: int,
+    rows: int,
     learning_rate: float,
     seed: int,
-    answers: tuple[int, int],
-    text_weight: float,
-) -> dict[str, Any]:
-    """Train on `rows` in their order. A run that was killed goes on from the newest checkpoint in `work`.
+    least: float = 0.05,
+    warmup: int = 200,
+    weight_decay: float = 0.05,
+    save_steps: int = 250,
+) -> TrainingArguments:
+    """How a small model is trained on CPU, on rows in their order.
 
     Args:
-        steps: Optimiser steps of `users` rows each.
-        learning_rate: Its peak; a cosine after a short warm-up.
-        answers: Token ids of yes and no.
-
-    Returns:
-        What a record of the run says of it.
+        work: Folder for checkpoints.
+        rows: Of a step.
+        learning_rate: Its peak; a cosine after the warm-up.
+        least: Share of the peak that the cosine ends at.
+        warmup: Steps; a tenth of all at most.
     """
-    started = time.monotonic()
-    arguments = TrainingArguments(
+    return TrainingArguments(
         output_dir=str(work),
         max_steps=steps,
-        per_device_train_batch_size=users,
+        per_device_train_batch_size=rows,
         learning_rate=learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": 0.05},
-        warmup_steps=min(200, steps // 10),
+        lr_scheduler_kwargs={"min_lr_rate": least},
+        warmup_steps=min(warmup, steps // 10),
         adam_beta2=0.98,
-        weight_decay=0.05,
+        weight_decay=weight_decay,
         max_grad_norm=1.0,
         logging_steps=min(50, max(1, steps // 5)),
-        save_steps=250,
+        save_steps=save_steps,
         save_total_limit=2,
         seed=seed,
         use_cpu=True,
         report_to="none",
         remove_unused_columns=False,
-        # Rows must come in order: they follow from their number.
+        # Rows follow from their number, and may grow harder with it.
         train_sampling_strategy="sequential",
     )
-    trainer = RankingTrainer(
-        model,
-        arguments,
-        data_collator=collate,
-        train_dataset=rows,
-        forward=forward,
-        yes=answers[0],
-        no=answers[1],
-        text_weight=text_weight,
-    )
-    newest = any(work.glob("checkpoint-*"))
-    trainer.train(resume_from_checkpoint=True if newest else None)
+
+
+def fit(trainer: Trainer) -> dict[str, Any]:
+    """Train; a run that was killed goes on from its newest whole checkpoint. Returns what a record says of the run."""
+    started = time.monotonic()
+    last, _ = last_checkpoint(Path(str(trainer.args.output_dir)))
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
     return {
-        "rows": steps * users,
-        "learning_rate": learning_rate,
-        "seed": seed,
+        "learning_rate": trainer.args.learning_rate,
+        "seed": trainer.args.seed,
         "seconds": round(time.monotonic() - started),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "last_log": next((entry for entry in reversed(trainer.state.log_history) if "first" in entry), {}),
+        "last_log": next((entry for entry in reversed(trainer.state.log_history) if "loss" in entry), {}),
     }
 
 

@@ -28,11 +28,11 @@ def run(options: argparse.Namespace) -> None:
     if options.dataset and options.model != "domain":
         raise ValueError(f"{options.model} is trained on made-up worlds: leave out --dataset, or train a domain base.")
     if options.model == "nano":
-        from trsr.pretrain import pretrain
+        from trsr.nano.base import pretrain
 
         made = pretrain(out, **given)
     elif options.model == "nano-summarizer":
-        from trsr.nano_summarizer import train_summarizer
+        from trsr.nano.summarizer import train_summarizer
 
         made = train_summarizer(out, **given)
     else:

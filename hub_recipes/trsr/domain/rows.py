@@ -1,9 +1,10 @@
 """Rows of a dataset's users: a history, and candidates that branch off after its items.
 
-Half the rows ask after many items of a stretch of the history, the others as fine-tuning will: once, behind the summary of
+Two rows of three ask after many items of a stretch of the history, the others as fine-tuning will: once, behind the summary of
 the whole past. A row follows from its number.
 """
 
+import math
 import random
 from bisect import bisect_right
 from collections import Counter
@@ -18,8 +19,11 @@ from trsr.core.history import Item
 from trsr.core.prompts import Encoder
 from trsr.data import DataError
 
-STRETCH = 12  # items
+STRETCH = 24  # items, at most
+SHORTEST = 6  # items of a stretch, where there are as many
 FEWEST = 2  # items that candidates of a stretch are asked after
+ASKED = 10  # places of a stretch that are asked after, at most
+SHOWN = (3, 5, 10, 10)  # recent items behind a summary of the whole past; ten are what adapters read
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ def users(rows: Iterable[Mapping[str, Any]], block_size: int, target: bool) -> l
     found = []
     for row in rows:
         history, trail = row["history"], row["block_summaries"]
-        blocks = -(-len(history) // block_size)
+        blocks = math.ceil(len(history) / block_size)
         ends = [min(block * block_size, len(history)) for block in range(blocks - len(trail) + 1, blocks + 1)]
         items = (*history, row["target"]) if target else tuple(history)
         found.append(User(items, dict(zip(ends, trail, strict=True))))
@@ -106,9 +110,10 @@ class Rows(Dataset):
         kind = rng.random()
         if kind < 0.35 and ends:
             return self._past(user, rng.choice(ends), rng)
-        start = rng.randrange(max(1, len(user.items) - STRETCH // 2))
+        latest = max(0, len(user.items) - SHORTEST)
+        start = rng.randint(0, latest) if rng.random() < 0.5 else 0
         summary = None
-        if kind < 0.7 and (fits := [end for end in ends if end <= len(user.items) - STRETCH // 2]):
+        if kind < 0.7 and (fits := [end for end in ends if end <= latest]):
             start = rng.choice(fits)
             summary = user.summaries[start]
         return self._stretch(user.items, start, summary, rng)
@@ -123,7 +128,7 @@ class Rows(Dataset):
         return self._order[1][place]
 
     def _past(self, user: User, end: int, rng: random.Random) -> dict[str, Any]:
-        shown = user.items[max(0, end - rng.choice([3, 5, 10])) : end]
+        shown = user.items[max(0, end - rng.choice(SHOWN)) : end]
         prefix = self._encoder.prefix_ids(user.summaries[end], [self._items[item_id] for item_id in shown]).ids
         return {
             "prefix": prefix,
@@ -135,9 +140,11 @@ class Rows(Dataset):
         # The prefix of the first item alone, without its line and the empty line that closes the prompt.
         first = self._encoder.prefix_ids(summary, [self._items[shown[0]]]).ids
         prefix = first[: -len(self._line[shown[0]]) - len(self._newline)]
+        places = range(FEWEST, len(shown))
+        asked = set(rng.sample(places, min(ASKED, len(places))))
         branches = []
         for place, item_id in enumerate(shown):
-            if place >= FEWEST:
+            if place in asked:
                 candidates = self._candidates(items, start + place, self.negatives, rng)
                 branches.append((len(prefix), [self._newline + ids for ids in candidates]))
             prefix = prefix + self._line[item_id]

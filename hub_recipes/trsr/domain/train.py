@@ -14,7 +14,7 @@ from trsr.domain.batch import collate, forward
 from trsr.domain.rows import Rows, users
 from trsr.domain.tokenizer import superword_tokenizer
 from trsr.markdown import Markdown
-from trsr.scratch import CONTEXT, fit, kept_tokenizer, llama, save
+from trsr.scratch import CONTEXT, RankingTrainer, arguments, fit, kept_tokenizer, llama, save
 
 READ = 1500  # users whose prompts the tokenizer is trained on
 
@@ -73,24 +73,23 @@ def train_domain(
     set_seed(seed)
     model = llama(tokenizer, hidden, layers, heads)
     encoder = Encoder(tokenizer, prompt, context=CONTEXT)
-    record = fit(
+    trainer = RankingTrainer(
         model,
-        Rows(everyone, texts, encoder, length=steps * rows, negatives=negatives, seed=seed),
-        lambda batch: collate(batch, tokenizer.pad_token_id),
-        forward,
-        work,
-        steps=steps,
-        users=rows,
-        learning_rate=learning_rate,
-        seed=seed,
-        answers=(encoder.yes_id, encoder.no_id),
+        arguments(work, steps=steps, rows=rows, learning_rate=learning_rate, seed=seed),
+        data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
+        train_dataset=Rows(everyone, texts, encoder, length=steps * rows, negatives=negatives, seed=seed),
+        forward=forward,
+        yes=encoder.yes_id,
+        no=encoder.no_id,
         text_weight=0.3,
     )
+    record = fit(trainer)
     about = {
         "command": f"trsr pretrain domain --dataset {_shown(source)} --seed {seed} --steps {steps}",
         "data": terms.name,
         "share_text": terms.share_text,
         "parameters": model.num_parameters(),
+        "rows": steps * rows,
         "candidates_a_row": 1 + negatives,
         **record,
     }

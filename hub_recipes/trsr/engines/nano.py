@@ -6,7 +6,7 @@ from trsr.engines.transformers import TransformersEngine
 
 
 class NanoEngine(TransformersEngine):
-    """A language model that needs neither network nor GPU. Small: it knows the wording of `trsr.wording`, and no other."""
+    """A language model that needs neither network nor GPU. Small: it knows the wording of `trsr.nano.wording`, and no other."""
 
     def __init__(self, sampling: Sampling) -> None:
         if summarizer_path("nano") is None:

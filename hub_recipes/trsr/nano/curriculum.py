@@ -1,56 +1,31 @@
-"""Train the nano base from scratch: tokenizer, then a small Llama, on matching games and users of synthetic worlds.
+"""What the nano base reads as rankings: matching games first, then more and more users of fresh worlds.
 
-Each row is the prompt of `core.prompts`, one item that the user chose and a few that they did not, all continuing from
-one prefix (`core.fork`). Games (`games`) come first, then more and more users of fresh worlds (`worlds`). Three losses:
-yes or no for each candidate, the softmax over a user's candidates, and the language-model loss on the prompt and the
-chosen item, which helps to find the match.
+A row is the prompt of `core.prompts`, one item that the user chose and a few that they did not, all continuing from one
+prefix (`core.fork`).
 """
 
 import random
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerFast, set_seed
 
-from trsr.cards import render
 from trsr.core.extractive import ExtractiveSummarizer
 from trsr.core.fork import fork
 from trsr.core.history import Item, blocks_by_count
-from trsr.core.prompts import Encoder, RankingPrompt
+from trsr.core.prompts import Encoder
 from trsr.core.summarize import METHODS, summarize
-from trsr.games import game
-from trsr.scratch import CONTEXT, fit, kept_tokenizer, llama, save, train_tokenizer
-from trsr.worlds import World, training_world
+from trsr.nano.games import game
+from trsr.nano.worlds import World, training_world
 
 USERS_A_WORLD = 64
+# Shares of the rows at which the curriculum turns.
+EASY, FULL, NOISY = 0.15, 0.4, 0.8
+TEXT_WEIGHT = 0.2
 
 
-def world_tokenizer(worlds: int, vocab_size: int) -> PreTrainedTokenizerFast:
-    """Trained on the prompts of `worlds` worlds."""
-    from tokenizers import pre_tokenizers
-
-    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    return train_tokenizer(_texts(worlds), vocab_size, [pre_tokenizers.Digits(individual_digits=True), words])
-
-
-def _texts(worlds: int) -> Iterator[str]:
-    prompt = RankingPrompt()
-    for number in range(worlds):
-        world = training_world(-1 - number)  # pretraining counts up from 0, so these are never trained on
-        rng = random.Random(number)
-        for user in world.users:
-            summary, recent, positive, _ = _example(world, user.items, rng, 0, clean=False)
-            yield prompt.prefix(summary, recent) + prompt.suffix(positive) + f" {rng.choice([prompt.yes, prompt.no])}"
-    for number in range(worlds * 20):
-        summary, recent, positive, _ = game(-1 - number, 1.0, 2)
-        yield prompt.prefix(summary, recent) + prompt.suffix(positive)
-
-
-def _example(world: World, items: tuple[int, ...], rng: random.Random, negatives: int, clean: bool):
+def example(world: World, items: tuple[int, ...], rng: random.Random, negatives: int, clean: bool):
     """A user's summary, recent items, chosen item and other items, with the form of the prompt varied.
 
     With `clean`, the chosen item is of a topic that the prompt shows and the others are of topics that the user never met;
@@ -84,10 +59,6 @@ def _example(world: World, items: tuple[int, ...], rng: random.Random, negatives
 def _read(world: World, numbers: list[int]) -> tuple[Item, list[Item]]:
     chosen, *others = (Item.parse(world.items[number].fields) for number in numbers)
     return chosen, others
-
-
-# Shares of the rows at which the curriculum turns.
-EASY, FULL, NOISY = 0.15, 0.4, 0.8
 
 
 class Curriculum(Dataset):
@@ -137,7 +108,7 @@ class Curriculum(Dataset):
             self._world = number, world
         world = self._world[1]
         items = world.users[row % USERS_A_WORLD].items
-        return _example(world, items[-(6 + int(20 * richness)) :], rng, self.negatives, clean)
+        return example(world, items[-(6 + int(20 * richness)) :], rng, self.negatives, clean)
 
 
 def collate(rows: list[dict[str, list]], pad: int) -> dict[str, torch.Tensor]:
@@ -177,58 +148,3 @@ def forward(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.
     targets = targets.masked_fill(targets == model.config.pad_token_id, -100)
     wanted = targets != -100
     return answers, torch.full((users,), branches), F.cross_entropy(head(states[wanted]), targets[wanted])
-
-
-def pretrain(
-    out: Path,
-    *,
-    seed: int = 0,
-    steps: int = 3500,
-    users: int = 12,
-    negatives: int = 6,
-    vocab_size: int = 3072,
-    hidden: int = 128,
-    layers: int = 4,
-    heads: int = 4,
-    learning_rate: float = 1.5e-3,
-    work: Path | None = None,
-) -> dict[str, object]:
-    """Train and write the nano base: weights in bf16 safetensors, tokenizer, config, and how it was made.
-
-    Args:
-        out: Folder to write.
-        seed: Seeds weights and order. Games and worlds 0, 1, ... are trained on whatever the seed.
-        steps: Optimiser steps of `users` users with 1 + `negatives` candidates each.
-        work: Folder for checkpoints; a run that was killed goes on from the newest there.
-
-    Returns:
-        What stands in `training.json`.
-    """
-    work = work or out.with_name(out.name + "-checkpoints")
-    tokenizer = kept_tokenizer(work, lambda: world_tokenizer(worlds=60, vocab_size=vocab_size))
-    set_seed(seed)
-    model = llama(tokenizer, hidden, layers, heads)
-    encoder = Encoder(tokenizer, RankingPrompt(recent_items=10), context=CONTEXT)
-    rows = steps * users
-    record = fit(
-        model,
-        Curriculum(encoder, rows, negatives),
-        lambda batch: collate(batch, tokenizer.pad_token_id),
-        forward,
-        work,
-        steps=steps,
-        users=users,
-        learning_rate=learning_rate,
-        seed=seed,
-        answers=(encoder.yes_id, encoder.no_id),
-        text_weight=0.2,
-    )
-    made = {
-        "command": f"trsr pretrain nano --seed {seed} --steps {steps}",
-        "data": f"trsr.games.game, and worlds 0 to {(rows - 1) // USERS_A_WORLD} of trsr.worlds.training_world",
-        "parameters": model.num_parameters(),
-        "candidates_a_row": 1 + negatives,
-        **record,
-    }
-    save(model, tokenizer, made, render("base", made), out)
-    return made

@@ -8,7 +8,7 @@ on worlds, a model this small stays at chance for thousands of steps.
 import random
 
 from trsr.core.history import Item
-from trsr.worlds import ADJECTIVES, DOMAINS, GENERIC, PROSE, invented_name, lexicon
+from trsr.nano.worlds import ADJECTIVES, DOMAINS, GENERIC, PROSE, invented_name, lexicon
 
 TOPIC_FIELDS = ("genre", "category", "topic", "author", "brand", "director", "shelves")
 

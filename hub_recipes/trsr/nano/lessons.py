@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 from trsr.core.history import Item, blocks_by_count
 from trsr.core.prompts import Encoder, SummaryPrompts
 from trsr.core.summarize import Question, Summarizer, answers, steps
-from trsr.games import topic_names
-from trsr.wording import PlainEnglishSummarizer
-from trsr.worlds import MAKER_FIELDS, PROSE, TOPIC_FIELDS, World, training_world
+from trsr.nano.games import topic_names
+from trsr.nano.wording import PlainEnglishSummarizer
+from trsr.nano.worlds import MAKER_FIELDS, PROSE, TOPIC_FIELDS, World, training_world
 
 # Shares of the batches: blocks alone, games, and from where on worlds are as rich as they get.
 BLOCKS, GAMES, RICH = 0.15, 0.3, 0.5

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from trsr.core.extractive import field_values
 from trsr.core.history import Block
-from trsr.worlds import MAKER_FIELDS
+from trsr.nano.worlds import MAKER_FIELDS
 
 # The word, from which count on it is used, and what count it stands for when it is read. Each ends in a token of its own.
 STRENGTHS = (
