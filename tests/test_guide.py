@@ -3,15 +3,15 @@
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
-import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.hub import Hub, environment
+from tests.served import free_port, serving
 from trsr.cli import command_line
 from trsr.recipe import load_recipe
 from trsr.tables import fill
@@ -60,12 +60,6 @@ def test_its_tables_are_rendered_from_results_files():
     assert fill(GUIDE, ROOT) == GUIDE
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 @pytest.mark.slow
 def test_the_guide_word_for_word(tmp_path):
     pytest.importorskip("gradio")
@@ -80,34 +74,20 @@ def test_the_guide_word_for_word(tmp_path):
             "PYTHONPATH": str(ROOT / "hub_recipes"),
             "OMP_NUM_THREADS": "1",
         }
-        served, told = [], []
-        try:
+        told = []
+        with ExitStack() as served:
             for kind, block in BLOCKS:
                 # 7860 may be taken on the machine that runs the tests.
-                block = block.replace("7860", port)
+                block = block.replace("7860", str(port))
                 words = [sys.executable, "-c", block] if kind == "python" else ["bash", "-euo", "pipefail", "-c", block]
                 if "trsr demo" in block:
-                    served.append(subprocess.Popen(["bash", "-c", f"exec {block}"], cwd=folder, env=given))
-                    wait_for(port, served[-1])
+                    words, log = ["bash", "-c", f"exec {block}"], tmp_path / "page.log"
+                    served.enter_context(serving(words, port, log, 900, cwd=folder, env=given))
                     continue
                 done = subprocess.run(words, cwd=folder, env=given, capture_output=True, text=True, check=False)
                 assert done.returncode == 0, f"{block}\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}"
                 told.append(done.stdout)
-        finally:
-            for one in served:
-                one.terminate()
-                one.wait(20)
         assert {"model ORG/trsr-books", "model ORG/trsr-books-lora", "dataset ORG/trsr-books"} <= set(hub.repos)
     ranked = told[-2].splitlines()[-1]
     assert ranked.index("The Long Tide") < ranked.index("The Last Oven")
     assert "'rank': 1" in told[-1]
-
-
-def wait_for(port, server):
-    for _ in range(900):
-        assert server.poll() is None
-        with socket.socket() as probe:
-            if not probe.connect_ex(("127.0.0.1", int(port))):
-                return
-        time.sleep(1)
-    raise AssertionError("the page never answered")

@@ -6,9 +6,7 @@ Prints what it measured (pytest -m slow -s tests/test_load.py). A quiet machine 
 import json
 import os
 import re
-import socket
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -17,6 +15,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from tests.served import free_port, serving
 
 client = pytest.importorskip("gradio_client")
 
@@ -29,28 +29,11 @@ PATIENCE = 120
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """Address and process id of the page, served by a process of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("page") / "log"
-    with log.open("w") as into:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "trsr", "demo", "--port", str(port)],
-            env={**os.environ, "PYTHONPATH": str(ROOT / "hub_recipes"), "OMP_NUM_THREADS": "1"},
-            stdout=into,
-            stderr=into,
-        )
-    try:
-        for _ in range(180):
-            assert server.poll() is None, log.read_text()[-2000:]
-            with socket.socket() as probe:
-                if not probe.connect_ex(("127.0.0.1", port)):
-                    break
-            time.sleep(1)
+    port = free_port()
+    words = [sys.executable, "-m", "trsr", "demo", "--port", port]
+    given = {**os.environ, "PYTHONPATH": str(ROOT / "hub_recipes"), "OMP_NUM_THREADS": "1"}
+    with serving(words, port, tmp_path_factory.mktemp("page") / "log", env=given) as server:
         yield f"http://127.0.0.1:{port}", server.pid
-    finally:
-        server.terminate()
-        server.wait(20)
 
 
 @contextmanager

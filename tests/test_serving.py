@@ -1,10 +1,6 @@
 """A server that people run: `transformers serve` with a tiny random model, on the loopback."""
 
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +8,7 @@ import huggingface_hub
 import pytest
 
 from tests import tiny
+from tests.served import free_port, serving
 from tests.test_summaries import dataset, made, rows
 from trsr.core.summarize import METHODS
 from trsr.engines import Sampling, Server, engine
@@ -28,23 +25,10 @@ def served(tmp_path):
     model.generation_config.eos_token_id = list(range(1, 600, 20))  # many answers end early
     model.save_pretrained(tmp_path / "model")
     tiny.chatml().save_pretrained(tmp_path / "model")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [Path(sys.executable).with_name("transformers"), "serve", tmp_path / "model", "--device", "cpu"]
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=subprocess.STDOUT)
-    try:
-        for _ in range(120):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(1)
+    with serving([*command, "--port", port], port, tmp_path / "log"):
         yield f"http://127.0.0.1:{port}/v1", str(tmp_path / "model"), tmp_path / "log"
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from datasets import load_dataset
 
 from tests import strangers
 from tests.hub import Hub, environment
+from tests.served import free_port, serving
 from trsr import data
 from trsr.spaces import METRICS
 
@@ -158,30 +158,20 @@ def test_and_again_from_the_cache_with_no_hub(published, stranger, home, ours, t
 
 def test_the_server_of_transformers_answers_the_same(published, home, ours, temperature, tmp_path):
     hub, run = published
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    serving = [str(Path(sys.executable).parent / "transformers"), "serve", "ORG/trsr-sample", "--trust-remote-code"]
-    with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen(
-            [*serving, "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--device", "cpu"],
-            env=environment(hub, home, token=None) | {"OMP_NUM_THREADS": "1"},
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            row = data.read(str(run.parent.parent / "dataset"), "recurrent", "test")[0]
-            texts = data.texts(str(run.parent.parent / "dataset"))
-            ids = [row["target"], *row["negatives"]]
-            request = {
-                "model": "ORG/trsr-sample",
-                "state": {"summary": row["summary"], "recent_items": [texts[one] for one in row["history"]]},
-                "questions": {one: {"type": "noul", "instructions": texts[one]} for one in ids},
-            }
-            answer = post(f"http://127.0.0.1:{port}/v1/systemone", request, server)
-        finally:
-            server.terminate()
-            server.wait(20)
+    port = free_port()
+    words = [Path(sys.executable).with_name("transformers"), "serve", "ORG/trsr-sample", "--trust-remote-code"]
+    words += ["--host", "127.0.0.1", "--port", port, "--dtype", "float32", "--device", "cpu"]
+    given = environment(hub, home, token=None) | {"OMP_NUM_THREADS": "1"}
+    with serving(words, port, tmp_path / "log", env=given) as server:
+        row = data.read(str(run.parent.parent / "dataset"), "recurrent", "test")[0]
+        texts = data.texts(str(run.parent.parent / "dataset"))
+        ids = [row["target"], *row["negatives"]]
+        request = {
+            "model": "ORG/trsr-sample",
+            "state": {"summary": row["summary"], "recent_items": [texts[one] for one in row["history"]]},
+            "questions": {one: {"type": "noul", "instructions": texts[one]} for one in ids},
+        }
+        answer = post(f"http://127.0.0.1:{port}/v1/systemone", request, server)
     mine = ours[row["user_id"]]
     wanted = {one: torch.sigmoid(torch.tensor(odds / temperature)).item() for one, odds in mine.items()}
     found = answer.get("answers", answer)
@@ -195,32 +185,13 @@ def test_the_space_runs_as_it_stands_on_the_hub(published, stranger, home, ours,
     code = "import sys; from huggingface_hub import snapshot_download as get; get('ORG/trsr-sample', repo_type='space', local_dir=sys.argv[1])"
     got = strangers.run(stranger, code, visitor, str(tmp_path / "space"))
     assert got.returncode == 0, got.stderr[-3000:]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path / "log"
-    with log.open("w") as into:
-        server = subprocess.Popen(
-            [stranger, "app.py"],
-            env=visitor | {"GRADIO_SERVER_PORT": str(port), "OMP_NUM_THREADS": "1"},
-            cwd=tmp_path / "space",
-            stdout=into,
-            stderr=into,
-        )
-    try:
-        for _ in range(180):
-            assert server.poll() is None, log.read_text()[-3000:]
-            with socket.socket() as probe:
-                if not probe.connect_ex(("127.0.0.1", port)):
-                    break
-            time.sleep(1)
+    port = free_port()
+    given = visitor | {"GRADIO_SERVER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    with serving([stranger, "app.py"], port, tmp_path / "log", env=given, cwd=tmp_path / "space"):
         api = client.Client(f"http://127.0.0.1:{port}", verbose=False, httpx_kwargs={"timeout": 60})
         user = data.read(str(run.parent.parent / "dataset"), "recurrent", "test")[0]
         shown = api.predict(user["user_id"], api_name="/sample_user")
         answer = api.predict("\n".join(shown["history"]), "\n".join(shown["candidates"]), api_name="/rank")
-    finally:
-        server.terminate()
-        server.wait(20)
     texts = data.texts(str(run.parent.parent / "dataset"))
     mine = {texts[one]: odds for one, odds in ours[user["user_id"]].items()}
     wanted = {text: torch.sigmoid(torch.tensor(odds / temperature)).item() for text, odds in mine.items()}

@@ -13,6 +13,7 @@ from page import THEME, build
 HERE = Path(__file__).parent
 STATED = ("model", "revision", "license", "dataset", "dataset_revision", "dataset_license")
 WAITING = 100  # requests in the queue; more are told to come back
+SESSIONS = 500  # visitors whose page is remembered, about 0.1 MB each; gradio would keep 10,000
 TOLD = 5  # seconds between two messages to each of them about its place
 
 
@@ -32,7 +33,7 @@ def launch(release: dict[str, Any], pipe: Any = None, **options: Any) -> gr.Bloc
     }
     page = build(Recommender(pipe), samples.load(release), facts)
     # As an MCP server where `gradio[mcp]` is installed, as it is on a Space.
-    options = {"mcp_server": find_spec("mcp") is not None, **options}
+    options = {"mcp_server": find_spec("mcp") is not None, "state_session_capacity": SESSIONS, **options}
     page.queue(max_size=WAITING, status_update_rate=TOLD).launch(theme=THEME, css_paths=HERE / "page.css", **options)
     return page
 
