@@ -29,10 +29,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trsr import building, data, protocol, push_dataset
-from trsr.blocks import Layout
-from trsr.sequences import Sequences, encode, lists
-from trsr.sources import Faults, Masks, Reading, find, scan
+from trsr import data
+from trsr.hub import push_dataset
+from trsr.logs import building, protocol
+from trsr.logs.blocks import Layout
+from trsr.logs.sequences import Sequences, encode, lists
+from trsr.logs.sources import Faults, Masks, Reading, find, scan
 
 CSV = Layout(",", True)
 # The paper calls the description by its full name.

@@ -34,12 +34,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trsr import building, data, impressions, protocol, push_dataset
-from trsr.blocks import Layout
+from trsr import data
 from trsr.data import DataError
-from trsr.impressions import Sorter, Written
-from trsr.sequences import Sequences, encode, lengths, lists, newest
-from trsr.sources import Faults, Masks, Reading, find, scan
+from trsr.hub import push_dataset
+from trsr.logs import building, impressions, protocol
+from trsr.logs.blocks import Layout
+from trsr.logs.impressions import Sorter, Written
+from trsr.logs.sequences import Sequences, encode, lengths, lists, newest
+from trsr.logs.sources import Faults, Masks, Reading, find, scan
 
 NEWS = ("item_id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
 FIELDS = NEWS[1:5]

@@ -18,10 +18,11 @@ import datasets
 import pyarrow as pa
 from datasets import Dataset
 
-from trsr import data, protocol
+from trsr import data
 from trsr.core.history import sentence
+from trsr.logs import protocol
+from trsr.logs.sequences import Sequences
 from trsr.nano import worlds
-from trsr.sequences import Sequences
 
 CARD = """\
 # The LLM-TRSR sample

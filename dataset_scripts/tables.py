@@ -10,7 +10,7 @@
 Reads CSV, TSV, JSONL and Parquet, plain or .gz: one row an item, and one row an interaction or, with --list-column, one
 row a user. TSV cells are taken as they are, without quoting. A broken row, or one in which an id, a time or a list is none,
 is left out, counted and named; --strict stops at it. Of items with one id, one stays. What is kept, divided and drawn is
-`trsr.protocol`'s.
+`trsr.logs.protocol`'s.
 
 Amazon Reviews 2023, one category:
 
@@ -44,13 +44,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trsr import building, cells, data, protocol, push_dataset, tabular
+from trsr import data
 from trsr.core.history import ID_FIELDS
 from trsr.data import DataError
-from trsr.interactions import in_order
-from trsr.sentences import sentences
-from trsr.sequences import Sequences
-from trsr.sources import Faults, Reading
+from trsr.hub import push_dataset
+from trsr.logs import building, cells, protocol, tabular
+from trsr.logs.interactions import in_order
+from trsr.logs.sentences import sentences
+from trsr.logs.sequences import Sequences
+from trsr.logs.sources import Faults, Reading
 
 CARD = """\
 # Histories for text-rich sequential recommendation

@@ -47,10 +47,11 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, disable_progress_bars
 
-from trsr import data, metrics, peers, scored, significance
-from trsr.candidates import candidate_table, presence
+from trsr import data
 from trsr.data import DataError
-from trsr.results import FILE
+from trsr.logs.candidates import candidate_table, presence
+from trsr.recommender import metrics, peers, scored, significance
+from trsr.recommender.results import FILE
 from trsr.versions import versions
 
 ORDER = 0  # of the candidates; no peer sees it
@@ -141,7 +142,7 @@ def settings_to_try(space: Mapping[str, Sequence], trials: int, seed: int) -> li
 
 
 def shared(score: Callable[..., np.ndarray]) -> Callable[[Material, Settings, int], list[np.ndarray]]:
-    """A scorer from one of `trsr.peers`: called with the material, the rows of each entry of `asked` and the settings."""
+    """A scorer from one of `trsr.recommender.peers`: called with the material, the rows of each entry of `asked` and the settings."""
     return lambda material, settings, seed: [score(material, rows, **settings) for rows in material.asked.values()]
 
 

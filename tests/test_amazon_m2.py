@@ -95,7 +95,7 @@ def test_a_small_example_by_hand(tmp_path, capsys):
 
 
 def test_the_order_of_rows_and_the_number_of_workers_change_no_byte(tmp_path, monkeypatch):
-    monkeypatch.setattr("trsr.sources.BLOCK", 30_000)
+    monkeypatch.setattr("trsr.logs.sources.BLOCK", 30_000)
     write_amazon_m2(tmp_path / "a", sessions=3000, products=400, seed=3)
     run(tmp_path / "a", *SMALL, "--workers", "1", out=tmp_path / "one")
     for name in ("sessions_train", "products_train"):

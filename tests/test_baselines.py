@@ -11,9 +11,9 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from trsr import data
-from trsr.candidates import candidate_table
 from trsr.compare.align import read
 from trsr.data import DataError
+from trsr.logs.candidates import candidate_table
 
 SCRIPT = Path(__file__).parent.parent / "hub_recipes" / "baselines.py"
 

@@ -8,7 +8,7 @@ from tests import tiny
 from tests.test_train import BASES
 from trsr.bench import recommend
 from trsr.bench.recommend import ABLATIONS, FORMS, Bench
-from trsr.recipe import load_recipe
+from trsr.recommender.recipe import load_recipe
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from trsr.candidates import candidate_table, candidates, presence
 from trsr.data import HISTORIES, DataError
+from trsr.logs.candidates import candidate_table, candidates, presence
 
 
 def row(user: str = "u1", negatives: tuple[str, ...] = ("b", "c", "d")) -> dict:

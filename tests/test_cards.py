@@ -21,11 +21,13 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trsr import cards, data, results
+from trsr import data
 from trsr.core.prompts import RankingPrompt
-from trsr.recipe import Recipe, build_recipe, load_recipe
-from trsr.repos import LOCAL, ReleaseError, name_repos
-from trsr.results import ResultsError
+from trsr.hub import cards
+from trsr.hub.repos import LOCAL, ReleaseError, name_repos
+from trsr.recommender import results
+from trsr.recommender.recipe import Recipe, build_recipe, load_recipe
+from trsr.recommender.results import ResultsError
 
 CARDS = Path(__file__).parent / "cards"
 KINDS = ("adapter", "pipeline", "dataset", "space", "recall_at_k", "mrr_at_k", "ndcg_at_k")

@@ -30,9 +30,9 @@ from trsr.cli import main
 from trsr.core.prompts import RankingPrompt
 from trsr.embedded import ASSETS
 from trsr.engines import engine
-from trsr.release import sft_rows
-from trsr.scheduler import Scheduler
-from trsr.summaries import add_summaries
+from trsr.hub.release import sft_rows
+from trsr.summaries.run import add_summaries
+from trsr.summaries.scheduler import Scheduler
 
 SAMPLE = ASSETS / "sample"
 

@@ -8,15 +8,16 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 
-from trsr import data, scored, tables
-from trsr.candidates import candidate_table
+from trsr import data, tables
 from trsr.cli import main
 from trsr.compare import slices
 from trsr.compare.align import CompareError, align, read
 from trsr.compare.report import document, table
 from trsr.compare.run import compare
 from trsr.data import HISTORIES
-from trsr.significance import holm
+from trsr.logs.candidates import candidate_table
+from trsr.recommender import scored
+from trsr.recommender.significance import holm
 
 USERS = ("u1", "u2", "u3", "u4")
 

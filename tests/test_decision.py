@@ -11,7 +11,7 @@ from transformers import DecisionConfig
 from tests import tiny
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder, RankingPrompt
-from trsr.decision import _DROPPED, decision_config
+from trsr.hub.decision import _DROPPED, decision_config
 
 TOKENIZERS = {"bytes": tiny.byte_level(), "chat": tiny.chatml()}
 

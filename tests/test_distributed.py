@@ -17,11 +17,11 @@ from tests.test_summaries import PATHS, contents, dataset, lines
 from trsr import data
 from trsr.cli import main
 from trsr.core.answer import Answer
-from trsr.distributed import deal, summarize_on_ray
 from trsr.engines import EngineError, Sampling, Server, engine
 from trsr.engines.vllm import OfflineEngine
-from trsr.store import Store
-from trsr.summaries import summarize_dataset
+from trsr.summaries.distributed import deal, summarize_on_ray
+from trsr.summaries.run import summarize_dataset
+from trsr.summaries.store import Store
 
 WORKERS = 2
 # A machine that is busy starts processes slowly.
@@ -176,7 +176,7 @@ import sys
 from functools import partial
 from pathlib import Path
 from tests.scripted import ScriptedEngine
-from trsr.distributed import summarize_on_ray
+from trsr.summaries.distributed import summarize_on_ray
 if __name__ == "__main__":
     source, out, log = sys.argv[1:]
     summarize_on_ray(source, Path(out), partial(ScriptedEngine, workers=8, log=Path(log)), workers=2)

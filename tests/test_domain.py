@@ -15,9 +15,9 @@ from trsr.domain.batch import collate, forward
 from trsr.domain.rows import STRETCH, Rows, User, users
 from trsr.domain.tokenizer import superword_tokenizer
 from trsr.domain.train import train_domain
-from trsr.release import check_base
-from trsr.repos import ReleaseError
-from trsr.scratch import llama, ranking_losses
+from trsr.hub.release import check_base
+from trsr.hub.repos import ReleaseError
+from trsr.recommender.scratch import llama, ranking_losses
 
 GENRES = ("mystery", "travel", "sea stories")
 TEXTS = {f"i{n}": f"title: The Book No {n}; genre: {GENRES[n % 3]}" for n in range(30)}

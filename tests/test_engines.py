@@ -17,8 +17,8 @@ from trsr.core.prompts import SummaryPrompts, inert
 from trsr.core.summarize import Question
 from trsr.engines import EngineError, Sampling, Server, engine
 from trsr.engines import openai as backend
-from trsr.scheduler import Scheduler
-from trsr.store import Store
+from trsr.summaries.scheduler import Scheduler
+from trsr.summaries.store import Store
 
 KEY = "sk-never-shown"
 ORDERS = [

@@ -9,11 +9,13 @@ from datasets import Dataset
 
 from tests import tiny
 from tests.test_train import BASES, make_recipe
-from trsr import candidates, data, train
-from trsr.calibration import fit_temperature
+from trsr import data
 from trsr.core.prompts import Encoder
 from trsr.core.scoring import Scorer
-from trsr.evaluate import EvaluationError, evaluate_run, score, with_shuffled_summaries, write_results
+from trsr.logs import candidates
+from trsr.recommender import train
+from trsr.recommender.calibration import fit_temperature
+from trsr.recommender.evaluate import EvaluationError, evaluate_run, score, with_shuffled_summaries, write_results
 
 ROWS = Dataset.from_list(
     [

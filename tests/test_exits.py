@@ -139,7 +139,7 @@ def test_a_full_disk(tmp_path):
 
 def test_a_bug_is_not_taken_for_a_finding(tmp_path):
     code = "from trsr import cli; from unittest import mock\n"
-    code += "with mock.patch('trsr.recipe.names', side_effect=KeyError('bug')): cli.main(['recipes'])"
+    code += "with mock.patch('trsr.recommender.recipe.names', side_effect=KeyError('bug')): cli.main(['recipes'])"
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment(tmp_path), capture_output=True, text=True, check=False
     )

@@ -9,8 +9,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from tests import tiny
-from trsr.fits import CARDS, USABLE, cache_bytes, count, fits, table
-from trsr.recipe import Lora, Recipe, load_recipe, names
+from trsr.recommender.fits import CARDS, USABLE, cache_bytes, count, fits, table
+from trsr.recommender.recipe import Lora, Recipe, load_recipe, names
 
 ROOT = Path(__file__).parent.parent
 RESULTS = json.loads((ROOT / "hub_recipes" / "results" / "fits.json").read_text())

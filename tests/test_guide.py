@@ -13,7 +13,7 @@ import pytest
 from tests.hub import Hub, environment
 from tests.served import free_port, serving
 from trsr.cli import command_line
-from trsr.recipe import load_recipe
+from trsr.recommender.recipe import load_recipe
 from trsr.tables import fill
 
 ROOT = Path(__file__).parent.parent

@@ -9,8 +9,8 @@ import evaluate
 import numpy as np
 import pytest
 
-from trsr import metrics
-from trsr.spaces import METRICS, metric_files
+from trsr.hub.spaces import METRICS, metric_files
+from trsr.recommender import metrics
 
 SCORES = [[0.9, 0.7, 0.1], [0.2, 0.5, 0.5, 0.1], [1.0, 0.0]]
 LABELS = [[0, 1, 0], [0, 0, 1, 0], [1, 0]]

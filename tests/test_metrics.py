@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from trsr import metrics
+from trsr.recommender import metrics
 
 NAMES = [*(f"recall@{k}" for k in (1, 3, 5, 10)), *(f"{m}@{k}" for m in ("mrr", "ndcg") for k in (3, 5, 10)), "auc"]
 

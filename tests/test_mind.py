@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_scripts import mind
-from trsr import candidates, data, peers
+from trsr import data
 from trsr.bench.raw import write_mind
+from trsr.logs import candidates
+from trsr.recommender import peers
 
 NEWS = [f"N{n}\tnews\tlocal\tTitle {n}\tAbstract {n}\thttps://x\t[]\t[]" for n in range(60)]
 
@@ -172,7 +174,7 @@ def test_broken_rows_are_named_and_strict_stops(tmp_path, capsys):
 
 @pytest.mark.parametrize("protocol", ["paper", "impressions"])
 def test_the_order_of_rows_and_the_number_of_workers_change_no_byte(tmp_path, monkeypatch, protocol):
-    monkeypatch.setattr("trsr.sources.BLOCK", 50_000)
+    monkeypatch.setattr("trsr.logs.sources.BLOCK", 50_000)
     parts = [tmp_path / "train", tmp_path / "dev"][: 1 if protocol == "paper" else 2]
     for place, folder in enumerate(parts):
         write_mind(folder, users=800, impressions=1500, news=300, seed=place)

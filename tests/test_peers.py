@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from trsr import metrics, peers
-from trsr.candidates import candidate_table, presence
 from trsr.data import HISTORIES, DataError
+from trsr.logs.candidates import candidate_table, presence
+from trsr.recommender import metrics, peers
 
 # Both words stand in three of the four texts, so they weigh the same.
 TEXTS = {"salt": "salt", "both": "Salt lamp", "lamp": "lamp", "much": "salt salt salt lamp"}

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trsr.data import DataError
-from trsr.negatives import Pool
-from trsr.protocol import describe, hashes, histories, in_words, keep_users, paper, split_users
-from trsr.sequences import Sequences
+from trsr.logs.negatives import Pool
+from trsr.logs.protocol import describe, hashes, histories, in_words, keep_users, paper, split_users
+from trsr.logs.sequences import Sequences
 
 USERS = [f"u{number}" for number in range(24)]
 CATALOGUE = [f"i{number}" for number in range(40)]

@@ -12,12 +12,12 @@ from huggingface_hub.utils import _http
 
 from tests.hub import Hub, User
 from trsr import data, patience
+from trsr.hub.preflight import Options
+from trsr.hub.publish import publish, push
+from trsr.hub.release import SUFFIXES, assemble, check_files, travelling
+from trsr.hub.repos import ReleaseError, name_repos
+from trsr.hub.spaces import METRICS, SPACE
 from trsr.patience import HubError
-from trsr.preflight import Options
-from trsr.publish import publish, push
-from trsr.release import SUFFIXES, assemble, check_files, travelling
-from trsr.repos import ReleaseError, name_repos
-from trsr.spaces import METRICS, SPACE
 
 TOKEN = "hf_test_writer"
 

@@ -8,9 +8,9 @@ from huggingface_hub import HfApi
 from tests.hub import Hub
 from tests.hub.server import WRITER
 from trsr import data
+from trsr.hub.push_dataset import push_dataset
+from trsr.hub.repos import ReleaseError
 from trsr.patience import HubError
-from trsr.push_dataset import push_dataset
-from trsr.repos import ReleaseError
 
 TITLES = ["A Salt Lantern", "A Quiet Oven", "A Golden Reef", "A Broken Bridge"]
 

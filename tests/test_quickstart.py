@@ -11,7 +11,7 @@ import pytest
 
 from trsr import data
 from trsr.quickstart import quickstart
-from trsr.results import table
+from trsr.recommender.results import table
 
 USERS = 6
 

@@ -10,7 +10,7 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
 from trsr.cli import command_line
-from trsr.recipe import load_recipe
+from trsr.recommender.recipe import load_recipe
 from trsr.tables import fill
 
 ROOT = Path(__file__).parent.parent

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from trsr.recipe import RecipeError, _folder, build_recipe, load_recipe, names
+from trsr.recommender.recipe import RecipeError, _folder, build_recipe, load_recipe, names
 
 RECIPES = sorted(path for path in _folder().iterdir() if path.name.endswith(".yaml"))
 SMALL = "base: nano\ndataset: sample\n"

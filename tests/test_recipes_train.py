@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM
 
 from tests import tiny
 from trsr.core.modeling import PROMPT_FILE
-from trsr.evaluate import PEERS, evaluate_run
-from trsr.recipe import load_recipe, names
-from trsr.train import lora_targets, train
+from trsr.recommender.evaluate import PEERS, evaluate_run
+from trsr.recommender.recipe import load_recipe, names
+from trsr.recommender.train import lora_targets, train
 
 
 @pytest.mark.parametrize("name", names())

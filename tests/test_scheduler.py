@@ -10,8 +10,8 @@ from trsr.core.answer import Answer
 from trsr.core.history import Item, blocks_by_count
 from trsr.core.summarize import METHODS, calls, steps
 from trsr.engines import ATTEMPTS, EngineError
-from trsr.scheduler import FAILURES, Scheduler
-from trsr.store import Store
+from trsr.summaries.scheduler import FAILURES, Scheduler
+from trsr.summaries.store import Store
 
 
 def good(prompt, seed):

@@ -12,8 +12,8 @@ from tests.served import free_port, serving
 from tests.test_summaries import dataset, made, rows
 from trsr.core.summarize import METHODS
 from trsr.engines import Sampling, Server, engine
-from trsr.store import Store
-from trsr.summaries import summarize_dataset
+from trsr.summaries.run import summarize_dataset
+from trsr.summaries.store import Store
 
 pytest.importorskip("uvicorn")
 

@@ -19,11 +19,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 from trl import SFTConfig
 
 from tests import tiny
-from trsr import shared_prefix
 from trsr.core.packed import Row
-from trsr.recipe import build_recipe
-from trsr.shared_prefix import Tree, answer_logits, choose_plan, losses
-from trsr.train import AdapterTrainer, UserTrainer, train
+from trsr.recommender import shared_prefix
+from trsr.recommender.recipe import build_recipe
+from trsr.recommender.shared_prefix import Tree, answer_logits, choose_plan, losses
+from trsr.recommender.train import AdapterTrainer, UserTrainer, train
 
 YES, NO = 5, 6
 
@@ -176,7 +176,7 @@ def test_models_that_cannot_be_forked_take_rows(kind, caplog):
     model = adapted(kind)
     prefix, suffixes = prompts()
     assert choose_plan(model, example(prefix, suffixes), YES, NO) == "rows"
-    told = [record.getMessage() for record in caplog.records if record.name == "trsr.shared_prefix"]
+    told = [record.getMessage() for record in caplog.records if record.name == "trsr.recommender.shared_prefix"]
     assert len(told) == 1
     assert "Every prompt goes through whole." in told[0]
     assert_equal(shared(model, prefix, suffixes, "rows"), separate(model, prefix, suffixes))

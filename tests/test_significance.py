@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import permutation_test
 
-from trsr import metrics, significance
+from trsr.recommender import metrics, significance
 
 
 def first_of(users: int, width: int) -> np.ndarray:

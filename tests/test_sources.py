@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from trsr.blocks import Layout
 from trsr.data import DataError
-from trsr.sources import Faults, Reading, find, scan
+from trsr.logs.blocks import Layout
+from trsr.logs.sources import Faults, Reading, find, scan
 
 TSV = Layout("\t", False, ("a", "b"))
 CSV = Layout(",", True)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trsr.embedded import dataset_path
-from trsr.spaces import SPACE, space_folder
+from trsr.hub.spaces import SPACE, space_folder
 
 NASTY = "title: <img src=x onerror=alert(1)>; genre: **bold** `${alert(2)}` {{this}} \u202eevil\x00"
 HISTORY = "\n".join(f"title: Tide {n}; genre: {'sea stories' if n else 'mystery'}" for n in range(7))

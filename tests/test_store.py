@@ -4,7 +4,7 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
-from trsr.store import SCHEMA, Generation, Store
+from trsr.summaries.store import SCHEMA, Generation, Store
 
 ENGINE = {"engine": "x", "model": "m"}
 A, B, C = (letter * 64 for letter in "abc")
@@ -76,7 +76,7 @@ def test_an_export_holds_what_was_asked_for_and_no_question(path, tmp_path):
 
 def test_several_writers(path):
     code = (
-        "import sys; from pathlib import Path; from trsr.store import Generation, Store\n"
+        "import sys; from pathlib import Path; from trsr.summaries.store import Generation, Store\n"
         "store = Store(Path(sys.argv[1]))\n"
         "for n in range(50):\n"
         "    store.put([Generation(f'{sys.argv[2]}-{n}', 0, 'x'), Generation(f'shared-{n}', 0, 'x')], {'engine': 'x'})"

@@ -17,7 +17,7 @@ from tests import strangers
 from tests.hub import Hub, environment
 from tests.served import free_port, serving
 from trsr import data
-from trsr.spaces import METRICS
+from trsr.hub.spaces import METRICS
 
 ROOT = Path(__file__).parent.parent
 LOADS_EVERYTHING = """

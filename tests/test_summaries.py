@@ -19,9 +19,9 @@ from trsr.core.history import Item, blocks_by_count
 from trsr.core.summarize import METHODS, summarize
 from trsr.engines import engine
 from trsr.engines.extractive import ExtractiveSummarizer
-from trsr.estimate import Rates, estimate
-from trsr.store import Store
-from trsr.summaries import OpenQuestions, summarize_dataset
+from trsr.summaries.estimate import Rates, estimate
+from trsr.summaries.run import OpenQuestions, summarize_dataset
+from trsr.summaries.store import Store
 
 ROOT = Path(__file__).parent.parent
 PATHS = os.pathsep.join([str(ROOT / "hub_recipes"), str(ROOT)])
@@ -108,8 +108,8 @@ def test_other_columns_of_the_histories_stay(tmp_path, source):
 
 def test_a_part_of_users_at_a_time_is_the_same(tmp_path, source, monkeypatch):
     summarize_dataset(source, tmp_path / "a", ScriptedEngine())
-    monkeypatch.setattr("trsr.summaries.PART", 7)
-    monkeypatch.setattr("trsr.trails.PART", 3)
+    monkeypatch.setattr("trsr.summaries.run.PART", 7)
+    monkeypatch.setattr("trsr.summaries.trails.PART", 3)
     summarize_dataset(source, tmp_path / "b", ScriptedEngine())
     for method in METHODS:
         assert rows(tmp_path / "a", method) == rows(tmp_path / "b", method)
@@ -137,7 +137,7 @@ SCRIPT = """
 import asyncio, sys
 from pathlib import Path
 from tests.scripted import ScriptedEngine
-from trsr.summaries import summarize_dataset
+from trsr.summaries.run import summarize_dataset
 source, out, log, store = sys.argv[1:]
 summarize_dataset(source, Path(out), ScriptedEngine(workers=8, log=Path(log)), store=Path(store))
 """
@@ -270,7 +270,7 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from tests.scripted import ScriptedEngine
 from tests.test_summaries import good
-from trsr.summaries import summarize_dataset
+from trsr.summaries.run import summarize_dataset
 folder, source = Path(sys.argv[1]), sys.argv[2]
 for name in ("before", "cache"):
     HfApi().create_repo(f"ORG/{name}", repo_type="dataset")

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_scripts import tables
-from trsr import cells, data, objects
-from trsr.interactions import in_order
-from trsr.sources import Faults
+from trsr import data
+from trsr.logs import cells, objects
+from trsr.logs.interactions import in_order
+from trsr.logs.sources import Faults
 
 AUTHORS = ("Ada Moss", "Ben Reed", "Cleo Hart")
 ITEMS = [

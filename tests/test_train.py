@@ -15,13 +15,14 @@ from datasets import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerState
 
 from tests import tiny
-from trsr import data, train
-from trsr.candidates import candidate_table
+from trsr import data
 from trsr.core.history import Item
 from trsr.core.scoring import PLANS, Scorer
-from trsr.evaluate import load_run, score
-from trsr.examples import encode_rows, labelled, make_encoder, ranking_prompt, with_earlier_targets
-from trsr.recipe import FORMS, build_recipe
+from trsr.logs.candidates import candidate_table
+from trsr.recommender import train
+from trsr.recommender.evaluate import load_run, score
+from trsr.recommender.examples import encode_rows, labelled, make_encoder, ranking_prompt, with_earlier_targets
+from trsr.recommender.recipe import FORMS, build_recipe
 
 BASES = {"plain": "meta-llama/Llama-3.2-1B", "chat": "Qwen/Qwen3-0.6B"}
 

@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tests.hub import Hub, environment
-from trsr import release
 from trsr.core.modeling import TextRichRecommender
 from trsr.embedded import base_path
-from trsr.preflight import Options
-from trsr.publish import push
-from trsr.repos import LOCAL, name_repos
+from trsr.hub import release
+from trsr.hub.preflight import Options
+from trsr.hub.publish import push
+from trsr.hub.repos import LOCAL, name_repos
 
 
 @pytest.fixture(scope="module")

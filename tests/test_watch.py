@@ -9,9 +9,10 @@ from transformers import AutoModelForCausalLM
 
 from tests import tiny
 from tests.test_train import BASES, adapter_bytes, make_recipe
-from trsr import data, train, watch
+from trsr import data
 from trsr.core.prompts import Encoder, RankingPrompt
-from trsr.evaluate import evaluate_run
+from trsr.recommender import train, watch
+from trsr.recommender.evaluate import evaluate_run
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from trsr.core.history import Item, blocks_by_count
 from trsr.core.prompts import Encoder, SummaryPrompts
 from trsr.core.summarize import METHODS, summarize
 from trsr.embedded import base_path
-from trsr.judge import problem
 from trsr.nano.lessons import Lessons, asked, lesson
 from trsr.nano.wording import STRENGTHS, PlainEnglishSummarizer
+from trsr.summaries.judge import problem
 
 WRITER = PlainEnglishSummarizer()
 

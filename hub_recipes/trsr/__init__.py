@@ -19,7 +19,7 @@ _PUBLIC = {
     "RankingPrompt": "trsr.core.prompts",
     "Scorer": "trsr.core.scoring",
     "TextRichRecommendationPipeline": "trsr.core.pipeline",
-    "load_recipe": "trsr.recipe",
+    "load_recipe": "trsr.recommender.recipe",
     "summarize": "trsr.core.summarize",
 }
 __all__ = ["__version__", *_PUBLIC]

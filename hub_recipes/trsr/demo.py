@@ -9,8 +9,9 @@ from typing import Any
 from huggingface_hub import metadata_load
 from transformers import pipeline
 
-from trsr import data, spaces
+from trsr import data
 from trsr.embedded import NANO, TASK, dataset_path
+from trsr.hub import spaces
 
 
 def demo(folder: Path | None = None, **options) -> Any:

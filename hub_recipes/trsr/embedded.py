@@ -4,7 +4,8 @@ from importlib.resources import files
 from pathlib import Path
 
 TASK = "text-rich-recommendation"
-ASSETS = Path(str(files("trsr"))) / "assets"
+PACKAGE = Path(str(files("trsr")))
+ASSETS = PACKAGE / "assets"
 NANO = ASSETS / "nano"
 NANO_SUMMARIZER = NANO / "adapter" / "summarizer"
 

@@ -75,7 +75,7 @@ def plan(asked: argparse.Namespace, bucket: str, every: float, about: str) -> st
     if asked.verb == "train":
         import yaml
 
-        from trsr.recipe import load_recipe
+        from trsr.recommender.recipe import load_recipe
 
         recipe = load_recipe(asked.recipe, asked.overrides)
         lines += [f"run folder: {asked.out or Path('runs') / recipe.name}", "recipe:"]

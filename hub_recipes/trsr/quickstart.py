@@ -9,12 +9,15 @@ from typing import Any
 
 from transformers import pipeline
 
-from trsr import data, evaluate, release, summaries
+from trsr import data
 from trsr.embedded import TASK
 from trsr.engines import engine
-from trsr.recipe import Recipe, load_recipe
-from trsr.results import table
-from trsr.train import train
+from trsr.hub import release
+from trsr.recommender import evaluate
+from trsr.recommender.recipe import Recipe, load_recipe
+from trsr.recommender.results import table
+from trsr.recommender.train import train
+from trsr.summaries.run import summarize_dataset
 
 FORMS = {"recent items only": "none", "hierarchical": "hierarchical", "recurrent": "recurrent"}
 RELEASED = "recurrent"
@@ -46,7 +49,7 @@ def quickstart(
     dataset = (out / "dataset").resolve()  # what is published later may be published from elsewhere
     say("1/5  Summarising the sample's histories, both ways")
     if not (dataset / data.PROVENANCE).exists():
-        summaries.summarize_dataset("sample", dataset, engine("extractive"))
+        summarize_dataset("sample", dataset, engine("extractive"))
     base = load_recipe("nano-sample", overrides)
     recipes = {
         label: replace(base, name=label.replace(" ", "-"), summary=form, dataset=str(dataset), seed=seed)

@@ -8,10 +8,10 @@ import re
 import sys
 from pathlib import Path
 
-from trsr import fits
 from trsr.bench import report
 from trsr.compare import report as comparison
-from trsr.results import table
+from trsr.recommender import fits
+from trsr.recommender.results import table
 
 TABLES = {
     "table": lambda results: table(results["systems"]),

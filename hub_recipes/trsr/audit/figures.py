@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from trsr.significance import paired_test
+from trsr.recommender.significance import paired_test
 
 UNSUPPORTED = 0.5  # more of a summary's content words unsupported than this, and it is counted
 COPIED = 0.5  # more of its runs of four words in one item, and it is a near-copy

@@ -30,7 +30,7 @@ from trsr.check.findings import show
 from trsr.core.answer import Answer
 from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import METHODS
-from trsr.judge import problem
+from trsr.summaries.judge import problem
 
 ROWS = 1000  # a batch; summaries are paired with another user's history within it
 EXAMPLES = 3  # of each kind

@@ -25,9 +25,9 @@ from trsr.core.history import Item, blocks_by_count
 from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import steps
 from trsr.engines import Engine, Request, Sampling
-from trsr.scheduler import Scheduler
-from trsr.store import Store
-from trsr.summaries import summarize_dataset
+from trsr.summaries.run import summarize_dataset
+from trsr.summaries.scheduler import Scheduler
+from trsr.summaries.store import Store
 from trsr.versions import versions
 
 ITEMS, BLOCKS, BLOCK = 20_000, 5, 5

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trsr.compare.run import compare
-from trsr.evaluate import evaluate_run
-from trsr.recipe import load_recipe
-from trsr.results import FILE
-from trsr.train import train
+from trsr.recommender.evaluate import evaluate_run
+from trsr.recommender.recipe import load_recipe
+from trsr.recommender.results import FILE
+from trsr.recommender.train import train
 
 
 @dataclass(frozen=True, slots=True)

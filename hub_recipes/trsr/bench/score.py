@@ -14,7 +14,7 @@ from trsr.bench.workloads import Prompts, prompts
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder
 from trsr.core.scoring import PLANS, Scorer
-from trsr.decision import decision_config
+from trsr.hub.decision import decision_config
 
 CASES = ("200x21", "500x21", "1500x21", "500x100")
 UNIT = ("prefix", "candidates")

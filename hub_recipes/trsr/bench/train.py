@@ -10,13 +10,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn.functional import cross_entropy
 
-from trsr import shared_prefix
 from trsr.bench.flops import Cost
 from trsr.bench.measure import System, compare
 from trsr.bench.workloads import Prompts, prompts
 from trsr.core.groups import share
 from trsr.core.packed import refusal
 from trsr.core.prompts import Encoder
+from trsr.recommender import shared_prefix
 
 CASES = ("500x1", "500x4", "500x20", "1500x4")
 UNIT = ("prefix", "negatives")

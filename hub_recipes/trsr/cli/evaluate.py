@@ -30,8 +30,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Outcome:
-    from trsr.evaluate import evaluate_run
-    from trsr.results import table
+    from trsr.recommender.evaluate import evaluate_run
+    from trsr.recommender.results import table
 
     told = ("-no-adapter" if options.no_adapter else "") + ("-shuffled" if options.shuffle_summaries else "")
     out = options.out or options.run / (options.split + told)

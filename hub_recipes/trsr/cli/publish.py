@@ -43,8 +43,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Outcome:
-    from trsr.preflight import Options
-    from trsr.publish import publish
+    from trsr.hub.preflight import Options
+    from trsr.hub.publish import publish
 
     how = Options(options.private, options.gated, options.revision, options.tag, options.create_pr)
     stated = {

@@ -19,11 +19,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Outcome:
-    from trsr.recipe import load_recipe, names
+    from trsr.recommender.recipe import load_recipe, names
 
     recipes = [load_recipe(name) for name in options.recipes or names()]
     if options.fits:
-        from trsr.fits import fits, table
+        from trsr.recommender.fits import fits, table
 
         found = fits(recipes)
         return Outcome(found, table(found))

@@ -79,7 +79,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Outcome:
     from trsr.core.summarize import METHODS
     from trsr.engines import Sampling, Server, engine
-    from trsr.summaries import OpenQuestions, summarize_dataset
+    from trsr.summaries.run import OpenQuestions, summarize_dataset
 
     if not isinstance(options.extra_body, dict):
         raise ValueError(f"--extra-body must be a JSON object, got {options.extra_body!r}.")
@@ -107,7 +107,7 @@ def run(options: argparse.Namespace) -> Outcome:
         "caches": options.cache,
     }
     if options.estimate:
-        from trsr.estimate import Rates, estimate, token_count
+        from trsr.summaries.estimate import Rates, estimate, token_count
 
         rates = Rates(**{name: getattr(options, name) for name in RATES})
         tokens = options.answer_tokens or options.max_new_tokens
@@ -119,7 +119,7 @@ def run(options: argparse.Namespace) -> Outcome:
     twice: dict[str, int] = {}
     try:
         if options.ray:
-            from trsr.distributed import summarize_on_ray
+            from trsr.summaries.distributed import summarize_on_ray
 
             made, twice["asked_twice"] = summarize_on_ray(options.dataset, options.out, make, **on_ray, **wanted)
         else:

@@ -21,11 +21,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from trsr.recipe import load_recipe
+    from trsr.recommender.recipe import load_recipe
 
     # Its mistakes are told before torch is imported.
     recipe = load_recipe(options.recipe, options.overrides)
-    from trsr.train import train
+    from trsr.recommender.train import train
 
     out = options.out or Path("runs") / recipe.name
     record = train(recipe, out)
@@ -33,6 +33,6 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _names(**_: object) -> list[str]:
-    from trsr.recipe import names
+    from trsr.recommender.recipe import names
 
     return names()

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trsr import results
-from trsr.scored import FILE, KEYS, ROW
+from trsr.recommender import results
+from trsr.recommender.scored import FILE, KEYS, ROW
 
 NEEDED = ("run", "dataset", "split", "protocol", "systems")  # in results.json
 

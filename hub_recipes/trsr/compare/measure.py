@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from trsr.calibration import balanced_error, reliability
 from trsr.compare.align import Aligned, CompareError
-from trsr.metrics import per_user
-from trsr.significance import holm, paired_test, summary
+from trsr.recommender.calibration import balanced_error, reliability
+from trsr.recommender.metrics import per_user
+from trsr.recommender.significance import holm, paired_test, summary
 
 PerUser = dict[str, list[dict[str, np.ndarray]]]  # system -> metrics of each seed, (users,) each
 

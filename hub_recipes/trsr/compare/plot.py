@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trsr import pictures
-from trsr.results import metric_name
+from trsr.recommender.results import metric_name
 
 
 def draw(results: Mapping, folder: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from trsr.markdown import plain
-from trsr.results import COLUMNS, metric_name
+from trsr.recommender.results import COLUMNS, metric_name
 
 
 def table(results: Mapping, columns: tuple[str, ...] = COLUMNS) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from transformers import PreTrainedTokenizerFast
 
-from trsr.scratch import train_tokenizer
+from trsr.recommender.scratch import train_tokenizer
 
 _NAME = r"^- (?:[^:;]{1,24}: )?|; [^:;]{1,24}: "  # of a field, with what opens the line or the field
 _COUNT = r" x\d+"  # of an extractive summary

@@ -7,14 +7,14 @@ from datasets import Dataset
 from transformers import set_seed
 
 from trsr import data
-from trsr.cards import render, yaml_header
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.domain.batch import collate, forward
 from trsr.domain.rows import Rows, users
 from trsr.domain.tokenizer import superword_tokenizer
+from trsr.hub.cards import render, yaml_header
 from trsr.markdown import Markdown
-from trsr.scratch import CONTEXT, RankingTrainer, arguments, fit, kept_tokenizer, llama, save
+from trsr.recommender.scratch import CONTEXT, RankingTrainer, arguments, fit, kept_tokenizer, llama, save
 
 READ = 1500  # users whose prompts the tokenizer is trained on
 

@@ -15,13 +15,22 @@ from typing import Any
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast, Trainer, set_seed
 
-from trsr.cards import render
 from trsr.core.prompts import Encoder, RankingPrompt
+from trsr.hub.cards import render
 from trsr.nano import curriculum, writing
 from trsr.nano.games import game
 from trsr.nano.worlds import training_world
 from trsr.nano.writing import Copies, WritingTrainer, pad_right
-from trsr.scratch import CONTEXT, RankingTrainer, arguments, fit, kept_tokenizer, llama, save, train_tokenizer
+from trsr.recommender.scratch import (
+    CONTEXT,
+    RankingTrainer,
+    arguments,
+    fit,
+    kept_tokenizer,
+    llama,
+    save,
+    train_tokenizer,
+)
 
 # Steps of the stages that follow, of those of the first.
 COPYING, WRITING = 0.2, 0.4

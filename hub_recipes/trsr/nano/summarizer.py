@@ -7,13 +7,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
-from trsr.cards import render
 from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.embedded import base_path
+from trsr.hub.cards import render
 from trsr.nano.lessons import FIRST_WORLD, Lessons
 from trsr.nano.writing import WritingTrainer, pad_right
-from trsr.scratch import arguments, fit
-from trsr.train import lora_targets, write_adapter_config
+from trsr.recommender.scratch import arguments, fit
+from trsr.recommender.train import lora_targets, write_adapter_config
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 

@@ -1,0 +1,326 @@
+"""Cards: what a run's records say, in typed form, and the templates of model_cards/ that show it.
+
+Strict: a missing value fails the render, and a figure comes from a results file or a run's record. Values are data: they
+can neither close the header nor become markup or template code. In a template a value never opens a line, see `plain`.
+"""
+
+import functools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import DatasetCardData, EvalResult, ModelCard, ModelCardData, SpaceCardData
+from huggingface_hub.errors import EntryNotFoundError
+from jinja2 import FileSystemLoader, StrictUndefined, UndefinedError
+from jinja2.sandbox import SandboxedEnvironment
+
+from trsr import data
+from trsr.core.history import clean
+from trsr.core.prompts import RankingPrompt
+from trsr.data import Terms
+from trsr.embedded import PACKAGE, base_path
+from trsr.hub import spaces
+from trsr.hub.repos import Names, ReleaseError
+from trsr.markdown import Markdown, plain
+from trsr.recommender import results
+from trsr.recommender.recipe import Recipe
+from trsr.recommender.results import Results, metric_name
+
+ARXIV = "2403.13325"
+GRADIO = "6.31.0"
+_GATE = "These are ids and summaries of data under: {}. Use them only as its terms allow."
+# Beside the package in a wheel; at the top of the tree in a checkout.
+_FOLDERS = [PACKAGE / "model_cards", PACKAGE.parent.parent / "model_cards"]
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that cards tell of a release.
+
+    Attributes:
+        record: The run's `run.json`.
+        test: Results on the test split.
+        fitted: The temperature fitted on validation, as `calibration.Temperature`.
+        terms: Under which terms the source data may be used.
+        license, license_name, license_link: Of the weights, as the header of a card has them.
+        base_revision: Commit of a base that is on the Hub already; None for one that the release brings.
+        decides: Whether the repos hold decision files.
+        summarises: Whether the adapter's repo holds a second adapter, which summarises.
+        rows: Config -> split -> rows of the published dataset.
+        configs: The `configs` of the dataset card's header.
+        audit: Of the summaries, as `trsr audit --write` leaves it; None for data that was not audited.
+    """
+
+    names: Names
+    recipe: Recipe
+    prompt: RankingPrompt
+    record: Mapping
+    test: Results
+    fitted: Mapping
+    provenance: Mapping
+    terms: Terms
+    license: str
+    base_revision: str | None
+    dataset_revision: str | None
+    decides: bool = False
+    summarises: bool = False
+    rows: Mapping[str, Mapping[str, int]] | None = None
+    configs: Sequence[Mapping] = ()
+    license_name: str | None = None
+    license_link: str | None = None
+    audit: Mapping | None = None
+
+    @property
+    def beside(self) -> bool:
+        """Whether negatives are what was shown beside the target, rather than drawn."""
+        return self.provenance.get("sampling", {}).get("protocol") == "impressions"
+
+    @property
+    def fallen_back(self) -> dict[str, int]:
+        """Method -> number of summaries that the extractive summarizer wrote in the engine's place; without zeros."""
+        counted = self.provenance.get("summaries", {}).get("fallen_back_by_method", {})
+        return {method: count for method, count in counted.items() if count}
+
+
+def gather(run: Path, recipe: Recipe, prompt: RankingPrompt, names: Names, terms: Terms, license: str | None) -> Facts:
+    """Read what the run, its results and its dataset say.
+
+    Raises:
+        ReleaseError: With all that is missing.
+        ResultsError: If results are missing.
+    """
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    test = results.read(run / "test" / results.FILE)
+    validation = results.read(run / "validation" / results.FILE)
+    weights: Mapping[str, str | None] = {"license": license} if license else _license_of(recipe)
+    made = data.provenance(recipe.dataset, recipe.dataset_revision)
+    problems = []
+    if not weights.get("license"):
+        problems.append(f"The base {recipe.base} states no licence in its card. Give --license.")
+    if terms.license == "other" and not terms.license_name:
+        problems.append("The licence of the data is not known. Give --data-license, and --data-license-name for other.")
+    if not terms.language:
+        problems.append("The language of the items is not known. Give --language, such as --language en.")
+    if terms.license_link and not re.match(r"https?://|LICENSE", terms.license_link):
+        problems.append(f"The link to the licence of the data is no web address: {terms.license_link!r}.")
+    if recipe.summary != "none" and "summaries" not in made:
+        problems.append(f"{data.PROVENANCE} of {recipe.dataset} does not say what wrote its summaries.")
+    problems += [
+        f"The results on {one.split} are not of this adapter. Make them anew: trsr evaluate {run} --split {one.split}"
+        for one in (validation, test)
+        if one.weights != results.weights_of(run)
+    ]
+    if not validation.temperature:
+        problems.append(f"No temperature was fitted. Run: trsr evaluate {run} --split validation")
+    if problems and not names.local:
+        raise ReleaseError("\n".join(problems))
+    return Facts(
+        names,
+        recipe,
+        prompt,
+        record,
+        test,
+        validation.temperature or {"value": 1.0},
+        made,
+        terms,
+        weights.get("license") or "other",
+        None if "base" in names.own else record.get("base_revision"),
+        None if "dataset" in names.own else recipe.dataset_revision,
+        license_name=weights.get("license_name"),
+        license_link=weights.get("license_link"),
+        audit=data.audit(recipe.dataset, recipe.dataset_revision),
+    )
+
+
+def complete(facts: Facts, **found) -> Facts:
+    """Add what is known once the folders are written."""
+    return replace(facts, **found)
+
+
+def card(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> str:
+    """The whole README.md of a repo.
+
+    Args:
+        kind: Of `repos.TYPES`, but for `base`, whose card is made when it is trained.
+        commits: Kind of repo -> commit, where known.
+    """
+    methods = [name for name in data.CONFIGS[2:4] if name in (facts.rows or {})]
+    values = {
+        "facts": facts,
+        "names": facts.names,
+        "header": Markdown(yaml_header(_header(kind, facts, commits).to_dict())),
+        "table": Markdown(results.table(facts.test.systems)),
+        "recipe": Markdown(_fence(_reproducible(facts, commits))),
+        "base_revision": commits.get("base") or "main",
+        "dataset_revision": commits.get("dataset") or "main",
+        "method": facts.recipe.summary,
+        "methods": methods,
+        "shown": methods[0] if methods else "histories",
+        "metric": kind,
+        "metric_name": metric_name,
+    }
+    return render("metric" if kind in spaces.METRICS else kind, values)
+
+
+def render(template: str, values: Mapping[str, object]) -> str:
+    """Fill model_cards/`template`.md.
+
+    Raises:
+        ReleaseError: If the template names a value that is not given, or is None.
+    """
+    try:
+        return _environment().get_template(f"{template}.md").render(values)
+    except (UndefinedError, AttributeError, TypeError, ValueError) as error:
+        raise ReleaseError(
+            f"The card {template}.md has a value that is not known: {error}. Train or evaluate the run anew."
+        ) from error
+
+
+@functools.cache
+def _environment() -> SandboxedEnvironment:
+    environment = SandboxedEnvironment(
+        loader=FileSystemLoader(_FOLDERS),
+        undefined=StrictUndefined,
+        finalize=_shown,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        autoescape=False,
+    )
+    environment.filters["number"] = _number
+    return environment
+
+
+def _shown(value: object) -> object:
+    """A value as Markdown shows it."""
+    if value is None:
+        raise ValueError("it is None")
+    return value if isinstance(value, (Markdown, StrictUndefined, int, float)) else plain(str(value))
+
+
+def _number(value, form: str) -> str:
+    """A number in a format of Python's."""
+    return format(value + 0, form)  # the sum fails for what is no number, and names what is missing
+
+
+def yaml_header(header: Mapping) -> str:
+    """The header of a card, each text in it one line."""
+
+    def cleaned(value):
+        if isinstance(value, Mapping):
+            return {name: cleaned(one) for name, one in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [cleaned(one) for one in value]
+        return clean(value) if isinstance(value, str) else value
+
+    return yaml.safe_dump(cleaned(header), sort_keys=False, allow_unicode=True).strip()
+
+
+def _reproducible(facts: Facts, commits: Mapping[str, str | None]) -> dict[str, object]:
+    """The recipe with base and data as the Hub has them, not as this machine had."""
+    where = {
+        "base": facts.names.base,
+        "base_revision": commits.get("base"),
+        "dataset": facts.names.dataset,
+        "dataset_revision": commits.get("dataset"),
+    }
+    return facts.recipe.to_dict() | where
+
+
+def _fence(values: Mapping) -> str:
+    """JSON in a block of code, which no value can close."""
+    shown = json.dumps(values, indent=2).replace("`", "\\u0060").replace("<", "\\u003c")
+    return f"```json\n{shown}\n```"
+
+
+def _license_of(recipe: Recipe) -> dict[str, str | None]:
+    """What the card of the base says: `license` and, for `other`, its name and link."""
+    source = base_path(recipe.base)
+    try:
+        if Path(source).is_dir():
+            path = Path(source) / "README.md"
+            header = ModelCard(path.read_text(encoding="utf-8")).data.to_dict() if path.is_file() else {}
+        else:
+            header = ModelCard.load(source).data.to_dict()
+    except EntryNotFoundError:
+        return {}
+    return {name: header.get(name) for name in ("license", "license_name", "license_link")}
+
+
+def _header(kind: str, facts: Facts, commits: Mapping[str, str | None]):
+    names, terms = facts.names, facts.terms
+    tags = ["llm-trsr", "recommendation", f"arxiv:{ARXIV}"]
+    if kind in ("adapter", "pipeline"):
+        return ModelCardData(
+            base_model=names.base,
+            base_model_relation="adapter",
+            library_name="peft" if kind == "adapter" else "transformers",
+            pipeline_tag="text-ranking",
+            tags=[*tags, "lora", *(["decision-model"] if facts.decides else [])],
+            datasets=[names.dataset],
+            language=list(terms.language),
+            license=facts.license,
+            license_name=facts.license_name,
+            license_link=facts.license_link,
+            model_name=names.repo(kind),
+            eval_results=_model_index(facts, commits.get("dataset")),
+        )
+    if kind == "dataset":
+        gate: dict[str, Any] = {}
+        if not terms.share_text:
+            gate["extra_gated_prompt"] = _GATE.format(terms.license_name or terms.license)
+        users = sum((facts.rows or {}).get("histories", {}).values())
+        return DatasetCardData(
+            pretty_name=re.sub(r"\W+", " ", names.dataset.split("/")[-1]).strip(),
+            task_categories=["text-ranking"],
+            tags=tags,
+            size_categories=[next((name for most, name in _SIZES if users < most), "n>1M")],
+            configs=[dict(config) for config in facts.configs],
+            **terms.header(),
+            **gate,
+        )
+    shown: dict[str, Any] = {
+        "emoji": "📚",
+        "colorFrom": "indigo",
+        "colorTo": "green",
+        "sdk": "gradio",
+        "sdk_version": GRADIO,
+    }
+    if kind == "space":
+        return SpaceCardData(
+            title=names.space.split("/")[-1],
+            app_file="app.py",
+            models=[names.pipeline, names.adapter, names.base],
+            datasets=[names.dataset],
+            license="apache-2.0",
+            short_description="Rank items by their text, after LLM-TRSR",
+            tags=tags,
+            **shown,
+        )
+    return SpaceCardData(
+        title=kind, app_file="app.py", license="apache-2.0", tags=["evaluate", "metric", *tags[:2]], **shown
+    )
+
+
+def _model_index(facts: Facts, dataset_revision: str | None) -> list[EvalResult]:
+    return [
+        EvalResult(
+            task_type="text-ranking",
+            task_name="Sequential recommendation",
+            dataset_type=facts.names.dataset,
+            dataset_name=facts.terms.name,
+            dataset_config="histories" if facts.recipe.summary == "none" else facts.recipe.summary,
+            dataset_split=facts.test.split,
+            dataset_revision=dataset_revision,
+            metric_type=name,
+            metric_name=metric_name(name),
+            metric_value=round(own["value"], 4),
+            metric_args={"low": round(own["low"], 4), "high": round(own["high"], 4), "confidence": 0.95},
+        )
+        for name in results.REPORTED
+        for own in [facts.test.systems[facts.test.system][name]]
+    ]

@@ -1,0 +1,100 @@
+"""What is checked before a push writes anything: the token, the namespace, the repos and the tag.
+
+All problems of a release are told at once.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from huggingface_hub import HfApi, ModelCard
+
+from trsr.hub.changes import KEPT, Change
+from trsr.hub.repos import TAGGED, TYPES, ReleaseError
+from trsr.patience import HubError, patiently
+
+TAG = "v1.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to push.
+
+    Attributes:
+        private: Create repos and collection private.
+        gated: `auto` or `manual`: who downloads dataset or adapter agrees to its terms first.
+        branch: Branch to commit to.
+        tag: Set on the release's own repos when all commits are there.
+        create_pr: Propose the commits as pull requests; nothing is tagged then.
+    """
+
+    private: bool = False
+    gated: Literal["auto", "manual"] | None = None
+    branch: str = "main"
+    tag: str = TAG
+    create_pr: bool = False
+
+    def __post_init__(self) -> None:
+        if self.create_pr and self.branch != "main":
+            raise ReleaseError(f"A pull request goes to main: give --create-pr or --revision {self.branch}, not both.")
+
+
+def check(hub: HfApi, changes: list[Change], options: Options) -> None:
+    """Look at everything that could stop a push.
+
+    Raises:
+        ReleaseError: If a repo is not ours to change, or the tag stands elsewhere; with all such problems.
+    """
+    problems = []
+    for one in changes:
+        stands = _tags(hub, one).get(options.tag) if one.kind in TAGGED and not options.create_pr else None
+        if stands and not (one.same and one.head == stands):
+            problems.append(
+                f"{one.repo} has a tag {options.tag} at {stands[:12]}, which is not this release. Give another --tag."
+            )
+        if one.exists and options.private and not one.private:
+            problems.append(f"{one.repo} exists and is public. Make it private in its settings, or leave --private.")
+        if one.head and not one.same and not is_ours(hub, one.repo, TYPES[one.kind], one.head):
+            problems.append(f"{one.repo} exists and is no release of LLM-TRSR. Choose another --name.")
+    if problems:
+        raise ReleaseError("\n".join(problems))
+
+
+def check_rights(hub: HfApi, namespace: str) -> None:
+    """Raise HubError if the token plainly cannot write to the namespace."""
+    user = patiently("Log in", hub.whoami)
+    if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise HubError("The token may read only. Make one that may write: https://huggingface.co/settings/tokens")
+    known = {user["name"], *(org["name"] for org in user.get("orgs", []))}
+    if namespace.lower() not in {name.lower() for name in known}:
+        raise HubError(
+            f"{user['name']} is no member of {namespace}. Give --namespace one of: {', '.join(sorted(known))}"
+        )
+    roles = {org["name"].lower(): org.get("roleInOrg") for org in user.get("orgs", [])}
+    if roles.get(namespace.lower()) == "read":
+        raise HubError(f"{user['name']} may only read in {namespace}. Ask an admin there for the right to write.")
+
+
+def _tags(hub: HfApi, change: Change) -> dict[str, str]:
+    """Tag -> commit of a repo; none if it does not exist."""
+    if not change.exists:
+        return {}
+    refs = patiently(f"Look at {change.repo}", lambda: hub.list_repo_refs(change.repo, repo_type=TYPES[change.kind]))
+    return {tag.name: tag.target_commit for tag in refs.tags}
+
+
+def is_ours(hub: HfApi, repo: str, repo_type: str, revision: str | None = None) -> bool:
+    """Whether a repo is empty or carries our tag."""
+
+    def read() -> bool:
+        listed = hub.list_repo_files(repo, repo_type=repo_type, revision=revision)
+        born_with = {KEPT, "README.md"} if repo_type == "space" else {KEPT}
+        if set(listed) <= born_with:
+            return True
+        if "README.md" not in listed:
+            return False
+        path = hub.hf_hub_download(repo, "README.md", repo_type=repo_type, revision=revision)
+        header = ModelCard(Path(path).read_text(encoding="utf-8"), ignore_metadata_errors=True).data
+        return "llm-trsr" in (header.to_dict().get("tags") or [])
+
+    return patiently(f"Look at {repo}", read)

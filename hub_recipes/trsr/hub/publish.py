@@ -1,0 +1,270 @@
+"""Show what a release would change on the Hub, and push it: one commit a repo, each pinning those before it.
+
+A repo of ours holds what its release folder holds, so a push compares the two, and a push without a difference makes no
+commit. What was interrupted goes on where it stopped.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+from trsr import data
+from trsr.embedded import base_path
+from trsr.hub import cards
+from trsr.hub.changes import Change, compare, plan, show, unseen
+from trsr.hub.preflight import Options, check, check_rights
+from trsr.hub.release import Release, assemble, load_recipe_of, pin
+from trsr.hub.repos import TAGGED, TYPES, ReleaseError, name_repos
+from trsr.patience import HubError, patiently
+
+_STALE = frozenset({409, 412})  # the Hub is busy with another commit, or thinks that it saw one
+
+
+def publish(
+    run: Path,
+    namespace: str,
+    name: str | None,
+    options: Options,
+    *,
+    really: bool = False,
+    folder: Path | None = None,
+    dataset: str | None = None,
+    license: str | None = None,
+    terms: Mapping[str, Any] | None = None,
+    accept_data_licence: bool = False,
+    hub: HfApi | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Assemble the release of a run, show what would change on the Hub and, if `really`, push it.
+
+    Args:
+        name: Of dataset, pipeline and Space; default `trsr-` and the name of the data.
+        folder: Where the release is assembled; default `run`/release.
+        dataset: The run's dataset, where it is not (or no longer) at the place that its recipe names.
+        license: Of the weights; default the base's.
+        terms: Fields of `data.Terms` to state anew.
+        accept_data_licence: Publish ids and summaries of data whose texts may not be passed on, gated.
+
+    Returns:
+        For scripts: `folder` of the release and, if `really`, `commits`: kind of repo -> commit that now holds it. Else
+        `repos`, each a `Change` as plain values, and whether they were `compared` with the Hub.
+
+    Raises:
+        ReleaseError, HubError: With what is missing, refused or unsafe.
+    """
+    hub = hub or HfApi()
+    recipe = load_recipe_of(run)
+    source = dataset or recipe.dataset
+    found = replace(data.Terms.of(data.provenance(source, recipe.dataset_revision)), **(terms or {}))
+    base_here, data_here = Path(base_path(recipe.base)), Path(data.dataset_path(source))
+    on_hub = not data_here.is_dir()
+    names = name_repos(
+        namespace,
+        name or f"trsr-{found.name}",
+        base=recipe.base if not base_here.is_dir() else None,
+        new_base="trsr-nano" if recipe.base == "nano" else base_here.resolve().name,
+        dataset=source if on_hub else None,
+    )
+    if not found.share_text and not on_hub:
+        if not accept_data_licence:
+            raise ReleaseError(
+                f"The licence of {found.name} ({found.license_name or found.license}) does not allow to pass its texts "
+                "on. Read it; with --accept-data-licence, item ids, histories and summaries are published, without "
+                "item texts, behind a gate."
+            )
+        options = replace(options, gated=options.gated or "manual")
+    release = assemble(run, folder or run / "release", names, dataset=dataset, terms=found, license=license)
+    if not really:
+        compared = True
+        try:
+            changes = plan(release, hub, options.branch)
+        except HubError as error:
+            compared = False
+            say(f"{error}\nNot compared with the Hub: everything is shown as new.\n")
+            changes = unseen(release)
+        say(show(changes))
+        say(f"\nNothing was pushed. The files and cards are in {release.folder}; push them with --push.")
+        return {
+            "folder": str(release.folder),
+            "compared": compared,
+            "repos": [{**asdict(one), "type": TYPES[one.kind]} for one in changes],
+        }
+    return {"folder": str(release.folder), "commits": push(release, hub, options, say)}
+
+
+def push(release: Release, hub: HfApi, options: Options, say: Callable[[str], None] = print) -> dict[str, str]:
+    """Push a release. Nothing is written before all that can be checked was checked.
+
+    Returns:
+        Kind of repo -> commit that now holds it.
+
+    Raises:
+        HubError: If the Hub refuses, or cannot be reached. The same call goes on where this one stopped.
+        ReleaseError: If a repo is not ours to change, or the tag stands elsewhere.
+    """
+    names = release.names
+    namespace = names.pipeline.split("/")[0]
+    check_rights(hub, namespace)
+    check(hub, plan(release, hub, options.branch), options)
+    commits: dict[str, str] = {}
+    for kind in names.own:
+        pin(release, commits, kind)
+        commits[kind] = _push_repo(release, hub, kind, options, say)
+    if not options.create_pr:
+        _collect(release, hub, options, say)
+        _tag(release, hub, commits, options.tag, say)
+    return commits
+
+
+def _push_repo(release: Release, hub: HfApi, kind: str, options: Options, say: Callable[[str], None]) -> str:
+    """Create a repo where needed, and commit what differs. Returns the commit that holds the folder."""
+    repo, branch = release.names.repo(kind), options.branch
+    change = compare(release, hub, kind, branch)
+    if not change.exists:
+        sdk: dict[str, Any] = {"space_sdk": "gradio"} if TYPES[kind] == "space" else {}
+        patiently(
+            f"Create {repo}",
+            lambda: hub.create_repo(repo, repo_type=TYPES[kind], private=options.private or None, exist_ok=True, **sdk),
+        )
+    if options.gated and kind in ("dataset", "adapter") and change.gated != options.gated:
+        # Before the commit: what is gated was never open.
+        patiently(
+            f"Gate {repo}", lambda: hub.update_repo_settings(repo, repo_type=TYPES[kind], gated=options.gated) or True
+        )
+    if branch != "main" and change.head is None:
+        patiently(
+            f"Branch {repo}",
+            lambda: hub.create_branch(repo, repo_type=TYPES[kind], branch=branch, exist_ok=True) or True,
+        )
+    if change.head is None:
+        change = compare(release, hub, kind, branch)
+    if change.same and change.head:
+        say(f"{repo}: up to date, {change.head[:12]}")
+        return change.head
+    commit = _propose(release, hub, change, options) if options.create_pr else _commit(release, hub, change, options)
+    say(f"{repo}: {'proposed' if options.create_pr else 'committed'}, {commit[:12]}")
+    return commit
+
+
+def _commit(release: Release, hub: HfApi, change: Change, options: Options) -> str:
+    """One commit on the branch, on top of the head that the folder was compared with."""
+    kind, repo, branch = change.kind, change.repo, options.branch
+    seen = [change]
+
+    def send() -> str:
+        # Looked at anew when tried again: the answer to a commit that landed may have got lost.
+        now = seen.pop() if seen else compare(release, hub, kind, branch)
+        if now.same and now.head:
+            return now.head
+        if now.head != change.head:
+            raise HubError(
+                f"{repo}: somebody else has committed to it just now. Look at it, and run the command again."
+            )
+        return _send(release, hub, now, revision=branch)
+
+    return patiently(f"Commit to {repo}", send, also=_STALE)
+
+
+def _propose(release: Release, hub: HfApi, change: Change, options: Options) -> str:
+    """A pull request with the folder, or the open one that holds it already."""
+    kind, repo = change.kind, change.repo
+
+    def send() -> str:
+        for one in hub.get_repo_discussions(repo, repo_type=TYPES[kind], discussion_type="pull_request"):
+            if one.status in ("open", "draft"):
+                there = compare(release, hub, kind, f"refs/pr/{one.num}")
+                if there.same and there.head:
+                    return there.head
+        return _send(release, hub, compare(release, hub, kind, "main"), revision="main", create_pr=True)
+
+    return patiently(f"Open a pull request on {repo}", send, also=_STALE)
+
+
+def _send(release: Release, hub: HfApi, change: Change, **where) -> str:
+    folder = release.folder / change.kind
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        CommitOperationAdd(name, folder / name) for name in (*change.added, *change.changed)
+    ]
+    operations += [CommitOperationDelete(name) for name in change.removed]
+    made = hub.create_commit(
+        change.repo,
+        operations,
+        repo_type=TYPES[change.kind],
+        commit_message="Release with LLM-TRSR",
+        parent_commit=change.head,
+        **where,
+    )
+    return made.oid
+
+
+def _collect(release: Release, hub: HfApi, options: Options, say: Callable[[str], None]) -> None:
+    """The collection that ties the repos together."""
+    names = release.names
+    namespace, name = names.pipeline.split("/")
+    note = cards.render("collection", {"facts": release.facts}).strip()
+    made = patiently(
+        f"Create the collection of {name}",
+        lambda: hub.create_collection(
+            f"LLM-TRSR: {name}", namespace=namespace, description=note, private=options.private, exists_ok=True
+        ),
+    )
+    held = {(item.item_type, item.item_id) for item in made.items}
+    for kind in ("space", "pipeline", "adapter", "base", "dataset", *names.own):
+        item = (TYPES[kind], names.repo(kind))
+        if kind in names.own and item not in held:
+            held.add(item)
+            _add(hub, made.slug, *item)
+    say(f"collection: {made.slug}")
+
+
+def _add(hub: HfApi, slug: str, repo_type: Any, repo: str) -> None:
+    patiently(f"Add {repo} to the collection", lambda: hub.add_collection_item(slug, repo, repo_type, exists_ok=True))
+
+
+def _tag(release: Release, hub: HfApi, commits: Mapping[str, str], tag: str, say: Callable[[str], None]) -> None:
+    """Tag every repo of the release, the pipeline last: it names the commits of the others.
+
+    If one cannot be tagged, the tags set before it are taken back.
+    """
+    done: list[str] = []
+    try:
+        for kind in [kind for kind in TAGGED if kind in release.names.own]:
+            if _tag_one(hub, release.names.repo(kind), TYPES[kind], commits[kind], tag):
+                done.append(kind)
+    except HubError as error:
+        left = [kind for kind in done if not _untag(hub, release.names.repo(kind), TYPES[kind], tag)]
+        if left:
+            repos = ", ".join(map(release.names.repo, left))
+            raise HubError(f"{error} The tag {tag} is left on {repos}; the next run completes it.") from None
+        raise
+    say(f"tagged {tag}")
+
+
+def _tag_one(hub: HfApi, repo: str, repo_type: str, commit: str, tag: str) -> bool:
+    """Set a tag. Returns False if it stood there already."""
+
+    def stands() -> str | None:
+        refs = hub.list_repo_refs(repo, repo_type=repo_type).tags
+        return next((one.target_commit for one in refs if one.name == tag), None)
+
+    before = patiently(f"Look at {repo}", stands)
+    if before is None:
+        # A tag that is there already may be our own, whose answer got lost, or another's: looked at next.
+        patiently(
+            f"Tag {repo}", lambda: hub.create_tag(repo, tag=tag, revision=commit, repo_type=repo_type, exist_ok=True)
+        )
+    if (now := before or patiently(f"Look at {repo}", stands)) != commit:
+        raise HubError(f"{repo} has a tag {tag} at {now}, not at {commit}. Give another --tag.")
+    return before is None
+
+
+def _untag(hub: HfApi, repo: str, repo_type: str, tag: str) -> bool:
+    """Take a tag back. Returns whether that worked."""
+    try:
+        patiently(f"Untag {repo}", lambda: hub.delete_tag(repo, tag=tag, repo_type=repo_type))
+    except HubError:
+        return False
+    return True

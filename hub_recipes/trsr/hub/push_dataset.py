@@ -1,0 +1,101 @@
+"""Push a dataset folder to the Hub as it is, before there is a recommender: one commit, texts only where they may go."""
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from huggingface_hub import DatasetCard, HfApi
+
+from trsr import data
+from trsr.hub.repos import ReleaseError
+from trsr.patience import patiently
+
+
+def push_dataset(
+    folder: Path,
+    repo: str,
+    *,
+    private: bool = False,
+    accept_data_licence: bool = False,
+    hub: HfApi | None = None,
+    say: Callable[[str], object] = print,
+) -> str:
+    """Make the dataset repo hold what the folder holds.
+
+    Where the data's terms forbid to pass texts on, item ids and histories are pushed, behind a gate that was closed before.
+
+    Args:
+        folder: Of the data contract, with its `provenance.json`.
+        repo: ORG/NAME; made where it does not exist.
+        accept_data_licence: Needed for data whose texts may not be passed on.
+
+    Returns:
+        The commit that holds it.
+
+    Raises:
+        ReleaseError, HubError: With what is refused; nothing is written then.
+    """
+    from trsr.hub.preflight import check_rights, is_ours  # brings torch along
+
+    hub = hub or HfApi()
+    namespace, _, name = repo.partition("/")
+    if not name:
+        raise ReleaseError(f"--push-to-hub takes ORG/NAME, got {repo!r}.")
+    terms = data.Terms.of(data.provenance(str(folder)))
+    if not terms.share_text and not accept_data_licence:
+        raise ReleaseError(
+            f"The licence of {terms.name} ({terms.license_name or terms.license}) does not allow to pass its texts on. "
+            "Read it; with --accept-data-licence, item ids and histories are pushed, without item texts, behind a gate."
+        )
+    check_rights(hub, namespace)
+    exists = patiently(f"Look at {repo}", lambda: hub.repo_exists(repo, repo_type="dataset"))
+    if exists and not is_ours(hub, repo, "dataset"):
+        raise ReleaseError(f"{repo} exists and is no dataset of LLM-TRSR. Choose another name.")
+    with tempfile.TemporaryDirectory() as place:
+        source = folder if terms.share_text else _without_texts(folder, terms, Path(place) / "dataset")
+        patiently(f"Create {repo}", lambda: hub.create_repo(repo, repo_type="dataset", private=private, exist_ok=True))
+        if not terms.share_text:
+            # Before the commit: what is gated was never open.
+            patiently(
+                f"Gate {repo}", lambda: hub.update_repo_settings(repo, repo_type="dataset", gated="manual") or True
+            )
+        made = patiently(
+            f"Commit to {repo}",
+            lambda: hub.upload_folder(
+                folder_path=source,
+                repo_id=repo,
+                repo_type="dataset",
+                commit_message="Dataset for LLM-TRSR",
+                delete_patterns="*",
+            ),
+        )
+    say(f"{repo}: committed, {made.oid[:12]}")
+    return made.oid
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a script that can push what it wrote to --out."""
+    add = parser.add_argument
+    add("--push-to-hub", metavar="ORG/NAME", help="then push the dataset: one commit")
+    add("--private", action="store_true", help="with --push-to-hub: create the repo private")
+    add("--accept-data-licence", action="store_true", help="you have read the terms of data whose texts stay at home")
+
+
+def as_asked(options: argparse.Namespace) -> None:
+    """Push --out, if --push-to-hub was given."""
+    if options.push_to_hub:
+        push_dataset(
+            options.out,
+            options.push_to_hub,
+            private=options.private,
+            accept_data_licence=options.accept_data_licence,
+        )
+
+
+def _without_texts(folder: Path, terms: data.Terms, copy: Path) -> Path:
+    card = DatasetCard((folder / "README.md").read_text(encoding="utf-8"))
+    provenance = data.provenance(str(folder))
+    tables = data.shared_tables(str(folder), None, terms)
+    data.write(copy, tables, provenance=provenance, body=card.text, header={"tags": ["llm-trsr"]})
+    return copy

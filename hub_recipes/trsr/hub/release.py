@@ -1,0 +1,292 @@
+"""Assemble a release from a finished run: a folder for each repo, byte for byte as it will stand there.
+
+Does not speak to the Hub. Commits that later repos name are written in by `pin`, as they become known.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+from datasets import Dataset, DatasetDict
+from huggingface_hub import DatasetCard
+from transformers import AutoConfig, AutoTokenizer
+
+from trsr import data
+from trsr.core.history import Item
+from trsr.core.modeling import PROMPT_FILE, SUMMARIZER
+from trsr.core.prompts import RankingPrompt
+from trsr.embedded import PACKAGE, TASK, base_path, summarizer_path
+from trsr.hub import cards, spaces
+from trsr.hub.decision import decision_config
+from trsr.hub.repos import LOCAL, Names, ReleaseError
+from trsr.recommender.examples import labelled, make_encoder, ranking_prompt
+from trsr.recommender.recipe import Recipe, build_recipe
+from trsr.recommender.train import write_adapter_config
+from trsr.weights import digest
+
+CORE = PACKAGE / "core"
+# All that a repo may hold. Code is listed by name: whatever else could run on a stranger's machine is refused.
+SUFFIXES = {".json", ".jinja", ".md", ".parquet", ".safetensors", ".txt", ".yaml"}
+PLAIN = {".gitattributes", "LICENSE"}
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """An assembled release.
+
+    Attributes:
+        folder: Holds one folder a kind of repo, `names.own`.
+        facts: What the cards tell.
+    """
+
+    folder: Path
+    names: Names
+    facts: cards.Facts
+
+
+def load_recipe_of(run: Path) -> Recipe:
+    """The recipe of a finished run. Raises ReleaseError if there is none."""
+    if not (run / "run.json").is_file():
+        raise ReleaseError(f"No finished run at {run}. Train one, or finish it: trsr train RECIPE --out {run}")
+    return build_recipe(yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8")))
+
+
+def assemble(
+    run: Path,
+    folder: Path,
+    names: Names = LOCAL,
+    *,
+    dataset: str | None = None,
+    terms: data.Terms | None = None,
+    license: str | None = None,
+) -> Release:
+    """Write `folder` from a run with results on validation and test. Same input, same bytes.
+
+    Args:
+        names: Without them, repos name one another by relative paths, so that the folder can be moved as a whole.
+        dataset: The run's dataset, where it is not (or no longer) at the place that its recipe names.
+        terms: Under which terms the data may be used; default, what its provenance says.
+        license: Of the weights; default, the base's own.
+
+    Raises:
+        ReleaseError, ResultsError, DataError: If something is missing.
+    """
+    recipe = load_recipe_of(run)
+    if dataset:
+        recipe = replace(recipe, dataset=dataset, dataset_revision=None)
+    source = base_path(recipe.base)
+    if names.local and not Path(source).is_dir():
+        names = replace(names, base=recipe.base, own=names.own[1:])
+    terms = terms or data.Terms.of(data.provenance(recipe.dataset, recipe.dataset_revision))
+    facts = cards.gather(run, recipe, ranking_prompt(recipe), names, terms, license)
+    draft = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    if "base" in names.own:
+        check_base(Path(source))
+        shutil.copytree(source, draft / "base")
+    shutil.copytree(run / "adapter", draft / "adapter")
+    brought = summarizer_path(recipe.base)
+    if brought:
+        shutil.copytree(brought, draft / "adapter" / SUMMARIZER)
+    decides = write_pipeline(draft / "pipeline", recipe, names, facts.fitted["value"])
+    if decides:
+        for name in ("decision.json", "decision_template.jinja"):
+            shutil.copyfile(draft / "pipeline" / name, draft / "adapter" / name)
+    rows, configs = write_dataset(draft / "dataset", recipe, terms) if "dataset" in names.own else ({}, [])
+    for kind in names.own:
+        if kind == "space" or kind in spaces.METRICS:
+            files = spaces.space_files() if kind == "space" else spaces.metric_files(kind)
+            for path, origin in files.items():
+                (draft / kind / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(origin, draft / kind / path)
+    facts = cards.complete(facts, decides=decides, summarises=brought is not None, rows=rows, configs=configs)
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
+    release = Release(folder, names, facts)
+    pin(release, {})
+    for kind in names.own:
+        check_files(folder / kind)
+    return release
+
+
+def check_base(folder: Path) -> None:
+    """Raises ReleaseError for a base that holds texts that may not be passed on."""
+    record = folder / "training.json"
+    if record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("share_text") is False:
+        raise ReleaseError(
+            f"The base {folder.name} was trained on texts that may not be passed on, and its tokens are made of them. "
+            "Fine-tune another base for a release."
+        )
+
+
+def pin(release: Release, commits: Mapping[str, str], kind: str | None = None) -> None:
+    """Write the commits that are known into the files that name them, and render the cards.
+
+    Args:
+        commits: Kind of repo -> commit. What is missing is named without a commit, that is, its main branch.
+        kind: The only folder to write to; None for all.
+    """
+    folder, names = release.folder, release.names
+    known = {"base": release.facts.base_revision, "dataset": release.facts.dataset_revision, **commits}
+    for one in names.own if kind is None else [kind]:
+        if one == "adapter":
+            for path in (folder / one, folder / one / SUMMARIZER):
+                if path.is_dir():
+                    write_adapter_config(path, names.base, known["base"])
+        elif one == "pipeline":
+            config = json.loads((folder / one / "config.json").read_text(encoding="utf-8"))
+            config["trsr"] |= {"base_revision": known["base"], "adapter_revision": known.get("adapter")}
+            write_json(folder / one / "config.json", config)
+        elif one == "space":
+            shown = {
+                "model": names.pipeline,
+                "revision": known.get("pipeline"),
+                "license": release.facts.license_name or release.facts.license,
+                "dataset": names.dataset,
+                "dataset_revision": known["dataset"],
+                "dataset_license": release.facts.terms.license_name or release.facts.terms.license,
+            }
+            write_json(folder / one / "recommender.json", shown)
+        if not names.local and one != "base":
+            (folder / one / "README.md").write_text(cards.card(one, release.facts, known), encoding="utf-8")
+
+
+def write_json(path: Path, values: Mapping) -> None:
+    path.write_text(json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_pipeline(folder: Path, recipe: Recipe, names: Names, temperature: float) -> bool:
+    """Write a pipeline repo: code, config, tokenizer and decision files, no weights.
+
+    Returns:
+        Whether it can be asked as a decision model, see `decision.decision_config`.
+    """
+    folder.mkdir(parents=True)
+    source = base_path(recipe.base)
+    original = AutoConfig.from_pretrained(source, revision=recipe.base_revision)
+    config = original.to_dict() | {
+        # `transformers serve` loads through the second.
+        "auto_map": dict.fromkeys(("AutoModelForCausalLM", "AutoModelForDecision"), "modeling.TextRichRecommender"),
+        "custom_pipelines": {
+            TASK: {"impl": "pipeline.TextRichRecommendationPipeline", "pt": ["AutoModelForCausalLM"], "type": "text"}
+        },
+        "trsr": {
+            "base_model": names.base,
+            "base_revision": recipe.base_revision,
+            "adapter": names.adapter,
+            "adapter_revision": None,
+            "ranking_prompt": ranking_prompt(recipe).to_dict(),
+            "method": None if recipe.summary == "none" else recipe.summary,
+            "summarizer": _summarizer(recipe),
+            "summarizer_adapter": SUMMARIZER if summarizer_path(recipe.base) else None,
+            "temperature": temperature,
+        },
+    }
+    for key in ("_name_or_path", "_commit_hash", "transformers_version"):
+        config.pop(key, None)
+    write_json(folder / "config.json", config)
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
+    encoder = make_encoder(recipe, tokenizer, original)
+    if not recipe.chat:
+        tokenizer.chat_template = None  # what is served is prompted as it was trained
+    tokenizer.save_pretrained(folder)
+    saved = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    for key in ("is_local", "local_files_only", "name_or_path"):  # of this machine, not of the tokenizer
+        saved.pop(key, None)
+    write_json(folder / "tokenizer_config.json", saved)
+    (folder / PROMPT_FILE).write_text(json.dumps(ranking_prompt(recipe).to_dict(), indent=2) + "\n", encoding="utf-8")
+    for name in travelling():
+        shutil.copyfile(CORE / f"{name}.py", folder / f"{name}.py")
+    decides = decision_config(encoder, temperature)
+    if decides:
+        decides.save_pretrained(folder)
+    return decides is not None
+
+
+def travelling(*starts: str) -> list[str]:
+    """The modules of core that the pipeline repo needs: what its two entry points import, and so on."""
+    found: dict[str, None] = {}
+    waiting = list(starts) or ["pipeline", "modeling"]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = None
+            waiting += re.findall(r"^from \.(\w+) import", (CORE / f"{name}.py").read_text(encoding="utf-8"), re.M)
+    return sorted(found)
+
+
+def _summarizer(recipe: Recipe) -> str:
+    """What wrote the summaries: `none`, `extractive`, `adapter`, `base-model`, or `other-model` and `server`, which a
+    pipeline does not have.
+    """
+    if recipe.summary == "none":
+        return "none"
+    made = data.provenance(recipe.dataset, recipe.dataset_revision).get("summaries", {})
+    engine = made.get("engine")
+    if engine == "extractive":
+        return "extractive"
+    if engine == "nano":
+        return "adapter" if summarizer_path(recipe.base) else "other-model"
+    if engine == "openai":
+        return "server"
+    folder = Path(recipe.base)
+    own = made.get("revision") == digest(folder) if folder.is_dir() else made.get("model") == recipe.base
+    return "base-model" if own else "other-model"
+
+
+def sft_rows(rows: Dataset, texts: Mapping[str, str], prompt: RankingPrompt, negatives: int, seed: int) -> Dataset:
+    """Rows of prompt and completion that stock TRL trains on, in the wording of `prompt`."""
+    made = []
+    for row, item_id, label in labelled(rows, negatives, seed):
+        recent = [Item.parse(texts[one]) for one in row["history"]][len(row["history"]) - prompt.recent_items :]
+        text = prompt.prefix(row.get("summary"), recent) + prompt.suffix(Item.parse(texts[item_id]))
+        answer = prompt.yes if label else prompt.no
+        made.append(
+            {"prompt": text, "completion": f" {answer}", "user_id": row["user_id"], "item_id": item_id, "label": label}
+        )
+    return Dataset.from_list(made, features=data.SFT)
+
+
+def write_dataset(folder: Path, recipe: Recipe, terms: data.Terms) -> tuple[dict[str, dict[str, int]], list]:
+    """Write the dataset with its summaries and, for each kind of them, the rows that stock TRL trains on.
+
+    Where the terms forbid to share texts, `items` holds ids alone, and the configs that quote items are left out.
+
+    Returns:
+        Rows of each config and split, and the `configs` of the card's header.
+    """
+    source, revision = recipe.dataset, recipe.dataset_revision
+    texts, prompt = data.texts(source, revision), ranking_prompt(recipe)
+    tables = data.shared_tables(source, revision, terms)
+    if terms.share_text:
+        for method in [config for config in data.CONFIGS[2:4] if config in tables]:
+            tables[f"{method}_sft"] = DatasetDict(
+                {
+                    split: sft_rows(rows, texts, prompt, recipe.negatives, recipe.seed)
+                    for split, rows in tables[method].items()
+                }
+            )
+    made = {**data.provenance(source, revision), "dataset": terms.to_dict()}
+    audit = data.audit(source, revision)
+    data.write(folder, tables, provenance=made, body="# Histories with LLM-TRSR summaries", audit=audit)
+    rows = {config: {split: len(rows) for split, rows in splits.items()} for config, splits in tables.items()}
+    return rows, DatasetCard((folder / "README.md").read_text(encoding="utf-8")).data.to_dict()["configs"]
+
+
+def check_files(folder: Path) -> None:
+    """Raise ReleaseError for a file that could run on a stranger's machine, or that no repo of ours holds."""
+    code = {f"{name}.py" for name in travelling()} | set(spaces.space_files())
+    for metric in spaces.METRICS:
+        code |= set(spaces.metric_files(metric))
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.is_symlink() or (path.is_file() and name not in code | PLAIN and path.suffix not in SUFFIXES):
+            raise ReleaseError(
+                f"{name} in {folder} may not be published: a release holds safetensors, Parquet, JSON, templates, "
+                "cards and its own code. Remove it, or convert it."
+            )

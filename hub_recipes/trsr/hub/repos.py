@@ -1,0 +1,84 @@
+"""What the repos of a release are called, and the order in which they depend on one another."""
+
+import re
+from dataclasses import dataclass
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from trsr.hub.spaces import METRICS
+
+# Each pins the commits of those before it that it names.
+TYPES = {
+    "base": "model",
+    "dataset": "dataset",
+    "adapter": "model",
+    "pipeline": "model",
+    "space": "space",
+    **dict.fromkeys(METRICS, "space"),
+}
+# Those that belong to one release and carry its tag. Base and metrics are shared by the releases of a namespace.
+TAGGED = ("dataset", "adapter", "space", "pipeline")
+
+
+class ReleaseError(ValueError):
+    """A release that cannot be made or pushed as asked: the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Repo ids of a release; in a release folder that stays on one machine, paths relative to the pipeline's.
+
+    Attributes:
+        base: ORG/trsr-nano where the nano base is published with the release, else the id that the recipe names.
+        own: The kinds of repo that the release itself holds, in the order of `TYPES`.
+    """
+
+    base: str
+    dataset: str
+    adapter: str
+    pipeline: str
+    space: str
+    own: tuple[str, ...]
+
+    @property
+    def local(self) -> bool:
+        """Whether repos are folders beside one another, not on the Hub."""
+        return self.pipeline.startswith(".")
+
+    def repo(self, kind: str) -> str:
+        """The repo id of a kind in `TYPES`."""
+        return f"{self.pipeline.split('/')[0]}/{kind}" if kind in METRICS else getattr(self, kind)
+
+
+LOCAL = Names(
+    "../base", "../dataset", "../adapter", "../pipeline", "../space", ("base", "dataset", "adapter", "pipeline")
+)
+
+
+def name_repos(
+    namespace: str, name: str, *, base: str | None = None, new_base: str = "trsr-nano", dataset: str | None = None
+) -> Names:
+    """The names of a release.
+
+    Args:
+        namespace: User or organisation.
+        name: Of dataset, pipeline and Space; the adapter is NAME-lora.
+        base: Id of a base on the Hub; None where the release brings its base along.
+        new_base: What such a base is called.
+        dataset: Id of a dataset on the Hub that is not published anew.
+
+    Raises:
+        ReleaseError: If a name is none that the Hub takes.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", namespace):
+        raise ReleaseError(f"--namespace takes a user or organisation of the Hub, got {namespace!r}.")
+    mine = f"{namespace}/{name}"
+    own = tuple(kind for kind in TYPES if not (kind == "base" and base) and not (kind == "dataset" and dataset))
+    names = Names(base or f"{namespace}/{new_base}", dataset or mine, f"{mine}-lora", mine, mine, own)
+    for kind in TYPES:
+        try:
+            validate_repo_id(names.repo(kind))
+        except HFValidationError as error:
+            raise ReleaseError(f"{names.repo(kind)!r} cannot be a repo id: {error} Choose another --name.") from None
+    return names

@@ -1,0 +1,62 @@
+"""The files of our Spaces, as repo path -> source file: a metric Space each for `METRICS`, and the recommender's.
+
+Knows where they lie in a checkout and in an installed package; cards and uploads are left to others.
+"""
+
+from pathlib import Path
+
+from trsr.embedded import PACKAGE
+
+METRICS = ("recall_at_k", "mrr_at_k", "ndcg_at_k")
+SPACE = (
+    "app.py",
+    "asking.py",
+    "events.py",
+    "page.css",
+    "page.py",
+    "reading.py",
+    "requirements.txt",
+    "samples.py",
+    "showing.py",
+)
+
+
+def metric_files(name: str) -> dict[str, Path]:
+    """Files of the Space of a metric in `METRICS`, but for its README.
+
+    `evaluate.load("ORG/NAME")` reads NAME.py, so the Space has to be called NAME.
+
+    Raises:
+        ValueError: If there is no such metric.
+        FileNotFoundError: If the package was installed without them.
+    """
+    if name not in METRICS:
+        raise ValueError(f"Unknown metric {name!r}, expected one of {', '.join(METRICS)}.")
+    folder = _folder("metrics_spaces", "metrics")
+    return {
+        f"{name}.py": folder / name / f"{name}.py",
+        "ranking_metrics.py": PACKAGE / "recommender" / "metrics.py",
+        "app.py": folder / "app.py",
+        "requirements.txt": folder / name / "requirements.txt",
+    }
+
+
+def space_files() -> dict[str, Path]:
+    """Files of the recommender's Space, but for its README and `recommender.json`. Errors as `metric_files`."""
+    folder = space_folder()
+    return {name: folder / name for name in SPACE}
+
+
+def space_folder() -> Path:
+    """Where the recommender's Space lies. Raises FileNotFoundError if the package was installed without it."""
+    return _folder("space", "space")
+
+
+def _folder(installed: str, checkout: str) -> Path:
+    """Inside the package in a wheel; beside it in a checkout."""
+    for folder in (PACKAGE / installed, PACKAGE.parent / checkout):
+        if (folder / "app.py").is_file():
+            return folder
+    raise FileNotFoundError(
+        f"No {installed}/app.py in the package at {PACKAGE}. Install it again, from its wheel or its checkout."
+    )

@@ -1,0 +1,274 @@
+"""Score the released candidates with a recommender or a peer, and measure the ranking.
+
+Writes `scores.parquet` (a row a candidate) and `results.json` (what cards and tables are rendered from).
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from datasets import Dataset
+from peft import PeftModel
+from scipy.special import expit
+from tqdm.auto import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from trsr import data
+from trsr.core.history import Item
+from trsr.core.prompts import Encoder
+from trsr.core.scoring import Scorer
+from trsr.embedded import base_path
+from trsr.logs import candidates
+from trsr.recommender import metrics, peers, scored, significance
+from trsr.recommender.calibration import fit_temperature
+from trsr.recommender.examples import make_encoder
+from trsr.recommender.recipe import Recipe, build_recipe
+from trsr.recommender.results import FILE, weights_of
+from trsr.versions import versions
+
+PEERS = ("chance", "popularity", "tf-idf")
+
+
+class EvaluationError(ValueError):
+    """A run that cannot be evaluated: the message says why and what to do."""
+
+
+def load_run(run: Path, adapter: bool = True) -> tuple[Recipe, Encoder, Scorer]:
+    """The recipe of a finished run, its encoder and its scorer.
+
+    Args:
+        adapter: False leaves the adapter away: the base as it is (zero-shot).
+    """
+    if not (run / "run.json").is_file():
+        raise EvaluationError(f"No finished run at {run}. Train one, or finish it: trsr train RECIPE --out {run}")
+    recipe = build_recipe(yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8")))
+    source = base_path(recipe.base)
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
+    gpu = torch.accelerator.current_accelerator() if recipe.optim.device == "auto" else None
+    model: Any = AutoModelForCausalLM.from_pretrained(source, revision=recipe.base_revision, dtype="auto")
+    encoder = make_encoder(recipe, tokenizer, model.config)
+    if adapter:
+        model = PeftModel.from_pretrained(model, run / "adapter")
+    model = model.to(gpu or "cpu").eval()
+    return recipe, encoder, Scorer(model, encoder.yes_id, encoder.no_id)
+
+
+def score(
+    rows: Dataset,
+    texts: Mapping[str, str],
+    encoder: Encoder,
+    scorer: Scorer,
+    seed: int,
+    label: str = "score",
+    partial: Path | None = None,
+) -> np.ndarray:
+    """Log-odds (rows, candidates), candidates in the order of `candidates.candidates`; NaN past the end of a list.
+
+    Args:
+        partial: A file that keeps each row's scores as they come; a killed run goes on from it.
+    """
+    lists, labels = candidates.candidate_table(rows, seed)
+    kept = _read_partial(partial)
+    scores = np.full(labels.shape, np.nan)
+    encoded: dict[str, list[int]] = {}
+    out = partial.open("a", encoding="utf-8") if partial else None
+    try:
+        for place, (row, ids) in enumerate(
+            tqdm(zip(rows, lists, strict=True), total=len(rows), desc=label, unit="user", mininterval=1)
+        ):
+            # A user may stand in several rows, each with candidates of its own.
+            key = f"{place} {row['user_id']}"
+            if key not in kept:
+                for item_id in ids:
+                    if item_id not in encoded:
+                        encoded[item_id] = encoder.suffix_ids(Item.parse(texts[item_id]))
+                suffixes = [encoded[item_id] for item_id in ids]
+                history = [Item.parse(texts[item_id]) for item_id in row["history"]]
+                prefix = encoder.prefix_ids(row.get("summary"), history, max(map(len, suffixes)))
+                kept[key] = scorer.log_odds(prefix.ids, suffixes).tolist()
+                if out:
+                    out.write(json.dumps([key, kept[key]]) + "\n")
+                    out.flush()
+            scores[place, : len(ids)] = kept[key]
+    finally:
+        if out:
+            out.close()
+    return scores
+
+
+def _read_partial(path: Path | None) -> dict[str, list[float]]:
+    kept: dict[str, list[float]] = {}
+    if path and path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                key, values = json.loads(line)
+            except ValueError:
+                continue  # the line that a kill cut off
+            kept[key] = values
+    return kept
+
+
+def with_shuffled_summaries(rows: Dataset, seed: int) -> Dataset:
+    """The same users, each with the summary of another row: what a summary says of its own user is lost, its form stays.
+
+    Raises:
+        EvaluationError: If there is but one row.
+    """
+    if len(rows) < 2:
+        raise EvaluationError("Shuffling summaries takes at least 2 users.")
+    order = np.random.default_rng(seed).permutation(len(rows))
+    giver = np.empty_like(order)
+    giver[order] = np.roll(order, 1)  # one circle through all rows: nobody keeps the own summary
+    return rows.remove_columns("summary").add_column("summary", [rows["summary"][int(place)] for place in giver])
+
+
+def _digest(rows: Dataset) -> str:
+    """Of what is scored: the prompts' users, summaries, histories and candidates."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
+def peer_scores(name: str, rows: Dataset, train: Dataset, texts: Mapping[str, str], seed: int) -> np.ndarray:
+    """Scores (users, candidates) of a peer in `PEERS`, on the same candidates."""
+    if name == "chance":
+        return peers.chance(rows, seed)
+    if name == "popularity":
+        return peers.popularity(train, rows, seed)
+    return peers.tfidf(texts, rows, seed)
+
+
+def measure(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    seed: int,
+    odds: bool = True,
+    mask: np.ndarray | None = None,
+    users: Sequence[str] | None = None,
+) -> dict[str, object]:
+    """Metrics with intervals; calibration too when the scores are log-odds.
+
+    Args:
+        mask: That of `trsr.recommender.metrics`.
+        users: Of the rows, where a user has several.
+    """
+    return significance.evaluate(scores, labels, expit(scores) if odds else None, mask=mask, seed=seed, users=users)
+
+
+def write_results(
+    out: Path,
+    systems: Mapping[str, np.ndarray],
+    rows: Dataset,
+    seed: int,
+    about: Mapping[str, Any],
+    compare: tuple[tuple[str, str], ...] = (),
+) -> dict[str, Any]:
+    """Measure each system's scores, test pairs against each other, and write results.json and scores.parquet.
+
+    Args:
+        systems: Name -> scores (users, candidates). Peers' names stand in `PEERS`; the others give log-odds.
+        about: As `describe` gives it. On the validation split the run's temperature is fitted too.
+        compare: Pairs (system, against) for a paired test on Recall@3.
+    """
+    lists, labels = candidates.candidate_table(rows, seed)
+    present = candidates.presence(lists)
+    users = rows["user_id"]
+    each = {name: metrics.per_user(scores, labels, present) for name, scores in systems.items()}
+    results = {
+        **about,
+        "seed": seed,
+        "n_users": len(set(users)),
+        "candidates_a_user": _whole(present.sum(1).mean()),
+        "systems": {
+            name: measure(scores, labels, seed, name not in PEERS, present, users) for name, scores in systems.items()
+        },
+        "paired": [
+            {"metric": "recall@3", "system": one, "against": other}
+            | significance.paired_test(each[one]["recall@3"], each[other]["recall@3"], seed, users=users)
+            for one, other in compare
+        ],
+        "versions": versions(),
+    }
+    if about["split"] == "validation":
+        results["temperature"] = asdict(fit_temperature(systems[about["run"]], labels, present))
+    scored.write(out, systems, rows, seed)
+    (out / FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return results
+
+
+def _whole(mean: float) -> float:
+    """A mean number of candidates: whole where all lists are as long, as cards show it."""
+    return int(mean) if mean == int(mean) else round(float(mean), 2)
+
+
+def describe(run: Path, recipe: Recipe, split: str, adapter: bool = True) -> dict[str, Any]:
+    """What a results file says of a run besides its figures."""
+    config = "histories" if recipe.summary == "none" else recipe.summary
+    return {
+        **scored.about(recipe.dataset, config, split, recipe.dataset_revision),
+        "run": recipe.name,
+        "weights": weights_of(run) if adapter else None,
+    }
+
+
+def evaluate_run(
+    run: Path,
+    out: Path,
+    *,
+    split: str = "test",
+    limit: int = 0,
+    seed: int = 0,
+    adapter: bool = True,
+    dataset: str | None = None,
+    shuffle_summaries: bool = False,
+) -> dict[str, Any]:
+    """Evaluate a finished run beside the peers.
+
+    Args:
+        out: Takes results.json and scores.parquet. A killed evaluation goes on from what it left there.
+        limit: First rows only; 0 = all.
+        seed: Of the candidates' order, the bootstrap, and whose summary is whose when they are shuffled.
+        adapter: False measures the base as it is (zero-shot).
+        dataset: Folder or Hub id to evaluate on; default the one that the run was trained on.
+        shuffle_summaries: A control: every user is ranked for by the summary of another one.
+
+    Raises:
+        EvaluationError: If there is no finished run, or it shows no summaries to shuffle.
+    """
+    recipe, encoder, scorer = load_run(run, adapter)
+    if dataset:
+        recipe = replace(recipe, dataset=dataset, dataset_revision=None)
+    if shuffle_summaries and recipe.summary == "none":
+        raise EvaluationError(f"The prompts of {run} show no summaries: there is nothing to shuffle.")
+    texts = data.texts(recipe.dataset, recipe.dataset_revision)
+    config = "histories" if recipe.summary == "none" else recipe.summary
+    rows = data.read(recipe.dataset, config, split, recipe.dataset_revision)
+    train = data.read(recipe.dataset, "histories", "train", recipe.dataset_revision)
+    if limit:
+        rows = rows.select(range(min(limit, len(rows))))
+    data.check_ids(rows, texts, f"{recipe.dataset}, config {config}, split {split}")
+    if shuffle_summaries:
+        rows = with_shuffled_summaries(rows, seed)
+    out.mkdir(parents=True, exist_ok=True)
+    # Named after what it depends on: another run, split or seed never goes on from it.
+    about = describe(run, recipe, split, adapter)
+    about["shuffled_summaries"] = shuffle_summaries
+    partial = out / f".{split}-{seed}-{(about['weights'] or 'base')[:12]}-{_digest(rows)[:12]}.partial.jsonl"
+    systems = {name: peer_scores(name, rows, train, texts, seed) for name in PEERS}
+    began = time.process_time()
+    systems[recipe.name] = score(rows, texts, encoder, scorer, seed, recipe.name, partial)
+    about["plan"] = scorer.plan
+    # Of scoring since the start or the last kill; what training took, the run says.
+    trained = json.loads((run / "run.json").read_text(encoding="utf-8"))["cpu_seconds"] if adapter else 0.0
+    about["cost"] = {"train_seconds": trained, **scored.cost(began)}
+    results = write_results(out, systems, rows, seed, about, tuple((recipe.name, peer) for peer in PEERS))
+    partial.unlink()
+    return results

@@ -1,0 +1,127 @@
+"""Training rows: prompts of the recipe, encoded by `core.prompts` to the same ids that scoring uses."""
+
+import functools
+import hashlib
+import math
+import random
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from datasets import Dataset
+from tqdm.auto import tqdm
+
+from trsr import data
+from trsr.core.history import Item
+from trsr.core.prompts import Encoder, RankingPrompt
+from trsr.recommender import shared_prefix
+from trsr.recommender.recipe import Recipe
+
+
+def ranking_prompt(recipe: Recipe) -> RankingPrompt:
+    return RankingPrompt(yes=recipe.yes, no=recipe.no, recent_items=recipe.recent_items, max_tokens=recipe.max_tokens)
+
+
+def make_encoder(recipe: Recipe, tokenizer, model_config) -> Encoder:
+    """The encoder that training and evaluation share."""
+    context = getattr(model_config.get_text_config(), "max_position_embeddings", 0) or 0
+    chat = bool(tokenizer.chat_template) and recipe.chat
+    return Encoder(tokenizer, ranking_prompt(recipe), context, chat)
+
+
+def with_earlier_targets(rows: Dataset, targets: int, block_size: int, summary: str) -> Dataset:
+    """Each row, and after it the user at earlier times, newest first: `targets` in all where the history is long enough.
+
+    An earlier target is the item after a full block: what the user's summary was then, a recurrent summary after each
+    block tells without another call. Nothing of an earlier row is newer than its target.
+
+    Args:
+        rows: Of `histories`, or of `recurrent` for the summaries.
+        block_size: Items of a block, as they were summarised.
+        summary: `recurrent`, or `none` for rows without summaries.
+    """
+
+    def expand(row: Mapping) -> Iterator[dict]:
+        yield dict(row)
+        history = row["history"]
+        blocks = math.ceil(len(history) / block_size)
+        oldest = blocks - len(row["block_summaries"]) if summary == "recurrent" else 0  # of longer histories
+        for block in range(blocks - 1, oldest, -1)[: targets - 1]:
+            end = block * block_size
+            earlier = {**row, "history": history[:end], "target": history[end]}
+            if summary == "recurrent":
+                before = row["block_summaries"][: block - oldest]
+                earlier |= {"block_summaries": before, "summary": before[-1]}
+            yield earlier
+
+    return Dataset.from_list([one for row in rows for one in expand(row)], features=rows.features)
+
+
+def groups(rows: Dataset, negatives: int, seed: int) -> Iterator[tuple[dict, list[str]]]:
+    """(row, item ids): each user's target, then `negatives` others drawn by (seed, user id).
+
+    Raises:
+        DataError: If a user has fewer negatives than asked for.
+    """
+    for row in rows:
+        if len(row["negatives"]) < negatives:
+            raise data.DataError(
+                f"User {row['user_id']!r} has {len(row['negatives'])} negatives, the recipe asks for {negatives}. "
+                "Lower `negatives`, or rebuild the dataset with more."
+            )
+        others = random.Random(f"{seed}-{row['user_id']}").sample(row["negatives"], negatives)
+        yield row, [row["target"], *others]
+
+
+def labelled(rows: Dataset, negatives: int, seed: int) -> Iterator[tuple[dict, str, int]]:
+    """(row, item id, label) of all `groups`; the label is 1 for the target."""
+    for row, item_ids in groups(rows, negatives, seed):
+        for place, item_id in enumerate(item_ids):
+            yield row, item_id, int(place == 0)
+
+
+def encode_rows(
+    rows: Dataset, texts: Mapping[str, str], encoder: Encoder, negatives: int, seed: int, form: str = "flat"
+) -> tuple[Dataset, dict[str, object]]:
+    """Training rows, and what is said of the prompts in them: how many, their tokens, how many shortened, a hash.
+
+    A user's prompts are shortened alike, by the longest of them. Both forms hold the same prompts.
+
+    Args:
+        form: `flat`: a row a prompt (`input_ids`, `labels`); `shared-prefix`: a row a user, see `shared_prefix.row`.
+    """
+    made: list[dict[str, np.ndarray]] = []
+    counts = {"rows": 0, "tokens": 0, "shortened": 0}
+    digest = hashlib.sha256()
+    suffix_ids = functools.cache(lambda item_id: encoder.suffix_ids(Item.parse(texts[item_id])))
+    for row, item_ids in tqdm(groups(rows, negatives, seed), total=len(rows), desc="encode", mininterval=1):
+        suffixes = [suffix_ids(item_id) for item_id in item_ids]
+        history = [
+            Item.parse(texts[one]) for one in row["history"][-encoder.prompt.recent_items or len(row["history"]) :]
+        ]
+        # And the answer.
+        prefix = encoder.prefix_ids(row.get("summary"), history, max(map(len, suffixes)) + 1)
+        answers = [encoder.yes_id] + [encoder.no_id] * negatives
+        prompts = [
+            np.array([*prefix.ids, *suffix, answer], dtype=np.int32)
+            for suffix, answer in zip(suffixes, answers, strict=True)
+        ]
+        for prompt in prompts:
+            digest.update(prompt.tobytes())
+        counts["rows"] += len(prompts)
+        counts["tokens"] += sum(map(len, prompts))
+        if prefix.recent_dropped or prefix.summary_words_dropped:
+            counts["shortened"] += len(prompts)
+        if form == "shared-prefix":
+            user = shared_prefix.row(prefix.ids, suffixes, answers)
+            made.append({key: np.array(values, dtype=np.int32) for key, values in user.items()})
+        else:
+            made += [{"input_ids": prompt, "labels": _answer_alone(prompt)} for prompt in prompts]
+    columns = {key: [one[key] for one in made] for key in (made[0] if made else ())}
+    return Dataset.from_dict(columns), {**counts, "sha256": digest.hexdigest()}
+
+
+def _answer_alone(prompt: np.ndarray) -> np.ndarray:
+    """Labels of a prompt and its answer: -100 for all but the last token."""
+    labels = np.full_like(prompt, -100)
+    labels[-1] = prompt[-1]
+    return labels

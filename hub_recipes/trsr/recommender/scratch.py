@@ -1,0 +1,204 @@
+"""A small Llama from scratch that ranks: byte-level BPE, three losses, and a run that goes on after a kill.
+
+Knows nothing of where prompts come from. Each user's candidates come in groups, the chosen one first.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
+
+from trsr.recommender.train import last_checkpoint
+
+BOS, EOS, PAD = "<s>", "</s>", "<pad>"
+CONTEXT = 2048
+
+# Model and batch -> logits (candidates, vocabulary) at the answers, candidates of each group, loss on the text.
+Forward = Callable[[LlamaForCausalLM, dict[str, Any]], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, splits: Sequence[Any]) -> PreTrainedTokenizerFast:
+    """Byte-level BPE that starts every text with BOS.
+
+    Without a token to rest on, attention cannot say "no match", and nothing is learnt.
+
+    Args:
+        splits: Pre-tokenizers, the last one to bytes: no token reaches over where they cut.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(list(splits))
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[BOS, EOS, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, model_max_length=CONTEXT
+    )
+
+
+def kept_tokenizer(work: Path, make: Callable[[], PreTrainedTokenizerFast]) -> PreTrainedTokenizerFast:
+    """The tokenizer of the run in `work`, which is made there first."""
+    if not (work / "tokenizer.json").exists():
+        make().save_pretrained(work)
+    return PreTrainedTokenizerFast.from_pretrained(work)
+
+
+def llama(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, heads: int) -> LlamaForCausalLM:
+    """A Llama with tied embeddings and random weights."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=hidden,
+            intermediate_size=int(hidden * 8 / 3) // 32 * 32,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            max_position_embeddings=CONTEXT,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def ranking_losses(answers: torch.Tensor, sizes: torch.Tensor, yes: int, no: int) -> dict[str, torch.Tensor]:
+    """Losses of groups of candidates, the chosen one first in each, and how often it leads.
+
+    Args:
+        answers: Logits (candidates, vocabulary).
+        sizes: Candidates of each group (groups,), at least 2.
+
+    Returns:
+        `listwise`: cross-entropy of the softmax over a group's log-odds. `answer`: cross-entropy of yes or no, where
+        yes and no weigh the same, as in fine-tuning. `first`: share of groups whose chosen candidate leads.
+    """
+    groups = torch.arange(len(sizes)).repeat_interleave(sizes)
+    chosen = sizes.cumsum(0) - sizes
+    other = torch.ones(len(answers)).index_fill(0, chosen, 0.0)
+    odds = answers[:, yes] - answers[:, no]  # (candidates,)
+    # A group's largest log-odds are taken out, so that none overflows.
+    peak = torch.zeros(len(sizes)).scatter_reduce(0, groups, odds.detach(), "amax", include_self=False)
+    total = torch.zeros(len(sizes)).index_add(0, groups, (odds - peak[groups]).exp())
+    each = F.cross_entropy(answers, torch.where(other > 0, no, yes), reduction="none")
+    refused = torch.zeros(len(sizes)).index_add(0, groups, each * other) / (sizes - 1)
+    beaten = torch.zeros(len(sizes)).index_add(0, groups, (odds >= odds[chosen][groups]) * other)
+    return {
+        "listwise": (total.log() + peak - odds[chosen]).mean(),
+        "answer": (each[chosen].mean() + refused.mean()) / 2,
+        "first": (beaten == 0).float().mean(),
+    }
+
+
+class RankingTrainer(Trainer):
+    """Trainer with the losses of the ranking and of the text; logs each of them."""
+
+    def __init__(self, *args, forward: Forward, yes: int, no: int, text_weight: float, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.forward = forward
+        self.yes, self.no, self.text_weight = yes, no, text_weight
+        self._parts: list[dict[str, float]] = []
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        answers, sizes, text = self.forward(model, inputs)
+        parts = ranking_losses(answers, sizes, self.yes, self.no) | {"text": text}
+        self._parts.append({name: value.item() for name, value in parts.items()})
+        loss = parts["listwise"] + parts["answer"] + self.text_weight * text
+        return (loss, {}) if return_outputs else loss
+
+    def log(self, logs, *args, **kwargs):
+        if self._parts and "loss" in logs:
+            logs |= {
+                name: round(sum(one[name] for one in self._parts) / len(self._parts), 4) for name in self._parts[0]
+            }
+            self._parts.clear()
+        super().log(logs, *args, **kwargs)
+
+
+def arguments(
+    work: Path,
+    *,
+    steps: int,
+    rows: int,
+    learning_rate: float,
+    seed: int,
+    least: float = 0.05,
+    warmup: int = 200,
+    weight_decay: float = 0.05,
+    save_steps: int = 250,
+) -> TrainingArguments:
+    """How a small model is trained on CPU, on rows in their order.
+
+    Args:
+        work: Folder for checkpoints.
+        rows: Of a step.
+        learning_rate: Its peak; a cosine after the warm-up.
+        least: Share of the peak that the cosine ends at.
+        warmup: Steps; a tenth of all at most.
+    """
+    return TrainingArguments(
+        output_dir=str(work),
+        max_steps=steps,
+        per_device_train_batch_size=rows,
+        learning_rate=learning_rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": least},
+        warmup_steps=min(warmup, steps // 10),
+        adam_beta2=0.98,
+        weight_decay=weight_decay,
+        max_grad_norm=1.0,
+        logging_steps=min(50, max(1, steps // 5)),
+        save_steps=save_steps,
+        save_total_limit=2,
+        seed=seed,
+        use_cpu=True,
+        report_to="none",
+        remove_unused_columns=False,
+        # Rows follow from their number, and may grow harder with it.
+        train_sampling_strategy="sequential",
+    )
+
+
+def fit(trainer: Trainer) -> dict[str, Any]:
+    """Train; a run that was killed goes on from its newest whole checkpoint. Returns what a record says of the run."""
+    started = time.monotonic()
+    last, _ = last_checkpoint(Path(str(trainer.args.output_dir)))
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    return {
+        "learning_rate": trainer.args.learning_rate,
+        "seed": trainer.args.seed,
+        "seconds": round(time.monotonic() - started),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "last_log": next((entry for entry in reversed(trainer.state.log_history) if "loss" in entry), {}),
+    }
+
+
+def save(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, made: Mapping[str, Any], card: str, out: Path
+) -> None:
+    """Write weights in bf16 safetensors, config, tokenizer, `training.json` (what `made` holds) and the card."""
+    out.mkdir(parents=True, exist_ok=True)
+    config = model.config
+    # Half the bytes; the config still says float32, so it is computed in full precision after loading.
+    model.to(torch.bfloat16).save_pretrained(out)  # type: ignore[arg-type]
+    config.dtype = "float32"
+    config.architectures = ["LlamaForCausalLM"]
+    config.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    (out / "training.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+    (out / "README.md").write_text(card, encoding="utf-8")

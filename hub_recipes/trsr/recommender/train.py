@@ -1,0 +1,291 @@
+"""Fine-tune a base with LoRA on (summary, recent items, candidate) -> yes or no, through TRL's SFTTrainer.
+
+The rows come from `examples`; the loss is on the answer token alone. A row is a candidate, or a user with all candidates
+(`shared_prefix`).
+"""
+
+import contextlib
+import functools
+import json
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from peft import LoraConfig, load_peft_weights, set_peft_model_state_dict
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerState, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
+from trl import SFTConfig, SFTTrainer
+
+from trsr import data
+from trsr.core.modeling import PROMPT_FILE
+from trsr.core.prompts import Encoder, RankingPrompt
+from trsr.embedded import base_path
+from trsr.recommender import shared_prefix
+from trsr.recommender.examples import encode_rows, make_encoder, with_earlier_targets
+from trsr.recommender.recipe import Recipe
+from trsr.recommender.watch import Watching, curves, draw, ranking
+from trsr.versions import versions
+
+
+class TrainError(ValueError):
+    """A run that cannot start or go on: the message says why and what to do."""
+
+
+class AdapterTrainer(Watching, SFTTrainer):
+    """SFTTrainer that ranks when it evaluates, and writes no card of its own: ours is rendered from the run's records."""
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        pass
+
+
+class UserTrainer(shared_prefix.SharedPrefixTrainer, AdapterTrainer):
+    """The same on a row a user."""
+
+
+def train(recipe: Recipe, out: Path) -> dict[str, object]:
+    """Run a recipe and write `out`: adapter/, recipe.yaml, run.json. A killed run goes on where it stopped.
+
+    Also as one of several processes: `accelerate launch -m trsr train ...`.
+
+    Raises:
+        TrainError: If `out` holds another run, or this one complete.
+        DataError: If the dataset does not keep the contract.
+    """
+    half = recipe.optim.bf16 and _bf16()
+    checkpoints = out / "checkpoints"
+    arguments = _arguments(recipe, checkpoints, half)
+    # Of several processes the first writes what the run leaves.
+    with arguments.main_process_first(local=False):
+        _claim(recipe, out)
+    first = arguments.process_index == 0
+    started, spent = time.monotonic(), time.process_time()
+    set_seed(recipe.seed)
+    source = base_path(recipe.base)
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
+    model = AutoModelForCausalLM.from_pretrained(
+        source, revision=recipe.base_revision, dtype=torch.bfloat16 if half else torch.float32
+    )
+    encoder = make_encoder(recipe, tokenizer, model.config)
+    texts = data.texts(recipe.dataset, recipe.dataset_revision)
+    config = "histories" if recipe.summary == "none" else recipe.summary
+    rows = data.read(recipe.dataset, config, "train", recipe.dataset_revision)
+    if recipe.train_users:
+        rows = rows.select(range(min(recipe.train_users, len(rows))))
+    data.check_ids(rows, texts, f"{recipe.dataset}, config {config}, split train")
+    users = len(rows)
+    if recipe.targets > 1:
+        stated = data.provenance(recipe.dataset, recipe.dataset_revision).get("summaries", {})
+        rows = with_earlier_targets(rows, recipe.targets, stated.get("block_size", 5), recipe.summary)
+    examples, counts = encode_rows(rows, texts, encoder, recipe.negatives, recipe.seed, recipe.form)
+    looked_at: dict[str, object] = {}
+    if recipe.watch.steps:
+        held_out = data.read(recipe.dataset, config, "validation", recipe.dataset_revision)
+        held_out = held_out.select(range(min(recipe.watch.users or len(held_out), len(held_out))))
+        data.check_ids(held_out, texts, f"{recipe.dataset}, config {config}, split validation")
+        looked_at["eval_dataset"], _ = encode_rows(held_out, texts, encoder, recipe.negatives, recipe.seed, recipe.form)
+        looked_at["ranking"] = ranking(held_out, texts, encoder, recipe.seed)
+    if first:
+        (out / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8")
+
+    trainer = _trainer(recipe, encoder)(
+        model,
+        arguments,
+        train_dataset=examples,
+        processing_class=tokenizer,
+        **looked_at,
+        peft_config=LoraConfig(
+            r=recipe.lora.r,
+            lora_alpha=recipe.lora.alpha,
+            lora_dropout=recipe.lora.dropout,
+            target_modules=lora_targets(model, recipe.lora.target_modules),
+            task_type="CAUSAL_LM",
+            revision=recipe.base_revision,
+        ),
+    )
+    # SFTTrainer has been seen to drop rows whose answer it cut: nothing may be cut here.
+    assert len(trainer.train_dataset) == (len(rows) if recipe.form == "shared-prefix" else counts["rows"])
+    taken = _learn(trainer, checkpoints)
+    record = {
+        "recipe": recipe.to_dict(),
+        "seed": recipe.seed,
+        "base_revision": getattr(model.config, "_commit_hash", None) or recipe.base_revision,
+        "data": {"config": config, "users": users, "targets": len(rows), **counts},
+        "plan": getattr(trainer, "plan", "rows"),
+        **taken,
+        "seconds": round(time.monotonic() - started, 1),
+        "cpu_seconds": round(time.process_time() - spent, 1),  # of this process, since the start or the last kill
+        "device": str(trainer.args.device),
+        "versions": versions(),
+    }
+    if first:
+        save_adapter(trainer.model, encoder.prompt, recipe.base, recipe.base_revision, out / "adapter")
+        draw(taken["curves"], out / "curves.png")
+        (out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        if (checkpoints / "runs").is_dir():  # where tensorboard logs
+            shutil.move(checkpoints / "runs", out / "logs")
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    return record
+
+
+def _trainer(recipe: Recipe, encoder: Encoder):
+    """The trainer of the recipe's form, less the arguments that both have."""
+    if recipe.form == "flat":
+        return AdapterTrainer
+    return functools.partial(UserTrainer, yes_id=encoder.yes_id, no_id=encoder.no_id, listwise=recipe.listwise)
+
+
+def lora_targets(model, names: Sequence[str]) -> list[str] | str:
+    """`names` as peft takes them; a pattern where the model has more than its language model.
+
+    The parts for images and sound have modules of the same names: text never reaches them, and peft may not know them.
+
+    Raises:
+        TrainError: If a name matches no module.
+    """
+    decoder = model.get_decoder()
+    places = [f".{place}" for place, _ in decoder.named_modules()]
+    missing = [name for name in names if not any(place.endswith(f".{name}") for place in places)]
+    if missing:
+        linear = {place for place, module in decoder.named_modules() if isinstance(module, torch.nn.Linear)}
+        known = sorted({place.rsplit(".", 1)[-1] for place in linear})
+        raise TrainError(
+            f"lora.target_modules: this base has no module {', '.join(missing)}. "
+            f"Its linear layers are {', '.join(known) or 'none'}."
+        )
+    if model.config.get_text_config() is model.config:
+        return list(names)
+    root = next(place for place, module in model.named_modules() if module is decoder)
+    return rf"{re.escape(root)}\.(.*\.)?({'|'.join(map(re.escape, names))})"
+
+
+def _learn(trainer: SFTTrainer, checkpoints: Path) -> dict[str, Any]:
+    """Train, going on from the last checkpoint. The loss is a mean over the steps taken now; None without any."""
+    with trainer.args.main_process_first(local=False):
+        last, state = last_checkpoint(checkpoints)
+    if last and state.global_step >= state.max_steps:
+        # Taken up here, the Trainer would take one step too many.
+        kept = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+        set_peft_model_state_dict(trainer.model, load_peft_weights(str(kept or last)))
+        trainer.state = state
+        return {
+            "steps": state.global_step,
+            "loss": None,
+            "resumed_from_step": state.global_step,
+            "curves": curves(state.log_history),
+        }
+    loss = trainer.train(resume_from_checkpoint=str(last) if last else None).training_loss
+    if trainer.args.world_size > 1:
+        # The Trainer's own is a process's: it averages over processes only what it logs.
+        loss = trainer.accelerator.gather(torch.tensor(loss, device=trainer.args.device)).mean().item()
+    return {
+        "steps": trainer.state.global_step,
+        "loss": round(loss, 6),
+        "resumed_from_step": state.global_step,
+        "curves": curves(trainer.state.log_history),
+    }
+
+
+def last_checkpoint(folder: Path) -> tuple[Path | None, TrainerState]:
+    """The newest whole checkpoint and its state; or None and a fresh state. What a kill cut off is removed."""
+    newest: tuple[Path | None, TrainerState] = (None, TrainerState())
+    for path in folder.glob("checkpoint-*"):
+        try:
+            # The Trainer writes its state last: where that can be read, all else is there.
+            state = TrainerState.load_from_json(str(path / TRAINER_STATE_NAME))
+        except (OSError, ValueError):
+            shutil.rmtree(path)
+        else:
+            newest = max(newest, (path, state), key=lambda entry: entry[1].global_step)
+    return newest
+
+
+def save_adapter(model, prompt: RankingPrompt, base: str, revision: str | None, folder: Path) -> None:
+    """Write a plain PEFT adapter with its ranking prompt; same weights, same bytes."""
+    draft = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    model.save_pretrained(draft)
+    (draft / "README.md").unlink(missing_ok=True)
+    write_adapter_config(draft, base, revision)
+    (draft / PROMPT_FILE).write_text(
+        json.dumps(prompt.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
+
+
+def write_adapter_config(folder: Path, base: str, revision: str | None) -> None:
+    """Name the base and its commit in adapter_config.json, and sort what peft keeps as a set."""
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = base
+    config["revision"] = revision
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"].sort()
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _arguments(recipe: Recipe, checkpoints: Path, half: bool) -> SFTConfig:
+    optim, watch = recipe.optim, recipe.watch
+    best = watch.keep == "best"
+    return SFTConfig(
+        output_dir=str(checkpoints),
+        learning_rate=optim.learning_rate,
+        num_train_epochs=optim.epochs,
+        max_steps=optim.max_steps or -1,
+        per_device_train_batch_size=optim.batch_size,
+        gradient_accumulation_steps=optim.accumulation,
+        weight_decay=optim.weight_decay,
+        adam_beta1=optim.beta1,
+        adam_beta2=optim.beta2,
+        warmup_steps=optim.warmup_ratio,
+        lr_scheduler_type=optim.scheduler,
+        bf16=half,
+        gradient_checkpointing=optim.gradient_checkpointing,
+        save_strategy="steps",
+        save_steps=watch.steps if best else optim.save_steps,
+        save_total_limit=2,
+        logging_steps=20,
+        report_to=watch.report_to,
+        eval_strategy="steps" if watch.steps else "no",
+        eval_steps=watch.steps or None,
+        per_device_eval_batch_size=optim.batch_size,
+        load_best_model_at_end=best,
+        metric_for_best_model="eval_recall@3" if best else None,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        use_cpu=optim.device == "cpu",
+        # TRL's default of 1,024 cuts answers off and drops the rows; ours are shortened by rule already.
+        max_length=None,
+        packing=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+
+
+def _claim(recipe: Recipe, out: Path) -> None:
+    """Make sure that `out` is free, or holds an unfinished run of this very recipe."""
+    kept = out / "recipe.yaml"
+    if kept.exists():
+        other = yaml.safe_load(kept.read_text(encoding="utf-8"))
+        if other != json.loads(json.dumps(recipe.to_dict())):
+            changed = sorted(key for key, value in recipe.to_dict().items() if other.get(key) != value)
+            raise TrainError(
+                f"{out} holds a run of another recipe (differs in {', '.join(changed)}). Choose another --out."
+            )
+        if (out / "run.json").exists():
+            raise TrainError(f"{out} holds this run, complete. Choose another --out, or remove it.")
+    elif out.exists() and any(out.iterdir()):
+        raise TrainError(f"{out} is not empty and holds no run. Choose another --out.")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _bf16() -> bool:
+    """Half precision only where the hardware is made for it."""
+    with contextlib.suppress(AttributeError, RuntimeError):
+        return torch.accelerator.current_accelerator() is not None and torch.cuda.is_bf16_supported()
+    return False

@@ -1,0 +1,160 @@
+"""Take generations from elsewhere into a store, and give them away, as Parquet.
+
+What comes from elsewhere is data: its form is checked, and its answers are judged here like any other.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetGenerationError
+
+from trsr import data
+from trsr.core.answer import Answer
+from trsr.core.history import Item, blocks_by_count
+from trsr.core.prompts import SummaryPrompts
+from trsr.core.summarize import steps
+from trsr.data import DataError
+from trsr.engines import ATTEMPTS, Engine, key_of
+from trsr.summaries.judge import problem
+from trsr.summaries.published import at, label
+from trsr.summaries.store import SCHEMA, Generation, Store
+
+_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+def import_cache(store: Store, source: str, engine: Engine, texts: Mapping[str, str]) -> int:
+    """Put generations that were made elsewhere into a store.
+
+    Args:
+        source: A Parquet file or a folder of them with the columns of `store.SCHEMA` (`problem` is not read); a dataset,
+            on the Hub or in a folder, with the config `generations`; or one with summaries, whose questions are put
+            together again from its histories. `ORG/NAME@REVISION` names a revision.
+        engine: The one that will be asked for the rest.
+        texts: Item id to text, for a dataset that does not share its texts.
+
+    Returns:
+        Number of attempts read.
+
+    Raises:
+        DataError: If `source` is none of these, or not in form.
+    """
+    path = Path(source)
+    files = [path] if path.is_file() else sorted(path.glob("*.parquet")) if path.is_dir() else []
+    if files:
+        try:
+            rows = Dataset.from_parquet([str(file) for file in files])
+        except (ValueError, DatasetGenerationError) as error:
+            raise DataError(f"The cache {source!r} cannot be read as Parquet: {error.__cause__ or error}") from None
+    else:
+        name, revision = at(source)
+        if "generations" not in data.configs(name, revision):
+            return _import_summaries(store, source, texts)
+        rows = load_dataset(name, "generations", split="train", revision=revision)
+    missing = [name for name in SCHEMA.names if name not in rows.column_names and name != "problem"]
+    if missing:
+        raise DataError(f"The cache {source!r} lacks the columns {', '.join(missing)}. Export one with --export-cache.")
+    prompts = SummaryPrompts()
+    for part in rows.iter(1000):
+        made: dict[str, list[Generation]] = {}
+        for values in zip(*(part[name] for name in SCHEMA.names if name != "problem"), strict=True):
+            generation = _checked(values, source, prompts)
+            made.setdefault(values[-1], []).append(generation)
+        for about, generations in made.items():
+            identity = _identity(about, source)
+            own = bool(engine.elsewhere) and identity == dict(engine.identity)
+            store.put(generations, identity, "" if own else label(source))
+    return len(rows)
+
+
+def _checked(values: tuple, source: str, prompts: SummaryPrompts) -> Generation:
+    key, attempt, text, finish_reason, prompt_tokens, completion_tokens, _ = values
+    numbers = (attempt, prompt_tokens, completion_tokens)
+    if (
+        not (isinstance(key, str) and _KEY.fullmatch(key))
+        or not all(isinstance(one, str) for one in (text, finish_reason))
+        or not all(isinstance(one, int) and one >= 0 for one in numbers)
+        or attempt >= ATTEMPTS
+    ):
+        raise DataError(f"The cache {source!r} is not in form: {values!r:.200}. Export one with --export-cache.")
+    why = problem(Answer(text, finish_reason), prompts)
+    return Generation(key, attempt, text, why, finish_reason, prompt_tokens, completion_tokens)
+
+
+def _identity(about: object, source: str) -> dict[str, Any]:
+    try:
+        identity = json.loads(about) if isinstance(about, str) else None
+    except ValueError:
+        identity = None
+    if not isinstance(identity, dict):
+        raise DataError(f"The cache {source!r} names an engine that is no JSON object: {about!r:.200}.")
+    return identity
+
+
+def _import_summaries(store: Store, source: str, texts: Mapping[str, str]) -> int:
+    """Generations of a dataset with summaries and nothing more."""
+    name, revision = at(source)
+    made = data.provenance(name, revision).get("summaries", {})
+    methods = [method for method in made.get("methods", ()) if method in data.configs(name, revision)]
+    if not methods or "prompts" not in made:
+        raise DataError(f"{source!r} holds no generations and no summaries of a language model: it is no cache.")
+    if made.get("fallen_back") or "since" in made:
+        # Which summaries a model wrote after a whole question cannot be told from the columns.
+        raise DataError(
+            f"The summaries of {source!r} were continued, or not all written by its model: their questions cannot be put "
+            "together again. Take its exported generations as the cache, or continue it with --since."
+        )
+    items = data.read_items(name, revision)
+    if "text" in items.column_names:
+        texts = dict(zip(items["item_id"], items["text"], strict=True))
+    identity = {part: made.get(part) for part in ("engine", "model", "revision", "sampling")}
+    count = 0
+    for method in methods:
+        for split in data.SPLITS:
+            for generations in _generations(data.read(name, method, split, revision), method, made, texts, identity):
+                store.put(generations, identity, label(source))
+                count += len(generations)
+    return count
+
+
+def _generations(
+    rows: Dataset, method: str, made: Mapping[str, Any], texts: Mapping[str, str], identity: Mapping[str, Any]
+) -> Iterator[list[Generation]]:
+    """What was asked for each user, with what was answered."""
+    try:
+        prompts = SummaryPrompts(**made["prompts"])
+    except TypeError as error:
+        raise DataError(
+            f"The prompts in the provenance are not ours, so its questions are not known: {error}"
+        ) from None
+    for row in rows:
+        items = [Item.parse(texts[item_id]) for item_id in row["history"]]
+        strategy = steps(blocks_by_count(items, made["block_size"], made["max_blocks"]), method)
+        left = [*row["block_summaries"], *([row["summary"]] if method == "hierarchical" else [])]
+        questions, generations = next(strategy), []
+        while True:
+            answers, left = left[: len(questions)], left[len(questions) :]
+            for question, text in zip(questions, answers, strict=True):
+                why = problem(Answer(text), prompts)
+                generations.append(Generation(key_of(identity, prompts.text(question)), 0, text, why))
+            try:
+                questions = strategy.send(answers)
+            except StopIteration:
+                break
+        yield generations
+
+
+def export_cache(store: Store, folder: Path, provenance: Mapping[str, object], scratch: Path) -> None:
+    """Write the generations that a run used as a dataset with the config `generations`."""
+    path = scratch / "generations.parquet"
+    if not store.export(path):
+        raise data.DataError("No generation was used, so there is none to export.")
+    rows = Dataset.from_parquet(str(path), cache_dir=str(scratch))
+    body = (
+        f"# {folder.name}\n\nWhat a language model was asked and answered when it wrote summaries, keyed by a checksum of "
+        "the question and the model; the questions themselves are not here. `trsr summarize --cache` takes it."
+    )
+    data.write(folder, {"generations": {"train": rows}}, provenance=provenance, body=body)

@@ -1,0 +1,196 @@
+"""Summaries for a whole dataset: strategy x engine x store, read and written in parts."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+from tqdm.auto import tqdm
+
+from trsr import data
+from trsr.core.history import Block, Item, blocks_by_count, count_blocks
+from trsr.core.prompts import SummaryPrompts
+from trsr.core.summarize import METHODS, Steps, calls, steps
+from trsr.engines import ATTEMPTS, RETRY_TEMPERATURE, Engine
+from trsr.summaries.caches import export_cache, import_cache
+from trsr.summaries.published import Published
+from trsr.summaries.scheduler import Scheduler
+from trsr.summaries.store import Store
+from trsr.summaries.trails import PART, Trails
+from trsr.versions import versions
+
+
+class OpenQuestions(ValueError):
+    """Nothing was written, because the engine's answers come from elsewhere: the message says what to do."""
+
+
+class Catalogue:
+    """Items by id, each read once and only if it is asked for."""
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        self._texts = texts
+        self._items: dict[str, Item] = {}
+
+    def blocks(self, history: Sequence[str], size: int) -> list[Block]:
+        """All blocks of a history of ids."""
+        for item_id in history:
+            if item_id not in self._items:
+                self._items[item_id] = Item.parse(self._texts[item_id])
+        return blocks_by_count([self._items[item_id] for item_id in history], size, max_blocks=len(history) or 1)
+
+
+def users(splits: Mapping[str, Dataset]) -> Iterator[tuple[str, list[str]]]:
+    """User id and history of every row, in the order of the splits; a part of them is in memory."""
+    for rows in splits.values():
+        for table in rows.select_columns(["user_id", "history"]).with_format("arrow").iter(PART):
+            yield from zip(table["user_id"].to_pylist(), table["history"].to_pylist(), strict=True)
+
+
+def strategies(
+    splits: Mapping[str, Dataset],
+    texts: Mapping[str, str],
+    methods: Sequence[str],
+    block_size: int,
+    max_blocks: int,
+    since: Published | None = None,
+) -> Iterator[Steps]:
+    """The strategy of every user and method: users in the order of the splits, and for each user one a method."""
+    catalogue = Catalogue(texts)
+    for user_id, history in users(splits):
+        if not history:
+            raise data.DataError(f"User {user_id!r} has no history: there is nothing to summarise.")
+        blocks = catalogue.blocks(history, block_size)
+        for method in methods:
+            if since is None:
+                yield steps(blocks[-max_blocks:], method)
+            else:
+                yield since.continued(method, user_id, history, blocks, max_blocks)
+
+
+def add_summaries(
+    splits: Mapping[str, Dataset],
+    texts: Mapping[str, str],
+    scheduler: Scheduler,
+    folder: Path,
+    *,
+    methods: Sequence[str] = METHODS,
+    block_size: int = 5,
+    max_blocks: int = 5,
+    since: Published | None = None,
+) -> dict[str, DatasetDict]:
+    """Rows of `histories` with the columns `block_summaries` and `summary`, for each method.
+
+    Args:
+        splits: Rows of `histories`; a part of a dataset does as well as a whole one.
+        folder: Gets the files behind what is returned, in Arrow's format.
+
+    Raises:
+        OpenQuestions: If the engine leaves questions for a later run.
+    """
+    trails = Trails(splits, methods, folder)
+    scheduler.run(strategies(splits, texts, methods, block_size, max_blocks, since), trails.add)
+    if scheduler.left_open:
+        raise OpenQuestions(
+            f"{scheduler.left_open} summaries wait for answers that come from elsewhere, so nothing was written. "
+            f"{scheduler.engine.elsewhere}"
+        )
+    return trails.tables()
+
+
+def summarize_dataset(
+    source: str,
+    out: Path,
+    engine: Engine,
+    *,
+    methods: tuple[str, ...] = METHODS,
+    block_size: int = 5,
+    max_blocks: int = 5,
+    revision: str | None = None,
+    store: Path | None = None,
+    since: str | None = None,
+    caches: Sequence[str] = (),
+    export: Path | None = None,
+) -> dict[str, Any]:
+    """Write the dataset `source` to `out` with one config of summaries a method.
+
+    Args:
+        source: Folder or Hub id with the configs `items` and `histories`.
+        out: Dataset folder to write; nothing is written before all summaries are there.
+        store: Where generations are kept while the run goes on; default beside `out`, for engines whose answers cost
+            something. A killed run goes on from it.
+        since: Dataset of earlier summaries, which are continued: blocks that have not changed are not asked again.
+        caches: Where more generations are taken from, see `caches.import_cache`.
+        export: Folder to write as a dataset of the generations that were used.
+
+    Returns:
+        The provenance that was written.
+    """
+    prompts = SummaryPrompts()
+    texts, splits = read(source, revision)
+    beside = out.with_name(f"{out.name}.store.sqlite") if engine.generates else None
+    kept = Store(path) if (path := store or beside) else None
+    if not engine.generates and (caches or export):
+        raise data.DataError(
+            f"The engine {engine.identity['engine']!r} keeps no generations: there is no cache to use."
+        )
+    for cache in caches:
+        assert kept is not None
+        import_cache(kept, cache, engine, texts)
+    cut = {"block_size": block_size, "max_blocks": max_blocks}
+    earlier = Published(since, texts, methods, {**identity(engine, prompts), **cut}) if since else None
+    lengths = [count_blocks(len(history), block_size, max_blocks) for _, history in users(splits)]
+    put = {method: calls(lengths, method) for method in methods}
+    with tempfile.TemporaryDirectory() as folder:
+        with tqdm(total=sum(put.values()), desc="summaries", unit="summary", mininterval=1) as bar:
+            scheduler = Scheduler(engine, kept, prompts, bar.update, turns=methods)
+            made = add_summaries(splits, texts, scheduler, Path(folder), methods=methods, since=earlier, **cut)
+        items = DatasetDict(train=data.read(source, "items", "train", revision))
+        provenance = {
+            **data.provenance(source, revision),
+            "summaries": {
+                **identity(engine, prompts),
+                "methods": list(methods),
+                **cut,
+                "calls": put,
+                **({"since": earlier.record()} if earlier else {}),
+                **(
+                    kept.counts()
+                    | {
+                        "fallen_back": dict(sorted(scheduler.fallen_back.items())),
+                        "fallen_back_by_method": {method: scheduler.fallen_back_in[method] for method in methods},
+                    }
+                    if kept and engine.generates
+                    else {}
+                ),
+                "versions": versions(),
+            },
+        }
+        tables = {"items": items, "histories": DatasetDict(splits), **made}
+        body = f"# {out.name}\n\nHistories with summaries: {', '.join(methods)}."
+        data.write(out, tables, provenance=provenance, body=body)
+        if kept and export:
+            export_cache(kept, export, provenance, Path(folder))
+    return provenance
+
+
+def read(source: str, revision: str | None = None) -> tuple[dict[str, str], dict[str, Dataset]]:
+    """Item id to text, and the rows of `histories` by split; every id is in the catalogue."""
+    texts = data.texts(source, revision)
+    splits = {split: data.read(source, "histories", split, revision) for split in data.SPLITS}
+    for split, rows in splits.items():
+        data.check_ids(rows, texts, f"{source}, split {split}")
+    return texts, splits
+
+
+def identity(engine: Engine, prompts: SummaryPrompts) -> dict[str, Any]:
+    """What summaries depend on beside the histories, for the provenance."""
+    if not engine.generates:
+        return dict(engine.identity)
+    wording = asdict(prompts)
+    checksum = hashlib.sha256(json.dumps(wording, sort_keys=True).encode()).hexdigest()
+    retries = {"attempts": ATTEMPTS, "temperature": RETRY_TEMPERATURE}
+    return {**engine.identity, "retries": retries, "prompts": wording, "prompts_sha256": checksum}
