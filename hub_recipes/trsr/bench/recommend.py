@@ -45,9 +45,10 @@ FORMS = (
     Form("recurrent, summaries shuffled", trained="recurrent", shuffle_summaries=True),
     Form("base, zero-shot", trained="recurrent", adapter=False),
 )
-# Each differs from `recurrent` in one thing.
+# Each differs from `recurrent` in one thing; without a summary, from the one above it.
 ABLATIONS = (
-    *(Form(f"recent items {count}", (f"recent_items={count}",)) for count in (0, 1, 3, 5)),
+    *(Form(f"recent items {count}", (f"recent_items={count}",)) for count in (0, 1, 3, 5, 25)),
+    *(Form(f"recent items {count}, no summary", ("summary=none", f"recent_items={count}")) for count in (1, 3, 5, 25)),
     *(Form(f"negatives {count}", (f"negatives={count}",)) for count in (1, 8)),
     *(Form(f"LoRA rank {rank}", (f"lora.r={rank}", f"lora.alpha={2 * rank}")) for rank in (2, 32)),
     *(Form(f"listwise {share}", (f"listwise={share}",)) for share in (0.0, 1.0)),
@@ -121,9 +122,16 @@ if __name__ == "__main__":
     add("--peers", type=Path, metavar="DIR", help="what hub_recipes/baselines.py wrote")
     add("--seeds", type=int, nargs="+", default=(0, 1, 2), help="(0 1 2)")
     add("--ablations", action="store_true", help="instead of the forms: one thing changed at a time")
+    add("--forms", nargs="+", metavar="NAME", help="some of them only")
     add("--out", type=Path, required=True, metavar="DIR")
     options = parser.parse_args()
-    forms = (FORMS[0], *ABLATIONS) if options.ablations else FORMS
+    forms = [
+        form
+        for form in ((FORMS[0], *ABLATIONS) if options.ablations else FORMS)
+        if not options.forms or form.name in options.forms
+    ]
+    if not forms:
+        parser.error(f"--forms takes names of {', '.join(form.name for form in (*FORMS, *ABLATIONS))}.")
     run(
         Bench(options.recipe, options.datasets, options.base, options.out, options.changes, options.seeds, forms),
         options.peers,
