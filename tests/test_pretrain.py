@@ -13,14 +13,12 @@ from trsr.engines import EngineError, engine
 from trsr.engines import nano as nano_engine
 from trsr.nano.base import pretrain, world_tokenizer
 from trsr.nano.curriculum import Curriculum, collate, forward
-from trsr.nano.summarizer import train_summarizer
-from trsr.nano.writing import Copies, Writing, WritingTrainer
-from trsr.nano.writing import collate as collate_writing
+from trsr.nano.summarizer import LINEAR, AnswerTrainer, Copies, train_summarizer, write_change
 
 
 def test_a_much_smaller_one_trains_and_the_loss_falls(tmp_path):
     made = pretrain(tmp_path / "base", steps=30, users=4, negatives=2, vocab_size=500, hidden=32, layers=1, heads=1)
-    state = json.loads((tmp_path / "base-checkpoints" / "ranking" / "checkpoint-30" / "trainer_state.json").read_text())
+    state = json.loads((tmp_path / "base-checkpoints" / "checkpoint-30" / "trainer_state.json").read_text())
     losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
     assert losses[-1] < losses[0] - 1
     assert made["parameters"] < 50_000
@@ -56,25 +54,6 @@ def test_rows_follow_from_their_number():
     assert [Curriculum(encoder, 1000, 2)[row] for row in (970, 0, 485)] == [forwards[10], forwards[0], forwards[5]]
 
 
-SMALLEST = {"steps": 10, "users": 2, "negatives": 2, "vocab_size": 500, "hidden": 32, "layers": 1, "heads": 1}
-
-
-def test_a_base_goes_on_with_the_stage_that_it_was_in(tmp_path):
-    made = pretrain(tmp_path / "base", **SMALLEST)
-    stages = made["stages"]
-    assert [(name, stage["steps"], stage["rows"]) for name, stage in stages.items()] == [
-        ("ranking", 10, 20),
-        ("copying", 2, 8),
-        ("writing", 4, 8),
-    ]
-    shutil.rmtree(tmp_path / "base-checkpoints" / "writing")
-    (tmp_path / "base-checkpoints" / "writing.json").unlink()
-    again = pretrain(tmp_path / "again", **SMALLEST, work=tmp_path / "base-checkpoints")
-    assert again["stages"]["ranking"] == stages["ranking"]
-    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("base", "again")]
-    assert weights[0] == weights[1]
-
-
 def test_what_is_copied_was_there_before():
     encoder = Encoder(world_tokenizer(worlds=1, vocab_size=400), RankingPrompt())
     copies = Copies(encoder, steps=400, size=2)
@@ -91,38 +70,56 @@ def test_what_is_copied_was_there_before():
         copies[800]
 
 
-def test_lessons_and_rankings_share_a_batch():
-    encoder = Encoder(world_tokenizer(worlds=1, vocab_size=400), RankingPrompt(recent_items=10))
-    rows = Writing(encoder, steps=10, size=3, negatives=2, end=1, first_world=5)
-    batch = collate_writing([rows[number] for number in range(3)], pad=2)
-    assert batch["ranking"]["prefix"].shape[0] == batch["write"]["input_ids"].shape[0] == 3
-    assert (batch["write"]["labels"] != -100).sum() == sum(rows[number]["write"]["answered"] for number in range(3))
+def test_a_change_of_weights_is_written_as_an_adapter(tmp_path, llama):
+    prompt = torch.tensor([[1, 5, 9, 4]])
+    named = [(name, weight) for name, weight in llama.named_parameters() if name.split(".")[-2] in LINEAR]
+    before = {name: weight.detach().clone() for name, weight in named}
+    plain = llama(prompt).logits
+    for _, weight in named:
+        weight.data += torch.randn_like(weight).mul(0.1).to(torch.bfloat16).float()
+    changed = {name: weight.detach().clone() for name, weight in named}
+    wanted = llama(prompt).logits
+    for name, weight in named:  # what bf16 keeps of the change
+        weight.data.copy_(before[name] + (changed[name] - before[name]).to(torch.bfloat16).float())
+    kept = llama(prompt).logits
+    for name, weight in named:
+        weight.data.copy_(changed[name])
+    llama.save_pretrained(tmp_path / "trained")
+    write_change(llama, before, tmp_path / "adapter")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "trained", dtype=torch.float32)
+    for name, weight in before.items():
+        base.get_parameter(name).data.copy_(weight)
+    torch.testing.assert_close(base(prompt).logits, plain)
+    adapted = PeftModel.from_pretrained(base, tmp_path / "adapter")
+    torch.testing.assert_close(adapted(prompt).logits, kept, atol=1e-4, rtol=0)
+    assert (wanted - plain).abs().max() > 0.01
 
 
 def summarizer(folder, steps=6, **options):
-    return train_summarizer(folder / "adapter", steps=steps, size=2, rank=4, save_steps=3, **options)
+    return train_summarizer(folder / "adapter", steps=steps, size=2, save_steps=3, **options)
 
 
-def test_a_summariser_is_a_plain_adapter_and_goes_on_after_a_kill(tmp_path, monkeypatch):
+@pytest.mark.parametrize("killed_at", [5, 10])
+def test_a_summariser_is_a_plain_adapter_and_goes_on_after_a_kill(tmp_path, monkeypatch, killed_at):
     made = summarizer(tmp_path / "whole")
-    assert made["questions"] == 12
+    assert [(name, stage["rows"]) for name, stage in made["stages"].items()] == [("copying", 10), ("lessons", 12)]
     assert "trsr pretrain nano-summarizer --seed 0 --steps 6" in (tmp_path / "whole/adapter/README.md").read_text()
     assert json.loads((tmp_path / "whole/adapter/training.json").read_text()) == made
     base = AutoModelForCausalLM.from_pretrained(base_path("nano"))
     assert PeftModel.from_pretrained(base, tmp_path / "whole/adapter").active_adapter == "default"
 
-    ordinary, calls = WritingTrainer.compute_loss, []
+    ordinary, calls = AnswerTrainer.compute_loss, []
 
     def killed(self, *args, **kwargs):
         calls.append(1)
-        if len(calls) == 5:
+        if len(calls) == killed_at:
             raise KeyboardInterrupt
         return ordinary(self, *args, **kwargs)
 
-    monkeypatch.setattr(WritingTrainer, "compute_loss", killed)
+    monkeypatch.setattr(AnswerTrainer, "compute_loss", killed)
     with pytest.raises(KeyboardInterrupt):
         summarizer(tmp_path / "broken")
-    monkeypatch.setattr(WritingTrainer, "compute_loss", ordinary)
+    monkeypatch.setattr(AnswerTrainer, "compute_loss", ordinary)
     summarizer(tmp_path / "broken")
     weights = "adapter/adapter_model.safetensors"
     assert (tmp_path / "broken" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()

@@ -22,7 +22,6 @@ from trsr.nano.worlds import World, training_world
 USERS_A_WORLD = 64
 # Shares of the rows at which the curriculum turns.
 EASY, FULL, NOISY = 0.15, 0.4, 0.8
-TEXT_WEIGHT = 0.2
 
 
 def example(world: World, items: tuple[int, ...], rng: random.Random, negatives: int, clean: bool):

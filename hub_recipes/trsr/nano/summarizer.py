@@ -1,21 +1,83 @@
-"""Teach the nano base to summarise: a LoRA adapter on it, trained on the questions of `lessons`."""
+"""Teach the nano base to summarise: copying first, then the questions of `lessons`; what changed is kept as a LoRA adapter.
+
+A model that only ever ranked cannot repeat a name it has just read. Random tokens that come again and again teach it that,
+where all of a layer's weights may move; low ranks do not get there. So the linear layers are trained whole, and their
+change is written as factors of full rank: a model this small has room for them.
+"""
 
 import json
+import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments, set_seed
 
 from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.embedded import base_path
 from trsr.hub.cards import render
 from trsr.nano.lessons import FIRST_WORLD, Lessons
-from trsr.nano.writing import WritingTrainer, pad_right
 from trsr.recommender.scratch import arguments, fit
 from trsr.recommender.train import lora_targets, write_adapter_config
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LENGTH = 48  # tokens of a row to copy
+GROWS = 60  # steps until the tokens that repeat may be one more
+COPYING = 0.8  # steps of copying, of those of lessons
+
+
+class Copies(Dataset):
+    """Row i is always the same: a few random tokens, again and again. At first 3 of them, later up to 16.
+
+    Args:
+        steps: Length of the dataset in steps.
+        size: Rows a step.
+    """
+
+    def __init__(self, encoder: Encoder, steps: int, size: int) -> None:
+        self.steps, self.size = steps, size
+        special = encoder.tokenizer.all_special_ids
+        self._tokens = sorted(set(range(len(encoder.tokenizer))) - set(special))
+        self._start = encoder.head_ids
+
+    def __len__(self) -> int:
+        return self.steps * self.size
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        rng = random.Random(f"copy-{row}")
+        few = rng.choices(self._tokens, k=rng.randint(3, 3 + min(13, row // self.size // GROWS)))
+        repeated = few * (LENGTH // len(few))
+        return {"input_ids": self._start + repeated, "answered": len(repeated) - len(few)}
+
+
+def collate(rows: Sequence[Mapping[str, Any]], pad: int) -> dict[str, torch.Tensor]:
+    """Right-padded ids and the tokens to predict, (rows, width) each; -100 where nothing is."""
+    width = max(len(row["input_ids"]) for row in rows)
+    ids = torch.full((len(rows), width), pad)
+    labels = torch.full((len(rows), width), -100)
+    for place, row in enumerate(rows):
+        length = len(row["input_ids"])
+        ids[place, :length] = torch.tensor(row["input_ids"])
+        labels[place, length - row["answered"] : length] = ids[place, length - row["answered"] : length]
+    return {"input_ids": ids, "labels": labels}
+
+
+class AnswerTrainer(Trainer):
+    """Trainer with the loss on answers; logits are computed where a token of one is predicted, and nowhere else."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        # Padding is on the right, where causal attention never looks: no mask is needed.
+        hidden = model.model(inputs["input_ids"], use_cache=False).last_hidden_state  # (rows, width, size)
+        following = inputs["labels"][:, 1:]
+        wanted = following != -100
+        loss = F.cross_entropy(model.lm_head(hidden[:, :-1][wanted]), following[wanted])
+        return (loss, {}) if return_outputs else loss
 
 
 def train_summarizer(
@@ -24,8 +86,7 @@ def train_summarizer(
     seed: int = 0,
     steps: int = 2500,
     size: int = 24,
-    rank: int = 16,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 2e-3,
     base: str = "nano",
     save_steps: int = 250,
     work: Path | None = None,
@@ -34,9 +95,8 @@ def train_summarizer(
 
     Args:
         out: Folder to write.
-        seed: Seeds the weights. Lessons 0, 1, ... are trained on whatever the seed.
-        steps: Optimiser steps of `size` questions.
-        rank: Of LoRA, on all linear layers.
+        seed: Seeds the order. Lessons 0, 1, ... are trained on whatever the seed.
+        steps: Optimiser steps of `size` questions; before them come COPYING as many of copying.
         base: A recipe's name of a base without a chat template.
         save_steps: Steps between checkpoints.
         work: Folder for checkpoints; a run that was killed goes on from the newest there.
@@ -47,39 +107,79 @@ def train_summarizer(
     work = work or out.with_name(out.name + "-checkpoints")
     set_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(base_path(base))
-    plain = AutoModelForCausalLM.from_pretrained(base_path(base), dtype=torch.float32)
-    encoder = Encoder(tokenizer, RankingPrompt(), plain.config.max_position_embeddings)
-    lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=lora_targets(plain, LINEAR), task_type="CAUSAL_LM")
-    model = get_peft_model(plain, lora)
-    trainable = sum(one.numel() for one in model.parameters() if one.requires_grad)
-    trainer = WritingTrainer(
-        model,
-        arguments(
-            work,
-            steps=steps,
+    model = AutoModelForCausalLM.from_pretrained(base_path(base), dtype=torch.float32)
+    encoder = Encoder(tokenizer, RankingPrompt(), model.config.max_position_embeddings)
+    before = {}
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(name.split(".")[-2] in LINEAR)
+        if weight.requires_grad:
+            before[name] = weight.detach().clone()
+
+    def stage(name: str, rows: Dataset, count: int, least: float) -> dict[str, Any]:
+        """Train on. What is said of a stage is said once, by the run that ends it."""
+        how: TrainingArguments = arguments(
+            work / name,
+            steps=count,
             rows=size,
             learning_rate=learning_rate,
             seed=seed,
-            least=0.02,
+            least=least,
             warmup=100,
             weight_decay=0.0,
             save_steps=save_steps,
-        ),
-        data_collator=lambda rows: pad_right(rows, tokenizer.pad_token_id),
-        train_dataset=Lessons(encoder, steps, size, tokenizer.eos_token_id),
-    )
-    record = fit(trainer)
-    # Half the bytes; peft computes in the base's precision after loading.
-    model.to(torch.bfloat16).save_pretrained(out)  # type: ignore[arg-type]
+        )
+        trainer = AnswerTrainer(
+            model, how, data_collator=lambda batch: collate(batch, tokenizer.pad_token_id), train_dataset=rows
+        )
+        record = {"steps": count, "rows": count * size, **fit(trainer)}
+        said = work / f"{name}.json"
+        if not said.exists():
+            said.write_text(json.dumps(record), encoding="utf-8")
+        return json.loads(said.read_text(encoding="utf-8"))
+
+    copies = round(steps * COPYING)
+    stages = {
+        "copying": stage("copying", Copies(encoder, copies, size), copies, least=0.5),
+        "lessons": stage("lessons", Lessons(encoder, steps, size, tokenizer.eos_token_id), steps, least=0.02),
+    }
+    write_change(model, before, out)
     write_adapter_config(out, base, None)
     made = {
         "command": f"trsr pretrain nano-summarizer --seed {seed} --steps {steps}",
-        "data": f"trsr.nano.lessons.lesson 0 to {steps - 1}, on worlds {FIRST_WORLD} and on of trsr.nano.worlds.training_world",
-        "parameters": trainable,
-        "questions": steps * size,
-        "rank": rank,
-        **record,
+        "data": f"trsr.nano.lessons.lesson 0 to {steps - 1}, on worlds {FIRST_WORLD} and on of trsr.nano.worlds",
+        "parameters": sum(weight.numel() for weight in before.values()),
+        "seed": seed,
+        "seconds": sum(one["seconds"] for one in stages.values()),
+        "stages": stages,
     }
     (out / "training.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
     (out / "README.md").write_text(render("summarizer", made), encoding="utf-8")
     return made
+
+
+def write_change(model: Any, before: Mapping[str, torch.Tensor], out: Path) -> None:
+    """Write how weights (outputs, inputs) changed as a LoRA adapter whose product is that change, in bf16.
+
+    One factor is the change, the other one the identity; the rank is the smallest that holds all of them.
+
+    Args:
+        model: As trained. Its weights become those of `before` again.
+        before: Name of a weight -> what it was.
+    """
+    after = {name: model.get_parameter(name).detach().clone() for name in before}
+    rank = max(min(weight.shape) for weight in before.values())
+    for name, weight in before.items():
+        model.get_parameter(name).data.copy_(weight)
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=lora_targets(model, LINEAR), task_type="CAUSAL_LM")
+    adapted = get_peft_model(model, config)
+    for name, weight in before.items():
+        change = after[name] - weight
+        outputs, inputs = change.shape
+        # (outputs, rank) @ (rank, inputs), the smaller side the identity; what is left of the rank is zero.
+        up, down = (torch.eye(outputs, rank), F.pad(change, (0, 0, 0, rank - outputs)))
+        if inputs < outputs:
+            up, down = F.pad(change, (0, rank - inputs)), torch.eye(rank, inputs)
+        layer = adapted.get_base_model().get_submodule(name.removesuffix(".weight"))
+        layer.lora_A["default"].weight.data.copy_(down)
+        layer.lora_B["default"].weight.data.copy_(up)
+    adapted.to(torch.bfloat16).save_pretrained(out)  # type: ignore[arg-type]
