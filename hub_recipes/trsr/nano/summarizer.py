@@ -1,8 +1,8 @@
 """Teach the nano base to summarise: copying first, then the questions of `lessons`; what changed is kept as a LoRA adapter.
 
 A model that only ever ranked cannot repeat a name it has just read. Random tokens that come again and again teach it that,
-where all of a layer's weights may move; low ranks do not get there. So the linear layers are trained whole, and their
-change is written as factors of full rank: a model this small has room for them.
+where all weights may move, embeddings above all; low ranks do not get there. So it is trained whole but for its norms, and
+the change is written as factors of full rank: a model this small has room for them.
 """
 
 import json
@@ -22,12 +22,12 @@ from trsr.embedded import base_path
 from trsr.hub.cards import render
 from trsr.nano.lessons import FIRST_WORLD, Lessons
 from trsr.recommender.scratch import arguments, fit
-from trsr.recommender.train import lora_targets, write_adapter_config
+from trsr.recommender.train import write_adapter_config
 
-LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens")
 LENGTH = 48  # tokens of a row to copy
-GROWS = 60  # steps until the tokens that repeat may be one more
-COPYING = 0.8  # steps of copying, of those of lessons
+GROWS = 100  # steps until the tokens that repeat may be one more
+COPYING = 1.1  # steps of copying, of those of lessons
 
 
 class Copies(Dataset):
@@ -86,7 +86,7 @@ def train_summarizer(
     seed: int = 0,
     steps: int = 2500,
     size: int = 24,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 1e-3,
     base: str = "nano",
     save_steps: int = 250,
     work: Path | None = None,
@@ -97,6 +97,7 @@ def train_summarizer(
         out: Folder to write.
         seed: Seeds the order. Lessons 0, 1, ... are trained on whatever the seed.
         steps: Optimiser steps of `size` questions; before them come COPYING as many of copying.
+        learning_rate: Its peak; twice that for copying.
         base: A recipe's name of a base without a chat template.
         save_steps: Steps between checkpoints.
         work: Folder for checkpoints; a run that was killed goes on from the newest there.
@@ -111,19 +112,19 @@ def train_summarizer(
     encoder = Encoder(tokenizer, RankingPrompt(), model.config.max_position_embeddings)
     before = {}
     for name, weight in model.named_parameters():
-        weight.requires_grad_(name.split(".")[-2] in LINEAR)
+        weight.requires_grad_(name.split(".")[-2] in LAYERS)
         if weight.requires_grad:
             before[name] = weight.detach().clone()
 
-    def stage(name: str, rows: Dataset, count: int, least: float) -> dict[str, Any]:
+    def stage(name: str, rows: Dataset, count: int, rate: float) -> dict[str, Any]:
         """Train on. What is said of a stage is said once, by the run that ends it."""
         how: TrainingArguments = arguments(
             work / name,
             steps=count,
             rows=size,
-            learning_rate=learning_rate,
+            learning_rate=rate,
             seed=seed,
-            least=least,
+            least=0.02,
             warmup=100,
             weight_decay=0.0,
             save_steps=save_steps,
@@ -139,8 +140,8 @@ def train_summarizer(
 
     copies = round(steps * COPYING)
     stages = {
-        "copying": stage("copying", Copies(encoder, copies, size), copies, least=0.5),
-        "lessons": stage("lessons", Lessons(encoder, steps, size, tokenizer.eos_token_id), steps, least=0.02),
+        "copying": stage("copying", Copies(encoder, copies, size), copies, 2 * learning_rate),
+        "lessons": stage("lessons", Lessons(encoder, steps, size, tokenizer.eos_token_id), steps, learning_rate),
     }
     write_change(model, before, out)
     write_adapter_config(out, base, None)
@@ -158,28 +159,36 @@ def train_summarizer(
 
 
 def write_change(model: Any, before: Mapping[str, torch.Tensor], out: Path) -> None:
-    """Write how weights (outputs, inputs) changed as a LoRA adapter whose product is that change, in bf16.
+    """Write how weights changed as a LoRA adapter whose product is that change, in bf16.
 
-    One factor is the change, the other one the identity; the rank is the smallest that holds all of them.
+    One factor is the change, the other one the identity; the rank is the smallest that holds all of them. The change of
+    embeddings is that of the head too, which has the same weights.
 
     Args:
         model: As trained. Its weights become those of `before` again.
-        before: Name of a weight -> what it was.
+        before: Name of a weight -> what it was, (outputs, inputs); of embeddings (tokens, size).
     """
-    after = {name: model.get_parameter(name).detach().clone() for name in before}
-    rank = max(min(weight.shape) for weight in before.values())
+    change = {name: model.get_parameter(name).detach() - weight for name, weight in before.items()}
     for name, weight in before.items():
         model.get_parameter(name).data.copy_(weight)
-    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=lora_targets(model, LINEAR), task_type="CAUSAL_LM")
+    rank = max(min(weight.shape) for weight in before.values())
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=[*LAYERS, "lm_head"], task_type="CAUSAL_LM")
     adapted = get_peft_model(model, config)
-    for name, weight in before.items():
-        change = after[name] - weight
-        outputs, inputs = change.shape
-        # (outputs, rank) @ (rank, inputs), the smaller side the identity; what is left of the rank is zero.
-        up, down = (torch.eye(outputs, rank), F.pad(change, (0, 0, 0, rank - outputs)))
-        if inputs < outputs:
-            up, down = F.pad(change, (0, rank - inputs)), torch.eye(rank, inputs)
+    for name, matrix in change.items():
         layer = adapted.get_base_model().get_submodule(name.removesuffix(".weight"))
+        up, down = _factors(matrix, rank)
+        if "embed_tokens" in name:
+            layer.lora_embedding_A["default"].data.copy_(up.T)
+            layer.lora_embedding_B["default"].data.copy_(down.T)
+            layer = adapted.get_base_model().get_output_embeddings()
         layer.lora_A["default"].weight.data.copy_(down)
         layer.lora_B["default"].weight.data.copy_(up)
-    adapted.to(torch.bfloat16).save_pretrained(out)  # type: ignore[arg-type]
+    adapted.to(torch.bfloat16).save_pretrained(out, save_embedding_layers=False)  # type: ignore[arg-type]
+
+
+def _factors(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(outputs, rank) and (rank, inputs), whose product is a matrix (outputs, inputs)."""
+    outputs, inputs = matrix.shape
+    if inputs <= outputs:
+        return F.pad(matrix, (0, rank - inputs)), torch.eye(rank, inputs)
+    return torch.eye(outputs, rank), F.pad(matrix, (0, 0, 0, rank - outputs))
