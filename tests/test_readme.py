@@ -1,5 +1,6 @@
 """The README is true: its tables come from results files, its examples run, its commands and files exist."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -80,6 +81,13 @@ def test_launch_commands_name_files_that_exist():
     for words in LAUNCHED:
         assert (ROOT / words[words.index("--config_file") + 1]).is_file()
         assert load_recipe(words[-1])
+
+
+def test_what_the_base_took_is_what_its_record_says():
+    record = json.loads((ROOT / "hub_recipes" / "results" / "goodbooks-base.json").read_text(encoding="utf-8"))
+    assert f"the base took {round(record['seconds'] / 60)} minutes more" in " ".join(README.split())
+    steps = re.search(r"--steps \d+", record["command"])[0]
+    assert f"trsr pretrain domain --dataset data/goodbooks {steps}" in README
 
 
 def test_the_tree_shows_files_that_exist():

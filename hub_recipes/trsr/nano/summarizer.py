@@ -1,8 +1,8 @@
 """Teach the nano base to summarise: copying first, then the questions of `lessons`; what changed is kept as a LoRA adapter.
 
 A model that only ever ranked cannot repeat a name it has just read. Random tokens that come again and again teach it that,
-where all weights may move, embeddings above all; low ranks do not get there. So it is trained whole but for its norms, and
-the change is written as factors of full rank: a model this small has room for them.
+where all weights may move; low ranks do not get there. So it is trained whole, and the change is written as factors of full
+rank: a model this small has room for them.
 """
 
 import json
@@ -15,7 +15,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional as F
 from torch.utils.data import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments, set_seed
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, set_seed
 
 from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.embedded import base_path
@@ -24,10 +24,10 @@ from trsr.nano.lessons import FIRST_WORLD, Lessons
 from trsr.recommender.scratch import arguments, fit
 from trsr.recommender.train import write_adapter_config
 
-LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens")
+LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens", "lm_head")
 LENGTH = 48  # tokens of a row to copy
 GROWS = 100  # steps until the tokens that repeat may be one more
-COPYING = 1.1  # steps of copying, of those of lessons
+COPYING = 1.4  # steps of copying, of those of lessons
 
 
 class Copies(Dataset):
@@ -84,7 +84,7 @@ def train_summarizer(
     out: Path,
     *,
     seed: int = 0,
-    steps: int = 2500,
+    steps: int = 2000,
     size: int = 24,
     learning_rate: float = 1e-3,
     base: str = "nano",
@@ -110,25 +110,11 @@ def train_summarizer(
     tokenizer = AutoTokenizer.from_pretrained(base_path(base))
     model = AutoModelForCausalLM.from_pretrained(base_path(base), dtype=torch.float32)
     encoder = Encoder(tokenizer, RankingPrompt(), model.config.max_position_embeddings)
-    before = {}
-    for name, weight in model.named_parameters():
-        weight.requires_grad_(name.split(".")[-2] in LAYERS)
-        if weight.requires_grad:
-            before[name] = weight.detach().clone()
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
     def stage(name: str, rows: Dataset, count: int, rate: float) -> dict[str, Any]:
         """Train on. What is said of a stage is said once, by the run that ends it."""
-        how: TrainingArguments = arguments(
-            work / name,
-            steps=count,
-            rows=size,
-            learning_rate=rate,
-            seed=seed,
-            least=0.02,
-            warmup=100,
-            weight_decay=0.0,
-            save_steps=save_steps,
-        )
+        how = arguments(work / name, steps=count, rows=size, learning_rate=rate, seed=seed, save_steps=save_steps)
         trainer = AnswerTrainer(
             model, how, data_collator=lambda batch: collate(batch, tokenizer.pad_token_id), train_dataset=rows
         )
@@ -143,12 +129,12 @@ def train_summarizer(
         "copying": stage("copying", Copies(encoder, copies, size), copies, 2 * learning_rate),
         "lessons": stage("lessons", Lessons(encoder, steps, size, tokenizer.eos_token_id), steps, learning_rate),
     }
-    write_change(model, before, out)
+    parameters = write_change(model, before, out)
     write_adapter_config(out, base, None)
     made = {
         "command": f"trsr pretrain nano-summarizer --seed {seed} --steps {steps}",
         "data": f"trsr.nano.lessons.lesson 0 to {steps - 1}, on worlds {FIRST_WORLD} and on of trsr.nano.worlds",
-        "parameters": sum(weight.numel() for weight in before.values()),
+        "parameters": parameters,
         "seed": seed,
         "seconds": sum(one["seconds"] for one in stages.values()),
         "stages": stages,
@@ -158,32 +144,56 @@ def train_summarizer(
     return made
 
 
-def write_change(model: Any, before: Mapping[str, torch.Tensor], out: Path) -> None:
-    """Write how weights changed as a LoRA adapter whose product is that change, in bf16.
+def write_change(model: Any, before: Mapping[str, torch.Tensor], out: Path) -> int:
+    """Write how a Llama with tied embeddings changed as a LoRA adapter whose product is that change, in bf16.
 
-    One factor is the change, the other one the identity; the rank is the smallest that holds all of them. The change of
-    embeddings is that of the head too, which has the same weights.
+    One factor is the change, the other one the identity; the rank is the size of the model. Adapters hold no norms: their
+    weights move into those of the layers that read them, so that the norms of the base do.
 
     Args:
-        model: As trained. Its weights become those of `before` again.
-        before: Name of a weight -> what it was, (outputs, inputs); of embeddings (tokens, size).
+        model: As trained. It is the adapted one afterwards, in bf16.
+        before: Name of a weight -> what it was.
+
+    Returns:
+        Parameters of the adapter.
     """
-    change = {name: model.get_parameter(name).detach() - weight for name, weight in before.items()}
+    after = _without_norms(model, before)
     for name, weight in before.items():
         model.get_parameter(name).data.copy_(weight)
-    rank = max(min(weight.shape) for weight in before.values())
-    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=[*LAYERS, "lm_head"], task_type="CAUSAL_LM")
+    rank = model.config.hidden_size
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LAYERS), task_type="CAUSAL_LM")
     adapted = get_peft_model(model, config)
-    for name, matrix in change.items():
-        layer = adapted.get_base_model().get_submodule(name.removesuffix(".weight"))
-        up, down = _factors(matrix, rank)
-        if "embed_tokens" in name:
+    for name, weight in after.items():
+        layer: Any = adapted.get_base_model().get_submodule(name)
+        up, down = _factors(weight - layer.weight.detach(), rank)
+        if name.endswith("embed_tokens"):
             layer.lora_embedding_A["default"].data.copy_(up.T)
             layer.lora_embedding_B["default"].data.copy_(down.T)
-            layer = adapted.get_base_model().get_output_embeddings()
-        layer.lora_A["default"].weight.data.copy_(down)
-        layer.lora_B["default"].weight.data.copy_(up)
+        else:
+            layer.lora_A["default"].weight.data.copy_(down)
+            layer.lora_B["default"].weight.data.copy_(up)
     adapted.to(torch.bfloat16).save_pretrained(out, save_embedding_layers=False)  # type: ignore[arg-type]
+    return sum(weight.numel() for name, weight in adapted.named_parameters() if "lora_" in name)
+
+
+def _without_norms(model: Any, before: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Layer -> the weights with which it does after the norms of `before` what it does after those of the model."""
+
+    def gain(norm: str) -> torch.Tensor:
+        return model.get_parameter(f"{norm}.weight").detach() / before[f"{norm}.weight"]
+
+    found: dict[str, torch.Tensor] = {}
+    for name, module in model.named_modules():
+        if name.split(".")[-1] in LAYERS:
+            found[name] = module.weight.detach().clone()
+            block = name.rsplit(".", 2)[0]
+            if name.endswith(("q_proj", "k_proj", "v_proj")):
+                found[name] *= gain(f"{block}.input_layernorm")
+            elif name.endswith(("gate_proj", "up_proj")):
+                found[name] *= gain(f"{block}.post_attention_layernorm")
+            elif name.endswith("lm_head"):
+                found[name] *= gain("model.norm")
+    return found
 
 
 def _factors(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
