@@ -43,6 +43,11 @@ def test_every_call_answers(api):
     assert set(api.view_api(return_format="dict")["named_endpoints"]) == published
 
 
+def test_visitors_who_left_are_forgotten(page):
+    """Gradio keeps 0.1 MB for each session, and every call of the API is one."""
+    assert page.state_session_capacity == 500
+
+
 def test_mistakes_are_told_and_nothing_else_is(api, page):
     with pytest.raises(client.exceptions.AppError, match="at least one candidate"):
         api.predict(HISTORY, "", api_name="/rank")

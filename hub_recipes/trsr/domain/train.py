@@ -25,7 +25,7 @@ def train_domain(
     *,
     revision: str | None = None,
     seed: int = 0,
-    steps: int = 2400,
+    steps: int = 5000,
     rows: int = 8,
     negatives: int = 4,
     vocab_size: int = 10_240,
