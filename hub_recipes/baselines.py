@@ -237,7 +237,7 @@ def _pick(
 
 
 RECENT = (10, 1, 3, 5, 25)
-NETWORK = {"lr": (0.004, 0.008, 0.002), "dropout_rate": (0.2, 0.4)}
+NETWORK = {"lr": (0.004, 0.001, 0.002, 0.008), "dropout_rate": (0.2, 0.4), "epochs": (4, 8, 16)}
 PEERS = {
     "popularity": Peer(shared(lambda seen, rows: peers.popularity(seen.train, rows, ORDER))),
     "item-knn": Peer(
@@ -250,9 +250,9 @@ PEERS = {
         {"recent": RECENT, "k1": (1.2, 0.6, 2.4), "b": (0.75, 0.3)},
     ),
     "minilm": Peer(minilm, {"recent": (25, 10, 5, 3), "count": (3, 1, 5)}),
-    "sasrec": Peer(sequential("sasrec"), {**NETWORK, "epochs": (4, 6)}, seeded=True),
-    "bert4rec": Peer(sequential("bert4rec"), {**NETWORK, "epochs": (6, 8), "mask_prob": (0.3, 0.15)}, seeded=True),
-    "gru4rec": Peer(sequential("gru4rec"), {**NETWORK, "epochs": (4, 6)}, seeded=True),
+    "sasrec": Peer(sequential("sasrec"), NETWORK, seeded=True),
+    "bert4rec": Peer(sequential("bert4rec"), {**NETWORK, "mask_prob": (0.3, 0.15)}, seeded=True),
+    "gru4rec": Peer(sequential("gru4rec"), NETWORK, seeded=True),
 }
 
 
@@ -346,7 +346,7 @@ def arguments() -> argparse.ArgumentParser:
     add("datasets", nargs="+", metavar="DATASET", help="folders or Hub ids that differ in nothing but their negatives")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write DATASET/PEER-SEED to")
     add("--peers", nargs="+", choices=tuple(PEERS), default=tuple(PEERS), metavar="PEER", help=", ".join(PEERS))
-    add("--trials", type=int, default=3, help="settings tried for each peer, the defaults counted (%(default)s)")
+    add("--trials", type=int, default=6, help="settings tried for each peer, the defaults counted (%(default)s)")
     add("--jobs", type=int, default=1, metavar="N", help="fits at once, a process each (%(default)s)")
     add(
         "--seeds",

@@ -6,6 +6,7 @@ import pytest
 
 from tests import tiny
 from tests.test_train import BASES
+from trsr import data
 from trsr.bench import recommend
 from trsr.bench.recommend import ABLATIONS, FORMS, Bench
 from trsr.recommender.recipe import load_recipe
@@ -43,3 +44,14 @@ def test_one_table_for_each_set_of_candidates(bench, monkeypatch):
 def test_every_form_is_a_recipe(form):
     assert load_recipe("nano-goodbooks", form.changes)
     assert not form.trained or form.trained in [one.name for one in FORMS]
+
+
+def test_blocks_of_another_size_are_summarised_once(bench, monkeypatch):
+    form = next(form for form in ABLATIONS if form.block_size == 3)
+    made = {dataset: bench._source(dataset, form) for dataset in bench.datasets}
+    assert len(set(made.values())) == 2
+    for folder in made.values():
+        assert data.provenance(folder)["summaries"]["block_size"] == 3
+        assert len(data.read(folder, "recurrent", "test")[0]["block_summaries"]) == 3
+    monkeypatch.setattr(recommend, "summarize_dataset", lambda *args, **options: pytest.fail("done twice"))
+    assert {dataset: bench._source(dataset, form) for dataset in bench.datasets} == made

@@ -91,7 +91,7 @@ def test_a_change_of_weights_is_written_as_an_adapter(tmp_path):
 
 
 def summarizer(folder, steps=6, **options):
-    return train_summarizer(folder / "adapter", steps=steps, size=2, save_steps=3, **options)
+    return train_summarizer(folder / "adapter", steps=steps, copying=8, size=2, save_steps=3, **options)
 
 
 @pytest.mark.parametrize("killed_at", [5, 10])

@@ -10,15 +10,21 @@ kept: after a kill the same command goes on.
 """
 
 import argparse
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trsr import data
 from trsr.compare.run import compare
+from trsr.engines import engine
 from trsr.recommender.evaluate import evaluate_run
 from trsr.recommender.recipe import load_recipe
 from trsr.recommender.results import FILE
 from trsr.recommender.train import train
+from trsr.summaries.run import summarize_dataset
+
+REACH = 25  # items that summaries reach back, whatever the size of blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +33,14 @@ class Form:
 
     Attributes:
         changes: Overrides of the recipe.
+        block_size: Items a block, where the summaries are to be made anew.
         trained: Name of the form whose adapters it measures; its own unless it is a control.
         adapter, shuffle_summaries: As in `evaluate_run`.
     """
 
     name: str
     changes: tuple[str, ...] = ()
+    block_size: int | None = None
     trained: str = ""
     adapter: bool = True
     shuffle_summaries: bool = False
@@ -49,6 +57,7 @@ FORMS = (
 ABLATIONS = (
     *(Form(f"recent items {count}", (f"recent_items={count}",)) for count in (0, 1, 3, 5, 25)),
     *(Form(f"recent items {count}, no summary", ("summary=none", f"recent_items={count}")) for count in (1, 3, 5, 25)),
+    *(Form(f"blocks of {count}", block_size=count) for count in (3, 10)),
     *(Form(f"negatives {count}", (f"negatives={count}",)) for count in (1, 8)),
     *(Form(f"LoRA rank {rank}", (f"lora.r={rank}", f"lora.alpha={2 * rank}")) for rank in (2, 32)),
     *(Form(f"listwise {share}", (f"listwise={share}",)) for share in (0.0, 1.0)),
@@ -87,7 +96,7 @@ class Bench:
                             run,
                             folder,
                             adapter=form.adapter,
-                            dataset=dataset,
+                            dataset=self._source(dataset, form),
                             shuffle_summaries=form.shuffle_summaries,
                         )
                     yield dataset, form, folder
@@ -96,9 +105,20 @@ class Bench:
         made = next((one for one in self.forms if one.name == form.trained), form)
         out = self.out / "runs" / f"{made.name}-{seed}"
         if not (out / "run.json").exists():
-            given = (f"base={self.base}", f"dataset={self.datasets[0]}", f"name={made.name}", f"seed={seed}")
+            source = self._source(self.datasets[0], made)
+            given = (f"base={self.base}", f"dataset={source}", f"name={made.name}", f"seed={seed}")
             train(load_recipe(self.recipe, (*given, *self.changes, *made.changes)), out)
         return out
+
+    def _source(self, dataset: str, form: Form) -> str:
+        """The dataset, or what the extractive summarizer makes of it in blocks of another size."""
+        if not form.block_size:
+            return dataset
+        out = self.out / "data" / f"{Path(dataset).name}-{form.block_size}"
+        if not (out / data.PROVENANCE).exists():
+            blocks = math.ceil(REACH / form.block_size)
+            summarize_dataset(dataset, out, engine("extractive"), block_size=form.block_size, max_blocks=blocks)
+        return str(out)
 
 
 def run(bench: Bench, peers: Path | None) -> None:

@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", help="of domain: folder or Hub id with the config recurrent")
     parser.add_argument("--revision", help="of the dataset")
     parser.add_argument("--out", type=Path, help="folder to write (the model's name)")
-    parser.add_argument("--steps", type=int, help="optimiser steps (nano 3500, nano-summarizer 2000, domain 5000)")
+    parser.add_argument("--steps", type=int, help="optimiser steps (nano 3500, nano-summarizer 6000, domain 5000)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
 
 

@@ -27,7 +27,6 @@ from trsr.recommender.train import write_adapter_config
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens", "lm_head")
 LENGTH = 48  # tokens of a row to copy
 GROWS = 100  # steps until the tokens that repeat may be one more
-COPYING = 1.4  # steps of copying, of those of lessons
 
 
 class Copies(Dataset):
@@ -84,7 +83,8 @@ def train_summarizer(
     out: Path,
     *,
     seed: int = 0,
-    steps: int = 2000,
+    steps: int = 6000,
+    copying: int = 2800,
     size: int = 24,
     learning_rate: float = 1e-3,
     base: str = "nano",
@@ -96,7 +96,8 @@ def train_summarizer(
     Args:
         out: Folder to write.
         seed: Seeds the order. Lessons 0, 1, ... are trained on whatever the seed.
-        steps: Optimiser steps of `size` questions; before them come COPYING as many of copying.
+        steps: Optimiser steps of `size` questions.
+        copying: Steps of as many rows to copy, before them.
         learning_rate: Its peak; twice that for copying.
         base: A recipe's name of a base without a chat template.
         save_steps: Steps between checkpoints.
@@ -124,9 +125,8 @@ def train_summarizer(
             said.write_text(json.dumps(record), encoding="utf-8")
         return json.loads(said.read_text(encoding="utf-8"))
 
-    copies = round(steps * COPYING)
     stages = {
-        "copying": stage("copying", Copies(encoder, copies, size), copies, 2 * learning_rate),
+        "copying": stage("copying", Copies(encoder, copying, size), copying, 2 * learning_rate),
         "lessons": stage("lessons", Lessons(encoder, steps, size, tokenizer.eos_token_id), steps, learning_rate),
     }
     parameters = write_change(model, before, out)

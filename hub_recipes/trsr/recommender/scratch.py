@@ -175,13 +175,14 @@ def arguments(
 
 def fit(trainer: Trainer) -> dict[str, Any]:
     """Train; a run that was killed goes on from its newest whole checkpoint. Returns what a record says of the run."""
-    started = time.monotonic()
+    started, spent = time.monotonic(), time.process_time()
     last, _ = last_checkpoint(Path(str(trainer.args.output_dir)))
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     return {
         "learning_rate": trainer.args.learning_rate,
         "seed": trainer.args.seed,
-        "seconds": round(time.monotonic() - started),
+        "seconds": round(time.monotonic() - started),  # these two since the start or the last kill
+        "cpu_seconds": round(time.process_time() - spent),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "last_log": next((entry for entry in reversed(trainer.state.log_history) if "loss" in entry), {}),
