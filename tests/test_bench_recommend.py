@@ -28,6 +28,11 @@ def test_one_table_for_each_set_of_candidates(bench, monkeypatch):
         assert set(found["systems"]) >= {form.name for form in FORMS}
         assert found["systems"]["recurrent"]["seeds"] == 2
         assert found["systems"]["base, zero-shot"]["seeds"] == 1
+        # One temperature, for whatever is ranked with those adapters.
+        assert {name for name, one in found["calibration"].items() if "after" in one} == {
+            "recurrent",
+            "recurrent, summaries shuffled",
+        }
         assert {one["against"] for one in found["paired"]} == {"recurrent"}
     trained = sorted(path.name for path in (bench.out / "runs").iterdir())
     assert trained == [f"{name}-{seed}" for name in ("hierarchical", "recent only", "recurrent") for seed in (0, 1)]
@@ -37,7 +42,8 @@ def test_one_table_for_each_set_of_candidates(bench, monkeypatch):
 
     monkeypatch.setattr(recommend, "train", again)
     monkeypatch.setattr(recommend, "evaluate_run", again)
-    assert len(list(bench.evaluated())) == 2 * (2 * len(FORMS) - 1)
+    # A form and seed are measured on both datasets, the base once, and the first form on validation users as well.
+    assert len(list(bench.evaluated())) == 2 * (2 * len(FORMS) - 1 + 2)
 
 
 @pytest.mark.parametrize("form", [*FORMS, *ABLATIONS], ids=lambda form: form.name)

@@ -36,6 +36,7 @@ class Form:
         block_size: Items a block, where the summaries are to be made anew.
         trained: Name of the form whose adapters it measures; its own unless it is a control.
         adapter, shuffle_summaries: As in `evaluate_run`.
+        calibrated: Measure it on validation users too, which gives the temperature of its P(yes).
     """
 
     name: str
@@ -44,10 +45,11 @@ class Form:
     trained: str = ""
     adapter: bool = True
     shuffle_summaries: bool = False
+    calibrated: bool = False
 
 
 FORMS = (
-    Form("recurrent"),
+    Form("recurrent", calibrated=True),
     Form("hierarchical", ("summary=hierarchical", "targets=1")),
     Form("recent only", ("summary=none",)),
     Form("recurrent, summaries shuffled", trained="recurrent", shuffle_summaries=True),
@@ -90,16 +92,23 @@ class Bench:
                     continue
                 run = self._run(form, seed)
                 for dataset in self.datasets:
-                    folder = self.out / "evaluated" / Path(dataset).name / f"{form.name}-{seed}"
-                    if not (folder / FILE).exists():
-                        evaluate_run(
-                            run,
-                            folder,
-                            adapter=form.adapter,
-                            dataset=self._source(dataset, form),
-                            shuffle_summaries=form.shuffle_summaries,
-                        )
-                    yield dataset, form, folder
+                    for split in ("test", "validation") if form.calibrated else ("test",):
+                        yield dataset, form, self._evaluate(form, seed, run, dataset, split)
+
+    def _evaluate(self, form: Form, seed: int, run: Path, dataset: str, split: str) -> Path:
+        folder = self.out / "evaluated" / Path(dataset).name / f"{form.name}-{seed}"
+        if split != "test":
+            folder = folder.with_name(f"{folder.name}-{split}")
+        if not (folder / FILE).exists():
+            evaluate_run(
+                run,
+                folder,
+                split=split,
+                adapter=form.adapter,
+                dataset=self._source(dataset, form),
+                shuffle_summaries=form.shuffle_summaries,
+            )
+        return folder
 
     def _run(self, form: Form, seed: int) -> Path:
         made = next((one for one in self.forms if one.name == form.trained), form)
