@@ -28,6 +28,20 @@ def test_tables_are_rendered_from_results_files():
     assert fill(README, ROOT) == README
 
 
+def test_so_are_all_other_results():
+    """And no results file lies about unused."""
+    results = (ROOT / "hub_recipes" / "RESULTS.md").read_text(encoding="utf-8")
+    assert fill(results, ROOT) == results
+    heads = [
+        re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in re.findall("^#+ (.*)", results, re.M)
+    ]
+    linked = re.findall(r"\]\(#(.*?)\)", results) + re.findall(r"RESULTS\.md#([\w-]+)", README)
+    assert set(linked) <= set(heads)
+    guide = (ROOT / "hub_recipes" / "GUIDE.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"results/([\w.-]+)", README + results + guide))
+    assert shown == {path.name for path in (ROOT / "hub_recipes" / "results").iterdir()}
+
+
 def test_a_figure_typed_by_hand_is_seen():
     figure = re.search(r"<!-- table: .*?(0\.\d+)", README, re.S)
     forged = README[: figure.start(1)] + "0.999" + README[figure.end(1) :]

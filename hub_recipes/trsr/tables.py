@@ -1,6 +1,6 @@
 """Fill the tables of a Markdown file from the results files that it names.
 
-python -m trsr.tables README.md       from the top of the checkout, where the paths in it begin
+python -m trsr.tables README.md hub_recipes/RESULTS.md       from the top of the checkout, where the paths in them begin
 """
 
 import json
@@ -19,6 +19,7 @@ TABLES = {
     "comparison": comparison.table,
     "slices": comparison.slices,
     "tests": comparison.tests,
+    "calibration": comparison.calibration,
     "fits": fits.table,
 }
 
@@ -27,7 +28,7 @@ def fill(text: str, root: Path) -> str:
     """Replace what stands between a marker and `<!-- end -->` by the table of the results file that it names.
 
     `<!-- table: PATH -->` names the results.json of an evaluation, `<!-- bench: PATH -->` that of a benchmark;
-    `comparison`, `slices` and `tests` name the comparison.json of `trsr compare`; `fits` what `trsr recipes --fits --json`
+    `comparison`, `slices`, `tests` and `calibration` name the comparison.json of `trsr compare`; `fits` what `trsr recipes --fits --json`
     prints. Paths begin at `root`.
     """
 
@@ -39,5 +40,5 @@ def fill(text: str, root: Path) -> str:
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    path.write_text(fill(path.read_text(encoding="utf-8"), Path.cwd()), encoding="utf-8")
+    for path in map(Path, sys.argv[1:]):
+        path.write_text(fill(path.read_text(encoding="utf-8"), Path.cwd()), encoding="utf-8")

@@ -29,6 +29,8 @@ def table(results: Mapping) -> str:
     """
     if results.get("bench") == "data":
         return _logs(results["cases"])
+    if results.get("bench") == "machinery":
+        return _machinery(results)
     cases = results["cases"]
     names = list(dict.fromkeys(name for case in cases for name in case["systems"]))
     lines = ["| system | " + " | ".join(map(_label, cases)) + " |", "|---" * (1 + len(cases)) + "|"]
@@ -55,6 +57,26 @@ def _logs(cases: Sequence[Mapping]) -> str:
             f"| {plain(case['data'])} | {ours['rows']:,} | {ours['seconds']:.3g} | {rate:,.0f} | {beside} | "
             f"{ours['peak_mib'] / 1024:.2g} GiB |"
         )
+    return "\n".join(lines)
+
+
+def _machinery(results: Mapping) -> str:
+    """Calls in flight by the order of questions, then what one core gets through beside a bare loop."""
+    flight, through = results["in_flight"], results["throughput"]
+    lines = [
+        f"| order of {flight['calls']:,} calls, {flight['at_a_time']} at a time | seconds | in flight, on average |"
+    ]
+    lines += ["|---|---|---|"]
+    for name, one in flight["systems"].items():
+        lines.append(f"| {plain(name)} | {one['seconds']:.3g} | {one['mean_in_flight']:.3g} |")
+    lines += [
+        "",
+        f"| {through['users']:,} users of {through['blocks']} blocks | users a CPU second | memory |",
+        "|---|---|---|",
+    ]
+    whole = f"{through['peak_mib']['whole']} MiB, {through['peak_mib']['before']} of them before"
+    lines.append(f"| read, asked, kept and written | {through['users_a_cpu_second']:,} | {whole} |")
+    lines.append(f"| a bare loop that reads and keeps nothing | {through['loop_users_a_cpu_second']:,} | - |")
     return "\n".join(lines)
 
 
