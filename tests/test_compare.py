@@ -219,6 +219,26 @@ def test_slices_of_a_dataset(tmp_path, small_dataset):
         compare([other], tmp_path / "out", dataset=str(small_dataset), plots=False)
 
 
+def test_rows_of_one_user_are_drawn_together(tmp_path, small_dataset):
+    """As many rows of one user tell less than as many users; slices know which row is meant."""
+    once = data.read(str(small_dataset), "histories", "test")
+    several = Dataset.from_list([{**row, "user_id": "u9" if n < 2 else "u11"} for n, row in enumerate(once)])
+    folder = small_dataset.with_name("several")
+    data.write(folder, {"items": {"train": data.read(str(small_dataset), "items", "train")},
+                        "histories": dict.fromkeys(data.SPLITS, several)}, provenance={}, body="")  # fmt: skip
+    targets = {once[0]["target"], once[2]["target"]}
+    leaks = {"ours": lambda user, item: item in targets, "chance": constant}
+    results = {}
+    for name, asked, source in (("alone", once, small_dataset), ("shared", several, folder)):
+        made = evaluation(tmp_path / name, leaks, asked)
+        results[name] = compare([made], tmp_path / "out", dataset=str(source), metric="recall@1", plots=False)
+    assert [one["n_users"] for one in results.values()] == [3, 2]
+    alone, shared = (one["systems"]["ours"]["recall@1"] for one in results.values())
+    assert alone["value"] == shared["value"]
+    assert (shared["low"], shared["high"]) == (0.5, 1.0)  # one of two rows of u9, the only row of u11
+    assert results["shared"]["slices"]["items in the history"]["6 items"]["n_users"] == 2
+
+
 def test_the_temperature_comes_from_the_validation_of_the_same_weights(tmp_path):
     def sure(user, item):
         return 2.0 if item == "t" else -2.0

@@ -28,7 +28,8 @@ class Scored:
         place: The folder, for messages.
         about: Its results.json.
         own: The system that it is about; the others stand beside it.
-        users: User id of each row, sorted.
+        users: Who each row is of, sorted: a user, or a user's row of the data where users have several (`row_name`).
+        owners: User id of each row.
         items: Item id of each row, sorted within a user.
         labels: Whether a row is a positive.
         systems: Name -> score of each row.
@@ -38,6 +39,7 @@ class Scored:
     about: Mapping[str, Any]
     own: str
     users: np.ndarray
+    owners: np.ndarray
     items: np.ndarray
     labels: np.ndarray
     systems: dict[str, np.ndarray]
@@ -48,19 +50,26 @@ class Aligned:
     """Systems on the same candidates.
 
     Attributes:
-        users: User ids, sorted.
-        targets: A positive of each user.
+        users: As in `Scored`, each once.
+        owners: User id of each of them.
+        targets: A positive of each.
         labels, mask: (users, candidates) bool; the mask says which cells hold a candidate.
         seeds: System -> the scores of each of its seeds, (users, candidates) each.
         about: System -> the results.json of each of its seeds.
     """
 
     users: list[str]
+    owners: list[str]
     targets: list[str]
     labels: np.ndarray
     mask: np.ndarray
     seeds: dict[str, list[np.ndarray]]
     about: dict[str, list[Mapping[str, Any]]]
+
+
+def row_name(user_id: str, row: int) -> str:
+    """What a row of the data is called where users have several."""
+    return f"{user_id} (row {row})"
 
 
 def read(source: str) -> Scored:
@@ -86,13 +95,14 @@ def read(source: str) -> Scored:
     lacking += [f"{key} (in {results.FILE})" for key in NEEDED if about.get(key) is None]
     if lacking:
         raise CompareError(f"{folder} lacks {', '.join(lacking)}. Make it anew: trsr evaluate RUN")
-    users, items, labels = (np.array(table[key].to_pylist()) for key in KEYS)
+    owners, items, labels = (np.array(table[key].to_pylist()) for key in KEYS)
+    users = owners
     if ROW in table.column_names:
         rows = np.array(table[ROW].to_pylist())
-        if len(np.unique(rows)) > len(np.unique(users)):  # users met more than once: each time counts
-            users = np.array([f"{user} (row {row})" for user, row in zip(users, rows, strict=True)])
+        if len(np.unique(rows)) > len(np.unique(owners)):
+            users = np.array([row_name(user, row) for user, row in zip(owners, rows, strict=True)])
     order = np.lexsort((items, users))
-    users, items = users[order], items[order]
+    users, owners, items = users[order], owners[order], items[order]
     if twice := np.flatnonzero((users[1:] == users[:-1]) & (items[1:] == items[:-1])).tolist():
         raise CompareError(f"{folder}: user {str(users[twice[0]])!r} has candidate {str(items[twice[0]])!r} twice.")
     systems = {}
@@ -102,7 +112,9 @@ def read(source: str) -> Scored:
             if broken := int((~np.isfinite(made)).sum()):
                 raise CompareError(f"{folder}: {broken} scores of {column!r} are not finite numbers. Make them anew.")
             systems[renamed if renamed and column == about["run"] else column] = made
-    return Scored(str(folder), about, renamed or about["run"], users, items, labels[order].astype(bool), systems)
+    return Scored(
+        str(folder), about, renamed or about["run"], users, owners, items, labels[order].astype(bool), systems
+    )
 
 
 def align(scored: Sequence[Scored]) -> Aligned:
@@ -116,7 +128,7 @@ def align(scored: Sequence[Scored]) -> Aligned:
     first = scored[0]
     for other in scored[1:]:
         _check_same(first, other)
-    users, counts = np.unique(first.users, return_counts=True)
+    users, places, counts = np.unique(first.users, return_index=True, return_counts=True)
     mask = np.arange(counts.max()) < counts[:, None]
     labels = np.zeros(mask.shape, dtype=bool)
     labels[mask] = first.labels
@@ -143,7 +155,8 @@ def align(scored: Sequence[Scored]) -> Aligned:
                 )
             seeds.setdefault(name, []).append(table)
             about.setdefault(name, []).append(one.about)
-    return Aligned(users.tolist(), [str(targets[user]) for user in users], labels, mask, seeds, about)
+    wanted = [str(targets[user]) for user in users]
+    return Aligned(users.tolist(), first.owners[places].tolist(), wanted, labels, mask, seeds, about)
 
 
 def _check_same(first: Scored, other: Scored) -> None:

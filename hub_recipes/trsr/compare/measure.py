@@ -31,16 +31,18 @@ def over_seeds(values: PerUser) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
-def systems(values: PerUser, about: Mapping[str, Sequence[Mapping]], seed: int) -> dict[str, dict[str, Any]]:
+def systems(
+    values: PerUser, about: Mapping[str, Sequence[Mapping]], owners: Sequence[str], seed: int
+) -> dict[str, dict[str, Any]]:
     """System -> `seeds`, `cost`, and for each metric value, low and high, and with several seeds `sd`, their deviation.
 
-    The interval is a bootstrap over users of each user's mean over seeds: it holds for these users' kind, given these
-    seeds; `sd` tells what another seed would change.
+    The interval is a bootstrap over users (`owners` of the rows) of each one's mean over seeds: it holds for these users'
+    kind, given these seeds; `sd` tells what another seed would change.
     """
     means, found = over_seeds(values), {}
     for name, seeds in values.items():
         figures: dict[str, Any] = {"seeds": len(seeds), "cost": _cost(name, about[name])}
-        for metric, interval in summary(means[name], seed).items():
+        for metric, interval in summary(means[name], seed, users=owners).items():
             spread = [float(one[metric].mean()) for one in seeds]
             figures[metric] = interval | ({"sd": float(np.std(spread, ddof=1))} if len(seeds) > 1 else {})
         found[name] = figures
@@ -61,7 +63,11 @@ def _cost(name: str, about: Sequence[Mapping]) -> dict[str, float] | None:
 
 
 def paired(
-    means: Mapping[str, Mapping[str, np.ndarray]], metric: str, seed: int, against: str | None = None
+    means: Mapping[str, Mapping[str, np.ndarray]],
+    metric: str,
+    owners: Sequence[str],
+    seed: int,
+    against: str | None = None,
 ) -> list[dict[str, Any]]:
     """Paired tests on one metric, of all pairs or of all against one; `p_holm` is corrected over all that are made.
 
@@ -71,7 +77,7 @@ def paired(
     if against is not None and against not in means:
         raise CompareError(f"No system {against!r} to test against; there are {', '.join(means)}.")
     pairs = [(name, against) for name in means if name != against] if against else list(combinations(means, 2))
-    tests = [paired_test(means[one][metric], means[other][metric], seed) for one, other in pairs]
+    tests = [paired_test(means[one][metric], means[other][metric], seed, users=owners) for one, other in pairs]
     adjusted = holm([test["p_value"] for test in tests])
     return [
         {"system": one, "against": other, "metric": metric, **test, "p_holm": p}
@@ -80,7 +86,11 @@ def paired(
 
 
 def sliced(
-    means: Mapping[str, Mapping[str, np.ndarray]], metric: str, parts: Mapping[str, Sequence[str]], seed: int
+    means: Mapping[str, Mapping[str, np.ndarray]],
+    metric: str,
+    parts: Mapping[str, Sequence[str]],
+    owners: Sequence[str],
+    seed: int,
 ) -> dict[str, dict[str, Any]]:
     """Slicing -> part -> `n_users` and, for each system, value, low and high of the metric."""
     found: dict[str, dict[str, Any]] = {}
@@ -90,7 +100,8 @@ def sliced(
         for part in sorted(set(labels), key=_numbered):
             inside = table == part
             values = {name: one[metric][inside] for name, one in means.items()}
-            found[slicing][part] = {"n_users": int(inside.sum()), "systems": summary(values, seed)}
+            users = [owner for owner, kept in zip(owners, inside, strict=True) if kept]
+            found[slicing][part] = {"n_users": len(set(users)), "systems": summary(values, seed, users=users)}
     return found
 
 

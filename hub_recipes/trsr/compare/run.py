@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from trsr import data, pictures
 from trsr.compare import measure, plot, report, slices
-from trsr.compare.align import Aligned, CompareError, Scored, align, read
+from trsr.compare.align import Aligned, CompareError, Scored, align, read, row_name
 from trsr.versions import versions
 
 FILE = "comparison.json"
@@ -56,13 +56,13 @@ def compare(
     about = scored[0].about
     results: dict[str, Any] = {
         **{name: about.get(name) for name in ("dataset", "split", "protocol")},
-        "n_users": len(aligned.users),
+        "n_users": len(set(aligned.owners)),
         "candidates_a_user": int(aligned.mask.shape[1]),
         "seed": seed,
         "metric": metric,
-        "systems": measure.systems(values, aligned.about, seed),
-        "paired": measure.paired(means, metric, seed, against),
-        "slices": measure.sliced(means, metric, parts, seed),
+        "systems": measure.systems(values, aligned.about, aligned.owners, seed),
+        "paired": measure.paired(means, metric, aligned.owners, seed, against),
+        "slices": measure.sliced(means, metric, parts, aligned.owners, seed),
         "calibration": measure.calibration(aligned, _temperatures(aligned, temperatures)),
         "versions": versions(),
     }
@@ -93,7 +93,10 @@ def _parts(aligned: Aligned, dataset: str, split: str, category: str | None) -> 
         for config, part in (("histories", split), ("items", "train"), ("histories", "train"))
     )
     data.check_ids(asked, dict.fromkeys(items["item_id"]), f"{dataset}, split {split}")
-    rows = {row["user_id"]: row for row in asked}
+    rows: dict[str, Any] = {}
+    for number, row in enumerate(asked):
+        rows[row_name(row["user_id"], number)] = row
+        rows.setdefault(row["user_id"], row)
     for user, target in zip(aligned.users, aligned.targets, strict=True):
         if user not in rows or rows[user]["target"] != target:
             raise CompareError(
