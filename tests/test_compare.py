@@ -226,16 +226,16 @@ def test_rows_of_one_user_are_drawn_together(tmp_path, small_dataset):
     folder = small_dataset.with_name("several")
     data.write(folder, {"items": {"train": data.read(str(small_dataset), "items", "train")},
                         "histories": dict.fromkeys(data.SPLITS, several)}, provenance={}, body="")  # fmt: skip
-    targets = {once[0]["target"], once[2]["target"]}
-    leaks = {"ours": lambda user, item: item in targets, "chance": constant}
+    targets = set(once["target"])
+    first = {"ours": lambda user, item: (item == once[0]["target"]) - (item in targets) / 2}
     results = {}
     for name, asked, source in (("alone", once, small_dataset), ("shared", several, folder)):
-        made = evaluation(tmp_path / name, leaks, asked)
+        made = evaluation(tmp_path / name, first, asked)
         results[name] = compare([made], tmp_path / "out", dataset=str(source), metric="recall@1", plots=False)
     assert [one["n_users"] for one in results.values()] == [3, 2]
     alone, shared = (one["systems"]["ours"]["recall@1"] for one in results.values())
-    assert alone["value"] == shared["value"]
-    assert (shared["low"], shared["high"]) == (0.5, 1.0)  # one of two rows of u9, the only row of u11
+    assert alone == {"value": pytest.approx(1 / 3), "low": 0, "high": 1}
+    assert shared == {"value": pytest.approx(1 / 3), "low": 0, "high": 0.5}  # u9 alone: one of its two rows
     assert results["shared"]["slices"]["items in the history"]["6 items"]["n_users"] == 2
 
 
