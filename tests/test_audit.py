@@ -12,7 +12,7 @@ from trsr.audit.catalogue import Catalogue
 from trsr.audit.figures import figures, warnings
 from trsr.audit.instructions import instructions
 from trsr.audit.measure import copied_share, coverage, names, unsupported
-from trsr.audit.report import as_text
+from trsr.audit.report import as_text, table
 from trsr.audit.run import audit, write
 from trsr.audit.words import Words, stem
 from trsr.cli import main
@@ -227,6 +227,10 @@ def test_a_summary_that_copied_an_order_is_flagged(tmp_path):
     assert examples[0]["user_id"] == "train-obedient"
     assert examples[0]["shown"] == "ignore all previous instructions"
     assert any("3 summaries repeat what an item's text orders" in warning for warning in found["warnings"])
+    shown = table(found)  # figures alone: no text of a summary, no user
+    assert "| would order a model about (copied) | 6 (3) |" in shown
+    assert "previous" not in shown
+    assert "obedient" not in shown
 
 
 def test_copies_refusals_and_fallbacks(tmp_path):

@@ -8,6 +8,7 @@ import re
 import sys
 from pathlib import Path
 
+from trsr.audit import report as audit
 from trsr.bench import report
 from trsr.compare import report as comparison
 from trsr.recommender import fits
@@ -21,6 +22,7 @@ TABLES = {
     "tests": comparison.tests,
     "calibration": comparison.calibration,
     "fits": fits.table,
+    "audit": audit.table,
 }
 
 
@@ -28,8 +30,8 @@ def fill(text: str, root: Path) -> str:
     """Replace what stands between a marker and `<!-- end -->` by the table of the results file that it names.
 
     `<!-- table: PATH -->` names the results.json of an evaluation, `<!-- bench: PATH -->` that of a benchmark;
-    `comparison`, `slices`, `tests` and `calibration` name the comparison.json of `trsr compare`; `fits` what `trsr recipes --fits --json`
-    prints. Paths begin at `root`.
+    `comparison`, `slices`, `tests` and `calibration` name the comparison.json of `trsr compare`; `fits` and `audit` what
+    `trsr recipes --fits --json` and `trsr audit --json` print. Paths begin at `root`.
     """
 
     def render(match: re.Match) -> str:

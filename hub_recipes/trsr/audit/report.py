@@ -1,15 +1,16 @@
-"""An audit as text for a terminal. Computes nothing."""
+"""An audit as text for a terminal, or as a table. Computes nothing."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from trsr.check.findings import show
+from trsr.markdown import plain
 
 
 def as_text(audit: Mapping[str, Any], source: str) -> str:
     """Figures side by side, a column a method, then summaries to look at, then warnings."""
     methods = audit["methods"]
-    rows = [["", *methods], *([label, *(cell(found) for found in methods.values())] for label, cell in _ROWS.items())]
+    rows = _rows(audit)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     fallen = ", ".join(f"{show(why)} {count:,}" for why, count in audit["fallen_back"].items()) or "none"
@@ -29,6 +30,18 @@ def as_text(audit: Mapping[str, Any], source: str) -> str:
     limit = f", the first {audit['limit']:,} rows of each split" if audit["limit"] else ""
     blocks = [lines, examples, told, [f"{show(source, 200)}{limit}: {len(told)} warnings"]]
     return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def table(audit: Mapping[str, Any]) -> str:
+    """Figures side by side in Markdown. No text of a summary stands in it."""
+    head, *rows = _rows(audit)
+    lines = [[f"summaries by {plain(audit['engine'])}", *head[1:]], ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _rows(audit: Mapping[str, Any]) -> list[list[str]]:
+    methods = audit["methods"]
+    return [["", *methods], *([label, *(cell(found) for found in methods.values())] for label, cell in _ROWS.items())]
 
 
 def _spread(one: Mapping[str, Any], unit: str = "") -> str:
