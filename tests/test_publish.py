@@ -302,7 +302,7 @@ def test_a_dry_run_shows_what_would_change_and_changes_nothing(hub, run, tmp_pat
     assert not hub.state()["repos"]
     assert told["compared"]
     assert [one["exists"] for one in told["repos"]] == [False] * 8
-    assert "| ORG/trsr-sample-lora | model | 6 |" in said[0]
+    assert "| ORG/trsr-sample-lora | model | 10 |" in said[0]
     assert said[0].count("new repo") == 8
     assert all(
         (tmp_path / "release" / kind / "README.md").is_file() for kind in ("adapter", "pipeline", "dataset", "space")

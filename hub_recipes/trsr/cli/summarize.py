@@ -29,7 +29,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     add(
         "--engine",
         default="extractive",
-        help="extractive, transformers:MODEL, openai:MODEL (a server) or vllm:MODEL (elsewhere) (%(default)s)",
+        help="extractive, nano (the model in the package), transformers:MODEL, openai:MODEL (a server) or vllm:MODEL "
+        "(elsewhere) (%(default)s)",
     )
     add("--engine-revision", help="revision of the engine's model")
     add("--method", choices=("recurrent", "hierarchical", "both"), default="both")
