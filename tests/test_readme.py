@@ -104,6 +104,19 @@ def test_what_the_base_took_is_what_its_record_says():
     assert f"trsr pretrain domain --dataset data/goodbooks {steps}" in README
 
 
+def test_what_is_said_of_peers_is_what_the_tests_say():
+    told = {}
+    for name in ("uniform", "popularity"):
+        results = json.loads((ROOT / "hub_recipes" / "results" / f"goodbooks-{name}.json").read_text(encoding="utf-8"))
+        apart = {one["system"]: one["difference"] > 0 for one in results["paired"] if one["p_holm"] < 0.05}
+        peers = ("item-knn", "bert4rec", "gru4rec", "sasrec", "recent only", "recurrent, summaries shuffled")
+        told[name] = {peer: apart[peer] for peer in peers if peer in apart}
+    assert told == {
+        "uniform": {"bert4rec": False},
+        "popularity": {"item-knn": False, "bert4rec": False, "sasrec": True},
+    }
+
+
 def test_the_tree_shows_files_that_exist():
     tree = README.split("## The tree")[1].split("```")[1]
     names = set(re.findall(r"(\w+\.py)", tree))

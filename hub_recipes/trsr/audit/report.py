@@ -34,9 +34,9 @@ def as_text(audit: Mapping[str, Any], source: str) -> str:
 
 def table(audit: Mapping[str, Any]) -> str:
     """Figures side by side in Markdown. No text of a summary stands in it."""
-    head, *rows = _rows(audit)
-    lines = [[f"summaries by {plain(audit['engine'])}", *head[1:]], ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    (_, *methods), *rows = _rows(audit)
+    lines = ["| " + " | ".join(row) + " |" for row in ([f"summaries by {plain(audit['engine'])}", *methods], *rows)]
+    return "\n".join([lines[0], "|---" * (1 + len(methods)) + "|", *lines[1:]])
 
 
 def _rows(audit: Mapping[str, Any]) -> list[list[str]]:
