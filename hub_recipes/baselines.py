@@ -8,6 +8,8 @@
 #   "rectools[torch]==0.19.0",
 #   "sentence-transformers>=5",
 # ]
+# [tool.uv.sources]
+# llm-trsr = { path = ".." }
 # ///
 """Peers of LLM-TRSR on exactly the released candidates, tuned alike; scores out in the form of `trsr evaluate`.
 
@@ -15,7 +17,7 @@
     trsr compare DIR/NAME/* runs/mine/test --dataset DATASET
 
 in an environment of its own: `uv run` makes it from the header above; by hand, install torch from the range in
-pyproject.toml first, then the packages named there.
+pyproject.toml first, then the packages named there. Peers that are finished are kept: after a kill the same command goes on.
 
 Seen in training: the training users' items with their targets, and the histories of validation and test users, never
 their targets, as is usual for sequential models. Popularity counts the training users alone, as in `trsr evaluate`.
@@ -283,7 +285,16 @@ def run(name: str, sources: Sequence[str], out: Path, *, trials: int, seeds: Seq
         seeds: The first one is that of the trials; peers without randomness have no other.
         jobs: Fits at once.
     """
-    peer, material = PEERS[name], load(sources)
+    peer = PEERS[name]
+    places = {
+        (source, seed): out / Path(source).name / f"{name}-{seed}"
+        for source in sources
+        for seed in (seeds if peer.seeded else seeds[:1])
+    }
+    if all((folder / FILE).is_file() for folder in places.values()):
+        print(f"{name}: finished before", flush=True)
+        return
+    material = load(sources)
     tried = settings_to_try(peer.space, trials, seed=0)
     with ThreadPoolExecutor(jobs) as pool:
 
@@ -302,8 +313,7 @@ def run(name: str, sources: Sequence[str], out: Path, *, trials: int, seeds: Seq
             ]
             chosen[source] = int(np.argmax(recalls))
             print(f"{name} on {source}: {json.dumps(logs[source])}", flush=True)
-        runs = [(source, seed) for source in sources for seed in (seeds if peer.seeded else seeds[:1])]
-        waiting = {(source, seed): fitted(chosen[source], seed) for source, seed in runs}
+        waiting = {(source, seed): fitted(chosen[source], seed) for source, seed in places}
         for (source, seed), future in waiting.items():
             one = future.result()
             tuning = {
@@ -313,7 +323,7 @@ def run(name: str, sources: Sequence[str], out: Path, *, trials: int, seeds: Seq
                 "seed": seed if peer.seeded else None,
                 f"validation_{METRIC}": recall(one.scores[source, "validation"], material.asked[source, "validation"]),
             }
-            folder = out / Path(source).name / f"{name}-{seed}"
+            folder = places[source, seed]
             results = write(folder, name, one, source, material.asked[source, "test"], tuning)
             print(f"{folder}: test {METRIC} {results['systems'][name][METRIC]['value']:.3f}", flush=True)
 

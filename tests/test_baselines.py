@@ -112,6 +112,9 @@ def test_shared_peers_run_through_the_script(baselines, small_dataset, tmp_path,
     done = baselines.main([str(small_dataset), "--out", str(tmp_path / "out"), "--peers", *names])
     assert done == 0
     assert {folder.name for folder in (tmp_path / "out" / "small").iterdir()} == {f"{name}-0" for name in names}
+    # What is finished is not done again.
+    monkeypatch.setattr(baselines, "fit", lambda *given: pytest.fail("fitted twice"))
+    assert baselines.main([str(small_dataset), "--out", str(tmp_path / "out"), "--peers", *names]) == 0
 
 
 def test_what_a_network_does_not_know(baselines):

@@ -1,6 +1,8 @@
 """Every form, its controls and the peers end in one comparison for each set of candidates, and nothing is done twice."""
 
 import json
+import shutil
+import sys
 
 import pytest
 
@@ -61,3 +63,56 @@ def test_blocks_of_another_size_are_summarised_once(bench, monkeypatch):
         assert len(data.read(folder, "recurrent", "test")[0]["block_summaries"]) == 3
     monkeypatch.setattr(recommend, "summarize_dataset", lambda *args, **options: pytest.fail("done twice"))
     assert {dataset: bench._source(dataset, form) for dataset in bench.datasets} == made
+
+
+def uv(folder, monkeypatch, does):
+    """A stand-in for uv on the path."""
+    script = folder / "bin" / "uv"
+    script.parent.mkdir()
+    script.write_text(f"#!/bin/sh\nshift\n{does}\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(script.parent), prepend=":")
+
+
+def words(bench, out, *more):
+    return [
+        *bench.datasets,
+        "--out",
+        str(out),
+        "--set",
+        "optim.max_steps=2",
+        "--seeds",
+        "0",
+        "--forms",
+        "recurrent",
+        *more,
+    ]
+
+
+def test_one_command_makes_the_base_and_fits_the_peers_beside(bench, tmp_path, monkeypatch):
+    made = []
+
+    def base(dataset, out, **options):
+        made.append(dataset)
+        shutil.copytree(bench.base, out)
+        (out / "training.json").write_text("{}")
+
+    monkeypatch.setattr(recommend, "train_domain", base)
+    uv(tmp_path, monkeypatch, f'exec {sys.executable} "$@" --peers popularity tf-idf')
+    for _ in range(2):  # the second time nothing is left to do
+        assert recommend.main(words(bench, tmp_path / "out")) == 0
+    assert made == bench.datasets[:1]
+    for name in ("even", "hard"):
+        found = json.loads((tmp_path / "out" / f"comparison-{name}" / "comparison.json").read_text(encoding="utf-8"))
+        assert {"recurrent", "popularity", "tf-idf"} <= set(found["systems"])
+
+
+def test_peers_that_cannot_be_fitted_are_told(bench, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert recommend.main(words(bench, tmp_path / "out", "--base", bench.base)) == 2
+    assert "No uv, with which peers would be fitted" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    uv(tmp_path, monkeypatch, "exit 3")
+    assert recommend.main(words(bench, tmp_path / "out", "--base", bench.base)) == 2
+    assert "baselines.py ended with exit code 3" in capsys.readouterr().err
+    assert recommend.main(words(bench, tmp_path / "out", "--base", bench.base, "--no-peers")) == 0

@@ -1,5 +1,7 @@
 """The README is true: its tables come from results files, its examples run, its commands and files exist."""
 
+import importlib
+import inspect
 import json
 import re
 import shlex
@@ -11,6 +13,7 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
 from trsr.cli import command_line
+from trsr.domain.train import train_domain
 from trsr.recommender.recipe import load_recipe
 from trsr.tables import fill
 
@@ -69,6 +72,14 @@ def test_verbs_are_called_as_they_can_be(words):
         load_recipe(options.recipe, options.overrides)
 
 
+def test_the_bench_has_the_options_shown():
+    results = (ROOT / "hub_recipes" / "RESULTS.md").read_text(encoding="utf-8")
+    called = re.findall(r"^python -m (trsr\.bench\.\w+) (.*)", README + results, re.M)
+    assert {name for name, _ in called} >= {"trsr.bench.recommend"}
+    for name, options in called:
+        importlib.import_module(name).arguments().parse_args(shlex.split(options))
+
+
 @pytest.mark.parametrize("words", SCRIPTS, ids=lambda words: Path(words[0]).name)
 def test_scripts_have_the_options_shown(words):
     told = subprocess.run(
@@ -100,8 +111,8 @@ def test_launch_commands_name_files_that_exist():
 def test_what_the_base_took_is_what_its_record_says():
     record = json.loads((ROOT / "hub_recipes" / "results" / "goodbooks-base.json").read_text(encoding="utf-8"))
     assert f"the base took {round(record['seconds'] / 60)} minutes more" in " ".join(README.split())
-    steps = re.search(r"--steps \d+", record["command"])[0]
-    assert f"trsr pretrain domain --dataset data/goodbooks {steps}" in README
+    steps = inspect.signature(train_domain).parameters["steps"].default
+    assert record["command"].endswith(f"--steps {steps}")
 
 
 def test_what_is_said_of_peers_is_what_the_tests_say():

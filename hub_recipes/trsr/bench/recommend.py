@@ -1,7 +1,10 @@
 """Every form of ours and every peer on the same candidates: adapters with several seeds, controls, one comparison a dataset.
 
-    trsr pretrain domain --dataset data/goodbooks --out data/goodbooks-base
-    uv run hub_recipes/baselines.py data/goodbooks data/goodbooks-popularity --out peers
+    python -m trsr.bench.recommend data/goodbooks data/goodbooks-popularity --out results
+
+trains the base, then the adapters, and `hub_recipes/baselines.py` beside them in an environment of its own, for which uv has to be
+there. Or with what there is already:
+
     python -m trsr.bench.recommend data/goodbooks data/goodbooks-popularity --base data/goodbooks-base \\
         --peers peers --out results
 
@@ -11,12 +14,18 @@ kept: after a kill the same command goes on.
 
 import argparse
 import math
-from collections.abc import Iterator, Sequence
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from trsr import data
 from trsr.compare.run import compare
+from trsr.domain.train import train_domain
 from trsr.engines import engine
 from trsr.recommender.evaluate import evaluate_run
 from trsr.recommender.recipe import load_recipe
@@ -24,6 +33,7 @@ from trsr.recommender.results import FILE
 from trsr.recommender.train import train
 from trsr.summaries.run import summarize_dataset
 
+BASELINES = Path(__file__).parents[2] / "baselines.py"
 REACH = 25  # items that summaries reach back, whatever the size of blocks
 
 
@@ -130,30 +140,77 @@ class Bench:
         return str(out)
 
 
-def run(bench: Bench, peers: Path | None) -> None:
-    """Measure, then write `comparison-DATASET` with intervals, tests and slices."""
+@contextmanager
+def fitting(datasets: Sequence[str], seeds: Sequence[int], out: Path) -> Iterator[subprocess.Popen]:
+    """The script of the peers, as a process beside this one.
+
+    Raises:
+        DataError: If there is no uv to make its environment, or the script is not there.
+    """
+    uv = shutil.which("uv")
+    if not uv or not BASELINES.is_file():
+        raise data.DataError(
+            f"{'No uv' if not uv else f'No {BASELINES.name} beside the package'}, with which peers would be fitted. "
+            "Work in a checkout with uv (pip install uv), give what the script wrote (--peers DIR), or leave them out (--no-peers)."
+        )
+    words = [uv, "run", str(BASELINES), *datasets, "--out", str(out), "--seeds", *map(str, seeds)]
+    with subprocess.Popen(words) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def trained_base(dataset: str, out: Path, **options: Any) -> str:
+    """A domain base on the dataset, unless it is there."""
+    if not (out / "training.json").exists():
+        train_domain(dataset, out, **options)
+    return str(out)
+
+
+def run(bench: Bench, peers: Path | None, fitted: Callable[[], int] = lambda: 0) -> None:
+    """Measure, then write `comparison-DATASET` with intervals, tests and slices.
+
+    Args:
+        peers: What the script of the peers writes.
+        fitted: Waits for it, and returns its exit code.
+    """
     found: dict[str, list[str]] = {dataset: [] for dataset in bench.datasets}
     for dataset, form, folder in bench.evaluated():
         found[dataset].append(f"{form.name}={folder}")
+    if code := fitted():
+        raise data.DataError(f"{BASELINES.name} ended with exit code {code}; what it said stands above. Call it again.")
     for dataset, sources in found.items():
         name = Path(dataset).name
         beside = sorted(str(folder) for folder in (peers / name).iterdir()) if peers else []
         compare([*sources, *beside], bench.out / f"comparison-{name}", dataset=dataset, against=bench.forms[0].name)
 
 
-if __name__ == "__main__":
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("datasets", nargs="+", metavar="DATASET", help="folders or Hub ids with summaries; the first is trained on")
-    add("--base", required=True, help="folder or Hub id")
+    add("--base", help="folder or Hub id; without it, one is trained on the first dataset")
     add("--recipe", default="nano-goodbooks", help="(%(default)s)")
     add("--set", dest="changes", nargs="+", default=(), metavar="KEY=VALUE", help="of the recipe, for all forms")
-    add("--peers", type=Path, metavar="DIR", help="what hub_recipes/baselines.py wrote")
+    add("--peers", type=Path, metavar="DIR", help="what hub_recipes/baselines.py wrote; without it, they are fitted")
+    add("--no-peers", action="store_true", help="ours alone")
     add("--seeds", type=int, nargs="+", default=(0, 1, 2), help="(0 1 2)")
-    add("--ablations", action="store_true", help="instead of the forms: one thing changed at a time")
+    add(
+        "--ablations",
+        action="store_true",
+        help="instead of the forms: one thing changed at a time; no peers are fitted",
+    )
     add("--forms", nargs="+", metavar="NAME", help="some of them only")
     add("--out", type=Path, required=True, metavar="DIR")
-    options = parser.parse_args()
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the bench, and return the exit code."""
+    parser = arguments()
+    options = parser.parse_args(argv)
     forms = [
         form
         for form in ((FORMS[0], *ABLATIONS) if options.ablations else FORMS)
@@ -161,7 +218,23 @@ if __name__ == "__main__":
     ]
     if not forms:
         parser.error(f"--forms takes names of {', '.join(form.name for form in (*FORMS, *ABLATIONS))}.")
-    run(
-        Bench(options.recipe, options.datasets, options.base, options.out, options.changes, options.seeds, forms),
-        options.peers,
-    )
+
+    def measured(peers: Path | None, fitted: Callable[[], int] = lambda: 0) -> None:
+        base = options.base or trained_base(options.datasets[0], options.out / "base")
+        bench = Bench(options.recipe, options.datasets, base, options.out, options.changes, options.seeds, forms)
+        run(bench, peers, fitted)
+
+    try:
+        if options.peers or options.no_peers or options.ablations:
+            measured(options.peers)
+        else:
+            with fitting(options.datasets, options.seeds, options.out / "peers") as process:
+                measured(options.out / "peers", process.wait)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -58,14 +58,19 @@ def run(
         compare(sources, out / f"comparison-{Path(dataset).name}", dataset=dataset, against=against)
 
 
-if __name__ == "__main__":
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("datasets", nargs="+", metavar="DATASET", help="folders or Hub ids with recurrent summaries")
-    add("--sizes", type=size, nargs="+", default=[(64, 2), (96, 3), (128, 4), (192, 6)], metavar="SIZE")
-    add("--steps", type=int, default=1000, help="of a size that names none (%(default)s)")
+    add("--sizes", type=size, nargs="+", default=[(64, 2), (128, 4), (192, 6)], metavar="SIZE")
+    add("--steps", type=int, default=400, help="of a size that names none (%(default)s)")
     add("--set", dest="changes", nargs="+", default=(), metavar="KEY=VALUE", help="of the recipe of the adapters")
     add("--seed", type=int, default=0, help="(%(default)s)")
     add("--out", type=Path, required=True, metavar="DIR")
-    options = parser.parse_args()
+    return parser
+
+
+if __name__ == "__main__":
+    options = arguments().parse_args()
     run(options.datasets, options.out, options.sizes, options.steps, options.changes, options.seed)
