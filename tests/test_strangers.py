@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -178,8 +179,23 @@ def test_the_server_of_transformers_answers_the_same(published, home, ours, temp
     assert {one: found[one]["noul"] for one in ids} == pytest.approx(wanted, abs=1e-4)
 
 
-def test_the_space_runs_as_it_stands_on_the_hub(published, stranger, home, ours, temperature, tmp_path):
+@pytest.fixture(scope="module")
+def required(tmp_path_factory):
+    """An environment made of the Space's requirements.txt, with the torch that the package takes."""
+    folder = tmp_path_factory.mktemp("required")
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    (folder / "torch.txt").write_text(next(one for one in package if one.startswith("torch")))
+    subprocess.run([sys.executable, "-m", "venv", folder / "env"], check=True)
+    python = folder / "env" / "bin" / "python"
+    install = ["-m", "pip", "install", "-q", "-r", ROOT / "hub_recipes" / "space" / "requirements.txt"]
+    subprocess.run([python, *install, "-c", folder / "torch.txt"], check=True)
+    return python
+
+
+@pytest.mark.parametrize("environment_of", ["stranger", pytest.param("required", marks=pytest.mark.slow)])
+def test_the_space_runs_as_it_stands_on_the_hub(environment_of, published, home, ours, temperature, tmp_path, request):
     client = pytest.importorskip("gradio_client")
+    stranger = request.getfixturevalue(environment_of)
     hub, run = published
     visitor = environment(hub, home, token=None)
     code = "import sys; from huggingface_hub import snapshot_download as get; get('ORG/trsr-sample', repo_type='space', local_dir=sys.argv[1])"
