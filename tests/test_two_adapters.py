@@ -1,6 +1,7 @@
 """A release whose adapter repo holds a second adapter, which summarises: from the run's folder to strangers on the Hub."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -8,12 +9,12 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tests.hub import Hub, environment
 from trsr.core.modeling import TextRichRecommender
-from trsr.embedded import base_path
+from trsr.embedded import NANO, base_path
 from trsr.hub import release
 from trsr.hub.preflight import Options
 from trsr.hub.publish import push
@@ -105,3 +106,13 @@ def test_strangers_load_both_from_the_hub(run, brought, tmp_path, monkeypatch):
         )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "peft_config" not in done.stderr
+
+
+def test_a_second_adapter_that_lacks_weights_is_refused(tmp_path):
+    shutil.copytree(NANO, tmp_path / "nano")
+    weights = tmp_path / "nano" / "adapter" / "summarizer" / "adapter_model.safetensors"
+    found = load_file(weights)
+    found.pop(next(name for name in found if "q_proj" in name))
+    save_file(found, weights)
+    with pytest.raises(ValueError, match=r"it lacks 1 weights and has 0 others, such as .*q_proj"):
+        TextRichRecommender.from_pretrained(tmp_path / "nano" / "pipeline")

@@ -1,6 +1,7 @@
 """Load a recommender: base, adapter and ranking prompt, from a pipeline repo, an adapter repo or a plain model."""
 
 import json
+import logging
 import warnings
 from pathlib import Path
 
@@ -52,9 +53,7 @@ class TextRichRecommender:
             model.load_adapter(adapter, adapter_kwargs=pinned)
             if subfolder := trsr.get("summarizer_adapter"):
                 ranking = model.active_adapters()[0]
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", "Already found a `peft_config`")  # two are meant to be here
-                    model.load_adapter(adapter, SUMMARIZER, adapter_kwargs={**pinned, "subfolder": subfolder})
+                _load_second(model, adapter, {**pinned, "subfolder": subfolder})
                 model.set_adapter(ranking)
         model.config.trsr = trsr
         # `pipeline("decision")` looks its files up by the model's name, without a revision: not the base's name, then, but
@@ -62,6 +61,32 @@ class TextRichRecommender:
         found = [path for file in DECISION_FILES if (path := _optional(name, file, kwargs))]
         model.name_or_path = str(Path(found[0]).parent) if len(found) == len(DECISION_FILES) else name
         return model
+
+
+def _load_second(model, name: str, options: dict) -> None:
+    """Load the adapter that summarises beside the one that ranks.
+
+    Raises:
+        ValueError: If weights of it are missing, or there are others.
+    """
+    # Two adapters are meant to be here, and the second one may change embeddings that are tied. Of the weights of the first,
+    # transformers reports that they are missing in the second's file.
+    log = logging.getLogger("transformers.integrations.peft")
+    level = log.level
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
+        try:
+            log.setLevel(logging.ERROR)
+            loaded = model.load_adapter(name, SUMMARIZER, adapter_kwargs=options)
+        finally:
+            log.setLevel(level)
+    missing = [key for key in loaded.missing_keys if f".{SUMMARIZER}" in key]
+    if missing or loaded.unexpected_keys:
+        raise ValueError(
+            f"The adapter in {name}, {options['subfolder']}, does not fit its config: it lacks {len(missing)} weights and has "
+            f"{len(loaded.unexpected_keys)} others, such as {min([*missing, *loaded.unexpected_keys])!r}. Publish it again."
+        )
 
 
 def _plain(name: str, kwargs: dict, config):
