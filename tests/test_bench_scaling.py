@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tests import tiny
-from trsr.bench import scaling
+from trsr.bench import recommend, scaling
 
 
 def test_sizes_stand_in_one_table(tmp_path, monkeypatch):
@@ -21,7 +21,7 @@ def test_sizes_stand_in_one_table(tmp_path, monkeypatch):
     assert {one["against"].split(": ")[1].rsplit(", ", 1)[0] for one in found["paired"]} == {sizes[0]}
     assert json.loads((tmp_path / "out/64x2x3/base/training.json").read_text())["cpu_seconds"] >= 0
 
-    monkeypatch.setattr(scaling, "train_domain", lambda *args, **options: pytest.fail("trained twice"))
+    monkeypatch.setattr(recommend, "train_domain", lambda *args, **options: pytest.fail("trained twice"))
     scaling.run(*given)
 
 

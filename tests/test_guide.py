@@ -12,6 +12,7 @@ import pytest
 
 from tests.hub import Hub, environment
 from tests.served import free_port, serving
+from tests.test_readme import anchors
 from trsr.cli import command_line
 from trsr.recommender.recipe import load_recipe
 from trsr.tables import fill
@@ -50,10 +51,7 @@ def test_files_named_in_it_exist():
 
 
 def test_links_lead_somewhere():
-    heads = {
-        re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in re.findall(r"^#+ (.*)", GUIDE, re.M)
-    }
-    assert set(re.findall(r"\]\(#(.*?)\)", GUIDE)) <= heads
+    assert set(re.findall(r"\]\(#(.*?)\)", GUIDE)) <= anchors(GUIDE)
 
 
 def test_its_tables_are_rendered_from_results_files():

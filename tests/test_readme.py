@@ -26,6 +26,13 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.S)
 
 
+def anchors(text):
+    """What the headings of a Markdown file can be linked as."""
+    return {
+        re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in re.findall("^#+ (.*)", text, re.M)
+    }
+
+
 def test_tables_are_rendered_from_results_files():
     assert {kind for kind, _ in MARKED} == {"table", "bench", "comparison"}
     assert fill(README, ROOT) == README
@@ -35,11 +42,8 @@ def test_so_are_all_other_results():
     """And no results file lies about unused."""
     results = (ROOT / "hub_recipes" / "RESULTS.md").read_text(encoding="utf-8")
     assert fill(results, ROOT) == results
-    heads = [
-        re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in re.findall("^#+ (.*)", results, re.M)
-    ]
     linked = re.findall(r"\]\(#(.*?)\)", results) + re.findall(r"RESULTS\.md#([\w-]+)", README)
-    assert set(linked) <= set(heads)
+    assert set(linked) <= anchors(results)
     guide = (ROOT / "hub_recipes" / "GUIDE.md").read_text(encoding="utf-8")
     shown = set(re.findall(r"results/([\w.-]+)", README + results + guide))
     assert shown == {path.name for path in (ROOT / "hub_recipes" / "results").iterdir()}

@@ -1,6 +1,7 @@
 """Text from outside as Markdown that shows it: it opens no link, tag, code, table cell or template."""
 
 import re
+from collections.abc import Sequence
 
 from trsr.core.history import clean
 
@@ -21,3 +22,9 @@ def plain(text: str) -> str:
     """
     shown = re.sub(r"&(?=#|\w+;)", "&amp;", clean(text))
     return _MARKUP.sub(lambda match: _ENTITIES[match[0]], shown)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of cells as they are: what comes from outside goes through `plain` first."""
+    lines = ["| " + " | ".join(line) + " |" for line in (head, *rows)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])

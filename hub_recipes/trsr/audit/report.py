@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from trsr import markdown
 from trsr.check.findings import show
-from trsr.markdown import plain
 
 
 def as_text(audit: Mapping[str, Any], source: str) -> str:
@@ -35,8 +35,7 @@ def as_text(audit: Mapping[str, Any], source: str) -> str:
 def table(audit: Mapping[str, Any]) -> str:
     """Figures side by side in Markdown. No text of a summary stands in it."""
     (_, *methods), *rows = _rows(audit)
-    lines = ["| " + " | ".join(row) + " |" for row in ([f"summaries by {plain(audit['engine'])}", *methods], *rows)]
-    return "\n".join([lines[0], "|---" * (1 + len(methods)) + "|", *lines[1:]])
+    return markdown.table([f"summaries by {markdown.plain(audit['engine'])}", *methods], rows)
 
 
 def _rows(audit: Mapping[str, Any]) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from trsr import markdown
 from trsr.markdown import plain
 
 TITLES = {
@@ -33,51 +34,48 @@ def table(results: Mapping) -> str:
         return _machinery(results)
     cases = results["cases"]
     names = list(dict.fromkeys(name for case in cases for name in case["systems"]))
-    lines = ["| system | " + " | ".join(map(_label, cases)) + " |", "|---" * (1 + len(cases)) + "|"]
-    for name in names:
-        cells = [_cell(case["systems"].get(name), name == case["best"]) for case in cases]
-        lines.append(f"| {plain(TITLES.get(name, name))} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = [
+        [plain(TITLES.get(name, name)), *(_cell(case["systems"].get(name), name == case["best"]) for case in cases)]
+        for name in names
+    ]
+    return markdown.table(["system", *map(_label, cases)], rows)
 
 
 def _logs(cases: Sequence[Mapping]) -> str:
     """Datasets from logs: how much a second, beside row by row."""
-    lines = [
-        "| log, protocol | rows | seconds | rows a second | row by row | times | of CPU | memory |",
-        "|---" * 8 + "|",
-    ]
+    head = ["log, protocol", "rows", "seconds", "rows a second", "row by row", "times", "of CPU", "memory"]
+    rows = []
     for case in cases:
         ours, theirs = case["systems"]["ours"], case["systems"].get("row by row")
         rate = ours["rows"] / ours["seconds"]
-        beside = "- | - | -"
+        beside = ["-"] * 3
         if theirs:
             slow = theirs["rows"] / theirs["seconds"]
-            beside = f"{slow:,.0f} | **x{rate / slow:.3g}** | x{case['times']:.3g}"
-        lines.append(
-            f"| {plain(case['data'])} | {ours['rows']:,} | {ours['seconds']:.3g} | {rate:,.0f} | {beside} | "
-            f"{ours['peak_mib'] / 1024:.2g} GiB |"
-        )
-    return "\n".join(lines)
+            beside = [f"{slow:,.0f}", f"**x{rate / slow:.3g}**", f"x{case['times']:.3g}"]
+        done = [f"{ours['rows']:,}", f"{ours['seconds']:.3g}", f"{rate:,.0f}"]
+        rows.append([plain(case["data"]), *done, *beside, f"{ours['peak_mib'] / 1024:.2g} GiB"])
+    return markdown.table(head, rows)
 
 
 def _machinery(results: Mapping) -> str:
     """Calls in flight by the order of questions, then what one core gets through beside a bare loop."""
     flight, through = results["in_flight"], results["throughput"]
-    lines = [
-        f"| order of {flight['calls']:,} calls, {flight['at_a_time']} at a time | seconds | in flight, on average |"
-    ]
-    lines += ["|---|---|---|"]
-    for name, one in flight["systems"].items():
-        lines.append(f"| {plain(name)} | {one['seconds']:.3g} | {one['mean_in_flight']:.3g} |")
-    lines += [
-        "",
-        f"| {through['users']:,} users of {through['blocks']} blocks | users a CPU second | memory |",
-        "|---|---|---|",
-    ]
+    orders = markdown.table(
+        [f"order of {flight['calls']:,} calls, {flight['at_a_time']} at a time", "seconds", "in flight, on average"],
+        [
+            [plain(name), f"{one['seconds']:.3g}", f"{one['mean_in_flight']:.3g}"]
+            for name, one in flight["systems"].items()
+        ],
+    )
     whole = f"{through['peak_mib']['whole']} MiB, {through['peak_mib']['before']} of them before"
-    lines.append(f"| read, asked, kept and written | {through['users_a_cpu_second']:,} | {whole} |")
-    lines.append(f"| a bare loop that reads and keeps nothing | {through['loop_users_a_cpu_second']:,} | - |")
-    return "\n".join(lines)
+    rates = markdown.table(
+        [f"{through['users']:,} users of {through['blocks']} blocks", "users a CPU second", "memory"],
+        [
+            ["read, asked, kept and written", f"{through['users_a_cpu_second']:,}", whole],
+            ["a bare loop that reads and keeps nothing", f"{through['loop_users_a_cpu_second']:,}", "-"],
+        ],
+    )
+    return f"{orders}\n\n{rates}"
 
 
 def details(results: Mapping) -> str:

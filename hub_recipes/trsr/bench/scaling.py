@@ -12,19 +12,16 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from trsr.bench.recommend import FORMS, Bench
+from trsr.bench.recommend import FORMS, Bench, trained_base
 from trsr.compare.run import compare
-from trsr.domain.train import train_domain
 
 HEAD = 32  # width of an attention head
 
 
 def train_base(dataset: str, out: Path, width: int, layers: int, steps: int, seed: int) -> str:
     """Train a base unless it is there. Returns what it is called in the table."""
-    record = out / "training.json"
-    if not record.exists():
-        train_domain(dataset, out, seed=seed, steps=steps, hidden=width, layers=layers, heads=width // HEAD)
-    made = json.loads(record.read_text(encoding="utf-8"))
+    trained_base(dataset, out, seed=seed, steps=steps, hidden=width, layers=layers, heads=width // HEAD)
+    made = json.loads((out / "training.json").read_text(encoding="utf-8"))
     millions, minutes = made["parameters"] / 1e6, made["cpu_seconds"] / 60
     return f"{millions:.1f} M: {width} wide, {layers} layers, {steps:,} steps, {minutes:.0f} CPU minutes"
 

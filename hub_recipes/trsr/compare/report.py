@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from trsr import markdown
 from trsr.markdown import plain
 from trsr.recommender.results import COLUMNS, metric_name
 
@@ -14,13 +15,13 @@ def table(results: Mapping, columns: tuple[str, ...] = COLUMNS) -> str:
         rows.append(
             [plain(name), *(_interval(one[metric]) for metric in columns), str(one["seeds"]), *_cost(one["cost"])]
         )
-    return _table(head, rows)
+    return markdown.table(head, rows)
 
 
 def tests(results: Mapping) -> str:
     """Paired tests, p-values corrected after Holm over all of them."""
     head = ["system", "against", f"difference of {metric_name(results['metric'])}", "p", "p (Holm)"]
-    return _table(
+    return markdown.table(
         head,
         [
             [plain(one["system"]), plain(one["against"]), _interval(one | {"value": one["difference"]}, "+"),
@@ -38,7 +39,7 @@ def slices(results: Mapping) -> str:
         rows = [
             [plain(name), *(_interval(one["systems"][name]) for one in parts.values())] for name in results["systems"]
         ]
-        tables.append(_table(head, rows))
+        tables.append(markdown.table(head, rows))
     return "\n\n".join(tables)
 
 
@@ -49,7 +50,7 @@ def calibration(results: Mapping) -> str:
         after = one.get("after")
         shown = ", ".join(f"{value:.3g}" for value in one["temperatures"]) if after else "-"
         rows.append([plain(name), f"{one['before']['ece']:.3f}", shown, f"{after['ece']:.3f}" if after else "-"])
-    return _table(["system", "ECE before", "temperature", "ECE after"], rows)
+    return markdown.table(["system", "ECE before", "temperature", "ECE after"], rows)
 
 
 def document(results: Mapping) -> str:
@@ -77,13 +78,6 @@ def document(results: Mapping) -> str:
             calibration(results),
         ]
     return "\n\n".join(parts) + "\n"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return (
-        "\n".join("| " + " | ".join(line) + " |" for line in lines).replace("| --- ", "|---").replace("--- |", "---|")
-    )
 
 
 def _interval(one: Mapping, sign: str = "") -> str:

@@ -17,6 +17,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trsr import markdown
 from trsr.embedded import ASSETS, base_path
 from trsr.recommender.recipe import Recipe
 
@@ -96,12 +97,12 @@ def table(results: Mapping[str, Any]) -> str:
         "cache of 1,000 tokens",
         *(f"{use.replace('_', ' ')}, card" for use in uses),
     ]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    rows = []
     for name, one in results["recipes"].items():
         cells = [name, _count(one["parameters"]), _count(one["adapter"]), f"{one['cache_of_1000_tokens'] / 1e6:.1f} MB"]
         cells += [f"{one[use] / 1e9:.1f} GB, {_card(one['card'][use])}" for use in uses]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return markdown.table(head, rows)
 
 
 def _row(recipe: Recipe, counted: Mapping[str, int]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from trsr import markdown
 from trsr.markdown import plain
 
 FILE = "results.json"
@@ -93,8 +94,11 @@ def metric_name(name: str) -> str:
 
 def table(systems: Mapping[str, Mapping], columns: tuple[str, ...] = COLUMNS) -> str:
     """The systems as a Markdown table, values with 95% intervals."""
-    lines = ["| system | " + " | ".join(map(metric_name, columns)) + " |", "|---" * (len(columns) + 1) + "|"]
-    for name, values in systems.items():
-        cells = [f"{values[c]['value']:.3f} ({values[c]['low']:.3f} to {values[c]['high']:.3f})" for c in columns]
-        lines.append(f"| {plain(name)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = [
+        [
+            plain(name),
+            *(f"{one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f})" for one in (values[c] for c in columns)),
+        ]
+        for name, values in systems.items()
+    ]
+    return markdown.table(["system", *map(metric_name, columns)], rows)
