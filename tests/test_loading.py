@@ -185,11 +185,15 @@ def damage(weights, how):
     found = load_file(weights)
     names = sorted(found)
     assert len(names) > 40
-    kept = {name: found[name] for name in names[40:]} if how == "lacking" else {f"x.{name}": found[name] for name in names}
+    kept = (
+        {name: found[name] for name in names[40:]} if how == "lacking" else {f"x.{name}": found[name] for name in names}
+    )
     save_file(kept, weights, metadata={"format": "pt"})
 
 
-@pytest.mark.parametrize(("how", "told"), [("lacking", "lacks 40 weights and has 0 others"), ("renamed", "others, such as")])
+@pytest.mark.parametrize(
+    ("how", "told"), [("lacking", "lacks 40 weights and has 0 others"), ("renamed", "others, such as")]
+)
 @pytest.mark.parametrize("second", [False, True])
 def test_an_adapter_that_does_not_arrive_whole_is_refused(how, told, second, tmp_path):
     nano = shutil.copytree(NANO, tmp_path / "nano")
@@ -264,7 +268,14 @@ def test_an_adapter_repo_brings_its_prompt_and_temperature(published, tmp_path):
     """With our package installed, from the Hub and from a folder (transformers reads its base's path from where one stands)."""
     release = published[1].parent.parent / "release"
     given = environment(published[0], tmp_path, token=None) | {"PYTHONPATH": str(ROOT / "hub_recipes")}
-    words = [sys.executable, "-c", ASKS + REGISTERED, "ORG/trsr-sample-lora", str(release / "adapter"), str(release / "pipeline")]
+    words = [
+        sys.executable,
+        "-c",
+        ASKS + REGISTERED,
+        "ORG/trsr-sample-lora",
+        str(release / "adapter"),
+        str(release / "pipeline"),
+    ]
     done = subprocess.run(words, env=given, cwd=release / "adapter", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])

@@ -94,7 +94,7 @@ class TextRichRecommender:
         parts = _parts(settings, name, asked)
         base, at = parts["base_model"]
         with _loading(f"The base {base}"):
-            model = AutoModelForCausalLM.from_pretrained(base, **{**options, **at})
+            model: Any = AutoModelForCausalLM.from_pretrained(base, **{**options, **at})
         for part, called in (("adapter", RANKER), ("summarizer_adapter", SUMMARIZER)):
             if part in parts:
                 adapter, at = parts[part]
