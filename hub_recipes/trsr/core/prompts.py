@@ -14,7 +14,11 @@ from .history import Block, Item, clean
 from .summarize import Question
 
 # What chat templates and tokenizers take for control tokens or roles: <|im_start|>, </s>, <think>, <<SYS>>, [/INST].
-_CONTROL = re.compile(r"[<＜](?=[^<>＜＞\s]{1,64}[>＞])|[\[［](?=/?[A-Za-z_]*[A-Z]{2}[A-Za-z_]*[\]］])")
+_CONTROL = re.compile(
+    r"[<＜](?=[^<>＜＞\s]{1,64}[>＞])|"
+    # Letters up to the first two capitals side by side: one way to match, so that long runs take linear time.
+    r"[\[［](?=/?(?:[a-z_]|[A-Z](?![A-Z]))*[A-Z]{2}[A-Za-z_]*[\]］])"
+)
 
 
 def inert(text: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trsr.core.history import clean
+from trsr.core.history import field_text
 from trsr.logs.sentences import clean_column
 
 _ID = "^[!-~]+$"
@@ -41,6 +41,8 @@ class Kind:
         """A column; null for cells that hold no such thing. Of the type `arrow.json`, cells are looked at one by one."""
         if isinstance(cells.type, pa.JsonType):
             return pa.array([self.one(json.loads(cell)) for cell in cells.storage.to_pylist()], self.type)
+        if pa.types.is_float32(cells.type) and pa.types.is_string(self.type):
+            cells = cells.cast(pa.string()).cast(pa.float64())  # 3.1, as numpy writes it, not 3.0999999046325684
         if self.plain is None or not (pa.types.is_string(cells.type) or pa.types.is_integer(cells.type)):
             return pa.array(map(self.one, cells.to_pylist()), self.type)
         made, plain = self.plain(cells)
@@ -89,17 +91,6 @@ def identifiers(value: object) -> list[str] | None:
     return made if len(made) == len(value) else None
 
 
-def field_text(value: object, words: int = 40, values: int = 0) -> str:
-    """A field as one clean line: of a list at most `values` values, of the line `words` words; 0 = all."""
-    if isinstance(value, (list, tuple)):
-        parts = [str(part) for part in value if part is not None]
-        value = ", ".join(parts[:values] if values else parts)
-    if value is None or value != value:
-        return ""
-    found = clean(str(value)).split(" ")
-    return " ".join(found[:words]).rstrip(",") if words and len(found) > words else " ".join(found)
-
-
 def _plain_ids(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
     made = cells.cast(pa.string())
     return made, _is(made, _ID)
@@ -116,7 +107,7 @@ def _is(texts: pa.Array, pattern: str) -> np.ndarray:
 
 
 def text(words: int = 40, values: int = 0) -> Kind:
-    """Texts as `field_text` gives them."""
+    """Texts as `core.history.field_text` gives them: at most `words` words, of lists `values` values; 0 = all."""
     # The first words, less the commas at their end.
     longer = rf"^((?:[^ ]+ ){{{max(words - 1, 0)}}}[^ ]*?),* .*$"
 
