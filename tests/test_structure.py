@@ -15,7 +15,7 @@ TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "hub_recipes", "model_car
 
 # From the ground up; a room imports from its own floor or from below, never from above.
 FLOORS = [
-    {"core", "embedded", "versions", "weights", "patience", "pictures", "__init__"},
+    {"core", "embedded", "versions", "weights", "patience", "pictures", "spent", "__init__"},
     {"data", "engines", "markdown", "register", "doctor"},
     {"logs", "summaries", "check"},
     {"recommender"},

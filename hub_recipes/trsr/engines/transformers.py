@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from trsr.core.answer import Answer
 from trsr.core.generation import ModelSummarizer
-from trsr.core.prompts import Encoder
+from trsr.core.prompts import TEMPLATE_DATE, Encoder
 from trsr.engines import Engine, Request, Sampling
 from trsr.weights import digest
 
@@ -38,6 +38,7 @@ class TransformersEngine(Engine):
             "model": folder.name if folder.is_dir() else model,
             "revision": digest(folder, *([adapter] if adapter else [])) if folder.is_dir() else self._revision,
             "sampling": sampling.to_dict(),
+            "template_date": f"{TEMPLATE_DATE:%Y-%m-%d}",  # for chat templates that name the day
         }
 
     async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:
