@@ -8,6 +8,7 @@ import math
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 # Columns that identify an item. They never reach a prompt: an id in the text leaks identity.
 ID_FIELDS = frozenset({"id", "item_id", "asin", "isbn", "news_id"})
@@ -115,8 +116,9 @@ def field_text(value: object, words: int = 0, values: int = 0) -> str:
 
 def _flat(value: object) -> list[object]:
     """The values of a list and of lists in it, without those that say nothing; of any other value that value."""
-    if getattr(value, "ndim", 0):
-        value = value.tolist()  # type: ignore[attr-defined]  # an array
+    # Arrays, and numpy's numbers: 3.1 as a float32 reads 3.0999999046325684 in a table, and then here as well.
+    if getattr(value, "ndim", 0) or (isinstance(value, Real) and hasattr(value, "tolist")):
+        value = value.tolist()  # type: ignore[attr-defined]
     if isinstance(value, (list, tuple)):
         return [kept for part in value for kept in _flat(part)]
     return [] if _is_missing(value) else [value]

@@ -8,7 +8,6 @@ candidates of a user, and a suffix, one a candidate; its ids are always ids(pref
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
 from typing import Any
 
 from transformers.utils import logging
@@ -20,7 +19,12 @@ logger = logging.get_logger(__name__)
 
 # What chat templates that name the day take for today, so that a prompt is the same on any day. It is the date that
 # Llama 3's own templates fall back to.
-TEMPLATE_DATE = datetime(2024, 7, 26)
+TEMPLATE_DATE = "2024-07-26"
+_DATE = {"%A": "Friday", "%a": "Fri", "%B": "July", "%b": "Jul", "%d": "26", "%-d": "26", "%m": "07", "%-m": "7"}
+_DATE |= {"%Y": "2024", "%y": "24", "%F": TEMPLATE_DATE, "%H": "00", "%I": "12", "%M": "00", "%S": "00", "%p": "AM"}
+# Stands before a template, in place of what transformers calls so: templates are given plain values only, no functions.
+_STRFTIME = "".join(f".replace({directive!r}, {value!r})" for directive, value in _DATE.items())
+_STRFTIME = f"{{%- macro strftime_now(format) -%}}{{{{- format{_STRFTIME} -}}}}{{%- endmacro %}}\n"
 # An opening or closing mark of a model's reasoning: <think>, [THINK], <seed:think>, ◁/think▷.
 _THINKING = re.compile(r"([<\[◁])(/?)((?:\w{1,20}:)?think(?:ing)?)([>\]▷])", re.IGNORECASE)
 
@@ -302,12 +306,13 @@ class Encoder:
         if not self.chat:
             return self._bos(), ""
         mark = "TRSRMESSAGE"
+        template = self.tokenizer.get_chat_template()
         text = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": mark}],
+            chat_template=_STRFTIME + template if "strftime_now" in template else template,
             tokenize=False,
             add_generation_prompt=True,
             enable_thinking=False,
-            strftime_now=TEMPLATE_DATE.strftime,
         )
         head, found, tail = text.partition(mark)
         if not found or mark in tail:

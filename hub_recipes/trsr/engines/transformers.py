@@ -38,7 +38,7 @@ class TransformersEngine(Engine):
             "model": folder.name if folder.is_dir() else model,
             "revision": digest(folder, *([adapter] if adapter else [])) if folder.is_dir() else self._revision,
             "sampling": sampling.to_dict(),
-            "template_date": f"{TEMPLATE_DATE:%Y-%m-%d}",  # for chat templates that name the day
+            "template_date": TEMPLATE_DATE,  # for chat templates that name the day
         }
 
     async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:

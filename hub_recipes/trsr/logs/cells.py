@@ -41,8 +41,6 @@ class Kind:
         """A column; null for cells that hold no such thing. Of the type `arrow.json`, cells are looked at one by one."""
         if isinstance(cells.type, pa.JsonType):
             return pa.array([self.one(json.loads(cell)) for cell in cells.storage.to_pylist()], self.type)
-        if pa.types.is_float32(cells.type) and pa.types.is_string(self.type):
-            cells = cells.cast(pa.string()).cast(pa.float64())  # 3.1, as numpy writes it, not 3.0999999046325684
         if self.plain is None or not (pa.types.is_string(cells.type) or pa.types.is_integer(cells.type)):
             return pa.array(map(self.one, cells.to_pylist()), self.type)
         made, plain = self.plain(cells)
