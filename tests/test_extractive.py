@@ -71,7 +71,9 @@ def test_nothing_is_read_back_as_nothing():
     assert summarizer.merge([[nothing, nothing]]) == [nothing]
 
 
-WORDS = st.lists(st.sampled_from(["genre", ":", ": ", ";", ",", " ", "x3", " x360", "mystery", "A", "words", "İ", "\n"]))
+WORDS = st.lists(
+    st.sampled_from(["genre", ":", ": ", ";", ",", " ", "x3", " x360", "mystery", "A", "words", "İ", "\n"])
+)
 
 
 @given(st.lists(WORDS.map("".join), min_size=1, max_size=5))

@@ -84,7 +84,9 @@ def test_item_takes_text_dicts_and_items():
     assert Item.parse(Item("x")) == Item("x")
 
 
-@pytest.mark.parametrize("empty", ["", " \n\u200b", {}, {"item_id": "7"}, {"title": None}, {"title": NAN, "genres": [None]}])
+@pytest.mark.parametrize(
+    "empty", ["", " \n\u200b", {}, {"item_id": "7"}, {"title": None}, {"title": NAN, "genres": [None]}]
+)
 def test_an_item_without_text_is_refused(empty):
     with pytest.raises(ValueError, match="no text"):
         Item.parse(empty)

@@ -248,7 +248,9 @@ def test_thousands_of_added_tokens_are_listed_once(monkeypatch):
     tokenizer = tiny.byte_level(plain=tuple(f"<unused{number}>" for number in range(6000)))
     listed = []
     every = type(tokenizer).added_tokens_decoder
-    monkeypatch.setattr(type(tokenizer), "added_tokens_decoder", property(lambda self: listed.append(1) or every.fget(self)))
+    monkeypatch.setattr(
+        type(tokenizer), "added_tokens_decoder", property(lambda self: listed.append(1) or every.fget(self))
+    )
     encoder = Encoder(tokenizer)
     plain = [encoder.suffix_ids(Item(f"title: Emma {number}")) for number in range(200)]
     assert len(listed) == 1
@@ -307,7 +309,10 @@ def test_the_day_is_told_as_its_date_is_by_python():
     day = datetime.date.fromisoformat(prompts_module.TEMPLATE_DATE)
     for form in ("%d %B %Y", "%d %b %Y", "%Y-%m-%d", "%A, %d %B %Y", "%a %d/%m/%y", "%H:%M:%S", "%I:%M %p"):
         # As templates call it: at the top, and within a macro; a line that a template begins with stays.
-        for call in ("{{ strftime_now('FORM') }}", "\n{% macro day() %}{{ strftime_now('FORM') }}{% endmacro %}{{ day() }}"):
+        for call in (
+            "{{ strftime_now('FORM') }}",
+            "\n{% macro day() %}{{ strftime_now('FORM') }}{% endmacro %}{{ day() }}",
+        ):
             tokenizer.chat_template = call.replace("FORM", form) + tiny.CHATML
             head = Encoder(tokenizer).frame()[0]
             assert head == ("\n" if call[0] == "\n" else "") + day.strftime(form) + "<|im_start|>user\n"

@@ -275,7 +275,13 @@ def same_both_ways(path, rows, *, words=3, values=2):
 
 NAN = float("nan")
 ODD = [
-    {"item_id": "a", "title": "A; B\nC", "genres": ["x", None, "y", "z"], "blurb": "one two three, four", "year": 1999.5},
+    {
+        "item_id": "a",
+        "title": "A; B\nC",
+        "genres": ["x", None, "y", "z"],
+        "blurb": "one two three, four",
+        "year": 1999.5,
+    },
     {"item_id": "b", "title": "B", "genres": [], "blurb": None, "year": NAN},
     {"item_id": "c", "title": "C", "genres": None, "blurb": " ", "year": 3.0},
     {"item_id": "d", "title": "D", "genres": ["", " ", "p;q"], "blurb": "x" * 5000 + " y" * 5000, "year": 0.1},
@@ -285,7 +291,8 @@ ODD = [
 
 def test_requests_and_datasets_say_the_same_of_json(tmp_path):
     rows = [
-        {**row, "seen": row["item_id"] < "c", "many": [["u", None], "v", NAN, ["w"]], "year": row["year"]} for row in ODD[:-1]
+        {**row, "seen": row["item_id"] < "c", "many": [["u", None], "v", NAN, ["w"]], "year": row["year"]}
+        for row in ODD[:-1]
     ] + [{"item_id": "e", "title": None, "genres": [None, NAN]}]
     assert same_both_ways(save(tmp_path / "items.jsonl", rows), rows) == {
         "a": "title: A, B C; genres: x, y; blurb: one two three; year: 1999.5; seen: True; many: u, v",
@@ -306,7 +313,9 @@ def test_requests_and_datasets_say_the_same_of_parquet(tmp_path):
     rows = [dict(row) for _, row in pd.read_parquet(tmp_path / "items.parquet").iterrows()]
     rows[0]["price"] = np.float32(3.1)
     built = same_both_ways(tmp_path / "items.parquet", rows)
-    assert built["a"].endswith("year: 1999.5; price: 3.0999999046325684; count: 0; seen: True; since: 2020-01-02 00:00:00")
+    assert built["a"].endswith(
+        "year: 1999.5; price: 3.0999999046325684; count: 0; seen: True; since: 2020-01-02 00:00:00"
+    )
     assert built["e"] == "count: 4"
 
 

@@ -260,7 +260,9 @@ def write(
         terms = Terms.of(provenance).header() if "dataset" in provenance else {}
         top = yaml.safe_dump({**terms, **header, "configs": entries}, sort_keys=False, allow_unicode=True)
         (draft / "README.md").write_text(f"---\n{top}---\n\n{body.strip()}\n", encoding="utf-8", newline="\n")
-        (draft / PROVENANCE).write_text(json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+        (draft / PROVENANCE).write_text(
+            json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n"
+        )
         if audit:
             (draft / AUDIT).write_text(json.dumps(audit, indent=2) + "\n", encoding="utf-8", newline="\n")
         if folder.exists():

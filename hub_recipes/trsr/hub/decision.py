@@ -40,7 +40,7 @@ _TEMPLATE = """\
 {%- set kept = namespace(text=clean(value), hit=false) -%}
 {%- for first in __FIRSTS__ if first in kept.text -%}{%- set kept.hit = true -%}{%- endfor -%}
 {%- if kept.hit -%}
-{%- for token, broken in __BROKEN__ -%}{%- set kept.text = kept.text.replace(token, broken).replace(token, broken) -%}{%- endfor -%}
+{%- for token, broken in __BROKEN__ -%}{%- set kept.text = kept.text.replace(token, broken) -%}{%- endfor -%}
 {%- endif -%}
 {{- kept.text -}}
 {%- endmacro -%}
@@ -106,7 +106,10 @@ _CASES: tuple[tuple[str | None, Sequence[_Item], _Item], ...] = (
     ("Mostly:\nmystery", ("First", "Second\tone", "Third"), "Ünïcode — “quotes”, 書籍, 🙂\u200b!"),
     (
         None,
-        ({"title": "A; B", "genres": ["x", None, float("nan"), ["y", " "]], "blurb": None}, {"text": "C", "title": "D"}),
+        (
+            {"title": "A; B", "genres": ["x", None, float("nan"), ["y", " "]], "blurb": None},
+            {"text": "C", "title": "D"},
+        ),
         {"item_id": "7", "ti;t:le": "Emma", "about": "many words, " * 50, "price": float("nan"), "new": True},
     ),
 )

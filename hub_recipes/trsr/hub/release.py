@@ -153,11 +153,15 @@ def pin(release: Release, commits: Mapping[str, str], kind: str | None = None) -
             }
             write_json(folder / one / "recommender.json", shown)
         if not names.local and one != "base":
-            (folder / one / "README.md").write_text(cards.card(one, release.facts, known), encoding="utf-8", newline="\n")
+            (folder / one / "README.md").write_text(
+                cards.card(one, release.facts, known), encoding="utf-8", newline="\n"
+            )
 
 
 def write_json(path: Path, values: Mapping) -> None:
-    path.write_text(json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+    path.write_text(
+        json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n"
+    )
 
 
 def write_pipeline(folder: Path, recipe: Recipe, names: Names, temperature: float) -> bool:
@@ -199,7 +203,9 @@ def write_pipeline(folder: Path, recipe: Recipe, names: Names, temperature: floa
     for key in ("is_local", "local_files_only", "name_or_path"):  # of this machine, not of the tokenizer
         saved.pop(key, None)
     write_json(folder / "tokenizer_config.json", saved)
-    (folder / PROMPT_FILE).write_text(json.dumps(ranking_prompt(recipe).to_dict(), indent=2) + "\n", encoding="utf-8", newline="\n")
+    (folder / PROMPT_FILE).write_text(
+        json.dumps(ranking_prompt(recipe).to_dict(), indent=2) + "\n", encoding="utf-8", newline="\n"
+    )
     for name in travelling():
         shutil.copyfile(CORE / f"{name}.py", folder / f"{name}.py")
     decides = decision_config(encoder, temperature)

@@ -46,5 +46,7 @@ def sentences(fields: Mapping[str, pa.Array]) -> pa.Array:
     for name, values in fields.items():
         if name.lower() not in ID_FIELDS:
             shown = pc.replace_substring(values, ";", ",")
-            parts.append(pc.if_else(pc.equal(shown, ""), "", pc.binary_join_element_wise(f"; {label(name)}: ", shown, "")))
+            parts.append(
+                pc.if_else(pc.equal(shown, ""), "", pc.binary_join_element_wise(f"; {label(name)}: ", shown, ""))
+            )
     return pc.utf8_slice_codeunits(pc.binary_join_element_wise(*parts, ""), 2)

@@ -90,7 +90,9 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         looked_at["eval_dataset"], _ = encode_rows(held_out, texts, encoder, recipe.negatives, recipe.seed, recipe.form)
         looked_at["ranking"] = ranking(held_out, texts, encoder, recipe.seed)
     if first:
-        (out / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8", newline="\n")
+        (out / "recipe.yaml").write_text(
+            yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8", newline="\n"
+        )
 
     trainer = _trainer(recipe, encoder)(
         model,
