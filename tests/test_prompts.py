@@ -7,8 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests import tiny
-from trsr.core.history import Item
 from trsr.core import prompts as prompts_module
+from trsr.core.history import Item
 from trsr.core.prompts import AddedTokens, Encoder, RankingPrompt, SummaryPrompts, inert
 
 HOSTILE = [
