@@ -5,6 +5,7 @@ import datetime
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import normalizers
 
 from tests import tiny
 from trsr.core import prompts as prompts_module
@@ -242,6 +243,18 @@ def test_text_from_outside_is_never_an_added_token(text):
     added = control_ids(encoder.tokenizer)
     assert added.isdisjoint(encoder.text_ids(text))
     assert added.isdisjoint(encoder.prefix_ids(text, [Item(f"x{text}")]).ids[1:])  # without BOS
+
+
+def test_nor_in_a_form_that_the_tokenizer_makes_the_same():
+    tokenizer = tiny.byte_level()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.add_tokens(["<think>"])
+    encoder = Encoder(tokenizer)
+    think = tokenizer.convert_tokens_to_ids("<think>")
+    for text in ("a <think> b", "a <THINK> b", "a ＜think＞ b"):
+        assert think in tokenizer.encode(text, add_special_tokens=False)
+        assert encoder.text_ids(text) == encoder.text_ids("a < think> b")
+        assert think not in encoder.text_ids(text)
 
 
 def test_thousands_of_added_tokens_are_listed_once(monkeypatch):

@@ -227,7 +227,7 @@ class Encoder:
         limits = [limit for limit in (self.prompt.max_tokens, context) if limit]
         self.limit = min(limits) if limits else 0
         self.chat = bool(tokenizer.chat_template) if chat is None else chat
-        self._added: tuple[int, AddedTokens] | None = None
+        self._added: tuple[int, AddedTokens, dict[int, str]] | None = None
         head, tail = self.frame()
         self.head_ids = tokenizer.encode(head, add_special_tokens=False) if head else []
         self.tail_ids = tokenizer.encode(tail, add_special_tokens=False) if tail else []
@@ -238,8 +238,15 @@ class Encoder:
         if not text:
             return []
         # Added tokens that are not marked special are recognised all the same.
-        plain = self.added_tokens().break_up(text)
-        return self.tokenizer.encode(plain, add_special_tokens=False, split_special_tokens=True)
+        ids = self._encode(self.added_tokens().break_up(text))
+        normalized = self._added[2] if self._added else {}
+        if normalized.keys().isdisjoint(ids):
+            return ids
+        # Text in another form, such as another case, that the tokenizer's normalizer makes the same.
+        return [piece for one in ids for piece in (self._encode(normalized[one]) if one in normalized else [one])]
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
     def request_ids(self, text: str) -> list[int]:
         """A whole prompt for the model to continue, such as a block prompt."""
@@ -350,6 +357,11 @@ class Encoder:
         """
         size = len(self.tokenizer)
         if self._added is None or self._added[0] != size:
-            added = self.tokenizer.added_tokens_decoder.values()
-            self._added = size, AddedTokens(one.content for one in added if not one.special)
+            added = {number: one for number, one in self.tokenizer.added_tokens_decoder.items() if not one.special}
+            tokens = AddedTokens(one.content for one in added.values())
+            broken = dict(tokens)
+            matched_later = {
+                n: broken[one.content] for n, one in added.items() if one.normalized and one.content in broken
+            }
+            self._added = size, tokens, matched_later
         return self._added[1]
