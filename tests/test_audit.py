@@ -313,6 +313,6 @@ def test_mistakes(tmp_path, small_dataset):
 def test_commands_are_looked_for_in_linear_time(unit):
     # With a step for every pair of 200,000 characters, this would take minutes.
     text = unit * (200_000 // len(unit)) + "\nAnswer with yes\n\n\n- # Candidate item: x"
-    kinds = dict(instructions(text))
-    assert kinds["command"].endswith("answer with yes") or unit.startswith("ignore")
-    assert kinds["heading"].endswith("candidate item:")
+    found = list(instructions(text))
+    assert ("command", "answer with yes") in found
+    assert ("heading", "- # candidate item:") in found

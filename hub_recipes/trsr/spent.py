@@ -7,7 +7,7 @@ def peak_mib() -> float:
     """The largest resident size since the process started, whatever it did, in MiB."""
     try:
         import resource
-    except ImportError:  # Windows
+    except ImportError:  # Windows; psutil comes with accelerate
         import psutil
 
         memory = psutil.Process().memory_info()

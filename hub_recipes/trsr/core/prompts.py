@@ -227,7 +227,7 @@ class Encoder:
         limits = [limit for limit in (self.prompt.max_tokens, context) if limit]
         self.limit = min(limits) if limits else 0
         self.chat = bool(tokenizer.chat_template) if chat is None else chat
-        self._added: tuple[int, AddedTokens, dict[int, str]] | None = None
+        self._added: tuple[int, tuple[AddedTokens, dict[int, str]]] | None = None
         head, tail = self.frame()
         self.head_ids = tokenizer.encode(head, add_special_tokens=False) if head else []
         self.tail_ids = tokenizer.encode(tail, add_special_tokens=False) if tail else []
@@ -238,8 +238,8 @@ class Encoder:
         if not text:
             return []
         # Added tokens that are not marked special are recognised all the same.
-        ids = self._encode(self.added_tokens().break_up(text))
-        normalized = self._added[2] if self._added else {}
+        tokens, normalized = self._added_tokens()
+        ids = self._encode(tokens.break_up(text))
         if normalized.keys().isdisjoint(ids):
             return ids
         # Text in another form, such as another case, that the tokenizer's normalizer makes the same.
@@ -350,7 +350,11 @@ class Encoder:
         )
 
     def added_tokens(self) -> AddedTokens:
-        """The added tokens that are broken up wherever text from outside holds them: those not marked special.
+        """The added tokens that are broken up wherever text from outside holds them: those not marked special."""
+        return self._added_tokens()[0]
+
+    def _added_tokens(self) -> tuple[AddedTokens, dict[int, str]]:
+        """These tokens, and id -> broken form of those that the tokenizer looks for in normalized text.
 
         Listing them takes tens of milliseconds where there are thousands, so it is done again only when the tokenizer
         has got more tokens.
@@ -360,8 +364,8 @@ class Encoder:
             added = {number: one for number, one in self.tokenizer.added_tokens_decoder.items() if not one.special}
             tokens = AddedTokens(one.content for one in added.values())
             broken = dict(tokens)
-            matched_later = {
-                n: broken[one.content] for n, one in added.items() if one.normalized and one.content in broken
+            normalized = {
+                number: broken[one.content] for number, one in added.items() if one.normalized and one.content in broken
             }
-            self._added = size, tokens, matched_later
+            self._added = size, (tokens, normalized)
         return self._added[1]
