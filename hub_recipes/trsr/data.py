@@ -293,7 +293,7 @@ def header(source: str, revision: str | None = None) -> dict[str, Any]:
 
 def _file(source: str, name: str, revision: str | None) -> Path | None:
     """A file of a dataset folder or Hub dataset, None if it is not there."""
-    path = Path(dataset_path(source)) / name
+    path = Path(_place(source)) / name
     if not path.parent.is_dir():
         try:
             path = Path(hf_hub_download(source, name, repo_type="dataset", revision=revision))
