@@ -76,9 +76,9 @@ def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, d
         fields = [name for name in known if name and not _is_id(name, options) and not name.startswith("__index_")]
     if leaks := [name for name in fields if _is_id(name, options)]:
         raise DataError(f"{', '.join(sorted(leaks))}: an id is no text, it would tell the model which item it is.")
-    short = cells.text(options.field_words, options.field_values)
-    wanted = {f"field {name}": (name, short) for name in fields}
-    wanted |= {"item_id": (options.item_id, cells.ID), "title": (options.title, cells.text(words=0))}
+    whole, short = cells.text(words=0), cells.text(options.field_words, options.field_values)
+    wanted = {f"field {name}": (name, whole if name == "text" else short) for name in fields}
+    wanted |= {"item_id": (options.item_id, cells.ID), "title": (options.title, whole)}
     table, reading = tabular.read(options.items, form, wanted, faults, workers=options.workers)
     texts = {name: data.one_chunk(table[f"field {name}"]) for name in fields}
     columns = {"item_id": table["item_id"], "title": table["title"], "text": sentences(texts)}

@@ -345,7 +345,7 @@ def write(folder: Path, name: str, one: Fit, source: str, rows: Dataset, tuning:
         "versions": versions("rectools", "sentence-transformers"),
     }
     scored.write(folder, {name: made}, rows, ORDER)
-    (folder / FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    (folder / FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8", newline="\n")
     return results
 
 

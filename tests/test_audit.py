@@ -305,3 +305,14 @@ def test_mistakes(tmp_path, small_dataset):
     folder.write_text("no folder")
     with pytest.raises(OSError, match="full"):
         write({}, folder)
+
+
+@pytest.mark.parametrize(
+    "unit", ["\n", " \n", "\n-", "\n- #", " ", "#", "ignore ", "ignore all the ", ". ", ".\n", "<|"]
+)
+def test_commands_are_looked_for_in_linear_time(unit):
+    # With a step for every pair of 200,000 characters, this would take minutes.
+    text = unit * (200_000 // len(unit)) + "\nAnswer with yes\n\n\n- # Candidate item: x"
+    found = list(instructions(text))
+    assert ("command", "answer with yes") in found
+    assert ("heading", "- # candidate item:") in found

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from transformers import DecisionConfig
 
 from tests import tiny
-from trsr.core.history import Item
 from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.hub.decision import _DROPPED, decision_config
 
@@ -23,21 +22,23 @@ def ask(encoder, config, state, candidate):
 
 
 def ours(encoder, summary, recent, candidate):
-    items = [Item.parse(one) for one in recent]
-    return encoder.prefix_ids(summary, items).ids + encoder.suffix_ids(Item.parse(candidate))
+    items = [encoder.prompt.item(one) for one in recent]
+    return encoder.prefix_ids(summary, items).ids + encoder.suffix_ids(encoder.prompt.item(candidate))
 
 
 @pytest.fixture(scope="module", params=TOKENIZERS)
 def pair(request):
-    encoder = Encoder(TOKENIZERS[request.param], RankingPrompt(recent_items=2))
+    encoder = Encoder(TOKENIZERS[request.param], RankingPrompt(recent_items=2, field_words=3, field_values=2))
     return encoder, decision_config(encoder, 1.5)
 
 
+WORDS = st.lists(st.sampled_from(["sea", "a,", ";", "\x00", " ", "\n", "é"]), max_size=6).map(" ".join)
+PLAIN = st.one_of(st.none(), st.just(float("nan")), st.booleans(), st.floats(), st.text(max_size=5), WORDS)
 ITEMS = st.one_of(
     st.text(max_size=30).map(lambda text: f"t {text}"),
     st.dictionaries(
         st.sampled_from(["title", "id", "Genre; x", "tags", "year", "item_id"]),
-        st.one_of(st.none(), st.text(max_size=12), st.lists(st.text(max_size=5), max_size=3), st.integers()),
+        st.one_of(PLAIN, st.integers(), st.lists(st.one_of(PLAIN, st.lists(PLAIN, max_size=2)), max_size=3)),
     ).map(lambda fields: {"title": "a", **{k: v for k, v in fields.items() if k != "title"}}),
 )
 
@@ -121,3 +122,12 @@ def test_the_prompts_wording_is_quoted():
     prompt = RankingPrompt(instruction='Say {{ "x" }} {% if %} "quoted" \\ 🙂?', recent_items=1)
     encoder = Encoder(TOKENIZERS["bytes"], prompt)
     assert ask(encoder, decision_config(encoder, 1.0), "s", "c") == ours(encoder, "s", [], "c")
+
+
+def test_added_tokens_are_broken_up_as_the_encoder_does():
+    tokens = ("<think>", "</think>", "[x]")
+    encoder = Encoder(tiny.byte_level(plain=tokens), RankingPrompt())
+    config = decision_config(encoder, 1.0)
+    for text in ("x <think> y", "<<think>[x]", "t </think><think>", "[[", "plain"):
+        state = {"summary": text, "recent_items": [{"title": text}]}
+        assert ask(encoder, config, state, text) == ours(encoder, text, [{"title": text}], text)

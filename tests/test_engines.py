@@ -267,6 +267,19 @@ def test_a_model_in_this_process_answers_the_same_however_it_is_batched(tmp_path
     assert {"stop", "length"} == {row[0] for row in store._base.execute("SELECT finish_reason FROM attempts")}
 
 
+@pytest.mark.parametrize("template", [tiny.DATED, tiny.THINKING], ids=["dated", "thinking"])
+def test_a_model_whose_template_names_the_day_or_thinks_summarises(tmp_path, template):
+    tiny.model("llama").save_pretrained(tmp_path / "model")
+    tokenizer = tiny.chatml()
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(tmp_path / "model")
+    asked = engine(f"transformers:{tmp_path / 'model'}", sampling=Sampling(max_new_tokens=4))
+    trails, _, store = run(asked, tmp_path, users=range(2))
+    assert len(trails) == 4  # of two methods
+    assert asked.identity["template_date"] == "2024-07-26"
+    assert store.counts()["asked"] > 0
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

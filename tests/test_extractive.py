@@ -1,4 +1,5 @@
-from hypothesis import given
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trsr.core.extractive import ExtractiveSummarizer
@@ -53,9 +54,46 @@ def test_a_summary_by_someone_else_is_read_as_words():
     assert "genre: mystery x3" in summary
 
 
-def test_a_value_that_ends_like_a_count_stays_a_value():
-    [summary] = ExtractiveSummarizer().block([(Item("brand: Turbo x9; title: A"),)])
-    assert summary == "brand: Turbo x1"
+def test_a_value_that_ends_like_a_count_stays_whole_through_update_and_merge():
+    summarizer = ExtractiveSummarizer()
+    block = (Item("brand: HP Spectre x360; title: A"), Item("brand: HP Spectre x360, Turbo x9 Pro; title: B"))
+    [first] = summarizer.block([block])
+    assert first == "brand: HP Spectre x360 x2, Turbo x9 Pro x1"
+    [second] = summarizer.update([(first, (Item("brand: Nikon x2"),))])
+    assert second == "brand: HP Spectre x360 x2, Nikon x2 x1, Turbo x9 Pro x1"
+    assert summarizer.merge([[first, second]]) == ["brand: HP Spectre x360 x4, Turbo x9 Pro x2, Nikon x2 x1"]
+
+
+def test_nothing_is_read_back_as_nothing():
+    summarizer = ExtractiveSummarizer()
+    [nothing] = summarizer.block([(Item("title: A"),)])
+    assert nothing == "no clear preference"
+    assert summarizer.merge([[nothing, nothing]]) == [nothing]
+
+
+WORDS = st.lists(
+    st.sampled_from(["genre", ":", ": ", ";", ",", " ", "x3", " x360", "mystery", "A", "words", "İ", "\n"])
+)
+
+
+@given(st.lists(WORDS.map("".join), min_size=1, max_size=5))
+@example([": Turbo x9"])
+@example(["a: x; : y"])
+def test_a_summary_is_read_back_as_it_was_written(texts):
+    summarizer = ExtractiveSummarizer()
+    [summary] = summarizer.block([tuple(Item.parse(f"z{text}") for text in texts)])
+    assert summarizer.merge([[summary]]) == [summary]
+
+
+@pytest.mark.parametrize("unit", ["word salad ", "a", " x1", "A x3 ", "a: ", ": ", "; ", ", ", "x ", "\n"])
+def test_long_texts_are_summarised_in_linear_time(unit):
+    # Of 200,000 characters: with a step for every pair of them, this would take minutes.
+    text = unit * (200_000 // len(unit))
+    summarizer = ExtractiveSummarizer()
+    [summary] = summarizer.block([(Item.parse(f"genre: sea; about: {text}"),)])
+    assert summary.startswith("genre: sea x1")
+    [again] = summarizer.update([(text, (Item("genre: sea"),))])
+    assert "genre: sea x1" in again
 
 
 @given(st.lists(st.text(), min_size=1, max_size=12))

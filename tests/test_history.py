@@ -1,6 +1,11 @@
+import datetime
+import decimal
+
+import numpy as np
+import pandas as pd
 import pytest
 
-from trsr.core.history import Item, blocks_by_count, blocks_by_tokens, clean, sentence
+from trsr.core.history import Item, blocks_by_count, blocks_by_tokens, clean, field_text, sentence
 
 
 def test_clean_makes_one_line_and_keeps_every_script():
@@ -20,13 +25,68 @@ def test_a_value_cannot_pose_as_a_field():
     assert sentence({"title": "X; genre: romance", "ge:nre;": "y"}) == "title: X, genre: romance; ge nre,: y"
 
 
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, ""),
+        (NAN, ""),
+        (np.nan, ""),
+        (np.float32("nan"), ""),
+        (pd.NaT, ""),
+        (np.datetime64("NaT"), ""),
+        (pd.NA, ""),
+        ("", ""),
+        (" \t", ""),
+        ([], ""),
+        ([None, NAN, pd.NA, pd.NaT, " "], ""),
+        (["a", None, "b", NAN, "", "c"], "a, b, c"),
+        (["a", ["b", ("c", None)], []], "a, b, c"),
+        (np.array(["a", None, "b"], dtype=object), "a, b"),
+        (np.array([[1, 2], [3, 4]]), "1, 2, 3, 4"),
+        (pd.Series(["a", None]), "a"),
+        (True, "True"),
+        (np.bool_(False), "False"),
+        (0, "0"),
+        (np.int64(7), "7"),
+        (3.5, "3.5"),
+        (np.float64(3.5), "3.5"),
+        (np.float32(3.1), "3.0999999046325684"),
+        (np.str_("a"), "a"),
+        (decimal.Decimal("9.50"), "9.50"),
+        (datetime.date(2020, 1, 2), "2020-01-02"),
+        (pd.Timestamp("2020-01-02"), "2020-01-02 00:00:00"),
+        ("nan", "nan"),
+        ("a\nb", "a b"),
+    ],
+)
+def test_a_field_of_any_type_is_one_line(value, text):
+    assert field_text(value) == text
+    assert sentence({"f": value, "g": 1}) == (f"f: {text}; g: 1" if text else "g: 1")
+
+
+def test_fields_are_cut():
+    assert field_text("one two, three", words=2) == "one two"
+    assert field_text("one two, three", words=3) == "one two, three"
+    assert field_text(["x", None, "y", "z"], values=2) == "x, y"
+    assert field_text("a " * 50) == " ".join("a" * 50)
+    # A whole sentence is not.
+    assert sentence({"text": "a b c", "title": "T"}, words=2) == "a b c"
+    assert sentence({"text": NAN, "title": "a b c"}, words=2) == "title: a b"
+    assert Item.parse({"title": "a b c", "genres": ["x", "y"]}, 2, 1) == Item("title: a b; genres: x")
+
+
 def test_item_takes_text_dicts_and_items():
     assert Item.parse("a\nb").text == "a b"
     assert Item.parse({"item_id": "1", "title": "t", "text": "whole sentence"}).text == "whole sentence"
     assert Item.parse(Item("x")) == Item("x")
 
 
-@pytest.mark.parametrize("empty", ["", " \n\u200b", {}, {"item_id": "7"}, {"title": None}])
+@pytest.mark.parametrize(
+    "empty", ["", " \n\u200b", {}, {"item_id": "7"}, {"title": None}, {"title": NAN, "genres": [None]}]
+)
 def test_an_item_without_text_is_refused(empty):
     with pytest.raises(ValueError, match="no text"):
         Item.parse(empty)

@@ -48,3 +48,11 @@ def test_what_the_engine_says_counts():
     assert problem(Answer("The user likes", "length"), PROMPTS) == "cut off"
     assert problem(Answer("The user", "content_filter"), PROMPTS) == "refusal"
     assert problem(Answer("", failure="rejected (400)"), PROMPTS) == "rejected (400)"
+
+
+def test_an_answer_of_nothing_but_space_takes_linear_time():
+    # With a step for every pair of 200,000 characters, this would take minutes.
+    answer = Answer(f"{' ' * 200_000}Likes the sea{chr(10) * 200_000}.", "stop")
+    assert problem(answer, SummaryPrompts()) == ""
+    assert problem(Answer(f"{' ' * 200_000}# A heading\n\n", "stop"), SummaryPrompts()) == "wrong form"
+    assert problem(Answer("# A heading\nLikes the sea.", "stop"), SummaryPrompts()) == ""

@@ -413,3 +413,28 @@ def test_a_repo_that_does_not_say_how_histories_were_cut_is_refused():
         recommender(method="recurrent", summarizer="extractive", block_size=3)
     sizes = {"method": "recurrent", "summarizer": "extractive", "block_size": 3, "max_blocks": 2}
     assert [len(block) for block in recommender(**sizes).blocks(HISTORY)] == [3, 2]
+
+
+def test_items_are_read_as_the_dataset_was_built():
+    short = recommender(ranking_prompt={"field_words": 2, "field_values": 1})
+    asked = {
+        "history": [{"title": "a b c", "genres": ["x", None, "y"], "price": float("nan")}],
+        "candidates": [{"title": "long title here"}, {"title": "B", "tags": [None]}],
+    }
+    plain = {"history": ["title: a b; genres: x"], "candidates": ["title: long title", "title: B"]}
+    odds = [[one["log_odds"] for one in short(one, summarizer=None)["candidates"]] for one in (asked, plain)]
+    assert odds[0] == odds[1]
+    assert short.blocks(asked["history"]) == short.blocks(plain["history"])
+
+
+@pytest.mark.parametrize("template", [tiny.DATED, tiny.THINKING], ids=["dated", "thinking"])
+def test_templates_that_name_the_day_or_think_rank_and_summarise(template):
+    tokenizer = tiny.chatml()
+    tokenizer.chat_template = template
+    pipe = recommender(tokenizer=tokenizer)
+    request = {"history": HISTORY, "candidates": CANDIDATES}
+    answer = pipe(request, summarizer="base-model", max_new_tokens=4, return_summary=True)
+    assert len(answer["candidates"]) == len(CANDIDATES)
+    assert answer == recommender(tokenizer=tokenizer)(
+        request, summarizer="base-model", max_new_tokens=4, return_summary=True
+    )

@@ -15,7 +15,7 @@ TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "hub_recipes", "model_car
 
 # From the ground up; a room imports from its own floor or from below, never from above.
 FLOORS = [
-    {"core", "embedded", "versions", "weights", "patience", "pictures", "__init__"},
+    {"core", "embedded", "versions", "weights", "patience", "pictures", "spent", "__init__"},
     {"data", "engines", "markdown", "register", "doctor"},
     {"logs", "summaries", "check"},
     {"recommender"},
@@ -109,25 +109,99 @@ def test_import_and_help_load_no_torch():
     heavy = "{'torch', 'transformers', 'datasets', 'numpy', 'peft', 'trl'} & set(sys.modules)"
     assert python(f"import sys, trsr; print({heavy})").strip() == "set()"
     code = f"""
-import sys, resource
+import sys
 from trsr.cli import main
 try:
     main(['--help'])
 except SystemExit:
     pass
-used = resource.getrusage(resource.RUSAGE_SELF)
-print('heavy', {heavy}, 'seconds', used.ru_utime + used.ru_stime)
+print('heavy', {heavy})
 """
     out = python(code)
     assert "heavy set()" in out
     assert "quickstart" in out
 
 
-def test_the_task_is_known_whichever_comes_first():
-    known = "from transformers.pipelines import PIPELINE_REGISTRY as r; print('text-rich-recommendation' in r.supported_tasks)"
-    assert python(f"import trsr; {known}").strip() == "True"
-    assert python(f"import transformers.pipelines, trsr; {known}").strip() == "True"
-    assert python(f"import trsr.core.pipeline; {known}").strip() == "True"
+KNOWN = (
+    "from transformers.pipelines import PIPELINE_REGISTRY as r; print('text-rich-recommendation' in r.supported_tasks)"
+)
+# A finder that asks all finders anew, as some tools that watch imports do.
+WATCHED = """
+import sys, importlib.abc, importlib.util
+class Watch(importlib.abc.MetaPathFinder):
+    asked = False
+    def find_spec(self, name, path=None, target=None):
+        if self.asked or name != 'transformers.pipelines': return None
+        self.asked = True
+        try: return importlib.util.find_spec(name)
+        finally: self.asked = False
+sys.meta_path.insert(0, Watch())
+import trsr
+sys.meta_path.insert(0, Watch())
+"""
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "import trsr",
+        "import transformers.pipelines, trsr",
+        "import trsr.core.pipeline",
+        "import trsr; from importlib.util import find_spec; find_spec('transformers.pipelines').loader.get_source",
+        "from importlib.util import find_spec; find_spec('transformers.pipelines'); import trsr; find_spec('transformers.pipelines')",
+        "import trsr, importlib; importlib.reload(trsr); assert len([1 for one in __import__('sys').meta_path if 'Register' in type(one).__name__]) == 1",
+        "import trsr, transformers.pipelines as p, importlib; importlib.reload(p)",
+        "import trsr, transformers.pipelines as p, importlib; importlib.reload(p); importlib.reload(trsr)",
+        "import trsr, sys; [sys.modules.pop(one) for one in [*sys.modules] if one.startswith('trsr')]; import trsr",
+        WATCHED,
+    ],
+)
+def test_the_task_is_known_whatever_was_imported_before(before):
+    assert python(f"{before}\n{KNOWN}").strip() == "True"
+
+
+def test_the_hook_leaves_the_module_as_it_is():
+    code = "import trsr, inspect, transformers.pipelines as p; print(p.__spec__.name, p.__file__, len(inspect.getsource(p)) > 1000)"
+    name, file, has_source = python(code).split()
+    assert (name, has_source) == ("transformers.pipelines", "True")
+    assert file.endswith("__init__.py")
+
+
+def test_what_only_posix_has_is_not_needed():
+    for path in MODULES:
+        if path.name != "spent.py":
+            assert not {"resource", "fcntl", "pwd", "grp", "termios"} & set(imported(path)), path
+        text = path.read_text(encoding="utf-8")
+        # Paths within repos are joined by /, also where those of the system are not.
+        assert not re.search(r"str\([^()]*relative_to\(|os\.sep\b", text), path
+    # What we stand on has its own ways; so ours alone is imported without.
+    ours = "import trsr.recommender.evaluate, trsr.bench.machinery, trsr.bench.data"
+    gone = "import sys; [sys.modules.pop(one) for one in [*sys.modules] if one.split('.')[0] == 'trsr']"
+    blocked = f"{ours}; {gone}; sys.modules['resource'] = None; {ours}"
+    used = "from trsr.spent import peak_mib; from trsr.recommender.scored import cost; print(peak_mib() > 50, cost(0)['peak_mib'] > 50)"
+    assert python(f"{blocked}\n{used}").split() == ["True", "True"]
+
+
+def test_memory_is_told_in_the_same_unit_everywhere(monkeypatch):
+    import resource
+
+    from trsr.spent import peak_mib
+
+    class Used:
+        ru_maxrss = 3 << 20
+
+    monkeypatch.setattr(resource, "getrusage", lambda who: Used)
+    for system, mib in (("linux", 3 << 10), ("darwin", 3)):
+        monkeypatch.setattr(sys, "platform", system)
+        assert peak_mib() == mib
+
+
+def test_text_files_have_the_same_bytes_on_every_system():
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "write_text":
+                said = {one.arg for one in node.keywords}
+                assert {"encoding", "newline"} <= said, f"{path.name}, line {node.lineno}"
 
 
 def test_no_pickles_and_no_machine_paths():

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,9 +19,12 @@ from hypothesis import strategies as st
 
 from dataset_scripts import tables
 from trsr import data
+from trsr.core.prompts import RankingPrompt
 from trsr.logs import cells, objects
 from trsr.logs.interactions import in_order
 from trsr.logs.sources import Faults
+from trsr.recommender.examples import ranking_prompt
+from trsr.recommender.recipe import build_recipe
 
 AUTHORS = ("Ada Moss", "Ben Reed", "Cleo Hart")
 ITEMS = [
@@ -249,8 +254,91 @@ def test_texts_are_cut_and_cleaned(tmp_path):
         },
         {"item_id": "2", "title": "D", "text": "title: D", "genres": "", "blurb": "", "year": ""},
     ]
-    assert cells.field_text("a " * 50) == " ".join("a" * 40)
-    assert cells.field_text("a " * 50, words=0) == " ".join("a" * 50)
+    assert cells.text().read(pa.array(["a " * 50])).to_pylist() == [" ".join("a" * 40)]
+    assert cells.text(words=0).read(pa.array(["a " * 50])).to_pylist() == [" ".join("a" * 50)]
+
+
+def same_both_ways(path, rows, *, words=3, values=2):
+    """Whether items are written for a dataset as a request with the same fields is read."""
+    given = ["--items", str(path), "--interactions", str(path), "--out", "out", "--drop-unknown"]
+    limits = ["--field-words", str(words), "--field-values", str(values)]
+    found, _, _ = tables.read_items(tables.arguments().parse_args([*given, *limits]), Faults())
+    built = dict(zip(found["item_id"].to_pylist(), found["text"].to_pylist(), strict=True))
+    prompt = RankingPrompt(field_words=words, field_values=values)
+    served = {}
+    for row in rows:
+        if row["item_id"] in built:
+            served[row["item_id"]] = prompt.item(row).text
+        else:
+            with pytest.raises(ValueError, match="no text"):
+                prompt.item(row)
+    assert built == served
+    return built
+
+
+NAN = float("nan")
+ODD = [
+    {
+        "item_id": "a",
+        "title": "A; B\nC",
+        "genres": ["x", None, "y", "z"],
+        "blurb": "one two three, four",
+        "year": 1999.5,
+    },
+    {"item_id": "b", "title": "B", "genres": [], "blurb": None, "year": NAN},
+    {"item_id": "c", "title": "C", "genres": None, "blurb": " ", "year": 3.0},
+    {"item_id": "d", "title": "D", "genres": ["", " ", "p;q"], "blurb": "x" * 5000 + " y" * 5000, "year": 0.1},
+    {"item_id": "e", "title": " ", "genres": [None], "blurb": "\u200b", "year": NAN},
+]
+
+
+def test_requests_and_datasets_say_the_same_of_json(tmp_path):
+    rows = [
+        {**row, "seen": row["item_id"] < "c", "many": [["u", None], "v", NAN, ["w"]], "year": row["year"]}
+        for row in ODD[:-1]
+    ] + [{"item_id": "e", "title": None, "genres": [None, NAN]}]
+    assert same_both_ways(save(tmp_path / "items.jsonl", rows), rows) == {
+        "a": "title: A, B C; genres: x, y; blurb: one two three; year: 1999.5; seen: True; many: u, v",
+        "b": "title: B; seen: True; many: u, v",
+        "c": "title: C; year: 3.0; seen: False; many: u, v",
+        "d": f"title: D; genres: p,q; blurb: {'x' * 5000} y y; year: 0.1; seen: False; many: u, v",
+    }
+
+
+def test_requests_and_datasets_say_the_same_of_parquet(tmp_path):
+    frame = pd.DataFrame(ODD)
+    frame["price"] = np.array([3.1, NAN, 1e10, 0.1, NAN], dtype=np.float32)
+    frame["count"] = np.arange(5)
+    frame["seen"] = [True, False, None, pd.NA, None]
+    frame["since"] = pd.to_datetime(["2020-01-02", None, "2020-01-02 03:04:05", None, None], format="ISO8601")
+    frame.to_parquet(tmp_path / "items.parquet")
+    # A request may hold a row as pandas gives it: with numpy's scalars and arrays, NaN and NaT.
+    rows = [dict(row) for _, row in pd.read_parquet(tmp_path / "items.parquet").iterrows()]
+    rows[0]["price"] = np.float32(3.1)
+    built = same_both_ways(tmp_path / "items.parquet", rows)
+    assert built["a"].endswith(
+        "year: 1999.5; price: 3.0999999046325684; count: 0; seen: True; since: 2020-01-02 00:00:00"
+    )
+    assert built["e"] == "count: 4"
+
+
+def test_a_recommender_reads_items_as_its_dataset_was_built(tmp_path):
+    assert run(tmp_path, "--field-words", "2", "--field-values", "3") == 0
+    recipe = build_recipe({"base": "nano", "dataset": str(tmp_path / "out")})
+    assert ranking_prompt(recipe) == RankingPrompt(
+        recent_items=recipe.recent_items, max_tokens=recipe.max_tokens, field_words=2, field_values=3
+    )
+
+
+def test_a_field_called_text_is_the_whole_text(tmp_path, capsys):
+    rows = [{"item_id": "a", "title": "A", "text": "; ".join(["one two three four"] * 3)}]
+    items = save(tmp_path / "items.jsonl", rows)
+    given = ["--items", str(items), "--interactions", str(items), "--out", str(tmp_path / "out")]
+    assert tables.main(given) == 2
+    assert "a field named 'text' is an item's whole text" in capsys.readouterr().err.lower()
+    options = tables.arguments().parse_args([*given, "--text-fields", "text", "--field-words", "2"])
+    found, _, _ = tables.read_items(options, Faults())
+    assert found["text"].to_pylist() == [RankingPrompt(field_words=2).item(rows[0]).text] == [rows[0]["text"]]
 
 
 def test_unknown_items_can_be_dropped(tmp_path, capsys):

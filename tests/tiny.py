@@ -34,6 +34,15 @@ TURNS = (
 # SmolLM3's kind: the head names today's date.
 DATED = "<|im_start|>system\nToday Date: {{ strftime_now('%d %B %Y') }}<|im_end|>\n" + CHATML
 
+# Of Llama 3's kind: another way to the date.
+DATED_IF_UNSAID = (
+    "{% if not date_string is defined %}{% if strftime_now is defined %}{% set date_string = strftime_now('%d %b %Y') %}"
+    "{% else %}{% set date_string = '26 Jul 2024' %}{% endif %}{% endif %}"
+    "<|im_start|>system\nToday Date: {{ date_string }}<|im_end|>\n" + CHATML
+)
+# Of models that always think: the answer is opened with a thinking block, whatever is asked for.
+THINKING = CHATML[: CHATML.index("{% if enable_thinking")] + "<think>\n{% endif %}"
+
 
 def byte_level(
     vocab: int = 600, chat_template: str | None = None, special: tuple[str, ...] = (), plain: tuple[str, ...] = ()

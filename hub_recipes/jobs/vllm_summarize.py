@@ -84,7 +84,8 @@ def answers(model, rows: Sequence[dict], max_tokens: int) -> list[dict]:
     made = model.chat(
         [[{"role": "user", "content": row["prompt"]}] for row in rows],
         [SamplingParams(temperature=row["temperature"], seed=row["seed"], max_tokens=max_tokens) for row in rows],
-        chat_template_kwargs={"enable_thinking": False},
+        # Templates of Llama 3's kind name the day: the one that `--engine transformers:MODEL` gives them.
+        chat_template_kwargs={"enable_thinking": False, "date_string": "26 Jul 2024"},
     )
     return [
         {

@@ -7,7 +7,6 @@ itself.
 import importlib
 import sys
 from importlib.abc import Loader, MetaPathFinder
-from importlib.util import find_spec
 
 __version__ = "0.1.0"
 
@@ -33,20 +32,27 @@ def __getattr__(name: str):
     raise AttributeError(f"module 'trsr' has no attribute {name!r}")
 
 
-class _RegisterLater(MetaPathFinder):
-    """Registers the task when transformers.pipelines is imported, once, and gets out of the way."""
+class _RegisterOnImport(MetaPathFinder):
+    """Registers the task whenever `transformers.pipelines` is executed, and leaves the finding to the finders after it.
+
+    It stays: a spec may be asked for without an import, and a reload needs the task again. There is no plainer way:
+    transformers takes tasks by a call alone, and importing it here, to make that call, would take seconds and torch.
+    """
 
     def find_spec(self, fullname, path=None, target=None):
-        if fullname != _PIPELINES:
+        if fullname != _PIPELINES or self not in sys.meta_path:
             return None
-        sys.meta_path.remove(self)
-        spec = find_spec(fullname)
+        others = sys.meta_path[sys.meta_path.index(self) + 1 :]
+        found = (other.find_spec(fullname, path, target) for other in others if hasattr(other, "find_spec"))
+        spec = next(filter(None, found), None)
         if spec is not None and spec.loader is not None:
             spec.loader = _Registering(spec.loader)
         return spec
 
 
 class _Registering(Loader):
+    """A loader that registers the task after executing the module; in all else the loader that it is given."""
+
     def __init__(self, loader) -> None:
         self._loader = loader
 
@@ -61,7 +67,8 @@ class _Registering(Loader):
         importlib.import_module("trsr.register").register()
 
 
+# One is enough, also when this module is executed again.
+sys.meta_path[:] = [one for one in sys.meta_path if type(one).__qualname__ != _RegisterOnImport.__qualname__]
+sys.meta_path.insert(0, _RegisterOnImport())
 if _PIPELINES in sys.modules:
     importlib.import_module("trsr.register").register()
-else:
-    sys.meta_path.insert(0, _RegisterLater())

@@ -259,10 +259,12 @@ def write(
             entries.append(entry)
         terms = Terms.of(provenance).header() if "dataset" in provenance else {}
         top = yaml.safe_dump({**terms, **header, "configs": entries}, sort_keys=False, allow_unicode=True)
-        (draft / "README.md").write_text(f"---\n{top}---\n\n{body.strip()}\n", encoding="utf-8")
-        (draft / PROVENANCE).write_text(json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (draft / "README.md").write_text(f"---\n{top}---\n\n{body.strip()}\n", encoding="utf-8", newline="\n")
+        (draft / PROVENANCE).write_text(
+            json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n"
+        )
         if audit:
-            (draft / AUDIT).write_text(json.dumps(audit, indent=2) + "\n", encoding="utf-8")
+            (draft / AUDIT).write_text(json.dumps(audit, indent=2) + "\n", encoding="utf-8", newline="\n")
         if folder.exists():
             shutil.rmtree(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -291,7 +293,7 @@ def header(source: str, revision: str | None = None) -> dict[str, Any]:
 
 def _file(source: str, name: str, revision: str | None) -> Path | None:
     """A file of a dataset folder or Hub dataset, None if it is not there."""
-    path = Path(dataset_path(source)) / name
+    path = Path(_place(source)) / name
     if not path.parent.is_dir():
         try:
             path = Path(hf_hub_download(source, name, repo_type="dataset", revision=revision))

@@ -1,13 +1,13 @@
 """Makes the pipeline task known to transformers, with the recommender inside the package as its default."""
 
-from transformers.pipelines import PIPELINE_REGISTRY
-
 from trsr.core.modeling import TextRichRecommender
 from trsr.embedded import NANO, TASK
 
 
 def register() -> None:
     """Register the task; its default model is the nano recommender that ships with the package."""
+    from transformers.pipelines import PIPELINE_REGISTRY  # here: after a reload it is another one
+
     # As transformers registers its own: the class by name, imported when the task is used. `register_pipeline` wants the
     # class itself, which may be what is being imported right now.
     PIPELINE_REGISTRY.supported_tasks[TASK] = {

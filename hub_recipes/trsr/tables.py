@@ -43,4 +43,4 @@ def fill(text: str, root: Path) -> str:
 
 if __name__ == "__main__":
     for path in map(Path, sys.argv[1:]):
-        path.write_text(fill(path.read_text(encoding="utf-8"), Path.cwd()), encoding="utf-8")
+        path.write_text(fill(path.read_text(encoding="utf-8"), Path.cwd()), encoding="utf-8", newline="\n")

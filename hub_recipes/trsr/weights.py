@@ -37,6 +37,6 @@ def _checksum(path: Path) -> str:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     draft = kept.with_name(f"{place}.{os.getpid()}")
     kept.parent.mkdir(parents=True, exist_ok=True)
-    draft.write_text(found, encoding="utf-8")
+    draft.write_text(found, encoding="utf-8", newline="\n")
     draft.replace(kept)
     return found

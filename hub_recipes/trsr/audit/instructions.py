@@ -30,7 +30,9 @@ _BROKEN_UP = re.compile(r"(?<=[<＜\[［]) (?=\S)")
 
 def instructions(text: str) -> Iterator[tuple[str, str]]:
     """The kinds of what is found in a text, `command`, `role`, `heading` or `token`, each with its wording."""
-    whole = _BROKEN_UP.sub("", text)
+    # Without blank lines and runs of spaces, over which the patterns would take quadratic time.
+    lines = (" ".join(line.split()) for line in text.splitlines())
+    whole = _BROKEN_UP.sub("", "\n".join(filter(None, lines)))
     for kind, pattern in _patterns():
         for match in pattern.finditer(whole):
             yield kind, " ".join(match[0].split()).casefold()
@@ -38,6 +40,6 @@ def instructions(text: str) -> Iterator[tuple[str, str]]:
 
 @cache
 def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
-    heading = rf"(?:^|[\n\r\u2028])[\s\-*#>]*(?:{'|'.join(map(re.escape, headings()))})"
+    heading = rf"(?:^|\n)[ \-*#>]*(?:{'|'.join(map(re.escape, headings()))})"
     kinds = {"command": _COMMAND, "role": _ROLE, "heading": heading, "token": _TOKEN}
     return tuple((kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern in kinds.items())

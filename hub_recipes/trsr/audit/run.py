@@ -102,7 +102,7 @@ def write(found: Mapping[str, Any], folder: Path) -> Path:
     path = folder / data.AUDIT
     draft = folder / f".{data.AUDIT}.{os.getpid()}.part"
     try:
-        draft.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        draft.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8", newline="\n")
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ python -m trsr.bench.data --work FOLDER --scripts dataset_scripts --out hub_reci
 
 import argparse
 import json
-import resource
+import os
 import shutil
 import subprocess
 import sys
@@ -38,7 +38,7 @@ METHOD = {
 
 def measure(command: Sequence[str], rows: int) -> dict[str, Any]:
     """Run a command that reads `rows` rows of a log. Raises RuntimeError if it fails."""
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    before, began = os.times(), time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     peak = 0
     while process.poll() is None:
@@ -51,14 +51,15 @@ def measure(command: Sequence[str], rows: int) -> dict[str, Any]:
     said = process.communicate()[0]
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} failed; run it to see why.")
-    seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    seconds, after = time.monotonic() - began, os.times()
+    # Windows keeps no account of children: 0 there.
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
     return {
         "rows": rows,
         "seconds": round(seconds, 2),
         "cpu_seconds": round(cpu, 2),
         "rows_a_second": round(rows / seconds),
-        "rows_a_cpu_second": round(rows / cpu),
+        "rows_a_cpu_second": round(rows / cpu) if cpu else None,
         "peak_mib": peak >> 20,
         **(json.loads(said) if said.startswith("{") else {}),
     }

@@ -9,7 +9,6 @@ import functools
 import hashlib
 import itertools
 import random
-import resource
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from trsr.core.history import Item, blocks_by_count
 from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import steps
 from trsr.engines import Engine, Request, Sampling
+from trsr.spent import peak_mib
 from trsr.summaries.run import summarize_dataset
 from trsr.summaries.scheduler import Scheduler
 from trsr.summaries.store import Store
@@ -99,7 +99,7 @@ def throughput(users: int, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write(folder / "made", texts, users, seed)
-        before = _peak()
+        before = int(peak_mib())
         began, clock = time.process_time(), time.perf_counter()
         made = summarize_dataset(str(folder / "made"), folder / "out", Instant(), methods=("recurrent",))
         spent, clock = time.process_time() - began, time.perf_counter() - clock
@@ -112,7 +112,7 @@ def throughput(users: int, seed: int) -> dict[str, Any]:
         "seconds": round(clock, 2),
         "users_a_cpu_second": round(users / spent),
         "loop_users_a_cpu_second": round(some / loop),
-        "peak_mib": {"before": before, "whole": _peak()},
+        "peak_mib": {"before": before, "whole": int(peak_mib())},
         "store_mib": store >> 20,
     }
 
@@ -204,11 +204,6 @@ def _write(folder: Path, texts: dict[str, str], users: int, seed: int) -> None:
     }
     items = {"train": Dataset.from_dict(catalogue, features=data.items_features(data.ITEM_COLUMNS))}
     data.write(folder, {"items": items, "histories": histories}, provenance={"script": "made up"}, body="# Made up")
-
-
-def _peak() -> int:
-    """Most resident memory of this process so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -125,7 +125,7 @@ def write(out: Path, results: dict) -> None:
     """Write a results file whole or not at all."""
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(f"{out.name}.part")
-    draft.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    draft.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8", newline="\n")
     draft.replace(out)
 
 

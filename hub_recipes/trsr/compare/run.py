@@ -138,8 +138,8 @@ def _write(out: Path, results: Mapping, long: pa.Table, plots: bool) -> None:
     draft = out / f".{os.getpid()}.part"
     draft.mkdir()
     try:
-        (draft / FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        (draft / "comparison.md").write_text(report.document(results), encoding="utf-8")
+        (draft / FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8", newline="\n")
+        (draft / "comparison.md").write_text(report.document(results), encoding="utf-8", newline="\n")
         pq.write_table(long, draft / "per_user.parquet")
         if plots:
             plot.draw(results, draft)

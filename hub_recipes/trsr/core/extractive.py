@@ -1,7 +1,8 @@
 """The summarizer that needs no model: the field values that recur, with their counts.
 
 A summary reads `genre: mystery x6, travel x2; author: Mara Quill x3`. It is text like any other summary, and all that
-the next step sees: `update` and `merge` read the counts back from it.
+the next step sees: `update` and `merge` read the counts back from it. Every value carries a count and the last ` xN` is
+it, so a value may end like one: `brand: HP Spectre x360 x2`.
 """
 
 import re
@@ -14,8 +15,9 @@ from .history import Block, clean
 _UNIQUE = frozenset({"title", "name", "price", "year", "date", "url", "image"})
 # Fields of running text, however short.
 _PROSE = frozenset({"about", "abstract", "blurb", "desc", "description", "plot", "text"})
-_FIELD = re.compile(r"\s*([^:;]{1,24}):\s+(.+)")
-_COUNTED = re.compile(r"(.+) x(\d{1,6})")
+_FIELD = re.compile(r"\s*([^:;\s][^:;]{0,23}):\s+(.+)")
+# Matched against a whole value only: searching for it takes a time that grows with the square of the value's length.
+_COUNTED = re.compile(r"(.+) x(\d{1,9})")
 _WORD = re.compile(r"[^\W\d_]{4,}")
 STOP_WORDS = frozenset(
     (
@@ -27,6 +29,8 @@ STOP_WORDS = frozenset(
         "yours title author genre text item items"
     ).split()
 )
+
+NOTHING = "no clear preference"
 
 Counts = dict[str, Counter[str]]
 
@@ -72,7 +76,9 @@ class ExtractiveSummarizer:
     def _read(self, summary: str) -> Counts:
         """Counts of a summary written here; of any other text, its words once each."""
         counts: Counts = {}
-        for part in summary.split(";"):
+        if summary == NOTHING:
+            return counts
+        for part in clean(summary).split(";"):
             match = _FIELD.match(part)
             values = match[2].split(",") if match else []
             found = [one for value in values if (one := _COUNTED.fullmatch(value.strip()))]
@@ -100,7 +106,7 @@ class ExtractiveSummarizer:
         shown = [f"{field}: {_top(counter, self.values)}" for field, counter in total.items() if counter]
         if kept_words:
             shown.append(f"words: {_top(kept_words, self.words)}")
-        return "; ".join(shown) or "no clear preference"
+        return "; ".join(shown) or NOTHING
 
 
 def field_values(text: str, max_value_words: int = 4) -> Iterator[tuple[str, str, bool]]:
@@ -118,10 +124,7 @@ def field_values(text: str, max_value_words: int = 4) -> Iterator[tuple[str, str
 
 def _values(text: str) -> Iterable[str]:
     for value in text.split(","):
-        value = clean(value)
-        # A value that ends like a count would be read back as one.
-        value = _COUNTED.sub(r"\1", value)
-        if value:
+        if value := clean(value):
             yield value
 
 

@@ -8,6 +8,7 @@ import math
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 # Columns that identify an item. They never reach a prompt: an id in the text leaks identity.
 ID_FIELDS = frozenset({"id", "item_id", "asin", "isbn", "news_id"})
@@ -50,12 +51,13 @@ class Item:
             raise ValueError("An item has no text. Give it at least a title.")
 
     @classmethod
-    def parse(cls, value: "str | Mapping[str, object] | Item") -> "Item":
+    def parse(cls, value: "str | Mapping[str, object] | Item", words: int = 0, values: int = 0) -> "Item":
         """Read an item from a sentence or from a dict of fields.
 
         Args:
-            value: A sentence, or fields in the order they should be read. A field named `text` is taken as the whole
-                sentence; ids are left out; lists are joined with commas.
+            value: A sentence, or fields in the order they should be read, see `sentence`.
+            words: Longest field of a dict in words; 0 = all.
+            values: Most values of a list in a dict; 0 = all.
 
         Raises:
             TypeError: If `value` is neither.
@@ -66,30 +68,68 @@ class Item:
         if isinstance(value, str):
             return cls(clean(value))
         if isinstance(value, Mapping):
-            return cls(sentence(value))
+            return cls(sentence(value, words, values))
         raise TypeError(
             f"An item is a string or a dict of fields, got {type(value).__name__}. "
             'Write for example {"title": "Emma", "author": "Jane Austen"}.'
         )
 
 
-def sentence(fields: Mapping[str, object]) -> str:
-    """Join an item's fields as `field: value; field: value`; a field named `text` is taken as it is.
+def sentence(fields: Mapping[str, object], words: int = 0, values: int = 0) -> str:
+    """Join an item's fields as `field: value; field: value`, for datasets and for requests alike.
 
-    A semicolon inside a value becomes a comma, so that a value cannot pose as another field.
+    A field named `text` is taken as the whole sentence, as it is. Ids and fields without a value are left out. A
+    semicolon inside a value becomes a comma, so that a value cannot pose as another field.
+
+    Args:
+        words: Longest field in words; 0 = all.
+        values: Most values of a list; 0 = all.
     """
-    if fields.get("text"):
-        return clean(str(fields["text"]))
+    if text := field_text(fields.get("text")):
+        return text
     parts = []
     for name, value in fields.items():
-        if value is None or str(name).lower() in ID_FIELDS or str(name) == "text":
-            continue
-        if isinstance(value, (list, tuple)):
-            value = ", ".join(str(part) for part in value)
-        shown = clean(str(value)).replace(";", ",")
-        if shown:
-            parts.append(f"{clean(str(name)).replace(';', ',').replace(':', ' ')}: {shown}")
+        if str(name).lower() not in ID_FIELDS and (shown := field_text(value, words, values)):
+            parts.append(f"{label(str(name))}: {shown.replace(';', ',')}")
     return "; ".join(parts)
+
+
+def label(name: str) -> str:
+    """A field's name, as `sentence` shows it."""
+    return clean(name).replace(";", ",").replace(":", " ")
+
+
+def field_text(value: object, words: int = 0, values: int = 0) -> str:
+    """A field's value as one clean line; empty for None, NaN, NaT and pandas' NA.
+
+    Lists, also arrays and lists in lists, are joined with commas, without the parts that are missing or blank.
+
+    Args:
+        words: Longest line in words; 0 = all. A comma at the cut goes.
+        values: Most values of a list; 0 = all.
+    """
+    parts = _flat(value)
+    line = clean(", ".join(map(str, parts[:values] if values else parts)))
+    found = line.split(" ", words) if words else []
+    return " ".join(found[:words]).rstrip(",") if len(found) > words > 0 else line
+
+
+def _flat(value: object) -> list[object]:
+    """The values of a list and of lists in it, without those that say nothing; of any other value that value."""
+    # Arrays, and numpy's numbers: 3.1 as a float32 reads 3.0999999046325684 in a table, and then here as well.
+    if getattr(value, "ndim", 0) or (isinstance(value, Real) and hasattr(value, "tolist")):
+        value = value.tolist()  # type: ignore[attr-defined]
+    if isinstance(value, (list, tuple)):
+        return [kept for part in value for kept in _flat(part)]
+    return [] if _is_missing(value) else [value]
+
+
+def _is_missing(value: object) -> bool:
+    """Whether a value is None, NaN, NaT, pandas' NA or blank text."""
+    try:
+        return value is None or bool(value != value) or (isinstance(value, str) and not value.strip())
+    except TypeError:  # pandas' NA does not say whether it differs from itself
+        return True
 
 
 Block = tuple[Item, ...]

@@ -169,8 +169,8 @@ class TextRichRecommendationPipeline(Pipeline):
         if summary is not None and not isinstance(summary, str):
             raise TypeError(f"A summary is a string, got {type(summary).__name__}.")
         return {
-            "history": _items(request["history"], "history"),
-            "candidates": _items(request["candidates"], "candidates"),
+            "history": _items(request["history"], "history", self.encoder.prompt),
+            "candidates": _items(request["candidates"], "candidates", self.encoder.prompt),
             "given": list(request["candidates"]),
             "summary": summary,
         }
@@ -223,7 +223,7 @@ class TextRichRecommendationPipeline(Pipeline):
 
     def blocks(self, history: Sequence) -> list[Block]:
         """Cut a history, oldest first, as it is cut to be summarised: of a long one the newest blocks are kept."""
-        return blocks_by_count(_items(history, "history"), self._block_size, self._max_blocks)
+        return blocks_by_count(_items(history, "history", self.encoder.prompt), self._block_size, self._max_blocks)
 
     def update(self, summary: str, new_items: Sequence, summarizer: str = "auto", max_new_tokens: int = 160) -> str:
         """Advance a summary by one block of new items, oldest first; an empty summary is begun.
@@ -231,7 +231,7 @@ class TextRichRecommendationPipeline(Pipeline):
         Raises:
             ValueError: If there are no new items, or nothing writes summaries.
         """
-        block = tuple(_items(new_items, "new_items"))
+        block = tuple(_items(new_items, "new_items", self.encoder.prompt))
         if not block:
             raise ValueError("There are no new items to update the summary with.")
         with self._writing(self._needed(summarizer), max_new_tokens) as writer:
@@ -286,13 +286,13 @@ class TextRichRecommendationPipeline(Pipeline):
             yield ModelSummarizer(self.model, self.encoder, max_new_tokens=max_new_tokens)
 
 
-def _items(values, name: str) -> list[Item]:
+def _items(values, name: str, prompt: RankingPrompt) -> list[Item]:
     if isinstance(values, (str, Mapping)) or not isinstance(values, Sequence):
         raise TypeError(f"'{name}' is a list of items, got {type(values).__name__}.")
     items = []
     for place, value in enumerate(values):
         try:
-            items.append(Item.parse(value))
+            items.append(prompt.item(value))
         except (TypeError, ValueError) as error:
             raise type(error)(f"{name}[{place}]: {error}") from None
     return items

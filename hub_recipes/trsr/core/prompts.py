@@ -6,15 +6,34 @@ candidates of a user, and a suffix, one a candidate; its ids are always ids(pref
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+from transformers.utils import logging
 
 from .history import Block, Item, clean
 from .summarize import Question
 
+logger = logging.get_logger(__name__)
+
+# What chat templates that name the day take for today, so that a prompt is the same on any day. It is the date that
+# Llama 3's own templates fall back to.
+TEMPLATE_DATE = "2024-07-26"
+_DATE = {"%A": "Friday", "%a": "Fri", "%B": "July", "%b": "Jul", "%d": "26", "%-d": "26", "%m": "07", "%-m": "7"}
+_DATE |= {"%Y": "2024", "%y": "24", "%F": TEMPLATE_DATE, "%H": "00", "%I": "12", "%M": "00", "%S": "00", "%p": "AM"}
+# Stands before a template, in place of what transformers calls so: templates are given plain values only, no functions.
+_STRFTIME = "".join(f".replace({directive!r}, {value!r})" for directive, value in _DATE.items())
+_STRFTIME = f"{{%- macro strftime_now(format) -%}}{{{{- format{_STRFTIME} -}}}}{{%- endmacro %}}\n"
+# An opening or closing mark of a model's reasoning: <think>, [THINK], <seed:think>, ◁/think▷.
+_THINKING = re.compile(r"([<\[◁])(/?)((?:\w{1,20}:)?think(?:ing)?)([>\]▷])", re.IGNORECASE)
+
 # What chat templates and tokenizers take for control tokens or roles: <|im_start|>, </s>, <think>, <<SYS>>, [/INST].
-_CONTROL = re.compile(r"[<＜](?=[^<>＜＞\s]{1,64}[>＞])|[\[［](?=/?[A-Za-z_]*[A-Z]{2}[A-Za-z_]*[\]］])")
+_CONTROL = re.compile(
+    r"[<＜](?=[^<>＜＞\s]{1,64}[>＞])|"
+    # Letters up to the first two capitals side by side: one way to match, so that long runs take linear time.
+    r"[\[［](?=/?(?:[a-z_]|[A-Z](?![A-Z]))*[A-Z]{2}[A-Za-z_]*[\]］])"
+)
 
 
 def inert(text: str) -> str:
@@ -70,6 +89,8 @@ class RankingPrompt:
     Attributes:
         recent_items: How many of the newest items are shown beside the summary (the paper finds 3 best, its code uses 5).
         max_tokens: Longest prompt in tokens; 0 means as long as the model's context.
+        field_words: Longest field of an item that is given as a dict, in words, as in the dataset; 0 means all.
+        field_values: Most values of a list in such an item; 0 means all.
     """
 
     instruction: str = "Will the user choose the candidate item next? Answer yes or no."
@@ -81,14 +102,19 @@ class RankingPrompt:
     no: str = "no"
     recent_items: int = 5
     max_tokens: int = 0
+    field_words: int = 0
+    field_values: int = 0
 
     def __post_init__(self) -> None:
         if self.yes == self.no:
             raise ValueError(f"The two answer words must differ, both are {self.yes!r}.")
-        if self.recent_items < 0 or self.max_tokens < 0:
-            raise ValueError(
-                f"recent_items and max_tokens must not be negative, got {self.recent_items} and {self.max_tokens}."
-            )
+        for name in ("recent_items", "max_tokens", "field_words", "field_values"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
+
+    def item(self, value: str | Mapping[str, object] | Item) -> Item:
+        """Read an item as the dataset's were, see `Item.parse`."""
+        return Item.parse(value, self.field_words, self.field_values)
 
     def prefix(self, summary: str | None, recent: Sequence[Item]) -> str:
         """Everything up to the candidate. A user without summary or items simply lacks that section."""
@@ -104,7 +130,10 @@ class RankingPrompt:
         return f"{self.candidate_heading}\n- {candidate.text}\n\n{self.cue}"
 
     def to_dict(self) -> dict[str, object]:
-        return asdict(self)
+        """As plain values; limits of fields only where there are some."""
+        return {
+            name: value for name, value in asdict(self).items() if value or name not in ("field_words", "field_values")
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RankingPrompt":
@@ -140,8 +169,50 @@ class Prefix:
     summary_words_dropped: int = 0
 
 
+class AddedTokens:
+    """Breaks up added tokens in text from outside, by a space after their first character.
+
+    Args:
+        tokens: In the order in which they are broken up. One with fewer than two visible characters stays as it is: a
+            space cannot break it up.
+    """
+
+    def __init__(self, tokens: Iterable[str]) -> None:
+        self._broken: dict[str, str] = {}
+        self._lengths: dict[str, list[int]] = {}  # first character -> lengths of the tokens that begin with it
+        for token in tokens:
+            if len(visible := token.lstrip()) > 1 and not visible[1:].isspace():
+                cut = len(token) - len(visible) + 1
+                self._broken[token] = f"{token[:cut]} {token[cut:]}"
+                lengths = self._lengths.setdefault(token[0], [])
+                if len(token) not in lengths:
+                    lengths.append(len(token))
+        self._starts = re.compile(f"[{''.join(map(re.escape, self._lengths))}]") if self._lengths else None
+
+    def break_up(self, text: str) -> str:
+        """`text` without added tokens. Again and again, for tokens overlap, and a space can make up another."""
+        while self._stand_in(text):
+            for token, broken in self._broken.items():
+                text = text.replace(token, broken)
+        return text
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """Each token and what stands for it."""
+        return iter(self._broken.items())
+
+    def _stand_in(self, text: str) -> bool:
+        starts = self._starts.finditer(text) if self._starts else ()
+        return any(
+            text[start.start() : start.start() + length] in self._broken
+            for start in starts
+            for length in self._lengths[start[0]]
+        )
+
+
 class Encoder:
     """Turns prompts into token ids for one tokenizer.
+
+    A chat template is rendered for a fixed day, `TEMPLATE_DATE`, and without thinking.
 
     Args:
         tokenizer: A transformers tokenizer.
@@ -156,6 +227,7 @@ class Encoder:
         limits = [limit for limit in (self.prompt.max_tokens, context) if limit]
         self.limit = min(limits) if limits else 0
         self.chat = bool(tokenizer.chat_template) if chat is None else chat
+        self._added: tuple[int, tuple[AddedTokens, dict[int, str]]] | None = None
         head, tail = self.frame()
         self.head_ids = tokenizer.encode(head, add_special_tokens=False) if head else []
         self.tail_ids = tokenizer.encode(tail, add_special_tokens=False) if tail else []
@@ -165,7 +237,16 @@ class Encoder:
         """Encode text that may hold anything: control tokens in it are plain characters."""
         if not text:
             return []
-        return self.tokenizer.encode(self._defuse(text), add_special_tokens=False, split_special_tokens=True)
+        # Added tokens that are not marked special are recognised all the same.
+        tokens, normalized = self._added_tokens()
+        ids = self._encode(tokens.break_up(text))
+        if normalized.keys().isdisjoint(ids):
+            return ids
+        # Text in another form, such as another case, that the tokenizer's normalizer makes the same.
+        return [piece for one in ids for piece in (self._encode(normalized[one]) if one in normalized else [one])]
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
     def request_ids(self, text: str) -> list[int]:
         """A whole prompt for the model to continue, such as a block prompt."""
@@ -222,18 +303,37 @@ class Encoder:
         return self.tokenizer.bos_token if bos is not None and bos in self.tokenizer("").input_ids else ""
 
     def frame(self) -> tuple[str, str]:
-        """What stands before and after a prompt: the chat template's text around a user message, or a lone BOS."""
+        """What stands before and after a prompt: the chat template's text around a user message, or a lone BOS.
+
+        The answer comes right after it, so a thinking block must not be open there. Templates are asked for none, with
+        `enable_thinking=False`; where one opens a block all the same, as those of models that always think do, it is
+        closed, empty, in the form in which Qwen3 and SmolLM3 switch thinking off. A model that thinks always has not
+        learnt to answer so, hence the warning; for ranking, fine-tuning teaches it.
+        """
         if not self.chat:
             return self._bos(), ""
-        if "strftime_now" in str(self.tokenizer.chat_template):
-            raise ValueError("The chat template writes today's date into prompts; pass chat=False.")
         mark = "TRSRMESSAGE"
+        template = self.tokenizer.get_chat_template()
         text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": mark}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+            [{"role": "user", "content": mark}],
+            chat_template=_STRFTIME + template if "strftime_now" in template else template,
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,
         )
         head, found, tail = text.partition(mark)
         if not found or mark in tail:
-            raise ValueError("The chat template does not show the user's message exactly once; pass chat=False.")
+            raise ValueError(
+                "The chat template does not show the user's message exactly once. Use another model, or remove the "
+                "template (chat: false in a recipe)."
+            )
+        if (marks := _THINKING.findall(tail)) and not marks[-1][1]:
+            opening, _, name, closing = marks[-1]
+            tail = f"{tail.rstrip()}\n\n{opening}/{name}{closing}\n\n"
+            logger.warning_once(
+                f"The chat template opens a thinking block, {opening}{name}{closing}, though it is asked for none. The "
+                "block is closed empty, so that the answer follows at once."
+            )
         return head, tail
 
     def _answers(self) -> tuple[int, int]:
@@ -249,13 +349,23 @@ class Encoder:
             "Choose other answer words in the ranking prompt."
         )
 
-    def _defuse(self, text: str) -> str:
-        """Break up added tokens that `split_special_tokens` would still recognise (those not marked special)."""
-        for token in self.breakable():
-            text = text.replace(token, f"{token[0]} {token[1:]}")
-        return text
+    def added_tokens(self) -> AddedTokens:
+        """The added tokens that are broken up wherever text from outside holds them: those not marked special."""
+        return self._added_tokens()[0]
 
-    def breakable(self) -> list[str]:
-        """The added tokens that are broken up wherever text from outside holds them."""
-        added = self.tokenizer.added_tokens_decoder.values()
-        return [one.content for one in added if not (one.special or one.content.isspace() or len(one.content) < 2)]
+    def _added_tokens(self) -> tuple[AddedTokens, dict[int, str]]:
+        """These tokens, and id -> broken form of those that the tokenizer looks for in normalized text.
+
+        Listing them takes tens of milliseconds where there are thousands, so it is done again only when the tokenizer
+        has got more tokens.
+        """
+        size = len(self.tokenizer)
+        if self._added is None or self._added[0] != size:
+            added = {number: one for number, one in self.tokenizer.added_tokens_decoder.items() if not one.special}
+            tokens = AddedTokens(one.content for one in added.values())
+            broken = dict(tokens)
+            normalized = {
+                number: broken[one.content] for number, one in added.items() if one.normalized and one.content in broken
+            }
+            self._added = size, (tokens, normalized)
+        return self._added[1]

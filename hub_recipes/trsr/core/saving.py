@@ -80,7 +80,8 @@ def write_config(folder: Path, base: Mapping[str, Any], settings: Mapping[str, A
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def core_modules(*starts: str) -> list[str]:

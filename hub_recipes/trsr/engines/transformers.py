@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from trsr.core.answer import Answer
 from trsr.core.generation import ModelSummarizer
 from trsr.core.modeling import SUMMARIZER, load_adapter
-from trsr.core.prompts import Encoder
+from trsr.core.prompts import TEMPLATE_DATE, Encoder
 from trsr.engines import Engine, Request, Sampling
 from trsr.weights import digest
 
@@ -39,6 +39,7 @@ class TransformersEngine(Engine):
             "model": folder.name if folder.is_dir() else model,
             "revision": digest(folder, *([adapter] if adapter else [])) if folder.is_dir() else self._revision,
             "sampling": sampling.to_dict(),
+            "template_date": TEMPLATE_DATE,  # for chat templates that name the day
         }
 
     async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:

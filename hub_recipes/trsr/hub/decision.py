@@ -6,12 +6,12 @@ candidate is a question `{"type": "noul", "instructions": item}`.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from transformers import DecisionConfig
 from transformers.decision.template_utils import SPLIT
 
-from trsr.core.history import ID_FIELDS, Item
+from trsr.core.history import ID_FIELDS
 from trsr.core.prompts import Encoder
 
 # Format and control characters that `core.history.clean` drops: categories Cc and Cf, but for the two joiners.
@@ -24,36 +24,51 @@ _DROPPED = (
     ("\U0001d173", "\U0001d17a"), ("\U000e0001", "\U000e0001"), ("\U000e0020", "\U000e007f"),
 )  # fmt: skip
 
-# `line` is core.history.clean and `item` is Item.parse: what comes from outside is one line, whatever it holds.
+# `clean` is core.history.clean, `field` is field_text, `item` is Item.parse, and `line` breaks up added tokens as the encoder
+# does: what comes from outside is one line, whatever it holds. Lengths are linear: text is put together by a block of `set`.
 _TEMPLATE = """\
 {#- State: {"summary": text, "recent_items": [item, ...]}, oldest first, or the summary alone. Instructions: an item. -#}
-{%- macro line(value) -%}
-{%- set kept = namespace(text="") -%}
+{%- macro clean(value) -%}
+{%- set kept -%}
 {%- for c in value|string -%}
-{%- if c.isspace() -%}{%- set kept.text = kept.text ~ " " -%}
-{%- elif not (__DROPPED__) -%}{%- set kept.text = kept.text ~ c -%}
-{%- endif -%}
+{%- if c.isspace() -%}{{- " " -}}{%- elif not (__DROPPED__) -%}{{- c -}}{%- endif -%}
 {%- endfor -%}
-{%- set kept.text = kept.text.split()|join(" ") -%}
-{%- for token in __BROKEN__ -%}{%- set kept.text = kept.text.replace(token, token[:1] ~ " " ~ token[1:]) -%}{%- endfor -%}
+{%- endset -%}
+{{- kept.split()|join(" ") -}}
+{%- endmacro -%}
+{%- macro line(value) -%}
+{%- set kept = namespace(text=clean(value), hit=false) -%}
+{%- for first in __FIRSTS__ if first in kept.text -%}{%- set kept.hit = true -%}{%- endfor -%}
+{%- if kept.hit -%}
+{%- for token, broken in __BROKEN__ -%}{%- set kept.text = kept.text.replace(token, broken) -%}{%- endfor -%}
+{%- endif -%}
 {{- kept.text -}}
+{%- endmacro -%}
+{%- macro parts(value) -%}
+{%- if value is sequence and value is not string and value is not mapping -%}
+{%- for one in value -%}{{- parts(one) -}}{%- endfor -%}
+{%- elif value is not none and value == value and (value|string).strip() -%}
+{{- (value|string).replace("\\x00", "") ~ "\\x00" -}}
+{%- endif -%}
+{%- endmacro -%}
+{%- macro field(value, words, values) -%}
+{%- set kept = parts(value).split("\\x00")[:-1] -%}
+{%- set text = clean((kept[:values] if values else kept)|join(", ")) -%}
+{%- set found = text.split(" ") -%}
+{%- if 0 < words < found|length -%}{{- (found[:words]|join(" ")).rstrip(",") -}}{%- else -%}{{- text -}}{%- endif -%}
 {%- endmacro -%}
 {%- macro item(value) -%}
 {%- set kept = namespace(parts=[]) -%}
-{%- if value is string -%}{%- set kept.parts = [line(value)] -%}
-{%- elif value is mapping and value["text"] -%}{%- set kept.parts = [line(value["text"])] -%}
+{%- if value is string -%}{%- set kept.parts = [clean(value)] -%}
+{%- elif value is mapping and field(value.get("text"), 0, 0) -%}{%- set kept.parts = [field(value["text"], 0, 0)] -%}
 {%- elif value is mapping -%}
-{%- for name, field in value.items() -%}
-{%- if field is not none and name.lower() not in __IDS__ and name != "text" -%}
-{%- set shown = line(field if field is string or field is not sequence else field|join(", ")).replace(";", ",") -%}
-{%- if shown -%}
-{%- set kept.parts = kept.parts + [line(name).replace(";", ",").replace(":", " ") ~ ": " ~ shown] -%}
-{%- endif -%}
-{%- endif -%}
+{%- for name, given in value.items() -%}
+{%- set shown = "" if name.lower() in __IDS__ else field(given, __WORDS__, __VALUES__).replace(";", ",") -%}
+{%- if shown -%}{%- set kept.parts = kept.parts + [clean(name).replace(";", ",").replace(":", " ") ~ ": " ~ shown] -%}{%- endif -%}
 {%- endfor -%}
 {%- endif -%}
 {%- if not kept.parts|join("") -%}{{- raise_exception("An item is text or a dict of fields, and must not be empty.") -}}{%- endif -%}
-{{- kept.parts|join("; ") -}}
+{{- line(kept.parts|join("; ")) -}}
 {%- endmacro -%}
 {%- set summary = state if state is string else state["summary"] -%}
 {%- set recent = [] if state is string else (state["recent_items"] or [])[__RECENT__] -%}
@@ -84,15 +99,24 @@ def decision_config(encoder: Encoder, temperature: float) -> DecisionConfig | No
     return config if labels and all(_agree(encoder, config, *case) for case in _CASES) else None
 
 
-_CASES: tuple[tuple[str | None, Sequence[str], str], ...] = (
+_Item = str | Mapping[str, object]
+_CASES: tuple[tuple[str | None, Sequence[_Item], _Item], ...] = (
     (None, (), "title: Emma"),
     ("Likes sea stories.", ("title: The Salt Lantern; genre: sea stories",), "title: Reef & Anchor; price: 9.50"),
     ("Mostly:\nmystery", ("First", "Second\tone", "Third"), "Ünïcode — “quotes”, 書籍, 🙂\u200b!"),
+    (
+        None,
+        (
+            {"title": "A; B", "genres": ["x", None, float("nan"), ["y", " "]], "blurb": None},
+            {"text": "C", "title": "D"},
+        ),
+        {"item_id": "7", "ti;t:le": "Emma", "about": "many words, " * 50, "price": float("nan"), "new": True},
+    ),
 )
 
 
 def _agree(
-    encoder: Encoder, config: DecisionConfig, summary: str | None, recent: Sequence[str], candidate: str
+    encoder: Encoder, config: DecisionConfig, summary: str | None, recent: Sequence[_Item], candidate: _Item
 ) -> bool:
     """Whether the template's token ids are the encoder's."""
     request = {
@@ -101,8 +125,8 @@ def _agree(
     }
     # The sentinels are added to the tokenizer that is asked: a copy, for the encoder's goes into the release.
     inputs, _ = config.prepare_inputs(request, copy.deepcopy(encoder.tokenizer))[0]
-    items = [Item.parse(one) for one in recent]
-    ours = encoder.prefix_ids(summary, items).ids + encoder.suffix_ids(Item.parse(candidate))
+    items = [encoder.prompt.item(one) for one in recent]
+    ours = encoder.prefix_ids(summary, items).ids + encoder.suffix_ids(encoder.prompt.item(candidate))
     return inputs["input_ids"][0].tolist() == ours
 
 
@@ -118,10 +142,14 @@ def _labels(encoder: Encoder) -> list[str]:
 
 def _template(encoder: Encoder) -> str:
     prompt, head, tail = encoder.prompt, *encoder.frame()
+    broken = list(encoder.added_tokens())
     values = {
         "DROPPED": " or ".join(f"{_quoted(low)} <= c <= {_quoted(high)}" for low, high in _DROPPED),
-        "BROKEN": _quoted(encoder.breakable()),
+        "FIRSTS": _quoted(sorted({token[0] for token, _ in broken})),
+        "BROKEN": _quoted(broken),
         "IDS": _quoted(sorted(ID_FIELDS)),
+        "WORDS": str(prompt.field_words),
+        "VALUES": str(prompt.field_values),
         "RECENT": f"-{prompt.recent_items}:" if prompt.recent_items else ":0",
         "HEAD": _quoted(head + SPLIT),
         "INSTRUCTION": _quoted(prompt.instruction),
@@ -137,7 +165,7 @@ def _template(encoder: Encoder) -> str:
     return text
 
 
-def _quoted(value: str | Sequence[str]) -> str:
+def _quoted(value: str | Sequence) -> str:
     """`value` as a literal of Jinja, which reads its strings as Python does."""
     if isinstance(value, str):
         return '"' + value.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'

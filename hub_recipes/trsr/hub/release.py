@@ -152,7 +152,9 @@ def pin(release: Release, commits: Mapping[str, str], kind: str | None = None) -
             }
             write_json(folder / one / "recommender.json", shown)
         if not names.local and one != "base":
-            (folder / one / "README.md").write_text(cards.card(one, release.facts, known), encoding="utf-8")
+            (folder / one / "README.md").write_text(
+                cards.card(one, release.facts, known), encoding="utf-8", newline="\n"
+            )
 
 
 def write_pipeline(folder: Path, recipe: Recipe, names: Names, temperature: float) -> bool:
@@ -186,7 +188,9 @@ def write_pipeline(folder: Path, recipe: Recipe, names: Names, temperature: floa
     for key in ("is_local", "local_files_only", "name_or_path"):  # of this machine, not of the tokenizer
         saved.pop(key, None)
     write_json(folder / "tokenizer_config.json", saved)
-    (folder / PROMPT_FILE).write_text(json.dumps(ranking_prompt(recipe).to_dict(), indent=2) + "\n", encoding="utf-8")
+    (folder / PROMPT_FILE).write_text(
+        json.dumps(ranking_prompt(recipe).to_dict(), indent=2) + "\n", encoding="utf-8", newline="\n"
+    )
     copy_code(folder)
     decides = decision_config(encoder, temperature)
     if decides:
@@ -272,7 +276,7 @@ def check_files(folder: Path) -> None:
     for metric in spaces.METRICS:
         code |= set(spaces.metric_files(metric))
     for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
+        name = path.relative_to(folder).as_posix()
         if path.is_symlink() or (path.is_file() and name not in code | PLAIN and path.suffix not in SUFFIXES):
             raise ReleaseError(
                 f"{name} in {folder} may not be published: a release holds safetensors, Parquet, JSON, templates, "

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trsr.core.history import clean
+from trsr.core.history import field_text
 from trsr.logs.sentences import clean_column
 
 _ID = "^[!-~]+$"
@@ -89,17 +89,6 @@ def identifiers(value: object) -> list[str] | None:
     return made if len(made) == len(value) else None
 
 
-def field_text(value: object, words: int = 40, values: int = 0) -> str:
-    """A field as one clean line: of a list at most `values` values, of the line `words` words; 0 = all."""
-    if isinstance(value, (list, tuple)):
-        parts = [str(part) for part in value if part is not None]
-        value = ", ".join(parts[:values] if values else parts)
-    if value is None or value != value:
-        return ""
-    found = clean(str(value)).split(" ")
-    return " ".join(found[:words]).rstrip(",") if words and len(found) > words else " ".join(found)
-
-
 def _plain_ids(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
     made = cells.cast(pa.string())
     return made, _is(made, _ID)
@@ -116,7 +105,7 @@ def _is(texts: pa.Array, pattern: str) -> np.ndarray:
 
 
 def text(words: int = 40, values: int = 0) -> Kind:
-    """Texts as `field_text` gives them."""
+    """Texts as `core.history.field_text` gives them: at most `words` words, of lists `values` values; 0 = all."""
     # The first words, less the commas at their end.
     longer = rf"^((?:[^ ]+ ){{{max(words - 1, 0)}}}[^ ]*?),* .*$"
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trsr.core.history import ID_FIELDS, clean
+from trsr.core.history import ID_FIELDS, clean, label
+from trsr.data import DataError
 
 # Letters, marks, numbers, punctuation and symbols stay as they are; anything else is looked at character by character.
 _DIRTY = r"[^ -~\pL\pM\pN\pP\pS]|  |^ | $"
@@ -29,12 +30,23 @@ def sentences(fields: Mapping[str, pa.Array]) -> pa.Array:
     """`sentence` of every row.
 
     Args:
-        fields: Clean columns of one length, in the order in which they are read; none is named `text`.
+        fields: Clean columns of one length, in the order in which they are read. One named `text` stands alone.
+
+    Raises:
+        DataError: If a column named `text` stands beside others.
     """
+    if "text" in fields:
+        if len(fields) > 1:
+            raise DataError(
+                "A field named 'text' is an item's whole text, in requests as well: the others would not be read. "
+                "Rename that column, leave it out of --text-fields, or name it alone."
+            )
+        return fields["text"]
     parts = []
     for name, values in fields.items():
         if name.lower() not in ID_FIELDS:
-            label = clean(name).replace(";", ",").replace(":", " ")
             shown = pc.replace_substring(values, ";", ",")
-            parts.append(pc.if_else(pc.equal(shown, ""), "", pc.binary_join_element_wise(f"; {label}: ", shown, "")))
+            parts.append(
+                pc.if_else(pc.equal(shown, ""), "", pc.binary_join_element_wise(f"; {label(name)}: ", shown, ""))
+            )
     return pc.utf8_slice_codeunits(pc.binary_join_element_wise(*parts, ""), 2)

@@ -122,7 +122,7 @@ def train_summarizer(
         record = {"steps": count, "rows": count * size, **fit(trainer)}
         said = work / f"{name}.json"
         if not said.exists():
-            said.write_text(json.dumps(record), encoding="utf-8")
+            said.write_text(json.dumps(record), encoding="utf-8", newline="\n")
         return json.loads(said.read_text(encoding="utf-8"))
 
     stages = {
@@ -139,8 +139,8 @@ def train_summarizer(
         "seconds": sum(one["seconds"] for one in stages.values()),
         "stages": stages,
     }
-    (out / "training.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
-    (out / "README.md").write_text(render("summarizer", made), encoding="utf-8")
+    (out / "training.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8", newline="\n")
+    (out / "README.md").write_text(render("summarizer", made), encoding="utf-8", newline="\n")
     return made
 
 

@@ -204,7 +204,7 @@ def write_results(
     if about["split"] == "validation":
         results["temperature"] = asdict(fit_temperature(systems[about["run"]], labels, present))
     scored.write(out, systems, rows, seed)
-    (out / FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    (out / FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8", newline="\n")
     return results
 
 

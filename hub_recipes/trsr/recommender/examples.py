@@ -18,7 +18,16 @@ from trsr.recommender.recipe import Recipe
 
 
 def ranking_prompt(recipe: Recipe) -> RankingPrompt:
-    return RankingPrompt(yes=recipe.yes, no=recipe.no, recent_items=recipe.recent_items, max_tokens=recipe.max_tokens)
+    """The prompt of a recipe; what is served reads items as its dataset was built, see `dataset_scripts/tables.py`."""
+    built = data.provenance(recipe.dataset, recipe.dataset_revision).get("options", {})
+    return RankingPrompt(
+        yes=recipe.yes,
+        no=recipe.no,
+        recent_items=recipe.recent_items,
+        max_tokens=recipe.max_tokens,
+        field_words=built.get("field_words", 0),
+        field_values=built.get("field_values", 0),
+    )
 
 
 def make_encoder(recipe: Recipe, tokenizer, model_config) -> Encoder:

@@ -4,8 +4,6 @@ Knows nothing of metrics, nor of who scored.
 """
 
 import os
-import resource
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +16,7 @@ from datasets import Dataset
 
 from trsr import data
 from trsr.logs.candidates import candidate_table, presence
+from trsr.spent import peak_mib
 
 FILE = "scores.parquet"
 ROW = "row"  # of the data; a user may have several
@@ -67,6 +66,4 @@ def cost(began: float) -> dict[str, float]:
 
     Memory is the largest resident size since the process started, whatever it did before.
     """
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return {"cpu_seconds": round(time.process_time() - began, 2), "peak_mib": round(peak, 1)}
+    return {"cpu_seconds": round(time.process_time() - began, 2), "peak_mib": round(peak_mib(), 1)}

@@ -201,5 +201,5 @@ def save(
     config.architectures = ["LlamaForCausalLM"]
     config.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    (out / "training.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
-    (out / "README.md").write_text(card, encoding="utf-8")
+    (out / "training.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8", newline="\n")
+    (out / "README.md").write_text(card, encoding="utf-8", newline="\n")

@@ -91,7 +91,9 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         looked_at["eval_dataset"], _ = encode_rows(held_out, texts, encoder, recipe.negatives, recipe.seed, recipe.form)
         looked_at["ranking"] = ranking(held_out, texts, encoder, recipe.seed)
     if first:
-        (out / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8")
+        (out / "recipe.yaml").write_text(
+            yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8", newline="\n"
+        )
 
     trainer = _trainer(recipe, encoder)(
         model,
@@ -126,7 +128,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     if first:
         save_adapter(trainer.model, encoder.prompt, recipe.base, recipe.base_revision, out / "adapter")
         draw(taken["curves"], out / "curves.png")
-        (out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        (out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8", newline="\n")
         if (checkpoints / "runs").is_dir():  # where tensorboard logs
             shutil.move(checkpoints / "runs", out / "logs")
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -214,7 +216,7 @@ def save_adapter(model, prompt: RankingPrompt, base: str, revision: str | None, 
     (draft / "README.md").unlink(missing_ok=True)
     write_adapter_config(draft, base, revision)
     (draft / PROMPT_FILE).write_text(
-        json.dumps(prompt.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        json.dumps(prompt.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n"
     )
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
@@ -228,7 +230,7 @@ def write_adapter_config(folder: Path, base: str, revision: str | None) -> None:
     config["revision"] = revision
     if isinstance(config.get("target_modules"), list):
         config["target_modules"].sort()
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
 
 
 def _arguments(recipe: Recipe, checkpoints: Path, half: bool) -> SFTConfig:

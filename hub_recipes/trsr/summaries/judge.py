@@ -17,7 +17,7 @@ _REFUSAL = re.compile(
 )
 _FENCED = re.compile(r"\s*(?:```|~~~|\{|\[\s*[\"{])")
 _CONTROL = re.compile(r"<\||\|>|</?s>|</?think|</?tool|_of_turn>|<</?SYS|\[/?INST")
-_HEADING = re.compile(r"\s*(?:#.*|\*\*[^*]*\*\*:?|[^.!?;]*:)\s*")
+_HEADING = re.compile(r"#.*|\*\*[^*]*\*\*:?|[^.!?;]*:")
 
 
 def problem(answer: Answer, prompts: SummaryPrompts) -> str:
@@ -39,7 +39,7 @@ def problem(answer: Answer, prompts: SummaryPrompts) -> str:
         return "too long"
     if _REFUSAL.match(text):
         return "refusal"
-    forms = (_FENCED.match(answer.text), _HEADING.fullmatch(answer.text), _CONTROL.search(text))
+    forms = (_FENCED.match(answer.text), _HEADING.fullmatch(answer.text.strip()), _CONTROL.search(text))
     return "wrong form" if any(forms) or _repeats(text, prompts) else ""
 
 
