@@ -1,55 +1,65 @@
-"""What this machine offers to a run: versions, device, disk, the Hub. Reads and asks; changes nothing."""
+"""What this machine offers to a run: versions, a ranking, device, disk, the Hub. Reads and asks; changes nothing.
+
+Reports whatever is broken: heavy packages are imported one section at a time, and none of them is needed.
+"""
 
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import HfApi, constants, get_token
-from huggingface_hub.errors import HfHubHTTPError, HTTPError
-from huggingface_hub.utils import get_session
+from packaging.requirements import Requirement
 
-from trsr.embedded import ASSETS, NANO
+from trsr.conflicts import Conflict, conflict_with, conflicts
+from trsr.embedded import ASSETS, NANO, PACKAGE, TASK
 from trsr.versions import versions
 
 EXTRAS = {"demo": "gradio", "plots": "matplotlib", "ray": "ray"}
 NEEDED = (NANO / "base" / "model.safetensors", NANO / "adapter" / "adapter_model.safetensors", ASSETS / "sample")
 LEAST_DISK = 5e9  # bytes: a small base, its cache and a few checkpoints
+# The README's ten lines, and the log-odds that the recommender in the package gives, in the order of the candidates.
+REQUEST = {
+    "history": [
+        {"title": "The Salt Lantern", "genre": "sea stories"},
+        {"title": "Reef and Anchor", "genre": "sea stories"},
+    ],
+    "candidates": [
+        {"title": "Harbor of the Storm", "genre": "sea stories"},
+        {"title": "The Quiet Oven", "genre": "baking"},
+    ],
+}
+LOG_ODDS = (2.1148, -1.2041)
+TOLERANCE = 1e-3
+
+Section = dict[str, Any]
 
 
-def examine(offline: bool = False) -> dict[str, dict[str, object]]:
+def examine(offline: bool = False) -> dict[str, Section]:
     """Sections of what was found, as plain values. A token is never among them, only whether there is one.
+
+    A section that cannot be looked at holds its `error` alone.
 
     Args:
         offline: Ask nothing of the Hub.
     """
     return {
         "versions": {"python": platform.python_version(), **versions(), **dict(_extras())},
-        "device": _device(),
-        "disk": _disk(),
-        "hub": _hub(offline),
+        "conflicts": {one.names[1]: str(one) for one in _conflicts()},
+        "ranking": _section(_ranking),
+        "device": _section(_device),
+        "disk": _section(_disk),
+        "hub": _section(lambda: _hub(offline)),
         "package": {"path": str(ASSETS.parent), "missing": [str(one) for one in NEEDED if not one.exists()]},
     }
 
 
-def advice(found: dict[str, dict[str, object]]) -> list[str]:
-    """What to do about what was found, a line each."""
-    lines = []
-    if found["package"]["missing"]:
-        lines.append("Files of the package are missing: install llm-trsr again.")
-    if found["device"]["kind"] == "cpu":
-        lines.append("No accelerator: the nano recipes run in minutes; the others are made for a GPU.")
-    if float(str(found["disk"]["free_gb"])) < LEAST_DISK / 1e9:
-        lines.append(f"Little disk is left at {found['disk']['cache']}: set HF_HOME to a larger one.")
-    if found["hub"]["reachable"] is False:
-        lines.append("The Hub is not reached: local folders and what is cached still work (HF_HUB_OFFLINE=1).")
-    elif found["hub"]["token"] and found["hub"]["reachable"] and not found["hub"]["user"]:
-        lines.append("The Hub refuses the token: hf auth login.")
-    elif not found["hub"]["token"]:
-        lines.append("No token: enough to load what is public; to publish, run: hf auth login.")
-    return lines
+def works(found: dict[str, Section]) -> bool:
+    """Whether the package is whole, ranks as it should, and finds the versions that it asks for."""
+    asked_by_us = [one for one in _conflicts() if one.package != "transformers" or one.names[1] != "peft"]
+    return not (found["package"]["missing"] or found["ranking"].get("error") or asked_by_us)
 
 
 def _extras() -> Iterator[tuple[str, str]]:
