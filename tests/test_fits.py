@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from tests import tiny
+from trsr.core.compat import cache_name
 from trsr.recommender.fits import CARDS, USABLE, cache_bytes, count, fits, table
 from trsr.recommender.recipe import Lora, Recipe, load_recipe, names
 
@@ -31,7 +32,7 @@ def test_what_is_counted_is_what_is_there(kind, tmp_path):
     caches = [DynamicCache(config=model.config) for _ in range(2)]
     for cache, tokens in zip(caches, (30, 70), strict=True):
         with torch.no_grad():
-            model(torch.ones(1, tokens, dtype=torch.long), past_key_values=cache)
+            model(torch.ones(1, tokens, dtype=torch.long), **{cache_name(model): cache})
     assert found["cache_of_1000_tokens"] == 1000 * (cache_bytes(caches[1]) - cache_bytes(caches[0])) / 40
     assert found["cache_of_no_length"] == cache_bytes(caches[0]) - 30 * found["cache_of_1000_tokens"] / 1000
 

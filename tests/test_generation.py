@@ -11,7 +11,8 @@ from tests import tiny
 from trsr.core import decoding
 from trsr.core.beginning import Beginning
 from trsr.core.decoding import Decoder
-from trsr.core.generation import ModelSummarizer, adapter_on
+from trsr.core.compat import using_adapter
+from trsr.core.generation import ModelSummarizer
 from trsr.core.groups import shared_ids
 from trsr.core.history import Item, clean
 from trsr.core.prompts import Encoder, SummaryPrompts
@@ -168,7 +169,7 @@ def test_a_changed_model_forgets_its_beginnings():
     decoder = Decoder(model, 2)
     tuned = decoder.answers(rows, NEW)
     assert tuned == one_by_one(model, rows)
-    with adapter_on(model, None):
+    with using_adapter(model, None):
         plain = decoder.answers(rows, NEW)
         assert plain == one_by_one(model, rows) != tuned
     assert decoder.answers(rows, NEW) == tuned

@@ -1,8 +1,10 @@
 """Every architecture, the plan that it takes, and its scores against one prompt at a time; wrong masks must show."""
 
+import inspect
+
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, Mamba2ForCausalLM
 
 from tests import tiny
 from tests.test_scoring import NO, YES, one_by_one, prompts
@@ -79,7 +81,8 @@ MATRIX = {
     ),
     "mamba": ("batch", tiny.configs()["mamba"]),
     "mamba2": (
-        "batch",
+        # Since transformers 5.24 its state can be handed on as any other cache.
+        "fork" if "cache" in inspect.signature(Mamba2ForCausalLM.forward).parameters else "batch",
         {
             "vocab_size": 600,
             "hidden_size": 32,

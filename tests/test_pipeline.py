@@ -2,10 +2,11 @@ import json
 
 import pytest
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
 from transformers.utils import logging
 
 from tests import tiny
+from trsr.core.compat import use_adapter
 from trsr.core.generation import ModelSummarizer
 from trsr.core.pipeline import SUMMARIZERS, TextRichRecommendationPipeline, logger
 from trsr.core.prompts import RankingPrompt
@@ -24,8 +25,8 @@ def recommender(model=None, tokenizer=None, **trsr):
 
 
 def with_adapter(model):
-    model.add_adapter(LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
-    return model.eval()
+    lora = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    return inject_adapter_in_model(lora, model, "default").eval()
 
 
 @pytest.fixture(scope="module")
@@ -195,8 +196,9 @@ def with_two_adapters(model):
     """One that ranks, as `with_adapter`, and one that summarises."""
     model = with_adapter(model)
     torch.manual_seed(1)
-    model.add_adapter(LoraConfig(r=4, target_modules=["q_proj", "o_proj"], init_lora_weights=False), "summarizer")
-    model.set_adapter("default")
+    lora = LoraConfig(r=4, target_modules=["q_proj", "o_proj"], init_lora_weights=False)
+    inject_adapter_in_model(lora, model, "summarizer")
+    use_adapter(model, "default")
     return model.eval()
 
 
@@ -212,10 +214,10 @@ def test_one_adapter_summarises_and_the_other_ranks():
     torch.manual_seed(0)
     ranks = recommender(with_adapter(tiny.model("llama")))
     assert ranks({**request, "summary": answer["summary"]}) == given
-    pipe.model.set_adapter("summarizer")
+    use_adapter(pipe.model, "summarizer")
     blocks = pipe.blocks(HISTORY)
     alone = ModelSummarizer(pipe.model, pipe.encoder, max_new_tokens=8).block(blocks)
-    pipe.model.set_adapter("default")
+    use_adapter(pipe.model, "default")
     assert [pipe.update("", block, max_new_tokens=8) for block in blocks] == alone
     assert pipe.merge(alone, max_new_tokens=8)
 

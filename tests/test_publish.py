@@ -14,7 +14,8 @@ from tests.hub import Hub, User
 from trsr import data, patience
 from trsr.hub.preflight import Options
 from trsr.hub.publish import publish, push
-from trsr.hub.release import SUFFIXES, assemble, check_files, travelling
+from trsr.core.saving import core_modules
+from trsr.hub.release import SUFFIXES, assemble, check_files
 from trsr.hub.repos import ReleaseError, name_repos
 from trsr.hub.spaces import METRICS, SPACE
 from trsr.patience import HubError
@@ -388,7 +389,7 @@ def test_nothing_that_runs_but_the_named_files(release):
     core = {path for path in code if path.startswith("pipeline/")}
     space = {f"space/{name}" for name in SPACE if name.endswith(".py")}
     assert code == metrics | core | space
-    assert core == {f"pipeline/{name}.py" for name in travelling()}
+    assert core == {f"pipeline/{name}.py" for name in core_modules()}
     for path in release.folder.rglob("*"):
         if path.is_file():
             assert path.suffix in SUFFIXES | {".py", ".css"}

@@ -9,7 +9,9 @@ from transformers.utils import logging
 
 from tests import tiny
 from trsr.core import groups
+from trsr.core.compat import cache_name
 from trsr.core.fork import fork, same_rotation
+from trsr.core.forward import read
 from trsr.core.scoring import PLANS, Scorer, rank
 
 YES, NO = 5, 6
@@ -301,11 +303,11 @@ def test_dynamic_frequencies_are_shared_up_to_the_trained_length(llama):
 
 def test_the_prefix_cache_is_left_as_it_was(llama):
     prefix, suffixes = prompts()
-    cache = llama(input_ids=torch.tensor([prefix]), use_cache=True).past_key_values
+    cache = read(llama, torch.tensor(prefix))
     before = [layer.keys.clone() for layer in cache.layers]
     llama(
         input_ids=torch.tensor([suffixes[1]] * 3),
-        past_key_values=fork(cache, torch.zeros(3, dtype=torch.long)),
+        **{cache_name(llama): fork(cache, torch.zeros(3, dtype=torch.long))},
         position_ids=torch.arange(40, 49).expand(3, -1),
     )
     assert cache.get_seq_length() == 40
@@ -324,11 +326,11 @@ def test_gradients_flow_back_through_the_fork(kind):
         return torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
 
     separate = gradients(model(input_ids=torch.tensor([prefix + suffix for suffix in suffixes])).logits[:, -1])
-    cache = model(input_ids=torch.tensor([prefix]), use_cache=True).past_key_values
+    cache = read(model, torch.tensor(prefix))
     shared = gradients(
         model(
             input_ids=torch.tensor(suffixes),
-            past_key_values=fork(cache, torch.zeros(3, dtype=torch.long)),
+            **{cache_name(model): fork(cache, torch.zeros(3, dtype=torch.long))},
             position_ids=torch.arange(40, 46).expand(3, -1),
         ).logits[:, -1]
     )

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tests.hub import Hub, environment
-from trsr.core.modeling import TextRichRecommender
+from trsr.core.compat import adapter_layers
+from trsr.core.modeling import LoadError, TextRichRecommender
 from trsr.embedded import NANO, base_path
 from trsr.hub import release
 from trsr.hub.preflight import Options
@@ -52,7 +53,7 @@ def test_the_release_folder(run, brought, tmp_path):
     assert settings["summarizer_adapter"] == "summarizer"
     assert settings["summarizer"] == "extractive"
     model = TextRichRecommender.from_pretrained(tmp_path / "release" / "pipeline")
-    assert model.active_adapters() == ["default"]
+    assert {tuple(layer.active_adapters) for layer in adapter_layers(model)} == {("default",)}
     mine = load_file(second / "adapter_model.safetensors")
     loaded = model.get_parameter("model.layers.0.self_attn.q_proj.lora_A.summarizer.weight")
     expected = mine["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"]
@@ -72,6 +73,7 @@ def test_without_it_nothing_changes(run, tmp_path, monkeypatch):
 STRANGER = """
 import json, sys, torch
 from peft import PeftModel
+from peft.functional import set_adapter
 from transformers import AutoModelForCausalLM, pipeline
 pipe = pipeline("text-rich-recommendation", model="ORG/two", trust_remote_code=True, dtype=torch.float32)
 request = {"history": ["title: A; genre: tea", "title: B; genre: sea"], "candidates": ["genre: tea", "genre: war"]}
@@ -84,9 +86,9 @@ model = PeftModel.from_pretrained(base, "ORG/two-lora", subfolder="summarizer").
 prompt = pipe.tokenizer("Items:", return_tensors="pt").input_ids
 with torch.no_grad():
     plain = model(prompt).logits
-    pipe.model.set_adapter("summarizer")
+    set_adapter(pipe.model, "summarizer")
     assert (pipe.model(prompt).logits - plain).abs().max() < 1e-5
-    pipe.model.set_adapter("default")
+    set_adapter(pipe.model, "default")
     assert (pipe.model(prompt).logits - plain).abs().max() > 1e-3
 """
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from trsr.core.compat import attention_of
 from trsr.core.groups import share
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder
@@ -88,7 +89,7 @@ def describe(name: str, model) -> dict[str, object]:
         "layers": config.num_hidden_layers,
         "hidden_size": config.hidden_size,
         "vocabulary": config.vocab_size,
-        "attention": config._attn_implementation,
+        "attention": attention_of(config),
         "dtype": str(model.dtype).removeprefix("torch."),
     }
 

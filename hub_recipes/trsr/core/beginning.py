@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 from transformers import DynamicCache
 
+from .compat import adapter_layers, cache_name
+
 # A recurrent or convolution layer is not among them: its state cannot be cut back to fewer tokens.
 _LAYERS = {"DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}
 
@@ -38,10 +40,10 @@ class Beginning:
         model.generate(
             input_ids=row,
             attention_mask=torch.ones_like(row),
-            past_key_values=self._cache,
             max_new_tokens=1,
             pad_token_id=0,
             do_sample=False,
+            **{cache_name(model): self._cache},
         )
 
     def is_current(self) -> bool:
@@ -77,8 +79,7 @@ def _state(model) -> tuple[object, ...]:
     """Changes whenever the model's answers may have changed."""
     weights = [(one.data_ptr(), 0 if one.is_inference() else one._version) for one in model.parameters()]
     adapters = [
-        (module.disable_adapters, tuple(module.active_adapters), tuple(module.merged_adapters))
-        for module in model.modules()
-        if hasattr(module, "disable_adapters") and hasattr(module, "merged_adapters")
+        (layer.disable_adapters, tuple(layer.active_adapters), tuple(getattr(layer, "merged_adapters", ())))
+        for layer in adapter_layers(model)
     ]
     return (*weights, *adapters)

@@ -9,9 +9,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from transformers import Cache
 from transformers.utils import logging
 
 from .beginning import Beginning
+from .compat import cache_name
+from .forward import exclusive
 from .groups import shared_ids
 
 logger = logging.get_logger(__name__)
@@ -65,6 +68,12 @@ class Decoder:
             batch_tokens: Most prompt and answer tokens in one batch.
             kind: Prompts of one kind begin alike; their beginning is kept from call to call.
         """
+        with exclusive(self.model):
+            return self._answers(prompts, max_new_tokens, batch_tokens, kind)
+
+    def _answers(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, batch_tokens: int, kind: str
+    ) -> list[list[int]]:
         made: list[list[int]] = [[] for _ in prompts]
         ends = self.ends()
         beginning = self._beginning(prompts, kind)
@@ -90,7 +99,7 @@ class Decoder:
         places = list(range(len(rows)))
         for step in range(0, max_new_tokens, SEGMENT):
             least = max(0, self._least - step)
-            made = self._generate(ids, mask, min(SEGMENT, max_new_tokens - step), least, past_key_values=cache)
+            made = self._generate(ids, mask, min(SEGMENT, max_new_tokens - step), least, cache=cache)
             going = []
             for row, tokens in enumerate(made[:, ids.shape[1] :].tolist()):
                 answers[places[row]] += _until_end(tokens, ends)
@@ -106,8 +115,16 @@ class Decoder:
         return answers
 
     def _generate(
-        self, ids: torch.Tensor, mask: torch.Tensor, max_new_tokens: int, min_new_tokens: int = 0, **more: Any
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        max_new_tokens: int,
+        min_new_tokens: int = 0,
+        cache: Cache | None = None,
+        **more: Any,
     ):
+        if cache is not None:
+            more[cache_name(self.model)] = cache
         return self.model.generate(
             input_ids=ids.to(self.model.device),
             attention_mask=mask.to(self.model.device),
@@ -160,7 +177,7 @@ class Decoder:
         try:
             padded, mask = _left_padded(rows)
             cache = Beginning(self.model, ids[:16]).rows(16, (mask == 0).sum(1))
-            together = self._generate(padded, mask, 3, past_key_values=cache, **options).logits
+            together = self._generate(padded, mask, 3, cache=cache, **options).logits
         except (TypeError, AttributeError, RuntimeError, ValueError, IndexError, KeyError) as error:
             logger.warning_once(f"Prompts are run whole with {name}: {error}")
             return "batch"

@@ -3,15 +3,31 @@
 Only the places whose logits are asked for go through the language-model head. Gradients flow through everything.
 """
 
+import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache
 
+from .compat import cache_name, last_logits_only, plain
 from .fork import fork
 from .packed import Row
+
+_LOCKS: "weakref.WeakKeyDictionary[Any, threading.RLock]" = weakref.WeakKeyDictionary()
+_LOCKS_GUARD = threading.Lock()
+
+
+def exclusive(model) -> "threading.RLock":
+    """The lock of a model, to be held by whoever switches its adapters or reads its head: threads share one model.
+
+    The same for a model and for the `PeftModel` around it. The thread that holds it may take it again.
+    """
+    with _LOCKS_GUARD:
+        return _LOCKS.setdefault(plain(model), threading.RLock())
 
 
 def read(model, prefix: torch.Tensor, cache: Cache | None = None) -> Cache:
@@ -21,13 +37,11 @@ def read(model, prefix: torch.Tensor, cache: Cache | None = None) -> Cache:
         cache: To be filled; None takes the kind that the model makes.
     """
     # Asked for one position, a model whose last layers reuse keys skips the others there.
-    keep = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
+    options = {cache_name(model): cache, "use_cache": True, **last_logits_only(model)}
     ids = prefix[None].to(device(model))
     none = torch.zeros(0, dtype=torch.long)
     with _through_head(model, none, none):
-        return model(
-            input_ids=ids, position_ids=_places(0, ids), past_key_values=cache, use_cache=True, **keep
-        ).past_key_values
+        return getattr(model(input_ids=ids, position_ids=_places(0, ids), **options), cache_name(model))
 
 
 def branches(model, cache: Cache, count: int) -> Cache:
@@ -71,24 +85,22 @@ def _places(start: int, ids: torch.Tensor) -> torch.Tensor:
 
 
 def _logits(model, ids, positions, rows, ends, cache, mask) -> torch.Tensor:
+    options = {cache_name(model): cache, "use_cache": cache is not None}
     with _through_head(model, rows, ends):
-        return model(
-            input_ids=ids,
-            position_ids=positions,
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        ).logits[:, -1]
+        return model(input_ids=ids, position_ids=positions, attention_mask=mask, **options).logits[:, -1]
 
 
 @contextmanager
 def _through_head(model, rows: torch.Tensor, places: torch.Tensor) -> Iterator[None]:
     """Let only position `places[i]` of row `rows[i]` through the language-model head.
 
-    Places are negative, counted from the end: an adapter may put virtual tokens before a row.
+    Places are negative, counted from the end: an adapter may put virtual tokens before a row. Other threads are left alone.
     """
+    reader = threading.get_ident()
 
     def pick(module, arguments):
+        if threading.get_ident() != reader:
+            return None
         hidden = arguments[0]  # (n, width, hidden)
         return (hidden[rows.to(hidden.device), places.to(hidden.device)][:, None], *arguments[1:])
 

@@ -1,7 +1,6 @@
 """Summaries written by a causal language model: the prompts of `prompts`, continued by `decoding`."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from .answer import Answer
 from .decoding import Decoder
@@ -75,34 +74,3 @@ class ModelSummarizer:
 
     def _texts(self, kind: str, texts: Sequence[str]) -> list[str]:
         return [clean(answer.text) for answer in self.answers(kind, texts)]
-
-
-@contextmanager
-def adapter_on(model, name: str | None) -> Iterator[None]:
-    """Run with the adapter `name`, or the base alone; what was on before is on again afterwards, also after an error."""
-    if name is None:
-        with _base_alone(model):
-            yield
-        return
-    active = model.active_adapters
-    before = active() if callable(active) else active  # a method of transformers' own integration, not of a PeftModel
-    model.set_adapter(name)
-    try:
-        yield
-    finally:
-        model.set_adapter(before[0])
-
-
-@contextmanager
-def _base_alone(model) -> Iterator[None]:
-    if hasattr(model, "disable_adapter"):  # a PeftModel
-        with model.disable_adapter():
-            yield
-    elif getattr(model, "_hf_peft_config_loaded", False):  # transformers' own integration
-        model.disable_adapters()
-        try:
-            yield
-        finally:
-            model.enable_adapters()
-    else:
-        yield

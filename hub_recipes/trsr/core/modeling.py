@@ -3,33 +3,53 @@
 import json
 import logging
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.utils import cached_file
+
+from .compat import attention_of, use_adapter
+
+logger = logging.getLogger(__name__)
 
 PROMPT_FILE = "ranking_prompt.json"
-SUMMARIZER = "summarizer"  # what the second adapter is called in memory
+RANKER = "default"  # what the adapter that ranks is called in memory: the name that peft gives
+SUMMARIZER = "summarizer"  # and the one that summarises
 DECISION_FILES = ("decision.json", "decision_template.jinja")
-# What `pipeline` and the Auto classes pass on, and what a base of its own does not take.
-_DROPPED = (
+
+# How a repo is asked, whichever it is.
+_HUB_OPTIONS = ("token", "cache_dir", "local_files_only", "force_download", "proxies")
+# What `pipeline` and the Auto classes pass on, and what is the pipeline repo's own or a base does not take.
+_OWN_OPTIONS = (
     "adapter_kwargs",
     "trust_remote_code",
     "_from_pipeline",
     "code_revision",
     "config",
     "revision",
+    "subfolder",
     "_commit_hash",
 )
+
+
+class LoadError(Exception):
+    """A recommender that cannot be loaded: the message says which part, why, and what to do.
+
+    Neither an OSError nor a ValueError, of which `pipeline` makes a list of tracebacks.
+    """
 
 
 class TextRichRecommender:
     """Loads the base with its adapter; what it returns is the base's own class. Stands where the Auto classes want a model.
 
     A pipeline repo's config.json says under `trsr`: `base_model`, `base_revision`, `adapter`, `adapter_revision`,
-    `ranking_prompt`, `temperature`, `summarizer`, and `summarizer_adapter`: the subfolder of the adapter's repo with a
-    second adapter, which summarises. In a local folder, base and adapter may be relative paths, so that a release can be
-    moved as a whole; from the Hub they are repo ids.
+    `ranking_prompt`, `temperature`, `summarizer`, `method`, `block_size`, `max_blocks`, and `summarizer_adapter`: a second
+    adapter, which summarises, in a subfolder of the adapter's repo. Base and adapters are repo ids, or paths that begin with
+    `./` and lie in the pipeline repo itself; in a local folder also `../`, so that a release can be moved as a whole.
     """
 
     @classmethod
@@ -38,88 +58,189 @@ class TextRichRecommender:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """Load a recommender. Takes what `from_pretrained` of the base takes, such as `dtype` and `attn_implementation`.
+
+        Args:
+            pretrained_model_name_or_path: Hub id or folder of a pipeline repo, an adapter repo or a model.
+            revision: Of a pipeline repo, which pins its base and adapter; else of the base.
+
+        Returns:
+            The base, in evaluation mode, with the adapter that ranks switched on.
+
+        Raises:
+            LoadError: If a part is missing, out of reach or damaged.
+        """
         name = str(pretrained_model_name_or_path)
-        token = kwargs.get("token")
-        config = kwargs.get("config") or AutoConfig.from_pretrained(name, revision=kwargs.get("revision"), token=token)
-        trsr = getattr(config, "trsr", None)
-        if not trsr:
-            return _plain(name, kwargs, config)
-        options = {key: value for key, value in kwargs.items() if key not in _DROPPED}
-        base_at = _resolve(name, trsr["base_model"])
-        model = AutoModelForCausalLM.from_pretrained(base_at, revision=trsr.get("base_revision"), **options)
-        if trsr.get("adapter"):
-            pinned = {"revision": trsr.get("adapter_revision"), "token": token}
-            adapter = _resolve(name, trsr["adapter"])
-            model.load_adapter(adapter, adapter_kwargs=pinned)
-            if subfolder := trsr.get("summarizer_adapter"):
-                ranking = model.active_adapters()[0]
-                _load_second(model, adapter, {**pinned, "subfolder": subfolder})
-                model.set_adapter(ranking)
-        model.config.trsr = trsr
+        hub = {option: kwargs[option] for option in _HUB_OPTIONS if kwargs.get(option) is not None}
+        asked = {**hub, "revision": kwargs.get("revision"), "subfolder": kwargs.get("subfolder") or ""}
+        config = kwargs.get("config") or AutoConfig.from_pretrained(name, **asked)
+        settings = getattr(config, "trsr", None) or {}
+        if "base_model" not in settings:
+            return _plain(name, kwargs, hub)
+        options = {**_set_in_config(config, name, asked), **kwargs}
+        options = {option: value for option, value in options.items() if option not in _OWN_OPTIONS}
+        parts = _parts(settings, name, asked)
+        base, at = parts["base_model"]
+        with _loading(f"The base {base}"):
+            model = AutoModelForCausalLM.from_pretrained(base, **{**options, **at})
+        for part, called in (("adapter", RANKER), ("summarizer_adapter", SUMMARIZER)):
+            if part in parts:
+                adapter, at = parts[part]
+                _load_adapter(model, called, adapter, {**hub, **at})
+        if "summarizer_adapter" in parts:
+            use_adapter(model, RANKER)
+        model.config.trsr = settings
+        model.trsr_parts = parts  # where each is from, for saving
         # `pipeline("decision")` looks its files up by the model's name, without a revision: not the base's name, then, but
         # the folder that holds this revision of the pipeline repo.
-        found = [path for file in DECISION_FILES if (path := _optional(name, file, kwargs))]
+        found = [path for file in DECISION_FILES if (path := optional_file(name, file, asked))]
         model.name_or_path = str(Path(found[0]).parent) if len(found) == len(DECISION_FILES) else name
         return model
 
 
-def _load_second(model, name: str, options: dict) -> None:
-    """Load the adapter that summarises beside the one that ranks.
+@contextmanager
+def _loading(what: str) -> Iterator[None]:
+    """What fails inside is a LoadError of one line."""
+    try:
+        yield
+    except (OSError, ValueError, ImportError) as error:
+        raise LoadError(f"{what} cannot be loaded: {' '.join(str(_cause(error)).split())}") from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The first of the errors that led to this one: clients wrap what the Hub said into guesses."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _set_in_config(config, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What a caller has set in the pipeline repo's config, to be passed on to the base: the Auto classes put it there."""
+    stated = AutoConfig.from_pretrained(name, **asked).to_dict()
+    changed = {key: value for key, value in config.to_dict().items() if key not in stated or value != stated[key]}
+    if attention := attention_of(config):
+        changed["attn_implementation"] = attention
+    return {key: value for key, value in changed.items() if not key.startswith("_") and key != "dtype"}
+
+
+def _parts(settings: Mapping[str, Any], name: str, asked: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Where the parts of the pipeline repo `name` are: setting -> a repo or folder, and the revision and subfolder in it."""
+    parts = {"base_model": _locate(settings["base_model"], settings.get("base_revision"), name, asked)}
+    if settings.get("adapter"):
+        adapter, at = parts["adapter"] = _locate(settings["adapter"], settings.get("adapter_revision"), name, asked)
+        if second := settings.get("summarizer_adapter"):
+            inside = adapter, {**at, "subfolder": _join(at.get("subfolder"), second)}
+            parts["summarizer_adapter"] = _locate(second, None, name, asked) if second.startswith(".") else inside
+    return parts
+
+
+def _locate(part: str, revision: str | None, name: str, asked: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    if not part.startswith("."):
+        return part, {"revision": revision}
+    if Path(name).is_dir():
+        return str((Path(name) / asked["subfolder"] / part).resolve()), {"revision": None}
+    if not part.startswith("./"):
+        raise LoadError(f"{name} names {part!r}, a path outside it, which only a local folder may do.")
+    return name, {"revision": asked["revision"], "subfolder": _join(asked["subfolder"], part[2:])}
+
+
+def _join(*parts: str | None) -> str:
+    """A path in a repo; empty parts are left out."""
+    return "/".join(filter(None, parts))
+
+
+def _load_adapter(model, name: str, source: str, options: Mapping[str, Any]) -> None:
+    """Load an adapter under a name.
 
     Raises:
-        ValueError: If weights of it are missing, or there are others.
+        LoadError: If it is not there, if weights of it are missing, or if there are others.
     """
+    what = f"The adapter {_join(source, options.get('subfolder'))}"
     # Two adapters are meant to be here, and the second one may change embeddings that are tied. Of the weights of the first,
     # transformers reports that they are missing in the second's file.
     log = logging.getLogger("transformers.integrations.peft")
     level = log.level
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _loading(what):
         warnings.filterwarnings("ignore", "Already found a `peft_config`")
         warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
         try:
             log.setLevel(logging.ERROR)
-            loaded = model.load_adapter(name, SUMMARIZER, adapter_kwargs=options)
+            loaded = model.load_adapter(source, name, adapter_kwargs=dict(options))
         finally:
             log.setLevel(level)
-    missing = [key for key in loaded.missing_keys if f".{SUMMARIZER}" in key]
-    if missing or loaded.unexpected_keys:
-        raise ValueError(
-            f"The adapter in {name}, {options['subfolder']}, does not fit its config: it lacks {len(missing)} weights and has "
-            f"{len(loaded.unexpected_keys)} others, such as {min([*missing, *loaded.unexpected_keys])!r}. Publish it again."
+    _check_loaded(what, loaded.to_dict(), f".{name}")
+
+
+def _check_loaded(what: str, loaded: Mapping[str, Any], marker: str = "") -> None:
+    """Raise LoadError where weights of an adapter are missing, of another shape, or left over.
+
+    Args:
+        what: What was loaded, for the message.
+        loaded: What transformers reports of it.
+        marker: What the names of its weights hold; missing ones without it belong to others.
+    """
+    lacks = sorted(key for key in loaded.get("missing_keys", ()) if marker in key)
+    others = sorted(str(key) for kind in ("unexpected_keys", "mismatched_keys") for key in loaded.get(kind, ()))
+    if lacks or others:
+        raise LoadError(
+            f"{what} does not fit its config: it lacks {len(lacks)} weights and has {len(others)} others, such as "
+            f"{(lacks + others)[0]!r}. It is damaged, or made for another base: publish it again."
         )
 
 
-def _plain(name: str, kwargs: dict, config):
+def _plain(name: str, kwargs: Mapping[str, Any], hub: Mapping[str, Any]):
     """A model that transformers loads itself; an adapter repo brings its ranking prompt along."""
     options = {key: value for key, value in kwargs.items() if key not in ("config", "_from_pipeline")}
-    model = AutoModelForCausalLM.from_pretrained(name, **options)
+    with _loading(name):
+        model, loaded = AutoModelForCausalLM.from_pretrained(name, output_loading_info=True, **options)
+    adapted = getattr(model, "peft_config", None)
     # `revision` is the base's here, as transformers has it; the adapter's stands in `adapter_kwargs`.
-    own = {"token": kwargs.get("token"), "revision": (kwargs.get("adapter_kwargs") or {}).get("revision")}
-    if found := _optional(name, PROMPT_FILE, own):
-        model.config.trsr = {"ranking_prompt": json.loads(Path(found).read_text(encoding="utf-8"))}
-        if decides := _optional(name, DECISION_FILES[0], own):
-            stated = json.loads(Path(decides).read_text(encoding="utf-8"))
+    asked = {**hub, "revision": (kwargs.get("adapter_kwargs") or {}).get("revision") if adapted else kwargs.get("revision")}
+    if adapted:
+        _check_loaded(f"The adapter {name}", loaded)
+        base = model.name_or_path, {"revision": kwargs.get("revision")}
+        model.trsr_parts = {"base_model": base, "adapter": (name, {"revision": asked["revision"]})}
+    try:
+        prompt = optional_file(name, PROMPT_FILE, asked)
+        decision = optional_file(name, DECISION_FILES[0], asked) if prompt else None
+    except LoadError as error:
+        if adapted:
+            raise
+        logger.warning(f"{error} The default prompt is taken.")
+        return model
+    if prompt:
+        model.config.trsr = {"ranking_prompt": json.loads(Path(prompt).read_text(encoding="utf-8"))}
+        if decision:
+            stated = json.loads(Path(decision).read_text(encoding="utf-8"))
             model.config.trsr["temperature"] = stated.get("temperature", {}).get("noul", 1.0)
     return model
 
 
-def _optional(name: str, file: str, options: dict) -> str | None:
-    """Where a file of a repo lies, None if the repo has none."""
-    return cached_file(
-        name,
-        file,
-        token=options.get("token"),
-        revision=options.get("revision"),
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
+def optional_file(repo: str, file: str, asked: Mapping[str, Any]) -> str | None:
+    """Where a file of a repo or folder lies; None if it has none.
 
+    Args:
+        asked: Revision, subfolder, and how the Hub is asked.
 
-def _resolve(repo: str, name: str) -> str:
-    """A path relative to a local pipeline folder, or a Hub id as it is."""
-    if not name.startswith("."):
-        return name
-    if not Path(repo).is_dir():
-        raise ValueError(f"{repo} names {name!r}, a relative path, which only a local folder may do.")
-    return str((Path(repo) / name).resolve())
+    Raises:
+        LoadError: If nobody can say whether there is one: the Hub is out of reach, and it is not in the cache.
+    """
+    path = _join(asked.get("subfolder"), file)
+    if Path(repo).is_dir():
+        return str(Path(repo) / path) if (Path(repo) / path).is_file() else None
+    options = {key: value for key, value in asked.items() if key not in ("subfolder", "proxies")}
+    try:
+        return hf_hub_download(repo, path, **options)
+    except LocalEntryNotFoundError as error:
+        where = {key: options[key] for key in ("cache_dir", "revision") if options.get(key)}
+        # Not None: known not to be there.
+        if try_to_load_from_cache(repo, path, **where) is not None:
+            return None
+        raise LoadError(
+            f"Whether {repo} has a file {path} cannot be told: the Hub is out of reach, and the file is not in the cache. "
+            "Load it once while the Hub can be reached."
+        ) from error
+    except EntryNotFoundError:
+        return None
+    except OSError as error:
+        raise LoadError(f"{path} of {repo} cannot be read: {' '.join(str(error).split())}") from error

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .compat import attention_of, plain
+
 # What takes one mask for all layers, and has no window.
 _PLAIN = ("llama", "gemma", "granite", "olmo2", "gpt_neox", "gpt2", "opt", "falcon")
 # What takes one mask for all layers; a window, if the config has one, holds in all of them and must be in that mask.
@@ -24,11 +26,11 @@ _FULL, _SLIDING = "full_attention", "sliding_attention"
 
 def refusal(model) -> str | None:
     """Why `model` may not score suffixes in one packed row; None if it may."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = plain(model)
     config = base.config
     text = config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or [_FULL])
-    attention = text._attn_implementation
+    attention = attention_of(text)
     if other := kinds - {_FULL, _SLIDING}:
         return f"it has {', '.join(sorted(other))} layers, which do not read a mask"
     if config.model_type not in _PLAIN + _ONE_WINDOW + _BY_LAYER:
@@ -93,7 +95,7 @@ class Row:
         window = getattr(text, "sliding_window", None)
 
         def ready(seen: torch.Tensor) -> torch.Tensor:
-            if text._attn_implementation == "eager":
+            if attention_of(text) == "eager":
                 # Added to the scores there: a bool would count as 0 and 1, and mask nothing.
                 least = torch.finfo(dtype).min
                 seen = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, least)

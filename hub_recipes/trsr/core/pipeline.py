@@ -1,17 +1,22 @@
 """`pipeline("text-rich-recommendation")`: history and candidates in, ranking out; the whole of LLM-TRSR in one model."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
+from torch.utils.data import Dataset
 from transformers import Pipeline
 from transformers.utils import logging
 
+from .compat import using_adapter
 from .extractive import ExtractiveSummarizer
-from .generation import ModelSummarizer, adapter_on
+from .forward import exclusive
+from .generation import ModelSummarizer
 from .history import Block, Item, blocks_by_count
 from .modeling import SUMMARIZER
 from .prompts import Encoder, RankingPrompt
+from .saving import save_recommender
 from .scoring import Scorer, rank
 from .summarize import METHODS, Summarizer, Trail, summarize
 
@@ -33,6 +38,9 @@ class TextRichRecommendationPipeline(Pipeline):
     The answer is `{"candidates": [{"index", "item", "score", "log_odds", "rank"}, ...]}`, best first: `index` is the
     place in the input, `score` is P(yes) among yes and no, after the fitted temperature, ranks count from 1, equal scores
     keep their input order.
+
+    Threads may share a pipeline, and take turns at its model. Lists of requests are answered in a list; Datasets and
+    generators as they come. `batch_size` changes nothing: the candidates of a user are scored together already.
 
     Defined corners: an empty history ranks by the summary, or cold; no candidates give an empty list; duplicates are
     kept; a prompt longer than the context loses its oldest recent items, then the end of the summary, and the answer
@@ -58,8 +66,12 @@ class TextRichRecommendationPipeline(Pipeline):
         self._trained_with = settings.get("summarizer")
         self._has_adapter = bool(settings.get("summarizer_adapter"))
         self._trained_method = settings.get("method") or "recurrent"
-        self._block_size = settings.get("block_size", 5)
-        self._max_blocks = settings.get("max_blocks", 5)
+        # Without them a repo that summarises would be served other blocks than it was trained with.
+        unstated = [key for key in ("block_size", "max_blocks") if settings.get("method") and not settings.get(key)]
+        if unstated:
+            raise ValueError(f"config.json does not say {' and '.join(unstated)} under `trsr`. Publish the repo again.")
+        self._block_size = settings.get("block_size") or 5
+        self._max_blocks = settings.get("max_blocks") or 5
 
     def _sanitize_parameters(
         self, summarizer="unset", method=None, top_k="unset", return_summary=None, max_new_tokens=None, **unknown
@@ -91,14 +103,53 @@ class TextRichRecommendationPipeline(Pipeline):
         return {}, forward, after
 
     def __call__(self, inputs, **kwargs):
-        """Rank for one request, or for each of a list of requests."""
-        if isinstance(inputs, list) and not inputs:
-            return []
-        if isinstance(inputs, list):
+        """Rank for one request, for each of a list of them, or for those of a Dataset or generator as they come."""
+        if isinstance(inputs, (list, tuple)):
+            if not inputs:
+                return []
             # All are read before any is scored, so that a broken request costs nothing.
             for request in inputs:
                 self.preprocess(request)
+            return super().__call__(list(inputs), **kwargs)
+        if isinstance(inputs, Iterable) and not isinstance(inputs, (Mapping, str, Dataset)):
+            inputs = (request for request in inputs)
         return super().__call__(inputs, **kwargs)
+
+    def get_iterator(self, inputs, num_workers, batch_size, *params):
+        # A batch of ours is a user with all candidates: none is padded to another.
+        return super().get_iterator(inputs, num_workers, 1, *params)
+
+    def rank(self, history: Sequence, candidates: Sequence, *, summary: str | None = None, **options) -> list[dict]:
+        """Rank candidates for a user, as `CrossEncoder.rank` ranks documents for a query.
+
+        Args:
+            history: Items, oldest first: strings or dicts of fields.
+            candidates: Items to rank.
+            summary: What stands for the history; made of it by default.
+            options: `top_k`, `summarizer`, `method` and `max_new_tokens`, as in a call.
+
+        Returns:
+            `{"index", "item", "score", "log_odds", "rank"}` for each candidate, best first.
+        """
+        return self({"history": history, "candidates": candidates, "summary": summary}, **options)["candidates"]
+
+    def save_pretrained(self, save_directory, **kwargs) -> None:
+        """Write a folder from which `pipeline("text-rich-recommendation", model=..., trust_remote_code=True)` loads it again.
+
+        Args:
+            kwargs: What transformers passes on, such as `max_shard_size`; weights are kept as they are.
+
+        Raises:
+            ValueError: See `saving.save_recommender`.
+        """
+        settings = {
+            **(getattr(self.model.config, "trsr", None) or {}),
+            "ranking_prompt": self.encoder.prompt.to_dict(),
+            "temperature": self._temperature,
+            "block_size": self._block_size,
+            "max_blocks": self._max_blocks,
+        }
+        save_recommender(Path(save_directory), self.model, self.tokenizer, settings)
 
     def preprocess(self, request):
         """Check a request and read its items."""
@@ -231,7 +282,7 @@ class TextRichRecommendationPipeline(Pipeline):
         if name == "extractive":
             yield ExtractiveSummarizer()
             return
-        with adapter_on(self.model, SUMMARIZER if name == "adapter" else None):
+        with exclusive(self.model), using_adapter(self.model, SUMMARIZER if name == "adapter" else None):
             yield ModelSummarizer(self.model, self.encoder, max_new_tokens=max_new_tokens)
 
 

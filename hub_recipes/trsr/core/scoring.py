@@ -15,7 +15,7 @@ from transformers import Cache, DynamicCache
 from transformers.utils import logging
 
 from .fork import same_rotation, unforkable
-from .forward import branches, device, packed_logits, read, row_logits
+from .forward import branches, device, exclusive, packed_logits, read, row_logits
 from .groups import even, level, share
 from .packed import Row, refusal
 
@@ -39,7 +39,7 @@ Scored = Iterator[tuple[list[int], torch.Tensor]]
 
 
 class Scorer:
-    """Scores candidates with one model.
+    """Scores candidates with one model. Threads may share it, and take turns.
 
     Args:
         model: A causal language model, with or without a PEFT adapter.
@@ -70,7 +70,8 @@ class Scorer:
         self.group_tokens = group_tokens
         self.forwarded_tokens = 0
         self.stepped_down: dict[str, str] = {}
-        self.plan, self._short = (plan, plan) if plan else self._choose()
+        with exclusive(model):
+            self.plan, self._short = (plan, plan) if plan else self._choose()
         self.forwarded_tokens = 0
 
     @torch.no_grad()
@@ -92,9 +93,10 @@ class Scorer:
         places = {suffix: place for place, suffix in enumerate(dict.fromkeys(map(tuple, suffixes)))}
         scores = torch.empty(len(places))
         if places:
-            for group, logits in self._logits(list(prefix), list(places)):
-                answers = logits[:, [self.yes_id, self.no_id]].float()  # (group, 2)
-                scores[group] = (answers[:, 0] - answers[:, 1]).cpu()
+            with exclusive(self.model):
+                for group, logits in self._logits(list(prefix), list(places)):
+                    answers = logits[:, [self.yes_id, self.no_id]].float()  # (group, 2)
+                    scores[group] = (answers[:, 0] - answers[:, 1]).cpu()
         return scores[[places[tuple(suffix)] for suffix in suffixes]]
 
     def _logits(self, prefix: list[int], suffixes: Sequence[Sequence[int]], plan: str | None = None) -> Scored:

@@ -4,7 +4,6 @@ Does not speak to the Hub. Commits that later repos name are written in by `pin`
 """
 
 import json
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +18,8 @@ from trsr import data
 from trsr.core.history import Item
 from trsr.core.modeling import PROMPT_FILE, SUMMARIZER
 from trsr.core.prompts import RankingPrompt
-from trsr.embedded import PACKAGE, TASK, base_path, summarizer_path
+from trsr.core.saving import copy_code, core_modules, write_config, write_json
+from trsr.embedded import base_path, summarizer_path
 from trsr.hub import cards, spaces
 from trsr.hub.decision import decision_config
 from trsr.hub.repos import LOCAL, Names, ReleaseError
@@ -28,7 +28,6 @@ from trsr.recommender.recipe import Recipe, build_recipe
 from trsr.recommender.train import write_adapter_config
 from trsr.weights import digest
 
-CORE = PACKAGE / "core"
 # All that a repo may hold. Code is listed by name: whatever else could run on a stranger's machine is refused.
 SUFFIXES = {".json", ".jinja", ".md", ".parquet", ".safetensors", ".txt", ".yaml"}
 PLAIN = {".gitattributes", "LICENSE"}
@@ -156,10 +155,6 @@ def pin(release: Release, commits: Mapping[str, str], kind: str | None = None) -
             (folder / one / "README.md").write_text(cards.card(one, release.facts, known), encoding="utf-8")
 
 
-def write_json(path: Path, values: Mapping) -> None:
-    path.write_text(json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def write_pipeline(folder: Path, recipe: Recipe, names: Names, temperature: float) -> bool:
     """Write a pipeline repo: code, config, tokenizer and decision files, no weights.
 
@@ -169,27 +164,19 @@ def write_pipeline(folder: Path, recipe: Recipe, names: Names, temperature: floa
     folder.mkdir(parents=True)
     source = base_path(recipe.base)
     original = AutoConfig.from_pretrained(source, revision=recipe.base_revision)
-    config = original.to_dict() | {
-        # `transformers serve` loads through the second.
-        "auto_map": dict.fromkeys(("AutoModelForCausalLM", "AutoModelForDecision"), "modeling.TextRichRecommender"),
-        "custom_pipelines": {
-            TASK: {"impl": "pipeline.TextRichRecommendationPipeline", "pt": ["AutoModelForCausalLM"], "type": "text"}
-        },
-        "trsr": {
-            "base_model": names.base,
-            "base_revision": recipe.base_revision,
-            "adapter": names.adapter,
-            "adapter_revision": None,
-            "ranking_prompt": ranking_prompt(recipe).to_dict(),
-            "method": None if recipe.summary == "none" else recipe.summary,
-            "summarizer": _summarizer(recipe),
-            "summarizer_adapter": SUMMARIZER if summarizer_path(recipe.base) else None,
-            "temperature": temperature,
-        },
+    settings = {
+        "base_model": names.base,
+        "base_revision": recipe.base_revision,
+        "adapter": names.adapter,
+        "adapter_revision": None,
+        "ranking_prompt": ranking_prompt(recipe).to_dict(),
+        "method": None if recipe.summary == "none" else recipe.summary,
+        "summarizer": _summarizer(recipe),
+        "summarizer_adapter": SUMMARIZER if summarizer_path(recipe.base) else None,
+        "temperature": temperature,
+        **_block_sizes(recipe),
     }
-    for key in ("_name_or_path", "_commit_hash", "transformers_version"):
-        config.pop(key, None)
-    write_json(folder / "config.json", config)
+    write_config(folder, original.to_dict(), settings)
     tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
     encoder = make_encoder(recipe, tokenizer, original)
     if not recipe.chat:
@@ -200,24 +187,25 @@ def write_pipeline(folder: Path, recipe: Recipe, names: Names, temperature: floa
         saved.pop(key, None)
     write_json(folder / "tokenizer_config.json", saved)
     (folder / PROMPT_FILE).write_text(json.dumps(ranking_prompt(recipe).to_dict(), indent=2) + "\n", encoding="utf-8")
-    for name in travelling():
-        shutil.copyfile(CORE / f"{name}.py", folder / f"{name}.py")
+    copy_code(folder)
     decides = decision_config(encoder, temperature)
     if decides:
         decides.save_pretrained(folder)
     return decides is not None
 
 
-def travelling(*starts: str) -> list[str]:
-    """The modules of core that the pipeline repo needs: what its two entry points import, and so on."""
-    found: dict[str, None] = {}
-    waiting = list(starts) or ["pipeline", "modeling"]
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found[name] = None
-            waiting += re.findall(r"^from \.(\w+) import", (CORE / f"{name}.py").read_text(encoding="utf-8"), re.M)
-    return sorted(found)
+def _block_sizes(recipe: Recipe) -> dict[str, int | None]:
+    """How histories were cut for the summaries that the run was trained with, so that they are served cut alike."""
+    names = ("block_size", "max_blocks")
+    if recipe.summary == "none":
+        return dict.fromkeys(names)
+    made = data.provenance(recipe.dataset, recipe.dataset_revision).get("summaries", {})
+    if missing := [name for name in names if not made.get(name)]:
+        raise ReleaseError(
+            f"{recipe.dataset} does not say {' and '.join(missing)} of its summaries ({data.PROVENANCE}, under summaries): "
+            "a pipeline could not cut histories as they were cut there. Summarise it again: trsr summarize."
+        )
+    return {name: made[name] for name in names}
 
 
 def _summarizer(recipe: Recipe) -> str:
@@ -280,7 +268,7 @@ def write_dataset(folder: Path, recipe: Recipe, terms: data.Terms) -> tuple[dict
 
 def check_files(folder: Path) -> None:
     """Raise ReleaseError for a file that could run on a stranger's machine, or that no repo of ours holds."""
-    code = {f"{name}.py" for name in travelling()} | set(spaces.space_files())
+    code = {f"{name}.py" for name in core_modules()} | set(spaces.space_files())
     for metric in spaces.METRICS:
         code |= set(spaces.metric_files(metric))
     for path in sorted(folder.rglob("*")):

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from trsr.core.extractive import ExtractiveSummarizer
+from trsr.core.compat import cache_name
 from trsr.core.fork import fork
 from trsr.core.history import Item, blocks_by_count
 from trsr.core.prompts import Encoder
@@ -136,9 +137,8 @@ def forward(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.
     rows = torch.arange(users).repeat_interleave(branches)
     full_mask = torch.cat([mask[rows], torch.ones_like(suffix)], dim=1)
     places = mask.sum(1)[rows][:, None] + torch.arange(suffix.shape[1])
-    hidden = body(
-        suffix, attention_mask=full_mask, position_ids=places, past_key_values=fork(seen.past_key_values, rows)
-    ).last_hidden_state
+    cache = {cache_name(body): fork(getattr(seen, cache_name(body)), rows)}
+    hidden = body(suffix, attention_mask=full_mask, position_ids=places, **cache).last_hidden_state
     answers = head(hidden[torch.arange(len(suffix)), lengths - 1])
     chosen = torch.arange(0, len(suffix), branches)
     # Positions that predict the prompt's tokens, then the chosen item's.

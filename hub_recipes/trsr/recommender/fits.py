@@ -48,6 +48,7 @@ def count(base: str, revision: str | None, lora: Any) -> dict[str, int]:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, DynamicCache
 
+    from trsr.core.compat import cache_name, last_logits_only
     from trsr.recommender.train import lora_targets
 
     config = _config(base, revision)
@@ -57,7 +58,7 @@ def count(base: str, revision: str | None, lora: Any) -> dict[str, int]:
         with torch.no_grad():
             for cache, tokens in ((once, _TOKENS), (twice, 2 * _TOKENS)):
                 given = torch.zeros(1, tokens, dtype=torch.long)
-                model(given, past_key_values=cache, use_cache=True, logits_to_keep=1)
+                model(given, use_cache=True, **{cache_name(model): cache}, **last_logits_only(model))
         parameters = model.num_parameters()
         targets = lora_targets(model, lora.target_modules)
         adapted: Any = get_peft_model(model, LoraConfig(r=lora.r, target_modules=targets, task_type="CAUSAL_LM"))

@@ -1,0 +1,161 @@
+"""Write a recommender as a pipeline repo: config, code, tokenizer, and the parts that lie in no repo of their own."""
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+
+from .compat import adapter_layers, plain
+from .modeling import DECISION_FILES
+
+CODE = Path(__file__).parent
+# What a part is copied with. Weights are safetensors: other formats can run code where they are loaded.
+_COPIED = {".safetensors", ".json", ".jinja", ".txt", ".model"}
+# The setting that names a part -> the folder it is copied into, and the setting that names its revision.
+_FOLDERS = {
+    "base_model": ("base", "base_revision"),
+    "adapter": ("adapter", "adapter_revision"),
+    "summarizer_adapter": ("summarizer", None),
+}
+
+
+def save_recommender(folder: Path, model, tokenizer, settings: Mapping[str, Any]) -> None:
+    """Write a folder from which `pipeline` loads this recommender again, and that may be pushed to a model repo as it is.
+
+    A base or adapter that has a repo on the Hub is named there, with its revision; one from a local folder is copied, and
+    a model that was made in memory is saved.
+
+    Args:
+        model: As `TextRichRecommender` loads it, a `PeftModel`, or a model without adapters.
+        settings: What config.json says under `trsr`, see `TextRichRecommender`.
+
+    Raises:
+        ValueError: If the model holds adapters of unknown origin, or a part has no safetensors. Nothing is written then.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        draft = Path(temporary) / "draft"
+        draft.mkdir()
+        stated = {**settings, **_write_parts(draft, model)}
+        write_config(draft, plain(model).config.to_dict(), stated)
+        tokenizer.save_pretrained(draft)
+        copy_code(draft)
+        written = Path(str(getattr(plain(model), "name_or_path", "")))
+        for name in DECISION_FILES:
+            if (written / name).is_file():
+                shutil.copyfile(written / name, draft / name)
+        shutil.copytree(draft, folder, dirs_exist_ok=True)
+
+
+def write_config(folder: Path, base: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Write the config.json of a pipeline repo.
+
+    Args:
+        base: The base's config.
+        settings: What it says under `trsr`.
+    """
+    config = {
+        **base,
+        # `transformers serve` loads through the second.
+        "auto_map": dict.fromkeys(("AutoModelForCausalLM", "AutoModelForDecision"), "modeling.TextRichRecommender"),
+        "custom_pipelines": {
+            "text-rich-recommendation": {
+                "impl": "pipeline.TextRichRecommendationPipeline",
+                "pt": ["AutoModelForCausalLM"],
+                "type": "text",
+            }
+        },
+        "trsr": dict(settings),
+    }
+    # Where loading fails, `pipeline` goes on to try these, and tells of weights that no pipeline repo has.
+    config.pop("architectures", None)
+    for key in ("_name_or_path", "_commit_hash", "transformers_version"):
+        config.pop(key, None)
+    write_json(folder / "config.json", config)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def core_modules(*starts: str) -> list[str]:
+    """The modules beside this one that a pipeline repo needs: what its two entry points import, and so on."""
+    found: dict[str, None] = {}
+    waiting = list(starts) or ["pipeline", "modeling"]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = None
+            waiting += re.findall(r"^from \.(\w+) import", (CODE / f"{name}.py").read_text(encoding="utf-8"), re.M)
+    return sorted(found)
+
+
+def copy_code(folder: Path) -> None:
+    """Copy the modules that a pipeline repo needs."""
+    for name in core_modules():
+        shutil.copyfile(CODE / f"{name}.py", folder / f"{name}.py")
+
+
+def _write_parts(folder: Path, model) -> dict[str, Any]:
+    """Copy or save the parts that have no repo of their own. Returns the settings that name all parts."""
+    parts = getattr(model, "trsr_parts", None)
+    if parts is None:
+        return _save_in_memory(folder, model)
+    stated: dict[str, Any] = dict.fromkeys(_FOLDERS)
+    for key, (source, at) in parts.items():
+        into, revision = _FOLDERS[key]
+        if Path(source).is_dir() or at.get("subfolder"):
+            _copy(_local(source, at), folder / into)
+            stated[key] = f"./{into}"
+        else:
+            stated[key] = source
+        if revision:
+            stated[revision] = None if stated[key].startswith("./") else at.get("revision")
+    return stated
+
+
+def _save_in_memory(folder: Path, model) -> dict[str, Any]:
+    stated: dict[str, Any] = dict.fromkeys((*_FOLDERS, "base_revision", "adapter_revision"))
+    base, adapted = plain(model), plain(model) is not model
+    if not adapted:
+        if adapter_layers(model):
+            raise ValueError(
+                "The model holds adapters, and nothing says where they are from. Give the pipeline a PeftModel, or load it "
+                'with pipeline("text-rich-recommendation", model=...).'
+            )
+        model.save_pretrained(folder / "base")
+        return stated | {"base_model": "./base"}
+    model.save_pretrained(folder / "adapter")
+    (folder / "adapter" / "README.md").unlink(missing_ok=True)
+    name = str(base.name_or_path)
+    if not name:
+        raise ValueError("The base of the PeftModel has no name: save it first, and load it from there.")
+    if Path(name).is_dir():
+        _copy(Path(name), folder / "base")
+        return stated | {"base_model": "./base", "adapter": "./adapter"}
+    return stated | {
+        "base_model": name,
+        "base_revision": getattr(base.config, "_commit_hash", None),
+        "adapter": "./adapter",
+    }
+
+
+def _local(source: str, at: Mapping[str, Any]) -> Path:
+    """The folder of a part: what was loaded from the Hub is in the cache."""
+    if not Path(source).is_dir():
+        source = snapshot_download(source, revision=at.get("revision"), local_files_only=True)
+    return Path(source) / (at.get("subfolder") or "")
+
+
+def _copy(source: Path, into: Path) -> None:
+    files = [path for path in sorted(source.iterdir()) if path.is_file() and path.suffix in _COPIED]
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise ValueError(f"{source} has no safetensors: save the model there with save_pretrained.")
+    into.mkdir()
+    for path in files:
+        shutil.copyfile(path, into / path.name)
