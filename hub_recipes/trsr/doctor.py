@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from trsr.conflicts import Conflict, conflict_with, conflicts
 from trsr.embedded import ASSETS, NANO, PACKAGE, TASK
@@ -33,6 +34,7 @@ REQUEST = {
 }
 LOG_ODDS = (2.1148, -1.2041)
 TOLERANCE = 1e-3
+RANKS_WITH = ("peft", "safetensors", "tokenizers", "torch", "transformers")
 
 Section = dict[str, Any]
 
@@ -40,15 +42,19 @@ Section = dict[str, Any]
 def examine(offline: bool = False) -> dict[str, Section]:
     """Sections of what was found, as plain values. A token is never among them, only whether there is one.
 
-    A section that cannot be looked at holds its `error` alone.
+    A section that could not be looked at holds an `error`. `conflicts` holds the command that mends each.
 
     Args:
         offline: Ask nothing of the Hub.
     """
+    ranking = _section(_ranking)
+    pairs = conflicts()
+    if "error" in ranking and (refused := _refused_peft()):
+        pairs.append(refused)
     return {
         "versions": {"python": platform.python_version(), **versions(), **dict(_extras())},
-        "conflicts": {one.names[1]: str(one) for one in _conflicts()},
-        "ranking": _section(_ranking),
+        "conflicts": {str(pair): _mend(pair) for pair in pairs},
+        "ranking": ranking,
         "device": _section(_device),
         "disk": _section(_disk),
         "hub": _section(lambda: _hub(offline)),
@@ -56,10 +62,82 @@ def examine(offline: bool = False) -> dict[str, Section]:
     }
 
 
-def works(found: dict[str, Section]) -> bool:
-    """Whether the package is whole, ranks as it should, and finds the versions that it asks for."""
-    asked_by_us = [one for one in _conflicts() if one.package != "transformers" or one.names[1] != "peft"]
-    return not (found["package"]["missing"] or found["ranking"].get("error") or asked_by_us)
+def broken(found: dict[str, Section]) -> bool:
+    """Whether files are missing, versions do not fit, or the recommender in the package does not rank as it should."""
+    return bool(found["package"]["missing"] or found["conflicts"] or "error" in found["ranking"])
+
+
+def advice(found: dict[str, Section]) -> list[str]:
+    """What to do about what was found, a line each."""
+    device, disk, hub = (found[name] for name in ("device", "disk", "hub"))
+    lines = [f"{conflict} Run: {command}" for conflict, command in found["conflicts"].items()]
+    if found["package"]["missing"]:
+        lines.append("Files of the package are missing: install llm-trsr again.")
+    elif "error" in found["ranking"]:
+        lines.append(f"The ranking is wrong: {found['ranking']['error']} Run: {_tested(*RANKS_WITH)}")
+    if device.get("kind") == "cpu":
+        lines.append("No accelerator: the nano recipes run in minutes; the others are made for a GPU.")
+    if disk.get("free_gb", LEAST_DISK) < LEAST_DISK / 1e9:
+        lines.append(f"Little disk is left at {disk['cache']}: set HF_HOME to a larger one.")
+    if "error" in hub:
+        return lines
+    if hub["reachable"] is False:
+        lines.append("The Hub is not reached: local folders and what is cached still work (HF_HUB_OFFLINE=1).")
+    elif hub["token"] and hub["reachable"] and not hub["user"]:
+        lines.append("The Hub refuses the token: hf auth login.")
+    elif not hub["token"]:
+        lines.append("No token: enough to load what is public; to publish, run: hf auth login.")
+    return lines
+
+
+def _section(look: Callable[[], Section]) -> Section:
+    try:
+        return look()
+    except Exception as error:  # whatever is broken is what was looked for
+        return {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+
+
+def _ranking() -> Section:
+    """The log-odds of a known request; with an `error` if they are not the known ones."""
+    from transformers import pipeline
+
+    recommender = pipeline(TASK, device="cpu")  # type: ignore[call-overload]
+    answer = sorted(recommender(REQUEST)["candidates"], key=lambda one: one["index"])
+    found: Section = {"log_odds": [round(one["log_odds"], 4) for one in answer], "expected": list(LOG_ODDS)}
+    if any(abs(one - known) > TOLERANCE for one, known in zip(found["log_odds"], LOG_ODDS, strict=True)):
+        found["error"] = "The log-odds are not those that this package gives."
+    return found
+
+
+def _refused_peft() -> Conflict | None:
+    """The peft that transformers refuses. It requires none, and asks for one in a constant."""
+    try:
+        from transformers.integrations.peft import MIN_PEFT_VERSION
+    except Exception:  # it has no such constant, or cannot be imported, which the ranking has told
+        return None
+    return conflict_with("transformers", Requirement(f"peft>={MIN_PEFT_VERSION}"))
+
+
+def _mend(pair: Conflict) -> str:
+    """The command that mends it: with the tested versions, or where they are installed, with what is asked for."""
+    names = [name for name in pair.names if name != "llm-trsr"]
+    return _tested(*names) if any(map(_differs, names)) else f"pip install '{pair.needs}'"
+
+
+def _tested(*names: str) -> str:
+    return f"pip install -c {_constraints()} {' '.join(names)}"
+
+
+def _differs(name: str) -> bool:
+    """Whether another version is installed than the tested one."""
+    pins = (line for line in _constraints().read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
+    pin = next((one for one in map(Requirement, pins) if canonicalize_name(one.name) == canonicalize_name(name)), None)
+    return pin is not None and conflict_with("llm-trsr", pin) is not None
+
+
+def _constraints() -> Path:
+    """The exact versions of the tests: in the package from a wheel, beside it in a checkout."""
+    return next(path for folder in (PACKAGE, PACKAGE.parent) if (path := folder / "constraints.txt").is_file())
 
 
 def _extras() -> Iterator[tuple[str, str]]:
@@ -70,11 +148,11 @@ def _extras() -> Iterator[tuple[str, str]]:
             yield package, f"not installed: pip install 'llm-trsr[{extra}]'"
 
 
-def _device() -> dict[str, object]:
+def _device() -> Section:
     import torch
 
     where = torch.accelerator.current_accelerator()
-    found: dict[str, object] = {"kind": where.type if where else "cpu", "threads": torch.get_num_threads()}
+    found: Section = {"kind": where.type if where else "cpu", "threads": torch.get_num_threads()}
     if where and where.type == "cuda":
         free, total = torch.cuda.mem_get_info()
         found |= {
@@ -87,16 +165,22 @@ def _device() -> dict[str, object]:
     return found
 
 
-def _disk() -> dict[str, object]:
+def _disk() -> Section:
+    from huggingface_hub import constants
+
     cache = Path(constants.HF_HOME)
     there = next(one for one in (cache, *cache.parents) if one.exists())
     return {"cache": str(cache), "free_gb": round(shutil.disk_usage(there).free / 1e9, 1)}
 
 
-def _hub(offline: bool) -> dict[str, object]:
+def _hub(offline: bool) -> Section:
+    from huggingface_hub import HfApi, constants, get_token
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+    from huggingface_hub.utils import get_session
+
     token = get_token()
     kept = {"environment": "HF_TOKEN" in os.environ, "file": Path(constants.HF_TOKEN_PATH).is_file()}
-    found: dict[str, object] = {
+    found: Section = {
         "endpoint": constants.ENDPOINT,
         "token": next((place for place, there in kept.items() if there and token), None),
         "reachable": None,
