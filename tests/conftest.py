@@ -6,10 +6,17 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
-from tests import tiny
+from tests import strangers, tiny
+from tests.hub import Hub, environment
+
+ROOT = Path(__file__).parent.parent
 
 torch.set_num_threads(1)
 
@@ -46,6 +53,31 @@ def quickstarted(tmp_path_factory):
     said = []
     results = quickstart(out, overrides=["train_users=16"], test_users=6, say=said.append)
     return out, results, "\n".join(said)
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory):
+    """Python of an environment with the libraries that strangers have, and none of our code."""
+    return strangers.make(tmp_path_factory.mktemp("stranger") / "env")
+
+
+@pytest.fixture(scope="session")
+def published(quickstarted, tmp_path_factory):
+    """A Hub with the quickstart's release, pushed by the command line."""
+    run = quickstarted[0] / "runs" / "recurrent"
+    with Hub() as hub:
+        home = tmp_path_factory.mktemp("publisher")
+        words = ["publish", str(run), "--namespace", "ORG", "--push", "--out", str(home / "release")]
+        done = subprocess.run(
+            [sys.executable, "-m", "trsr", *words],
+            env={**environment(hub, home), "PYTHONPATH": str(ROOT / "hub_recipes")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert "hf_test_writer" not in done.stdout + done.stderr
+        yield hub, run
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import torch
 from datasets import load_dataset
 
 from tests import strangers
-from tests.hub import Hub, environment
+from tests.hub import environment
 from tests.served import free_port, serving
 from trsr import data
 from trsr.hub.spaces import METRICS
@@ -79,30 +79,6 @@ given = {"predictions": [[0.1, 0.9, 0.9], [0.5, 0.2]], "references": [[0, 1, 0],
 told["metrics"] = {name: evaluate.load(f"ORG/{name}").compute(**given)[name] for name in ("recall_at_k", "mrr_at_k", "ndcg_at_k")}
 print(json.dumps(told))
 """
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory):
-    return strangers.make(tmp_path_factory.mktemp("stranger") / "env")
-
-
-@pytest.fixture(scope="module")
-def published(quickstarted, tmp_path_factory):
-    """A Hub with the quickstart's release, pushed by the command line."""
-    run = quickstarted[0] / "runs" / "recurrent"
-    with Hub() as hub:
-        home = tmp_path_factory.mktemp("publisher")
-        words = ["publish", str(run), "--namespace", "ORG", "--push", "--out", str(home / "release")]
-        done = subprocess.run(
-            [sys.executable, "-m", "trsr", *words],
-            env={**environment(hub, home), "PYTHONPATH": str(ROOT / "hub_recipes")},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert "hf_test_writer" not in done.stdout + done.stderr
-        yield hub, run
 
 
 @pytest.fixture(scope="module")

@@ -116,5 +116,5 @@ def test_a_second_adapter_that_lacks_weights_is_refused(tmp_path):
     found = load_file(weights)
     found.pop(next(name for name in found if "q_proj" in name))
     save_file(found, weights)
-    with pytest.raises(ValueError, match=r"it lacks 1 weights and has 0 others, such as .*q_proj"):
+    with pytest.raises(LoadError, match=r"it lacks 1 weights and has 0 others, such as .*q_proj"):
         TextRichRecommender.from_pretrained(tmp_path / "nano" / "pipeline")

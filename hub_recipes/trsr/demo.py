@@ -28,7 +28,7 @@ def demo(folder: Path | None = None, **options) -> Any:
     if find_spec("gradio") is None:
         raise ValueError("The page needs gradio. Install it: pip install 'llm-trsr[demo]'")
     release = describe(folder)
-    pipe = pipeline(TASK, device="cpu") if folder is None else None  # type: ignore[call-overload]
+    pipe = pipeline(TASK, model=str(NANO / "pipeline"), device="cpu") if folder is None else None  # type: ignore[call-overload]
     space = spaces.space_folder()
     sys.path.insert(0, str(space))  # as on a Space, whose files import one another by name
     return runpy.run_path(str(space / "app.py"))["launch"](release, pipe, **options)

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import pipeline
 
 from trsr import data
-from trsr.embedded import TASK
+from trsr.embedded import NANO, TASK
 from trsr.engines import engine
 from trsr.hub import release
 from trsr.recommender import evaluate
@@ -128,4 +128,7 @@ def recommend(request: object, model: str | None = None, **options) -> str:
 
 def _load(model: str | None):
     """A recommender; only a model that was named may bring code along."""
-    return pipeline(TASK, model=model, trust_remote_code=model is not None, device="cpu")  # type: ignore[call-overload]
+    shipped = model is None
+    return pipeline(  # type: ignore[call-overload]
+        TASK, model=str(NANO / "pipeline") if shipped else model, trust_remote_code=not shipped, device="cpu"
+    )

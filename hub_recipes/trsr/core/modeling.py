@@ -4,7 +4,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from .compat import attention_of, use_adapter
 logger = logging.getLogger(__name__)
 
 PROMPT_FILE = "ranking_prompt.json"
+ADAPTER_FILE = "adapter_config.json"
 RANKER = "default"  # what the adapter that ranks is called in memory: the name that peft gives
 SUMMARIZER = "summarizer"  # and the one that summarises
 DECISION_FILES = ("decision.json", "decision_template.jinja")
@@ -73,11 +74,22 @@ class TextRichRecommender:
         name = str(pretrained_model_name_or_path)
         hub = {option: kwargs[option] for option in _HUB_OPTIONS if kwargs.get(option) is not None}
         asked = {**hub, "revision": kwargs.get("revision"), "subfolder": kwargs.get("subfolder") or ""}
-        config = kwargs.get("config") or AutoConfig.from_pretrained(name, **asked)
-        settings = getattr(config, "trsr", None) or {}
-        if "base_model" not in settings:
-            return _plain(name, kwargs, hub)
-        options = {**_set_in_config(config, name, asked), **kwargs}
+        config = kwargs.get("config")
+        # `revision` is the base's where an adapter repo is loaded, as transformers has it.
+        adapter_at = {**hub, "revision": (kwargs.get("adapter_kwargs") or {}).get("revision")}
+        adapted = None
+        with suppress(LoadError):  # out of reach: then its config is as well, or it is cached and no adapter repo
+            adapted = None if config else optional_file(name, ADAPTER_FILE, adapter_at)
+        if adapted:
+            settings = _of_adapter(name, Path(adapted), adapter_at, kwargs.get("revision"))
+            options, asked = dict(kwargs), adapter_at
+        else:
+            with _loading(name):
+                config = config or AutoConfig.from_pretrained(name, **asked)
+            settings = getattr(config, "trsr", None) or {}
+            if "base_model" not in settings:
+                return _plain(name, kwargs, asked)
+            options = {**_set_in_config(config, name, asked), **kwargs}
         options = {option: value for option, value in options.items() if option not in _OWN_OPTIONS}
         parts = _parts(settings, name, asked)
         base, at = parts["base_model"]
@@ -86,15 +98,15 @@ class TextRichRecommender:
         for part, called in (("adapter", RANKER), ("summarizer_adapter", SUMMARIZER)):
             if part in parts:
                 adapter, at = parts[part]
-                _load_adapter(model, called, adapter, {**hub, **at})
+                load_adapter(model, called, adapter, {**hub, **at})
         if "summarizer_adapter" in parts:
             use_adapter(model, RANKER)
         model.config.trsr = settings
         model.trsr_parts = parts  # where each is from, for saving
         # `pipeline("decision")` looks its files up by the model's name, without a revision: not the base's name, then, but
         # the folder that holds this revision of the pipeline repo.
-        found = [path for file in DECISION_FILES if (path := optional_file(name, file, asked))]
-        model.name_or_path = str(Path(found[0]).parent) if len(found) == len(DECISION_FILES) else name
+        decision = [path for file in DECISION_FILES if (path := optional_file(name, file, asked))]
+        model.name_or_path = str(Path(decision[0]).parent) if len(decision) == len(DECISION_FILES) else name
         return model
 
 
@@ -104,14 +116,7 @@ def _loading(what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, ImportError) as error:
-        raise LoadError(f"{what} cannot be loaded: {' '.join(str(_cause(error)).split())}") from error
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The first of the errors that led to this one: clients wrap what the Hub said into guesses."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
+        raise LoadError(f"{what} cannot be loaded: {' '.join(str(error).split())}") from error
 
 
 def _set_in_config(config, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,10 +143,10 @@ def _locate(part: str, revision: str | None, name: str, asked: Mapping[str, Any]
     if not part.startswith("."):
         return part, {"revision": revision}
     if Path(name).is_dir():
-        return str((Path(name) / asked["subfolder"] / part).resolve()), {"revision": None}
+        return str((Path(name) / asked.get("subfolder", "") / part).resolve()), {"revision": None}
     if not part.startswith("./"):
         raise LoadError(f"{name} names {part!r}, a path outside it, which only a local folder may do.")
-    return name, {"revision": asked["revision"], "subfolder": _join(asked["subfolder"], part[2:])}
+    return name, {"revision": asked["revision"], "subfolder": _join(asked.get("subfolder", ""), part[2:])}
 
 
 def _join(*parts: str | None) -> str:
@@ -149,13 +154,21 @@ def _join(*parts: str | None) -> str:
     return "/".join(filter(None, parts))
 
 
-def _load_adapter(model, name: str, source: str, options: Mapping[str, Any]) -> None:
-    """Load an adapter under a name.
+def load_adapter(model, name: str, source: str, options: Mapping[str, Any]) -> None:
+    """Load an adapter into a base, whole or not at all, and switch it on.
+
+    Args:
+        name: What it is called in memory.
+        source: Its Hub id or folder.
+        options: Its revision and subfolder, and how the Hub is asked.
 
     Raises:
         LoadError: If it is not there, if weights of it are missing, or if there are others.
     """
     what = f"The adapter {_join(source, options.get('subfolder'))}"
+    # transformers takes an adapter that it may not read for none at all.
+    if optional_file(source, ADAPTER_FILE, options) is None:
+        raise LoadError(f"{what} cannot be loaded: there is no {ADAPTER_FILE}.")
     # Two adapters are meant to be here, and the second one may change embeddings that are tied. Of the weights of the first,
     # transformers reports that they are missing in the second's file.
     log = logging.getLogger("transformers.integrations.peft")
@@ -188,31 +201,35 @@ def _check_loaded(what: str, loaded: Mapping[str, Any], marker: str = "") -> Non
         )
 
 
-def _plain(name: str, kwargs: Mapping[str, Any], hub: Mapping[str, Any]):
-    """A model that transformers loads itself; an adapter repo brings its ranking prompt along."""
+def _of_adapter(name: str, config: Path, asked: Mapping[str, Any], revision: str | None) -> dict[str, Any]:
+    """The settings of an adapter repo: it names its base, and brings its ranking prompt along."""
+    stated = json.loads(config.read_text(encoding="utf-8"))
+    settings = {
+        "base_model": stated["base_model_name_or_path"],
+        "base_revision": stated.get("revision") or revision,
+        "adapter": name,
+        "adapter_revision": asked["revision"],
+    }
+    if prompt := optional_file(name, PROMPT_FILE, asked):
+        settings["ranking_prompt"] = json.loads(Path(prompt).read_text(encoding="utf-8"))
+    if decision := optional_file(name, DECISION_FILES[0], asked):
+        decided = json.loads(Path(decision).read_text(encoding="utf-8"))
+        settings["temperature"] = decided.get("temperature", {}).get("noul", 1.0)
+    return settings
+
+
+def _plain(name: str, kwargs: Mapping[str, Any], asked: Mapping[str, Any]):
+    """A model without adapters of ours, which transformers loads itself; it may bring its ranking prompt along."""
     options = {key: value for key, value in kwargs.items() if key not in ("config", "_from_pipeline")}
     with _loading(name):
-        model, loaded = AutoModelForCausalLM.from_pretrained(name, output_loading_info=True, **options)
-    adapted = getattr(model, "peft_config", None)
-    # `revision` is the base's here, as transformers has it; the adapter's stands in `adapter_kwargs`.
-    asked = {**hub, "revision": (kwargs.get("adapter_kwargs") or {}).get("revision") if adapted else kwargs.get("revision")}
-    if adapted:
-        _check_loaded(f"The adapter {name}", loaded)
-        base = model.name_or_path, {"revision": kwargs.get("revision")}
-        model.trsr_parts = {"base_model": base, "adapter": (name, {"revision": asked["revision"]})}
+        model = AutoModelForCausalLM.from_pretrained(name, **options)
     try:
         prompt = optional_file(name, PROMPT_FILE, asked)
-        decision = optional_file(name, DECISION_FILES[0], asked) if prompt else None
     except LoadError as error:
-        if adapted:
-            raise
         logger.warning(f"{error} The default prompt is taken.")
         return model
     if prompt:
         model.config.trsr = {"ranking_prompt": json.loads(Path(prompt).read_text(encoding="utf-8"))}
-        if decision:
-            stated = json.loads(Path(decision).read_text(encoding="utf-8"))
-            model.config.trsr["temperature"] = stated.get("temperature", {}).get("noul", 1.0)
     return model
 
 

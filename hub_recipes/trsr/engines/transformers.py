@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from trsr.core.answer import Answer
 from trsr.core.generation import ModelSummarizer
+from trsr.core.modeling import SUMMARIZER, load_adapter
 from trsr.core.prompts import Encoder
 from trsr.engines import Engine, Request, Sampling
 from trsr.weights import digest
@@ -76,6 +77,6 @@ class TransformersEngine(Engine):
         tokenizer = AutoTokenizer.from_pretrained(self._model, revision=self._revision)
         network: Any = AutoModelForCausalLM.from_pretrained(self._model, revision=self._revision, dtype="auto")
         if self._adapter:
-            network.load_adapter(str(self._adapter))
+            load_adapter(network, SUMMARIZER, str(self._adapter), {})
         context = getattr(network.config.get_text_config(), "max_position_embeddings", 0) or 0
         return network.to(device).eval(), Encoder(tokenizer, context=context)

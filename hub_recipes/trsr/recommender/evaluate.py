@@ -15,13 +15,13 @@ import numpy as np
 import torch
 import yaml
 from datasets import Dataset
-from peft import PeftModel
 from scipy.special import expit
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trsr import data
 from trsr.core.history import Item
+from trsr.core.modeling import RANKER, LoadError, load_adapter
 from trsr.core.prompts import Encoder
 from trsr.core.scoring import Scorer
 from trsr.embedded import base_path
@@ -55,7 +55,10 @@ def load_run(run: Path, adapter: bool = True) -> tuple[Recipe, Encoder, Scorer]:
     model: Any = AutoModelForCausalLM.from_pretrained(source, revision=recipe.base_revision, dtype="auto")
     encoder = make_encoder(recipe, tokenizer, model.config)
     if adapter:
-        model = PeftModel.from_pretrained(model, run / "adapter")
+        try:
+            load_adapter(model, RANKER, str(run / "adapter"), {})
+        except LoadError as error:
+            raise EvaluationError(f"{error} Or train again: trsr train RECIPE --out ANOTHER") from error
     model = model.to(gpu or "cpu").eval()
     return recipe, encoder, Scorer(model, encoder.yes_id, encoder.no_id)
 

@@ -1,0 +1,274 @@
+"""What a pipeline repo honours, what it refuses, and what it writes: asked by people who have none of our code."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi
+from safetensors.torch import load_file, save_file
+
+from tests import strangers
+from tests.hub import environment
+from trsr.core.modeling import LoadError, TextRichRecommender, optional_file
+from trsr.embedded import NANO, base_path
+from trsr.recommender.evaluate import EvaluationError, load_run
+
+ROOT = Path(__file__).parent.parent
+ASKS = """
+import json, sys, traceback, warnings
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
+
+task, repo = "text-rich-recommendation", "ORG/trsr-sample"
+request = {
+    "history": [{"title": "The Salt Lantern", "genre": "sea stories"}, {"title": "Reef and Anchor", "genre": "sea stories"}],
+    "candidates": [{"title": "Harbor of the Storm", "genre": "sea stories"}, {"title": "The Quiet Oven", "genre": "baking"}],
+}
+def load(model, **options):
+    return pipeline(task, model=model, trust_remote_code=True, **options)
+def odds(recommender):
+    answer = recommender(request, return_summary=True)
+    return [answer["summary"], *sorted((one["index"], one["log_odds"]) for one in answer["candidates"])]
+def last_line(act):
+    try:
+        act()
+    except Exception:
+        return traceback.format_exc().splitlines()[-1]
+    return "nothing was wrong"
+told = {}
+"""
+
+OPTIONS = """
+told["plain"] = odds(load(repo))
+eager = load(repo, model_kwargs={"attn_implementation": "eager"})
+told["attention"] = [eager.model.config._attn_implementation]
+told["attention"] += [
+    AutoModelForCausalLM.from_pretrained(repo, trust_remote_code=True, attn_implementation=name).config._attn_implementation
+    for name in ("eager", "sdpa")
+]
+told["eager"] = odds(eager)
+half = AutoModelForCausalLM.from_pretrained(repo, trust_remote_code=True, dtype=torch.bfloat16)
+told["dtype"] = [str(half.dtype), str(load(repo, dtype="bfloat16").model.dtype), str(load(repo).model.dtype)]
+told["changed"] = AutoModelForCausalLM.from_pretrained(repo, trust_remote_code=True, rms_norm_eps=0.5).config.rms_norm_eps
+told["mapped"] = odds(load(repo, device_map="cpu"))
+told["unknown"] = last_line(lambda: AutoModelForCausalLM.from_pretrained(repo, trust_remote_code=True, colour="red"))
+told["revision"] = last_line(lambda: load(repo, revision="v9"))
+told["tag"] = odds(load(repo, revision="v1.0"))
+print(json.dumps(told))
+"""
+
+SAVES = """
+from huggingface_hub import snapshot_download
+first = load(repo)
+told["plain"] = odds(first)
+first.save_pretrained("saved")
+told["saved"] = odds(load("saved"))
+told["untold task"] = odds(pipeline(model="saved", trust_remote_code=True))
+# Base and adapter copied in, as from a folder.
+copies = [snapshot_download(name) for name in (repo, "ORG/trsr-sample-lora", "ORG/trsr-nano")]
+import shutil
+for copy, into in zip(copies, ("pipeline", "adapter", "base")):
+    shutil.copytree(copy, f"local/{into}")
+config = json.load(open("local/pipeline/config.json"))
+config["trsr"] |= {"base_model": "../base", "adapter": "../adapter", "base_revision": None, "adapter_revision": None}
+json.dump(config, open("local/pipeline/config.json", "w"))
+whole = load("local/pipeline")
+whole.save_pretrained("whole")
+shutil.rmtree("local")
+told["whole"] = odds(load("whole"))
+load("whole").push_to_hub("ORG/pushed", private=True)
+pushed = load("ORG/pushed")
+told["pushed"] = odds(pushed)
+told["pushed summary"] = pushed(request, summarizer="adapter", return_summary=True, max_new_tokens=8)["summary"]
+told["first summary"] = first(request, summarizer="adapter", return_summary=True, max_new_tokens=8)["summary"]
+pushed.save_pretrained("again")
+told["again"] = odds(load("again"))
+# An adapter repo, and models made in memory.
+import peft
+from importlib import import_module
+kind = type(first)
+base = AutoModelForCausalLM.from_pretrained("ORG/trsr-nano")
+tokenizer = AutoTokenizer.from_pretrained("ORG/trsr-nano")
+made = kind(model=peft.PeftModel.from_pretrained(base, "ORG/trsr-sample-lora"), tokenizer=tokenizer)
+told["made"] = odds(made)
+made.save_pretrained("made")
+told["made again"] = odds(load("made"))
+bare = kind(model=AutoModelForCausalLM.from_pretrained("ORG/trsr-nano"), tokenizer=tokenizer)
+told["bare"] = odds(bare)
+bare.save_pretrained("bare")
+told["bare again"] = odds(load("bare"))
+print(json.dumps(told))
+"""
+
+REFUSALS = """
+for name in sys.argv[1:]:
+    told[name] = last_line(lambda: load(name))
+print(json.dumps(told))
+"""
+
+
+def ask(stranger, published, home, code, *words, token="hf_test_writer", **more):
+    given = environment(published[0], home, token=token) | more
+    folder = home / "work"
+    folder.mkdir(exist_ok=True)
+    done = strangers.run(stranger, f"import os; os.chdir({str(folder)!r})\n" + ASKS + code, given, *words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_what_a_caller_asks_for_is_honoured(stranger, published, tmp_path):
+    told = ask(stranger, published, tmp_path, OPTIONS)
+    assert told["attention"] == ["eager", "eager", "sdpa"]
+    assert told["eager"][0] == told["plain"][0]
+    for eager, plain in zip(told["eager"][1:], told["plain"][1:], strict=True):
+        assert eager == pytest.approx(plain, abs=1e-4)
+    assert told["dtype"] == ["torch.bfloat16", "torch.bfloat16", "torch.float32"]
+    assert told["changed"] == 0.5
+    assert told["mapped"] == told["tag"] == told["plain"]
+    assert "colour" in told["unknown"]
+    assert "v9" in told["revision"]
+
+
+def test_a_saved_pipeline_scores_the_same(stranger, published, tmp_path):
+    told = ask(stranger, published, tmp_path, SAVES)
+    for name in ("saved", "untold task", "whole", "pushed", "again"):
+        assert told[name] == told["plain"], name
+    assert told["pushed summary"] == told["first summary"]
+    assert told["made again"] == told["made"]
+    assert told["bare again"] == told["bare"] != told["made"]
+
+
+@pytest.fixture
+def broken(published, tmp_path, monkeypatch):
+    """Copies of the pipeline repo that name an adapter behind a gate, none, and a base that is not there."""
+    hub, run = published
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    api = HfApi(endpoint=hub.url, token="hf_test_writer")
+    release = run.parent.parent / "release"
+    api.create_repo("ORG/gated-lora", exist_ok=True)
+    api.upload_folder(repo_id="ORG/gated-lora", folder_path=release / "adapter")
+    hub.repos["model ORG/gated-lora"].gated = "manual"
+    for name, named in (
+        ("gated", {"adapter": "ORG/gated-lora"}),
+        ("no-adapter", {"adapter": "ORG/nothing-lora"}),
+        ("no-base", {"base_model": "ORG/nothing-base"}),
+        ("outside", {"base_model": "../../etc"}),
+    ):
+        folder = shutil.copytree(release / "pipeline", tmp_path / name)
+        config = json.loads((folder / "config.json").read_text())
+        config["trsr"] |= {"base_model": "ORG/trsr-nano", "adapter": "ORG/trsr-sample-lora", **named}
+        (folder / "config.json").write_text(json.dumps(config))
+        api.create_repo(f"ORG/{name}", exist_ok=True)
+        api.upload_folder(repo_id=f"ORG/{name}", folder_path=folder)
+    return ["ORG/gated", "ORG/no-adapter", "ORG/no-base", "ORG/outside"]
+
+
+def test_the_last_line_of_an_error_is_its_cause(stranger, published, broken, tmp_path):
+    told = ask(stranger, published, tmp_path, REFUSALS, *broken, token=None)
+    print(told)
+    assert "LoadError: adapter_config.json of ORG/gated-lora cannot be read: " in told["ORG/gated"]
+    assert "Access to" in told["ORG/gated"]
+    assert "restricted" in told["ORG/gated"]
+    assert "LoadError: adapter_config.json of ORG/nothing-lora cannot be read: " in told["ORG/no-adapter"]
+    assert "Repository Not Found" in told["ORG/no-adapter"]
+    assert "LoadError: The base ORG/nothing-base cannot be loaded: ORG/nothing-base is not" in told["ORG/no-base"]
+    assert "'../../etc', a path outside it" in told["ORG/outside"]
+    assert "pytorch_model.bin" not in json.dumps(told)
+
+
+def damage(weights, how):
+    """Take 40 tensors out of a file of weights, or give them all other names."""
+    found = load_file(weights)
+    names = sorted(found)
+    assert len(names) > 40
+    kept = {name: found[name] for name in names[40:]} if how == "lacking" else {f"x.{name}": found[name] for name in names}
+    save_file(kept, weights, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(("how", "told"), [("lacking", "lacks 40 weights and has 0 others"), ("renamed", "others, such as")])
+@pytest.mark.parametrize("second", [False, True])
+def test_an_adapter_that_does_not_arrive_whole_is_refused(how, told, second, tmp_path):
+    nano = shutil.copytree(NANO, tmp_path / "nano")
+    damage(nano / "adapter" / ("summarizer" if second else ".") / "adapter_model.safetensors", how)
+    with pytest.raises(LoadError, match=told):
+        TextRichRecommender.from_pretrained(nano / "pipeline")
+
+
+@pytest.mark.parametrize("how", ["lacking", "renamed"])
+def test_a_damaged_adapter_is_refused_alone_and_in_an_evaluation(how, quickstarted, tmp_path):
+    run = shutil.copytree(quickstarted[0] / "runs" / "recurrent", tmp_path / "run")
+    damage(run / "adapter" / "adapter_model.safetensors", how)
+    with pytest.raises(EvaluationError, match="does not fit its config"):
+        load_run(run)
+    config = json.loads((run / "adapter" / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = base_path("nano")
+    (run / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(LoadError, match="does not fit its config"):
+        TextRichRecommender.from_pretrained(run / "adapter")
+
+
+UNREACHABLE = """
+from transformers import AutoModelForCausalLM
+import huggingface_hub
+huggingface_hub.snapshot_download("ORG/trsr-sample-lora", ignore_patterns=["ranking_prompt.json"])
+huggingface_hub.snapshot_download("ORG/trsr-nano")
+"""
+
+ADAPTER_REPO = """
+import importlib, types
+package = sys.modules["code_of_the_repo"] = types.ModuleType("code_of_the_repo")
+package.__path__ = [sys.argv[1]]
+TextRichRecommender = importlib.import_module("code_of_the_repo.modeling").TextRichRecommender
+model = TextRichRecommender.from_pretrained
+told["adapter"] = last_line(lambda: model("ORG/trsr-sample-lora"))
+told["plain"] = last_line(lambda: model("ORG/trsr-nano"))
+print(json.dumps(told))
+"""
+
+
+def test_absent_is_not_unreachable(stranger, published, tmp_path):
+    code = published[1].parent.parent / "release" / "pipeline"
+    asked = environment(published[0], tmp_path, token=None)
+    assert strangers.run(stranger, UNREACHABLE, asked).returncode == 0
+    told = ask(stranger, published, tmp_path, ADAPTER_REPO, str(code), HF_HUB_OFFLINE="1")
+    assert "LoadError: Whether ORG/trsr-sample-lora has a file ranking_prompt.json cannot be told" in told["adapter"]
+    assert told["plain"] == "nothing was wrong"
+    told = ask(stranger, published, tmp_path, ADAPTER_REPO, str(code))
+    assert told == {"adapter": "nothing was wrong", "plain": "nothing was wrong"}
+    # Now it is known that the base has none, also when nobody can be asked.
+    told = ask(stranger, published, tmp_path, ADAPTER_REPO, str(code), HF_HUB_OFFLINE="1")
+    assert told == {"adapter": "nothing was wrong", "plain": "nothing was wrong"}
+
+
+def test_a_file_of_a_folder_is_there_or_not(tmp_path):
+    (tmp_path / "a.json").write_text("{}")
+    assert optional_file(str(tmp_path), "a.json", {}) == str(tmp_path / "a.json")
+    assert optional_file(str(tmp_path), "b.json", {}) is None
+    assert optional_file(str(tmp_path), "a.json", {"subfolder": "deeper"}) is None
+
+
+REGISTERED = """
+import trsr
+for model in sys.argv[1:]:
+    ranker = load(model)
+    told[model] = [ranker.encoder.prompt.recent_items, ranker._temperature, *odds(ranker)]
+print(json.dumps(told))
+"""
+
+
+def test_an_adapter_repo_brings_its_prompt_and_temperature(published, tmp_path):
+    """With our package installed, from the Hub and from a folder whose base is named by a relative path."""
+    release = published[1].parent.parent / "release"
+    given = environment(published[0], tmp_path, token=None) | {"PYTHONPATH": str(ROOT / "hub_recipes")}
+    words = [sys.executable, "-c", ASKS + REGISTERED, "ORG/trsr-sample-lora", str(release / "adapter"), str(release / "pipeline")]
+    done = subprocess.run(words, env=given, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    alone, folder, whole = told.values()
+    assert alone == folder == whole
+    assert whole[0] == 3
+    assert whole[1] != 1
