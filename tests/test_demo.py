@@ -10,6 +10,8 @@ from tests.test_space import CANDIDATES, HISTORY, NASTY
 from trsr.cli import main
 from trsr.demo import demo, describe
 
+pytestmark = pytest.mark.compat
+
 gradio = pytest.importorskip("gradio")
 client = pytest.importorskip("gradio_client")
 

@@ -55,6 +55,7 @@ def test_a_figure_typed_by_hand_is_seen():
     assert fill(forged, ROOT) == README
 
 
+@pytest.mark.compat
 def test_the_ten_lines_run(tmp_path):
     code = blocks("python")[0]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)

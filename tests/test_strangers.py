@@ -28,6 +28,8 @@ from datasets import load_dataset
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
+pytestmark = pytest.mark.compat
+
 repo, lora, base_id = "ORG/trsr-sample", "ORG/trsr-sample-lora", "ORG/trsr-nano"
 told = {}
 
