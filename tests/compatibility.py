@@ -13,13 +13,14 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 STACK = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "huggingface_hub", "numpy")
 
 
-def lowest(left_out: tuple[str, ...] = ()) -> list[str]:
+def lowest(left_out: Collection[str] = ()) -> list[str]:
     """Every direct requirement of the package and of its tests as a pin of its lower bound, but those in `left_out`."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     pins = []

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from trsr import doctor
 from trsr.cli import main
 from trsr.conflicts import conflicts
 
-PACKAGE = Path(doctor.__file__).parent
+RECIPES = Path(doctor.__file__).parent.parent
+CONSTRAINTS = RECIPES / "constraints.txt"
 
 
 @pytest.fixture
@@ -79,7 +81,7 @@ def examined(folder):
     """What a `trsr doctor` says that finds `folder` first on its path: exit code, JSON, stderr."""
     done = subprocess.run(
         [sys.executable, "-m", "trsr", "doctor", "--offline", "--json"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(PACKAGE.parent)])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(RECIPES)])},
         capture_output=True,
         text=True,
         check=False,
@@ -88,12 +90,12 @@ def examined(folder):
     return done.returncode, json.loads(done.stdout), done.stderr
 
 
-def install(folder, name, version, *requires):
+def install(folder, name, version, *requires, extras=()):
     """Metadata of a package, as an installation leaves it."""
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir()
     lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
-    lines += [f"Requires-Dist: {one}" for one in requires]
+    lines += [f"Requires-Dist: {one}" for one in requires] + [f"Provides-Extra: {one}" for one in extras]
     (info / "METADATA").write_text("\n".join(lines) + "\n")
 
 
@@ -113,34 +115,45 @@ def test_other_log_odds_are_an_error(monkeypatch, alone):
     assert any("The log-odds are not those" in line and "pip install -c " in line for line in doctor.advice(found))
 
 
-def test_a_version_out_of_bounds_is_named_with_what_mends_it(tmp_path):
-    install(tmp_path, "llm-trsr", "0.1.0", "peft<1,>=0.21")
-    install(tmp_path, "peft", "0.5.0")
-    code, found, _ = examined(tmp_path)
-    assert code == 1
-    constraints = PACKAGE.parent / "constraints.txt"
+@pytest.fixture
+def folder(monkeypatch, tmp_path):
+    """What is installed there hides what is installed elsewhere."""
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def test_a_version_out_of_bounds_is_named_with_what_mends_it(folder, alone):
+    install(folder, "llm-trsr", "0.1.0", "peft<1,>=0.21")
+    install(folder, "peft", "0.5.0")
+    found = doctor.examine(offline=True)
     told = "llm-trsr 0.1.0 needs peft<1,>=0.21, and peft 0.5.0 is installed."
-    assert found["conflicts"] == {told: f"pip install -c {constraints} peft"}
-    assert f"{told} Run: pip install -c {constraints} peft" in found["advice"]
+    assert found["conflicts"] == {told: f"pip install -c {CONSTRAINTS} peft"}
+    assert f"{told} Run: pip install -c {CONSTRAINTS} peft" in doctor.advice(found)
+    assert doctor.broken(found)
 
 
-def test_a_package_that_a_requirement_refuses_is_named(tmp_path):
-    install(tmp_path, "llm-trsr", "0.1.0", "transformers>=5.23")
-    install(tmp_path, "transformers", "5.99.0", "tokenizers>=7", 'accelerate>=99; extra == "torch"')
-    code, found, _ = examined(tmp_path)
-    assert code == 1
-    [(told, command)] = found["conflicts"].items()
-    assert told.startswith("transformers 5.99.0 needs tokenizers>=7, and tokenizers ")
-    assert command.endswith("constraints.txt transformers tokenizers")
+def test_what_a_requirement_requires_is_looked_at_too(folder):
+    install(folder, "llm-trsr", "0.1.0", "transformers>=5.23")
+    install(folder, "transformers", "5.99.0", "tokenizers>=7", 'accelerate>=99; extra == "torch"', "no-such")
+    assert list(map(str, conflicts())) == [
+        f"transformers 5.99.0 needs tokenizers>=7, and tokenizers {version('tokenizers')} is installed.",
+        "transformers 5.99.0 needs no-such, and it is not installed.",
+    ]
 
 
-def test_where_the_tested_versions_are_installed_what_is_asked_for_mends_it(tmp_path):
-    pins = (PACKAGE.parent / "constraints.txt").read_text().splitlines()
-    tested = {one.name: str(one.specifier)[2:] for one in map(Requirement, pins[3:])}
-    install(tmp_path, "llm-trsr", "0.1.0", "transformers")
-    install(tmp_path, "transformers", tested["transformers"], "peft>=99")
-    install(tmp_path, "peft", tested["peft"])
-    assert list(examined(tmp_path)[1]["conflicts"].values()) == ["pip install 'peft>=99'"]
+def test_an_extra_counts_where_it_is_installed(folder):
+    install(folder, "llm-trsr", "0.1.0", 'gradio>=99; extra == "demo"', 'no-such; extra == "demo"', extras=["demo"])
+    install(folder, "gradio", "6.0", "no-such")
+    assert [one.names for one in conflicts()] == [("llm-trsr", "gradio")]
+
+
+def test_where_the_tested_versions_are_installed_what_is_asked_for_mends_it(folder, alone):
+    pins = [line for line in CONSTRAINTS.read_text().splitlines() if line[0] != "#"]
+    tested = {one.name: str(one.specifier)[2:] for one in map(Requirement, pins)}
+    install(folder, "llm-trsr", "0.1.0", "transformers")
+    install(folder, "transformers", tested["transformers"], "peft>=99")
+    install(folder, "peft", tested["peft"])
+    assert list(doctor.examine(offline=True)["conflicts"].values()) == ["pip install 'peft>=99'"]
 
 
 def test_transformers_that_refuses_peft_and_does_not_rank(tmp_path):
