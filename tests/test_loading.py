@@ -263,11 +263,11 @@ print(json.dumps(told))
 
 
 def test_an_adapter_repo_brings_its_prompt_and_temperature(published, tmp_path):
-    """With our package installed, from the Hub and from a folder whose base is named by a relative path."""
+    """With our package installed, from the Hub and from a folder (transformers reads its base's path from where one stands)."""
     release = published[1].parent.parent / "release"
     given = environment(published[0], tmp_path, token=None) | {"PYTHONPATH": str(ROOT / "hub_recipes")}
     words = [sys.executable, "-c", ASKS + REGISTERED, "ORG/trsr-sample-lora", str(release / "adapter"), str(release / "pipeline")]
-    done = subprocess.run(words, env=given, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, env=given, cwd=release / "adapter", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
     alone, folder, whole = told.values()

@@ -1,5 +1,7 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 
+import datasets
 import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -310,3 +312,97 @@ def test_half_precision_scores_are_close():
     half = recommender(tiny.model("llama").to(torch.bfloat16))(request)["candidates"]
     by_index = {one["index"]: one["log_odds"] for one in half}
     assert all(abs(by_index[one["index"]] - one["log_odds"]) < 0.5 for one in full)
+
+
+def requests(count):
+    """Requests of various lengths."""
+    return [
+        {"history": HISTORY[: 1 + number % 8], "candidates": [f"title: Book {number}; genre: mystery", *CANDIDATES][: 2 + number % 4]}
+        for number in range(count)
+    ]
+
+
+def test_eight_threads_get_what_one_gets(pipe):
+    asked = requests(50)
+    alone = [pipe(request) for request in asked]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda _: [pipe(request) for request in asked], range(8)))
+    assert together == [alone] * 8
+
+
+def test_threads_that_summarise_and_threads_that_rank_do_not_disturb_one_another():
+    pipe = recommender(with_two_adapters(tiny.model("llama")), summarizer="adapter", summarizer_adapter="summarizer")
+    asked = requests(6)
+    given = [{**request, "summary": "likes ghosts"} for request in asked]
+    writes = {"return_summary": True, "max_new_tokens": 4}
+    alone = [pipe(request, **writes) for request in asked], [pipe(request) for request in given]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(
+            pool.map(
+                lambda turn: [pipe(one, **writes) for one in asked] if turn % 2 else [pipe(one) for one in given], range(8)
+            )
+        )
+    assert together == [alone[1 - turn % 2] for turn in range(8)]
+
+
+def test_pipelines_and_scorers_of_one_model_share_its_lock(pipe):
+    other = recommender(pipe.model)
+    request = requests(8)[7]
+    prefix, suffixes = [5] * 30, [[7, 8], [9, 10, 11], [12]]
+    alone = pipe(request), other.scorer.log_odds(prefix, suffixes).tolist()
+    with ThreadPoolExecutor(4) as pool:
+        asks = [lambda: pipe(request), lambda: other.scorer.log_odds(prefix, suffixes).tolist()] * 40
+        assert list(pool.map(lambda ask: ask(), asks)) == [*alone] * 40
+
+
+class Requests(torch.utils.data.Dataset):
+    """A Dataset of torch."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, number):
+        return self.rows[number]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("batch_size", [1, 2, 8, 64])
+def test_lists_datasets_and_generators_in_batches(pipe, batch_size, workers):
+    asked = requests(9)
+    alone = [pipe(request) for request in asked]
+    options = {"batch_size": batch_size, "num_workers": workers}
+    assert pipe(asked, **options) == alone
+    assert pipe(tuple(asked), **options) == alone
+    assert list(pipe(Requests(asked), **options)) == alone
+    columns = [{"history": [str(item) for item in one["history"]], "candidates": [str(item) for item in one["candidates"]]} for one in asked]
+    alone = [pipe(request) for request in columns]
+    assert list(pipe((request for request in columns), batch_size=batch_size, num_workers=min(workers, 1))) == alone
+    assert list(pipe(datasets.Dataset.from_list(columns), **options)) == alone
+
+
+def test_a_batch_size_may_be_given_when_it_is_made():
+    pipe = TextRichRecommendationPipeline(model=tiny.model("llama"), tokenizer=tiny.byte_level(), device="cpu", batch_size=4)
+    asked = requests(9)
+    assert pipe(asked) == [pipe(request) for request in asked]
+
+
+def test_rank(pipe):
+    ranked = pipe.rank(HISTORY, CANDIDATES)
+    assert ranked == pipe({"history": HISTORY, "candidates": CANDIDATES})["candidates"]
+    assert pipe.rank(HISTORY, CANDIDATES, top_k=2) == ranked[:2]
+    given = pipe.rank(HISTORY, CANDIDATES, summary="likes ghosts")
+    assert given == pipe({"history": HISTORY, "candidates": CANDIDATES, "summary": "likes ghosts"})["candidates"]
+    assert pipe.rank([], CANDIDATES)
+    assert pipe.rank(HISTORY, []) == []
+    with pytest.raises(TypeError, match="'history' is a list of items"):
+        pipe.rank("title: Emma", CANDIDATES)
+
+
+def test_a_repo_that_does_not_say_how_histories_were_cut_is_refused():
+    with pytest.raises(ValueError, match="does not say max_blocks"):
+        recommender(method="recurrent", summarizer="extractive", block_size=3)
+    sizes = {"method": "recurrent", "summarizer": "extractive", "block_size": 3, "max_blocks": 2}
+    assert [len(block) for block in recommender(**sizes).blocks(HISTORY)] == [3, 2]

@@ -54,6 +54,7 @@ class Facts:
         rows: Config -> split -> rows of the published dataset.
         configs: The `configs` of the dataset card's header.
         audit: Of the summaries, as `trsr audit --write` leaves it; None for data that was not audited.
+        example: A request of the test split and its answer, as `rehearsal.Example`; None where there is none to show.
     """
 
     names: Names
@@ -74,6 +75,7 @@ class Facts:
     license_name: str | None = None
     license_link: str | None = None
     audit: Mapping | None = None
+    example: Any = None
 
     @property
     def beside(self) -> bool:
@@ -155,11 +157,13 @@ def card(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> str:
         "names": facts.names,
         "header": Markdown(yaml_header(_header(kind, facts, commits).to_dict())),
         "table": Markdown(results.table(facts.test.systems)),
-        "recipe": Markdown(_fence(_reproducible(facts, commits))),
+        "recipe": Markdown(_fence(_code(_reproducible(facts, commits), 2), "json")),
         "base_revision": commits.get("base") or "main",
         "dataset_revision": commits.get("dataset") or "main",
         "method": facts.recipe.summary,
         "methods": methods,
+        "request": Markdown(_code(facts.example.request)) if facts.example else None,
+        "printed": Markdown(_fence(_printed(facts.example), "text")) if facts.example else None,
         "shown": methods[0] if methods else "histories",
         "metric": kind,
         "metric_name": metric_name,
@@ -231,10 +235,21 @@ def _reproducible(facts: Facts, commits: Mapping[str, str | None]) -> dict[str, 
     return facts.recipe.to_dict() | where
 
 
-def _fence(values: Mapping) -> str:
-    """JSON in a block of code, which no value can close."""
-    shown = json.dumps(values, indent=2).replace("`", "\\u0060").replace("<", "\\u003c")
-    return f"```json\n{shown}\n```"
+def _code(values: Mapping, indent: int | None = 4) -> str:
+    """Strings and lists of them as JSON, which Python reads too, and which can close no block of code."""
+    return json.dumps(values, indent=indent, ensure_ascii=False).replace("`", "\\u0060").replace("<", "\\u003c")
+
+
+def _printed(example) -> str:
+    """What the snippet of `parts/example.md` prints."""
+    return "\n".join(([example.summary] if example.summary else []) + [str(list(example.ranked))])
+
+
+def _fence(text: str, language: str) -> str:
+    """A block of code, which nothing in it can close."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
 
 
 def _license_of(recipe: Recipe) -> dict[str, str | None]:

@@ -16,6 +16,7 @@ from trsr.embedded import base_path
 from trsr.hub import cards
 from trsr.hub.changes import Change, compare, plan, show, unseen
 from trsr.hub.preflight import Options, check, check_rights
+from trsr.hub.rehearsal import rehearse
 from trsr.hub.release import Release, assemble, load_recipe_of, pin
 from trsr.hub.repos import TAGGED, TYPES, ReleaseError, name_repos
 from trsr.patience import HubError, patiently
@@ -38,7 +39,7 @@ def publish(
     hub: HfApi | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Assemble the release of a run, show what would change on the Hub and, if `really`, push it.
+    """Assemble the release of a run, load it in a fresh process, show what would change on the Hub and, if `really`, push it.
 
     Args:
         name: Of dataset, pipeline and Space; default `trsr-` and the name of the data.
@@ -77,6 +78,13 @@ def publish(
             )
         options = replace(options, gated=options.gated or "manual")
     release = assemble(run, folder or run / "release", names, dataset=dataset, terms=found, license=license)
+    tried = rehearse(release, run)
+    say(
+        f"Loaded in a fresh process: the log-odds of {tried.candidates} candidates of {tried.users} test users differ from "
+        f"the run's by {tried.difference:.1g} at most.\n"
+    )
+    release = replace(release, facts=cards.complete(release.facts, example=tried.example))
+    pin(release, {})
     if not really:
         compared = True
         try:
