@@ -104,7 +104,9 @@ def test_what_is_shown_of_a_release(quickstarted, tmp_path):
 
 def stated(page):
     """The names that the last section of a page shows, and what they stand for."""
-    [shown] = [one.value for one in page.blocks.values() if isinstance(one, gradio.HTML) and "class='facts'" in one.value]
+    [shown] = [
+        one.value for one in page.blocks.values() if isinstance(one, gradio.HTML) and "class='facts'" in one.value
+    ]
     return dict(re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", shown))
 
 
@@ -121,7 +123,12 @@ def test_names_and_revisions_of_repos_are_shown_as_they_are():
     finally:
         sys.path.remove(str(space_folder()))
     pipe = SimpleNamespace(device="cpu", scorer=SimpleNamespace(plan="packed"))
-    repo = {"model": "ORG/trsr-sample", "revision": "f" * 40, "dataset": "ORG/trsr-sample", "dataset_revision": "e" * 40}
+    repo = {
+        "model": "ORG/trsr-sample",
+        "revision": "f" * 40,
+        "dataset": "ORG/trsr-sample",
+        "dataset_revision": "e" * 40,
+    }
     assert facts(repo, pipe) | {"license": 0, "dataset license": 0} == {
         "model": "ORG/trsr-sample",
         "revision": "f" * 40,

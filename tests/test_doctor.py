@@ -177,7 +177,10 @@ def test_a_package_that_cannot_be_imported(package, tmp_path):
     assert code == 1
     assert "libsomething.so: cannot open shared object file" in found["ranking"]["error"]
     assert found["versions"]["transformers"]
-    assert any(line.startswith("The ranking is wrong: ") and "pip install -c " in line for line in found["advice"])
+    assert any(
+        line.startswith("The recommender in the package fails: ") and "pip install -c " in line
+        for line in found["advice"]
+    )
 
 
 def test_what_is_not_installed_has_no_conflicts():

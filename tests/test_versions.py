@@ -58,4 +58,6 @@ def test_spaces_ask_for_what_the_package_asks_for(path):
 
 def test_the_space_takes_torch_for_the_cpu():
     lines = (ROOT / "hub_recipes" / "space" / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    assert [line for line in lines if line.startswith("--")] == ["--extra-index-url https://download.pytorch.org/whl/cpu"]
+    assert [line for line in lines if line.startswith("--")] == [
+        "--extra-index-url https://download.pytorch.org/whl/cpu"
+    ]

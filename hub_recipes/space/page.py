@@ -58,7 +58,9 @@ def build(recommender: Recommender, samples: Samples, facts: dict[str, object]) 
                 method = gr.Radio(list(METHODS), value=METHODS[0], label="How the summary is written")
                 summarize = gr.Button("Summarise")
             with gr.Column(min_width=280):
-                summary = gr.Textbox("", label="Summary (you can edit it; an empty one is written for you)", lines=4, max_lines=10)
+                summary = gr.Textbox(
+                    "", label="Summary (you can edit it; an empty one is written for you)", lines=4, max_lines=10
+                )
         blocks = _answer()
         gr.Markdown("## 3. Ranking")
         with gr.Row():

@@ -5,6 +5,7 @@ Reports whatever is broken: heavy packages are imported one section at a time, a
 
 import os
 import platform
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +20,14 @@ from trsr.embedded import ASSETS, NANO, PACKAGE, TASK
 from trsr.versions import versions
 
 EXTRAS = {"demo": "gradio", "plots": "matplotlib", "ray": "ray"}
-NEEDED = (NANO / "base" / "model.safetensors", NANO / "adapter" / "adapter_model.safetensors", ASSETS / "sample")
+# The exact versions of the tests: in the package from a wheel, beside it in a checkout.
+CONSTRAINTS = (PACKAGE if (PACKAGE / "constraints.txt").is_file() else PACKAGE.parent) / "constraints.txt"
+NEEDED = (
+    NANO / "base" / "model.safetensors",
+    NANO / "adapter" / "adapter_model.safetensors",
+    ASSETS / "sample",
+    CONSTRAINTS,
+)
 LEAST_DISK = 5e9  # bytes: a small base, its cache and a few checkpoints
 # The README's ten lines, and the log-odds that the recommender in the package gives, in the order of the candidates.
 REQUEST = {
@@ -74,7 +82,7 @@ def advice(found: dict[str, Section]) -> list[str]:
     if found["package"]["missing"]:
         lines.append("Files of the package are missing: install llm-trsr again.")
     elif "error" in found["ranking"]:
-        lines.append(f"The ranking is wrong: {found['ranking']['error']} Run: {_tested(*RANKS_WITH)}")
+        lines.append(f"The recommender in the package fails: {found['ranking']['error']} Run: {_tested(*RANKS_WITH)}")
     if device.get("kind") == "cpu":
         lines.append("No accelerator: the nano recipes run in minutes; the others are made for a GPU.")
     if disk.get("free_gb", LEAST_DISK) < LEAST_DISK / 1e9:
@@ -125,19 +133,14 @@ def _mend(pair: Conflict) -> str:
 
 
 def _tested(*names: str) -> str:
-    return f"pip install -c {_constraints()} {' '.join(names)}"
+    return shlex.join(["pip", "install", "-c", str(CONSTRAINTS), *names])
 
 
 def _differs(name: str) -> bool:
     """Whether another version is installed than the tested one."""
-    pins = (line for line in _constraints().read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
-    pin = next((one for one in map(Requirement, pins) if canonicalize_name(one.name) == canonicalize_name(name)), None)
-    return pin is not None and conflict_with("llm-trsr", pin) is not None
-
-
-def _constraints() -> Path:
-    """The exact versions of the tests: in the package from a wheel, beside it in a checkout."""
-    return next(path for folder in (PACKAGE, PACKAGE.parent) if (path := folder / "constraints.txt").is_file())
+    lines = CONSTRAINTS.read_text(encoding="utf-8").splitlines() if CONSTRAINTS.is_file() else []
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    return any(conflict_with("llm-trsr", pin) for pin in pins if canonicalize_name(pin.name) == canonicalize_name(name))
 
 
 def _extras() -> Iterator[tuple[str, str]]:

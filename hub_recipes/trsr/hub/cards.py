@@ -307,7 +307,7 @@ def _header(kind: str, facts: Facts, commits: Mapping[str, str | None]):
     }
     if kind == "space":
         # The bases that travel with a release are small; how large another one is, a card cannot know.
-        hardware = {"suggested_hardware": "cpu-basic"} if "base" in names.own else {}
+        hardware: dict[str, Any] = {"suggested_hardware": "cpu-basic"} if "base" in names.own else {}
         return SpaceCardData(
             title=names.space.split("/")[-1],
             app_file="app.py",
