@@ -173,8 +173,18 @@ def changed(place: str, **values) -> dict:
     return records
 
 
+EXAMPLE = cards.Example(
+    {
+        "history": ["title: The Salt Lantern; genre: sea stories", "title: Wind and `Sail`; genre: sea stories"],
+        "candidates": ["title: Reef and Anchor; genre: sea stories", "title: 静かなオーブン; genre: baking"],
+    },
+    "genre: sea stories x2",
+    ((0, 0.906), (1, 0.215)),
+)
+
+
 def sample(tmp_path):
-    return made(tmp_path)
+    return made(tmp_path, example=EXAMPLE)
 
 
 def of_a_hub_base(tmp_path):
@@ -261,6 +271,26 @@ def prose(text):
 
 
 every_card = pytest.mark.parametrize(("kind", "variant"), [(kind, one) for one in VARIANTS for kind in KINDS])
+
+
+HOSTILE = "title: A\n```\n# owned {{ 7 * 7 }} <script>\x85\u202e"
+
+
+def test_an_example_is_data(tmp_path):
+    """Its snippet is Python that holds the very texts, and none of them ends the block."""
+    example = cards.Example(
+        {"history": [HOSTILE], "candidates": [HOSTILE, "title: B"]}, "a ``` b {{ 7 * 7 }}", ((1, 0.5),)
+    )
+    shown = card("pipeline", made(tmp_path, example=example))
+    first = re.findall(r"```python\n(.*?)\n```\n", shown, re.S)[0]
+    [request] = [
+        node.value for node in ast.parse(first).body if getattr(node, "targets", [ast.Name("")])[0].id == "request"
+    ]
+    assert ast.literal_eval(request) == example.request
+    assert "\n````text\na ``` b {{ 7 * 7 }}\n[(1, 0.5)]\n````\n" in shown
+    assert "\n# owned" not in shown
+    assert "\x85" not in shown
+    assert "\u202e" not in shown
 
 
 @pytest.mark.parametrize("name", WHOLE)

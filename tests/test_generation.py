@@ -10,8 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tests import tiny
 from trsr.core import decoding
 from trsr.core.beginning import Beginning
-from trsr.core.decoding import Decoder
 from trsr.core.compat import using_adapter
+from trsr.core.decoding import Decoder
 from trsr.core.generation import ModelSummarizer
 from trsr.core.groups import shared_ids
 from trsr.core.history import Item, clean

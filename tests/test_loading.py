@@ -12,8 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from tests import strangers
 from tests.hub import environment
-from trsr.core.modeling import LoadError, TextRichRecommender, optional_file
+from trsr.cli.exits import Exit, ended
+from trsr.core.errors import LoadError
+from trsr.core.modeling import TextRichRecommender, optional_file
 from trsr.embedded import NANO, base_path
+from trsr.quickstart import recommend
 from trsr.recommender.evaluate import EvaluationError, load_run
 
 ROOT = Path(__file__).parent.parent
@@ -187,11 +190,15 @@ def damage(weights, how):
     found = load_file(weights)
     names = sorted(found)
     assert len(names) > 40
-    kept = {name: found[name] for name in names[40:]} if how == "lacking" else {f"x.{name}": found[name] for name in names}
+    kept = (
+        {name: found[name] for name in names[40:]} if how == "lacking" else {f"x.{name}": found[name] for name in names}
+    )
     save_file(kept, weights, metadata={"format": "pt"})
 
 
-@pytest.mark.parametrize(("how", "told"), [("lacking", "lacks 40 weights and has 0 others"), ("renamed", "others, such as")])
+@pytest.mark.parametrize(
+    ("how", "told"), [("lacking", "lacks 40 weights and has 0 others"), ("renamed", "others, such as")]
+)
 @pytest.mark.parametrize("second", [False, True])
 def test_an_adapter_that_does_not_arrive_whole_is_refused(how, told, second, tmp_path):
     nano = shutil.copytree(NANO, tmp_path / "nano")
@@ -266,7 +273,14 @@ def test_an_adapter_repo_brings_its_prompt_and_temperature(published, tmp_path):
     """With our package installed, from the Hub and from a folder (transformers reads its base's path from where one stands)."""
     release = published[1].parent.parent / "release"
     given = environment(published[0], tmp_path, token=None) | {"PYTHONPATH": str(ROOT / "hub_recipes")}
-    words = [sys.executable, "-c", ASKS + REGISTERED, "ORG/trsr-sample-lora", str(release / "adapter"), str(release / "pipeline")]
+    words = [
+        sys.executable,
+        "-c",
+        ASKS + REGISTERED,
+        "ORG/trsr-sample-lora",
+        str(release / "adapter"),
+        str(release / "pipeline"),
+    ]
     done = subprocess.run(words, env=given, cwd=release / "adapter", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
@@ -274,3 +288,29 @@ def test_an_adapter_repo_brings_its_prompt_and_temperature(published, tmp_path):
     assert alone == folder == whole
     assert whole[0] == 3
     assert whole[1] != 1
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        ("from transformers import nothing_of_this_name\n", "nothing_of_this_name"),
+        ("raise ValueError('needs peft 99')\n", "needs peft 99"),
+    ],
+)
+def test_code_that_does_not_fit_the_installed_versions_ends_in_one_line(quickstarted, tmp_path, broken, told):
+    """As the code of an earlier release may."""
+    folder = shutil.copytree(quickstarted[0] / "release", tmp_path / f"release{len(told)}")
+    (folder / "pipeline" / "modeling.py").write_text(broken)
+    request = {"history": [], "candidates": ["title: A"]}
+    with pytest.raises(ValueError, match=rf"cannot be loaded: .*{told}.* publish it again") as error:
+        recommend(request, str(folder / "pipeline"))
+    assert "\n" not in str(error.value)
+
+
+def test_the_command_line_ends_with_the_cause(tmp_path, capsys):
+    nano = shutil.copytree(NANO, tmp_path / "nano")
+    damage(nano / "adapter" / "adapter_model.safetensors", "lacking")
+    with pytest.raises(SystemExit) as end, ended():
+        TextRichRecommender.from_pretrained(nano / "pipeline")
+    assert end.value.code == Exit.MISTAKE
+    assert "lacks 40 weights" in capsys.readouterr().err

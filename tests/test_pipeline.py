@@ -317,7 +317,10 @@ def test_half_precision_scores_are_close():
 def requests(count):
     """Requests of various lengths."""
     return [
-        {"history": HISTORY[: 1 + number % 8], "candidates": [f"title: Book {number}; genre: mystery", *CANDIDATES][: 2 + number % 4]}
+        {
+            "history": HISTORY[: 1 + number % 8],
+            "candidates": [f"title: Book {number}; genre: mystery", *CANDIDATES][: 2 + number % 4],
+        }
         for number in range(count)
     ]
 
@@ -339,7 +342,8 @@ def test_threads_that_summarise_and_threads_that_rank_do_not_disturb_one_another
     with ThreadPoolExecutor(4) as pool:
         together = list(
             pool.map(
-                lambda turn: [pipe(one, **writes) for one in asked] if turn % 2 else [pipe(one) for one in given], range(8)
+                lambda turn: [pipe(one, **writes) for one in asked] if turn % 2 else [pipe(one) for one in given],
+                range(8),
             )
         )
     assert together == [alone[1 - turn % 2] for turn in range(8)]
@@ -377,14 +381,19 @@ def test_lists_datasets_and_generators_in_batches(pipe, batch_size, workers):
     assert pipe(asked, **options) == alone
     assert pipe(tuple(asked), **options) == alone
     assert list(pipe(Requests(asked), **options)) == alone
-    columns = [{"history": [str(item) for item in one["history"]], "candidates": [str(item) for item in one["candidates"]]} for one in asked]
+    columns = [
+        {"history": [str(item) for item in one["history"]], "candidates": [str(item) for item in one["candidates"]]}
+        for one in asked
+    ]
     alone = [pipe(request) for request in columns]
     assert list(pipe((request for request in columns), batch_size=batch_size, num_workers=min(workers, 1))) == alone
     assert list(pipe(datasets.Dataset.from_list(columns), **options)) == alone
 
 
 def test_a_batch_size_may_be_given_when_it_is_made():
-    pipe = TextRichRecommendationPipeline(model=tiny.model("llama"), tokenizer=tiny.byte_level(), device="cpu", batch_size=4)
+    pipe = TextRichRecommendationPipeline(
+        model=tiny.model("llama"), tokenizer=tiny.byte_level(), device="cpu", batch_size=4
+    )
     asked = requests(9)
     assert pipe(asked) == [pipe(request) for request in asked]
 

@@ -243,12 +243,16 @@ def card_of(hub, kind, name, home):
 @pytest.mark.parametrize("repo", ["model ORG/trsr-sample", "model ORG/trsr-sample-lora", "dataset ORG/trsr-sample"])
 def test_the_snippets_of_the_cards_run_as_they_stand(published, stranger, home, repo):
     hub = published[0]
-    code = snippets(card_of(hub, *repo.split(), home))
+    card = card_of(hub, *repo.split(), home)
+    code = snippets(card)
     assert code
     # Each in a name space of its own, as if typed into a new shell.
     whole = f"for code in {code!r}:\n    exec(compile(code, 'card', 'exec'), {{'__name__': '__main__'}})\n"
     done = strangers.run(stranger, whole, environment(hub, home, token=None))
     assert done.returncode == 0, done.stderr[-3000:]
+    for printed in re.findall(r"It prints:\n\n```text\n(.*?)\n```", card, re.S):
+        assert printed in done.stdout
+    assert ("It prints:" in card) == repo.startswith("model")
 
 
 def test_the_snippets_of_the_metrics_run(published, stranger, home):

@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from tests.hub import Hub, environment
 from trsr.core.compat import adapter_layers
-from trsr.core.modeling import LoadError, TextRichRecommender
+from trsr.core.errors import LoadError
+from trsr.core.modeling import TextRichRecommender
 from trsr.embedded import NANO, base_path
 from trsr.hub import release
 from trsr.hub.preflight import Options

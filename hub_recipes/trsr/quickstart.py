@@ -127,8 +127,24 @@ def recommend(request: object, model: str | None = None, **options) -> str:
 
 
 def _load(model: str | None):
-    """A recommender; only a model that was named may bring code along."""
-    shipped = model is None
-    return pipeline(  # type: ignore[call-overload]
-        TASK, model=str(NANO / "pipeline") if shipped else model, trust_remote_code=not shipped, device="cpu"
-    )
+    """A recommender; only a model that was named may bring code along.
+
+    Raises:
+        ValueError: If it cannot be loaded, with the cause alone.
+    """
+    if model is None:
+        return pipeline(TASK, model=str(NANO / "pipeline"), device="cpu")  # type: ignore[call-overload]
+    try:
+        return pipeline(TASK, model=model, trust_remote_code=True, device="cpu")  # type: ignore[call-overload]
+    except Exception as error:  # the code is the repo's own
+        raise ValueError(
+            f"{model} cannot be loaded: {_first_cause(error)}. If it was published with an earlier release, its code may not "
+            "fit the installed versions: publish it again, or install the versions that its card names."
+        ) from error
+
+
+def _first_cause(error: Exception) -> str:
+    """The last line of the first traceback that transformers lists in an error; else the error in one line."""
+    _, listed, rest = str(error).partition("an error is thrown:\n")
+    first = rest.split("while loading with")[0].strip().splitlines()
+    return (first[-1] if listed and first else " ".join(str(error).split())).rstrip(".")

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import os
 import sys
+import warnings
 
 from trsr import __version__
 from trsr.cli import (
@@ -90,6 +91,11 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     # Workers of tokenizers and data loaders fork; the warning about it helps nobody here.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # A bar for each file that is read or written says nothing beside those of the steps.
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    if not sys.warnoptions:
+        # peft's and TRL's own calls, which their next versions mend.
+        warnings.filterwarnings("ignore", r"`(is_)?gradient_checkpointing(_enable)?` is deprecated", FutureWarning)
     with ended():
         if code := _run(options):
             sys.exit(code)

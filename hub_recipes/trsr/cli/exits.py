@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Iterator
 from enum import IntEnum
 
+from trsr.core.errors import LoadError
+
 
 class Exit(IntEnum):
     """Exit codes of `trsr`."""
@@ -38,7 +40,7 @@ def ended() -> Iterator[None]:
     except Exception as error:
         if place := _no_room(error):
             _end(Exit.FULL, f"error: no room left on the disk ({place}). Make some, and run the same command again.")
-        if isinstance(error, (ValueError, OSError)):
+        if isinstance(error, (ValueError, OSError, LoadError)):
             # Our errors are ValueErrors that say what to do; files that cannot be read or written are OSErrors.
             _end(Exit.MISTAKE, f"error: {error}")
         traceback.print_exc()

@@ -6,8 +6,7 @@ A published pipeline repo brings this code along, pinned, and meets versions tha
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-
-from torch import nn
+from typing import Any
 
 
 def cache_name(model) -> str:
@@ -36,8 +35,8 @@ def attention_of(config) -> str | None:
     return getattr(config, "_attn_implementation", None)
 
 
-def adapter_layers(model) -> list[nn.Module]:
-    """The layers that hold adapters.
+def adapter_layers(model) -> list[Any]:
+    """The layers of peft that hold adapters.
 
     They are switched one by one: the functions of transformers that switch a whole model refuse all but the newest peft.
     """

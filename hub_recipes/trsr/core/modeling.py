@@ -13,6 +13,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from .compat import attention_of, use_adapter
+from .errors import LoadError
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +36,6 @@ _OWN_OPTIONS = (
     "subfolder",
     "_commit_hash",
 )
-
-
-class LoadError(Exception):
-    """A recommender that cannot be loaded: the message says which part, why, and what to do.
-
-    Neither an OSError nor a ValueError, of which `pipeline` makes a list of tracebacks.
-    """
 
 
 class TextRichRecommender:
@@ -94,7 +88,7 @@ class TextRichRecommender:
         parts = _parts(settings, name, asked)
         base, at = parts["base_model"]
         with _loading(f"The base {base}"):
-            model = AutoModelForCausalLM.from_pretrained(base, **{**options, **at})
+            model: Any = AutoModelForCausalLM.from_pretrained(base, **{**options, **at})
         for part, called in (("adapter", RANKER), ("summarizer_adapter", SUMMARIZER)):
             if part in parts:
                 adapter, at = parts[part]

@@ -39,6 +39,21 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 
 
 @dataclass(frozen=True, slots=True)
+class Example:
+    """A request of the release's own test split, and what the release answered to it.
+
+    Attributes:
+        request: `history` and `candidates`, and `summary` where the release cannot write one itself.
+        summary: What stood for the history; None where the recommender takes no summary.
+        ranked: (index of the candidate, P(yes)), best first.
+    """
+
+    request: Mapping[str, Any]
+    summary: str | None
+    ranked: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """All that cards tell of a release.
 
@@ -54,7 +69,7 @@ class Facts:
         rows: Config -> split -> rows of the published dataset.
         configs: The `configs` of the dataset card's header.
         audit: Of the summaries, as `trsr audit --write` leaves it; None for data that was not audited.
-        example: A request of the test split and its answer, as `rehearsal.Example`; None where there is none to show.
+        example: A request of the test split and its answer; None where there is none to show.
     """
 
     names: Names
@@ -75,7 +90,7 @@ class Facts:
     license_name: str | None = None
     license_link: str | None = None
     audit: Mapping | None = None
-    example: Any = None
+    example: Example | None = None
 
     @property
     def beside(self) -> bool:
@@ -235,12 +250,17 @@ def _reproducible(facts: Facts, commits: Mapping[str, str | None]) -> dict[str, 
     return facts.recipe.to_dict() | where
 
 
-def _code(values: Mapping, indent: int | None = 4) -> str:
-    """Strings and lists of them as JSON, which Python reads too, and which can close no block of code."""
-    return json.dumps(values, indent=indent, ensure_ascii=False).replace("`", "\\u0060").replace("<", "\\u003c")
+def _code(values: Mapping, indent: int = 4) -> str:
+    """Values as JSON, which for strings and lists of them is Python too; it can close no block of code."""
+
+    def escaped(char: str) -> str:
+        return char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1]
+
+    shown = json.dumps(values, indent=indent, ensure_ascii=False).replace("`", "\\u0060").replace("<", "\\u003c")
+    return "".join(map(escaped, shown))
 
 
-def _printed(example) -> str:
+def _printed(example: Example) -> str:
     """What the snippet of `parts/example.md` prints."""
     return "\n".join(([example.summary] if example.summary else []) + [str(list(example.ranked))])
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from trsr import data
 from trsr.core.saving import write_json
+from trsr.hub.cards import Example
 from trsr.hub.release import Release
 from trsr.hub.repos import ReleaseError
 from trsr.recommender import scored
@@ -37,21 +38,6 @@ scores = [[one["log_odds"] for one in sorted(answer["candidates"], key=lambda on
 shown = recommender(asked["shown"], return_summary=True)
 print(json.dumps({"scores": scores, "shown": shown, "dtype": str(recommender.model.dtype)}))
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A request of the release's own test split, and what the release answered to it.
-
-    Attributes:
-        request: `history` and `candidates`, and `summary` where the release cannot write one itself.
-        summary: What stood for the history; None where the recommender takes no summary.
-        ranked: (index of the candidate, P(yes)), best first.
-    """
-
-    request: Mapping[str, Any]
-    summary: str | None
-    ranked: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from trsr.core.extractive import ExtractiveSummarizer
 from trsr.core.compat import cache_name
+from trsr.core.extractive import ExtractiveSummarizer
 from trsr.core.fork import fork
 from trsr.core.history import Item, blocks_by_count
 from trsr.core.prompts import Encoder

@@ -20,8 +20,9 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trsr import data
+from trsr.core.errors import LoadError
 from trsr.core.history import Item
-from trsr.core.modeling import RANKER, LoadError, load_adapter
+from trsr.core.modeling import RANKER, load_adapter
 from trsr.core.prompts import Encoder
 from trsr.core.scoring import Scorer
 from trsr.embedded import base_path

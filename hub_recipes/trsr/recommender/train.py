@@ -5,6 +5,7 @@ The rows come from `examples`; the loss is on the answer token alone. A row is a
 """
 
 import contextlib
+import dataclasses
 import functools
 import json
 import re
@@ -233,6 +234,7 @@ def write_adapter_config(folder: Path, base: str, revision: str | None) -> None:
 def _arguments(recipe: Recipe, checkpoints: Path, half: bool) -> SFTConfig:
     optim, watch = recipe.optim, recipe.watch
     best = watch.keep == "best"
+    checkpointing: dict[str, Any] = {_checkpointing(): optim.gradient_checkpointing}
     return SFTConfig(
         output_dir=str(checkpoints),
         learning_rate=optim.learning_rate,
@@ -246,7 +248,7 @@ def _arguments(recipe: Recipe, checkpoints: Path, half: bool) -> SFTConfig:
         warmup_steps=optim.warmup_ratio,
         lr_scheduler_type=optim.scheduler,
         bf16=half,
-        gradient_checkpointing=optim.gradient_checkpointing,
+        **checkpointing,
         save_strategy="steps",
         save_steps=watch.steps if best else optim.save_steps,
         save_total_limit=2,
@@ -265,6 +267,12 @@ def _arguments(recipe: Recipe, checkpoints: Path, half: bool) -> SFTConfig:
         packing=False,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
+
+
+def _checkpointing() -> str:
+    """What transformers calls gradient checkpointing: since 5.24 otherwise than before."""
+    known = {entry.name for entry in dataclasses.fields(SFTConfig)}
+    return "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
 
 
 def _claim(recipe: Recipe, out: Path) -> None:

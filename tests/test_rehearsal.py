@@ -1,0 +1,71 @@
+"""Before anything is pushed, the release is loaded in a fresh process and has to score what the run scored."""
+
+import shutil
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from trsr.hub import rehearsal
+from trsr.hub.rehearsal import rehearse
+from trsr.hub.release import assemble
+from trsr.hub.repos import ReleaseError, name_repos
+
+
+@pytest.fixture(scope="module")
+def run(quickstarted):
+    return quickstarted[0] / "runs" / "recurrent"
+
+
+@pytest.fixture(scope="module")
+def assembled(run, tmp_path_factory):
+    return assemble(run, tmp_path_factory.mktemp("release") / "release", name_repos("ORG", "trsr-sample"))
+
+
+@pytest.fixture
+def release(assembled):
+    """The release, to be damaged, and put right again."""
+    kept = assembled.folder.with_name("kept")
+    shutil.copytree(assembled.folder, kept)
+    yield assembled
+    shutil.rmtree(assembled.folder)
+    kept.rename(assembled.folder)
+
+
+def test_a_release_scores_what_its_run_scored(release, run):
+    told = rehearse(release, run)
+    assert told.users == rehearsal.USERS
+    assert told.candidates == 21 * told.users
+    assert told.difference <= 1e-5
+    assert len(told.example.request["history"]) == 3
+    assert len(told.example.request["candidates"]) == 4
+    assert sorted(index for index, _ in told.example.ranked) == [0, 1, 2, 3]
+    odds = [probability for _, probability in told.example.ranked]
+    assert odds == sorted(odds, reverse=True)
+    assert " x" in told.example.summary
+
+
+def test_other_weights_are_noticed(release, run):
+    path = release.folder / "adapter" / "adapter_model.safetensors"
+    save_file({name: 1.5 * weight for name, weight in load_file(path).items()}, path, metadata={"format": "pt"})
+    with pytest.raises(ReleaseError, match="scores otherwise than the run: log-odds differ by 0"):
+        rehearse(release, run)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda folder: (folder / "pipeline" / "fork.py").write_text("import nothing_there\n"), "nothing_there"),
+        (lambda folder: (folder / "adapter" / "adapter_config.json").unlink(), "there is no adapter_config.json"),
+        (lambda folder: (folder / "pipeline" / "prompts.py").write_text("raise ValueError('not so')\n"), "not so"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused_with_the_cause(release, run, damage, told):
+    damage(release.folder)
+    with pytest.raises(ReleaseError, match=rf"cannot be loaded by transformers and peft as they are .*{told}"):
+        rehearse(release, run)
+
+
+def test_without_scores_there_is_nothing_to_compare_with(release, run, tmp_path):
+    bare = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("scores.parquet"))
+    with pytest.raises(ReleaseError, match=r"No scores at .* Make them: trsr evaluate"):
+        rehearse(release, bare)
