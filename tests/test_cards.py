@@ -411,6 +411,7 @@ def test_the_header_of_a_space(tmp_path, variant):
     assert found["models"] == [facts.names.pipeline, facts.names.adapter, facts.names.base]
     assert found["datasets"] == [facts.names.dataset]
     assert len(found["short_description"]) <= 60
+    assert found.get("suggested_hardware") == ("cpu-basic" if "base" in facts.names.own else None)
     assert header(card("mrr_at_k", facts))["tags"][:2] == ["evaluate", "metric"]
 
 

@@ -2,13 +2,20 @@
 
 import importlib.util
 import json
+import re
+import runpy
+import sys
 import urllib.request
+from types import SimpleNamespace
 
 import pytest
 
 from tests.test_space import CANDIDATES, HISTORY, NASTY
 from trsr.cli import main
 from trsr.demo import demo, describe
+from trsr.hub.spaces import space_folder
+
+pytestmark = pytest.mark.compat
 
 gradio = pytest.importorskip("gradio")
 client = pytest.importorskip("gradio_client")
@@ -95,9 +102,52 @@ def test_what_is_shown_of_a_release(quickstarted, tmp_path):
         describe(tmp_path)
 
 
+def stated(page):
+    """The names that the last section of a page shows, and what they stand for."""
+    [shown] = [
+        one.value for one in page.blocks.values() if isinstance(one, gradio.HTML) and "class='facts'" in one.value
+    ]
+    return dict(re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", shown))
+
+
+def test_the_page_says_what_recommends_and_not_where_it_lies(page):
+    shown = stated(page)
+    assert (shown["model"], shown["dataset"]) == ("nano/pipeline", "assets/sample")
+    assert (shown["license"], shown["dataset license"], shown["runs on"]) == ("apache-2.0", "apache-2.0", "cpu")
+
+
+def test_names_and_revisions_of_repos_are_shown_as_they_are():
+    sys.path.insert(0, str(space_folder()))
+    try:
+        facts = runpy.run_path(str(space_folder() / "app.py"))["facts"]
+    finally:
+        sys.path.remove(str(space_folder()))
+    pipe = SimpleNamespace(device="cpu", scorer=SimpleNamespace(plan="packed"))
+    repo = {
+        "model": "ORG/trsr-sample",
+        "revision": "f" * 40,
+        "dataset": "ORG/trsr-sample",
+        "dataset_revision": "e" * 40,
+    }
+    assert facts(repo, pipe) | {"license": 0, "dataset license": 0} == {
+        "model": "ORG/trsr-sample",
+        "revision": "f" * 40,
+        "license": 0,
+        "dataset": "ORG/trsr-sample",
+        "dataset revision": "e" * 40,
+        "dataset license": 0,
+        "runs on": "cpu",
+        "scoring plan": "packed",
+    }
+    assert facts({"model": "ORG/x"}, pipe)["dataset"] == ""
+
+
 def test_a_release_folder_is_served(quickstarted):
     page = demo(quickstarted[0] / "release", prevent_thread_lock=True, quiet=True)
     try:
+        shown = stated(page)
+        assert (shown["model"], shown["dataset"]) == ("release/pipeline", "release/dataset")
+        assert str(quickstarted[0].parent) not in str(page.config)
         answer = client.Client(page.local_url, verbose=False).predict(HISTORY, CANDIDATES, api_name="/rank")
         assert len(answer["candidates"]) == 2
     finally:

@@ -17,6 +17,8 @@ from trsr.recommender import train
 from trsr.recommender.calibration import fit_temperature
 from trsr.recommender.evaluate import EvaluationError, evaluate_run, score, with_shuffled_summaries, write_results
 
+pytestmark = pytest.mark.compat
+
 ROWS = Dataset.from_list(
     [
         {"user_id": "u", "history": ["a"], "target": "b", "negatives": ["c"]},

@@ -25,6 +25,8 @@ import json, sys, traceback, warnings
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
+pytestmark = pytest.mark.compat
+
 task, repo = "text-rich-recommendation", "ORG/trsr-sample"
 request = {
     "history": [{"title": "The Salt Lantern", "genre": "sea stories"}, {"title": "Reef and Anchor", "genre": "sea stories"}],

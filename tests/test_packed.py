@@ -11,6 +11,8 @@ from tests.test_scoring import NO, YES, one_by_one, prompts
 from trsr.core.packed import Row, refusal
 from trsr.core.scoring import PLANS, Scorer
 
+pytestmark = pytest.mark.compat
+
 COMMON = {**tiny.configs()["llama"], "max_position_embeddings": 256}
 # Without grouped keys.
 OLD = {key: value for key, value in COMMON.items() if key not in ("num_key_value_heads", "head_dim")}

@@ -13,6 +13,8 @@ from trsr.core.generation import ModelSummarizer
 from trsr.core.pipeline import SUMMARIZERS, TextRichRecommendationPipeline, logger
 from trsr.core.prompts import RankingPrompt
 
+pytestmark = pytest.mark.compat
+
 HISTORY = [
     {"title": f"Book {n}", "author": "Mara Quill" if n % 2 else "Bo Stone", "genre": "mystery"} for n in range(8)
 ]

@@ -13,6 +13,8 @@ from trsr import data
 from trsr.quickstart import quickstart
 from trsr.recommender.results import table
 
+pytestmark = pytest.mark.compat
+
 USERS = 6
 
 

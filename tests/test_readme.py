@@ -55,6 +55,7 @@ def test_a_figure_typed_by_hand_is_seen():
     assert fill(forged, ROOT) == README
 
 
+@pytest.mark.compat
 def test_the_ten_lines_run(tmp_path):
     code = blocks("python")[0]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
@@ -142,6 +143,16 @@ def test_the_tree_shows_files_that_exist():
 
 
 def test_ci_runs_the_command_of_the_readme():
-    command = 'python -m venv .venv && .venv/bin/pip install -e ".[test]" && .venv/bin/pytest'
-    assert command in README.splitlines()
-    assert "README.md" in (ROOT / ".ci" / "run").read_text()
+    """Word for word: it greps for the line."""
+    install = 'python -m venv .venv && .venv/bin/pip install -e ".[test]" -c hub_recipes/constraints.txt'
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    pattern = re.search(r"grep -m1 -E '(.*)' README.md", ci)[1]
+    assert re.findall(pattern, README, re.M) == [f"{install} && .venv/bin/pytest"]
+
+
+def test_every_installation_from_a_checkout_takes_the_tested_versions():
+    shown = README + (ROOT / "hub_recipes" / "GUIDE.md").read_text(encoding="utf-8")
+    lines = re.findall(r"pip install [^`\n]*", shown)
+    assert len(lines) > 5
+    for line in lines:
+        assert re.search(r" -c (\$TRSR/)?hub_recipes/constraints\.txt", line), line

@@ -14,6 +14,8 @@ from trsr.core.fork import fork, same_rotation
 from trsr.core.forward import read
 from trsr.core.scoring import PLANS, Scorer, rank
 
+pytestmark = pytest.mark.compat
+
 YES, NO = 5, 6
 SHARED = {
     "llama": "packed",

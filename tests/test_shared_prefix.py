@@ -26,6 +26,8 @@ from trsr.recommender.recipe import build_recipe
 from trsr.recommender.shared_prefix import Tree, answer_logits, choose_plan, losses
 from trsr.recommender.train import AdapterTrainer, UserTrainer, train
 
+pytestmark = pytest.mark.compat
+
 YES, NO = 5, 6
 
 COMMON = tiny.configs()["llama"]

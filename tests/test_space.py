@@ -237,8 +237,8 @@ def test_bars_show_p_yes_and_the_choice(space):
     ]
     answer = {"candidates": candidates, "summary": "", "shortened": {"recent_items_dropped": 2}, "seconds": 0.0123}
     shown = space.showing.ranking(answer, chosen="a")
-    assert shown.index("width:75.0%") < shown.index("chosen in fact") < shown.index("width:25.0%")
-    assert shown.count("chosen in fact") == 1
+    assert shown.index("width:75.0%") < shown.index("actual choice") < shown.index("width:25.0%")
+    assert shown.count("actual choice") == 1
     assert "2 candidates ranked in 12 ms" in shown
     assert "recent items dropped: 2" in shown
 

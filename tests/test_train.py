@@ -74,6 +74,7 @@ def snapshot(folder):
 # What is learnt from
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("kind", BASES)
 def test_the_loss_is_on_the_answer_alone(kind, tmp_path, dataset):
     recipe = make_recipe(tiny.save_base(BASES[kind], tmp_path / "base"), dataset, negatives=2)
@@ -137,6 +138,7 @@ def test_both_forms_hold_the_same_prompts(kind, max_tokens, tmp_path):
     assert unfolded == flat["input_ids"]
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("plan", PLANS)
 def test_what_is_scored_was_trained(plan, base, dataset):
     """One forward over a training row gives the log-odds that evaluation reports."""
@@ -232,6 +234,7 @@ def test_the_trainer_gets_every_row_whole(base, tmp_path, monkeypatch):
 # What a run leaves
 
 
+@pytest.mark.compat
 def test_same_seed_same_bytes(base, dataset, tmp_path):
     first, second, other = (tmp_path / name for name in ("first", "second", "other"))
     record = train.train(make_recipe(base, dataset), first)
@@ -251,6 +254,7 @@ def test_same_seed_same_bytes(base, dataset, tmp_path):
     assert yaml.safe_load((first / "recipe.yaml").read_text(encoding="utf-8")) == record["recipe"]
 
 
+@pytest.mark.compat
 def test_the_adapter_learns(base, dataset, tmp_path):
     """And what load_run gives back is the adapter on its base, with the prompt it was trained on."""
     first = train.train(make_recipe(base, dataset, optim={"max_steps": 1}), tmp_path / "first")

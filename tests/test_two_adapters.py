@@ -22,6 +22,8 @@ from trsr.hub.preflight import Options
 from trsr.hub.publish import push
 from trsr.hub.repos import LOCAL, name_repos
 
+pytestmark = pytest.mark.compat
+
 
 @pytest.fixture(scope="module")
 def summarizer(tmp_path_factory):

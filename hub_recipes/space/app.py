@@ -26,16 +26,20 @@ def launch(release: dict[str, Any], pipe: Any = None, **options: Any) -> gr.Bloc
         options: For gradio, such as `server_port`.
     """
     pipe = pipe or load(release)
-    facts = {
-        **{name.replace("_", " "): release.get(name) for name in STATED},
-        "runs on": pipe.device,
-        "candidates share the prompt by": pipe.scorer.plan,
-    }
-    page = build(Recommender(pipe), samples.load(release), facts)
+    page = build(Recommender(pipe), samples.load(release), facts(release, pipe))
     # As an MCP server where `gradio[mcp]` is installed, as it is on a Space.
     options = {"mcp_server": find_spec("mcp") is not None, "state_session_capacity": SESSIONS, **options}
     page.queue(max_size=WAITING, status_update_rate=TOLD).launch(theme=THEME, css_paths=HERE / "page.css", **options)
     return page
+
+
+def facts(release: dict[str, Any], pipe: Any) -> dict[str, object]:
+    """What the page says of the recommender: names, revisions and licences, device, scoring plan."""
+    stated = {name.replace("_", " "): release.get(name) for name in STATED}
+    for name in ("model", "dataset"):
+        # A repo's id as it is; of a folder, the end of its path and not where it lies on this machine.
+        stated[name] = "/".join(Path(stated[name] or "").parts[-2:])
+    return {**stated, "runs on": pipe.device, "scoring plan": pipe.scorer.plan}
 
 
 if __name__ == "__main__":

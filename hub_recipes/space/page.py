@@ -1,4 +1,4 @@
-"""The page, four steps from a history to a ranking and its reasons, and the same as an API."""
+"""The page, four steps from a history to a ranking and what it depends on, and the same as an API."""
 
 from typing import Any
 
@@ -43,40 +43,42 @@ def build(recommender: Recommender, samples: Samples, facts: dict[str, object]) 
     Args:
         recommender: Who is asked.
         samples: May be empty; then there is nothing to choose or draw from.
-        facts: What answers: model, revision, dataset, licence.
+        facts: About the recommender: model, revision, dataset, licence.
     """
     events = Events(recommender, samples)
     with gr.Blocks(title="LLM-TRSR", analytics_enabled=False) as page:
         gr.Markdown(INTRODUCTION)
-        gr.Markdown("## 1. A history")
+        gr.Markdown("## 1. History")
         users = [("Your own", ""), *((f"Test user {name}", name) for name in samples.users)]
         user = gr.Dropdown(users, value="", label="Sample user", visible=bool(samples.users))
         history = gr.Textbox(HISTORY, label="History, oldest first", info=FORMATS, lines=6, max_lines=12)
-        gr.Markdown("## 2. Its summary")
+        gr.Markdown("## 2. Summary")
         with gr.Row():
             with gr.Column(min_width=280):
-                method = gr.Radio(list(METHODS), value=METHODS[0], label="Method of the summary that is read")
+                method = gr.Radio(list(METHODS), value=METHODS[0], label="How the summary is written")
                 summarize = gr.Button("Summarise")
             with gr.Column(min_width=280):
-                summary = gr.Textbox("", label="Summary (edit it, or leave it to be written)", lines=4, max_lines=10)
+                summary = gr.Textbox(
+                    "", label="Summary (you can edit it; an empty one is written for you)", lines=4, max_lines=10
+                )
         blocks = _answer()
-        gr.Markdown("## 3. A ranking")
+        gr.Markdown("## 3. Ranking")
         with gr.Row():
             with gr.Column(min_width=280):
                 candidates = gr.Textbox(CANDIDATES, label="Candidates", lines=5, max_lines=12)
-                draw = gr.Button("Draw from the catalogue", visible=bool(samples.texts))
+                draw = gr.Button("Draw random candidates", visible=bool(samples.texts))
                 rank = gr.Button("Rank", variant="primary")
             with gr.Column(min_width=280):
                 ranking = _answer()
-        gr.Markdown("## 4. Its reasons")
+        gr.Markdown("## 4. What each part of the prompt changes")
         with gr.Row():
             with gr.Column(min_width=280):
-                candidate = gr.Dropdown([("First of the list", 0)], value=0, label="Candidate")
+                candidate = gr.Dropdown([("First candidate", 0)], value=0, label="Candidate")
                 explain = gr.Button("Leave out one part at a time")
-                compare = gr.Button("Time it with and without sharing")
+                compare = gr.Button("Compare speed with and without a shared prefix")
             with gr.Column(min_width=280):
                 reasons, speed = _answer(), _answer()
-        gr.Markdown("## What answers")
+        gr.Markdown("## About this recommender")
         _answer(showing.facts(facts))
 
         chosen, seed, written = gr.State(""), gr.State(0), gr.State({})

@@ -23,8 +23,8 @@ def blocks(made: dict[str, Any]) -> str:
         items = "".join(f"<li>{plain(item)}</li>" for item in block["items"])
         cards.append(
             f"<section class='card'><h3>Block {place}</h3><ol class='items'>{items}</ol><dl>"
-            f"{_summary('Recurrent, up to here', block['recurrent'])}"
-            f"{_summary('Hierarchical, this block alone', block['hierarchical'])}</dl></section>"
+            f"{_summary('Recurrent summary up to this block', block['recurrent'])}"
+            f"{_summary('Summary of this block alone (hierarchical)', block['hierarchical'])}</dl></section>"
         )
     old = made["too_old"]
     note = f"<p class='note'>{_count(old, 'older item')} left out: the newest blocks are read.</p>" if old else ""
@@ -41,7 +41,7 @@ def ranking(answer: dict[str, Any], chosen: str = "") -> str:
     """
     bars = []
     for one in answer["candidates"]:
-        mark = " <strong class='chosen'>chosen in fact</strong>" if chosen and one["text"] == chosen else ""
+        mark = " <strong class='chosen'>actual choice</strong>" if chosen and one["text"] == chosen else ""
         bars.append(
             f"<li><span class='text'>{plain(one['text'])}{mark}</span>"
             f"<span class='figure'>{one['p_yes']:.3f}</span>{_bar(one['p_yes'])}</li>"
@@ -56,7 +56,7 @@ def reasons(found: dict[str, Any]) -> str:
     """What `Recommender.explain` returns: how far each part moves the candidate."""
     head = (
         f"<p role='status'><span class='text'>{plain(found['text'])}</span><br>"
-        f"P(yes) {found['p_yes']:.3f}, rank {found['rank']}, with all that is shown to the model.</p>"
+        f"P(yes) {found['p_yes']:.3f}, rank {found['rank']}, with the full prompt.</p>"
     )
     if not found["without"]:
         return f"{head}<p class='note'>The prompt has neither a summary nor recent items that could be left out.</p>"
@@ -73,7 +73,7 @@ def reasons(found: dict[str, Any]) -> str:
 def speed(found: dict[str, Any]) -> str:
     """What `Recommender.compare_speed` returns."""
     slowest = max(found[way]["seconds"] for way in ("shared", "separate")) or 1
-    names = {"shared": "The user's part once, shared", "separate": "A whole prompt a candidate"}
+    names = {"shared": "Shared prefix, read once", "separate": "A separate prompt for each candidate"}
     rows = [
         f"<li><span class='text'>{name}</span><span class='figure'>{_seconds(found[way]['seconds'])}, "
         f"{found[way]['tokens']:,} tokens</span>{_bar(found[way]['seconds'] / slowest)}</li>"

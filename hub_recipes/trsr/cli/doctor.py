@@ -1,6 +1,8 @@
-"""Look at versions, device, disk, token and the Hub, and say what to do.
+"""Look at versions, a ranking, device, disk, token and the Hub, and say what to do.
 
-Exit code: 0, or 1 if files of the package are missing. A token is never shown, only whether there is one.
+Ranks a known request with the recommender in the package, and names every pair of versions that does not fit.
+Exit code: 0, or 1 if files are missing, versions do not fit, or the ranking is not the known one. A token is never
+shown, only whether there is one.
 
 examples:
   trsr doctor
@@ -19,14 +21,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Outcome:
-    from trsr.doctor import advice, examine
+    from trsr.doctor import advice, broken, examine
 
     found = examine(options.offline)
     lines = []
     for section, values in found.items():
-        lines += [section, *(f"  {name:14} {value}" for name, value in values.items())]
+        if section != "conflicts":  # told below, with what mends them
+            lines += [section, *(f"  {name:14} {value}" for name, value in values.items())]
     told = advice(found)
-    missing = found["package"]["missing"]
     return Outcome(
-        {**found, "advice": told}, "\n".join([*lines, "", *told]).rstrip(), Exit.FOUND if missing else Exit.DONE
+        {**found, "advice": told}, "\n".join([*lines, "", *told]).rstrip(), Exit.FOUND if broken(found) else Exit.DONE
     )

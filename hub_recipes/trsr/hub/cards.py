@@ -326,6 +326,8 @@ def _header(kind: str, facts: Facts, commits: Mapping[str, str | None]):
         "sdk_version": GRADIO,
     }
     if kind == "space":
+        # The bases that travel with a release are small; how large another one is, a card cannot know.
+        hardware: dict[str, Any] = {"suggested_hardware": "cpu-basic"} if "base" in names.own else {}
         return SpaceCardData(
             title=names.space.split("/")[-1],
             app_file="app.py",
@@ -334,6 +336,7 @@ def _header(kind: str, facts: Facts, commits: Mapping[str, str | None]):
             license="apache-2.0",
             short_description="Rank items by their text, after LLM-TRSR",
             tags=tags,
+            **hardware,
             **shown,
         )
     return SpaceCardData(

@@ -1,0 +1,63 @@
+"""Bounds and exact versions: what pyproject.toml asks for, what is pinned, and what the Spaces install agree."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.compatibility import lowest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+ASKED = list(map(Requirement, sum(EXTRAS.values(), PROJECT["dependencies"])))
+PINNED = [
+    line
+    for line in (ROOT / "hub_recipes" / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
+]
+PINS = {canonicalize_name(one.name): one.specifier for one in map(Requirement, PINNED)}
+SPACES = sorted((ROOT / "hub_recipes").rglob("requirements.txt"))
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=str)
+def test_every_requirement_has_bounds_and_is_pinned_within_them(asked):
+    bounds = {one.operator: one.version for one in asked.specifier}
+    # The versions of `packaging` are years, and what is used of it are standards.
+    assert set(bounds) == ({">="} if asked.name == "packaging" else {">=", "<"})
+    [pin] = PINS[canonicalize_name(asked.name)]
+    assert pin.operator == "=="
+    assert asked.specifier.contains(pin.version)
+
+
+def test_pins_are_versions_and_nothing_else():
+    """No file, no host, no build of one machine, nothing of ours; each name once."""
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line) for line in PINNED)
+    assert len(PINS) == len(PINNED)
+    assert "llm-trsr" not in PINS
+
+
+def test_the_lowest_versions_are_the_bounds():
+    pins = {one.name: str(one.specifier)[2:] for one in map(Requirement, lowest())}
+    for asked in map(Requirement, PROJECT["dependencies"] + EXTRAS["test"]):
+        assert f">={pins[asked.name]}" in map(str, asked.specifier)
+    assert "torch" in pins
+    assert "torch" not in {Requirement(one).name for one in lowest(["torch"])}
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.parent.name)
+def test_spaces_ask_for_what_the_package_asks_for(path):
+    bounds = {one.name: one.specifier for one in ASKED}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for asked in map(Requirement, [line for line in lines if not line.startswith(("#", "--"))]):
+        assert asked.specifier == bounds[asked.name]
+
+
+def test_the_space_takes_torch_for_the_cpu():
+    lines = (ROOT / "hub_recipes" / "space" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line.startswith("--")] == [
+        "--extra-index-url https://download.pytorch.org/whl/cpu"
+    ]
