@@ -280,7 +280,7 @@ def test_what_a_tree_shows():
 def test_the_probe_leaves_no_trace():
     model = adapted("llama")
     state = torch.get_rng_state()
-    choose_plan(model, example(*prompts()), YES, NO)
+    choose_plan(model, example(*prompts()))
     assert torch.equal(torch.get_rng_state(), state)
     assert model.training
     assert not model.get_output_embeddings()._forward_pre_hooks

@@ -16,6 +16,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 Way = Callable[[], torch.Tensor]
+Precision = type[AbstractContextManager]
 
 # Of the logits' spread. In fp32 exact ways differ by 1e-6 of it; a position too far by 1 moves a pretrained model by 0.1.
 ALLOWED = 1e-3
@@ -62,47 +63,49 @@ class Reference:
 
     def __init__(self, plain: Way, again: Way) -> None:
         self._plain, self._again = plain, again
-        self._noises: dict[type, float] = {}
+        self._noises: dict[Precision, float] = {}
 
     @torch.no_grad()
     def fault(self, fast: Way) -> str | None:
         """What is wrong with a way; None if nothing is."""
         stages = self._stages
         try:
-            for precision, truth in stages:
-                drift = _distance(precision, fast, truth)
+            for precision, truth, noise in stages:
+                drift = _distance(_logits(fast, precision), truth)
                 # Written so that NaN is a fault.
-                if not (drift <= ALLOWED or drift <= ALLOWED_NOISE * self._noise(precision, truth)):
+                if not (drift <= max(ALLOWED, noise) or drift <= self._noise(precision, truth)):
                     return f"it would change the logits by {drift:.2g} of their spread"
         except ERRORS as error:
             return f"{type(error).__name__}: {error}"
         return None
 
     @cached_property
-    def _stages(self) -> list[tuple[type[AbstractContextManager], torch.Tensor]]:
-        """The precisions to compare in, each with the logits that are true there."""
+    def _stages(self) -> list[tuple[Precision, torch.Tensor, float]]:
+        """The precisions to compare in, each with the logits that are true there and the noise that is known without `again`."""
         in_use = self._plain()
-        self._least = torch.finfo(in_use.dtype).eps
-        truth = None
+        # Plain ways may agree to the bit where a fast one rounds.
+        rounding = ALLOWED_NOISE * torch.finfo(in_use.dtype).eps
+        in_use = in_use.float()
         # Whatever a kernel raises that takes no fp32, there is another yardstick.
-        with suppress(Exception), Fp32():
-            truth = self._plain().float()
-        if truth is None:
-            return [(nullcontext, in_use.float())]
-        return [(Fp32, truth)] if torch.equal(in_use.float(), truth) else [(Fp32, truth), (nullcontext, truth)]
+        with suppress(Exception):
+            truth = _logits(self._plain, Fp32)
+            rest = (nullcontext, truth, ALLOWED_NOISE * _distance(in_use, truth))
+            return [(Fp32, truth, 0.0)] if torch.equal(in_use, truth) else [(Fp32, truth, 0.0), rest]
+        return [(nullcontext, in_use, rounding)]
 
-    def _noise(self, precision, truth: torch.Tensor) -> float:
-        """How far plain ways are from the truth; not 0, though two of them may agree to the bit."""
+    def _noise(self, precision: Precision, truth: torch.Tensor) -> float:
         if precision not in self._noises:
-            distances = [_distance(precision, way, truth) for way in (self._plain, self._again)]
-            self._noises[precision] = max(*distances, self._least if precision is nullcontext else 0)
+            self._noises[precision] = ALLOWED_NOISE * _distance(_logits(self._again, precision), truth)
         return self._noises[precision]
 
 
-def _distance(precision, way: Way, truth: torch.Tensor) -> float:
-    """How far a way is from the truth, as a part of the logits' spread."""
+def _logits(way: Way, precision: Precision) -> torch.Tensor:
     with precision():
-        found = way().float()
+        return way().float()
+
+
+def _distance(found: torch.Tensor, truth: torch.Tensor) -> float:
+    """How far logits are from the true ones, as a part of their spread."""
     spread = (truth - truth.mean(-1, keepdim=True)).norm()
     return ((found - truth).norm() / spread.clamp(min=1e-6)).item()
 
