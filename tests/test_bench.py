@@ -264,10 +264,10 @@ def test_precision(folders, tmp_path):
                 found = results[part][half]
                 assert found["chosen"] == chosen
                 assert set(found["ways"]) == {"separate", plain} | shared
-                for one in found["ways"].values():
-                    # In fp32 all agree; in bf16 each is off, as separate prompts are.
-                    off = max(one["from_fp32"].values())
-                    assert off < 1e-4 if half == "fp32" else 1e-3 < off < 0.2
+                off = {plan: max(one["from_fp32"].values()) for plan, one in found["ways"].items()}
+                # In fp32 all agree; in bf16 all are off alike.
+                for one in off.values():
+                    assert one < 1e-4 if half == "fp32" else 0.5 < one / off["separate"] < 2
         assert f"| **bf16, ours, {'packed' if chosen == 'packed' else 'forked cache'}** |" in report.table(results)
 
 

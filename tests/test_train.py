@@ -78,7 +78,7 @@ def snapshot(folder):
 @pytest.mark.parametrize("wanted", [True, False])
 @pytest.mark.parametrize("has", ["avx512_bf16", "amx_bf16", "avx2"])
 def test_a_processor_with_bf16_trains_in_it_where_the_recipe_says_so(has, wanted, base, dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {has: True, "architecture": "x86_64"})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {has: True}, raising=False)
     half = wanted and has != "avx2"
     seen = []
     learn = train._learn
