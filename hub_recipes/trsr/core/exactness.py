@@ -31,8 +31,8 @@ _HALF = (torch.bfloat16, torch.float16)
 class Fp32(TorchFunctionMode):
     """Within it, torch computes in fp32 whatever the weights are kept in, autocast or not.
 
-    Each operation gets its half-precision tensors in fp32, for itself alone: a second copy of all weights is never kept.
-    Writing into such a tensor has no effect. Kernels that are not torch's own may go on in half precision, or raise.
+    Each operation gets its half-precision tensors in fp32, for itself alone: without gradients, no second copy of all weights
+    is kept. Writing into such a tensor has no effect. Kernels that are not torch's own may stay in half precision, or raise.
     """
 
     def __init__(self) -> None:
