@@ -9,7 +9,7 @@ import torch
 
 from tests import tiny
 from trsr import tables
-from trsr.bench import machinery, measure, report, score, workloads
+from trsr.bench import machinery, measure, precision, report, score, workloads
 from trsr.bench.flops import Cost
 from trsr.bench.run import run
 from trsr.cli import main
@@ -249,6 +249,26 @@ def test_the_readme_shows_what_the_files_say():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for path, shown in re.findall(r"<!-- bench: (\S+) -->\n(.*?)\n<!-- end -->", readme, re.S):
         assert shown == report.table(json.loads((ROOT / path).read_text(encoding="utf-8")))
+
+
+def test_precision(folders, tmp_path):
+    out = tmp_path / "precision.json"
+    small = ["--prefix", "120", "--candidates", "3", "--negatives", "1", "--out", str(out)]
+    for kind, chosen in (("llama", "packed"), ("qwen3_5_text", "fork")):
+        precision.main([str(folders[kind]), *small])
+        results = json.loads(out.read_text())
+        assert results["model"]["architecture"] == kind
+        for part, plain in (("score", "batch"), ("train", "rows")):
+            shared = {"packed", "fork"} if chosen == "packed" else {"fork"}
+            for half in ("fp32", "bf16"):
+                found = results[part][half]
+                assert found["chosen"] == chosen
+                assert set(found["ways"]) == {"separate", plain} | shared
+                off = {plan: max(one["from_fp32"].values()) for plan, one in found["ways"].items()}
+                # In fp32 all agree; in bf16 all are off alike.
+                for one in off.values():
+                    assert one < 1e-4 if half == "fp32" else 0.5 < one / off["separate"] < 2
+        assert f"| **bf16, ours, {'packed' if chosen == 'packed' else 'forked cache'}** |" in report.table(results)
 
 
 def test_machinery(tmp_path):

@@ -6,7 +6,15 @@ from peft import LoraConfig, get_peft_model, inject_adapter_in_model
 from transformers import LlamaForCausalLM
 
 from tests import tiny
-from trsr.core.compat import adapter_layers, attention_of, cache_name, last_logits_only, plain, use_adapter, using_adapter
+from trsr.core.compat import (
+    adapter_layers,
+    attention_of,
+    cache_name,
+    last_logits_only,
+    plain,
+    use_adapter,
+    using_adapter,
+)
 from trsr.core.forward import exclusive
 
 LORA = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
@@ -62,7 +70,10 @@ def test_wrappers_do_not_hide_the_name():
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_the_attention_of_a_loaded_model(attention):
-    assert attention_of(LlamaForCausalLM._from_config(tiny.model("llama").config, attn_implementation=attention).config) == attention
+    assert (
+        attention_of(LlamaForCausalLM._from_config(tiny.model("llama").config, attn_implementation=attention).config)
+        == attention
+    )
 
 
 def two_adapters():

@@ -215,23 +215,27 @@ def test_recurrent_layers_step_down_once(warnings):
         Decoder(network("qwen3_5_text"), 2).answers(prompts(), 2)
     said = [record.message for record in warnings.records if "run whole" in record.message]
     assert said == [
-        "Prompts are run whole with Qwen3_5ForCausalLM: its cache of DynamicLayer, LinearAttentionLayer cannot be cut "
-        "to a row's padding"
+        "Prompts are run whole with Qwen3_5ForCausalLM: TypeError: its cache of DynamicLayer, LinearAttentionLayer cannot be "
+        "cut to a row's padding."
     ]
 
 
-def test_a_wrong_cache_is_noticed(monkeypatch, warnings):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_wrong_cache_is_noticed(dtype, monkeypatch, warnings):
     right = Beginning.rows
     monkeypatch.setattr(Beginning, "rows", lambda self, shared, padding: right(self, shared, padding + 1))
-    model, rows = network(), prompts()
+    model, rows = network().to(dtype), prompts()
     decoder = Decoder(model, 2)
-    assert decoder.answers(rows, NEW) == one_by_one(model, rows)
+    answers = decoder.answers(rows, NEW)
+    if dtype == torch.float32:
+        assert answers == one_by_one(model, rows)
     assert decoder.plan == "batch"
-    assert "reusing their beginning would change logits by" in warnings.text
+    assert "Prompts are run whole with LlamaForCausalLM: it would change the logits by" in warnings.text
 
 
-def test_half_precision_reuses():
-    decoder = Decoder(network().to(torch.bfloat16), 2)
+@pytest.mark.parametrize("kind", REUSE)
+def test_half_precision_reuses(kind):
+    decoder = Decoder(network(kind).to(torch.bfloat16), 2)
     assert len(decoder.answers(prompts(), NEW)) == 6
     assert decoder.plan == "reuse"
 

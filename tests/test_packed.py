@@ -8,6 +8,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, Mamba2ForCausalLM
 
 from tests import tiny
 from tests.test_scoring import NO, YES, one_by_one, prompts
+from trsr.core import forward
+from trsr.core.fork import fork
 from trsr.core.packed import Row, refusal
 from trsr.core.scoring import PLANS, Scorer
 
@@ -99,7 +101,10 @@ MATRIX = {
 }
 PACKED = [kind for kind, (plan, _) in MATRIX.items() if plan == "packed"]
 WINDOWED = [kind for kind in PACKED if "sliding_window" in MATRIX[kind][1]]
+STATEFUL = ["qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "falcon_h1", "lfm2", "bamba"]
 EXACT = {"atol": 1e-4, "rtol": 0}
+# In half precision faults are smaller than what rounding does to the logits, and must show all the same.
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 
 
 def build(kind, attention=None, **changes):
@@ -197,24 +202,73 @@ def test_a_window_counted_along_the_row_would_be_noticed(kind, monkeypatch):
     assert (scores - one_by_one(model, prefix, suffixes)).abs().max() > 1e-2
 
 
+def assert_noticed(model, plan, instead):
+    """That the probe finds fault with a plan, and with no plan that it should take instead."""
+    scorer = Scorer(model, YES, NO)
+    assert scorer.plan == instead
+    assert "would change the logits" in scorer.stepped_down[plan]
+
+
+@DTYPES
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("kind", PACKED)
-def test_suffixes_that_see_one_another_are_noticed_by_the_probe(kind, attention, monkeypatch):
+def test_suffixes_that_see_one_another_are_noticed_by_the_probe(kind, attention, dtype, monkeypatch):
     def leaky(self, window=None):
         seen = right(self, window)
         own = seen[:, self.prefix :]
         own |= torch.ones_like(own).tril()
         return seen
 
-    model = build(kind, attention)
+    model = build(kind, attention).to(dtype)
     prefix, suffixes = prompts()
     right = Row.visible
     monkeypatch.setattr(Row, "visible", leaky)
     scores = Scorer(model, YES, NO, plan="packed").log_odds(prefix, suffixes)
     assert (scores - one_by_one(model, prefix, suffixes)).abs().max() > 1e-2
-    scorer = Scorer(model, YES, NO)
-    assert scorer.plan == "fork"
-    assert "would change the logits" in scorer.stepped_down["packed"]
+    assert_noticed(model, "packed", "fork")
+
+
+@DTYPES
+@pytest.mark.parametrize("kind", WINDOWED)
+def test_a_window_left_out_is_noticed_by_the_probe(kind, dtype, monkeypatch):
+    right = Row.visible
+    monkeypatch.setattr(Row, "visible", lambda self, window=None: right(self))
+    assert_noticed(build(kind).to(dtype), "packed", "fork")
+
+
+@DTYPES
+@pytest.mark.parametrize("kind", PACKED)
+def test_positions_too_far_by_one_are_noticed_by_the_probe(kind, dtype, monkeypatch):
+    def ahead(prefix, lengths, device=None):
+        row = right(prefix, lengths, device)
+        return Row(row.prefix, row.positions + 1, row.owners, row.ends)
+
+    right, places = Row.of, forward._places
+    monkeypatch.setattr(Row, "of", ahead)
+    assert_noticed(build(kind).to(dtype), "packed", "fork")
+    monkeypatch.setattr(forward, "_places", lambda start, ids: places(start + (start > 0), ids))
+    assert_noticed(build(kind).to(dtype), "fork", "batch")
+
+
+@DTYPES
+@pytest.mark.parametrize("kind", STATEFUL)
+def test_a_state_that_is_dropped_is_noticed_by_the_probe(kind, dtype, monkeypatch):
+    def forgetful(cache, rows):
+        forked = fork(cache, rows)
+        for layer in forked.layers:
+            for name in ("conv_states", "recurrent_states"):
+                for state in getattr(layer, name, {}).values():
+                    if state is not None:
+                        state.zero_()
+        return forked
+
+    monkeypatch.setattr("trsr.core.forward.fork", forgetful)
+    assert_noticed(build(kind).to(dtype), "fork", "batch")
+
+
+@pytest.mark.parametrize("kind", MATRIX)
+def test_rounding_is_no_fault(kind):
+    assert Scorer(build(kind).to(torch.bfloat16), YES, NO).plan == MATRIX[kind][0]
 
 
 def test_a_jamba_would_forget_the_prefix(monkeypatch):

@@ -188,15 +188,15 @@ def test_a_model_without_a_cache_steps_down_and_says_so_once(caplog):
         Scorer(model, YES, NO, plan="fork")
 
 
-def test_a_wrong_cache_is_noticed_by_the_probe(llama, monkeypatch):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_wrong_cache_is_noticed_by_the_probe(llama, dtype, monkeypatch):
     def wrong(cache, rows):
         forked = fork(cache, rows)
-        for layer in forked.layers:
-            layer.values = layer.values * 1.5
+        forked.layers[0].values = forked.layers[0].values * 1.5
         return forked
 
     monkeypatch.setattr("trsr.core.forward.fork", wrong)
-    scorer = Scorer(llama, YES, NO)
+    scorer = Scorer(llama.to(dtype), YES, NO)
     assert scorer.plan == "batch"
     assert "would change the logits" in scorer.stepped_down["packed"]
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerState
 
 from tests import tiny
@@ -69,6 +70,41 @@ def adapter_bytes(run):
 
 def snapshot(folder):
     return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+# What is computed in which precision
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("has", ["avx512_bf16", "amx_bf16", "avx2"])
+def test_a_processor_with_bf16_trains_in_it_where_the_recipe_says_so(has, wanted, base, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {has: True}, raising=False)
+    half = wanted and has != "avx2"
+    seen = []
+    learn = train._learn
+
+    def look(trainer, checkpoints):
+        made = learn(trainer, checkpoints)
+        base = {weight.dtype for weight in trainer.model.parameters() if not weight.requires_grad}
+        adapter = [weight for weight in trainer.model.parameters() if weight.requires_grad]
+        moments = trainer.optimizer.state[adapter[0]]["exp_avg"]
+        seen.append((base, {weight.dtype for weight in adapter}, moments.dtype, trainer.accelerator.mixed_precision))
+        return made
+
+    monkeypatch.setattr(train, "_learn", look)
+    optim = {"bf16": wanted, "max_steps": 2, "gradient_checkpointing": False}
+    recipe = make_recipe(base, dataset, form="shared-prefix", optim=optim)
+    record = train.train(recipe, tmp_path / "run")
+    assert (record["precision"], record["plan"]) == ("bf16" if half else "fp32", "packed")
+    in_use, full = (torch.bfloat16 if half else torch.float32), torch.float32
+    assert seen == [({in_use}, {full}, full, "bf16" if half else "no")]
+    assert {weight.dtype for weight in load_file(tmp_path / "run/adapter/adapter_model.safetensors").values()} == {full}
+
+
+def test_torch_that_cannot_tell_trains_in_fp32(base, dataset, tmp_path, monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    record = train.train(make_recipe(base, dataset, optim={"bf16": True, "max_steps": 1}), tmp_path / "run")
+    assert record["precision"] == "fp32"
 
 
 # What is learnt from

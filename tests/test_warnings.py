@@ -53,5 +53,5 @@ def test_no_verb_warns(tmp_path):
 def test_gradient_checkpointing_is_asked_for_by_the_name_that_this_version_knows(tmp_path, recwarn):
     for wanted in (True, False):
         recipe = load_recipe("nano-sample", [f"optim.gradient_checkpointing={str(wanted).lower()}"])
-        assert bool(_arguments(recipe, tmp_path, False).gradient_checkpointing) is wanted
+        assert bool(_arguments(recipe, tmp_path, half=False, cpu=True).gradient_checkpointing) is wanted
     assert not [one for one in recwarn if "checkpointing" in str(one.message)]

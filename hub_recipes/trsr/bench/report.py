@@ -32,6 +32,8 @@ def table(results: Mapping) -> str:
         return _logs(results["cases"])
     if results.get("bench") == "machinery":
         return _machinery(results)
+    if results.get("bench") == "precision":
+        return _precision(results)
     cases = results["cases"]
     names = list(dict.fromkeys(name for case in cases for name in case["systems"]))
     rows = [
@@ -55,6 +57,41 @@ def _logs(cases: Sequence[Mapping]) -> str:
         done = [f"{ours['rows']:,}", f"{ours['seconds']:.3g}", f"{rate:,.0f}"]
         rows.append([plain(case["data"]), *done, *beside, f"{ours['peak_mib'] / 1024:.2g} GiB"])
     return markdown.table(head, rows)
+
+
+def _precision(results: Mapping) -> str:
+    """Scoring, then a training step, in fp32 and bf16; the plan that the probe chooses in bold."""
+    titles = {**TITLES, "batch": "in padded batches", "rows": "in padded batches", "separate": "one by one"}
+
+    def rows(of: Mapping, cells) -> list[list[str]]:
+        made = []
+        for precision, found in of.items():
+            for plan, one in found["ways"].items():
+                name = plain(f"{precision}, {titles[plan]}")
+                made.append([f"**{name}**" if plan == found["chosen"] else name, f"{one['seconds']:.3g}", *cells(one)])
+        return made
+
+    def scored(one: Mapping) -> list[str]:
+        return [f"{apart['max']:.2g}, {apart['mean']:.2g}" for apart in (one["from_separate"], one["from_fp32"])]
+
+    def trained(one: Mapping) -> list[str]:
+        return [str(one["peak_mib"]), *(f"{one[key]['norm']:.2g}" for key in ("from_separate", "from_fp32"))]
+
+    head = [
+        f"scoring {results['candidates']} candidates",
+        "CPU s a user",
+        "log-odds off one by one: most, mean",
+        "off fp32",
+    ]
+    scores = markdown.table(head, rows(results["score"], scored))
+    head = [
+        f"a step of {results['users']} x {1 + results['negatives']}",
+        "CPU s",
+        "MiB",
+        "gradient off one by one",
+        "off fp32",
+    ]
+    return f"{scores}\n\n{markdown.table(head, rows(results['train'], trained))}"
 
 
 def _machinery(results: Mapping) -> str:

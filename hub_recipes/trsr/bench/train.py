@@ -45,7 +45,7 @@ def case(model, encoder: Encoder, prefix: int, negatives: int, rounds: int, seed
         return max(((one - right).abs().max() / right.abs().max()).item() for one, right in pairs)
 
     example = shared_prefix.row(load.prefix, load.suffixes, answers.tolist())
-    best = shared_prefix.choose_plan(model, example, encoder.yes_id, encoder.no_id)
+    best = shared_prefix.choose_plan(model, example)
     cost = Cost.of(model)
     shared = load.shared
     # A backward costs twice its forward, everywhere alike.

@@ -4,7 +4,6 @@ Knows nothing of text: token ids in, token ids out. The plan is `reuse` (batches
 beginning, and answers that have ended leave) or `batch` (whole prompts), which every causal model can do.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from transformers.utils import logging
 
 from .beginning import Beginning
 from .compat import cache_name
+from .exactness import Reference
 from .forward import exclusive
 from .groups import shared_ids
 
@@ -171,31 +171,25 @@ class Decoder:
         ids = (list(prompt) * 44)[:44]  # tokens of a real prompt: some others mean an image
         # Padding: none, less than the beginning of 16, and more than it.
         rows = [ids, ids[:36], ids[:19]]
-        options: dict[str, Any] = {"output_logits": True, "return_dict_in_generate": True}
-        name = type(self.model).__name__
-        naive = [self._generate(*_left_padded([row]), 3, **options).logits for row in rows]
-        try:
-            padded, mask = _left_padded(rows)
-            cache = Beginning(self.model, ids[:16]).rows(16, (mask == 0).sum(1))
-            together = self._generate(padded, mask, 3, cache=cache, **options).logits
-        except (TypeError, AttributeError, RuntimeError, ValueError, IndexError, KeyError) as error:
-            logger.warning_once(f"Prompts are run whole with {name}: {error}")
-            return "batch"
-        difference, scale = 0.0, 1.0
-        for row, steps in enumerate(naive):
-            for expected, got in zip(steps, together, strict=False):
-                expected, got = expected[0].float(), got[row].float()
-                difference = max(difference, (expected - got).abs().max().item())
-                scale = max(scale, expected.abs().max().item())
-                if expected.argmax() != got.argmax():
-                    break
-        # In half precision any two ways of computing differ by some hundredths.
-        allowed = 1e-3 if self.model.dtype == torch.float32 else 0.15
-        if math.isfinite(difference) and difference <= allowed * scale:
+        ends = self.ends()
+        # All ways go on with one token: where two are as likely, rounding would choose between them.
+        onward = [next((token for token in ids if token not in ends), ids[0])]
+
+        def logits(rows: Sequence[Sequence[int]], cache: Cache | None = None) -> torch.Tensor:
+            options: dict[str, Any] = {"output_logits": True, "return_dict_in_generate": True}
+            options["prefix_allowed_tokens_fn"] = lambda row, sent: onward
+            made = self._generate(*_left_padded(rows), 3, cache=cache, **options)
+            return torch.stack(made.logits, 1)  # (rows, steps, vocabulary)
+
+        def reused() -> torch.Tensor:
+            padding = (_left_padded(rows)[1] == 0).sum(1)
+            return logits(rows, cache=Beginning(self.model, ids[:16]).rows(16, padding))
+
+        reference = Reference(lambda: torch.cat([logits([row]) for row in rows]), lambda: logits(rows))
+        fault = reference.fault(reused)
+        if fault is None:
             return "reuse"
-        logger.warning_once(
-            f"Prompts are run whole with {name}: reusing their beginning would change logits by {difference:.3g}."
-        )
+        logger.warning_once(f"Prompts are run whole with {type(self.model).__name__}: {fault}.")
         return "batch"
 
 

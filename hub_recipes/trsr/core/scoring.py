@@ -7,13 +7,14 @@ row of its own from a copy of that cache (`core.fork`); `batch` sends whole prom
 Tried on the CPU: fp32 and bf16, LoRA adapters, accelerate's hooks. Not tried: CUDA, several devices, quantised weights.
 """
 
-import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from transformers import Cache, DynamicCache
 from transformers.utils import logging
 
+from .exactness import Reference
 from .fork import same_rotation, unforkable
 from .forward import branches, device, exclusive, packed_logits, read, row_logits
 from .groups import even, level, share
@@ -152,16 +153,20 @@ class Scorer:
         """Why a plan is ruled out before any try."""
         return {"packed": refusal, "fork": unforkable, "batch": lambda model: None}[plan](self.model)
 
-    @torch.no_grad()
     def _choose(self) -> tuple[str, str]:
         """The plans for long and short prefixes that hold on two short candidates. Says once what was stepped down from."""
         vocabulary = self.model.get_input_embeddings().weight.shape[0]
         ids = [(37 * step + 11) % vocabulary for step in range(27)]
         prefix, suffixes = ids[:16], [ids[16:19], ids[19:]]
-        truth = torch.cat([logits for _, logits in self._alone(prefix, suffixes)]).float()
-        faults = {}
-        for plan in ("packed", "fork"):
-            faults[plan] = self._refusal(plan) or self._fault(plan, prefix, suffixes, truth)
+
+        def logits(plan: str) -> torch.Tensor:
+            groups = self._alone(prefix, suffixes) if plan == "alone" else self._logits(prefix, suffixes, plan)
+            order, rows = zip(*((torch.tensor(group), logits) for group, logits in groups), strict=True)
+            return torch.cat(rows)[torch.cat(order).argsort()]
+
+        # Judged by all logits: two answer words may agree by chance.
+        reference = Reference(partial(logits, "alone"), partial(logits, "batch"))
+        faults = {plan: self._refusal(plan) or reference.fault(partial(logits, plan)) for plan in ("packed", "fork")}
         hold = [*(plan for plan, fault in faults.items() if fault is None), "batch"]
         self.stepped_down = {plan: fault for plan, fault in faults.items() if fault}
         if self.stepped_down:
@@ -169,21 +174,6 @@ class Scorer:
             say = logger.info if hold[0] == "fork" else logger.warning_once
             say(f"{type(self.model).__name__} is scored by {hold[0]}, {why}.")
         return hold[0], "fork" if "fork" in hold else hold[0]
-
-    def _fault(self, plan: str, prefix: list[int], suffixes: list[list[int]], truth: torch.Tensor) -> str | None:
-        """What is wrong with a plan, judged by all logits: two answer words may agree by chance."""
-        try:
-            shared = torch.empty_like(truth)
-            for group, logits in self._logits(prefix, suffixes, plan):
-                shared[group] = logits.float()
-        except (TypeError, AttributeError, RuntimeError, ValueError, IndexError, KeyError) as error:
-            return f"{type(error).__name__}: {error}"
-        spread = (truth - truth.mean(-1, keepdim=True)).norm().item()
-        drift = (shared - truth).norm().item() / max(spread, 1e-6)
-        # In half precision any two ways of computing differ by some per cent.
-        if math.isfinite(drift) and drift <= (1e-3 if self.model.dtype == torch.float32 else 0.1):
-            return None
-        return f"it would change the logits by {drift:.2g} of their spread"
 
 
 def rank(scores: Sequence[float]) -> list[int]:

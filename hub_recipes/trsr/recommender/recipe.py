@@ -35,7 +35,9 @@ class Optim:
     """Optimisation, as in the paper.
 
     `batch_size` counts rows a device and forward, `accumulation` forwards a step. In the form flat a row is a candidate, in
-    the form shared-prefix a user with all 1 + negatives of them.
+    the form shared-prefix a user with all 1 + negatives of them. `bf16` trains in bf16 where the device has arithmetic for it:
+    GPUs, and processors with AVX512-BF16 or AMX; elsewhere, and where it is false, in fp32. A run's record says which it was.
+    An evaluation computes in the precision that the base is kept in, whatever stands here.
     """
 
     learning_rate: float = 1e-4

@@ -13,9 +13,9 @@ Prompts and their encoding come from outside.
 """
 
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ from transformers.modeling_outputs import CausalLMOutput
 from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
+from trsr.core.exactness import Reference
 from trsr.core.fork import same_rotation, unforkable
 from trsr.core.forward import branches, packed_logits, read, row_logits
 from trsr.core.groups import level, share
@@ -157,22 +158,32 @@ def losses(
     return each + listwise * torch.cat(users)
 
 
-def choose_plan(model, example: Mapping[str, list[int]], yes: int, no: int, checkpointing: bool = False) -> str:
-    """The first plan that gives on `example`, a real row, what whole prompts give; it is said once.
+def choose_plan(model, example: Mapping[str, list[int]], checkpointing: bool = False) -> str:
+    """The first plan that gives on `example`, a real row, what prompts one by one give; it is said once.
 
     Without gradient checkpointing `packed`, then `fork`; with it `tree`; `rows` where none of these holds.
     """
+    prefix, *suffixes = torch.tensor(example["input_ids"]).split(list(example["seq_lengths"]))
+
+    def logits(plan: str) -> torch.Tensor:
+        if plan == "alone":
+            return torch.cat([answer_logits(model, prefix, [suffix], "rows") for suffix in suffixes])
+        return answer_logits(model, prefix, suffixes, plan)
+
     why: dict[str, str | None] = {}
-    for plan in ("tree",) if checkpointing else ("packed", "fork"):
-        why[plan] = unforkable(model) if plan == "fork" else refusal(model)
-        try:
-            why[plan] = why[plan] or _fault(model, example, plan, yes, no)
-        except (TypeError, AttributeError, RuntimeError, ValueError, IndexError, KeyError) as error:
-            why[plan] = f"{type(error).__name__}: {error}"
-        if why[plan] is None:
-            break
-    else:
-        plan = "rows"
+    mode = model.training
+    model.eval()  # dropout would differ, and use up random numbers
+    try:
+        reference = Reference(partial(logits, "alone"), partial(logits, "rows"))
+        for plan in ("tree",) if checkpointing else ("packed", "fork"):
+            why[plan] = unforkable(model) if plan == "fork" else refusal(model)
+            why[plan] = why[plan] or reference.fault(partial(logits, plan))
+            if why[plan] is None:
+                break
+        else:
+            plan = "rows"
+    finally:
+        model.train(mode)
     reasons = "; ".join(f"not {name}: {reason}" for name, reason in why.items() if reason)
     name = type(model.get_base_model() if isinstance(model, PeftModel) else model).__name__
     told = f"{name} is trained by the plan {plan}" + (f" ({reasons})" if reasons else "") + "."
@@ -182,26 +193,6 @@ def choose_plan(model, example: Mapping[str, list[int]], yes: int, no: int, chec
     else:
         logger.info(told)
     return plan
-
-
-@torch.no_grad()
-def _fault(model, example: Mapping[str, list[int]], plan: str, yes: int, no: int) -> str | None:
-    """What is wrong with `plan` on one user, against whole prompts; None if nothing is."""
-    prefix, *suffixes = torch.tensor(example["input_ids"]).split(list(example["seq_lengths"]))
-    labels = torch.tensor(example["labels"], device=model.device)
-    mode = model.training
-    model.eval()  # dropout would differ, and use up random numbers
-    try:
-        shared, whole = (answer_logits(model, prefix, suffixes, one).float().log_softmax(-1) for one in (plan, "rows"))
-    finally:
-        model.train(mode)
-    loss = (F.nll_loss(shared, labels) - F.nll_loss(whole, labels)).abs().item()
-    each = (shared - whole)[:, [yes, no]].abs().max().item()
-    # In half precision any two ways of computing differ by some hundredths.
-    exact = model.dtype == torch.float32
-    if math.isfinite(loss) and loss <= (1e-4 if exact else 0.05) and each <= (1e-3 if exact else 0.15):
-        return None
-    return f"it would change the loss by {loss:.2g}, an answer by {each:.2g}"
 
 
 class SharedPrefixTrainer(SFTTrainer):
@@ -229,7 +220,8 @@ class SharedPrefixTrainer(SFTTrainer):
     ) -> None:
         super().__init__(model, args, data_collator=collate, train_dataset=train_dataset, **options)
         self.yes_id, self.no_id, self.listwise = yes_id, no_id, listwise
-        self.plan = choose_plan(self.model, train_dataset[0], yes_id, no_id, bool(args.gradient_checkpointing))
+        with self.accelerator.autocast():
+            self.plan = choose_plan(self.model, train_dataset[0], bool(args.gradient_checkpointing))
         _take_users(self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):

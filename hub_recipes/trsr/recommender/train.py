@@ -2,16 +2,18 @@
 
 The rows come from `examples`; the loss is on the answer token alone. A row is a candidate, or a user with all candidates
 (`shared_prefix`).
+
+In bf16 the base's weights, activations and matrix products are bf16; the adapter's weights, their gradients, AdamW's moments
+and the loss are fp32, and so is the adapter that is written.
 """
 
-import contextlib
 import dataclasses
 import functools
 import json
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +59,10 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         TrainError: If `out` holds another run, or this one complete.
         DataError: If the dataset does not keep the contract.
     """
-    half = recipe.optim.bf16 and _bf16()
+    cpu = recipe.optim.device == "cpu" or not torch.accelerator.is_available()
+    half = recipe.optim.bf16 and _bf16(cpu)
     checkpoints = out / "checkpoints"
-    arguments = _arguments(recipe, checkpoints, half)
+    arguments = _arguments(recipe, checkpoints, half, cpu)
     # Of several processes the first writes what the run leaves.
     with arguments.main_process_first(local=False):
         _claim(recipe, out)
@@ -123,6 +126,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         "seconds": round(time.monotonic() - started, 1),
         "cpu_seconds": round(time.process_time() - spent, 1),  # of this process, since the start or the last kill
         "device": str(trainer.args.device),
+        "precision": "bf16" if half else "fp32",
         "versions": versions(),
     }
     if first:
@@ -233,7 +237,7 @@ def write_adapter_config(folder: Path, base: str, revision: str | None) -> None:
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
 
 
-def _arguments(recipe: Recipe, checkpoints: Path, half: bool) -> SFTConfig:
+def _arguments(recipe: Recipe, checkpoints: Path, half: bool, cpu: bool) -> SFTConfig:
     optim, watch = recipe.optim, recipe.watch
     best = watch.keep == "best"
     checkpointing: dict[str, Any] = {_checkpointing(): optim.gradient_checkpointing}
@@ -263,7 +267,7 @@ def _arguments(recipe: Recipe, checkpoints: Path, half: bool) -> SFTConfig:
         metric_for_best_model="eval_recall@3" if best else None,
         seed=recipe.seed,
         data_seed=recipe.seed,
-        use_cpu=optim.device == "cpu",
+        use_cpu=cpu,
         # TRL's default of 1,024 cuts answers off and drops the rows; ours are shortened by rule already.
         max_length=None,
         packing=False,
@@ -294,8 +298,12 @@ def _claim(recipe: Recipe, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _bf16() -> bool:
-    """Half precision only where the hardware is made for it."""
-    with contextlib.suppress(AttributeError, RuntimeError):
-        return torch.accelerator.current_accelerator() is not None and torch.cuda.is_bf16_supported()
-    return False
+def _bf16(cpu: bool) -> bool:
+    """Whether the device that trains has arithmetic in bf16: a GPU, or a processor with AVX512-BF16 or AMX.
+
+    Where torch cannot tell what the processor has, it is taken to have none (torch before 2.13 has no public way).
+    """
+    if not cpu:
+        return torch.cuda.is_bf16_supported()
+    has: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))

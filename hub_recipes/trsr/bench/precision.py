@@ -1,0 +1,151 @@
+"""A model in fp32 and in bf16: how far scores and gradients by each plan are from those of separate prompts.
+
+    python -m trsr.bench.precision folder-of-a-pretrained-model --out precision.json
+
+Beside it stands the noise: how far separate prompts themselves are from what the same weights give in fp32, and from separate
+prompts in padded batches. Prompts are of random words in our own wording; one thread, CPU time.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from trsr.bench import train, workloads
+from trsr.bench.measure import System, peak_memory, steady, take_turns
+from trsr.bench.run import processor, write
+from trsr.core.exactness import Fp32
+from trsr.core.groups import share
+from trsr.core.prompts import Encoder
+from trsr.core.scoring import PLANS, Scorer
+from trsr.recommender import shared_prefix
+from trsr.versions import versions
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@torch.no_grad()
+def scoring(model, encoder: Encoder, loads: Sequence[workloads.Prompts]) -> dict[str, Any]:
+    """Seconds a user of each plan, and differences of log-odds: the largest and the mean."""
+
+    def by(plan: str) -> Callable[[], torch.Tensor]:
+        scorer = Scorer(model, encoder.yes_id, encoder.no_id, plan="batch" if plan == "separate" else plan)
+        lists = [(load.prefix, load.suffixes) for load in loads]
+        if plan == "separate":
+            lists = [(prefix, [own]) for prefix, suffixes in lists for own in suffixes]
+        return lambda: torch.cat([scorer.log_odds(*one) for one in lists])
+
+    chosen = Scorer(model, encoder.yes_id, encoder.no_id)
+    plans = PLANS[PLANS.index(chosen.plan) :]
+    return {"chosen": chosen.plan, "ways": _ways(plans, by, len(loads), _of_scores)}
+
+
+def training(model, encoder: Encoder, loads: Sequence[workloads.Prompts]) -> dict[str, Any]:
+    """Seconds and memory of a LoRA step on all users, and the difference of its gradient relative to the gradient's norm.
+
+    As in training by a recipe: in bf16 the base's weights and the products are bf16, the adapter is fp32.
+    """
+    half = model.dtype == torch.bfloat16
+    answers = torch.tensor([encoder.yes_id] + [encoder.no_id] * (len(loads[0].suffixes) - 1))
+    users = [share(load.prefix, load.suffixes) for load in loads]
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=half)
+
+    def loss(plan: str, prefix: list[int], suffixes: list[list[int]], labels: torch.Tensor) -> torch.Tensor:
+        with autocast:
+            logits = shared_prefix.answer_logits(model, prefix, suffixes, plan)
+            return cross_entropy(logits.float(), labels, reduction="sum") / (len(users) * len(answers))
+
+    def by(plan: str) -> Callable[[], torch.Tensor]:
+        parts: list[Callable[[], torch.Tensor]]
+        if plan == "separate":
+            parts = [
+                partial(loss, "rows", prefix, [own], label[None])
+                for prefix, suffixes in users
+                for own, label in zip(suffixes, answers, strict=True)
+            ]
+        else:
+            # Their graphs are kept until one backward, as in a batch of users.
+            parts = [lambda: torch.stack([loss(plan, *user, answers) for user in users]).sum()]
+        return lambda: torch.cat([slope.flatten().float() for slope in train.step(model, parts)])
+
+    with autocast:
+        chosen = shared_prefix.choose_plan(model, shared_prefix.row(*users[0], answers.tolist()))
+    plans = [plan for plan in ("packed", "fork", "rows") if plan != "packed" or chosen == "packed"]
+    return {"chosen": chosen, "ways": _ways(plans, by, 1, _of_gradients)}
+
+
+def _ways(plans: Sequence[str], by, users: int, difference) -> dict[str, Any]:
+    """What each plan and separate prompts cost, and how far they are from separate prompts and from fp32."""
+    found: dict[str, Any] = {}
+    runs = {plan: by(plan) for plan in ("separate", *plans)}
+    for plan, run in runs.items():
+        answer, peak = peak_memory(run)
+        found[plan] = {"peak_mib": round(peak / 2**20), "answer": answer}
+    with Fp32():
+        truth = runs["separate"]()
+    seconds = take_turns([System(plan, run) for plan, run in runs.items()], 1)
+    for plan, made in found.items():
+        made["seconds"] = float(f"{seconds[plan][0] / users:.3g}")
+        made["from_separate"] = difference(made["answer"], found["separate"]["answer"])
+        made["from_fp32"] = difference(made["answer"], truth)
+    for made in found.values():
+        del made["answer"]
+    return found
+
+
+def _of_scores(found: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
+    apart = (found - truth).abs()
+    return {"max": float(f"{apart.max().item():.2g}"), "mean": float(f"{apart.mean().item():.2g}")}
+
+
+def _of_gradients(found: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
+    return {"norm": float(f"{((found - truth).norm() / truth.norm()).item():.2g}")}
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="folder or Hub id of a causal language model")
+    parser.add_argument("--users", type=int, default=2, help="(%(default)s)")
+    parser.add_argument("--prefix", type=int, default=300, help="tokens that a user's prompts share (%(default)s)")
+    parser.add_argument("--candidates", type=int, default=21, help="to score, a user (%(default)s)")
+    parser.add_argument("--negatives", type=int, default=4, help="to train on, a user (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of prompts and of the adapter (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("precision.json"), help="results file (%(default)s)")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    options = arguments().parse_args(words)
+    results: dict[str, Any] = {
+        "bench": "precision",
+        **{name: getattr(options, name) for name in ("users", "prefix", "candidates", "negatives", "seed")},
+        "processor": processor(),
+        "versions": versions(),
+        "score": {},
+        "train": {},
+    }
+    with steady():
+        for name, dtype in DTYPES.items():
+            model, tokenizer = workloads.load(options.model, options.seed)
+            encoder = Encoder(tokenizer)
+            results["model"] = workloads.describe(Path(options.model).name, model) | {"dtype": list(DTYPES)}
+            some, all_of_them = (
+                [
+                    workloads.prompts(encoder, options.prefix, count, options.seed + user)
+                    for user in range(options.users)
+                ]
+                for count in (1 + options.negatives, options.candidates)
+            )
+            model = model.to(dtype)
+            results["score"][name] = scoring(model, encoder, all_of_them)
+            results["train"][name] = training(train.prepare(model, options.seed), encoder, some)
+            write(options.out, results)
+    print(f"Wrote {options.out}")
+
+
+if __name__ == "__main__":
+    main()
