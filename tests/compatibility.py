@@ -17,6 +17,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+SELECTED = "compat and not slow"
 STACK = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "huggingface_hub", "numpy")
 
 
@@ -55,7 +56,7 @@ def main() -> int:
             got = subprocess.run(freeze, check=True, capture_output=True, text=True).stdout.split()
             print(*got, flush=True)
             stack = ", ".join(one.replace("==", " ") for one in got if one.split("==")[0] in STACK)
-            code = subprocess.run([python, "-m", "pytest", "-m", "compat and not slow"], cwd=ROOT).returncode
+            code = subprocess.run([python, "-m", "pytest", "-m", SELECTED], cwd=ROOT).returncode
     outcome = f"FAILED with exit code {code}" if code else "passed"
     print(
         f"compatibility, {options.versions} versions: {outcome} in {minutes(started)} ({installed} to install): {stack}"

@@ -19,13 +19,13 @@ from trsr.embedded import NANO, base_path
 from trsr.quickstart import recommend
 from trsr.recommender.evaluate import EvaluationError, load_run
 
+pytestmark = pytest.mark.compat
+
 ROOT = Path(__file__).parent.parent
 ASKS = """
 import json, sys, traceback, warnings
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
-
-pytestmark = pytest.mark.compat
 
 task, repo = "text-rich-recommendation", "ORG/trsr-sample"
 request = {

@@ -19,6 +19,8 @@ from tests.served import free_port, serving
 from trsr import data
 from trsr.hub.spaces import METRICS
 
+pytestmark = pytest.mark.compat
+
 ROOT = Path(__file__).parent.parent
 LOADS_EVERYTHING = """
 import json, sys
@@ -26,8 +28,6 @@ import evaluate, torch
 from datasets import load_dataset
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
-
-pytestmark = pytest.mark.compat
 
 repo, lora, base_id = "ORG/trsr-sample", "ORG/trsr-sample-lora", "ORG/trsr-nano"
 told = {}

@@ -1,6 +1,8 @@
 """Bounds and exact versions: what pyproject.toml asks for, what is pinned, and what the Spaces install agree."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.compatibility import lowest
+from tests.compatibility import SELECTED, lowest
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -46,6 +48,24 @@ def test_the_lowest_versions_are_the_bounds():
         assert f">={pins[asked.name]}" in map(str, asked.specifier)
     assert "torch" in pins
     assert "torch" not in {Requirement(one).name for one in lowest(["torch"])}
+
+
+def test_what_runs_at_other_versions_covers_the_way_from_a_sample_to_strangers():
+    words = [sys.executable, "-m", "pytest", "--collect-only", "-m", SELECTED]
+    listed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in (
+        "test_readme.py::test_the_ten_lines_run",
+        "test_train.py::test_same_seed_same_bytes",
+        "test_shared_prefix.py::test_a_step_equals_a_step_of_flat_rows",
+        "test_quickstart.py::test_the_report",
+        "test_strangers.py::test_everything_loads_without_our_code",
+        "test_strangers.py::test_the_server_of_transformers_answers_the_same",
+        "test_loading.py::",
+        "test_pipeline.py::test_one_adapter_summarises_and_the_other_ranks",
+        "test_two_adapters.py::test_strangers_load_both_from_the_hub",
+        "test_doctor.py::test_the_installed_versions_fit_and_rank",
+    ):
+        assert f"tests/{name}" in listed
 
 
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.parent.name)

@@ -22,14 +22,16 @@ class Conflict:
         return self.package, Requirement(self.needs).name
 
     def __str__(self) -> str:
-        found = f"{self.names[1]} {self.installed} is installed" if self.installed else "it is not installed"
-        return f"{self.package} {_installed(self.package)} needs {self.needs}, and {found}."
+        package, other = self.names
+        found = f"{other} {self.installed} is installed" if self.installed else f"{other} is not installed"
+        return f"{package} {_installed(package)} needs {self.needs}, and {found}."
 
 
 def conflicts(root: str = "llm-trsr") -> list[Conflict]:
     """Those among `root` and all that it requires, directly or through others, the root's own first.
 
-    What only an extra asks for counts where it is installed, and is not followed further. Empty if `root` itself is not installed.
+    What only an extra asks for counts where it is installed, and is not followed further. Empty if `root` itself is not
+    installed.
     """
     if _installed(root) is None:
         return []
