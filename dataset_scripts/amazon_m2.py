@@ -29,12 +29,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trsr import data
+from trsr.dataset import contract
+from trsr.dataset.build import command as building
+from trsr.dataset.build import protocol
+from trsr.dataset.build.csv_blocks import Layout
+from trsr.dataset.build.scan import Faults, Masks, Reading, find, scan
+from trsr.dataset.build.sequences import Sequences, encode, lists
 from trsr.hub import push_dataset
-from trsr.logs import building, protocol
-from trsr.logs.blocks import Layout
-from trsr.logs.sequences import Sequences, encode, lists
-from trsr.logs.sources import Faults, Masks, Reading, find, scan
 
 CSV = Layout(",", True)
 # The paper calls the description by its full name.
@@ -58,7 +59,7 @@ def read_products(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table
     """The config `items` of the locale, counts and checksums."""
 
     def work(table: pa.Table) -> tuple[pa.Table, Masks]:
-        broken = ~building.matches(data.one_chunk(table["id"]), building.ID)
+        broken = ~building.matches(contract.one_chunk(table["id"]), building.ID)
         here = pc.equal(table["locale"], options.locale)
         good = table.filter(pc.and_(here, pa.array(~broken))).rename_columns(columns)
         return building.items(good, FIELDS, shown), {"no product id": broken}
@@ -93,8 +94,8 @@ def read_sessions(
     """The sessions that fit as logged, equal ones once; counts and checksums."""
 
     def work(table: pa.Table) -> tuple[pa.Table, Masks]:
-        before, after = data.one_chunk(table["prev_items"]), data.one_chunk(table["next_item"])
-        here = pc.equal(data.one_chunk(table["locale"]), options.locale).to_numpy(zero_copy_only=False)
+        before, after = contract.one_chunk(table["prev_items"]), contract.one_chunk(table["next_item"])
+        here = pc.equal(contract.one_chunk(table["locale"]), options.locale).to_numpy(zero_copy_only=False)
         quotes = pc.count_substring(before, "'").to_numpy()
         unprinted = ~building.matches(before, PRINTED)
         unnamed = ~unprinted & ~building.matches(after, building.ID)
@@ -114,8 +115,8 @@ def read_sessions(
         tables.append(table)
         totals += counts
     table = building.together(tables)
-    before = pc.binary_join(printed_ids(data.one_chunk(table["before"])), " ")
-    texts = pc.unique(pc.binary_join_element_wise(before, data.one_chunk(table["after"]), " "))
+    before = pc.binary_join(printed_ids(contract.one_chunk(table["before"])), " ")
+    texts = pc.unique(pc.binary_join_element_wise(before, contract.one_chunk(table["after"]), " "))
     logged = pc.split_pattern(texts, " ")
     users = pa.array(map(name_session, texts.to_pylist()), pa.string())
     sessions = Sequences(users, encode(logged, ids), ids)
@@ -139,7 +140,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     """Read, keep, divide and write. Returns the counts."""
     building.settle(options, 11, 26, building.PAPER)
     products, counts, sums = read_products(options, faults)
-    sessions, found, more = read_sessions(options, faults, data.one_chunk(products["item_id"]))
+    sessions, found, more = read_sessions(options, faults, contract.one_chunk(products["item_id"]))
     histories, found, users = building.paper(sessions, options, found)
     tables = {"items": {"train": building.dataset(products)}, "histories": histories}
     sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}
@@ -148,7 +149,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
         options,
         tables,
         script="amazon_m2.py",
-        terms=data.Terms("amazon-m2", "apache-2.0", language=(LANGUAGES[options.locale],)),
+        terms=contract.Terms("amazon-m2", "apache-2.0", language=(LANGUAGES[options.locale],)),
         sources=sums | more,
         sampling=sampling,
         counts=counts,

@@ -34,19 +34,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trsr import data
-from trsr.data import DataError
+from trsr.dataset import contract
+from trsr.dataset.build import command as building
+from trsr.dataset.build import impressions, protocol
+from trsr.dataset.build.csv_blocks import Layout
+from trsr.dataset.build.impressions import Sorter, Written
+from trsr.dataset.build.scan import Faults, Masks, Reading, find, scan
+from trsr.dataset.build.sequences import Sequences, encode, lengths, lists, newest
+from trsr.errors import DataError
 from trsr.hub import push_dataset
-from trsr.logs import building, impressions, protocol
-from trsr.logs.blocks import Layout
-from trsr.logs.impressions import Sorter, Written
-from trsr.logs.sequences import Sequences, encode, lengths, lists, newest
-from trsr.logs.sources import Faults, Masks, Reading, find, scan
 
 NEWS = ("item_id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
 FIELDS = NEWS[1:5]
 BEHAVIORS = ("impression_id", "user_id", "time", "history", "impressions")
-TERMS = data.Terms(
+TERMS = contract.Terms(
     "mind",
     "other",
     "Microsoft Research License Terms",
@@ -71,7 +72,7 @@ def read_news(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, di
     """The config `items` of all parts, counts and checksums."""
 
     def work(table: pa.Table) -> tuple[pa.Table, Masks]:
-        broken = ~building.matches(data.one_chunk(table["item_id"]), building.ID)
+        broken = ~building.matches(contract.one_chunk(table["item_id"]), building.ID)
         return building.items(table.filter(pa.array(~broken)), FIELDS, shown), {"no news id": broken}
 
     shown = building.shown_fields(options.text_fields, FIELDS)
@@ -90,7 +91,7 @@ def checked(table: pa.Table) -> tuple[pa.Table, Masks]:
 
     A time is seconds since 1970, its time zone as logged.
     """
-    text = {name: data.one_chunk(table[name]) for name in table.column_names}
+    text = {name: contract.one_chunk(table[name]) for name in table.column_names}
     for name in ("history", "impressions"):
         if name in text:
             text[name] = pc.utf8_trim_whitespace(text[name])
@@ -116,7 +117,7 @@ def read_users(
 
     def work(table: pa.Table) -> tuple[pa.Table, Masks]:
         table, broken = checked(table)
-        history = data.one_chunk(table["history"])
+        history = contract.one_chunk(table["history"])
         logged = np.where(building.matches(history, "^$"), 0, pc.count_substring(history, " ").to_numpy() + 1)
         made = table.select(["user_id", "time", "impression_id"]).append_column("logged", pa.array(logged))
         # Histories that do not fit are dropped: this is all that stays of a block.
@@ -134,8 +135,8 @@ def read_users(
     kept = table.select(["user_id", "history"]).filter(pa.array(mask)).combine_chunks()
     # Texts above 2 GB come in several chunks.
     items = [encode(pc.split_pattern(some, " "), ids) for some in kept["history"].chunks]
-    places = data.one_chunk(pa.chunked_array(items, pa.list_(pa.int32())))
-    found = Sequences(data.one_chunk(kept["user_id"]), places, ids)
+    places = contract.one_chunk(pa.chunked_array(items, pa.list_(pa.int32())))
+    found = Sequences(contract.one_chunk(kept["user_id"]), places, ids)
     counts = {
         "behaviors_read": reading.rows,
         "behaviors_broken": reading.broken,
@@ -151,7 +152,7 @@ def read_users(
 
 def earliest(table: pa.Table) -> np.ndarray:
     """The row of each user's first impression; where several are first, the one with the least history."""
-    user = pc.dictionary_encode(data.one_chunk(table["user_id"])).indices.to_numpy()
+    user = pc.dictionary_encode(contract.one_chunk(table["user_id"])).indices.to_numpy()
     keys = (user, table["time"].to_numpy(), table["impression_id"].to_numpy())
     order = np.lexsort(keys[::-1])
     mine = user[order]
@@ -173,11 +174,11 @@ def read_impressions(
 
     def work(table: pa.Table) -> tuple[pa.Table, Masks]:
         whole, masks = checked(table)
-        clicked, others, unlabelled = labelled(data.one_chunk(whole["impressions"]), ids)
+        clicked, others, unlabelled = labelled(contract.one_chunk(whole["impressions"]), ids)
         good = ~np.logical_or.reduce(list(masks.values()))
         masks["a candidate ends neither with -0 nor with -1"] = mask = np.zeros(len(table), dtype=bool)
         mask[np.flatnonzero(good)[unlabelled]] = True
-        history = encode(pc.split_pattern(data.one_chunk(whole["history"]), " "), ids)
+        history = encode(pc.split_pattern(contract.one_chunk(whole["history"]), " "), ids)
         columns = {
             "key": impressions.keys(whole["impression_id"], whole["user_id"], options.seed),
             "impression_id": whole["impression_id"],
@@ -285,7 +286,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
         parts = "one part, the training part" if wanted == 1 else "two parts, the training part and the dev part"
         raise DataError(f"The protocol {options.protocol} takes {parts}; got {len(options.sources)}.")
     news, counts, sums = read_news(options, faults)
-    ids = data.one_chunk(news["item_id"])
+    ids = contract.one_chunk(news["item_id"])
     items = {"train": building.dataset(news)}
     options.out.resolve().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".mind-", dir=options.out.resolve().parent) as folder:

@@ -6,7 +6,7 @@
 
     python dataset_scripts/sample.py --out hub_recipes/trsr/assets/sample
 
-That folder ships with the package as the dataset `sample`. The world it shows is `trsr.nano.worlds`'.
+That folder ships with the package as the dataset `sample`. The world it shows is `trsr.pretrain.nano.worlds`'.
 """
 
 import argparse
@@ -18,11 +18,12 @@ import datasets
 import pyarrow as pa
 from datasets import Dataset
 
-from trsr import data
 from trsr.core.history import sentence
-from trsr.logs import protocol
-from trsr.logs.sequences import Sequences
-from trsr.nano import worlds
+from trsr.dataset import contract
+from trsr.dataset.build import protocol
+from trsr.dataset.build.sequences import Sequences
+from trsr.errors import DataError
+from trsr.pretrain.nano import worlds
 
 CARD = """\
 # The LLM-TRSR sample
@@ -41,19 +42,19 @@ def items_table(world: worlds.World) -> Dataset:
 
     As the paper does with MIND's abstracts, descriptions stay out of the prompt: a tiny model reads few tokens.
     """
-    columns = dict.fromkeys((*data.ITEM_COLUMNS, *world.items[0].fields))
+    columns = dict.fromkeys((*contract.ITEM_COLUMNS, *world.items[0].fields))
     rows = []
     for item in world.items:
         brief = {name: value for name, value in item.fields.items() if name not in worlds.PROSE}
         shown = {**item.fields, "item_id": item.item_id, "text": sentence(brief)}
         rows.append({name: shown[name] for name in columns})
-    return Dataset.from_list(rows, features=data.items_features(columns))
+    return Dataset.from_list(rows, features=contract.items_features(columns))
 
 
 def make(out: Path, *, seed: int = 0, items: int = 1500, users: int = 1500) -> dict[str, int]:
     """Write the sample to `out`. Returns the counts."""
     if items < 400 or users < 3:
-        raise data.DataError(f"A world needs at least 400 items and 3 users, got {items} and {users}.")
+        raise DataError(f"A world needs at least 400 items and 3 users, got {items} and {users}.")
     world = worlds.sample_world(seed, items, users)
     catalogue = items_table(world)
     sequences = {user.user_id: [world.items[number].item_id for number in user.items] for user in world.users}
@@ -67,7 +68,7 @@ def make(out: Path, *, seed: int = 0, items: int = 1500, users: int = 1500) -> d
     tables = {"items": {"train": catalogue}, "histories": histories}
     counts = {"items": len(catalogue), **counts}
     provenance = {
-        "dataset": data.Terms("sample", "apache-2.0", language=("en",)).to_dict(),
+        "dataset": contract.Terms("sample", "apache-2.0", language=("en",)).to_dict(),
         "script": "dataset_scripts/sample.py",
         "options": {"seed": seed, "items": items, "users": users},
         "seed": seed,
@@ -76,7 +77,7 @@ def make(out: Path, *, seed: int = 0, items: int = 1500, users: int = 1500) -> d
         "written_with": {"datasets": datasets.__version__, "pyarrow": pa.__version__},
     }
     body = CARD.format(protocol=protocol.describe(tables, users=protocol.in_words(11, 26, False), **drawing))
-    data.write(out, tables, provenance=provenance, body=body)
+    contract.write(out, tables, provenance=provenance, body=body)
     return counts
 
 
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         counts = make(options.out, seed=options.seed, items=options.items, users=options.users)
-    except (data.DataError, OSError) as error:
+    except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"{counts['items']} items, {counts['users_kept']} users. Written to {options.out}")

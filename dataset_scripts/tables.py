@@ -10,7 +10,7 @@
 Reads CSV, TSV, JSONL and Parquet, plain or .gz: one row an item, and one row an interaction or, with --list-column, one
 row a user. TSV cells are taken as they are, without quoting. A broken row, or one in which an id, a time or a list is none,
 is left out, counted and named; --strict stops at it. Of items with one id, one stays. What is kept, divided and drawn is
-`trsr.logs.protocol`'s.
+`trsr.dataset.build.protocol`'s.
 
 Amazon Reviews 2023, one category:
 
@@ -44,15 +44,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trsr import data
 from trsr.core.history import ID_FIELDS
-from trsr.data import DataError
+from trsr.dataset import contract
+from trsr.dataset.build import column_types, protocol
+from trsr.dataset.build import command as building
+from trsr.dataset.build import tables as tabular
+from trsr.dataset.build.interactions import in_order
+from trsr.dataset.build.item_text import sentences
+from trsr.dataset.build.scan import Faults, Reading
+from trsr.dataset.build.sequences import Sequences
+from trsr.errors import DataError
 from trsr.hub import push_dataset
-from trsr.logs import building, cells, protocol, tabular
-from trsr.logs.interactions import in_order
-from trsr.logs.sentences import sentences
-from trsr.logs.sequences import Sequences
-from trsr.logs.sources import Faults, Reading
 
 CARD = """\
 # Histories for text-rich sequential recommendation
@@ -76,11 +78,11 @@ def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, d
         fields = [name for name in known if name and not _is_id(name, options) and not name.startswith("__index_")]
     if leaks := [name for name in fields if _is_id(name, options)]:
         raise DataError(f"{', '.join(sorted(leaks))}: an id is no text, it would tell the model which item it is.")
-    whole, short = cells.text(words=0), cells.text(options.field_words, options.field_values)
+    whole, short = column_types.text(words=0), column_types.text(options.field_words, options.field_values)
     wanted = {f"field {name}": (name, whole if name == "text" else short) for name in fields}
-    wanted |= {"item_id": (options.item_id, cells.ID), "title": (options.title, whole)}
+    wanted |= {"item_id": (options.item_id, column_types.ID), "title": (options.title, whole)}
     table, reading = tabular.read(options.items, form, wanted, faults, workers=options.workers)
-    texts = {name: data.one_chunk(table[f"field {name}"]) for name in fields}
+    texts = {name: contract.one_chunk(table[f"field {name}"]) for name in fields}
     columns = {"item_id": table["item_id"], "title": table["title"], "text": sentences(texts)}
     found = pa.table(columns | {name: column for name, column in texts.items() if name not in columns})
     if not options.drop_unknown and len(empty := found.filter(pc.equal(found["text"], ""))):
@@ -104,13 +106,13 @@ def read_log(
 ) -> tuple[Sequences, dict[str, int], building.Sums]:
     """What users met, counts and the checksum."""
     form = tabular.format_of(options.interactions, options.interactions_format)
-    wanted = {"user": (options.user, cells.ID)}
+    wanted = {"user": (options.user, column_types.ID)}
     if options.list_column:
-        wanted["items"] = (options.list_column, cells.IDS)
+        wanted["items"] = (options.list_column, column_types.IDS)
     else:
-        wanted["item"] = (options.item, cells.ID)
+        wanted["item"] = (options.item, column_types.ID)
     if options.time:
-        wanted["time"] = (options.time, cells.MOMENT)
+        wanted["time"] = (options.time, column_types.MOMENT)
     table, reading = tabular.read(
         options.interactions, form, wanted, faults, workers=options.workers, limit=options.limit
     )
@@ -123,7 +125,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     """Read, keep, divide, draw and write. Returns the counts."""
     building.settle(options, 11, 26, {})
     items, counts, sums = read_items(options, faults)
-    found, more, sums_ = read_log(options, faults, data.one_chunk(items["item_id"]))
+    found, more, sums_ = read_log(options, faults, contract.one_chunk(items["item_id"]))
     histories, more, users = building.paper(found, options, more)
     tables = {"items": {"train": building.dataset(items)}, "histories": histories}
     sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}
@@ -131,7 +133,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
         options,
         tables,
         script="tables.py",
-        terms=data.Terms(
+        terms=contract.Terms(
             options.name or options.out.resolve().name,
             options.license,
             options.license_name,

@@ -49,12 +49,14 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, disable_progress_bars
 
-from trsr import data
-from trsr.data import DataError
-from trsr.logs.candidates import candidate_table, presence
-from trsr.recommender import metrics, peers, scored, significance
+from trsr.dataset import contract
+from trsr.dataset.candidates import candidate_table, presence
+from trsr.errors import DataError
+from trsr.metrics import ranking, significance
+from trsr.recommender import baselines
+from trsr.recommender import scores as scored
 from trsr.recommender.results import FILE
-from trsr.versions import versions
+from trsr.records.versions import versions
 
 ORDER = 0  # of the candidates; no peer sees it
 LONGEST = 50  # items of a sequence that a network sees, from its end
@@ -115,16 +117,18 @@ def load(sources: Sequence[str]) -> Material:
     """Read datasets that differ in nothing but their negatives.
 
     Raises:
-        DataError: If they differ in more, have the same name, or as `trsr.data` does.
+        DataError: If they differ in more, have the same name, or as `trsr.dataset.contract` does.
     """
     if len({Path(source).name for source in sources}) < len(sources):
         raise DataError(f"Two of {', '.join(sources)} have one name, and would be written to one folder. Rename one.")
-    splits = {source: {split: data.read(source, "histories", split) for split in data.SPLITS} for source in sources}
-    texts = data.texts(sources[0])
+    splits = {
+        source: {split: contract.read(source, "histories", split) for split in contract.SPLITS} for source in sources
+    }
+    texts = contract.texts(sources[0])
     first = {split: rows.remove_columns("negatives") for split, rows in splits[sources[0]].items()}
     for source in sources:
         for split, rows in splits[source].items():
-            data.check_ids(rows, texts, f"{source}, split {split}")
+            contract.check_ids(rows, texts, f"{source}, split {split}")
             columns = ("user_id", "history", "target")
             if any(list(rows[name]) != list(first[split][name]) for name in columns):
                 raise DataError(
@@ -144,7 +148,7 @@ def settings_to_try(space: Mapping[str, Sequence], trials: int, seed: int) -> li
 
 
 def shared(score: Callable[..., np.ndarray]) -> Callable[[Material, Settings, int], list[np.ndarray]]:
-    """A scorer from one of `trsr.recommender.peers`: called with the material, the rows of each entry of `asked` and the settings."""
+    """A scorer from one of `trsr.recommender.baselines`: called with the material, the rows of each entry of `asked` and the settings."""
     return lambda material, settings, seed: [score(material, rows, **settings) for rows in material.asked.values()]
 
 
@@ -154,7 +158,7 @@ def minilm(material: Material, settings: Settings, seed: int) -> list[np.ndarray
 
     embedded = load_model("cpu").encode(list(material.texts.values()), show_progress_bar=False)
     vectors = dict(zip(material.texts, embedded, strict=True))
-    return [peers.nearest(vectors, rows, ORDER, **settings) for rows in material.asked.values()]
+    return [baselines.nearest(vectors, rows, ORDER, **settings) for rows in material.asked.values()]
 
 
 def sequential(kind: str) -> Callable[[Material, Settings, int], list[np.ndarray]]:
@@ -241,14 +245,16 @@ def _pick(
 RECENT = (10, 1, 3, 5, 25)
 NETWORK = {"lr": (0.004, 0.001, 0.002, 0.008), "dropout_rate": (0.2, 0.4), "epochs": (4, 8, 16)}
 PEERS = {
-    "popularity": Peer(shared(lambda seen, rows: peers.popularity(seen.train, rows, ORDER))),
+    "popularity": Peer(shared(lambda seen, rows: baselines.popularity(seen.train, rows, ORDER))),
     "item-knn": Peer(
-        shared(lambda seen, rows, **how: peers.item_knn(seen.sequences.values(), rows, ORDER, **how)),
+        shared(lambda seen, rows, **how: baselines.item_knn(seen.sequences.values(), rows, ORDER, **how)),
         {"recent": RECENT, "shrink": (10.0, 0.0, 30.0, 100.0)},
     ),
-    "tf-idf": Peer(shared(lambda seen, rows, **how: peers.tfidf(seen.texts, rows, ORDER, **how)), {"recent": RECENT}),
+    "tf-idf": Peer(
+        shared(lambda seen, rows, **how: baselines.tfidf(seen.texts, rows, ORDER, **how)), {"recent": RECENT}
+    ),
     "bm25": Peer(
-        shared(lambda seen, rows, **how: peers.bm25(seen.texts, rows, ORDER, **how)),
+        shared(lambda seen, rows, **how: baselines.bm25(seen.texts, rows, ORDER, **how)),
         {"recent": RECENT, "k1": (1.2, 0.6, 2.4), "b": (0.75, 0.3)},
     ),
     "minilm": Peer(minilm, {"recent": (25, 10, 5, 3), "count": (3, 1, 5)}),
@@ -274,7 +280,7 @@ def _fit(name: str, sources: Sequence[str], settings: Settings, seed: int) -> Fi
 def recall(made: np.ndarray, rows: Dataset) -> float:
     """Mean Recall@3."""
     lists, labels = candidate_table(rows, ORDER)
-    return round(float(metrics.per_user(made, labels, presence(lists))[METRIC].mean()), 4)
+    return round(float(ranking.per_user(made, labels, presence(lists))[METRIC].mean()), 4)
 
 
 def run(name: str, sources: Sequence[str], out: Path, *, trials: int, seeds: Sequence[int], jobs: int = 1) -> None:

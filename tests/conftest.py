@@ -85,7 +85,7 @@ def small_dataset(tmp_path):
     """A dataset folder of 12 users and 30 items, without summaries."""
     from datasets import Dataset, DatasetDict
 
-    from trsr import data
+    from trsr.dataset import contract
 
     items = [
         {"item_id": f"i{n}", "title": f"T{n}", "text": f"title: T{n}; genre: {'mystery' if n % 2 else 'travel'}"}
@@ -102,12 +102,14 @@ def small_dataset(tmp_path):
     ]
     splits = {"train": users[:6], "validation": users[6:9], "test": users[9:]}
     folder = tmp_path / "small"
-    data.write(
+    contract.write(
         folder,
         {
-            "items": DatasetDict(train=Dataset.from_list(items, features=data.items_features(data.ITEM_COLUMNS))),
+            "items": DatasetDict(
+                train=Dataset.from_list(items, features=contract.items_features(contract.ITEM_COLUMNS))
+            ),
             "histories": DatasetDict(
-                {split: Dataset.from_list(rows, features=data.HISTORIES) for split, rows in splits.items()}
+                {split: Dataset.from_list(rows, features=contract.HISTORIES) for split, rows in splits.items()}
             ),
         },
         provenance={"script": "test"},

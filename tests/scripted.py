@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from trsr.core.answer import Answer
-from trsr.engines import Engine, Sampling
+from trsr.summaries.engines.base import Engine, Sampling
 
 WORDS = "sea stories mystery travel baking music history poetry chess gardens trains maps".split()
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.raw import PRODUCT_FIELDS, write_amazon_m2
 from dataset_scripts import amazon_m2
-from trsr import data
-from trsr.bench.raw import PRODUCT_FIELDS, write_amazon_m2
+from trsr.dataset import contract
 
 PRODUCTS = [[f"B{n}", "UK", f"Thing {n}", "9.99", "Brand", "", "", "", "", "", "A; long\n\tway"] for n in range(60)]
 SMALL = ("--train", "4", "--validation", "2", "--test", "2")
@@ -45,11 +45,11 @@ def raw(folder: Path, sessions, products=PRODUCTS) -> Path:
 
 def run(*arguments, out: Path) -> dict[str, int]:
     assert amazon_m2.main([*map(str, arguments), "--out", str(out)]) == 0
-    return data.provenance(str(out))["counts"]
+    return contract.provenance(str(out))["counts"]
 
 
 def rows(out: Path) -> dict[str, dict]:
-    return {row["user_id"]: row for split in data.SPLITS for row in data.read(str(out), "histories", split)}
+    return {row["user_id"]: row for split in contract.SPLITS for row in contract.read(str(out), "histories", split)}
 
 
 @given(st.lists(st.lists(st.from_regex(r"[A-Z0-9]{10}", fullmatch=True), max_size=60), max_size=5))
@@ -85,7 +85,7 @@ def test_a_small_example_by_hand(tmp_path, capsys):
         1,
         1,
     )
-    assert data.read(str(tmp_path / "out"), "items", "train")["text"][0] == (
+    assert contract.read(str(tmp_path / "out"), "items", "train")["text"][0] == (
         "title: Thing 0; price: 9.99; brand: Brand; description: A, long way"
     )
     said = capsys.readouterr().out
@@ -95,7 +95,7 @@ def test_a_small_example_by_hand(tmp_path, capsys):
 
 
 def test_the_order_of_rows_and_the_number_of_workers_change_no_byte(tmp_path, monkeypatch):
-    monkeypatch.setattr("trsr.logs.sources.BLOCK", 30_000)
+    monkeypatch.setattr("trsr.dataset.build.scan.BLOCK", 30_000)
     write_amazon_m2(tmp_path / "a", sessions=3000, products=400, seed=3)
     run(tmp_path / "a", *SMALL, "--workers", "1", out=tmp_path / "one")
     for name in ("sessions_train", "products_train"):
@@ -106,7 +106,7 @@ def test_the_order_of_rows_and_the_number_of_workers_change_no_byte(tmp_path, mo
             csv.writer(file, lineterminator="\r\n", quoting=csv.QUOTE_ALL).writerows([header, *lines])
     run(tmp_path / "a", *SMALL, "--workers", "3", out=tmp_path / "two")
     one, two = (
-        {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*.*") if path.name != data.PROVENANCE}
+        {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*.*") if path.name != contract.PROVENANCE}
         for out in (tmp_path / "one", tmp_path / "two")
     )
     assert one == two

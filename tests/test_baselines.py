@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
 
-from trsr import data
-from trsr.compare.align import read
-from trsr.data import DataError
-from trsr.logs.candidates import candidate_table
+from trsr.dataset import contract
+from trsr.dataset.candidates import candidate_table
+from trsr.errors import DataError
+from trsr.recommender.compare.align import read
 
 SCRIPT = Path(__file__).parent.parent / "hub_recipes" / "baselines.py"
 
@@ -31,11 +31,13 @@ def baselines():
 def redrawn(folder, out, change):
     """The dataset with its rows changed."""
     histories = {
-        split: Dataset.from_list([change(row) for row in data.read(str(folder), "histories", split)], data.HISTORIES)
-        for split in data.SPLITS
+        split: Dataset.from_list(
+            [change(row) for row in contract.read(str(folder), "histories", split)], contract.HISTORIES
+        )
+        for split in contract.SPLITS
     }
-    items = DatasetDict(train=data.read(str(folder), "items", "train"))
-    data.write(out, {"items": items, "histories": histories}, provenance={}, body="# Small")
+    items = DatasetDict(train=contract.read(str(folder), "items", "train"))
+    contract.write(out, {"items": items, "histories": histories}, provenance={}, body="# Small")
     return str(out)
 
 
@@ -61,8 +63,8 @@ def test_every_peer_gets_the_same_budget_and_its_defaults_first(baselines):
 
 def test_targets_of_training_users_are_seen_and_no_others(baselines, small_dataset):
     seen = baselines.load([str(small_dataset)]).sequences
-    for split in data.SPLITS:
-        for row in data.read(str(small_dataset), "histories", split):
+    for split in contract.SPLITS:
+        for row in contract.read(str(small_dataset), "histories", split):
             expected = [*row["history"], row["target"]] if split == "train" else row["history"]
             assert seen.pop(row["user_id"]) == expected
     assert not seen
@@ -123,7 +125,7 @@ def test_what_a_network_does_not_know(baselines):
             {"user_id": "u1", "history": ["a"], "target": "b", "negatives": ["new"]},
             {"user_id": "u2", "history": [], "target": "a", "negatives": ["b"]},
         ],
-        features=data.HISTORIES,
+        features=contract.HISTORIES,
     )
     asked = []
 

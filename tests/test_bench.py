@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench import fill_tables, machinery, measure, precision, report, score, workloads
+from bench.flops import Cost
+from bench.run import run
 from tests import tiny
-from trsr import tables
-from trsr.bench import machinery, measure, precision, report, score, workloads
-from trsr.bench.flops import Cost
-from trsr.bench.run import run
 from trsr.cli import main
 from trsr.core.prompts import Encoder
 
@@ -185,7 +184,7 @@ def test_cases_are_added_only_to_figures_of_the_same_kind(folders, tmp_path):
 
 def test_sweep_and_plot(folders, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
-    from trsr.bench.plot import draw
+    from bench.plot import draw
 
     monkeypatch.setattr(score, "AT_COUNT", 10)
     monkeypatch.setattr(score, "AT_PREFIX", 120)
@@ -233,7 +232,7 @@ def test_the_table_is_rendered_from_the_file(tmp_path):
     case = {"prefix": 500, "candidates": 21, "best": "packed"}
     case["systems"] = {"packed": system(0.75, 1, None), "dynamic-last": system(6.0, 8.0, 9.04)}
     (tmp_path / "b.json").write_text(json.dumps({"cases": [case]}))
-    text = tables.fill("A\n<!-- bench: b.json -->\nold\n<!-- end -->\nB", tmp_path)
+    text = fill_tables.fill("A\n<!-- bench: b.json -->\nold\n<!-- end -->\nB", tmp_path)
     assert text == (
         "A\n<!-- bench: b.json -->\n| system | 500 x 21 |\n|---|---|\n| ours, packed | **0.75 s** |\n"
         "| batches of 8, last logits | 6 s, x8 of 9.04 |\n<!-- end -->\nB"
@@ -242,7 +241,7 @@ def test_the_table_is_rendered_from_the_file(tmp_path):
     case["best"] = "other"
     (tmp_path / "b.json").write_text(json.dumps({"cases": [case]}))
     with pytest.raises(KeyError, match="ratio"):
-        tables.fill(text, tmp_path)
+        fill_tables.fill(text, tmp_path)
 
 
 def test_the_readme_shows_what_the_files_say():

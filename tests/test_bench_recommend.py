@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
+from bench import recommend
+from bench.recommend import ABLATIONS, FORMS, Bench
 from tests import tiny
 from tests.test_train import BASES
-from trsr import data
-from trsr.bench import recommend
-from trsr.bench.recommend import ABLATIONS, FORMS, Bench
+from trsr.dataset import contract
 from trsr.recommender.recipe import load_recipe
 
 
@@ -59,8 +59,8 @@ def test_blocks_of_another_size_are_summarised_once(bench, monkeypatch):
     made = {dataset: bench._source(dataset, form) for dataset in bench.datasets}
     assert len(set(made.values())) == 2
     for folder in made.values():
-        assert data.provenance(folder)["summaries"]["block_size"] == 3
-        assert len(data.read(folder, "recurrent", "test")[0]["block_summaries"]) == 3
+        assert contract.provenance(folder)["summaries"]["block_size"] == 3
+        assert len(contract.read(folder, "recurrent", "test")[0]["block_summaries"]) == 3
     monkeypatch.setattr(recommend, "summarize_dataset", lambda *args, **options: pytest.fail("done twice"))
     assert {dataset: bench._source(dataset, form) for dataset in bench.datasets} == made
 

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
+from bench import recommend, scaling
 from tests import tiny
-from trsr.bench import recommend, scaling
 
 
 def test_sizes_stand_in_one_table(tmp_path, monkeypatch):

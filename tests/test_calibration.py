@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trsr.recommender.calibration import HIGHEST, balanced_error, fit_temperature, reliability
+from trsr.metrics.calibration import HIGHEST, balanced_error, fit_temperature, reliability
 
 
 def planted(temperature, users=4000, seed=0):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from trsr.data import HISTORIES, DataError
-from trsr.logs.candidates import candidate_table, candidates, presence
+from trsr.dataset.candidates import candidate_table, candidates, presence
+from trsr.dataset.contract import HISTORIES
+from trsr.errors import DataError
 
 
 def row(user: str = "u1", negatives: tuple[str, ...] = ("b", "c", "d")) -> dict:

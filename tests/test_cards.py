@@ -21,13 +21,15 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trsr import data
 from trsr.core.prompts import RankingPrompt
+from trsr.dataset import contract
+from trsr.errors import ReleaseError, ResultsError
 from trsr.hub import cards
-from trsr.hub.repos import LOCAL, ReleaseError, name_repos
+from trsr.hub.repos import LOCAL, name_repos
 from trsr.recommender import results
 from trsr.recommender.recipe import Recipe, build_recipe, load_recipe
-from trsr.recommender.results import ResultsError
+from trsr.report import templates
+from trsr.report.templates import render
 
 CARDS = Path(__file__).parent / "cards"
 KINDS = ("adapter", "pipeline", "dataset", "space", "recall_at_k", "mrr_at_k", "ndcg_at_k")
@@ -125,7 +127,7 @@ MODEL = {
     "sampling": {"do_sample": False, "max_new_tokens": 160},
     "prompts": {"block": "Summarise the preferences."},
 }
-MINE = data.Terms("mine", "other", "Terms of My Shop", "https://example.com/terms", ("en", "de"), share_text=False)
+MINE = contract.Terms("mine", "other", "Terms of My Shop", "https://example.com/terms", ("en", "de"), share_text=False)
 
 
 def rows_and_configs(*methods: str, sft: bool = True) -> dict:
@@ -153,7 +155,7 @@ def made(tmp_path: Path, records: dict = RECORDS, **changes) -> cards.Facts:
         "names": name_repos("ORG", "trsr-sample"),
         "recipe": RECIPE,
         "prompt": RankingPrompt(recent_items=3, max_tokens=1024),
-        "terms": data.Terms("sample", "apache-2.0", language=("en",)),
+        "terms": contract.Terms("sample", "apache-2.0", language=("en",)),
         "license": "apache-2.0",
         "base_revision": None,
         "dataset_revision": None,
@@ -193,7 +195,7 @@ def of_a_hub_base(tmp_path):
         changed("record", base_revision="f" * 40),
         names=name_repos("ORG", "trsr-goodbooks", base="Qwen/Qwen3-0.6B"),
         recipe=replace(RECIPE, base="Qwen/Qwen3-0.6B", base_revision="f" * 40),
-        terms=data.Terms("goodbooks", "cc-by-sa-4.0", language=("en",)),
+        terms=contract.Terms("goodbooks", "cc-by-sa-4.0", language=("en",)),
         base_revision="f" * 40,
         decides=False,
     )
@@ -417,7 +419,7 @@ def test_the_header_of_a_space(tmp_path, variant):
 
 @pytest.mark.parametrize("name", ["mine", "m" * 300, "<" * 300, "ü - \n" * 100])
 def test_the_note_of_a_collection_is_short(tmp_path, name):
-    note = cards.render("collection", {"facts": made(tmp_path, terms=replace(MINE, name=name))})
+    note = render("collection", {"facts": made(tmp_path, terms=replace(MINE, name=name))})
     assert note.startswith("LLM-TRSR: ")
     assert len(note.strip()) <= 150
     assert len(note.splitlines()) == 1
@@ -584,7 +586,7 @@ def test_no_field_of_the_facts_is_shown_as_none(tmp_path, kind):
 
 def test_a_value_that_nobody_gave_is_named():
     with pytest.raises(ReleaseError, match=r"collection\.md has a value that is not known: 'facts' is undefined"):
-        cards.render("collection", {})
+        render("collection", {})
 
 
 RESULTS_FAULTS = {
@@ -648,7 +650,7 @@ def numbered(tmp_path, start, share):
         tmp_path,
         records,
         recipe=build_recipe(recipe),
-        terms=data.Terms(**counted(terms, start, share, number)),
+        terms=contract.Terms(**counted(terms, start, share, number)),
         rows=counted(rows_and_configs("recurrent", "hierarchical")["rows"], start, share, number),
     )
 
@@ -675,7 +677,7 @@ def test_a_number_that_stands_in_a_template_would_be_seen(tmp_path, monkeypatch,
     part = tmp_path / "model_cards" / "parts" / "results.md"
     part.write_text(part.read_text().replace("Ties count half.", f"Ties count half. {planted}"))
     monkeypatch.setattr(cards, "_FOLDERS", [tmp_path / "model_cards"])
-    monkeypatch.setattr(cards, "_environment", cards._environment.__wrapped__)  # not the one that is kept
+    monkeypatch.setattr(templates, "_environment", templates._environment.__wrapped__)  # not the one that is kept
     assert left(tmp_path, "pipeline") == {planted.split()[0].replace(",", "")}
 
 
@@ -854,7 +856,7 @@ def run(tmp_path):
 
 def dataset(folder, **provenance):
     folder.mkdir()
-    (folder / data.PROVENANCE).write_text(json.dumps(provenance))
+    (folder / contract.PROVENANCE).write_text(json.dumps(provenance))
     return str(folder)
 
 
@@ -893,7 +895,7 @@ def test_gather_takes_the_licence_of_the_base(run, tmp_path):
 def test_gather_tells_all_problems_at_once(run, tmp_path):
     recipe = replace(RECIPE, base=base(tmp_path / "base", "# No header"), dataset=dataset(tmp_path / "made"))
     (run / "validation" / results.FILE).write_text(json.dumps(RECORDS["test"] | {"weights": results.weights_of(run)}))
-    terms = data.Terms("mine", license_link="javascript:alert(1)")
+    terms = contract.Terms("mine", license_link="javascript:alert(1)")
     with pytest.raises(ReleaseError) as error:
         gather(run, recipe, terms)
     lines = str(error.value).splitlines()
@@ -920,7 +922,7 @@ def test_results_of_other_weights_are_refused(run, tmp_path):
         base=base(tmp_path / "base", "---\nlicense: mit\n---\n"), dataset=dataset(tmp_path / "data"), summary="none"
     )
     with pytest.raises(ReleaseError, match=r"validation are not of this adapter(.|\n)*test are not of this adapter"):
-        gather(run, recipe, data.Terms("mine", "mit", language=("en",)))
+        gather(run, recipe, contract.Terms("mine", "mit", language=("en",)))
 
 
 def test_summaries_that_fell_back_are_told_by_method(tmp_path):

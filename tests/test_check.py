@@ -18,19 +18,19 @@ from huggingface_hub import HfApi, constants
 
 from tests.hub import Hub, environment
 from tests.hub.server import WRITER
-from trsr import data
-from trsr.check.batches import Batch
-from trsr.check.catalogue import Catalogue
-from trsr.check.findings import show
-from trsr.check.histories import RULES, Histories
-from trsr.check.language import disagrees, guess
-from trsr.check.report import as_dict, as_text
-from trsr.check.run import check
+from trsr.assets.paths import ASSETS
 from trsr.cli import main
 from trsr.core.prompts import RankingPrompt
-from trsr.embedded import ASSETS
-from trsr.engines import engine
+from trsr.dataset import contract
+from trsr.dataset.check.batches import Batch
+from trsr.dataset.check.catalogue import Catalogue
+from trsr.dataset.check.findings import show
+from trsr.dataset.check.histories import RULES, Histories
+from trsr.dataset.check.language import disagrees, guess
+from trsr.dataset.check.report import as_dict, as_text
+from trsr.dataset.check.run import check
 from trsr.hub.release import sft_rows
+from trsr.summaries.engines.make import engine
 from trsr.summaries.run import add_summaries
 from trsr.summaries.scheduler import Scheduler
 
@@ -46,17 +46,20 @@ def own_cache(tmp_path_factory, monkeypatch):
 def whole(tmp_path_factory) -> Path:
     """The first users of the sample with summaries of both kinds and rows of prompts."""
     folder = tmp_path_factory.mktemp("made") / "whole"
-    texts = data.texts("sample")
-    histories = {split: data.read("sample", "histories", split).select(range(40)) for split in data.SPLITS}
-    tables = {"items": DatasetDict(train=data.read("sample", "items", "train")), "histories": DatasetDict(histories)}
+    texts = contract.texts("sample")
+    histories = {split: contract.read("sample", "histories", split).select(range(40)) for split in contract.SPLITS}
+    tables = {
+        "items": DatasetDict(train=contract.read("sample", "items", "train")),
+        "histories": DatasetDict(histories),
+    }
     summarized = add_summaries(histories, texts, Scheduler(engine("extractive")), tmp_path_factory.mktemp("trails"))
     for method, made in summarized.items():
         tables[method] = made
         tables[f"{method}_sft"] = DatasetDict(
             {split: sft_rows(rows, texts, RankingPrompt(), 1, 0) for split, rows in made.items()}
         )
-    provenance = {**data.provenance("sample"), "summaries": {"block_size": 5, "max_blocks": 5}}
-    data.write(folder, tables, provenance=provenance, body="# Whole")
+    provenance = {**contract.provenance("sample"), "summaries": {"block_size": 5, "max_blocks": 5}}
+    contract.write(folder, tables, provenance=provenance, body="# Whole")
     return folder
 
 
@@ -178,7 +181,7 @@ def test_faults_of_prompts(tmp_path, whole, code):
 
 
 def test_a_user_in_two_splits(tmp_path, whole):
-    stranger = data.read(str(whole), "histories", "train")[3]
+    stranger = contract.read(str(whole), "histories", "train")[3]
     rows = rows_changed(lambda rows: rows[7].update(stranger))
     report = check(str(planted(SAMPLE, tmp_path / "d", "histories", "test", rows)))
     assert found(report) == [("user-in-two-splits", "histories", "test", 1, 7)]
@@ -187,7 +190,7 @@ def test_a_user_in_two_splits(tmp_path, whole):
 
 
 def test_prompts_about_users_of_another_split(tmp_path, whole):
-    stranger = data.read(str(whole), "histories", "train")[3]["user_id"]
+    stranger = contract.read(str(whole), "histories", "train")[3]["user_id"]
     rows = rows_changed(set_to(7, "user_id", stranger))
     report = check(str(planted(whole, tmp_path / "d", "recurrent_sft", "test", rows)))
     assert found(report) == [("user-in-two-splits", "recurrent_sft", "test", 1, 7)]
@@ -195,7 +198,7 @@ def test_prompts_about_users_of_another_split(tmp_path, whole):
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_a_label_that_is_not_the_targets(tmp_path, whole, label):
-    target = {row["user_id"]: row["target"] for row in data.read(str(whole), "histories", "train")}
+    target = {row["user_id"]: row["target"] for row in contract.read(str(whole), "histories", "train")}
 
     def edit(rows):
         place = next(place for place, row in enumerate(rows) if row["label"] == label)
@@ -206,7 +209,7 @@ def test_a_label_that_is_not_the_targets(tmp_path, whole, label):
 
 
 def test_a_negative_that_reads_like_the_target(tmp_path):
-    row = data.read("sample", "histories", "test")[7]
+    row = contract.read("sample", "histories", "test")[7]
 
     def edit(rows):
         text = {one["item_id"]: one for one in rows}
@@ -219,8 +222,8 @@ def test_a_negative_that_reads_like_the_target(tmp_path):
 
 @pytest.mark.parametrize("read_before", [False, True])
 def test_a_summary_that_names_the_target(tmp_path, whole, read_before):
-    row = data.read(str(whole), "recurrent", "test")[7]
-    titles = {one["item_id"]: one["title"] for one in data.read(str(whole), "items", "train")}
+    row = contract.read(str(whole), "recurrent", "test")[7]
+    titles = {one["item_id"]: one["title"] for one in contract.read(str(whole), "items", "train")}
     named = titles[row["history"][0] if read_before else row["target"]]
     said = f"Would like {named}."
     rows = rows_changed(set_to(7, "summary", said))
@@ -257,7 +260,7 @@ def test_faults_of_tables(tmp_path, code, change, said):
         if code != "split-empty" or path.name.startswith("test"):
             pq.write_table(change(pq.read_table(path)), path)
     report = check(str(folder))
-    splits = ["test"] if code == "split-empty" else list(data.SPLITS)
+    splits = ["test"] if code == "split-empty" else list(contract.SPLITS)
     assert [(one.code, one.config, one.split) for one in report.findings] == [
         (code, "histories", split) for split in splits
     ]
@@ -342,17 +345,17 @@ def test_configs_and_splits(tmp_path, edit, expected):
 def test_provenance(tmp_path, text, code):
     folder = tmp_path / "d"
     shutil.copytree(SAMPLE, folder)
-    (folder / data.PROVENANCE).unlink()
+    (folder / contract.PROVENANCE).unlink()
     if text:
-        (folder / data.PROVENANCE).write_text(text)
+        (folder / contract.PROVENANCE).write_text(text)
     assert [one.code for one in check(str(folder)).findings] == [code]
 
 
 def stating(source: Path, folder: Path, **stated) -> Path:
     """A copy of a dataset whose provenance states more."""
     shutil.copytree(source, folder)
-    made = json.loads((folder / data.PROVENANCE).read_text(encoding="utf-8"))
-    (folder / data.PROVENANCE).write_text(json.dumps({**made, **stated}), encoding="utf-8")
+    made = json.loads((folder / contract.PROVENANCE).read_text(encoding="utf-8"))
+    (folder / contract.PROVENANCE).write_text(json.dumps({**made, **stated}), encoding="utf-8")
     return folder
 
 
@@ -400,7 +403,7 @@ def test_timestamps_that_are_no_numbers(tmp_path):
     for path in (folder / "histories").iterdir():
         pq.write_table(timed(lambda n, history: ["noon"])(pq.read_table(path)), path)
     report = check(str(folder))
-    assert found(report) == [("column-type", "histories", split, 1, None) for split in data.SPLITS]
+    assert found(report) == [("column-type", "histories", split, 1, None) for split in contract.SPLITS]
 
 
 def test_fewer_summaries_than_histories(tmp_path, whole):
@@ -410,7 +413,7 @@ def test_fewer_summaries_than_histories(tmp_path, whole):
 
 
 def test_texts_that_may_not_be_shared(tmp_path):
-    terms = {**data.provenance("sample")["dataset"], "share_text": False}
+    terms = {**contract.provenance("sample")["dataset"], "share_text": False}
     source = stating(SAMPLE, tmp_path / "source", dataset=terms)
     folder = planted(source, tmp_path / "d", "items", "train", lambda table: table.select(["item_id"]))
     assert [one.code for one in check(str(folder)).findings] == ["text-withheld"]
@@ -510,7 +513,7 @@ def test_language_hints(declared, texts, likely):
 
 
 def test_a_language_that_is_not_the_declared_one(tmp_path):
-    terms = data.provenance("sample")["dataset"]
+    terms = contract.provenance("sample")["dataset"]
     wrong = check(str(stating(SAMPLE, tmp_path / "wrong", dataset={**terms, "language": ["de"]})))
     assert [(one.code, one.severity) for one in wrong.findings] == [("language-other", "note")]
     assert wrong.findings[0].examples[0].shown == "declared: de; looks like: en"
@@ -557,7 +560,7 @@ def test_a_dataset_on_the_hub(tmp_path, whole, monkeypatch):
 def test_clicks_and_a_split_by_time(tmp_path, whole):
     """In the protocol `impressions` a user stands in several rows and splits."""
     source = stating(whole, tmp_path / "source", sampling={"protocol": "impressions"})
-    known = data.read(str(whole), "histories", "train")[3]["user_id"]
+    known = contract.read(str(whole), "histories", "train")[3]["user_id"]
     twice = rows_changed(lambda rows: [rows[place].update(user_id=known) for place in (5, 7)])
     report = check(str(planted(source, tmp_path / "d", "histories", "test", twice)))
     notes = [(one.code, one.count) for one in report.findings if one.severity == "note"]
@@ -573,7 +576,7 @@ def test_batches_make_no_difference(tmp_path, monkeypatch, whole):
     at_once = check(str(folder), examples=9)
     assert {one.code for one in at_once.findings} > {"user-repeated", "negative-repeated", "row-differs"}
     for module in ("batches", "run"):
-        monkeypatch.setattr(f"trsr.check.{module}.ROWS", 7)
+        monkeypatch.setattr(f"trsr.dataset.check.{module}.ROWS", 7)
     assert check(str(folder), examples=9) == at_once
 
 
@@ -594,7 +597,7 @@ def test_rules_agree_with_plain_sets(seed):
         {"user_id": f"u{n}", "history": draw(9), "target": f"i{rng.randrange(25)}", "negatives": draw(5)}
         for n in range(300)
     ]
-    table = pa.Table.from_pylist(rows, schema=data.HISTORIES.arrow_schema)
+    table = pa.Table.from_pylist(rows, schema=contract.HISTORIES.arrow_schema)
     columns = {name: table[name].combine_chunks() for name in table.column_names}
     ids = pa.array([f"i{n}" for n in range(20)])
     groups = np.arange(20) // 2  # items 0 and 1, 2 and 3, ... have the same text

@@ -8,16 +8,18 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 
-from trsr import data, tables
+from bench import fill_tables
 from trsr.cli import main
-from trsr.compare import slices
-from trsr.compare.align import CompareError, align, read
-from trsr.compare.report import document, table
-from trsr.compare.run import compare
-from trsr.data import HISTORIES
-from trsr.logs.candidates import candidate_table
-from trsr.recommender import scored
-from trsr.recommender.significance import holm
+from trsr.dataset import contract
+from trsr.dataset.candidates import candidate_table
+from trsr.dataset.contract import HISTORIES
+from trsr.errors import CompareError
+from trsr.metrics.significance import holm
+from trsr.recommender import scores
+from trsr.recommender.compare import slices
+from trsr.recommender.compare.align import align, read
+from trsr.recommender.compare.report import document, table
+from trsr.recommender.compare.run import compare
 
 USERS = ("u1", "u2", "u3", "u4")
 
@@ -35,7 +37,7 @@ def evaluation(folder, systems, users=None, *, seed=0, odds=(), **about):
     for name, score in systems.items():
         for place, (user, ids) in enumerate(zip(users["user_id"], lists, strict=True)):
             made[name][place, : len(ids)] = [score(user, item) for item in ids]
-    scored.write(folder, made, users, seed)
+    scores.write(folder, made, users, seed)
     about = {"dataset": "tales", "split": "test", "protocol": "1 and 2", "run": next(iter(systems)), **about}
     about["systems"] = {name: {"ece": {}} if name in odds else {} for name in systems}
     (folder / "results.json").write_text(json.dumps(about))
@@ -164,10 +166,10 @@ def test_broken_files_are_told(tmp_path):
     (folder / "scores.parquet").write_bytes(b"PAR1")
     with pytest.raises(CompareError, match="cannot be read"):
         read(str(folder))
-    Dataset.from_dict({"user_id": ["u", "u"], "item_id": ["a", "a"], "label": [1, 0]}).to_parquet(folder / scored.FILE)
+    Dataset.from_dict({"user_id": ["u", "u"], "item_id": ["a", "a"], "label": [1, 0]}).to_parquet(folder / scores.FILE)
     with pytest.raises(CompareError, match="'u' has candidate 'a' twice"):
         read(str(folder))
-    Dataset.from_dict({"user_id": ["u"]}).to_parquet(folder / scored.FILE)
+    Dataset.from_dict({"user_id": ["u"]}).to_parquet(folder / scores.FILE)
     (folder / "results.json").write_text('{"run": "x", "dataset": "tales", "split": "test", "systems": {}}')
     with pytest.raises(CompareError, match=r"lacks item_id, label, protocol \(in results.json\)"):
         read(str(folder))
@@ -204,7 +206,7 @@ def test_slices_by_popularity_count_training_users():
 
 
 def test_slices_of_a_dataset(tmp_path, small_dataset):
-    test = data.read(str(small_dataset), "histories", "test")
+    test = contract.read(str(small_dataset), "histories", "test")
     target = dict(zip(test["user_id"], test["target"], strict=True))
     folder = evaluation(tmp_path / "a", {"leak": lambda user, item: item == target[user] and user != "u9"}, test)
     results = compare([folder], tmp_path / "out", dataset=str(small_dataset), metric="recall@1", plots=False)
@@ -221,11 +223,11 @@ def test_slices_of_a_dataset(tmp_path, small_dataset):
 
 def test_rows_of_one_user_are_drawn_together(tmp_path, small_dataset):
     """As many rows of one user tell less than as many users; slices know which row is meant."""
-    once = data.read(str(small_dataset), "histories", "test")
+    once = contract.read(str(small_dataset), "histories", "test")
     several = Dataset.from_list([{**row, "user_id": "u9" if n < 2 else "u11"} for n, row in enumerate(once)])
     folder = small_dataset.with_name("several")
-    data.write(folder, {"items": {"train": data.read(str(small_dataset), "items", "train")},
-                        "histories": dict.fromkeys(data.SPLITS, several)}, provenance={}, body="")  # fmt: skip
+    contract.write(folder, {"items": {"train": contract.read(str(small_dataset), "items", "train")},
+                        "histories": dict.fromkeys(contract.SPLITS, several)}, provenance={}, body="")  # fmt: skip
     targets = set(once["target"])
     first = {"ours": lambda user, item: (item == once[0]["target"]) - (item in targets) / 2}
     results = {}
@@ -274,11 +276,14 @@ def test_tables_come_from_the_file(tmp_path):
     )
     assert (tmp_path / "out" / "comparison.md").read_text() == document(kept)
     text = "A\n<!-- comparison: out/comparison.json -->\nold\n<!-- end -->\nB"
-    assert tables.fill(text, tmp_path) == f"A\n<!-- comparison: out/comparison.json -->\n{table(kept)}\n<!-- end -->\nB"
+    assert (
+        fill_tables.fill(text, tmp_path)
+        == f"A\n<!-- comparison: out/comparison.json -->\n{table(kept)}\n<!-- end -->\nB"
+    )
 
 
 def test_the_verb_prints_and_draws(tmp_path, capsys, small_dataset):
-    test = data.read(str(small_dataset), "histories", "test")
+    test = contract.read(str(small_dataset), "histories", "test")
     folders = [evaluation(tmp_path / name, {name: constant}, test, odds=["one"]) for name in ("one", "two")]
     main(["compare", *folders, "--dataset", str(small_dataset), "--out", str(tmp_path / "out")])
     said = capsys.readouterr().out

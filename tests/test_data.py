@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict, load_dataset
 
-from trsr import data
-from trsr.data import DataError
-from trsr.embedded import ASSETS
+from trsr.assets.paths import ASSETS
+from trsr.dataset import contract
+from trsr.errors import DataError
 
 
 @pytest.fixture(autouse=True)
@@ -18,24 +18,24 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 def catalogue(*texts: str) -> Dataset:
     rows = [{"item_id": f"i{n}", "title": f"t{n}", "text": text} for n, text in enumerate(texts)]
-    return Dataset.from_list(rows, features=data.items_features(data.ITEM_COLUMNS))
+    return Dataset.from_list(rows, features=contract.items_features(contract.ITEM_COLUMNS))
 
 
 def people(*users: str) -> Dataset:
     rows = [{"user_id": user, "history": ["i0", "i1"], "target": "i2", "negatives": ["i3"]} for user in users]
-    return Dataset.from_list(rows, features=data.HISTORIES)
+    return Dataset.from_list(rows, features=contract.HISTORIES)
 
 
 def tables(users: int = 2) -> dict[str, DatasetDict]:
     rows = people(*(f"u{number}" for number in range(users)))
     return {
         "items": DatasetDict(train=catalogue("a", "b", "c", "d")),
-        "histories": DatasetDict(dict.fromkeys(data.SPLITS, rows)),
+        "histories": DatasetDict(dict.fromkeys(contract.SPLITS, rows)),
     }
 
 
 def write(folder: Path, made=None) -> Path:
-    data.write(folder, made or tables(), provenance={"seed": 3}, body="# Card", header={"license": "mit"})
+    contract.write(folder, made or tables(), provenance={"seed": 3}, body="# Card", header={"license": "mit"})
     return folder
 
 
@@ -45,16 +45,16 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_what_is_written_is_read(tmp_path):
     folder = write(tmp_path / "d")
-    assert data.read(str(folder), "histories", "test").to_list() == people("u0", "u1").to_list()
-    assert data.texts(str(folder)) == {"i0": "a", "i1": "b", "i2": "c", "i3": "d"}
-    assert data.provenance(str(folder)) == {"seed": 3}
+    assert contract.read(str(folder), "histories", "test").to_list() == people("u0", "u1").to_list()
+    assert contract.texts(str(folder)) == {"i0": "a", "i1": "b", "i2": "c", "i3": "d"}
+    assert contract.provenance(str(folder)) == {"seed": 3}
     assert (folder / "README.md").read_text(encoding="utf-8").startswith("---\nlicense: mit\nconfigs:\n")
 
 
 def test_anyone_can_load_it(tmp_path):
     folder = write(tmp_path / "d")
-    assert load_dataset(str(folder))["train"].column_names == list(data.HISTORIES)  # the default config
-    assert load_dataset(str(folder), "items", split="train").features == data.items_features(data.ITEM_COLUMNS)
+    assert load_dataset(str(folder))["train"].column_names == list(contract.HISTORIES)  # the default config
+    assert load_dataset(str(folder), "items", split="train").features == contract.items_features(contract.ITEM_COLUMNS)
 
 
 def test_the_same_tables_are_the_same_bytes(tmp_path):
@@ -62,8 +62,8 @@ def test_the_same_tables_are_the_same_bytes(tmp_path):
 
 
 def test_a_folder_written_anew_is_read_anew(tmp_path):
-    assert len(data.read(str(write(tmp_path / "d")), "histories", "train")) == 2
-    assert len(data.read(str(write(tmp_path / "d", tables(5))), "histories", "train")) == 5
+    assert len(contract.read(str(write(tmp_path / "d")), "histories", "train")) == 2
+    assert len(contract.read(str(write(tmp_path / "d", tables(5))), "histories", "train")) == 5
 
 
 def test_folders_of_one_name_are_not_mixed_up(tmp_path):
@@ -103,30 +103,30 @@ def test_here_and_links_are_places_too(tmp_path, monkeypatch):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     write(tmp_path / "link")
-    assert len(data.read(str(tmp_path / "real"), "items", "train")) == 4
+    assert len(contract.read(str(tmp_path / "real"), "items", "train")) == 4
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     write(Path("."))
-    assert (tmp_path / "here" / data.PROVENANCE).exists()
+    assert (tmp_path / "here" / contract.PROVENANCE).exists()
 
 
 def test_no_folder():
     with pytest.raises(DataError, match=r"No dataset folder at './nowhere'\. Make one with dataset_scripts/"):
-        data.read("./nowhere", "items", "train")
+        contract.read("./nowhere", "items", "train")
 
 
 def test_no_config_says_how_to_make_it(tmp_path):
     folder = write(tmp_path / "d")
     with pytest.raises(DataError, match=r"has no config 'recurrent'; it has items, histories\. Run: trsr summarize"):
-        data.read(str(folder), "recurrent", "train")
+        contract.read(str(folder), "recurrent", "train")
     with pytest.raises(DataError, match=r"has no config 'other'; it has items, histories\.$"):
-        data.read(str(folder), "other", "train")
+        contract.read(str(folder), "other", "train")
 
 
 def test_no_split(tmp_path):
     folder = write(tmp_path / "d")
     with pytest.raises(DataError, match="config 'items': cannot read split 'test'"):
-        data.read(str(folder), "items", "test")
+        contract.read(str(folder), "items", "test")
 
 
 def test_no_column(tmp_path):
@@ -135,31 +135,31 @@ def test_no_column(tmp_path):
     made["histories"] = made["histories"].remove_columns(["target", "negatives"])
     folder = write(tmp_path / "d", made)
     with pytest.raises(DataError, match="config 'items', split 'train' lacks the columns text; it has item_id, title"):
-        data.read(str(folder), "items", "train")
+        contract.read(str(folder), "items", "train")
     with pytest.raises(DataError, match="lacks the columns target, negatives; it has user_id, history"):
-        data.read(str(folder), "histories", "train")
+        contract.read(str(folder), "histories", "train")
 
 
 def test_an_item_without_text(tmp_path):
     folder = write(tmp_path / "d", {"items": {"train": catalogue("a", " ")}})
     with pytest.raises(DataError, match=r"Item 'i1' of .* has no text"):
-        data.texts(str(folder))
+        contract.texts(str(folder))
 
 
 def test_an_id_that_the_catalogue_does_not_know():
     known = dict.fromkeys(("i0", "i1", "i2"))
     with pytest.raises(DataError, match="test, user 'u7': item 'i3' is not in the items config"):
-        data.check_ids(people("u7"), known, "test")
-    data.check_ids(people("u7"), {**known, "i3": None}, "test")
+        contract.check_ids(people("u7"), known, "test")
+    contract.check_ids(people("u7"), {**known, "i3": None}, "test")
 
 
 def test_the_shipped_sample_keeps_the_contract():
-    texts = data.texts("sample")
-    for split in data.SPLITS:
-        data.check_ids(data.read("sample", "histories", split), texts, split)
-    assert json.loads((ASSETS / "sample" / data.PROVENANCE).read_text())["counts"]["users_kept"] == 1500
+    texts = contract.texts("sample")
+    for split in contract.SPLITS:
+        contract.check_ids(contract.read("sample", "histories", split), texts, split)
+    assert json.loads((ASSETS / "sample" / contract.PROVENANCE).read_text())["counts"]["users_kept"] == 1500
 
 
 @pytest.mark.parametrize(("stated", "meant"), [("en", ("en",)), (["en", "de"], ("en", "de")), ([], ())])
 def test_one_language_or_several(stated, meant):
-    assert data.Terms.of({"dataset": {"name": "mine", "language": stated}}).language == meant
+    assert contract.Terms.of({"dataset": {"name": "mine", "language": stated}}).language == meant

@@ -14,12 +14,14 @@ import pytest
 from tests import tiny
 from tests.scripted import ChatServer, ScriptedEngine, share
 from tests.test_summaries import PATHS, contents, dataset, lines
-from trsr import data
 from trsr.cli import main
 from trsr.core.answer import Answer
-from trsr.engines import EngineError, Sampling, Server, engine
-from trsr.engines.vllm import OfflineEngine
-from trsr.summaries.distributed import deal, summarize_on_ray
+from trsr.dataset import contract
+from trsr.errors import EngineError
+from trsr.summaries.engines.base import Sampling, Server
+from trsr.summaries.engines.make import engine
+from trsr.summaries.engines.vllm import OfflineEngine
+from trsr.summaries.ray import deal, summarize_on_ray
 from trsr.summaries.run import summarize_dataset
 from trsr.summaries.store import Store
 
@@ -82,7 +84,7 @@ def both(source, folder, make, **options):
 
 def test_users_are_dealt_once_and_twins_meet(tmp_path):
     source = dataset(tmp_path / "source", users=90, length=lambda user: 9 + user % 30, seeds=30)
-    splits = {split: data.read(source, "histories", split) for split in data.SPLITS}
+    splits = {split: contract.read(source, "histories", split) for split in contract.SPLITS}
     parts = deal(splits, 5, 5, 7)
     assert 1 < len(parts) <= 7
     users = [user for part in parts for user in part["user_id"].to_pylist()]
@@ -176,7 +178,7 @@ import sys
 from functools import partial
 from pathlib import Path
 from tests.scripted import ScriptedEngine
-from trsr.summaries.distributed import summarize_on_ray
+from trsr.summaries.ray import summarize_on_ray
 if __name__ == "__main__":
     source, out, log = sys.argv[1:]
     summarize_on_ray(source, Path(out), partial(ScriptedEngine, workers=8, log=Path(log)), workers=2)

@@ -18,7 +18,7 @@ from tests.hub import Hub
 from tests.hub.server import WRITER
 from trsr import doctor
 from trsr.cli import main
-from trsr.conflicts import conflicts
+from trsr.records.conflicts import conflicts
 
 RECIPES = Path(doctor.__file__).parent.parent
 CONSTRAINTS = RECIPES / "constraints.txt"

@@ -8,16 +8,16 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests import tiny
-from trsr import data
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder, RankingPrompt
-from trsr.domain.batch import collate, forward
-from trsr.domain.rows import STRETCH, Rows, User, users
-from trsr.domain.tokenizer import superword_tokenizer
-from trsr.domain.train import train_domain
+from trsr.dataset import contract
+from trsr.errors import DataError, ReleaseError
 from trsr.hub.release import check_base
-from trsr.hub.repos import ReleaseError
-from trsr.recommender.scratch import llama, ranking_losses
+from trsr.pretrain.domain.batch import collate, forward
+from trsr.pretrain.domain.rows import STRETCH, Rows, User, users
+from trsr.pretrain.domain.tokenizer import superword_tokenizer
+from trsr.pretrain.domain.train import train_domain
+from trsr.pretrain.scratch import llama, ranking_losses
 
 GENRES = ("mystery", "travel", "sea stories")
 TEXTS = {f"i{n}": f"title: The Book No {n}; genre: {GENRES[n % 3]}" for n in range(30)}
@@ -79,7 +79,7 @@ def test_rows_are_the_prompts_of_fine_tuning(encoder):
 
 
 def test_summaries_speak_of_what_was_before(tmp_path):
-    table = data.read(str(tiny.dataset(tmp_path)), "histories", "train")
+    table = contract.read(str(tiny.dataset(tmp_path)), "histories", "train")
     row = table[0] | {"block_summaries": ["one", "two"], "summary": "two"}
     assert users([row], 5, target=True) == [User((*row["history"], row["target"]), {5: "one", 7: "two"})]
     assert users([row], 5, target=False)[0].items == tuple(row["history"])
@@ -96,7 +96,7 @@ def test_rows_follow_from_their_number_and_the_seed(encoder):
 
 def test_too_small_a_catalogue_is_refused(encoder):
     few = dict(list(TEXTS.items())[:20])
-    with pytest.raises(data.DataError, match=r"20 items are too few .* 24 are needed"):
+    with pytest.raises(DataError, match=r"20 items are too few .* 24 are needed"):
         Rows(everyone()[:1], few, encoder, length=4)
 
 
@@ -154,7 +154,7 @@ def test_it_learns_who_chose_what_after_what(tmp_path):
 
 
 def test_a_dataset_without_summaries_is_refused(tmp_path):
-    with pytest.raises(data.DataError, match="no recurrent summaries with the size of their blocks"):
+    with pytest.raises(DataError, match="no recurrent summaries with the size of their blocks"):
         train_domain(str(tiny.dataset(tmp_path / "data")), tmp_path / "base")
     assert not (tmp_path / "base").exists()
 

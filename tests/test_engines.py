@@ -15,8 +15,10 @@ from trsr.core.answer import Answer
 from trsr.core.history import Item
 from trsr.core.prompts import SummaryPrompts, inert
 from trsr.core.summarize import Question
-from trsr.engines import EngineError, Sampling, Server, engine
-from trsr.engines import openai as backend
+from trsr.errors import EngineError
+from trsr.summaries.engines import openai as backend
+from trsr.summaries.engines.base import Sampling, Server
+from trsr.summaries.engines.make import engine
 from trsr.summaries.scheduler import Scheduler
 from trsr.summaries.store import Store
 

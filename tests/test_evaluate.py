@@ -9,13 +9,13 @@ from datasets import Dataset
 
 from tests import tiny
 from tests.test_train import BASES, make_recipe
-from trsr import data
 from trsr.core.prompts import Encoder
 from trsr.core.scoring import Scorer
-from trsr.logs import candidates
+from trsr.dataset import candidates, contract
+from trsr.errors import EvaluationError
+from trsr.metrics.calibration import fit_temperature
 from trsr.recommender import train
-from trsr.recommender.calibration import fit_temperature
-from trsr.recommender.evaluate import EvaluationError, evaluate_run, score, with_shuffled_summaries, write_results
+from trsr.recommender.evaluate import evaluate_run, score, with_shuffled_summaries, write_results
 
 pytestmark = pytest.mark.compat
 
@@ -24,7 +24,7 @@ ROWS = Dataset.from_list(
         {"user_id": "u", "history": ["a"], "target": "b", "negatives": ["c"]},
         {"user_id": "u", "history": ["a"], "target": "d", "negatives": ["a", "b", "c"]},
     ],
-    features=data.HISTORIES,
+    features=contract.HISTORIES,
 )
 TEXTS = {name: f"title: {name}" for name in "abcd"}
 

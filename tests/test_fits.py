@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from tests import tiny
 from trsr.core.compat import cache_name
-from trsr.recommender.fits import CARDS, USABLE, cache_bytes, count, fits, table
+from trsr.recommender.memory import CARDS, USABLE, cache_bytes, count, fits, table
 from trsr.recommender.recipe import Lora, Recipe, load_recipe, names
 
 ROOT = Path(__file__).parent.parent

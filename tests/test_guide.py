@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.fill_tables import fill
 from tests.hub import Hub, environment
 from tests.served import free_port, serving
 from tests.test_readme import anchors
 from trsr.cli import command_line
 from trsr.recommender.recipe import load_recipe
-from trsr.tables import fill
 
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "hub_recipes" / "GUIDE.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub.errors import EntryNotFoundError
 
-from trsr import jobs
+from trsr.cli import job
 
 ROOT = Path(__file__).parent.parent
 # The one for vLLM runs without our package: see test_vllm_job.py.
@@ -96,7 +96,7 @@ def test_help_has_the_launch_command(script, tmp_path):
 def test_mistakes_are_told_before_anything_is_copied(capsys):
     for arguments in (["nano-sampel"], ["nano-sample", "--dri-run"], []):
         with pytest.raises(SystemExit) as stop:
-            jobs.run("train", "", ["--bucket", "ORG/trsr", "--dry-run", *arguments])
+            job.run("train", "", ["--bucket", "ORG/trsr", "--dry-run", *arguments])
         assert stop.value.code == 2
     assert "Did you mean 'nano-sample'?" in capsys.readouterr().err
 
@@ -131,12 +131,12 @@ def test_a_stopped_job_is_taken_up_by_the_next_one(tmp_path):
     store.execute("PRAGMA journal_mode=WAL")
     store.execute("CREATE TABLE generations (text)")
     store.execute("INSERT INTO generations VALUES ('kept')")  # in the log beside the file, which is never copied
-    with pytest.raises(SystemExit), jobs.kept("ORG/trsr/books", tmp_path / "first", 60, api):
+    with pytest.raises(SystemExit), job.kept("ORG/trsr/books", tmp_path / "first", 60, api):
         sys.exit(143)  # as SIGTERM does
     store.close()
     assert api.made == ["ORG/trsr"]
     assert sorted(path.name for path in api.folder.rglob("*") if path.is_file()) == ["run.json", "store.sqlite.kept"]
-    with jobs.kept("ORG/trsr/books", tmp_path / "second", 60, api):
+    with job.kept("ORG/trsr/books", tmp_path / "second", 60, api):
         assert (tmp_path / "second" / "runs" / "run.json").exists()
         found = sqlite3.connect(tmp_path / "second" / "store.sqlite").execute("SELECT text FROM generations").fetchall()
         assert found == [("kept",)]
@@ -144,7 +144,7 @@ def test_a_stopped_job_is_taken_up_by_the_next_one(tmp_path):
 
 def test_the_folder_is_copied_while_the_verb_goes_on_and_a_failed_copy_does_not_stop_it(tmp_path, capsys):
     api = FolderForBucket(tmp_path / "bucket")
-    with jobs.kept("ORG/trsr", tmp_path / "here", 0.0005, api):
+    with job.kept("ORG/trsr", tmp_path / "here", 0.0005, api):
         (tmp_path / "here" / "one").write_text("1")
         broken = tmp_path / "here" / "broken.sqlite"
         broken.write_text("no database at all, which is long enough to be read as one" * 20)
@@ -163,7 +163,7 @@ def test_a_job_runs_its_verb_in_the_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("base: nano\ndataset: ./nowhere\n")
     with pytest.raises(SystemExit):
-        jobs.run("train", "", ["--bucket", "ORG/trsr", "mine.yaml"])
+        job.run("train", "", ["--bucket", "ORG/trsr", "mine.yaml"])
     # The recipe was found from where the job started; the dataset was looked for in the folder.
     assert "No dataset folder at './nowhere'" in capsys.readouterr().err
     assert Path.cwd() == tmp_path / "trsr-job"

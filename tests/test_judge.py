@@ -2,7 +2,7 @@ import pytest
 
 from trsr.core.answer import Answer
 from trsr.core.prompts import SummaryPrompts
-from trsr.summaries.judge import problem
+from trsr.summaries.accept import problem
 
 PROMPTS = SummaryPrompts()
 GOOD = [

@@ -12,12 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from tests import strangers
 from tests.hub import environment
+from trsr.assets.paths import NANO, base_path
 from trsr.cli.exits import Exit, ended
 from trsr.core.errors import LoadError
 from trsr.core.modeling import TextRichRecommender, optional_file
-from trsr.embedded import NANO, base_path
+from trsr.errors import EvaluationError
 from trsr.quickstart import recommend
-from trsr.recommender.evaluate import EvaluationError, load_run
+from trsr.recommender.evaluate import load_run
 
 pytestmark = pytest.mark.compat
 

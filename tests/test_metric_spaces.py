@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from trsr.hub.spaces import METRICS, metric_files
-from trsr.recommender import metrics
+from trsr.metrics import ranking
 
 SCORES = [[0.9, 0.7, 0.1], [0.2, 0.5, 0.5, 0.1], [1.0, 0.0]]
 LABELS = [[0, 1, 0], [0, 0, 1, 0], [1, 0]]
@@ -47,7 +47,7 @@ def metric(spaces, name):
 @pytest.mark.parametrize("k", [1, 2, 3, 50])
 def test_the_value_is_the_mean_of_per_user(metric, name, k):
     key = f"{name.split('_')[0]}@{k}"
-    expected = np.mean([metrics.per_user([s], [y], at=[k])[key] for s, y in zip(SCORES, LABELS, strict=True)])
+    expected = np.mean([ranking.per_user([s], [y], at=[k])[key] for s, y in zip(SCORES, LABELS, strict=True)])
     found = metric.compute(predictions=SCORES, references=LABELS, k=k)
     assert found == {name: pytest.approx(expected)}
     assert type(found[name]) is float

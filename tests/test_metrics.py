@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from trsr.recommender import metrics
+from trsr.metrics import ranking
 
 NAMES = [*(f"recall@{k}" for k in (1, 3, 5, 10)), *(f"{m}@{k}" for m in ("mrr", "ndcg") for k in (3, 5, 10)), "auc"]
 
 
 def one(scores: list[float], labels: list[int]) -> dict[str, float]:
-    return {name: values.item() for name, values in metrics.per_user([scores], [labels]).items()}
+    return {name: values.item() for name, values in ranking.per_user([scores], [labels]).items()}
 
 
 def first_of(users: int, width: int) -> np.ndarray:
@@ -54,7 +54,7 @@ def test_two_positives_of_which_one_is_found():
 
 
 def test_a_constant_scorer_gets_exactly_chance():
-    found = metrics.per_user(np.full((9, 21), 0.3), first_of(9, 21))
+    found = ranking.per_user(np.full((9, 21), 0.3), first_of(9, 21))
     for k in (1, 3, 5, 10):
         assert (found[f"recall@{k}"] == k / 21).all()
     for k in (3, 5, 10):
@@ -67,7 +67,7 @@ def test_a_constant_scorer_gets_exactly_chance():
 def test_cut_offs_of_ones_own():
     random = np.random.default_rng(9)
     scores, labels = random.integers(0, 4, (30, 8)), first_of(30, 8)
-    found, usual = metrics.per_user(scores, labels, at=(3, 10**9)), metrics.per_user(scores, labels)
+    found, usual = ranking.per_user(scores, labels, at=(3, 10**9)), ranking.per_user(scores, labels)
     assert list(found) == [*(f"{m}@{k}" for m in ("recall", "mrr", "ndcg") for k in (3, 10**9)), "auc"]
     for name in ("recall", "mrr", "ndcg"):
         np.testing.assert_array_equal(found[f"{name}@3"], usual[f"{name}@3"])
@@ -75,11 +75,11 @@ def test_cut_offs_of_ones_own():
         np.testing.assert_array_equal(found[f"{name}@{10**9}"], usual[f"{name}@10"])
     for k in (0, -1, 1.5, True, "3"):
         with pytest.raises(ValueError, match="Cut-offs are whole numbers from 1"):
-            metrics.per_user(scores, labels, at=[k])
+            ranking.per_user(scores, labels, at=[k])
 
 
 def test_metrics_need_numpy_alone():
-    tree = ast.parse(Path(metrics.__file__).read_text(encoding="utf-8"))
+    tree = ast.parse(Path(ranking.__file__).read_text(encoding="utf-8"))
     froms = {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     plain = {
         alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
@@ -89,13 +89,13 @@ def test_metrics_need_numpy_alone():
 
 def test_where_the_positive_stands_does_not_matter():
     scores, labels = np.zeros((21, 21)), np.eye(21)
-    assert all(np.ptp(values) == 0 for values in metrics.per_user(scores, labels).values())
+    assert all(np.ptp(values) == 0 for values in ranking.per_user(scores, labels).values())
 
 
 @pytest.mark.parametrize("positives", [1, 2, 4])
 def test_a_scorer_that_knows_the_target_gets_one(positives):
     labels = np.random.default_rng(0).permuted(np.arange(12) < positives, axis=-1)[None].repeat(5, axis=0)
-    found = metrics.per_user(labels * 1.0, labels)
+    found = ranking.per_user(labels * 1.0, labels)
     for name, values in found.items():
         ceiling = min(1, int(name[7:]) / positives) if name.startswith("recall") else 1
         np.testing.assert_allclose(values, ceiling, rtol=1e-14, err_msg=name)
@@ -137,33 +137,33 @@ def test_auc_of_many_candidates_is_the_one_of_scikit_learn():
     random = np.random.default_rng(1)
     scores, labels = random.integers(0, 30, (40, 200)), random.random((40, 200)) < 0.1
     expected = [roc_auc_score(label, score) for label, score in zip(labels, scores, strict=True)]
-    np.testing.assert_allclose(metrics.per_user(scores, labels)["auc"], expected)
+    np.testing.assert_allclose(ranking.per_user(scores, labels)["auc"], expected)
 
 
 def test_masked_cells_do_not_count():
     scores, labels = np.array([[1, 2, np.nan], [np.inf, 5, 3]]), np.array([[1, 0, 0], [0, 0, 1]])
-    found = metrics.per_user(scores, labels, mask=[[1, 1, 0], [0, 1, 1]])
-    expected = metrics.per_user([[1, 2], [3, 5]], [[1, 0], [1, 0]])
+    found = ranking.per_user(scores, labels, mask=[[1, 1, 0], [0, 1, 1]])
+    expected = ranking.per_user([[1, 2], [3, 5]], [[1, 0], [1, 0]])
     for name, values in found.items():
         np.testing.assert_array_equal(values, expected[name])
 
 
 def test_lists_of_unequal_length_are_padded_and_masked():
     scores, labels = [[1, 2], [5, 4, 3], [0, 9]], [[1, 0], [0, 1, 0], [0, 1]]
-    found = metrics.per_user(*metrics.padded(scores, labels))
+    found = ranking.per_user(*ranking.padded(scores, labels))
     for user, (own, chosen) in enumerate(zip(scores, labels, strict=True)):
         assert {name: values[user] for name, values in found.items()} == one(own, chosen)
     with pytest.raises(ValueError, match="row 1 has 3 scores and 2 labels"):
-        metrics.padded([[1, 2], [1, 2, 3]], [[1, 0], [1, 0]])
+        ranking.padded([[1, 2], [1, 2, 3]], [[1, 0], [1, 0]])
     for broken in (([], []), ([[1, 2]], [])):
         with pytest.raises(ValueError, match="one of labels a user"):
-            metrics.padded(*broken)
+            ranking.padded(*broken)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_score_that_is_no_number_never_ranks_silently(value):
     with pytest.raises(ValueError, match=r"row 1 \(1 such users\): scores must be finite"):
-        metrics.per_user([[1, 0], [1, value]], [[1, 0], [1, 0]])
+        ranking.per_user([[1, 0], [1, value]], [[1, 0], [1, 0]])
 
 
 @pytest.mark.parametrize(
@@ -181,15 +181,15 @@ def test_a_score_that_is_no_number_never_ranks_silently(value):
 )
 def test_faults_are_refused(scores, labels, mask, message):
     with pytest.raises(ValueError, match=message):
-        metrics.per_user(scores, labels, mask)
+        ranking.per_user(scores, labels, mask)
 
 
 def test_calibration_error_by_hand():
     # Bins of 1/2: (0.1 + 0.3 + 0.2 - 1) / 4 = 0.1 below the middle, (0.9 - 1) / 4 = 0.025 above it.
-    assert metrics.expected_calibration_error([0.1, 0.3, 0.2, 0.9], [0, 0, 1, 1], bins=2) == pytest.approx(0.125)
-    assert metrics.expected_calibration_error([0.0, 1.0], [0, 1]) == 0  # 1.0 falls in the last bin
-    assert metrics.expected_calibration_error([1.0, 0.0], [0, 1]) == 1
-    assert metrics.expected_calibration_error([[0.25] * 4], [[1, 0, 0, 0]]) == 0
+    assert ranking.expected_calibration_error([0.1, 0.3, 0.2, 0.9], [0, 0, 1, 1], bins=2) == pytest.approx(0.125)
+    assert ranking.expected_calibration_error([0.0, 1.0], [0, 1]) == 0  # 1.0 falls in the last bin
+    assert ranking.expected_calibration_error([1.0, 0.0], [0, 1]) == 1
+    assert ranking.expected_calibration_error([[0.25] * 4], [[1, 0, 0, 0]]) == 0
 
 
 @pytest.mark.parametrize(
@@ -204,4 +204,4 @@ def test_calibration_error_by_hand():
 )
 def test_calibration_of_nonsense_is_refused(probabilities, labels, message):
     with pytest.raises(ValueError, match=message):
-        metrics.expected_calibration_error(probabilities, labels)
+        ranking.expected_calibration_error(probabilities, labels)

@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.raw import write_mind
 from dataset_scripts import mind
-from trsr import data
-from trsr.bench.raw import write_mind
-from trsr.logs import candidates
-from trsr.recommender import peers
+from trsr.dataset import candidates, contract
+from trsr.recommender import baselines
 
 NEWS = [f"N{n}\tnews\tlocal\tTitle {n}\tAbstract {n}\thttps://x\t[]\t[]" for n in range(60)]
 
@@ -40,18 +39,18 @@ SMALL = ("--train", "4", "--validation", "2", "--test", "2")
 
 def run(*arguments, out: Path) -> dict[str, int]:
     assert mind.main([*map(str, arguments), "--out", str(out)]) == 0
-    return data.provenance(str(out))["counts"]
+    return contract.provenance(str(out))["counts"]
 
 
 def rows(out: Path) -> list[dict]:
-    return [row for split in data.SPLITS for row in data.read(str(out), "histories", split)]
+    return [row for split in contract.SPLITS for row in contract.read(str(out), "histories", split)]
 
 
 def parquet(out: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(out)): path.read_bytes()
         for path in sorted(out.rglob("*.*"))
-        if path.name != data.PROVENANCE
+        if path.name != contract.PROVENANCE
     }
 
 
@@ -65,7 +64,7 @@ def test_the_earliest_history_of_a_user_counts_and_the_last_item_is_the_target(t
     assert len(found["U4"]["history"]) == 11
     assert len(set(found["U3"]["negatives"]) - {f"N{n}" for n in range(40, 51)}) == 20
     assert counts["behaviors_of_users_met_before"] == 2
-    assert data.read(str(tmp_path / "out"), "items", "train")[0] == {
+    assert contract.read(str(tmp_path / "out"), "items", "train")[0] == {
         "item_id": "N0", "title": "Title 0", "text": "category: news; subcategory: local; title: Title 0",
         "category": "news", "subcategory": "local", "abstract": "Abstract 0",
     }  # fmt: skip
@@ -73,7 +72,7 @@ def test_the_earliest_history_of_a_user_counts_and_the_last_item_is_the_target(t
 
 def test_the_text_takes_other_fields_in_another_order(tmp_path):
     run(part(tmp_path / "a", USERS), *SMALL, "--text-fields", "title,abstract", out=tmp_path / "out")
-    assert data.read(str(tmp_path / "out"), "items", "train")["text"][0] == "title: Title 0; abstract: Abstract 0"
+    assert contract.read(str(tmp_path / "out"), "items", "train")["text"][0] == "title: Title 0; abstract: Abstract 0"
 
 
 def test_odd_histories_are_kept_dropped_or_cut_as_said(tmp_path):
@@ -120,7 +119,7 @@ DEV = [behavior(1, "U1", [1, 2, 8], "N9-1 N8-0", "11/15/2019 1:00:00 AM")]
 def test_impressions_are_ranked_against_what_was_shown(tmp_path):
     train, dev = part(tmp_path / "train", TIMED), part(tmp_path / "dev", DEV)
     counts = run(train, dev, "--protocol", "impressions", out=tmp_path / "out")
-    splits = {split: data.read(str(tmp_path / "out"), "histories", split) for split in data.SPLITS}
+    splits = {split: contract.read(str(tmp_path / "out"), "histories", split) for split in contract.SPLITS}
     found = sorted((row["impression_id"], row["target"], row["negatives"]) for row in splits["train"])
     assert found == [("1", "N4", ["N3", "N6"]), ("1", "N5", ["N3", "N6"]), ("3", "N3", ["N4"])]
     assert {row["user_id"]: row["history"] for row in splits["train"]}["U2"] == [f"N{n % 60}" for n in range(350, 400)]
@@ -133,7 +132,7 @@ def test_impressions_are_ranked_against_what_was_shown(tmp_path):
     # Lists of unequal length can be ranked.
     lists, labels = candidates.candidate_table(splits["train"], seed=0)
     assert sorted(map(len, lists)) == [2, 3, 3]
-    assert peers.chance(splits["train"], 0).shape == labels.shape == (3, 3)
+    assert baselines.chance(splits["train"], 0).shape == labels.shape == (3, 3)
 
 
 def test_impressions_need_two_parts_and_two_days(tmp_path, capsys):
@@ -174,7 +173,7 @@ def test_broken_rows_are_named_and_strict_stops(tmp_path, capsys):
 
 @pytest.mark.parametrize("protocol", ["paper", "impressions"])
 def test_the_order_of_rows_and_the_number_of_workers_change_no_byte(tmp_path, monkeypatch, protocol):
-    monkeypatch.setattr("trsr.logs.sources.BLOCK", 50_000)
+    monkeypatch.setattr("trsr.dataset.build.scan.BLOCK", 50_000)
     parts = [tmp_path / "train", tmp_path / "dev"][: 1 if protocol == "paper" else 2]
     for place, folder in enumerate(parts):
         write_mind(folder, users=800, impressions=1500, news=300, seed=place)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trsr.data import DataError
-from trsr.logs.negatives import Pool, draw, splitmix64
-from trsr.logs.sequences import Sequences
+from trsr.dataset.build.negatives import Pool, draw, splitmix64
+from trsr.dataset.build.sequences import Sequences
+from trsr.errors import DataError
 
 CATALOGUE = [f"i{number:02}" for number in range(40)]
 DRAWN = [[26, 28, 15, 31], [14, 37, 1, 31], [15, 3, 33, 22]]
@@ -73,7 +73,7 @@ def test_negatives_are_the_same_everywhere(monkeypatch):
     sequences, keys = users(3, ["i00"])
     drawn = draw(sequences, keys, Pool.uniform(40), count=4)
     assert drawn.tolist() == DRAWN
-    monkeypatch.setattr("trsr.logs.negatives._CELLS", 1)
+    monkeypatch.setattr("trsr.dataset.build.negatives._CELLS", 1)
     assert draw(sequences, keys, Pool.uniform(40), count=4).tolist() == DRAWN
 
 

@@ -7,14 +7,15 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests import tiny
-from trsr import embedded
+from trsr.assets import paths
+from trsr.assets.paths import base_path
 from trsr.core.prompts import Encoder, RankingPrompt
-from trsr.embedded import base_path
-from trsr.engines import EngineError, engine
-from trsr.engines import nano as nano_engine
-from trsr.nano.base import pretrain, world_tokenizer
-from trsr.nano.curriculum import Curriculum, collate, forward
-from trsr.nano.summarizer import AnswerTrainer, Copies, train_summarizer, write_change
+from trsr.errors import EngineError
+from trsr.pretrain.nano.base import pretrain, world_tokenizer
+from trsr.pretrain.nano.curriculum import Curriculum, collate, forward
+from trsr.pretrain.nano.summarizer import AnswerTrainer, Copies, train_summarizer, write_change
+from trsr.summaries.engines import nano as nano_engine
+from trsr.summaries.engines.make import engine
 
 
 def test_a_much_smaller_one_trains_and_the_loss_falls(tmp_path):
@@ -121,7 +122,7 @@ def test_a_summariser_is_a_plain_adapter_and_goes_on_after_a_kill(tmp_path, monk
 
 
 def test_the_engine_says_where_its_adapter_belongs(tmp_path, monkeypatch):
-    monkeypatch.setattr(embedded, "NANO_SUMMARIZER", tmp_path / "summarizer")
+    monkeypatch.setattr(paths, "NANO_SUMMARIZER", tmp_path / "summarizer")
     with pytest.raises(EngineError, match="trsr pretrain nano-summarizer --out"):
         engine("nano")
     summarizer(tmp_path, steps=1)

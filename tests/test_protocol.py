@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trsr.data import DataError
-from trsr.logs.negatives import Pool
-from trsr.logs.protocol import describe, hashes, histories, in_words, keep_users, paper, split_users
-from trsr.logs.sequences import Sequences
+from trsr.dataset.build.negatives import Pool
+from trsr.dataset.build.protocol import describe, hashes, histories, in_words, keep_users, paper, split_users
+from trsr.dataset.build.sequences import Sequences
+from trsr.errors import DataError
 
 USERS = [f"u{number}" for number in range(24)]
 CATALOGUE = [f"i{number}" for number in range(40)]

@@ -11,14 +11,15 @@ from huggingface_hub import HfApi
 from huggingface_hub.utils import _http
 
 from tests.hub import Hub, User
-from trsr import data, patience
 from trsr.core.saving import core_modules
+from trsr.dataset import contract
+from trsr.errors import HubError, ReleaseError
+from trsr.hub import retry
 from trsr.hub.preflight import Options
 from trsr.hub.publish import publish, push
 from trsr.hub.release import SUFFIXES, assemble, check_files
-from trsr.hub.repos import ReleaseError, name_repos
+from trsr.hub.repos import name_repos
 from trsr.hub.spaces import METRICS, SPACE
-from trsr.patience import HubError
 
 TOKEN = "hf_test_writer"
 
@@ -36,7 +37,7 @@ def hub(server, monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(patience.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(retry.time, "sleep", lambda seconds: None)
     return server
 
 
@@ -364,7 +365,7 @@ def test_texts_that_may_not_be_passed_on_are_not(hub, run, tmp_path):
     }
     items = load_dataset("parquet", data_files=str(folder / "items" / "*.parquet"), split="train")
     assert items.column_names == ["item_id"]
-    titles = data.read(str(run.parent.parent / "dataset"), "items", "train")["title"]
+    titles = contract.read(str(run.parent.parent / "dataset"), "items", "train")["title"]
     for path in (tmp_path / "release").rglob("*"):
         if path.is_file() and path.suffix != ".parquet" and path.parent.name != "base":
             text = path.read_bytes()

@@ -7,10 +7,9 @@ from huggingface_hub import HfApi
 
 from tests.hub import Hub
 from tests.hub.server import WRITER
-from trsr import data
+from trsr.dataset import contract
+from trsr.errors import HubError, ReleaseError
 from trsr.hub.push_dataset import push_dataset
-from trsr.hub.repos import ReleaseError
-from trsr.patience import HubError
 
 TITLES = ["A Salt Lantern", "A Quiet Oven", "A Golden Reef", "A Broken Bridge"]
 
@@ -28,13 +27,13 @@ def hub(monkeypatch, tmp_path):
 def folder(path, **terms):
     ids = [str(number) for number in range(len(TITLES))]
     items = Dataset.from_dict(
-        {"item_id": ids, "title": TITLES, "text": TITLES}, features=data.items_features(data.ITEM_COLUMNS)
+        {"item_id": ids, "title": TITLES, "text": TITLES}, features=contract.items_features(contract.ITEM_COLUMNS)
     )
     row = {"user_id": "u", "history": ids[:1], "target": ids[1], "negatives": ids[2:]}
-    rows = Dataset.from_list([row], features=data.HISTORIES)
-    tables = {"items": {"train": items}, "histories": dict.fromkeys(data.SPLITS, rows)}
-    stated = {"dataset": data.Terms("mine", **terms).to_dict()}
-    data.write(path, tables, provenance=stated, body="# Mine", header={"tags": ["llm-trsr"]})
+    rows = Dataset.from_list([row], features=contract.HISTORIES)
+    tables = {"items": {"train": items}, "histories": dict.fromkeys(contract.SPLITS, rows)}
+    stated = {"dataset": contract.Terms("mine", **terms).to_dict()}
+    contract.write(path, tables, provenance=stated, body="# Mine", header={"tags": ["llm-trsr"]})
     return path
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from trsr import data
+from trsr.dataset import contract
 from trsr.quickstart import quickstart
 from trsr.recommender.results import table
 
@@ -44,7 +44,7 @@ def test_the_report(run):
 
 
 def test_scores_are_kept_a_row_a_candidate(run):
-    scores = data.load_dataset(
+    scores = contract.load_dataset(
         "parquet", data_files=str(run[0] / "runs" / "recurrent" / "test" / "scores.parquet"), split="train"
     )
     assert len(scores) == USERS * 21
@@ -126,7 +126,7 @@ def test_a_stranger_loads_the_moved_release_and_gets_the_same_scores(run, moved,
     done = subprocess.run([sys.executable, "-I", str(script), str(moved)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.strip().splitlines()[-1])
-    scores = data.load_dataset(
+    scores = contract.load_dataset(
         "parquet", data_files=str(run[0] / "runs" / "recurrent" / "test" / "scores.parquet"), split="train"
     )
     ours = {row["item_id"]: row["recurrent"] for row in scores if row["user_id"] == told["user"]}

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
+from bench.fill_tables import fill
 from trsr.cli import command_line
-from trsr.domain.train import train_domain
+from trsr.pretrain.domain.train import train_domain
 from trsr.recommender.recipe import load_recipe
-from trsr.tables import fill
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -82,7 +82,7 @@ def test_verbs_are_called_as_they_can_be(words):
 def test_the_bench_has_the_options_shown():
     results = (ROOT / "hub_recipes" / "RESULTS.md").read_text(encoding="utf-8")
     called = re.findall(r"^python -m (trsr\.bench\.\w+) (.*)", README + results, re.M)
-    assert {name for name, _ in called} >= {"trsr.bench.recommend"}
+    assert {name for name, _ in called} >= {"bench.recommend"}
     for name, options in called:
         importlib.import_module(name).arguments().parse_args(shlex.split(options))
 

@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from trsr.recommender.recipe import RecipeError, _folder, build_recipe, load_recipe, names
+from trsr.errors import RecipeError
+from trsr.recommender.recipe import _folder, build_recipe, load_recipe, names
 
 RECIPES = sorted(path for path in _folder().iterdir() if path.name.endswith(".yaml"))
 SMALL = "base: nano\ndataset: sample\n"

@@ -5,10 +5,11 @@ import shutil
 import pytest
 from safetensors.torch import load_file, save_file
 
+from trsr.errors import ReleaseError
 from trsr.hub import rehearsal
 from trsr.hub.rehearsal import rehearse
 from trsr.hub.release import assemble
-from trsr.hub.repos import ReleaseError, name_repos
+from trsr.hub.repos import name_repos
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pyarrow
 import pytest
 
 from dataset_scripts import sample
-from trsr import data
-from trsr.embedded import ASSETS
+from trsr.assets.paths import ASSETS
+from trsr.dataset import contract
 
 SHIPPED = ASSETS / "sample"
 
@@ -30,16 +30,16 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_shipped_rows_are_what_the_script_makes(made):
-    for config, splits in {"items": ("train",), "histories": data.SPLITS}.items():
+    for config, splits in {"items": ("train",), "histories": contract.SPLITS}.items():
         for split in splits:
-            fresh, shipped = (data.read(str(folder), config, split) for folder in (made, SHIPPED))
+            fresh, shipped = (contract.read(str(folder), config, split) for folder in (made, SHIPPED))
             assert fresh.to_list() == shipped.to_list()
             assert fresh.features == shipped.features
 
 
 def test_the_shipped_bytes_are_what_the_script_makes(made):
     # Other versions write the same rows as other bytes.
-    written_with = data.provenance(str(SHIPPED))["written_with"]
+    written_with = contract.provenance(str(SHIPPED))["written_with"]
     if written_with != {"datasets": datasets.__version__, "pyarrow": pyarrow.__version__}:
         pytest.skip(f"the sample was written with {written_with}")
     assert contents(made) == contents(SHIPPED)
@@ -60,9 +60,9 @@ def test_it_is_small(made):
 def test_sizes_scale_with_the_users(tmp_path):
     counts = sample.make(tmp_path / "d", items=400, users=30)
     assert counts["users_kept"] == 30
-    sizes = {split: len(data.read(str(tmp_path / "d"), "histories", split)) for split in data.SPLITS}
+    sizes = {split: len(contract.read(str(tmp_path / "d"), "histories", split)) for split in contract.SPLITS}
     assert sizes == {"train": 20, "validation": 3, "test": 7}
-    assert {split: len(data.read("sample", "histories", split)) for split in data.SPLITS} == {
+    assert {split: len(contract.read("sample", "histories", split)) for split in contract.SPLITS} == {
         "train": 1000,
         "validation": 150,
         "test": 350,
@@ -70,7 +70,7 @@ def test_sizes_scale_with_the_users(tmp_path):
 
 
 def test_texts_are_sentences_of_the_fields():
-    items = data.read("sample", "items", "train")
+    items = contract.read("sample", "items", "train")
     assert items.column_names == ["item_id", "title", "text", "author", "genre", "about"]
     for row in items:
         fields = "; ".join(f"{name}: {row[name]}" for name in ("title", "author", "genre"))
@@ -78,9 +78,9 @@ def test_texts_are_sentences_of_the_fields():
 
 
 def test_the_last_five_items_often_mislead():
-    items = data.read("sample", "items", "train")
+    items = contract.read("sample", "items", "train")
     genre = dict(zip(items["item_id"], items["genre"], strict=True))
-    rows = [row for split in data.SPLITS for row in data.read("sample", "histories", split)]
+    rows = [row for split in contract.SPLITS for row in contract.read("sample", "histories", split)]
     earlier_only = 0
     for row in rows:
         genres = [genre[item_id] for item_id in row["history"]]
@@ -89,8 +89,8 @@ def test_the_last_five_items_often_mislead():
 
 
 def test_negatives_are_new_to_the_user():
-    for split in data.SPLITS:
-        for row in data.read("sample", "histories", split):
+    for split in contract.SPLITS:
+        for row in contract.read("sample", "histories", split):
             assert len({*row["negatives"]} - {*row["history"], row["target"]}) == 20
 
 

@@ -9,7 +9,8 @@ from tests.scripted import ScriptedEngine, moody, share, summary
 from trsr.core.answer import Answer
 from trsr.core.history import Item, blocks_by_count
 from trsr.core.summarize import METHODS, calls, steps
-from trsr.engines import ATTEMPTS, EngineError
+from trsr.errors import EngineError
+from trsr.summaries.engines.base import ATTEMPTS
 from trsr.summaries.scheduler import FAILURES, Scheduler
 from trsr.summaries.store import Store
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trsr.core.history import clean, sentence
-from trsr.logs.sentences import clean_column, sentences
+from trsr.dataset.build.item_text import clean_column, sentences
 
 TEXT = st.one_of(st.none(), st.text(max_size=12), st.text("a;: \t\n\x1f\u200b\u200d\xa0é", max_size=12))
 

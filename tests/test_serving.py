@@ -11,7 +11,8 @@ from tests import tiny
 from tests.served import free_port, serving
 from tests.test_summaries import dataset, made, rows
 from trsr.core.summarize import METHODS
-from trsr.engines import Sampling, Server, engine
+from trsr.summaries.engines.base import Sampling, Server
+from trsr.summaries.engines.make import engine
 from trsr.summaries.run import summarize_dataset
 from trsr.summaries.store import Store
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import permutation_test
 
-from trsr.recommender import metrics, significance
+from trsr.metrics import ranking, significance
 
 
 def first_of(users: int, width: int) -> np.ndarray:
@@ -23,9 +23,9 @@ def test_evaluate_joins_all_and_is_plain_json():
     found = significance.evaluate(scores, labels, probabilities, seed=3)
     assert json.loads(json.dumps(found)) == found
     assert (found["n_users"], found["n_candidates"]) == (50, 21)
-    assert list(found)[2:] == [*metrics.per_user(scores, labels), "ece"]
-    assert found["ece"]["value"] == pytest.approx(metrics.expected_calibration_error(probabilities, labels))
-    assert found["recall@3"]["value"] == pytest.approx(metrics.per_user(scores, labels)["recall@3"].mean())
+    assert list(found)[2:] == [*ranking.per_user(scores, labels), "ece"]
+    assert found["ece"]["value"] == pytest.approx(ranking.expected_calibration_error(probabilities, labels))
+    assert found["recall@3"]["value"] == pytest.approx(ranking.per_user(scores, labels)["recall@3"].mean())
     assert "ece" not in significance.evaluate(scores, labels)
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from trsr.data import DataError
-from trsr.logs.blocks import Layout
-from trsr.logs.sources import Faults, Reading, find, scan
+from trsr.dataset.build.csv_blocks import Layout
+from trsr.dataset.build.scan import Faults, Reading, find, scan
+from trsr.errors import DataError
 
 TSV = Layout("\t", False, ("a", "b"))
 CSV = Layout(",", True)

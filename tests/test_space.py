@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trsr.embedded import dataset_path
+from trsr.assets.paths import dataset_path
 from trsr.hub.spaces import SPACE, space_folder
 
 NASTY = "title: <img src=x onerror=alert(1)>; genre: **bold** `${alert(2)}` {{this}} \u202eevil\x00"

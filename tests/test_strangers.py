@@ -16,7 +16,7 @@ from datasets import load_dataset
 from tests import strangers
 from tests.hub import environment
 from tests.served import free_port, serving
-from trsr import data
+from trsr.dataset import contract
 from trsr.hub.spaces import METRICS
 
 pytestmark = pytest.mark.compat
@@ -141,8 +141,8 @@ def test_the_server_of_transformers_answers_the_same(published, home, ours, temp
     words += ["--host", "127.0.0.1", "--port", port, "--dtype", "float32", "--device", "cpu"]
     given = environment(hub, home, token=None) | {"OMP_NUM_THREADS": "1"}
     with serving(words, port, tmp_path / "log", env=given) as server:
-        row = data.read(str(run.parent.parent / "dataset"), "recurrent", "test")[0]
-        texts = data.texts(str(run.parent.parent / "dataset"))
+        row = contract.read(str(run.parent.parent / "dataset"), "recurrent", "test")[0]
+        texts = contract.texts(str(run.parent.parent / "dataset"))
         ids = [row["target"], *row["negatives"]]
         request = {
             "model": "ORG/trsr-sample",
@@ -181,10 +181,10 @@ def test_the_space_runs_as_it_stands_on_the_hub(environment_of, published, home,
     given = visitor | {"GRADIO_SERVER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     with serving([stranger, "app.py"], port, tmp_path / "log", env=given, cwd=tmp_path / "space"):
         api = client.Client(f"http://127.0.0.1:{port}", verbose=False, httpx_kwargs={"timeout": 60})
-        user = data.read(str(run.parent.parent / "dataset"), "recurrent", "test")[0]
+        user = contract.read(str(run.parent.parent / "dataset"), "recurrent", "test")[0]
         shown = api.predict(user["user_id"], api_name="/sample_user")
         answer = api.predict("\n".join(shown["history"]), "\n".join(shown["candidates"]), api_name="/rank")
-    texts = data.texts(str(run.parent.parent / "dataset"))
+    texts = contract.texts(str(run.parent.parent / "dataset"))
     mine = {texts[one]: odds for one, odds in ours[user["user_id"]].items()}
     wanted = {text: torch.sigmoid(torch.tensor(odds / temperature)).item() for text, odds in mine.items()}
     assert answer["summary"] == user["summary"]

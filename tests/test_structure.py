@@ -175,17 +175,17 @@ def test_what_only_posix_has_is_not_needed():
         # Paths within repos are joined by /, also where those of the system are not.
         assert not re.search(r"str\([^()]*relative_to\(|os\.sep\b", text), path
     # What we stand on has its own ways; so ours alone is imported without.
-    ours = "import trsr.recommender.evaluate, trsr.bench.machinery, trsr.bench.data"
+    ours = "import trsr.recommender.evaluate, bench.machinery, bench.data"
     gone = "import sys; [sys.modules.pop(one) for one in [*sys.modules] if one.split('.')[0] == 'trsr']"
     blocked = f"{ours}; {gone}; sys.modules['resource'] = None; {ours}"
-    used = "from trsr.spent import peak_mib; from trsr.recommender.scored import cost; print(peak_mib() > 50, cost(0)['peak_mib'] > 50)"
+    used = "from trsr.records.costs import peak_mib; from trsr.recommender.scores import cost; print(peak_mib() > 50, cost(0)['peak_mib'] > 50)"
     assert python(f"{blocked}\n{used}").split() == ["True", "True"]
 
 
 def test_memory_is_told_in_the_same_unit_everywhere(monkeypatch):
     import resource
 
-    from trsr.spent import peak_mib
+    from trsr.records.costs import peak_mib
 
     class Used:
         ru_maxrss = 3 << 20

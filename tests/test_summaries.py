@@ -13,12 +13,13 @@ from datasets import Dataset, DatasetDict, load_dataset
 
 from tests.hub import Hub, environment
 from tests.scripted import ScriptedEngine, summary
-from trsr import data
 from trsr.core.answer import Answer
 from trsr.core.history import Item, blocks_by_count
 from trsr.core.summarize import METHODS, summarize
-from trsr.engines import engine
-from trsr.engines.extractive import ExtractiveSummarizer
+from trsr.dataset import contract
+from trsr.errors import DataError
+from trsr.summaries.engines.extractive import ExtractiveSummarizer
+from trsr.summaries.engines.make import engine
 from trsr.summaries.estimate import Rates, estimate
 from trsr.summaries.run import OpenQuestions, summarize_dataset
 from trsr.summaries.store import Store
@@ -51,12 +52,12 @@ def dataset(
         "test": rows[users * 3 // 4 :],
     }
     tables = {
-        "items": DatasetDict(train=Dataset.from_list(items, features=data.items_features(data.ITEM_COLUMNS))),
+        "items": DatasetDict(train=Dataset.from_list(items, features=contract.items_features(contract.ITEM_COLUMNS))),
         "histories": DatasetDict(
-            {name: Dataset.from_list(some, features=data.HISTORIES) for name, some in cuts.items()}
+            {name: Dataset.from_list(some, features=contract.HISTORIES) for name, some in cuts.items()}
         ),
     }
-    data.write(folder, tables, provenance={"script": "test"}, body="# Test")
+    contract.write(folder, tables, provenance={"script": "test"}, body="# Test")
     return str(folder)
 
 
@@ -65,11 +66,11 @@ def contents(folder):
 
 
 def made(folder):
-    return json.loads((folder / data.PROVENANCE).read_text())["summaries"]
+    return json.loads((folder / contract.PROVENANCE).read_text())["summaries"]
 
 
 def rows(folder, method):
-    return [row for split in data.SPLITS for row in data.read(str(folder), method, split)]
+    return [row for split in contract.SPLITS for row in contract.read(str(folder), method, split)]
 
 
 @pytest.fixture
@@ -79,29 +80,29 @@ def source(tmp_path):
 
 def test_the_columns_are_what_the_strategies_say(tmp_path, source):
     summarize_dataset(source, tmp_path / "out", engine("extractive"))
-    texts = data.texts(source)
+    texts = contract.texts(source)
     for method in METHODS:
         found = rows(tmp_path / "out", method)
         histories = [blocks_by_count([Item.parse(texts[one]) for one in row["history"]]) for row in found]
         for row, trail in zip(found, summarize(histories, ExtractiveSummarizer(), method), strict=True):
             assert row["block_summaries"] == list(trail.block_summaries)
             assert row["summary"] == trail.summary
-        assert load_dataset(str(tmp_path / "out"), method)["train"].features == data.SUMMARIES
+        assert load_dataset(str(tmp_path / "out"), method)["train"].features == contract.SUMMARIES
     assert not (tmp_path / "out.store.sqlite").exists()
 
 
 def test_other_columns_of_the_histories_stay(tmp_path, source):
-    tables = {"items": DatasetDict(train=data.read(source, "items", "train")), "histories": DatasetDict()}
-    for split in data.SPLITS:
-        some = data.read(source, "histories", split)
+    tables = {"items": DatasetDict(train=contract.read(source, "items", "train")), "histories": DatasetDict()}
+    for split in contract.SPLITS:
+        some = contract.read(source, "histories", split)
         some = some.add_column("impression_id", [f"{split}-{n}" for n in range(len(some))])
         tables["histories"][split] = some.add_column("timestamps", [list(range(len(h))) for h in some["history"]])
-    data.write(tmp_path / "more", tables, provenance={"script": "test"}, body="# Test")
+    contract.write(tmp_path / "more", tables, provenance={"script": "test"}, body="# Test")
     summarize_dataset(str(tmp_path / "more"), tmp_path / "out", engine("extractive"))
     for method in METHODS:
-        for split in data.SPLITS:
-            made = data.read(str(tmp_path / "out"), method, split)
-            assert made.column_names == [*data.SUMMARIES, "impression_id", "timestamps"]
+        for split in contract.SPLITS:
+            made = contract.read(str(tmp_path / "out"), method, split)
+            assert made.column_names == [*contract.SUMMARIES, "impression_id", "timestamps"]
             for name in ("user_id", "impression_id", "timestamps"):
                 assert made[name] == tables["histories"][split][name]
 
@@ -109,7 +110,7 @@ def test_other_columns_of_the_histories_stay(tmp_path, source):
 def test_a_part_of_users_at_a_time_is_the_same(tmp_path, source, monkeypatch):
     summarize_dataset(source, tmp_path / "a", ScriptedEngine())
     monkeypatch.setattr("trsr.summaries.run.PART", 7)
-    monkeypatch.setattr("trsr.summaries.trails.PART", 3)
+    monkeypatch.setattr("trsr.summaries.writer.PART", 3)
     summarize_dataset(source, tmp_path / "b", ScriptedEngine())
     for method in METHODS:
         assert rows(tmp_path / "a", method) == rows(tmp_path / "b", method)
@@ -231,7 +232,7 @@ def test_a_new_user_and_a_changed_text_are_asked_anew(tmp_path, source):
 def test_other_summaries_cannot_be_continued(tmp_path, source):
     summarize_dataset(source, tmp_path / "before", ScriptedEngine(good))
     for scripted, cut in ((ScriptedEngine(good, seed=1), 5), (ScriptedEngine(good), 4), (engine("extractive"), 5)):
-        with pytest.raises(data.DataError, match=r"cannot be continued: .* was .*, is "):
+        with pytest.raises(DataError, match=r"cannot be continued: .* was .*, is "):
             summarize_dataset(source, tmp_path / "after", scripted, block_size=cut, since=str(tmp_path / "before"))
     assert not (tmp_path / "after").exists()
 
@@ -301,7 +302,7 @@ def test_what_is_on_the_hub_spares_every_call(tmp_path, source):
 
 def test_a_dataset_with_fallbacks_is_no_cache(tmp_path, source):
     summarize_dataset(source, tmp_path / "a", ScriptedEngine())
-    with pytest.raises(data.DataError, match="not all written by its model"):
+    with pytest.raises(DataError, match="not all written by its model"):
         summarize_dataset(source, tmp_path / "b", ScriptedEngine(), caches=[str(tmp_path / "a")])
 
 
@@ -320,16 +321,16 @@ def test_a_cache_that_is_not_in_form(tmp_path, source, change, message):
     row = {"key": "a" * 64, "attempt": 0, "text": "x", "finish_reason": "stop", "prompt_tokens": 1}
     row |= {"completion_tokens": 1, "engine": "{}"}
     Dataset.from_list([{**row, **change}]).to_parquet(tmp_path / "cache.parquet")
-    with pytest.raises(data.DataError, match=message):
+    with pytest.raises(DataError, match=message):
         summarize_dataset(source, tmp_path / "b", ScriptedEngine(), caches=[str(tmp_path / "cache.parquet")])
 
 
 def test_a_file_that_is_no_cache(tmp_path, source):
     (tmp_path / "broken.parquet").write_text("PAR1, or not")
-    with pytest.raises(data.DataError, match="cannot be read as Parquet"):
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
         summarize_dataset(source, tmp_path / "b", ScriptedEngine(), caches=[str(tmp_path / "broken.parquet")])
     Dataset.from_list([{"key": "x"}]).to_parquet(tmp_path / "cache.parquet")
-    with pytest.raises(data.DataError, match="lacks the columns attempt, text"):
+    with pytest.raises(DataError, match="lacks the columns attempt, text"):
         summarize_dataset(source, tmp_path / "b", ScriptedEngine(), caches=[str(tmp_path / "cache.parquet")])
 
 
@@ -422,11 +423,11 @@ def test_questions_for_an_engine_elsewhere_and_their_answers(tmp_path, source):
 
 def test_a_user_without_history(tmp_path):
     source = dataset(tmp_path / "source", length=lambda user: user)
-    with pytest.raises(data.DataError, match="User 'u0' has no history"):
+    with pytest.raises(DataError, match="User 'u0' has no history"):
         summarize_dataset(source, tmp_path / "out", ScriptedEngine())
     assert not (tmp_path / "out").exists()
 
 
 def test_engines_that_keep_nothing_have_no_cache(tmp_path, source):
-    with pytest.raises(data.DataError, match="keeps no generations"):
+    with pytest.raises(DataError, match="keeps no generations"):
         summarize_dataset(source, tmp_path / "out", engine("extractive"), export=tmp_path / "cache")

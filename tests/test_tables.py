@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_scripts import tables
-from trsr import data
 from trsr.core.prompts import RankingPrompt
-from trsr.logs import cells, objects
-from trsr.logs.interactions import in_order
-from trsr.logs.sources import Faults
+from trsr.dataset import contract
+from trsr.dataset.build import column_types, jsonl
+from trsr.dataset.build.interactions import in_order
+from trsr.dataset.build.scan import Faults
 from trsr.recommender.examples import ranking_prompt
 from trsr.recommender.recipe import build_recipe
 
@@ -85,11 +85,11 @@ def contents(folder: Path, but: tuple[str, ...] = ()) -> dict[str, bytes]:
 
 
 def parquet(folder: Path) -> dict[str, bytes]:
-    return contents(folder, ("README.md", data.PROVENANCE))
+    return contents(folder, ("README.md", contract.PROVENANCE))
 
 
 def histories(folder: Path) -> list[dict]:
-    return [row for split in data.SPLITS for row in data.read(str(folder), "histories", split)]
+    return [row for split in contract.SPLITS for row in contract.read(str(folder), "histories", split)]
 
 
 @pytest.fixture(scope="module")
@@ -109,13 +109,13 @@ def test_a_small_example_by_hand(tmp_path, capsys):
     assert rows["u2"]["target"] == "b4"
     assert rows["u5"]["history"] == ["b5", "b6", "b7", "b8", "b9"]
     assert rows["u5"]["target"] == "b10"
-    assert data.read(str(out), "items", "train")[1] == {
+    assert contract.read(str(out), "items", "train")[1] == {
         "item_id": "b1",
         "title": "Book 1",
         "text": "author: Ben Reed; title: Book 1",
         "author": "Ben Reed",
     }
-    counts = data.provenance(str(out))["counts"]
+    counts = contract.provenance(str(out))["counts"]
     assert counts == {
         "items_rows_read": 20,
         "items_rows_broken": 0,
@@ -175,7 +175,7 @@ def test_the_order_of_rows_does_not_matter(tmp_path, sampling):
             "interactions": save(tmp_path / folder / "events.csv", events),
         }
         assert run(tmp_path / folder, *options, **paths) == 0
-    one, two = (contents(tmp_path / folder / "out", (data.PROVENANCE,)) for folder in ("one", "two"))
+    one, two = (contents(tmp_path / folder / "out", (contract.PROVENANCE,)) for folder in ("one", "two"))
     assert one == two
     assert "README.md" in one
 
@@ -185,7 +185,7 @@ def test_dates_and_numbers_sort_and_ties_keep_their_order(tmp_path):
         log = {
             "user": ["x"] * len(times),
             "item": list("0123")[: len(times)],
-            "time": [cells.moment(time) for time in times],
+            "time": [column_types.moment(time) for time in times],
         }
         found, _ = in_order(pa.table(log), pa.array(list("0123")))
         return "".join(map(str, found.items[0].as_py()))
@@ -207,7 +207,7 @@ def test_long_users_can_keep_their_newest_items(tmp_path):
     rows = {row["user_id"]: row for row in histories(tmp_path / "out")}
     assert rows["u8"]["history"] == ["b11", "b12", "b13", "b14", "b15"]
     assert rows["u8"]["target"] == "b16"
-    assert data.provenance(str(tmp_path / "out"))["counts"]["users_cut_to_newest"] == 3
+    assert contract.provenance(str(tmp_path / "out"))["counts"]["users_cut_to_newest"] == 3
 
 
 def test_negatives_are_new_to_the_user(tmp_path):
@@ -254,8 +254,8 @@ def test_texts_are_cut_and_cleaned(tmp_path):
         },
         {"item_id": "2", "title": "D", "text": "title: D", "genres": "", "blurb": "", "year": ""},
     ]
-    assert cells.text().read(pa.array(["a " * 50])).to_pylist() == [" ".join("a" * 40)]
-    assert cells.text(words=0).read(pa.array(["a " * 50])).to_pylist() == [" ".join("a" * 50)]
+    assert column_types.text().read(pa.array(["a " * 50])).to_pylist() == [" ".join("a" * 40)]
+    assert column_types.text(words=0).read(pa.array(["a " * 50])).to_pylist() == [" ".join("a" * 50)]
 
 
 def same_both_ways(path, rows, *, words=3, values=2):
@@ -345,7 +345,7 @@ def test_unknown_items_can_be_dropped(tmp_path, capsys):
     rows = [{**row, "title": "", "author": "", "pages": ""} if row["item_id"] == "b8" else row for row in ITEMS[:-1]]
     items = save(tmp_path / "items.csv", rows)
     assert run(tmp_path, "--drop-unknown", "--min-history", "2", items=items) == 0
-    counts = data.provenance(str(tmp_path / "out"))["counts"]
+    counts = contract.provenance(str(tmp_path / "out"))["counts"]
     # b8 is read by u4 to u8.
     assert counts["interactions_dropped"] == 5
     assert counts["items_without_text"] == 1
@@ -355,7 +355,7 @@ def test_unknown_items_can_be_dropped(tmp_path, capsys):
 
 def test_the_folder_says_how_it_was_made(tmp_path):
     assert run(tmp_path, "--seed", "5", "--license", "cc-by-4.0") == 0
-    made = data.provenance(str(tmp_path / "out"))
+    made = contract.provenance(str(tmp_path / "out"))
     assert made["script"] == "dataset_scripts/tables.py"
     assert made["seed"] == 5
     assert made["sampling"] == {"negatives": 4, "sampling": "uniform", "seed": 5}
@@ -484,7 +484,7 @@ def test_a_broken_row_is_counted_and_named(tmp_path, capsys):
     more = [{"item_id": f"b{n}", "title": f"Book {n}", "author": "A"} for n in range(5, 20)]
     items.write_bytes(items.read_bytes() + b"".join(f"{row['item_id']},{row['title']},A\n".encode() for row in more))
     assert run(tmp_path, "--drop-unknown", items=items, interactions=events) == 0
-    counts = data.provenance(str(tmp_path / "out"))["counts"]
+    counts = contract.provenance(str(tmp_path / "out"))["counts"]
     assert (counts["items_rows_read"], counts["items_rows_broken"]) == (21, 3)
     assert (counts["items_repeated"], counts["items"]) == (1, 17)
     assert (counts["log_rows_read"], counts["log_rows_broken"]) == (46, 1)
@@ -498,7 +498,7 @@ def test_a_limit_reads_the_first_rows_of_the_log(tmp_path):
     for form in ("csv", "jsonl", "parquet"):
         events = save(tmp_path / f"events.{form}", EVENTS)
         assert run(tmp_path, "--limit", "40", interactions=events, out=form) == 0
-        counts = data.provenance(str(tmp_path / form))["counts"]
+        counts = contract.provenance(str(tmp_path / form))["counts"]
         assert (counts["items_rows_read"], counts["log_rows_read"], counts["users_read"]) == (20, 40, 9)
 
 
@@ -511,22 +511,22 @@ OBJECT = st.dictionaries(st.sampled_from("ab"), VALUE | st.lists(VALUE, max_size
 def test_json_lines_at_once_are_as_one_by_one(made, spaced):
     lines = [json.dumps(row).encode() for row in made]
     content = b"\n".join(([b""] if spaced else []) + lines) + b"\n"
-    table, numbers, broken = objects.parse(content, 1, ["a", "b"])
+    table, numbers, broken = jsonl.parse(content, 1, ["a", "b"])
     good = [n for n in range(len(made)) if int(spaced) + n + 1 in numbers]
     assert len(good) + len(broken) == len(made)
     assert {why for _, why in broken} <= {"not UTF-8"}
-    kinds = (cells.ID, cells.MOMENT, cells.IDS, cells.text(2, 2))
+    kinds = (column_types.ID, column_types.MOMENT, column_types.IDS, column_types.text(2, 2))
     for name in "ab":
         for kind in kinds:
             column = table[name].chunk(0) if table[name].num_chunks else table[name].combine_chunks()
             alone = pa.array([kind.one(json.loads(lines[n]).get(name)) for n in good], kind.type)
-            assert data.one_chunk(pa.chunked_array([kind.read(column)], kind.type)) == alone
+            assert contract.one_chunk(pa.chunked_array([kind.read(column)], kind.type)) == alone
 
 
 @given(st.lists(st.text('ab01.-:TZ ,;\u00e9\u200b[]"', max_size=12) | st.none(), max_size=6), st.integers(0, 3))
 @settings(deadline=None)
 def test_a_column_of_cells_is_as_one_by_one(made, words):
-    for kind in (cells.ID, cells.MOMENT, cells.IDS, cells.text(words)):
+    for kind in (column_types.ID, column_types.MOMENT, column_types.IDS, column_types.text(words)):
         assert kind.read(pa.array(made, pa.string())).to_pylist() == [kind.one(value) for value in made]
 
 
@@ -567,4 +567,4 @@ def test_it_runs_as_a_script(tmp_path):
     assert "Traceback" not in failed.stderr
     made = script_run()
     assert made.returncode == 0
-    assert (tmp_path / "out" / data.PROVENANCE).exists()
+    assert (tmp_path / "out" / contract.PROVENANCE).exists()

@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerState
 
 from tests import tiny
-from trsr import data
 from trsr.core.history import Item
 from trsr.core.scoring import PLANS, Scorer
-from trsr.logs.candidates import candidate_table
+from trsr.dataset import contract
+from trsr.dataset.candidates import candidate_table
+from trsr.errors import DataError
 from trsr.recommender import train
 from trsr.recommender.evaluate import load_run, score
 from trsr.recommender.examples import encode_rows, labelled, make_encoder, ranking_prompt, with_earlier_targets
@@ -58,8 +59,8 @@ def encoded(recipe, split="train", form="flat"):
     """What `train` makes of a recipe's rows, and what it makes them with."""
     tokenizer = AutoTokenizer.from_pretrained(recipe.base)
     encoder = make_encoder(recipe, tokenizer, AutoConfig.from_pretrained(recipe.base))
-    texts = data.texts(recipe.dataset)
-    rows = data.read(recipe.dataset, recipe.summary, split)
+    texts = contract.texts(recipe.dataset)
+    rows = contract.read(recipe.dataset, recipe.summary, split)
     examples, counts = encode_rows(rows, texts, encoder, recipe.negatives, recipe.seed, form)
     return rows, texts, encoder, examples, counts
 
@@ -195,7 +196,7 @@ def test_what_is_scored_was_trained(plan, base, dataset):
 
 
 def test_negatives_hang_on_seed_and_user_alone(dataset):
-    rows = data.read(str(dataset), "recurrent", "train")
+    rows = contract.read(str(dataset), "recurrent", "train")
 
     def drawn(rows, negatives, seed):
         return {(row["user_id"], item_id) for row, item_id, label in labelled(rows, negatives, seed) if not label}
@@ -208,7 +209,7 @@ def test_negatives_hang_on_seed_and_user_alone(dataset):
 
 def test_too_few_negatives(base, dataset, tmp_path):
     recipe = make_recipe(base, dataset, negatives=7)
-    with pytest.raises(data.DataError, match=r"User 'u0' has 6 negatives, the recipe asks for 7\. Lower `negatives`"):
+    with pytest.raises(DataError, match=r"User 'u0' has 6 negatives, the recipe asks for 7\. Lower `negatives`"):
         train.train(recipe, tmp_path / "run")
     # Nothing was started: the folder is free for the next try.
     assert list((tmp_path / "run").iterdir()) == []
@@ -301,7 +302,7 @@ def test_the_adapter_learns(base, dataset, tmp_path):
     loaded, encoder, scorer = load_run(tmp_path / "run")
     assert loaded == recipe
     assert encoder.prompt == ranking_prompt(recipe)
-    rows, texts = data.read(str(dataset), "recurrent", "test"), data.texts(str(dataset))
+    rows, texts = contract.read(str(dataset), "recurrent", "test"), contract.texts(str(dataset))
     with_adapter = score(rows, texts, encoder, scorer, seed=0)
     without = score(rows, texts, encoder, load_run(tmp_path / "run", adapter=False)[2], seed=0)
     assert abs(with_adapter - without).max() > 0.1
@@ -448,12 +449,12 @@ def test_modules_that_the_base_has_not(base, dataset, tmp_path):
 
 
 def test_an_item_that_the_catalogue_lacks(base, dataset, tmp_path):
-    rows = data.read(str(dataset), "recurrent", "train").to_list()
+    rows = contract.read(str(dataset), "recurrent", "train").to_list()
     rows[1]["history"][0] = "gone"
-    items = data.read(str(dataset), "items", "train")
-    tables = {"items": {"train": items}, "recurrent": {"train": Dataset.from_list(rows, features=data.SUMMARIES)}}
-    data.write(dataset, tables, provenance={"made_by": "tests"}, body="# Tiny")
-    with pytest.raises(data.DataError, match="split train, user 'u1': item 'gone' is not in the items config"):
+    items = contract.read(str(dataset), "items", "train")
+    tables = {"items": {"train": items}, "recurrent": {"train": Dataset.from_list(rows, features=contract.SUMMARIES)}}
+    contract.write(dataset, tables, provenance={"made_by": "tests"}, body="# Tiny")
+    with pytest.raises(DataError, match="split train, user 'u1': item 'gone' is not in the items config"):
         train.train(make_recipe(base, dataset), tmp_path / "run")
 
 
@@ -462,7 +463,7 @@ def user(history, **columns):
 
 
 def test_earlier_targets_follow_full_blocks():
-    rows = Dataset.from_list([user("abcdefg")], features=data.HISTORIES)
+    rows = Dataset.from_list([user("abcdefg")], features=contract.HISTORIES)
     made = with_earlier_targets(rows, 5, 3, "none")
     assert [("".join(row["history"]), row["target"]) for row in made] == [
         ("abcdefg", "z"),
@@ -483,7 +484,7 @@ def test_earlier_targets_follow_full_blocks():
     ],
 )
 def test_earlier_targets_have_the_summary_of_their_time(history, kept, expected):
-    rows = Dataset.from_list([user(history, block_summaries=kept, summary=kept[-1])], features=data.SUMMARIES)
+    rows = Dataset.from_list([user(history, block_summaries=kept, summary=kept[-1])], features=contract.SUMMARIES)
     made = with_earlier_targets(rows, 9, 3, "recurrent")
     assert [("".join(row["history"]), row["target"], row["summary"]) for row in made] == expected
     assert all(row["block_summaries"][-1] == row["summary"] for row in made)

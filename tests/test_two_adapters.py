@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tests.hub import Hub, environment
+from trsr.assets.paths import NANO, base_path
 from trsr.core.compat import adapter_layers
 from trsr.core.errors import LoadError
 from trsr.core.modeling import TextRichRecommender
-from trsr.embedded import NANO, base_path
 from trsr.hub import release
 from trsr.hub.preflight import Options
 from trsr.hub.publish import push

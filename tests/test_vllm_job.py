@@ -12,7 +12,7 @@ import pytest
 from tests.scripted import ScriptedEngine, moody
 from tests.test_summaries import dataset, made, rows
 from trsr.core.summarize import METHODS
-from trsr.engines import engine
+from trsr.summaries.engines.make import engine
 from trsr.summaries.run import OpenQuestions, summarize_dataset
 
 SCRIPT = Path(__file__).parent.parent / "hub_recipes" / "jobs" / "vllm_summarize.py"

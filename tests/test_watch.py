@@ -9,9 +9,9 @@ from transformers import AutoModelForCausalLM
 
 from tests import tiny
 from tests.test_train import BASES, adapter_bytes, make_recipe
-from trsr import data
 from trsr.core.prompts import Encoder, RankingPrompt
-from trsr.recommender import train, watch
+from trsr.dataset import contract
+from trsr.recommender import train, validation
 from trsr.recommender.evaluate import evaluate_run
 
 
@@ -40,7 +40,7 @@ def test_the_last_look_is_what_evaluation_finds(watched, tmp_path):
     assert [step for step, _ in curves["eval_recall@3"]] == [2, 4, 6]
     assert [step for step, _ in curves["eval_loss"]] == [2, 4, 6]
     found = evaluate_run(run, tmp_path, split="validation")["systems"]["run"]
-    for name in watch.WATCHED:
+    for name in validation.WATCHED:
         assert curves[f"eval_{name}"][-1][1] == pytest.approx(found[name]["value"], abs=1e-6)
     assert json.loads((run / "run.json").read_text(encoding="utf-8"))["curves"]["eval_loss"]
 
@@ -48,14 +48,14 @@ def test_the_last_look_is_what_evaluation_finds(watched, tmp_path):
 def test_lists_of_different_lengths_are_ranked_by_what_they_hold(folders):
     """A list of one candidate is always right: padding is no candidate."""
     base, dataset = folders
-    rows = data.read(str(dataset), "recurrent", "validation")
+    rows = contract.read(str(dataset), "recurrent", "validation")
     lists = [row[: place + 1] for place, row in enumerate(rows["negatives"])]
     rows = rows.remove_columns("negatives").add_column("negatives", lists)
     encoder = Encoder(tiny.byte_level(), RankingPrompt(), context=512)
     model = AutoModelForCausalLM.from_pretrained(base)
     for weight in model.parameters():
         weight.data.zero_()  # all candidates tie
-    measured = watch.ranking(rows, data.texts(str(dataset)), encoder, seed=0)(model)
+    measured = validation.ranking(rows, contract.texts(str(dataset)), encoder, seed=0)(model)
     found = [min(1.0, 3 / (place + 2)) for place in range(len(rows))]
     assert measured["recall@3"] == pytest.approx(sum(found) / len(found))
 
@@ -63,7 +63,7 @@ def test_lists_of_different_lengths_are_ranked_by_what_they_hold(folders):
 def test_curves_are_drawn(watched):
     _, run, _ = watched
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert not watch.draw({}, run / "nothing.png")
+    assert not validation.draw({}, run / "nothing.png")
     assert not (run / "nothing.png").exists()
 
 

@@ -3,14 +3,15 @@ import os
 import pytest
 
 from tests import tiny
-from trsr import weights
-from trsr.engines import engine, key_of
-from trsr.weights import digest
+from trsr.records import checksums
+from trsr.records.checksums import digest
+from trsr.summaries.engines.base import key_of
+from trsr.summaries.engines.make import engine
 
 
 @pytest.fixture
 def model(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(checksums, "HF_HOME", str(tmp_path / "home"))
     tiny.model("llama").save_pretrained(tmp_path / "model")
     tiny.byte_level().save_pretrained(tmp_path / "model")
     return tmp_path / "model"
@@ -38,8 +39,8 @@ def test_a_tokenizer_counts_and_a_card_does_not(model):
 
 def test_a_file_is_read_again_only_when_it_has_changed(model, monkeypatch):
     known, read = digest(model), []
-    real = weights.hashlib.file_digest
-    monkeypatch.setattr(weights.hashlib, "file_digest", lambda file, how: read.append(file.name) or real(file, how))
+    real = checksums.hashlib.file_digest
+    monkeypatch.setattr(checksums.hashlib, "file_digest", lambda file, how: read.append(file.name) or real(file, how))
     assert digest(model) == known
     assert read == []
     path = model / "model.safetensors"

@@ -6,14 +6,14 @@ import random
 import pytest
 from transformers import AutoTokenizer
 
+from trsr.assets.paths import base_path
 from trsr.core.answer import Answer
 from trsr.core.history import Item, blocks_by_count
 from trsr.core.prompts import Encoder, SummaryPrompts
 from trsr.core.summarize import METHODS, summarize
-from trsr.embedded import base_path
-from trsr.nano.lessons import Lessons, asked, lesson
-from trsr.nano.wording import STRENGTHS, PlainEnglishSummarizer
-from trsr.summaries.judge import problem
+from trsr.pretrain.nano.lessons import Lessons, asked, lesson
+from trsr.pretrain.nano.wording import STRENGTHS, PlainEnglishSummarizer
+from trsr.summaries.accept import problem
 
 WRITER = PlainEnglishSummarizer()
 

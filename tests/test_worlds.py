@@ -1,7 +1,7 @@
 from trsr.core.history import Item, sentence
 from trsr.core.prompts import RankingPrompt
-from trsr.nano.games import game
-from trsr.nano.worlds import sample_world, training_world
+from trsr.pretrain.nano.games import game
+from trsr.pretrain.nano.worlds import sample_world, training_world
 
 
 def test_a_world_follows_from_its_seed():

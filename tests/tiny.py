@@ -8,7 +8,7 @@ from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedTokenizerFast
 
-from trsr import data
+from trsr.dataset import contract
 
 TEXT = [
     "Will the user choose the candidate item next? Answer yes or no.",
@@ -255,12 +255,12 @@ def dataset(folder: Path, users: int = 12, items: int = 30, negatives: int = 6, 
         return known if method is None else {**known, "block_summaries": [text], "summary": f"{text}; {method}"}
 
     places = {"train": range(users), "validation": range(users, users + 4), "test": range(users + 4, users + 8)}
-    tables = {"items": {"train": Dataset.from_list(catalogue, features=data.items_features(data.ITEM_COLUMNS))}}
+    tables = {"items": {"train": Dataset.from_list(catalogue, features=contract.items_features(contract.ITEM_COLUMNS))}}
     for config, method in (("histories", None), ("recurrent", "recurrent"), ("hierarchical", "hierarchical")):
-        features = data.HISTORIES if method is None else data.SUMMARIES
+        features = contract.HISTORIES if method is None else contract.SUMMARIES
         tables[config] = {
             split: Dataset.from_list([row(user, method) for user in place], features=features)
             for split, place in places.items()
         }
-    data.write(folder, tables, provenance={"made_by": "tests"}, body="# Tiny")
+    contract.write(folder, tables, provenance={"made_by": "tests"}, body="# Tiny")
     return folder

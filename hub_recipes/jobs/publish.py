@@ -21,7 +21,7 @@ to write to the bucket and to ORG's repos. Without -- the options would be taken
 name nothing is launched; at the end, the job says what it would do.
 """
 
-from trsr.jobs import run
+from trsr.cli.job import run
 
 if __name__ == "__main__":
     run("publish", __doc__)

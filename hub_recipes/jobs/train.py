@@ -22,7 +22,7 @@ to write to the bucket. Without -- the options would be taken for those of `hf j
 name nothing is launched; at the end, the job says what it would do.
 """
 
-from trsr.jobs import run
+from trsr.cli.job import run
 
 if __name__ == "__main__":
     run("train", __doc__)

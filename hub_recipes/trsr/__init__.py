@@ -64,11 +64,11 @@ class _Registering(Loader):
 
     def exec_module(self, module) -> None:
         self._loader.exec_module(module)
-        importlib.import_module("trsr.register").register()
+        importlib.import_module("trsr.registration").register()
 
 
 # One is enough, also when this module is executed again.
 sys.meta_path[:] = [one for one in sys.meta_path if type(one).__qualname__ != _RegisterOnImport.__qualname__]
 sys.meta_path.insert(0, _RegisterOnImport())
 if _PIPELINES in sys.modules:
-    importlib.import_module("trsr.register").register()
+    importlib.import_module("trsr.registration").register()

@@ -9,8 +9,9 @@ from typing import Any
 from huggingface_hub import metadata_load
 from transformers import pipeline
 
-from trsr import data
-from trsr.embedded import NANO, TASK, dataset_path
+from trsr.assets.paths import NANO, TASK, dataset_path
+from trsr.dataset import contract
+from trsr.errors import UsageError
 from trsr.hub import spaces
 
 
@@ -26,7 +27,7 @@ def demo(folder: Path | None = None, **options) -> Any:
         ValueError: If gradio is not installed, or `folder` is no release folder.
     """
     if find_spec("gradio") is None:
-        raise ValueError("The page needs gradio. Install it: pip install 'llm-trsr[demo]'")
+        raise UsageError("The page needs gradio. Install it: pip install 'llm-trsr[demo]'")
     release = describe(folder)
     pipe = pipeline(TASK, model=str(NANO / "pipeline"), device="cpu") if folder is None else None  # type: ignore[call-overload]
     space = spaces.space_folder()
@@ -37,7 +38,7 @@ def demo(folder: Path | None = None, **options) -> Any:
 def describe(folder: Path | None) -> dict[str, Any]:
     """What `recommender.json` would say of a release folder, or of the package. Raises ValueError as `demo`."""
     if folder is not None and not (folder / "pipeline" / "config.json").is_file():
-        raise ValueError(
+        raise UsageError(
             f"{folder} is no release folder: it has no pipeline/config.json. "
             "`trsr quickstart` writes one; without a folder, the recommender in the package is shown."
         )
@@ -49,6 +50,6 @@ def describe(folder: Path | None) -> dict[str, Any]:
         "license": (metadata_load(card) or {}).get("license") if card.is_file() else None,
     }
     if Path(dataset).is_dir():
-        terms = data.Terms.of(data.provenance(dataset))
+        terms = contract.Terms.of(contract.provenance(dataset))
         found |= {"dataset": dataset, "dataset_license": terms.license_name or terms.license}
     return found

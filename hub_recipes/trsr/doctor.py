@@ -15,9 +15,9 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from trsr.conflicts import Conflict, conflict_with, conflicts
-from trsr.embedded import ASSETS, NANO, PACKAGE, TASK
-from trsr.versions import versions
+from trsr.assets.paths import ASSETS, NANO, PACKAGE, TASK
+from trsr.records.conflicts import Conflict, conflict_with, conflicts
+from trsr.records.versions import versions
 
 EXTRAS = {"demo": "gradio", "plots": "matplotlib", "ray": "ray"}
 # The exact versions of the tests: in the package from a wheel, beside it in a checkout.

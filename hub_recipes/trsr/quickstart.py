@@ -9,14 +9,15 @@ from typing import Any
 
 from transformers import pipeline
 
-from trsr import data
-from trsr.embedded import NANO, TASK
-from trsr.engines import engine
+from trsr.assets.paths import NANO, TASK
+from trsr.dataset import contract
+from trsr.errors import UsageError
 from trsr.hub import release
 from trsr.recommender import evaluate
 from trsr.recommender.recipe import Recipe, load_recipe
 from trsr.recommender.results import table
 from trsr.recommender.train import train
+from trsr.summaries.engines.make import engine
 from trsr.summaries.run import summarize_dataset
 
 FORMS = {"recent items only": "none", "hierarchical": "hierarchical", "recurrent": "recurrent"}
@@ -48,7 +49,7 @@ def quickstart(
     started = time.monotonic()
     dataset = (out / "dataset").resolve()  # what is published later may be published from elsewhere
     say("1/5  Summarising the sample's histories, both ways")
-    if not (dataset / data.PROVENANCE).exists():
+    if not (dataset / contract.PROVENANCE).exists():
         summarize_dataset("sample", dataset, engine("extractive"))
     base = load_recipe("nano-sample", overrides)
     recipes = {
@@ -81,19 +82,19 @@ def quickstart(
 def _evaluate(out: Path, recipes: dict[str, Recipe], seed: int, test_users: int) -> dict[str, Any]:
     """Fit the released run's temperature on validation, and rank for the test users with every form and peer."""
     dataset = str(out / "dataset")
-    texts = data.texts(dataset)
-    train_rows = data.read(dataset, "histories", "train")
-    rows = data.read(dataset, "histories", "test")
+    texts = contract.texts(dataset)
+    train_rows = contract.read(dataset, "histories", "train")
+    rows = contract.read(dataset, "histories", "test")
     chosen = range(min(test_users or len(rows), len(rows)))
     rows = rows.select(chosen)
     systems = {name: evaluate.peer_scores(name, rows, train_rows, texts, seed) for name in evaluate.PEERS}
     released = out / "runs" / RELEASED
     for label, recipe in recipes.items():
         _, encoder, scorer = evaluate.load_run(out / "runs" / recipe.name)
-        own = data.read(dataset, "histories" if recipe.summary == "none" else recipe.summary, "test")
+        own = contract.read(dataset, "histories" if recipe.summary == "none" else recipe.summary, "test")
         systems[label] = evaluate.score(own.select(chosen), texts, encoder, scorer, seed, label)
         if label == RELEASED:
-            known = data.read(dataset, label, "validation")
+            known = contract.read(dataset, label, "validation")
             known = known.select(range(min(test_users or len(known), len(known))))
             fitted = {label: evaluate.score(known, texts, encoder, scorer, seed, f"{label} validation")}
             about = evaluate.describe(released, recipe, "validation")
@@ -105,8 +106,8 @@ def _evaluate(out: Path, recipes: dict[str, Recipe], seed: int, test_users: int)
 
 def _recommend(folder: Path, dataset: Path) -> str:
     """Rank for one test user with the written pipeline, as text."""
-    texts = data.texts(str(dataset))
-    row = data.read(str(dataset), "recurrent", "test")[0]
+    texts = contract.texts(str(dataset))
+    row = contract.read(str(dataset), "recurrent", "test")[0]
     recommender = _load(str(folder / "pipeline"))
     request = {
         "history": [texts[item_id] for item_id in row["history"]],
@@ -137,7 +138,7 @@ def _load(model: str | None):
     try:
         return pipeline(TASK, model=model, trust_remote_code=True, device="cpu")  # type: ignore[call-overload]
     except Exception as error:  # the code is the repo's own
-        raise ValueError(
+        raise UsageError(
             f"{model} cannot be loaded: {_first_cause(error)}. If it was published with an earlier release, its code may not "
             "fit the installed versions: publish it again, or install the versions that its card names."
         ) from error

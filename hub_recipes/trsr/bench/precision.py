@@ -1,6 +1,6 @@
 """A model in fp32 and in bf16: how far scores and gradients by each plan are from those of separate prompts.
 
-    python -m trsr.bench.precision folder-of-a-pretrained-model --out precision.json
+    python -m bench.precision folder-of-a-pretrained-model --out precision.json
 
 Beside it stands the noise: how far separate prompts themselves are from what the same weights give in fp32, and from separate
 prompts in padded batches. Prompts are of random words in our own wording; one thread, CPU time.
@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from trsr.bench import train, workloads
-from trsr.bench.measure import System, peak_memory, steady, take_turns
-from trsr.bench.run import processor, write
+from bench import train, workloads
+from bench.measure import System, peak_memory, steady, take_turns
+from bench.run import processor, write
 from trsr.core.exactness import Fp32
 from trsr.core.groups import share
 from trsr.core.prompts import Encoder
 from trsr.core.scoring import PLANS, Scorer
 from trsr.recommender import shared_prefix
-from trsr.versions import versions
+from trsr.records.versions import versions
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from trsr.cli.outcome import Outcome, add_json
+from trsr.errors import UsageError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -23,12 +24,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Outcome:
-    from trsr.audit.report import as_text
-    from trsr.audit.run import audit, write
+    from trsr.summaries.audit.report import as_text
+    from trsr.summaries.audit.run import audit, write
 
     folder = Path(options.dataset)
     if options.write and not folder.is_dir():
-        raise ValueError(f"--write takes a dataset folder on this machine, got {options.dataset!r}.")
+        raise UsageError(f"--write takes a dataset folder on this machine, got {options.dataset!r}.")
     found = audit(options.dataset, revision=options.revision, limit=options.limit, seed=options.seed)
     if options.write:
         print(f"Wrote {write(found, folder)}", file=sys.stderr)

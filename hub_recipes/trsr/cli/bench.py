@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from trsr.cli.outcome import Outcome, add_json
+from trsr.errors import UsageError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -37,11 +38,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Outcome:
     if options.hybrid and options.model != "llama":
-        raise ValueError("--hybrid names a model already: leave out --model.")
+        raise UsageError("--hybrid names a model already: leave out --model.")
     # The profiler, which measures memory, would report to the terminal; read when torch is imported.
     os.environ.setdefault("KINETO_LOG_LEVEL", "9")
-    from trsr.bench.report import details, table
-    from trsr.bench.run import run
+    from bench.report import details, table
+    from bench.run import run
 
     results = run(
         options.what,

@@ -26,8 +26,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Outcome:
     from datasets.utils import logging
 
-    from trsr.check.report import as_dict, as_text
-    from trsr.check.run import check
+    from trsr.dataset.check.report import as_dict, as_text
+    from trsr.dataset.check.run import check
 
     # It would log what cannot be read as it is; the report shows it escaped.
     logging.set_verbosity(logging.CRITICAL)

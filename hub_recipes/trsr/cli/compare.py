@@ -26,8 +26,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Outcome:
-    from trsr.compare.report import document
-    from trsr.compare.run import compare
+    from trsr.recommender.compare.report import document
+    from trsr.recommender.compare.run import compare
 
     results = compare(
         options.results,

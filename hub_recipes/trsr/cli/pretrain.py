@@ -12,6 +12,8 @@ examples:
 import argparse
 from pathlib import Path
 
+from trsr.errors import UsageError
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", choices=("nano", "nano-summarizer", "domain"), help="what to train")
@@ -26,19 +28,19 @@ def run(options: argparse.Namespace) -> None:
     out = options.out or Path(options.model)
     given = {"seed": options.seed} | ({"steps": options.steps} if options.steps else {})
     if options.dataset and options.model != "domain":
-        raise ValueError(f"{options.model} is trained on made-up worlds: leave out --dataset, or train a domain base.")
+        raise UsageError(f"{options.model} is trained on made-up worlds: leave out --dataset, or train a domain base.")
     if options.model == "nano":
-        from trsr.nano.base import pretrain
+        from trsr.pretrain.nano.base import pretrain
 
         made = pretrain(out, **given)
     elif options.model == "nano-summarizer":
-        from trsr.nano.summarizer import train_summarizer
+        from trsr.pretrain.nano.summarizer import train_summarizer
 
         made = train_summarizer(out, **given)
     else:
-        from trsr.domain.train import train_domain
+        from trsr.pretrain.domain.train import train_domain
 
         if not options.dataset:
-            raise ValueError("A domain base is trained on a dataset: give --dataset FOLDER_OR_HUB_ID.")
+            raise UsageError("A domain base is trained on a dataset: give --dataset FOLDER_OR_HUB_ID.")
         made = train_domain(options.dataset, out, revision=options.revision, **given)
     print(f"Wrote {out}: {made['parameters']} parameters, {made['seconds']} seconds")

@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> Outcome:
 
     recipes = [load_recipe(name) for name in options.recipes or names()]
     if options.fits:
-        from trsr.recommender.fits import fits, table
+        from trsr.recommender.memory import fits, table
 
         found = fits(recipes)
         return Outcome(found, table(found))

@@ -13,6 +13,8 @@ import json
 import sys
 from pathlib import Path
 
+from trsr.errors import UsageError
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("request", help="JSON file, or - for stdin")
@@ -28,7 +30,7 @@ def run(options: argparse.Namespace) -> None:
     try:
         request = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{options.request} is not JSON: {error}") from None
+        raise UsageError(f"{options.request} is not JSON: {error}") from None
     from trsr.quickstart import recommend
 
     print(

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from trsr.cli.exits import Exit
 from trsr.cli.outcome import Outcome, add_json
+from trsr.errors import UsageError
 
 TOLD = ("calls", "asked", "reused", "retried", "fallen_back", "tokens")
 RATES = ("price_in", "price_out", "calls_per_second", "concurrency", "latency")
@@ -79,11 +80,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Outcome:
     from trsr.core.summarize import METHODS
-    from trsr.engines import Sampling, Server, engine
+    from trsr.summaries.engines.base import Sampling, Server
+    from trsr.summaries.engines.make import engine
     from trsr.summaries.run import OpenQuestions, summarize_dataset
 
     if not isinstance(options.extra_body, dict):
-        raise ValueError(f"--extra-body must be a JSON object, got {options.extra_body!r}.")
+        raise UsageError(f"--extra-body must be a JSON object, got {options.extra_body!r}.")
     sampling = Sampling(options.max_new_tokens, options.temperature, options.seed, options.extra_body)
     server = Server(options.base_url, options.concurrency, options.timeout)
     make = partial(engine, options.engine, options.engine_revision, sampling, server, options.questions)
@@ -96,9 +98,9 @@ def run(options: argparse.Namespace) -> Outcome:
     }
     on_ray = {name: value for name, value in on_ray.items() if value is not None}
     if on_ray and not options.ray:
-        raise ValueError("--ray-address, --workers, --partitions and --ray-gpus-per-worker go with --ray: add it.")
+        raise UsageError("--ray-address, --workers, --partitions and --ray-gpus-per-worker go with --ray: add it.")
     if options.ray and options.since:
-        raise ValueError("--since asks for new blocks alone, without Ray: leave out one of --since and --ray.")
+        raise UsageError("--since asks for new blocks alone, without Ray: leave out one of --since and --ray.")
     wanted = {
         "methods": METHODS if options.method == "both" else (options.method,),
         "block_size": options.block_size,
@@ -120,7 +122,7 @@ def run(options: argparse.Namespace) -> Outcome:
     twice: dict[str, int] = {}
     try:
         if options.ray:
-            from trsr.summaries.distributed import summarize_on_ray
+            from trsr.summaries.ray import summarize_on_ray
 
             made, twice["asked_twice"] = summarize_on_ray(options.dataset, options.out, make, **on_ray, **wanted)
         else:

@@ -4,7 +4,6 @@ Strict: a missing value fails the render, and a figure comes from a results file
 can neither close the header nor become markup or template code. In a template a value never opens a line, see `plain`.
 """
 
-import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -12,29 +11,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import DatasetCardData, EvalResult, ModelCard, ModelCardData, SpaceCardData
 from huggingface_hub.errors import EntryNotFoundError
-from jinja2 import FileSystemLoader, StrictUndefined, UndefinedError
-from jinja2.sandbox import SandboxedEnvironment
 
-from trsr import data
-from trsr.core.history import clean
+from trsr.assets.paths import base_path
 from trsr.core.prompts import RankingPrompt
-from trsr.data import Terms
-from trsr.embedded import PACKAGE, base_path
+from trsr.dataset import contract
+from trsr.dataset.contract import Terms
+from trsr.errors import ReleaseError
 from trsr.hub import spaces
-from trsr.hub.repos import Names, ReleaseError
-from trsr.markdown import Markdown, plain
+from trsr.hub.repos import Names
 from trsr.recommender import results
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.results import Results, metric_name
+from trsr.report.markdown import Markdown
+from trsr.report.templates import render, yaml_header
 
 ARXIV = "2403.13325"
 GRADIO = "6.31.0"
 _GATE = "These are ids and summaries of data under: {}. Use them only as its terms allow."
-# Beside the package in a wheel; at the top of the tree in a checkout.
-_FOLDERS = [PACKAGE / "model_cards", PACKAGE.parent.parent / "model_cards"]
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -115,7 +110,7 @@ def gather(run: Path, recipe: Recipe, prompt: RankingPrompt, names: Names, terms
     test = results.read(run / "test" / results.FILE)
     validation = results.read(run / "validation" / results.FILE)
     weights: Mapping[str, str | None] = {"license": license} if license else _license_of(recipe)
-    made = data.provenance(recipe.dataset, recipe.dataset_revision)
+    made = contract.provenance(recipe.dataset, recipe.dataset_revision)
     problems = []
     if not weights.get("license"):
         problems.append(f"The base {recipe.base} states no licence in its card. Give --license.")
@@ -126,7 +121,7 @@ def gather(run: Path, recipe: Recipe, prompt: RankingPrompt, names: Names, terms
     if terms.license_link and not re.match(r"https?://|LICENSE", terms.license_link):
         problems.append(f"The link to the licence of the data is no web address: {terms.license_link!r}.")
     if recipe.summary != "none" and "summaries" not in made:
-        problems.append(f"{data.PROVENANCE} of {recipe.dataset} does not say what wrote its summaries.")
+        problems.append(f"{contract.PROVENANCE} of {recipe.dataset} does not say what wrote its summaries.")
     problems += [
         f"The results on {one.split} are not of this adapter. Make them anew: trsr evaluate {run} --split {one.split}"
         for one in (validation, test)
@@ -150,7 +145,7 @@ def gather(run: Path, recipe: Recipe, prompt: RankingPrompt, names: Names, terms
         None if "dataset" in names.own else recipe.dataset_revision,
         license_name=weights.get("license_name"),
         license_link=weights.get("license_link"),
-        audit=data.audit(recipe.dataset, recipe.dataset_revision),
+        audit=contract.audit(recipe.dataset, recipe.dataset_revision),
     )
 
 
@@ -166,7 +161,7 @@ def card(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> str:
         kind: Of `repos.TYPES`, but for `base`, whose card is made when it is trained.
         commits: Kind of repo -> commit, where known.
     """
-    methods = [name for name in data.CONFIGS[2:4] if name in (facts.rows or {})]
+    methods = [name for name in contract.CONFIGS[2:4] if name in (facts.rows or {})]
     values = {
         "facts": facts,
         "names": facts.names,
@@ -184,59 +179,6 @@ def card(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> str:
         "metric_name": metric_name,
     }
     return render("metric" if kind in spaces.METRICS else kind, values)
-
-
-def render(template: str, values: Mapping[str, object]) -> str:
-    """Fill model_cards/`template`.md.
-
-    Raises:
-        ReleaseError: If the template names a value that is not given, or is None.
-    """
-    try:
-        return _environment().get_template(f"{template}.md").render(values)
-    except (UndefinedError, AttributeError, TypeError, ValueError) as error:
-        raise ReleaseError(
-            f"The card {template}.md has a value that is not known: {error}. Train or evaluate the run anew."
-        ) from error
-
-
-@functools.cache
-def _environment() -> SandboxedEnvironment:
-    environment = SandboxedEnvironment(
-        loader=FileSystemLoader(_FOLDERS),
-        undefined=StrictUndefined,
-        finalize=_shown,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        autoescape=False,
-    )
-    environment.filters["number"] = _number
-    return environment
-
-
-def _shown(value: object) -> object:
-    """A value as Markdown shows it."""
-    if value is None:
-        raise ValueError("it is None")
-    return value if isinstance(value, (Markdown, StrictUndefined, int, float)) else plain(str(value))
-
-
-def _number(value, form: str) -> str:
-    """A number in a format of Python's."""
-    return format(value + 0, form)  # the sum fails for what is no number, and names what is missing
-
-
-def yaml_header(header: Mapping) -> str:
-    """The header of a card, each text in it one line."""
-
-    def cleaned(value):
-        if isinstance(value, Mapping):
-            return {name: cleaned(one) for name, one in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [cleaned(one) for one in value]
-        return clean(value) if isinstance(value, str) else value
-
-    return yaml.safe_dump(cleaned(header), sort_keys=False, allow_unicode=True).strip()
 
 
 def _reproducible(facts: Facts, commits: Mapping[str, str | None]) -> dict[str, object]:

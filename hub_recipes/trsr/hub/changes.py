@@ -15,7 +15,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from trsr.hub.release import Release, pin
 from trsr.hub.repos import TYPES
-from trsr.patience import patiently
+from trsr.hub.retry import patiently
 
 KEPT = ".gitattributes"  # the Hub's own; everything else in a repo is the release's
 

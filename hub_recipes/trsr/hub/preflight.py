@@ -9,9 +9,10 @@ from typing import Literal
 
 from huggingface_hub import HfApi, ModelCard
 
+from trsr.errors import HubError, ReleaseError
 from trsr.hub.changes import KEPT, Change
-from trsr.hub.repos import TAGGED, TYPES, ReleaseError
-from trsr.patience import HubError, patiently
+from trsr.hub.repos import TAGGED, TYPES
+from trsr.hub.retry import patiently
 
 TAG = "v1.0"
 

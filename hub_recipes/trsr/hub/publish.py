@@ -11,15 +11,17 @@ from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-from trsr import data
-from trsr.embedded import base_path
+from trsr.assets.paths import base_path
+from trsr.dataset import contract
+from trsr.errors import HubError, ReleaseError
 from trsr.hub import cards
 from trsr.hub.changes import Change, compare, plan, show, unseen
 from trsr.hub.preflight import Options, check, check_rights
 from trsr.hub.rehearsal import rehearse
 from trsr.hub.release import Release, assemble, load_recipe_of, pin
-from trsr.hub.repos import TAGGED, TYPES, ReleaseError, name_repos
-from trsr.patience import HubError, patiently
+from trsr.hub.repos import TAGGED, TYPES, name_repos
+from trsr.hub.retry import patiently
+from trsr.report.templates import render
 
 _STALE = frozenset({409, 412})  # the Hub is busy with another commit, or thinks that it saw one
 
@@ -59,8 +61,8 @@ def publish(
     hub = hub or HfApi()
     recipe = load_recipe_of(run)
     source = dataset or recipe.dataset
-    found = replace(data.Terms.of(data.provenance(source, recipe.dataset_revision)), **(terms or {}))
-    base_here, data_here = Path(base_path(recipe.base)), Path(data.dataset_path(source))
+    found = replace(contract.Terms.of(contract.provenance(source, recipe.dataset_revision)), **(terms or {}))
+    base_here, data_here = Path(base_path(recipe.base)), Path(contract.dataset_path(source))
     on_hub = not data_here.is_dir()
     names = name_repos(
         namespace,
@@ -212,7 +214,7 @@ def _collect(release: Release, hub: HfApi, options: Options, say: Callable[[str]
     """The collection that ties the repos together."""
     names = release.names
     namespace, name = names.pipeline.split("/")
-    note = cards.render("collection", {"facts": release.facts}).strip()
+    note = render("collection", {"facts": release.facts}).strip()
     made = patiently(
         f"Create the collection of {name}",
         lambda: hub.create_collection(

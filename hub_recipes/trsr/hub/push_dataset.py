@@ -7,9 +7,9 @@ from pathlib import Path
 
 from huggingface_hub import DatasetCard, HfApi
 
-from trsr import data
-from trsr.hub.repos import ReleaseError
-from trsr.patience import patiently
+from trsr.dataset import contract
+from trsr.errors import ReleaseError
+from trsr.hub.retry import patiently
 
 
 def push_dataset(
@@ -36,13 +36,13 @@ def push_dataset(
     Raises:
         ReleaseError, HubError: With what is refused; nothing is written then.
     """
-    from trsr.hub.preflight import check_rights, is_ours  # brings torch along
+    from trsr.hub.preflight import check_rights, is_ours
 
     hub = hub or HfApi()
     namespace, _, name = repo.partition("/")
     if not name:
         raise ReleaseError(f"--push-to-hub takes ORG/NAME, got {repo!r}.")
-    terms = data.Terms.of(data.provenance(str(folder)))
+    terms = contract.Terms.of(contract.provenance(str(folder)))
     if not terms.share_text and not accept_data_licence:
         raise ReleaseError(
             f"The licence of {terms.name} ({terms.license_name or terms.license}) does not allow to pass its texts on. "
@@ -93,9 +93,9 @@ def as_asked(options: argparse.Namespace) -> None:
         )
 
 
-def _without_texts(folder: Path, terms: data.Terms, copy: Path) -> Path:
+def _without_texts(folder: Path, terms: contract.Terms, copy: Path) -> Path:
     card = DatasetCard((folder / "README.md").read_text(encoding="utf-8"))
-    provenance = data.provenance(str(folder))
-    tables = data.shared_tables(str(folder), None, terms)
-    data.write(copy, tables, provenance=provenance, body=card.text, header={"tags": ["llm-trsr"]})
+    provenance = contract.provenance(str(folder))
+    tables = contract.shared_tables(str(folder), None, terms)
+    contract.write(copy, tables, provenance=provenance, body=card.text, header={"tags": ["llm-trsr"]})
     return copy

@@ -17,12 +17,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from trsr import data
 from trsr.core.saving import write_json
+from trsr.dataset import contract
+from trsr.errors import ReleaseError
 from trsr.hub.cards import Example
 from trsr.hub.release import Release
-from trsr.hub.repos import ReleaseError
-from trsr.recommender import scored
+from trsr.recommender import scores as scored
 from trsr.recommender.recipe import Recipe
 
 USERS = 3  # of the test split, whose candidates are scored again
@@ -63,7 +63,7 @@ def rehearse(release: Release, run: Path) -> Rehearsal:
         ReleaseError: If it cannot be loaded, or scores otherwise than the run did.
     """
     facts = release.facts
-    texts = data.texts(facts.recipe.dataset, facts.recipe.dataset_revision)
+    texts = contract.texts(facts.recipe.dataset, facts.recipe.dataset_revision)
     rows = _rows(facts.recipe, facts.test.split)
     wanted = _scores(run / facts.test.split / scored.FILE, facts.test.system)[: len(rows)]
     compared = [
@@ -106,7 +106,7 @@ def _short(release: Release, row: Mapping, whole: Mapping[str, Any], texts: Mapp
 
 def _rows(recipe: Recipe, split: str) -> list[dict[str, Any]]:
     config = "histories" if recipe.summary == "none" else recipe.summary
-    rows = data.read(recipe.dataset, config, split, recipe.dataset_revision)
+    rows = contract.read(recipe.dataset, config, split, recipe.dataset_revision)
     return [rows[number] for number in range(min(USERS, len(rows)))]
 
 

@@ -14,19 +14,20 @@ from datasets import Dataset, DatasetDict
 from huggingface_hub import DatasetCard
 from transformers import AutoConfig, AutoTokenizer
 
-from trsr import data
+from trsr.assets.paths import base_path, summarizer_path
 from trsr.core.history import Item
 from trsr.core.modeling import PROMPT_FILE, SUMMARIZER
 from trsr.core.prompts import RankingPrompt
 from trsr.core.saving import copy_code, core_modules, write_config, write_json
-from trsr.embedded import base_path, summarizer_path
+from trsr.dataset import contract
+from trsr.errors import ReleaseError
 from trsr.hub import cards, spaces
 from trsr.hub.decision import decision_config
-from trsr.hub.repos import LOCAL, Names, ReleaseError
+from trsr.hub.repos import LOCAL, Names
 from trsr.recommender.examples import labelled, make_encoder, ranking_prompt
 from trsr.recommender.recipe import Recipe, build_recipe
 from trsr.recommender.train import write_adapter_config
-from trsr.weights import digest
+from trsr.records.checksums import digest
 
 # All that a repo may hold. Code is listed by name: whatever else could run on a stranger's machine is refused.
 SUFFIXES = {".json", ".jinja", ".md", ".parquet", ".safetensors", ".txt", ".yaml"}
@@ -60,7 +61,7 @@ def assemble(
     names: Names = LOCAL,
     *,
     dataset: str | None = None,
-    terms: data.Terms | None = None,
+    terms: contract.Terms | None = None,
     license: str | None = None,
 ) -> Release:
     """Write `folder` from a run with results on validation and test. Same input, same bytes.
@@ -80,7 +81,7 @@ def assemble(
     source = base_path(recipe.base)
     if names.local and not Path(source).is_dir():
         names = replace(names, base=recipe.base, own=names.own[1:])
-    terms = terms or data.Terms.of(data.provenance(recipe.dataset, recipe.dataset_revision))
+    terms = terms or contract.Terms.of(contract.provenance(recipe.dataset, recipe.dataset_revision))
     facts = cards.gather(run, recipe, ranking_prompt(recipe), names, terms, license)
     draft = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
@@ -203,10 +204,10 @@ def _block_sizes(recipe: Recipe) -> dict[str, int | None]:
     names = ("block_size", "max_blocks")
     if recipe.summary == "none":
         return dict.fromkeys(names)
-    made = data.provenance(recipe.dataset, recipe.dataset_revision).get("summaries", {})
+    made = contract.provenance(recipe.dataset, recipe.dataset_revision).get("summaries", {})
     if missing := [name for name in names if not made.get(name)]:
         raise ReleaseError(
-            f"{recipe.dataset} does not say {' and '.join(missing)} of its summaries ({data.PROVENANCE}, under summaries): "
+            f"{recipe.dataset} does not say {' and '.join(missing)} of its summaries ({contract.PROVENANCE}, under summaries): "
             "a pipeline could not cut histories as they were cut there. Summarise it again: trsr summarize."
         )
     return {name: made[name] for name in names}
@@ -218,7 +219,7 @@ def _summarizer(recipe: Recipe) -> str:
     """
     if recipe.summary == "none":
         return "none"
-    made = data.provenance(recipe.dataset, recipe.dataset_revision).get("summaries", {})
+    made = contract.provenance(recipe.dataset, recipe.dataset_revision).get("summaries", {})
     engine = made.get("engine")
     if engine == "extractive":
         return "extractive"
@@ -241,10 +242,10 @@ def sft_rows(rows: Dataset, texts: Mapping[str, str], prompt: RankingPrompt, neg
         made.append(
             {"prompt": text, "completion": f" {answer}", "user_id": row["user_id"], "item_id": item_id, "label": label}
         )
-    return Dataset.from_list(made, features=data.SFT)
+    return Dataset.from_list(made, features=contract.SFT)
 
 
-def write_dataset(folder: Path, recipe: Recipe, terms: data.Terms) -> tuple[dict[str, dict[str, int]], list]:
+def write_dataset(folder: Path, recipe: Recipe, terms: contract.Terms) -> tuple[dict[str, dict[str, int]], list]:
     """Write the dataset with its summaries and, for each kind of them, the rows that stock TRL trains on.
 
     Where the terms forbid to share texts, `items` holds ids alone, and the configs that quote items are left out.
@@ -253,19 +254,19 @@ def write_dataset(folder: Path, recipe: Recipe, terms: data.Terms) -> tuple[dict
         Rows of each config and split, and the `configs` of the card's header.
     """
     source, revision = recipe.dataset, recipe.dataset_revision
-    texts, prompt = data.texts(source, revision), ranking_prompt(recipe)
-    tables = data.shared_tables(source, revision, terms)
+    texts, prompt = contract.texts(source, revision), ranking_prompt(recipe)
+    tables = contract.shared_tables(source, revision, terms)
     if terms.share_text:
-        for method in [config for config in data.CONFIGS[2:4] if config in tables]:
+        for method in [config for config in contract.CONFIGS[2:4] if config in tables]:
             tables[f"{method}_sft"] = DatasetDict(
                 {
                     split: sft_rows(rows, texts, prompt, recipe.negatives, recipe.seed)
                     for split, rows in tables[method].items()
                 }
             )
-    made = {**data.provenance(source, revision), "dataset": terms.to_dict()}
-    audit = data.audit(source, revision)
-    data.write(folder, tables, provenance=made, body="# Histories with LLM-TRSR summaries", audit=audit)
+    made = {**contract.provenance(source, revision), "dataset": terms.to_dict()}
+    audit = contract.audit(source, revision)
+    contract.write(folder, tables, provenance=made, body="# Histories with LLM-TRSR summaries", audit=audit)
     rows = {config: {split: len(rows) for split, rows in splits.items()} for config, splits in tables.items()}
     return rows, DatasetCard((folder / "README.md").read_text(encoding="utf-8")).data.to_dict()["configs"]
 

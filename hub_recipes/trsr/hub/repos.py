@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from trsr.errors import ReleaseError
 from trsr.hub.spaces import METRICS
 
 # Each pins the commits of those before it that it names.
@@ -19,10 +20,6 @@ TYPES = {
 }
 # Those that belong to one release and carry its tag. Base and metrics are shared by the releases of a namespace.
 TAGGED = ("dataset", "adapter", "space", "pipeline")
-
-
-class ReleaseError(ValueError):
-    """A release that cannot be made or pushed as asked: the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)

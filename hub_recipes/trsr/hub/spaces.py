@@ -5,7 +5,8 @@ Knows where they lie in a checkout and in an installed package; cards and upload
 
 from pathlib import Path
 
-from trsr.embedded import PACKAGE
+from trsr.assets.paths import PACKAGE
+from trsr.errors import UsageError
 
 METRICS = ("recall_at_k", "mrr_at_k", "ndcg_at_k")
 SPACE = (
@@ -31,7 +32,7 @@ def metric_files(name: str) -> dict[str, Path]:
         FileNotFoundError: If the package was installed without them.
     """
     if name not in METRICS:
-        raise ValueError(f"Unknown metric {name!r}, expected one of {', '.join(METRICS)}.")
+        raise UsageError(f"Unknown metric {name!r}, expected one of {', '.join(METRICS)}.")
     folder = _folder("metrics_spaces", "metrics")
     return {
         f"{name}.py": folder / name / f"{name}.py",

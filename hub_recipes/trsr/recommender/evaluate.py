@@ -19,26 +19,24 @@ from scipy.special import expit
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from trsr import data
+from trsr.assets.paths import base_path
 from trsr.core.errors import LoadError
 from trsr.core.history import Item
 from trsr.core.modeling import RANKER, load_adapter
 from trsr.core.prompts import Encoder
 from trsr.core.scoring import Scorer
-from trsr.embedded import base_path
-from trsr.logs import candidates
-from trsr.recommender import metrics, peers, scored, significance
-from trsr.recommender.calibration import fit_temperature
+from trsr.dataset import candidates, contract
+from trsr.errors import EvaluationError
+from trsr.metrics import ranking, significance
+from trsr.metrics.calibration import fit_temperature
+from trsr.recommender import baselines
+from trsr.recommender import scores as scored
 from trsr.recommender.examples import make_encoder
 from trsr.recommender.recipe import Recipe, build_recipe
 from trsr.recommender.results import FILE, weights_of
-from trsr.versions import versions
+from trsr.records.versions import versions
 
 PEERS = ("chance", "popularity", "tf-idf")
-
-
-class EvaluationError(ValueError):
-    """A run that cannot be evaluated: the message says why and what to do."""
 
 
 def load_run(run: Path, adapter: bool = True) -> tuple[Recipe, Encoder, Scorer]:
@@ -144,10 +142,10 @@ def _digest(rows: Dataset) -> str:
 def peer_scores(name: str, rows: Dataset, train: Dataset, texts: Mapping[str, str], seed: int) -> np.ndarray:
     """Scores (users, candidates) of a peer in `PEERS`, on the same candidates."""
     if name == "chance":
-        return peers.chance(rows, seed)
+        return baselines.chance(rows, seed)
     if name == "popularity":
-        return peers.popularity(train, rows, seed)
-    return peers.tfidf(texts, rows, seed)
+        return baselines.popularity(train, rows, seed)
+    return baselines.tfidf(texts, rows, seed)
 
 
 def measure(
@@ -161,7 +159,7 @@ def measure(
     """Metrics with intervals; calibration too when the scores are log-odds.
 
     Args:
-        mask: That of `trsr.recommender.metrics`.
+        mask: That of `trsr.metrics.ranking`.
         users: Of the rows, where a user has several.
     """
     return significance.evaluate(scores, labels, expit(scores) if odds else None, mask=mask, seed=seed, users=users)
@@ -185,7 +183,7 @@ def write_results(
     lists, labels = candidates.candidate_table(rows, seed)
     present = candidates.presence(lists)
     users = rows["user_id"]
-    each = {name: metrics.per_user(scores, labels, present) for name, scores in systems.items()}
+    each = {name: ranking.per_user(scores, labels, present) for name, scores in systems.items()}
     results = {
         **about,
         "seed": seed,
@@ -252,13 +250,13 @@ def evaluate_run(
         recipe = replace(recipe, dataset=dataset, dataset_revision=None)
     if shuffle_summaries and recipe.summary == "none":
         raise EvaluationError(f"The prompts of {run} show no summaries: there is nothing to shuffle.")
-    texts = data.texts(recipe.dataset, recipe.dataset_revision)
+    texts = contract.texts(recipe.dataset, recipe.dataset_revision)
     config = "histories" if recipe.summary == "none" else recipe.summary
-    rows = data.read(recipe.dataset, config, split, recipe.dataset_revision)
-    train = data.read(recipe.dataset, "histories", "train", recipe.dataset_revision)
+    rows = contract.read(recipe.dataset, config, split, recipe.dataset_revision)
+    train = contract.read(recipe.dataset, "histories", "train", recipe.dataset_revision)
     if limit:
         rows = rows.select(range(min(limit, len(rows))))
-    data.check_ids(rows, texts, f"{recipe.dataset}, config {config}, split {split}")
+    contract.check_ids(rows, texts, f"{recipe.dataset}, config {config}, split {split}")
     if shuffle_summaries:
         rows = with_shuffled_summaries(rows, seed)
     out.mkdir(parents=True, exist_ok=True)

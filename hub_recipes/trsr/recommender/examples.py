@@ -10,16 +10,17 @@ import numpy as np
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from trsr import data
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder, RankingPrompt
+from trsr.dataset import contract
+from trsr.errors import DataError
 from trsr.recommender import shared_prefix
 from trsr.recommender.recipe import Recipe
 
 
 def ranking_prompt(recipe: Recipe) -> RankingPrompt:
     """The prompt of a recipe; what is served reads items as its dataset was built, see `dataset_scripts/tables.py`."""
-    built = data.provenance(recipe.dataset, recipe.dataset_revision).get("options", {})
+    built = contract.provenance(recipe.dataset, recipe.dataset_revision).get("options", {})
     return RankingPrompt(
         yes=recipe.yes,
         no=recipe.no,
@@ -73,7 +74,7 @@ def groups(rows: Dataset, negatives: int, seed: int) -> Iterator[tuple[dict, lis
     """
     for row in rows:
         if len(row["negatives"]) < negatives:
-            raise data.DataError(
+            raise DataError(
                 f"User {row['user_id']!r} has {len(row['negatives'])} negatives, the recipe asks for {negatives}. "
                 "Lower `negatives`, or rebuild the dataset with more."
             )

@@ -11,13 +11,11 @@ from pathlib import Path
 
 import yaml
 
+from trsr.errors import RecipeError
+
 SUMMARIES = ("recurrent", "hierarchical", "none")
 FORMS = ("flat", "shared-prefix")
 KEEP = ("last", "best")
-
-
-class RecipeError(ValueError):
-    """One or more mistakes in a recipe, a line each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,17 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trsr import markdown
-from trsr.markdown import plain
+from trsr.errors import ResultsError
+from trsr.report import markdown
+from trsr.report.markdown import plain
 
 FILE = "results.json"
 COLUMNS = ("recall@1", "recall@3", "recall@5", "mrr@10")
 REPORTED = ("recall@1", "recall@3", "recall@5", "recall@10", "mrr@10", "ndcg@10", "auc")
 _NAMES = {"recall": "Recall", "mrr": "MRR", "ndcg": "NDCG", "auc": "AUC", "ece": "ECE"}
-
-
-class ResultsError(ValueError):
-    """A results file that is missing or lacks something: the message says which and what to do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,19 +24,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerState, set_
 from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTConfig, SFTTrainer
 
-from trsr import data
+from trsr.assets.paths import base_path
 from trsr.core.modeling import PROMPT_FILE
 from trsr.core.prompts import Encoder, RankingPrompt
-from trsr.embedded import base_path
+from trsr.dataset import contract
+from trsr.errors import TrainError
 from trsr.recommender import shared_prefix
 from trsr.recommender.examples import encode_rows, make_encoder, with_earlier_targets
 from trsr.recommender.recipe import Recipe
-from trsr.recommender.watch import Watching, curves, draw, ranking
-from trsr.versions import versions
-
-
-class TrainError(ValueError):
-    """A run that cannot start or go on: the message says why and what to do."""
+from trsr.recommender.validation import Watching, curves, draw, ranking
+from trsr.records.versions import versions
 
 
 class AdapterTrainer(Watching, SFTTrainer):
@@ -75,22 +72,22 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         source, revision=recipe.base_revision, dtype=torch.bfloat16 if half else torch.float32
     )
     encoder = make_encoder(recipe, tokenizer, model.config)
-    texts = data.texts(recipe.dataset, recipe.dataset_revision)
+    texts = contract.texts(recipe.dataset, recipe.dataset_revision)
     config = "histories" if recipe.summary == "none" else recipe.summary
-    rows = data.read(recipe.dataset, config, "train", recipe.dataset_revision)
+    rows = contract.read(recipe.dataset, config, "train", recipe.dataset_revision)
     if recipe.train_users:
         rows = rows.select(range(min(recipe.train_users, len(rows))))
-    data.check_ids(rows, texts, f"{recipe.dataset}, config {config}, split train")
+    contract.check_ids(rows, texts, f"{recipe.dataset}, config {config}, split train")
     users = len(rows)
     if recipe.targets > 1:
-        stated = data.provenance(recipe.dataset, recipe.dataset_revision).get("summaries", {})
+        stated = contract.provenance(recipe.dataset, recipe.dataset_revision).get("summaries", {})
         rows = with_earlier_targets(rows, recipe.targets, stated.get("block_size", 5), recipe.summary)
     examples, counts = encode_rows(rows, texts, encoder, recipe.negatives, recipe.seed, recipe.form)
     looked_at: dict[str, object] = {}
     if recipe.watch.steps:
-        held_out = data.read(recipe.dataset, config, "validation", recipe.dataset_revision)
+        held_out = contract.read(recipe.dataset, config, "validation", recipe.dataset_revision)
         held_out = held_out.select(range(min(recipe.watch.users or len(held_out), len(held_out))))
-        data.check_ids(held_out, texts, f"{recipe.dataset}, config {config}, split validation")
+        contract.check_ids(held_out, texts, f"{recipe.dataset}, config {config}, split validation")
         looked_at["eval_dataset"], _ = encode_rows(held_out, texts, encoder, recipe.negatives, recipe.seed, recipe.form)
         looked_at["ranking"] = ranking(held_out, texts, encoder, recipe.seed)
     if first:

@@ -12,15 +12,15 @@ from typing import Any
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
-from trsr import data
 from trsr.core.answer import Answer
 from trsr.core.history import Item, blocks_by_count
 from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import steps
-from trsr.data import DataError
-from trsr.engines import ATTEMPTS, Engine, key_of
-from trsr.summaries.judge import problem
-from trsr.summaries.published import at, label
+from trsr.dataset import contract
+from trsr.errors import DataError
+from trsr.summaries.accept import problem
+from trsr.summaries.continuation import at, label
+from trsr.summaries.engines.base import ATTEMPTS, Engine, key_of
 from trsr.summaries.store import SCHEMA, Generation, Store
 
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -51,7 +51,7 @@ def import_cache(store: Store, source: str, engine: Engine, texts: Mapping[str, 
             raise DataError(f"The cache {source!r} cannot be read as Parquet: {error.__cause__ or error}") from None
     else:
         name, revision = at(source)
-        if "generations" not in data.configs(name, revision):
+        if "generations" not in contract.configs(name, revision):
             return _import_summaries(store, source, texts)
         rows = load_dataset(name, "generations", split="train", revision=revision)
     missing = [name for name in SCHEMA.names if name not in rows.column_names and name != "problem"]
@@ -97,8 +97,8 @@ def _identity(about: object, source: str) -> dict[str, Any]:
 def _import_summaries(store: Store, source: str, texts: Mapping[str, str]) -> int:
     """Generations of a dataset with summaries and nothing more."""
     name, revision = at(source)
-    made = data.provenance(name, revision).get("summaries", {})
-    methods = [method for method in made.get("methods", ()) if method in data.configs(name, revision)]
+    made = contract.provenance(name, revision).get("summaries", {})
+    methods = [method for method in made.get("methods", ()) if method in contract.configs(name, revision)]
     if not methods or "prompts" not in made:
         raise DataError(f"{source!r} holds no generations and no summaries of a language model: it is no cache.")
     if made.get("fallen_back") or "since" in made:
@@ -107,14 +107,16 @@ def _import_summaries(store: Store, source: str, texts: Mapping[str, str]) -> in
             f"The summaries of {source!r} were continued, or not all written by its model: their questions cannot be put "
             "together again. Take its exported generations as the cache, or continue it with --since."
         )
-    items = data.read_items(name, revision)
+    items = contract.read_items(name, revision)
     if "text" in items.column_names:
         texts = dict(zip(items["item_id"], items["text"], strict=True))
     identity = {part: made.get(part) for part in ("engine", "model", "revision", "sampling")}
     count = 0
     for method in methods:
-        for split in data.SPLITS:
-            for generations in _generations(data.read(name, method, split, revision), method, made, texts, identity):
+        for split in contract.SPLITS:
+            for generations in _generations(
+                contract.read(name, method, split, revision), method, made, texts, identity
+            ):
                 store.put(generations, identity, label(source))
                 count += len(generations)
     return count
@@ -151,10 +153,10 @@ def export_cache(store: Store, folder: Path, provenance: Mapping[str, object], s
     """Write the generations that a run used as a dataset with the config `generations`."""
     path = scratch / "generations.parquet"
     if not store.export(path):
-        raise data.DataError("No generation was used, so there is none to export.")
+        raise DataError("No generation was used, so there is none to export.")
     rows = Dataset.from_parquet(str(path), cache_dir=str(scratch))
     body = (
         f"# {folder.name}\n\nWhat a language model was asked and answered when it wrote summaries, keyed by a checksum of "
         "the question and the model; the questions themselves are not here. `trsr summarize --cache` takes it."
     )
-    data.write(folder, {"generations": {"train": rows}}, provenance=provenance, body=body)
+    contract.write(folder, {"generations": {"train": rows}}, provenance=provenance, body=body)

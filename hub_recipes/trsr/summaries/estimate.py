@@ -12,10 +12,11 @@ from pathlib import Path
 from trsr.core.answer import Answer
 from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import METHODS
-from trsr.engines import Engine, Request
+from trsr.errors import UsageError
+from trsr.summaries.accept import LONGEST
 from trsr.summaries.caches import import_cache
-from trsr.summaries.judge import LONGEST
-from trsr.summaries.published import Published
+from trsr.summaries.continuation import Published
+from trsr.summaries.engines.base import Engine, Request
 from trsr.summaries.run import identity, read, strategies
 from trsr.summaries.scheduler import Scheduler
 from trsr.summaries.store import Store
@@ -42,7 +43,7 @@ class Rates:
     def __post_init__(self) -> None:
         given = [self.price_in, self.price_out, self.calls_per_second, self.latency]
         if any(one is not None and one < 0 for one in given) or 0 in (self.calls_per_second, self.latency):
-            raise ValueError(
+            raise UsageError(
                 f"Prices must not be negative, calls a second and latency must be more than 0; got {self}."
             )
 

@@ -11,17 +11,18 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 
-from trsr import data
 from trsr.core.history import Block, Item, blocks_by_count, count_blocks
 from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import METHODS, Steps, calls, steps
-from trsr.engines import ATTEMPTS, RETRY_TEMPERATURE, Engine
+from trsr.dataset import contract
+from trsr.errors import DataError
+from trsr.records.versions import versions
 from trsr.summaries.caches import export_cache, import_cache
-from trsr.summaries.published import Published
+from trsr.summaries.continuation import Published
+from trsr.summaries.engines.base import ATTEMPTS, RETRY_TEMPERATURE, Engine
 from trsr.summaries.scheduler import Scheduler
 from trsr.summaries.store import Store
-from trsr.summaries.trails import PART, Trails
-from trsr.versions import versions
+from trsr.summaries.writer import PART, Trails
 
 
 class OpenQuestions(ValueError):
@@ -62,7 +63,7 @@ def strategies(
     catalogue = Catalogue(texts)
     for user_id, history in users(splits):
         if not history:
-            raise data.DataError(f"User {user_id!r} has no history: there is nothing to summarise.")
+            raise DataError(f"User {user_id!r} has no history: there is nothing to summarise.")
         blocks = catalogue.blocks(history, block_size)
         for method in methods:
             if since is None:
@@ -134,9 +135,7 @@ def summarize_dataset(
     beside = out.with_name(f"{out.name}.store.sqlite") if engine.generates else None
     kept = Store(path) if (path := store or beside) else None
     if not engine.generates and (caches or export):
-        raise data.DataError(
-            f"The engine {engine.identity['engine']!r} keeps no generations: there is no cache to use."
-        )
+        raise DataError(f"The engine {engine.identity['engine']!r} keeps no generations: there is no cache to use.")
     for cache in caches:
         assert kept is not None
         import_cache(kept, cache, engine, texts)
@@ -148,9 +147,9 @@ def summarize_dataset(
         with tqdm(total=sum(put.values()), desc="summaries", unit="summary", mininterval=1) as bar:
             scheduler = Scheduler(engine, kept, prompts, bar.update, turns=methods)
             made = add_summaries(splits, texts, scheduler, Path(folder), methods=methods, since=earlier, **cut)
-        items = DatasetDict(train=data.read(source, "items", "train", revision))
+        items = DatasetDict(train=contract.read(source, "items", "train", revision))
         provenance = {
-            **data.provenance(source, revision),
+            **contract.provenance(source, revision),
             "summaries": {
                 **identity(engine, prompts),
                 "methods": list(methods),
@@ -171,7 +170,7 @@ def summarize_dataset(
         }
         tables = {"items": items, "histories": DatasetDict(splits), **made}
         body = f"# {out.name}\n\nHistories with summaries: {', '.join(methods)}."
-        data.write(out, tables, provenance=provenance, body=body)
+        contract.write(out, tables, provenance=provenance, body=body)
         if kept and export:
             export_cache(kept, export, provenance, Path(folder))
     return provenance
@@ -179,10 +178,10 @@ def summarize_dataset(
 
 def read(source: str, revision: str | None = None) -> tuple[dict[str, str], dict[str, Dataset]]:
     """Item id to text, and the rows of `histories` by split; every id is in the catalogue."""
-    texts = data.texts(source, revision)
-    splits = {split: data.read(source, "histories", split, revision) for split in data.SPLITS}
+    texts = contract.texts(source, revision)
+    splits = {split: contract.read(source, "histories", split, revision) for split in contract.SPLITS}
     for split, rows in splits.items():
-        data.check_ids(rows, texts, f"{source}, split {split}")
+        contract.check_ids(rows, texts, f"{source}, split {split}")
     return texts, splits
 
 

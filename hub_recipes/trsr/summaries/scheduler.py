@@ -19,8 +19,9 @@ from trsr.core.extractive import ExtractiveSummarizer
 from trsr.core.history import clean
 from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import Question, Steps, Trail, answers
-from trsr.engines import ATTEMPTS, Engine, EngineError, Request
-from trsr.summaries.judge import problem
+from trsr.errors import EngineError
+from trsr.summaries.accept import problem
+from trsr.summaries.engines.base import ATTEMPTS, Engine, Request
 from trsr.summaries.store import Generation
 
 # So many requests in a row without an answer, and the engine is taken to be gone.

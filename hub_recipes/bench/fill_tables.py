@@ -1,0 +1,46 @@
+"""Fill the tables of a Markdown file from the results files that it names.
+
+python -m bench.fill_tables README.md hub_recipes/RESULTS.md       from the top of the checkout, where the paths in them begin
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from bench import report
+from trsr.recommender import memory
+from trsr.recommender.compare import report as comparison
+from trsr.recommender.results import table
+from trsr.summaries.audit import report as audit
+
+TABLES = {
+    "table": lambda results: table(results["systems"]),
+    "bench": report.table,
+    "comparison": comparison.table,
+    "slices": comparison.slices,
+    "tests": comparison.tests,
+    "calibration": comparison.calibration,
+    "fits": memory.table,
+    "audit": audit.table,
+}
+
+
+def fill(text: str, root: Path) -> str:
+    """Replace what stands between a marker and `<!-- end -->` by the table of the results file that it names.
+
+    `<!-- table: PATH -->` names the results.json of an evaluation, `<!-- bench: PATH -->` that of a benchmark;
+    `comparison`, `slices`, `tests` and `calibration` name the comparison.json of `trsr compare`; `fits` and `audit` what
+    `trsr recipes --fits --json` and `trsr audit --json` print. Paths begin at `root`.
+    """
+
+    def render(match: re.Match) -> str:
+        results = json.loads((root / match[2]).read_text(encoding="utf-8"))
+        return f"<!-- {match[1]}: {match[2]} -->\n{TABLES[match[1]](results)}\n<!-- end -->"
+
+    return re.sub(rf"<!-- ({'|'.join(TABLES)}): (\S+) -->\n.*?<!-- end -->", render, text, flags=re.S)
+
+
+if __name__ == "__main__":
+    for path in map(Path, sys.argv[1:]):
+        path.write_text(fill(path.read_text(encoding="utf-8"), Path.cwd()), encoding="utf-8", newline="\n")

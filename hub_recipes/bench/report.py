@@ -1,0 +1,159 @@
+"""A benchmark's results file as tables. Reads no models and no clock."""
+
+from collections.abc import Mapping, Sequence
+
+from trsr.report import markdown
+from trsr.report.markdown import plain
+
+TITLES = {
+    "packed": "ours, packed",
+    "fork": "ours, forked cache",
+    "batch": "ours, sorted batches, nothing shared",
+    "tree": "ours, tree mask",
+    "rows": "rows in one batch, last logits",
+    "reuse": "ours, the instruction run once",
+    "paper": "the paper's: each padded to 2,048, all logits",
+    "dynamic": "batches of 8, all logits",
+    "dynamic-last": "batches of 8, last logits",
+    "text-generation": 'pipeline("text-generation"), one token',
+    "decision": 'pipeline("decision")',
+    "sft": "SFTTrainer's: rows in batches of 8, all logits",
+    "one by one": "generate, one by one",
+}
+
+
+def table(results: Mapping) -> str:
+    """Systems by cases in Markdown: CPU seconds, and how many times the best of ours that is.
+
+    Raises:
+        KeyError: If the file lacks a figure.
+    """
+    if results.get("bench") == "data":
+        return _logs(results["cases"])
+    if results.get("bench") == "machinery":
+        return _machinery(results)
+    if results.get("bench") == "precision":
+        return _precision(results)
+    cases = results["cases"]
+    names = list(dict.fromkeys(name for case in cases for name in case["systems"]))
+    rows = [
+        [plain(TITLES.get(name, name)), *(_cell(case["systems"].get(name), name == case["best"]) for case in cases)]
+        for name in names
+    ]
+    return markdown.table(["system", *map(_label, cases)], rows)
+
+
+def _logs(cases: Sequence[Mapping]) -> str:
+    """Datasets from logs: how much a second, beside row by row."""
+    head = ["log, protocol", "rows", "seconds", "rows a second", "row by row", "times", "of CPU", "memory"]
+    rows = []
+    for case in cases:
+        ours, theirs = case["systems"]["ours"], case["systems"].get("row by row")
+        rate = ours["rows"] / ours["seconds"]
+        beside = ["-"] * 3
+        if theirs:
+            slow = theirs["rows"] / theirs["seconds"]
+            beside = [f"{slow:,.0f}", f"**x{rate / slow:.3g}**", f"x{case['times']:.3g}"]
+        done = [f"{ours['rows']:,}", f"{ours['seconds']:.3g}", f"{rate:,.0f}"]
+        rows.append([plain(case["data"]), *done, *beside, f"{ours['peak_mib'] / 1024:.2g} GiB"])
+    return markdown.table(head, rows)
+
+
+def _precision(results: Mapping) -> str:
+    """Scoring, then a training step, in fp32 and bf16; the plan that the probe chooses in bold."""
+    titles = {**TITLES, "batch": "in padded batches", "rows": "in padded batches", "separate": "one by one"}
+
+    def rows(of: Mapping, cells) -> list[list[str]]:
+        made = []
+        for precision, found in of.items():
+            for plan, one in found["ways"].items():
+                name = plain(f"{precision}, {titles[plan]}")
+                made.append([f"**{name}**" if plan == found["chosen"] else name, f"{one['seconds']:.3g}", *cells(one)])
+        return made
+
+    def scored(one: Mapping) -> list[str]:
+        return [f"{apart['max']:.2g}, {apart['mean']:.2g}" for apart in (one["from_separate"], one["from_fp32"])]
+
+    def trained(one: Mapping) -> list[str]:
+        return [str(one["peak_mib"]), *(f"{one[key]['norm']:.2g}" for key in ("from_separate", "from_fp32"))]
+
+    head = [
+        f"scoring {results['candidates']} candidates",
+        "CPU s a user",
+        "log-odds off one by one: most, mean",
+        "off fp32",
+    ]
+    scores = markdown.table(head, rows(results["score"], scored))
+    head = [
+        f"a step of {results['users']} x {1 + results['negatives']}",
+        "CPU s",
+        "MiB",
+        "gradient off one by one",
+        "off fp32",
+    ]
+    return f"{scores}\n\n{markdown.table(head, rows(results['train'], trained))}"
+
+
+def _machinery(results: Mapping) -> str:
+    """Calls in flight by the order of questions, then what one core gets through beside a bare loop."""
+    flight, through = results["in_flight"], results["throughput"]
+    orders = markdown.table(
+        [f"order of {flight['calls']:,} calls, {flight['at_a_time']} at a time", "seconds", "in flight, on average"],
+        [
+            [plain(name), f"{one['seconds']:.3g}", f"{one['mean_in_flight']:.3g}"]
+            for name, one in flight["systems"].items()
+        ],
+    )
+    whole = f"{through['peak_mib']['whole']} MiB, {through['peak_mib']['before']} of them before"
+    rates = markdown.table(
+        [f"{through['users']:,} users of {through['blocks']} blocks", "users a CPU second", "memory"],
+        [
+            ["read, asked, kept and written", f"{through['users_a_cpu_second']:,}", whole],
+            ["a bare loop that reads and keeps nothing", f"{through['loop_users_a_cpu_second']:,}", "-"],
+        ],
+    )
+    return f"{orders}\n\n{rates}"
+
+
+def details(results: Mapping) -> str:
+    """A line for each system of each case, for the terminal."""
+    unit = " x ".join(results["unit"])
+    head = f"{unit:24} {'system':18} {'seconds':>9} {'times best (min to max)':>26} {'by FLOPs':>9} {'MiB':>9} {'tokens':>8} {'differs by':>11}"
+    lines = [head]
+    for case in results["cases"]:
+        for name, one in case["systems"].items():
+            ratio = "{median:.4g} ({low:.4g} to {high:.4g})".format(**one["ratio"])
+            flops = "" if one["flops_ratio"] is None else f"{one['flops_ratio']:.4g}"
+            differs = "" if one["difference"] is None else f"{one['difference']:.2g}"
+            wrong = "  WRONG" if one["exact"] is False else ""
+            lines.append(
+                f"{_label(case):24} {name:18} {one['seconds']['median']:>9.4g} {ratio:>26} {flops:>9} "
+                f"{one['peak_mib']:>9.4g} {one['tokens']:>8} {differs:>11}{wrong}"
+            )
+    return "\n".join(lines)
+
+
+def wrong(results: Mapping) -> list[str]:
+    """What is not exact although it is ours, in words."""
+    return [
+        f"{name} is off by {one['difference']:.3g} at {_label(case)}, allowed is {case['allowed_difference']:.3g}"
+        for case in results["cases"]
+        for name, one in case["systems"].items()
+        if one["ours"] and one["exact"] is False
+    ]
+
+
+def _label(case: Mapping) -> str:
+    return " x ".join(str(value) for value in list(case.values())[:2])
+
+
+def _cell(one: Mapping | None, best: bool) -> str:
+    if one is None:
+        return "-"
+    if one["exact"] is False:
+        return "wrong"
+    seconds = f"{one['seconds']['median']:.3g} s"
+    if best:
+        return f"**{seconds}**"
+    limit = "" if one["flops_ratio"] is None else f" of {one['flops_ratio']:.3g}"
+    return f"{seconds}, x{one['ratio']['median']:.3g}{limit}"

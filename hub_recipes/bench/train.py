@@ -1,0 +1,142 @@
+"""A training step on a user's candidates: the plans of `shared_prefix` beside what SFTTrainer does with a row each.
+
+A step is a forward and a backward of LoRA on every linear layer; the loss is on the answer token of every candidate.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.nn.functional import cross_entropy
+
+from bench.flops import Cost
+from bench.measure import System, compare
+from bench.workloads import Prompts, prompts
+from trsr.core.groups import share
+from trsr.core.packed import refusal
+from trsr.core.prompts import Encoder
+from trsr.recommender import shared_prefix
+
+CASES = ("500x1", "500x4", "500x20", "1500x4")
+UNIT = ("prefix", "negatives")
+BATCH = 8  # SFTTrainer's default rows a forward; more are accumulated
+ALLOWED = 1e-3  # of a gradient's largest entry
+
+
+def prepare(model, seed: int):
+    """The model with LoRA; both of its sides are random, so that every gradient counts."""
+    torch.manual_seed(seed)
+    config = LoraConfig(r=8, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    return get_peft_model(model, config).train()
+
+
+def case(model, encoder: Encoder, prefix: int, negatives: int, rounds: int, seed: int) -> dict[str, object]:
+    """Seconds a step for one positive and `negatives` others after `prefix` shared tokens, for every system."""
+    load = prompts(encoder, prefix, 1 + negatives, seed)
+    answers = torch.tensor([encoder.yes_id] + [encoder.no_id] * negatives)
+    truth = one_by_one(model, load, answers)
+
+    def difference(found: Sequence[torch.Tensor] | None) -> float | None:
+        """Largest difference of a gradient, in units of that gradient's largest entry."""
+        if found is None:
+            return None
+        pairs = zip(found, truth, strict=True)
+        return max(((one - right).abs().max() / right.abs().max()).item() for one, right in pairs)
+
+    example = shared_prefix.row(load.prefix, load.suffixes, answers.tolist())
+    best = shared_prefix.choose_plan(model, example)
+    cost = Cost.of(model)
+    shared = load.shared
+    # A backward costs twice its forward, everywhere alike.
+    least = 3 * cost.forward([(0, shared), *((shared, len(one)) for one in load.own)], 1 + negatives)
+    systems = [*ours(model, load, answers, cost), peer(model, load, answers, cost)]
+    return {
+        "prefix": prefix,
+        "negatives": negatives,
+        "suffix_tokens": sum(map(len, load.suffixes)),
+        "shared_tokens": shared,
+        "least_gflop": round(least / 1e9, 3),
+        "allowed_difference": ALLOWED,
+        "best": best,
+        "systems": compare(systems, best, rounds, difference, ALLOWED, least, model),
+    }
+
+
+def one_by_one(model, load: Prompts, answers: torch.Tensor) -> list[torch.Tensor]:
+    """Gradients from a forward and a backward for each candidate alone."""
+
+    def alone(row: list[int], answer: torch.Tensor) -> Callable[[], torch.Tensor]:
+        def loss() -> torch.Tensor:
+            logits = model(input_ids=torch.tensor([row]), use_cache=False).logits[:, -1]
+            return cross_entropy(logits.float(), answer[None]) / len(answers)
+
+        return loss
+
+    return step(model, [alone(row, answer) for row, answer in zip(_rows(load), answers, strict=True)])
+
+
+def ours(model, load: Prompts, answers: torch.Tensor, cost: Cost) -> list[System]:
+    """Every plan that holds for this model; `rows` is all prompts as one batch, last logits only."""
+    prefix, suffixes = share(load.prefix, load.suffixes)
+    width = len(prefix) + max(map(len, suffixes))
+
+    def loss(plan: str) -> torch.Tensor:
+        return cross_entropy(shared_prefix.answer_logits(model, prefix, suffixes, plan).float(), answers)
+
+    systems = []
+    for plan in shared_prefix.PLANS:
+        if plan in ("packed", "tree") and refusal(model):
+            continue  # they need a mask, which this architecture does not read
+
+        flops = 3 * cost.forward([(0, width)] * len(suffixes), len(suffixes)) if plan == "rows" else None
+        systems.append(System(plan, partial(step, model, [partial(loss, plan)]), ours=True, flops=flops))
+    return systems
+
+
+def peer(model, load: Prompts, answers: torch.Tensor, cost: Cost) -> System:
+    """Rows padded on the right in batches, every position through the language-model head.
+
+    Of several batches the first stands for all; what it gives cannot be compared then.
+    """
+    rows = [[*row, answer] for row, answer in zip(_rows(load), answers.tolist(), strict=True)]
+    batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+    shapes = [(0, max(map(len, batch))) for batch in batches for _ in batch]
+    positions = sum(width for _, width in shapes)
+
+    def part(batch: Sequence[list[int]]) -> Callable[[], torch.Tensor]:
+        width = max(map(len, batch))
+        ids = torch.tensor([row + [0] * (width - len(row)) for row in batch])
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in batch])
+        labels = torch.full_like(ids, -100)
+        for n, row in enumerate(batch):
+            labels[n, len(row) - 1] = row[-1]
+
+        def loss() -> torch.Tensor:
+            made = model(
+                input_ids=ids, attention_mask=mask, labels=labels, num_items_in_batch=len(rows), use_cache=False
+            )
+            return made.loss
+
+        return loss
+
+    first = part(batches[0])
+
+    def run() -> list[torch.Tensor] | None:
+        found = step(model, [first])
+        return found if len(batches) == 1 else None
+
+    share = sum(width for _, width in shapes[:BATCH]) / positions
+    return System("sft", run, share=share, flops=3 * cost.forward(shapes, positions, square=True))
+
+
+def step(model, parts: Sequence[Callable[[], torch.Tensor]]) -> list[torch.Tensor]:
+    """Gradients of the sum of the losses, accumulated part after part."""
+    model.zero_grad(set_to_none=True)
+    for loss in parts:
+        loss().backward()
+    return [one.grad for one in model.parameters() if one.requires_grad]
+
+
+def _rows(load: Prompts) -> list[list[int]]:
+    return [load.prefix + suffix for suffix in load.suffixes]

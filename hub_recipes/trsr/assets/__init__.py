@@ -1,0 +1,1 @@
+"""What ships inside the package."""

@@ -1,0 +1,1 @@
+"""Datasets: what one holds, how raw logs become one, and whether it keeps the contract."""

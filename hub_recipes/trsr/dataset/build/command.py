@@ -1,0 +1,234 @@
+"""What the scripts for public logs share: items and histories as columns, the command line, and how a dataset is finished.
+
+A script reads its format (`sources`), says what an item is, and hands over; which users are kept and what they are
+ranked against is `protocol`'s. In a list of items, an item is its place among the sorted ids of the catalogue.
+"""
+
+import argparse
+import functools
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
+
+from trsr.dataset import contract
+from trsr.dataset.build import protocol
+from trsr.dataset.build.item_text import clean_column, sentences
+from trsr.dataset.build.scan import Faults
+from trsr.dataset.build.sequences import Sequences
+from trsr.errors import DataError
+
+ID = "^[!-~]+$"  # printable ASCII without spaces
+PAPER = {"train": 10_000, "validation": 1000, "test": 1000}  # users
+Sums = dict[str, str | None]  # name of a file -> its SHA-256; None if it was not read to its end
+
+
+def together(parts: Iterable[pa.Table]) -> pa.Table:
+    """Parts of a file as one table. Raises DataError if it has no rows."""
+    tables = list(parts)
+    if not sum(map(len, tables)):
+        raise DataError("No row is left. Are these the right files?")
+    return pa.concat_tables(tables)
+
+
+def matches(values: pa.Array, pattern: str) -> np.ndarray:
+    """Which values a regular expression matches, bool."""
+    return pc.match_substring_regex(values, pattern).to_numpy(zero_copy_only=False)
+
+
+def items(table: pa.Table, fields: Sequence[str], shown: Sequence[str]) -> pa.Table:
+    """Rows of the config `items`, in the order of the table.
+
+    Args:
+        table: `item_id` and the fields as they were read.
+        fields: The item's own fields; one is `title`.
+        shown: Those that make the text, in order.
+    """
+    texts = {name: clean_column(contract.one_chunk(table[name])) for name in fields}
+    text = sentences({name: texts[name] for name in shown})
+    return pa.table({"item_id": table["item_id"], "title": texts["title"], "text": text, **texts})
+
+
+def once(items: pa.Table, needed: Sequence[str]) -> tuple[pa.Table, dict[str, int]]:
+    """Items sorted by id, without those that lack a needed column, and counts.
+
+    An item without a title is left out: there would be little to know it by.
+    Of rows with one id, the first in the order of their text stays, whatever their order in the files.
+    """
+    full = functools.reduce(pc.and_, [pc.not_equal(items[name], "") for name in needed])
+    titled = items if pc.all(full).as_py() else items.filter(full)
+    if not len(titled):
+        raise DataError(f"No item has a {' and a '.join(needed)}. Are these the right files?")
+    repeated = len(titled) - pc.count_distinct(titled["item_id"]).as_py()
+    # Where no id is met twice, it alone decides, and sorts faster.
+    keys = titled.column_names if repeated else ["item_id"]
+    made = titled.take(pc.sort_indices(titled, sort_keys=[(name, "ascending") for name in keys]))
+    if repeated:
+        ids = contract.one_chunk(made["item_id"])
+        made = made.filter(pa.array(np.append(True, pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False))))
+    counts = {
+        "items_read": len(items),
+        f"items_without_{'_or_'.join(needed)}": len(items) - len(titled),
+        "items_repeated": repeated,
+        "items": len(made),
+    }
+    return made, counts
+
+
+def paper(
+    found: Sequences, options: argparse.Namespace, counts: Mapping[str, int]
+) -> tuple[dict[str, Dataset], dict[str, int], str]:
+    """The protocol `paper` with a script's options.
+
+    Args:
+        counts: What was counted before, of users too.
+
+    Returns:
+        The splits of `histories`, all counts, and which users are kept, in words.
+    """
+    made, users = protocol.paper(
+        found,
+        shortest=options.min_history,
+        longest=options.max_history,
+        keep_last=options.keep_last,
+        train=options.train,
+        validation=options.validation,
+        test=options.test,
+        negatives=options.negatives,
+        sampling=options.negative_sampling,
+        seed=options.seed,
+    )
+    del users["users_read"]
+    total = {**counts, **{name: counts.get(name, 0) + count for name, count in users.items()}}
+    return made, total, protocol.in_words(options.min_history, options.max_history, options.keep_last)
+
+
+def dataset(table: pa.Table) -> Dataset:
+    """Columns of text as a config `items`."""
+    return contract.in_memory(table.cast(contract.items_features(table.column_names).arrow_schema))
+
+
+def add_options(
+    parser: argparse.ArgumentParser,
+    fields: str | None,
+    bounds: tuple[str, str] = ("11", "26"),
+    sizes: tuple[str, str, str] = ("10000", "1000", "1000"),
+) -> None:
+    """The options that every such script has.
+
+    Args:
+        fields: The default of --text-fields; None for all.
+        bounds: What --help calls the default of --min-history and --max-history.
+        sizes: What it calls those of --train, --validation and --test.
+    """
+    add = parser.add_argument
+    shown = fields or "all but ids"
+    add("--out", type=Path, required=True, metavar="DIR", help="dataset folder to write")
+    add("--text-fields", default=fields, metavar="A,B,...", help=f"fields of an item's text, in order ({shown})")
+    add("--min-history", type=int, metavar="N", help=f"items of a user, the target counted ({bounds[0]})")
+    add("--max-history", type=int, metavar="N", help=f"items of a user, the target counted ({bounds[1]})")
+    add("--keep-last", action="store_true", help="keep the newest items of users with more, instead of no items")
+    add("--negatives", type=int, default=20, metavar="N", help="a user (%(default)s)")
+    add("--negative-sampling", choices=tuple(protocol.SAMPLINGS), default="uniform", help="(%(default)s)")
+    add("--train", metavar="N", help=f"users, or: all others ({sizes[0]})")
+    add("--validation", type=int, metavar="N", help=f"users ({sizes[1]})")
+    add("--test", type=int, metavar="N", help=f"users ({sizes[2]})")
+    add("--seed", type=int, default=0, help="of splits and negatives (%(default)s)")
+    add("--limit", type=int, default=0, metavar="N", help="read the first N rows of a log only, to try things out")
+    add("--workers", type=int, default=2, metavar="N", help="threads that parse (%(default)s)")
+    add("--strict", action="store_true", help="stop at a broken row, instead of leaving it out and counting it")
+
+
+def settle(options: argparse.Namespace, shortest: int, longest: int, sizes: Mapping[str, int]) -> None:
+    """Put a protocol's defaults where an option was not given, and None where it is `all`.
+
+    Raises:
+        DataError: If an option makes no sense.
+    """
+    if options.min_history is None:
+        options.min_history = shortest
+    if options.max_history is None:
+        options.max_history = longest
+    if not 1 <= options.min_history <= options.max_history:
+        raise DataError(f"Histories of {options.min_history} to {options.max_history} items make no sense.")
+    for split in contract.SPLITS:
+        given = getattr(options, split)
+        if given is None:
+            given = sizes.get(split)
+        elif not str(given).isdigit() and given != "all":
+            raise DataError(f"--{split} takes a number or: all; got {given!r}.")
+        setattr(options, split, None if given in (None, "all") else int(given))
+
+
+def shown_fields(text: str, known: Sequence[str]) -> list[str]:
+    """--text-fields as names. Raises DataError for one that is no field of an item."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names or len(set(names)) < len(names) or not set(names) <= set(known):
+        raise DataError(f"--text-fields takes some of {', '.join(known)}, each once; got {text!r}.")
+    return names
+
+
+def write(
+    options: argparse.Namespace,
+    tables: contract.Tables,
+    *,
+    terms: contract.Terms,
+    sources: Sums,
+    sampling: Mapping[str, Any],
+    counts: Mapping[str, int],
+    body: str,
+    script: str,
+) -> None:
+    """Write the dataset folder, with its provenance. What does not change the dataset is not told."""
+    aside = ("sources", "workers", "strict", "push_to_hub", "private", "accept_data_licence")
+    provenance = {
+        "dataset": terms.to_dict(),
+        "script": f"dataset_scripts/{script}",
+        "sources": [{"file": name, "sha256": digest} for name, digest in sources.items()],
+        "options": {
+            name: value for name, value in vars(options).items() if name not in aside and not isinstance(value, Path)
+        },
+        "seed": options.seed,
+        "sampling": dict(sampling),
+        "counts": dict(counts),
+        "written_with": {"datasets": datasets.__version__, "pyarrow": pa.__version__},
+    }
+    contract.write(options.out, tables, provenance=provenance, body=body, header={"tags": ["llm-trsr"]})
+
+
+def command(
+    parser: argparse.ArgumentParser,
+    make: Callable[[argparse.Namespace, Faults], Mapping[str, int]],
+    argv: Sequence[str] | None,
+    then: Callable[[argparse.Namespace], object],
+) -> int:
+    """Run a script: make the dataset, report, and do what comes `then`.
+
+    Returns:
+        The exit code; a user's mistake ends in one message.
+    """
+    options = parser.parse_args(argv)
+    faults = Faults(options.strict)
+    try:
+        if options.workers < 1 or options.limit < 0:
+            raise DataError(f"--workers is at least 1, --limit at least 0; got {options.workers} and {options.limit}.")
+        counts = make(options, faults)
+    except (DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    width = max(map(len, counts))
+    print("\n".join(f"{name.replace('_', ' '):{width}}  {count:>11,}" for name, count in counts.items()))
+    print(faults.report(), end="")
+    print(f"Written to {options.out}")
+    try:
+        then(options)
+    except ValueError as error:  # the Hub's or ours: it says what to do
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

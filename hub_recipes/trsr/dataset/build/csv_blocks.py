@@ -1,0 +1,312 @@
+"""A text table cut into blocks of whole rows, and a block as columns: the line of every row is known, odd rows are named.
+
+Fast where a file is as it should be; from the first block on whose quotes are not, and for bytes that are not UTF-8, row
+by row, with the same result.
+"""
+
+import codecs
+import csv
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import IO, Literal
+
+import numpy as np
+import pyarrow as pa
+
+# On full-size MIND and Amazon-M2 pyarrow, polars and DuckDB took about the same; pyarrow is a dependency already, and
+# tells which records it skips.
+from pyarrow import csv as arrow
+
+from trsr.dataset.build import jsonl
+from trsr.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a text table is written.
+
+    Attributes:
+        quoted: Whether cells may stand in double quotes, and then hold delimiters, line breaks and doubled quotes.
+        names: The columns, where the first row does not name them.
+        objects: Whether a line is a JSON object, and `names` are those of its keys that are wanted.
+    """
+
+    delimiter: str
+    quoted: bool
+    names: tuple[str, ...] | None = None
+    objects: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Whole rows of a file.
+
+    Attributes:
+        first: Line number of the first.
+        columns: All columns of the file.
+        rows: Where content is None: as `_rows` gives them.
+    """
+
+    name: str
+    first: int
+    columns: tuple[str, ...]
+    content: bytes | None
+    rows: Sequence[tuple[int, list[str] | str]] = ()
+
+
+def parse(
+    block: Block, layout: Layout, wanted: Sequence[str]
+) -> tuple[pa.Table, Callable[[], np.ndarray], list[tuple[int, str]]]:
+    """The wanted columns, the line of each row (worked out when asked for), and broken rows by line."""
+    if layout.objects:
+        table, numbers, broken = jsonl.parse(block.content or b"", block.first, wanted)
+        return table, lambda: numbers, broken
+    if block.content is None or not _is_text(block.content):
+        found = block.rows or list(_rows((block.content or b"").splitlines(keepends=True), block.first, layout))
+        found = [(line, _checked(cells, len(block.columns))) for line, cells in found]
+        good = [(line, cells) for line, cells in found if isinstance(cells, list)]
+        places = [block.columns.index(name) for name in wanted]
+        columns = [pa.array([cells[place] for _, cells in good], pa.string()) for place in places]
+        table = pa.table(dict(zip(wanted, columns, strict=True)))
+        broken = [(line, why) for line, why in found if isinstance(why, str)]
+        return table, lambda: np.array([line for line, _ in good], dtype=int), broken
+    if not layout.quoted:
+        return _plain(block, layout, wanted)
+    odd: dict[int, str] = {}  # record, from 0 -> why
+
+    def note(row) -> str:
+        odd[row.number - 1] = _miscounted(row.actual_columns, row.expected_columns)
+        return "skip"
+
+    table = _columns(block, layout, wanted, note)
+    starts = partial(_record_lines, block)
+
+    def lines() -> np.ndarray:
+        return np.delete(starts(), sorted(odd)) if odd else starts()
+
+    if not odd:
+        return table, lines, []
+    numbers = starts()
+    return table, lines, [(int(numbers[record]), why) for record, why in sorted(odd.items())]
+
+
+def _is_text(content: bytes) -> bool:
+    try:
+        return content.isascii() or bool(content.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _plain(
+    block: Block, layout: Layout, wanted: Sequence[str]
+) -> tuple[pa.Table, Callable[[], np.ndarray], list[tuple[int, str]]]:
+    """`parse` without quoting: a cell ends where a delimiter or a line break stands, so that no cell is looked into.
+
+    Many times as fast as a CSV reader, above all where long columns are not wanted.
+    """
+    assert block.content is not None
+    text = block.content.removeprefix(codecs.BOM_UTF8)
+    content = np.frombuffer(text, np.uint8)
+    ends = np.flatnonzero((content == ord(layout.delimiter)) | (content == ord("\n")))
+    closes = content[ends] == ord("\n")
+    if len(content) and content[-1] != ord("\n"):
+        ends, closes = np.append(ends, len(content)), np.append(closes, True)
+    starts = np.append(0, ends[:-1] + 1)[: len(ends)]
+    last = np.flatnonzero(closes)  # cells of each line
+    first = np.append(0, last[:-1] + 1)[: len(last)]
+    cells = last - first + 1
+    filled = (cells > 1) | (ends[first] > starts[first])
+    good = filled & (cells == len(block.columns))
+    odd = np.flatnonzero(filled & ~good)
+    # Cells, and in between what ends them, in one array over the block as it is.
+    edges = np.column_stack([starts, ends]).ravel().astype(np.int32)
+    buffers = [None, pa.py_buffer(edges), pa.py_buffer(text)]
+    pieces = pa.Array.from_buffers(pa.string(), max(len(edges) - 1, 0), buffers)
+    columns = [pieces.take(pa.array(2 * (first[good] + block.columns.index(name)))) for name in wanted]
+    broken = [(block.first + int(line), _miscounted(int(cells[line]), len(block.columns))) for line in odd]
+    return pa.table(columns, names=list(wanted)), lambda: block.first + np.flatnonzero(good), broken
+
+
+def _columns(block: Block, layout: Layout, wanted: Sequence[str], note: Callable[..., str]) -> pa.Table:
+    assert block.content is not None
+    if not block.content.strip(b"\n"):
+        return pa.table({name: pa.array([], pa.string()) for name in wanted})
+    return arrow.read_csv(
+        pa.BufferReader(block.content),
+        # In one piece on one thread: only then are broken rows numbered, and the threads have blocks of their own.
+        arrow.ReadOptions(column_names=block.columns, use_threads=False, block_size=len(block.content) + 1),
+        arrow.ParseOptions(delimiter=layout.delimiter, newlines_in_values=True, invalid_row_handler=note),
+        arrow.ConvertOptions(
+            check_utf8=False,  # looked at already
+            column_types=dict.fromkeys(wanted, pa.string()),
+            include_columns=list(wanted),
+            strings_can_be_null=False,
+            quoted_strings_can_be_null=False,
+        ),
+    )
+
+
+def _record_lines(block: Block) -> np.ndarray:
+    """The line on which each row of a quoted block starts; empty lines are no rows."""
+    assert block.content is not None
+    content = np.frombuffer(block.content, np.uint8)
+    ends = np.flatnonzero(content == ord("\n"))
+    if not len(content) or content[-1] != ord("\n"):
+        ends = np.append(ends, len(content))
+    quotes = np.flatnonzero(content == ord('"'))
+    last = np.flatnonzero(np.searchsorted(quotes, ends) % 2 == 0)  # lines that end a row
+    first = np.concatenate([[0], last[:-1] + 1])
+    starts = np.concatenate([[0], ends[last[:-1]] + 1])
+    return block.first + first[ends[last] > starts]
+
+
+def blocks(
+    raw: IO[bytes], layout: Layout, size: int, saw: Callable[[bytes], None], bar: Callable[[int], object], name: str
+) -> Iterator[Block]:
+    """Cut a file where rows end. From the first block on whose quotes are not as they should be, read row by row."""
+
+    def pieces() -> Iterator[bytes]:
+        while piece := raw.read(size):
+            saw(piece)
+            bar(len(piece))
+            yield piece
+
+    line, rest, columns, stream = 1, b"", layout.names, pieces()
+    for piece in _and_end(stream):
+        block = rest + (piece or b"")
+        end = _end(block, layout.quoted) if piece is not None else len(block)
+        if layout.quoted and (not _sound(block, end, layout.delimiter) or len(block) - end > 4 * size):
+            yield from _slowly(name, line, columns, layout, _lines(block, stream))
+            return
+        block, rest = block[:end], block[end:]
+        if b"\r" in block:
+            block = block.replace(b"\r\n", b"\n").replace(b"\r", b" ")
+        count = block.count(b"\n")
+        if columns is None and block.strip():
+            columns, lines, block = _header(name, block, layout)
+            yield Block(name, line + lines, columns, block)
+        elif block and columns:
+            yield Block(name, line, columns, block)
+        line += count
+    if columns is None:
+        raise DataError(f"{name} is empty: there is no header.")
+
+
+def _and_end(pieces: Iterable[bytes]) -> Iterator[bytes | None]:
+    yield from pieces
+    yield None
+
+
+def _end(block: bytes, quoted: bool) -> int:
+    """Where the last whole row of a block ends; 0 if none does."""
+    end = block.rfind(b"\n") + 1
+    if quoted:
+        odd = block.count(b'"', 0, end) % 2
+        while end and odd:  # a line break in a quoted cell
+            before = block.rfind(b"\n", 0, end - 1) + 1
+            odd ^= block.count(b'"', before, end) % 2
+            end = before
+    return end
+
+
+def _sound(block: bytes, end: int, delimiter: str) -> bool:
+    """Whether quotes open where a cell starts and close where it ends, so that counting them tells where rows end."""
+    if b'"' not in block:
+        return True
+    content = np.frombuffer(block, np.uint8)[:end]
+    quotes = np.flatnonzero(content == ord('"'))
+    if len(quotes) % 2:
+        return False
+    before = np.where(quotes > 0, content[quotes - 1], ord("\n"))[0::2]
+    after = np.where(quotes + 1 < end, content[np.minimum(quotes + 1, max(end - 1, 0))], ord("\n"))[1::2]
+    edges = [ord(char) for char in (delimiter, "\n", '"')]
+    return bool(np.isin(before, edges).all() and np.isin(after, [*edges, ord("\r")]).all())
+
+
+def _header(name: str, block: bytes, layout: Layout) -> tuple[tuple[str, ...], int, bytes]:
+    """The names in a file's first row, the lines that it takes, and what follows."""
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
+    lines = _decoded(block.splitlines(keepends=True))
+    reader = csv.reader(lines, delimiter=layout.delimiter, quoting=quoting, strict=True)
+    columns = tuple(next(row for row in reader if row))
+    check_header(columns, f"{name}, line 1")
+    rows = block.split(b"\n", reader.line_num)
+    return columns, reader.line_num, rows[-1] if len(rows) > reader.line_num else b""
+
+
+def check_header(columns: Sequence[str], place: str) -> None:
+    """Raise DataError if two columns have the same name."""
+    if len(set(columns)) < len(columns):
+        raise DataError(f"{place}: two columns have the same name: {', '.join(columns)}.")
+
+
+def check_column(name: str, columns: Iterable[str], place: str) -> None:
+    """Raise DataError, with the columns there are, if `name` is none of them."""
+    columns = list(columns)
+    if name not in columns:
+        close = difflib.get_close_matches(name, columns, 1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise DataError(f"{place}: there is no column {name!r}; the columns are {', '.join(columns)}.{hint}")
+
+
+def _lines(block: bytes, stream: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of what is left of a file."""
+    for piece in stream:
+        *lines, block = (block + piece).split(b"\n")
+        yield from (line + b"\n" for line in lines)
+    if block:
+        yield from block.splitlines(keepends=True)
+
+
+def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
+    # What is no text is found again in the cells: no file has lone surrogates in UTF-8.
+    for number, line in enumerate(lines):
+        text = line.decode("utf-8-sig" if not number else "utf-8", "surrogateescape")
+        yield text.replace("\r\n", "\n").replace("\r", " ")
+
+
+def _rows(lines: Iterable[bytes], first: int, layout: Layout) -> Iterator[tuple[int, list[str] | str]]:
+    """(line, cells) or (line, why they cannot be told) of each row, one by one, as Python's csv reads them."""
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
+    reader = csv.reader(_decoded(lines), delimiter=layout.delimiter, quoting=quoting, strict=True)
+    while True:
+        line = first + reader.line_num
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            yield line, f"broken quotes ({error})"
+            continue
+        if cells is None:
+            return
+        if cells:
+            yield line, cells
+
+
+def _slowly(
+    name: str, first: int, columns: tuple[str, ...] | None, layout: Layout, lines: Iterable[bytes]
+) -> Iterator[Block]:
+    """The rest of a file row by row: a quote within a cell is taken as it is, and one that stays open is named."""
+    found = _rows(lines, first, layout)
+    if columns is None:
+        line, header = next(found, (1, ""))
+        if isinstance(header, str):
+            raise DataError(f"{name}, line {line}: there is no header{header and f': {header}'}.")
+        check_header(columns := tuple(header), f"{name}, line {line}")
+    while rows := list(islice(found, 100_000)):
+        yield Block(name, rows[0][0], columns, None, rows)
+
+
+def _checked(cells: list[str] | str, width: int) -> list[str] | str:
+    """Cells, or why they are none."""
+    if isinstance(cells, str):
+        return cells
+    if len(cells) != width:
+        return _miscounted(len(cells), width)
+    return "not UTF-8" if any("\udc80" <= char <= "\udcff" for cell in cells for char in cell) else cells
+
+
+def _miscounted(cells: int, width: int) -> str:
+    return f"{'fewer' if cells < width else 'more'} than {width} cells"

@@ -1,0 +1,149 @@
+"""Rules for the rows of histories: ids resolve, and neither history nor candidates give the answer away."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from trsr.dataset.check.batches import Batch
+from trsr.dataset.check.catalogue import Catalogue, hashes
+from trsr.dataset.check.findings import Findings
+from trsr.dataset.check.hashes import among, mix, pair
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """A column of item ids, or of lists of them, laid flat.
+
+    Attributes:
+        ids: (elements,) as they stand there.
+        codes: (elements,) see `Catalogue.codes`.
+        rows: (elements,) the position of each element's row in the batch.
+        lengths: (rows,)
+    """
+
+    ids: pa.Array
+    codes: np.ndarray
+    rows: np.ndarray
+    lengths: np.ndarray
+
+    def hits(self, found: np.ndarray) -> "Hits":
+        """Elements that a mask picks."""
+        return self.rows[found], self.ids.filter(pa.array(found))
+
+
+# Positions of rows in a batch, and the id that is to blame for each.
+Hits = tuple[np.ndarray, pa.Array | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """A batch of `histories` in numbers."""
+
+    catalogue: Catalogue
+    users: np.ndarray  # (rows,) hashes
+    history: Ids
+    target: Ids
+    negatives: Ids
+
+    @classmethod
+    def of(cls, batch: Batch, catalogue: Catalogue) -> "Histories":
+        history, target, negatives = (batch.columns[name] for name in ("history", "target", "negatives"))
+        flat = [history.flatten(), target, negatives.flatten()]
+        lengths = [_lengths(history), np.ones(len(target), np.int64), _lengths(negatives)]
+        # All at once: a large catalogue is slow to ask.
+        codes = np.split(catalogue.codes(pa.concat_arrays(flat)), np.cumsum([len(ids) for ids in flat])[:-1])
+        rows = np.arange(len(target))
+        columns = (
+            Ids(ids, code, np.repeat(rows, length), length)
+            for ids, code, length in zip(flat, codes, lengths, strict=True)
+        )
+        return cls(catalogue, hashes(batch.ids), *columns)
+
+    def pairs(self) -> np.ndarray:
+        """(user, target) in one number each: (rows,) uint64."""
+        return pair(self.users, self.target.codes)
+
+    def fingerprints(self) -> np.ndarray:
+        """A number for all of a row, not 0: (rows,) uint64."""
+        total = self.pairs()
+        for salt, column in enumerate((self.history, self.negatives), 1):
+            starts = np.concatenate([[0], column.lengths.cumsum()])
+            place = np.arange(len(column.codes)) - np.repeat(starts[:-1], column.lengths)
+            mixed = mix(column.codes.astype(np.uint64) + mix(place.astype(np.uint64) * np.uint64(4) + np.uint64(salt)))
+            sums = np.concatenate([np.zeros(1, np.uint64), mixed.cumsum(dtype=np.uint64)])
+            total = mix(total + sums[starts[1:]] - sums[starts[:-1]] + column.lengths.astype(np.uint64))
+        return total | np.uint64(1)
+
+
+def _lengths(lists: pa.Array) -> np.ndarray:
+    return lists.value_lengths().to_numpy().astype(np.int64)
+
+
+def unknown_items(rows: Histories) -> Hits:
+    if not len(rows.catalogue.ids):
+        return np.zeros(0, int), None  # that there is no catalogue is said once
+    found = [column.hits(column.codes < 0) for column in (rows.history, rows.target, rows.negatives)]
+    return np.concatenate([places for places, _ in found]), pa.concat_arrays([ids for _, ids in found])
+
+
+def no_history(rows: Histories) -> Hits:
+    return np.flatnonzero(rows.history.lengths == 0), None
+
+
+def no_negatives(rows: Histories) -> Hits:
+    return np.flatnonzero(rows.negatives.lengths == 0), None
+
+
+def target_in_negatives(rows: Histories) -> Hits:
+    return rows.negatives.hits(rows.negatives.codes == rows.target.codes[rows.negatives.rows])
+
+
+def target_in_history(rows: Histories) -> Hits:
+    return rows.history.hits(rows.history.codes == rows.target.codes[rows.history.rows])
+
+
+def negatives_in_history(rows: Histories) -> Hits:
+    history, negatives = _in_row(rows.history, rows.negatives)
+    return rows.negatives.hits(among(negatives, np.sort(history)))
+
+
+def repeated_negatives(rows: Histories) -> Hits:
+    (values,) = _in_row(rows.negatives)
+    order = np.argsort(values, kind="stable")
+    repeated = np.zeros(len(values), bool)
+    repeated[order[1:]] = values[order[1:]] == values[order[:-1]]
+    return rows.negatives.hits(repeated)
+
+
+def negatives_like_target(rows: Histories) -> Hits:
+    target = rows.target.codes[rows.negatives.rows]
+    negatives = rows.negatives.codes
+    same = rows.catalogue.same_text(negatives) == rows.catalogue.same_text(target)
+    return rows.negatives.hits(same & (negatives != target))
+
+
+def _in_row(*columns: Ids) -> list[np.ndarray]:
+    """(row, item) of each element as one number, equal across the columns for equal pairs."""
+    _, dense = np.unique(np.concatenate([column.codes for column in columns]), return_inverse=True)
+    parts = np.split(dense, np.cumsum([len(column.codes) for column in columns])[:-1])
+    return [column.rows * (len(dense) + 1) + part for column, part in zip(columns, parts, strict=True)]
+
+
+RULES: Mapping[str, Callable[[Histories], Hits]] = {
+    "item-unknown": unknown_items,
+    "history-empty": no_history,
+    "negatives-missing": no_negatives,
+    "target-in-negatives": target_in_negatives,
+    "target-in-history": target_in_history,
+    "negative-in-history": negatives_in_history,
+    "negative-repeated": repeated_negatives,
+    "negative-like-target": negatives_like_target,
+}
+
+
+def mark_histories(findings: Findings, batch: Batch, rows: Histories) -> None:
+    """Apply the rules to a batch."""
+    for code, rule in RULES.items():
+        findings.mark(code, batch, *rule(rows))

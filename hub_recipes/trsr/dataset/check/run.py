@@ -1,0 +1,188 @@
+"""Check a dataset: every config once, split by split, in batches.
+
+Memory holds what Parquet's reader does of a row group, a batch, the ids and titles of the items, and 24 bytes a user.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from datasets import Features, IterableDataset
+from datasets.exceptions import DatasetsError
+from huggingface_hub.errors import HTTPError
+from pyarrow import ArrowException
+
+from trsr.dataset import contract
+from trsr.dataset.check.batches import ROWS, Batch, batches
+from trsr.dataset.check.catalogue import Catalogue, read_catalogue
+from trsr.dataset.check.findings import Finding, Findings, Severity, names, show
+from trsr.dataset.check.histories import Histories, mark_histories
+from trsr.dataset.check.language import disagrees, guess
+from trsr.dataset.check.lengths import Lengths, Spread
+from trsr.dataset.check.provenance import languages, read_stated
+from trsr.dataset.check.sft import Prompted
+from trsr.dataset.check.summaries import mark_summaries
+from trsr.dataset.check.timestamps import Times
+from trsr.dataset.check.users import Users, mark_differing, mark_users
+from trsr.errors import DataError
+
+TITLES_FOR_LANGUAGE = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a check came to.
+
+    Attributes:
+        rows: Config -> split -> rows read.
+        spreads: What is measured -> how long it is.
+    """
+
+    source: str
+    limit: int
+    findings: tuple[Finding, ...]
+    rows: Mapping[str, Mapping[str, int]]
+    spreads: Mapping[str, Spread]
+
+    def count(self, severity: Severity) -> int:
+        """Findings of a severity, a code in a split being one."""
+        return sum(one.severity == severity for one in self.findings)
+
+    def failed(self, *, strict: bool = False) -> bool:
+        """Whether there are errors or, if strict, warnings."""
+        return bool(self.count("error") or (strict and self.count("warning")))
+
+
+def check(source: str, *, revision: str | None = None, limit: int = 0, examples: int = 3) -> Report:
+    """Examine a dataset.
+
+    Args:
+        source: Folder, Hub id, or the name of a dataset in the package.
+        limit: Rows of each split to read, 0 = all. The items are read whole, so that ids resolve.
+        examples: Examples to keep of each finding.
+
+    Raises:
+        DataError: If there is no such dataset, or it cannot be read.
+    """
+    if limit < 0 or examples < 0:
+        raise DataError(f"--limit and --examples must not be negative, got {limit} and {examples}.")
+    try:
+        return _Check(source, revision, limit, examples).report()
+    except (HTTPError, ArrowException, DatasetsError, UnicodeDecodeError) as error:
+        raise DataError(f"Dataset {source!r} cannot be read: {error}") from error
+
+
+class _Check:
+    """One check under way: what is found, and what later configs ask of earlier ones."""
+
+    def __init__(self, source: str, revision: str | None, limit: int, examples: int) -> None:
+        self.source, self.revision, self.limit = source, revision, limit
+        self.configs = contract.configs(source, revision)
+        self.findings = Findings(examples)
+        self.lengths = Lengths()
+        self.rows: dict[str, dict[str, int]] = {}
+        self.users: dict[str, Users] = {}
+        self.stated = read_stated(source, revision, self.findings)
+        self.findings.eased |= self.stated.eased()
+
+    def report(self) -> Report:
+        for config in self.configs:
+            if config not in contract.CONFIGS:
+                self.findings.note("config-unknown", show(config))
+        for config in ("items", "histories"):
+            if config not in self.configs:
+                self.findings.note("config-missing", config, shown=f"there are {names(self.configs)}")
+        catalogue = self._catalogue()
+        self._hint_language(catalogue)
+        for config in contract.CONFIGS[1:4]:
+            if config in self.configs:
+                self._check_histories(config, catalogue)
+        for config in contract.CONFIGS[4:]:
+            if config in self.configs:
+                self._check_prompts(config, catalogue)
+        return Report(self.source, self.limit, tuple(self.findings.sorted()), self.rows, self.lengths.spreads())
+
+    def _catalogue(self) -> Catalogue:
+        needed = contract.items_features(contract.ITEM_COLUMNS)
+        read: Iterator[Batch] = iter(())
+        for split, rows in self._splits("items", contract.SPLITS[:1]):
+            if not self.stated.terms.share_text and "text" not in (rows.features or {}):
+                self.findings.note("text-withheld", "items", split)
+                needed = contract.items_features(contract.ITEM_COLUMNS[:1])
+            read = self._batches(rows, "items", split, needed, limit=0)
+        return read_catalogue(read, self.findings, self.lengths)
+
+    def _check_histories(self, config: str, catalogue: Catalogue) -> None:
+        first = not self.users
+        times = Times(self.findings)
+        sizes = self.stated.blocks()
+        needed = contract.HISTORIES if config == "histories" else contract.SUMMARIES
+        for split, stream in self._splits(config, contract.SPLITS):
+            for batch in self._batches(stream, config, split, needed, self.limit, ("timestamps",)):
+                rows = Histories.of(batch, catalogue)
+                if first:
+                    self.lengths.add("history, items", rows.history.lengths)
+                    self.lengths.add("negatives", rows.negatives.lengths)
+                    mark_histories(self.findings, batch, rows)
+                    mark_users(self.findings, batch, rows, self.users)
+                    times.mark(batch)
+                elif split in self.users:
+                    mark_differing(self.findings, batch, rows, self.users[split])
+                if config != "histories":
+                    mark_summaries(self.findings, batch, rows, self.lengths, **sizes)
+            got, wanted = self._read(config, split), self._read("histories", split)
+            if not first and 0 < got < wanted:
+                self.findings.note("row-differs", config, split, f"{got} rows, the histories have {wanted}")
+
+    def _check_prompts(self, config: str, catalogue: Catalogue) -> None:
+        prompted = Prompted(
+            self.findings,
+            self.lengths,
+            catalogue,
+            self.users,
+            partial=bool(self.limit),
+            one_target=not self.stated.impressions,
+        )
+        for split, stream in self._splits(config, contract.SPLITS):
+            for batch in self._batches(stream, config, split, contract.SFT, self.limit):
+                prompted.mark(batch)
+
+    def _splits(self, config: str, wanted: tuple[str, ...]) -> Iterator[tuple[str, IterableDataset]]:
+        """The splits of the contract, in its order."""
+        if config not in self.configs:
+            return
+        found = contract.stream(self.source, config, self.revision, ROWS)
+        for split in [split for split in found if split not in wanted]:
+            self.findings.note("split-unknown", config, show(split))
+        for split in wanted:
+            if split in found:
+                yield split, found[split]
+            else:
+                self.findings.note("split-missing", config, split, f"there are {names(found)}")
+
+    def _batches(
+        self,
+        stream: IterableDataset,
+        config: str,
+        split: str,
+        needed: Features,
+        limit: int,
+        extra: tuple[str, ...] = (),
+    ) -> Iterator[Batch]:
+        counts = self.rows.setdefault(config, {})
+        counts[split] = 0
+        for batch in batches(stream, config, split, needed, self.findings, extra=extra, limit=limit):
+            counts[split] = batch.stop
+            yield batch
+
+    def _read(self, config: str, split: str) -> int:
+        return self.rows.get(config, {}).get(split, 0)
+
+    def _hint_language(self, catalogue: Catalogue) -> None:
+        declared = languages(self.source, self.revision, self.stated.terms)
+        if not declared:
+            self.findings.note("language-undeclared")
+        elif catalogue.titles is not None:
+            guessed = guess(catalogue.titles[:TITLES_FOR_LANGUAGE].to_pylist())
+            if disagrees(declared, guessed):
+                said = f"declared: {names(declared)}; looks like: {names(guessed)}"
+                self.findings.note("language-other", "items", "train", said)

@@ -1,0 +1,50 @@
+"""Rules for the optional column `timestamps`: numbers or Arrow timestamps, one an item, oldest first."""
+
+import numpy as np
+import pyarrow as pa
+
+from trsr.dataset.check.batches import Batch, kind
+from trsr.dataset.check.findings import Findings, show
+
+
+class Times:
+    """Reads the timestamps of a dataset, split after split in the order of time."""
+
+    def __init__(self, findings: Findings) -> None:
+        self.findings = findings
+        self._newest: dict[str, float] = {}
+        self._refused: set[str] = set()
+
+    def mark(self, batch: Batch) -> None:
+        """Apply the rules to a batch."""
+        column = batch.columns.get("timestamps")
+        if column is None or batch.split in self._refused:
+            return
+        if not kind(column.type).startswith("list of ") or (flat := _numbers(column.flatten())) is None:
+            self._refused.add(batch.split)
+            stated = f"timestamps is {show(column.type)}, not a list of numbers or timestamps without nulls"
+            self.findings.note("column-type", batch.config, batch.split, stated)
+            return
+        lengths = column.value_lengths().fill_null(0).to_numpy().astype(np.int64)
+        items = batch.columns["history"].value_lengths().to_numpy()
+        self.findings.mark("timestamps-length", batch, (lengths != items) & (lengths != items + 1))
+        rows = np.repeat(np.arange(len(lengths)), lengths)
+        falls = (flat[1:] < flat[:-1]) & (rows[1:] == rows[:-1])
+        self.findings.mark("timestamps-order", batch, rows[1:][falls])
+        some = np.flatnonzero(lengths)
+        if not len(some):
+            return
+        last = flat[lengths.cumsum()[some] - 1]
+        earlier = [newest for split, newest in self._newest.items() if split != batch.split]
+        if earlier:
+            self.findings.mark("timestamps-split", batch, some[last < max(earlier)])
+        self._newest[batch.split] = max(last.max(), self._newest.get(batch.split, last.max()))
+
+
+def _numbers(values: pa.Array) -> np.ndarray | None:
+    """Values that can be compared, or None: (n,)."""
+    if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
+        values = values.cast(pa.timestamp("us")).cast(pa.int64())
+    if values.null_count or not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
+        return None
+    return values.to_numpy()

@@ -1,0 +1,301 @@
+"""The data contract: features of each config, reading and writing dataset folders.
+
+A dataset is a folder (or Hub repo) with one Parquet file a split and config, and a README whose header names them, so
+that plain `load_dataset(folder, config)` reads it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import yaml
+from datasets import (
+    Dataset,
+    DatasetDict,
+    Features,
+    IterableDataset,
+    List,
+    Value,
+    get_dataset_config_names,
+    load_dataset,
+    load_dataset_builder,
+)
+from datasets.fingerprint import generate_random_fingerprint
+from huggingface_hub import hf_hub_download, metadata_load
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError, RemoteEntryNotFoundError
+
+from trsr.assets.paths import dataset_path
+from trsr.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+HISTORIES = Features(
+    {
+        "user_id": Value("string"),
+        "history": List(Value("string")),
+        "target": Value("string"),
+        "negatives": List(Value("string")),
+    }
+)
+SUMMARIES = Features({**HISTORIES, "block_summaries": List(Value("string")), "summary": Value("string")})
+SFT = Features(
+    {
+        "prompt": Value("string"),
+        "completion": Value("string"),
+        "user_id": Value("string"),
+        "item_id": Value("string"),
+        "label": Value("int64"),
+    }
+)
+ITEM_COLUMNS = ("item_id", "title", "text")
+PROVENANCE = "provenance.json"
+AUDIT = "audit.json"
+CONFIGS = ("items", "histories", "recurrent", "hierarchical", "recurrent_sft", "hierarchical_sft")
+
+Tables = Mapping[str, Mapping[str, Dataset]]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What may be done with a dataset, by its source. Stands in `provenance.json` under `dataset`.
+
+    Attributes:
+        name: Short name: `mind`, `goodbooks`. Releases are called after it.
+        license: Identifier that the Hub knows, such as `cc-by-sa-4.0`; `other` wants `license_name`.
+        language: ISO 639 codes.
+        share_text: Whether texts of the source may be published. If not, a release holds ids and summaries only.
+    """
+
+    name: str
+    license: str = "other"
+    license_name: str | None = None
+    license_link: str | None = None
+    language: tuple[str, ...] = ()
+    share_text: bool = True
+
+    @classmethod
+    def of(cls, provenance: Mapping) -> "Terms":
+        """The terms that a provenance states."""
+        stated = {"name": "dataset", **provenance.get("dataset", {})}
+        try:
+            spoken = stated.get("language", ())
+            return cls(**{**stated, "language": (spoken,) if isinstance(spoken, str) else tuple(spoken)})
+        except TypeError as error:
+            raise DataError(f"{PROVENANCE}: `dataset` is not as expected: {error}") from None
+
+    def to_dict(self) -> dict[str, object]:
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items() if v is not None}
+
+    def header(self) -> dict[str, Any]:
+        """For the YAML header of a card."""
+        return {name: v for name, v in self.to_dict().items() if name not in ("name", "share_text") and v}
+
+
+def items_features(columns: Iterable[str]) -> Features:
+    """Features of `items`: every column is text."""
+    return Features({name: Value("string") for name in columns})
+
+
+def read(source: str, config: str, split: str, revision: str | None = None) -> Dataset:
+    """Load one split of one config from a folder or the Hub.
+
+    Raises:
+        DataError: If the config, the split or a column of the contract is missing, or the split is empty.
+    """
+    path = _place(source)
+    known = configs(source, revision)
+    if config not in known:
+        hint = f" Run: trsr summarize {source} --method {config}" if config in ("recurrent", "hierarchical") else ""
+        raise DataError(f"Dataset {source!r} has no config {config!r}; it has {', '.join(known)}.{hint}")
+    try:
+        data = load_dataset(path, config, split=split, revision=revision)
+    except ValueError as error:
+        raise DataError(f"Dataset {source!r}, config {config!r}: cannot read split {split!r}: {error}") from error
+    wanted = ITEM_COLUMNS if config == "items" else tuple(HISTORIES)
+    missing = [name for name in wanted if not config.endswith("_sft") and name not in data.column_names]
+    if missing:
+        raise DataError(
+            f"Dataset {source!r}, config {config!r}, split {split!r} lacks the columns {', '.join(missing)}; "
+            f"it has {', '.join(data.column_names)}."
+        )
+    if not len(data):
+        raise DataError(f"Dataset {source!r}, config {config!r}: the split {split!r} is empty.")
+    return data
+
+
+def configs(source: str, revision: str | None = None) -> list[str]:
+    """Names of the configs that a dataset has."""
+    return get_dataset_config_names(_place(source), revision=revision)
+
+
+def stream(source: str, config: str, revision: str | None = None, batch: int = 1000) -> dict[str, IterableDataset]:
+    """The splits of one config, read `batch` rows at a time as they are iterated over; nothing is copied to a cache."""
+    builder = load_dataset_builder(_place(source), config, revision=revision)
+    if hasattr(builder.config, "batch_size"):
+        # Of Parquet. The default is a row group, which may hold all rows, or none: that is an error then.
+        builder.config.batch_size = batch
+    return dict(builder.as_streaming_dataset())
+
+
+def in_memory(table: pa.Table) -> Dataset:
+    """A table of a config's features as rows."""
+    # A fingerprint of its own making would be a hash of all texts.
+    return Dataset(table, fingerprint=generate_random_fingerprint())
+
+
+def one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array."""
+    joined = column.combine_chunks()
+    return pa.concat_arrays(joined.chunks) if isinstance(joined, pa.ChunkedArray) else joined
+
+
+def _place(source: str) -> str:
+    """Where a dataset is, for `load_dataset`. Raises DataError for a folder that is not there."""
+    path = dataset_path(source)
+    folder = Path(path)
+    looks_local = folder.is_absolute() or path.startswith(".") or folder.exists()
+    if looks_local and not folder.is_dir():
+        raise DataError(f"No dataset folder at {source!r}. Make one with dataset_scripts/, or name a Hub dataset.")
+    return path
+
+
+def shared_tables(source: str, revision: str | None, terms: Terms) -> dict[str, DatasetDict]:
+    """Config -> splits of a dataset as it may be passed on: without the items' texts where the terms keep them back."""
+    items = read(source, "items", "train", revision)
+    tables = {"items": DatasetDict(train=items if terms.share_text else items.select_columns(["item_id"]))}
+    present = configs(source, revision)
+    for config in CONFIGS[1:4]:
+        if config in present:
+            tables[config] = DatasetDict({split: read(source, config, split, revision) for split in SPLITS})
+    return tables
+
+
+def texts(source: str, revision: str | None = None) -> dict[str, str]:
+    """Item id to text, in catalogue order. Raises DataError for an item without text."""
+    items = read(source, "items", "train", revision)
+    found = dict(zip(items["item_id"], items["text"], strict=True))
+    for item_id, text in found.items():
+        if not (text or "").strip():
+            raise DataError(f"Item {item_id!r} of {source!r} has no text. Fill `text` in the items config.")
+    return found
+
+
+def read_items(source: str, revision: str | None = None) -> Dataset:
+    """The config `items` as it is: of a release that may not share its texts, it holds ids alone."""
+    if "items" not in configs(source, revision):
+        raise DataError(f"Dataset {source!r} has no config 'items'.")
+    return load_dataset(dataset_path(source), "items", split="train", revision=revision)
+
+
+def check_ids(rows: Dataset, known: Mapping[str, object], place: str) -> None:
+    """Raise DataError for the first id in `rows` that the catalogue does not know."""
+    for table in rows.select_columns(list(HISTORIES)).with_format("arrow").iter(1000):
+        for row in table.to_pylist():
+            for item_id in (*row["history"], row["target"], *row["negatives"]):
+                if item_id not in known:
+                    raise DataError(f"{place}, user {row['user_id']!r}: item {item_id!r} is not in the items config.")
+
+
+def write(
+    folder: Path,
+    tables: Tables,
+    *,
+    provenance: Mapping[str, object],
+    body: str,
+    header: Mapping = {},
+    audit: Mapping[str, object] | None = None,
+) -> None:
+    """Write a dataset folder, or nothing.
+
+    The folder is written beside its place and moved there when complete. Same tables, same bytes.
+
+    Args:
+        folder: Replaced if it is a dataset folder already.
+        tables: Config -> split -> rows. The first of `recurrent` and `histories` that is present is the default config.
+        provenance: How the data was made; becomes `provenance.json`.
+        body: Markdown of the card.
+        header: More YAML for the card's header.
+        audit: Of the summaries in `tables`; becomes `audit.json`.
+
+    Raises:
+        DataError: If a split is empty, or `folder` holds something else.
+    """
+    for config, splits in tables.items():
+        for split, rows in splits.items():
+            if not len(rows):
+                raise DataError(f"Config {config!r}: the split {split!r} would be empty. Give more users.")
+    folder = folder.resolve()  # "." and links have a place beside them too
+    ours = folder.is_dir() and ((folder / PROVENANCE).exists() or not any(folder.iterdir()))
+    if folder.exists() and not ours:
+        raise DataError(f"{folder} exists and is not a dataset folder of ours. Choose another, or empty it.")
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        default = next((name for name in ("recurrent", "hierarchical", "histories") if name in tables), None)
+        entries = []
+        for config, splits in tables.items():
+            (draft / config).mkdir()
+            entry: dict[str, Any] = {"config_name": config, "data_files": []}
+            for split, rows in splits.items():
+                made = draft / config / "part.parquet"
+                rows.to_parquet(made)
+                # `datasets` caches a local folder by its name and header alone. With a checksum in the header, a folder
+                # that is written anew, or that shares its name with another, is not read as what was there before.
+                checksum = hashlib.sha256(made.read_bytes()).hexdigest()[:16]
+                path = f"{config}/{split}-00000-of-00001-{checksum}.parquet"
+                made.rename(draft / path)
+                entry["data_files"].append({"split": split, "path": path})
+            if config == default:
+                entry["default"] = True
+            entries.append(entry)
+        terms = Terms.of(provenance).header() if "dataset" in provenance else {}
+        top = yaml.safe_dump({**terms, **header, "configs": entries}, sort_keys=False, allow_unicode=True)
+        (draft / "README.md").write_text(f"---\n{top}---\n\n{body.strip()}\n", encoding="utf-8", newline="\n")
+        (draft / PROVENANCE).write_text(
+            json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n"
+        )
+        if audit:
+            (draft / AUDIT).write_text(json.dumps(audit, indent=2) + "\n", encoding="utf-8", newline="\n")
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def provenance(source: str, revision: str | None = None) -> dict[str, Any]:
+    """The provenance of a dataset folder or Hub dataset, empty if it has none."""
+    path = _file(source, PROVENANCE, revision)
+    return json.loads(path.read_text(encoding="utf-8")) if path else {}
+
+
+def audit(source: str, revision: str | None = None) -> dict[str, Any] | None:
+    """The audit of a dataset folder or Hub dataset, None if it has none."""
+    path = _file(source, AUDIT, revision)
+    return json.loads(path.read_text(encoding="utf-8")) if path else None
+
+
+def header(source: str, revision: str | None = None) -> dict[str, Any]:
+    """The YAML header of the card of a dataset folder or Hub dataset, empty if it has none."""
+    path = _file(source, "README.md", revision)
+    return (metadata_load(path) if path else None) or {}
+
+
+def _file(source: str, name: str, revision: str | None) -> Path | None:
+    """A file of a dataset folder or Hub dataset, None if it is not there."""
+    path = Path(_place(source)) / name
+    if not path.parent.is_dir():
+        try:
+            path = Path(hf_hub_download(source, name, repo_type="dataset", revision=revision))
+        except RemoteEntryNotFoundError:
+            return None
+        except (HTTPError, EntryNotFoundError, HFValidationError) as error:
+            raise DataError(f"No dataset {source!r}: no such folder here, and not read from the Hub: {error}") from None
+    return path if path.is_file() else None

@@ -1,0 +1,103 @@
+"""Call the Hub patiently: try again what may pass, and turn the rest into one clear error that never shows the token."""
+
+import time
+from collections.abc import Callable, Container
+from typing import TypeVar
+
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils import get_token, parse_ratelimit_headers
+from tqdm.auto import tqdm
+
+from trsr.errors import HubError
+
+TRIES = 5
+LONGEST = 300.0  # seconds; the Hub counts calls over windows of five minutes
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_AGAIN = "Run the same command again: it goes on where it stopped."
+
+T = TypeVar("T")
+
+
+def patiently(what: str, call: Callable[[], T], also: Container[int] = ()) -> T:
+    """Make a call, up to five times: errors of the network and of a busy server may pass.
+
+    The call has to bear repetition: its answer may get lost after it took effect.
+
+    Args:
+        what: For messages: `Commit to ORG/NAME`.
+        also: More status codes that may pass.
+
+    Raises:
+        HubError: If the call cannot succeed, or did not in five tries.
+    """
+    for attempt in range(1, TRIES + 1):
+        try:
+            return call()
+        except (HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled, RuntimeError) as raised:
+            error = _origin(raised)
+            status = _status(error)
+            passing = isinstance(error, HTTPError) and (status is None or status in _PASSING or status in also)
+            if not passing:
+                if not isinstance(error, (HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled)):
+                    raise
+                raise HubError(explain(what, error)) from None
+            if attempt == TRIES:
+                raise HubError(f"{explain(what, error)} Tried {TRIES} times. {_AGAIN}") from None
+            seconds = _wait(error, attempt)
+            tqdm.write(f"{what}: {_reason(error)}; trying again in {seconds:.0f} s")
+            time.sleep(seconds)
+    raise AssertionError("unreachable")
+
+
+def explain(what: str, error: Exception) -> str:
+    """One error of the Hub in plain words."""
+    status = _status(error)
+    if isinstance(error, OfflineModeIsEnabled):
+        return f"{what}: HF_HUB_OFFLINE is set. Unset it to speak to the Hub."
+    if isinstance(error, LocalTokenNotFoundError):
+        return f"{what}: there is no token. Log in with: hf auth login"
+    if status == 401:
+        return f"{what}: the Hub does not take the token; it may have expired. Log in anew with: hf auth login"
+    if status == 403:
+        return (
+            f"{what}: the token has no right to do this ({_reason(error)}). Take a token that may write there, and be a "
+            "member of the organisation with that right: https://huggingface.co/settings/tokens"
+        )
+    return f"{what}: {_reason(error)}."
+
+
+def _origin(error: BaseException) -> Exception:
+    """The Hub's own error, where a client library raised another one from it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, HTTPError):
+            return seen
+        seen = seen.__cause__
+    assert isinstance(error, Exception)
+    return error
+
+
+def _status(error: Exception) -> int | None:
+    return error.response.status_code if isinstance(error, HfHubHTTPError) else None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, HfHubHTTPError):
+        said = f": {error.server_message}" if error.server_message else ""
+        text = f"the Hub answered {error.response.status_code}{said}"
+    else:
+        text = f"the Hub could not be reached ({type(error).__name__}: {error})"
+    token = get_token()
+    return " ".join((text.replace(token, "***") if token else text).split())
+
+
+def _wait(error: Exception, attempt: int) -> float:
+    """Seconds to wait: as long as the Hub says, else 1, 2, 4, 8."""
+    if isinstance(error, HfHubHTTPError):
+        limits = parse_ratelimit_headers(error.response.headers)
+        if limits and not limits.remaining:
+            return min(float(limits.reset_in_seconds) + 1, LONGEST)
+        said = error.response.headers.get("Retry-After", "")
+        if said.isdigit():
+            return min(float(said), LONGEST)
+    return float(2 ** (attempt - 1))

@@ -1,0 +1,1 @@
+"""Ranking metrics, their significance and calibration, in numpy."""

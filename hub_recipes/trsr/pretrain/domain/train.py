@@ -1,0 +1,117 @@
+"""Train a domain base: tokenizer, then a small Llama, on the users of a dataset with recurrent summaries."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import set_seed
+
+from trsr.core.history import Item
+from trsr.core.prompts import Encoder, RankingPrompt
+from trsr.dataset import contract
+from trsr.errors import DataError
+from trsr.pretrain.domain.batch import collate, forward
+from trsr.pretrain.domain.rows import Rows, users
+from trsr.pretrain.domain.tokenizer import superword_tokenizer
+from trsr.pretrain.scratch import CONTEXT, RankingTrainer, arguments, fit, kept_tokenizer, llama, save
+from trsr.report.markdown import Markdown
+from trsr.report.templates import render, yaml_header
+
+READ = 1500  # users whose prompts the tokenizer is trained on
+
+
+def train_domain(
+    source: str,
+    out: Path,
+    *,
+    revision: str | None = None,
+    seed: int = 0,
+    steps: int = 5000,
+    rows: int = 8,
+    negatives: int = 4,
+    vocab_size: int = 10_240,
+    hidden: int = 128,
+    layers: int = 4,
+    heads: int = 4,
+    learning_rate: float = 2e-3,
+    work: Path | None = None,
+) -> dict[str, object]:
+    """Train and write a base that knows a dataset's items.
+
+    Of training users everything is learnt from, of the others their histories without the targets, as sequential
+    recommenders are trained.
+
+    Args:
+        source: Folder or Hub id with the config `recurrent`.
+        out: Folder to write.
+        steps: Optimiser steps of `rows` users each.
+        negatives: Candidates that were not chosen, beside each that was.
+        work: Folder for checkpoints; a run that was killed goes on from the newest there.
+
+    Returns:
+        What stands in `training.json`.
+
+    Raises:
+        DataError: If the dataset has no recurrent summaries, or does not say of how many items.
+    """
+    provenance = contract.provenance(source, revision)
+    terms, made = contract.Terms.of(provenance), provenance.get("summaries", {})
+    if "recurrent" not in contract.configs(source, revision) or not made.get("block_size"):
+        raise DataError(
+            f"Dataset {source!r} has no recurrent summaries with the size of their blocks. "
+            f"Run: trsr summarize {source} --out DIR"
+        )
+    texts = contract.texts(source, revision)
+    splits = {split: contract.read(source, "recurrent", split, revision) for split in contract.SPLITS}
+    for split, table in splits.items():
+        contract.check_ids(table, texts, split)
+    prompt = RankingPrompt(recent_items=10)
+    work = work or out.with_name(out.name + "-checkpoints")
+    tokenizer = kept_tokenizer(work, lambda: superword_tokenizer(_prompts(splits["train"], texts, prompt), vocab_size))
+    everyone = [
+        user for split, table in splits.items() for user in users(table, made["block_size"], target=split == "train")
+    ]
+    set_seed(seed)
+    model = llama(tokenizer, hidden, layers, heads)
+    encoder = Encoder(tokenizer, prompt, context=CONTEXT)
+    trainer = RankingTrainer(
+        model,
+        arguments(work, steps=steps, rows=rows, learning_rate=learning_rate, seed=seed),
+        data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
+        train_dataset=Rows(everyone, texts, encoder, length=steps * rows, negatives=negatives, seed=seed),
+        forward=forward,
+        yes=encoder.yes_id,
+        no=encoder.no_id,
+        text_weight=0.3,
+    )
+    record = fit(trainer)
+    about = {
+        "command": f"trsr pretrain domain --dataset {_shown(source)} --seed {seed} --steps {steps}",
+        "data": terms.name,
+        "share_text": terms.share_text,
+        "parameters": model.num_parameters(),
+        "rows": steps * rows,
+        "candidates_a_row": 1 + negatives,
+        **record,
+    }
+    model.set_attn_implementation("sdpa")
+    header = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["llm-trsr"], **terms.header()}
+    card = render("domain", {**about, "name": terms.name, "header": Markdown(yaml_header(header))})
+    save(model, tokenizer, about, card, out)
+    return about
+
+
+def _shown(source: str) -> str:
+    """A folder by its name: where it lies is nobody's business."""
+    return Path(source).resolve().name if Path(source).is_dir() else source
+
+
+def _prompts(rows: Dataset, texts: Mapping[str, str], prompt: RankingPrompt) -> Iterator[str]:
+    items = {item_id: Item.parse(text) for item_id, text in texts.items()}
+    for row in rows.select(range(min(READ, len(rows)))):
+        recent = [items[item_id] for item_id in row["history"][-prompt.recent_items :]]
+        yield prompt.prefix(row["summary"], recent) + prompt.suffix(items[row["target"]])
+    for item in items.values():
+        yield from [prompt.suffix(item)] * 3
+    # An answer is one token, as it follows the cue.
+    yield from [f" {prompt.yes}", f" {prompt.no}"] * len(texts)

@@ -1,0 +1,204 @@
+"""Teach the nano base to summarise: copying first, then the questions of `lessons`; what changed is kept as a LoRA adapter.
+
+A model that only ever ranked cannot repeat a name it has just read. Random tokens that come again and again teach it that,
+where all weights may move; low ranks do not get there. So it is trained whole, and the change is written as factors of full
+rank: a model this small has room for them.
+"""
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, set_seed
+
+from trsr.assets.paths import base_path
+from trsr.core.prompts import Encoder, RankingPrompt
+from trsr.pretrain.nano.lessons import FIRST_WORLD, Lessons
+from trsr.pretrain.scratch import arguments, fit
+from trsr.recommender.train import write_adapter_config
+from trsr.report.templates import render
+
+LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens", "lm_head")
+LENGTH = 48  # tokens of a row to copy
+GROWS = 100  # steps until the tokens that repeat may be one more
+
+
+class Copies(Dataset):
+    """Row i is always the same: a few random tokens, again and again. At first 3 of them, later up to 16.
+
+    Args:
+        steps: Length of the dataset in steps.
+        size: Rows a step.
+    """
+
+    def __init__(self, encoder: Encoder, steps: int, size: int) -> None:
+        self.steps, self.size = steps, size
+        special = encoder.tokenizer.all_special_ids
+        self._tokens = sorted(set(range(len(encoder.tokenizer))) - set(special))
+        self._start = encoder.head_ids
+
+    def __len__(self) -> int:
+        return self.steps * self.size
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        rng = random.Random(f"copy-{row}")
+        few = rng.choices(self._tokens, k=rng.randint(3, 3 + min(13, row // self.size // GROWS)))
+        repeated = few * (LENGTH // len(few))
+        return {"input_ids": self._start + repeated, "answered": len(repeated) - len(few)}
+
+
+def collate(rows: Sequence[Mapping[str, Any]], pad: int) -> dict[str, torch.Tensor]:
+    """Right-padded ids and the tokens to predict, (rows, width) each; -100 where nothing is."""
+    width = max(len(row["input_ids"]) for row in rows)
+    ids = torch.full((len(rows), width), pad)
+    labels = torch.full((len(rows), width), -100)
+    for place, row in enumerate(rows):
+        length = len(row["input_ids"])
+        ids[place, :length] = torch.tensor(row["input_ids"])
+        labels[place, length - row["answered"] : length] = ids[place, length - row["answered"] : length]
+    return {"input_ids": ids, "labels": labels}
+
+
+class AnswerTrainer(Trainer):
+    """Trainer with the loss on answers; logits are computed where a token of one is predicted, and nowhere else."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        # Padding is on the right, where causal attention never looks: no mask is needed.
+        hidden = model.model(inputs["input_ids"], use_cache=False).last_hidden_state  # (rows, width, size)
+        following = inputs["labels"][:, 1:]
+        wanted = following != -100
+        loss = F.cross_entropy(model.lm_head(hidden[:, :-1][wanted]), following[wanted])
+        return (loss, {}) if return_outputs else loss
+
+
+def train_summarizer(
+    out: Path,
+    *,
+    seed: int = 0,
+    steps: int = 6000,
+    copying: int = 2800,
+    size: int = 24,
+    learning_rate: float = 1e-3,
+    base: str = "nano",
+    save_steps: int = 250,
+    work: Path | None = None,
+) -> dict[str, object]:
+    """Train and write an adapter: weights in bf16 safetensors, config, card, and how it was made.
+
+    Args:
+        out: Folder to write.
+        seed: Seeds the order. Lessons 0, 1, ... are trained on whatever the seed.
+        steps: Optimiser steps of `size` questions.
+        copying: Steps of as many rows to copy, before them.
+        learning_rate: Its peak; twice that for copying.
+        base: A recipe's name of a base without a chat template.
+        save_steps: Steps between checkpoints.
+        work: Folder for checkpoints; a run that was killed goes on from the newest there.
+
+    Returns:
+        What stands in `training.json`.
+    """
+    work = work or out.with_name(out.name + "-checkpoints")
+    set_seed(seed)
+    tokenizer = AutoTokenizer.from_pretrained(base_path(base))
+    model = AutoModelForCausalLM.from_pretrained(base_path(base), dtype=torch.float32)
+    encoder = Encoder(tokenizer, RankingPrompt(), model.config.max_position_embeddings)
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+
+    def stage(name: str, rows: Dataset, count: int, rate: float) -> dict[str, Any]:
+        """Train on. What is said of a stage is said once, by the run that ends it."""
+        how = arguments(work / name, steps=count, rows=size, learning_rate=rate, seed=seed, save_steps=save_steps)
+        trainer = AnswerTrainer(
+            model, how, data_collator=lambda batch: collate(batch, tokenizer.pad_token_id), train_dataset=rows
+        )
+        record = {"steps": count, "rows": count * size, **fit(trainer)}
+        said = work / f"{name}.json"
+        if not said.exists():
+            said.write_text(json.dumps(record), encoding="utf-8", newline="\n")
+        return json.loads(said.read_text(encoding="utf-8"))
+
+    stages = {
+        "copying": stage("copying", Copies(encoder, copying, size), copying, 2 * learning_rate),
+        "lessons": stage("lessons", Lessons(encoder, steps, size, tokenizer.eos_token_id), steps, learning_rate),
+    }
+    parameters = write_change(model, before, out)
+    write_adapter_config(out, base, None)
+    made = {
+        "command": f"trsr pretrain nano-summarizer --seed {seed} --steps {steps}",
+        "data": f"trsr.pretrain.nano.lessons.lesson 0 to {steps - 1}, on worlds {FIRST_WORLD} and on of trsr.pretrain.nano.worlds",
+        "parameters": parameters,
+        "seed": seed,
+        "seconds": sum(one["seconds"] for one in stages.values()),
+        "stages": stages,
+    }
+    (out / "training.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8", newline="\n")
+    (out / "README.md").write_text(render("summarizer", made), encoding="utf-8", newline="\n")
+    return made
+
+
+def write_change(model: Any, before: Mapping[str, torch.Tensor], out: Path) -> int:
+    """Write how a Llama with tied embeddings changed as a LoRA adapter whose product is that change, in bf16.
+
+    One factor is the change, the other one the identity; the rank is the size of the model. Adapters hold no norms: their
+    weights move into those of the layers that read them, so that the norms of the base do.
+
+    Args:
+        model: As trained. It is the adapted one afterwards, in bf16.
+        before: Name of a weight -> what it was.
+
+    Returns:
+        Parameters of the adapter.
+    """
+    after = _without_norms(model, before)
+    for name, weight in before.items():
+        model.get_parameter(name).data.copy_(weight)
+    rank = model.config.hidden_size
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LAYERS), task_type="CAUSAL_LM")
+    adapted = get_peft_model(model, config)
+    for name, weight in after.items():
+        layer: Any = adapted.get_base_model().get_submodule(name)
+        up, down = _factors(weight - layer.weight.detach(), rank)
+        if name.endswith("embed_tokens"):
+            layer.lora_embedding_A["default"].data.copy_(up.T)
+            layer.lora_embedding_B["default"].data.copy_(down.T)
+        else:
+            layer.lora_A["default"].weight.data.copy_(down)
+            layer.lora_B["default"].weight.data.copy_(up)
+    adapted.to(torch.bfloat16).save_pretrained(out, save_embedding_layers=False)  # type: ignore[arg-type]
+    return sum(weight.numel() for name, weight in adapted.named_parameters() if "lora_" in name)
+
+
+def _without_norms(model: Any, before: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Layer -> the weights with which it does after the norms of `before` what it does after those of the model."""
+
+    def gain(norm: str) -> torch.Tensor:
+        return model.get_parameter(f"{norm}.weight").detach() / before[f"{norm}.weight"]
+
+    found: dict[str, torch.Tensor] = {}
+    for name, module in model.named_modules():
+        if name.split(".")[-1] in LAYERS:
+            found[name] = module.weight.detach().clone()
+            block = name.rsplit(".", 2)[0]
+            if name.endswith(("q_proj", "k_proj", "v_proj")):
+                found[name] *= gain(f"{block}.input_layernorm")
+            elif name.endswith(("gate_proj", "up_proj")):
+                found[name] *= gain(f"{block}.post_attention_layernorm")
+            elif name.endswith("lm_head"):
+                found[name] *= gain("model.norm")
+    return found
+
+
+def _factors(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(outputs, rank) and (rank, inputs), whose product is a matrix (outputs, inputs)."""
+    outputs, inputs = matrix.shape
+    if inputs <= outputs:
+        return F.pad(matrix, (0, rank - inputs)), torch.eye(rank, inputs)
+    return torch.eye(outputs, rank), F.pad(matrix, (0, 0, 0, rank - outputs))

@@ -1,0 +1,151 @@
+"""The verb: read evaluations, compare them, and write tables, data and pictures."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trsr.dataset import contract
+from trsr.errors import CompareError
+from trsr.recommender.compare import measure, plot, report, slices
+from trsr.recommender.compare.align import Aligned, Scored, align, read, row_name
+from trsr.records.versions import versions
+from trsr.report import plots as pictures
+
+FILE = "comparison.json"
+
+
+def compare(
+    sources: Sequence[str],
+    out: Path,
+    *,
+    dataset: str | None = None,
+    category: str | None = None,
+    metric: str = "recall@3",
+    against: str | None = None,
+    seed: int = 0,
+    plots: bool = True,
+) -> dict[str, Any]:
+    """Compare evaluations of the same candidates and write `out`: FILE, comparison.md, per_user.parquet and pictures.
+
+    Args:
+        sources: Folders as `align.read` takes them, of one split. Folders of the validation split beside them give the
+            temperatures of their runs.
+        dataset: Folder or Hub id that the users come from; without it there are no slices.
+        category: Column of the items that holds a category; default the first of `slices.CATEGORIES` there is.
+        metric: Of tests, slices and pictures.
+        against: Test all others against this system alone; default all pairs.
+        seed: Of bootstrap and tests.
+
+    Raises:
+        CompareError: If the evaluations do not fit each other, or the dataset does not fit them. Nothing is written.
+    """
+    if plots:
+        pictures.check("--no-plots")
+    scored, temperatures = _by_split([read(source) for source in sources])
+    aligned = align(scored)
+    values = measure.each_user(aligned)
+    means = measure.over_seeds(values)
+    known = next(iter(means.values()))
+    if metric not in known:
+        raise CompareError(f"No metric {metric!r}; there are {', '.join(known)}.")
+    parts = _parts(aligned, dataset, scored[0].about["split"], category) if dataset else {}
+    about = scored[0].about
+    results: dict[str, Any] = {
+        **{name: about.get(name) for name in ("dataset", "split", "protocol")},
+        "n_users": len(set(aligned.owners)),
+        "candidates_a_user": int(aligned.mask.shape[1]),
+        "seed": seed,
+        "metric": metric,
+        "systems": measure.systems(values, aligned.about, aligned.owners, seed),
+        "paired": measure.paired(means, metric, aligned.owners, seed, against),
+        "slices": measure.sliced(means, metric, parts, aligned.owners, seed),
+        "calibration": measure.calibration(aligned, _temperatures(aligned, temperatures)),
+        "versions": versions(),
+    }
+    _write(out, results, _long(aligned, values), plots)
+    return results
+
+
+def _by_split(scored: list[Scored]) -> tuple[list[Scored], list[Scored]]:
+    """The evaluations to compare, and those of the validation split that tell temperatures."""
+    tested = [one for one in scored if one.about["split"] != "validation"]
+    return (tested, [one for one in scored if one not in tested]) if tested else (scored, scored)
+
+
+def _temperatures(aligned: Aligned, validated: Sequence[Scored]) -> dict[str, list[float | None]]:
+    """System -> the temperature that was fitted for the weights of each seed."""
+
+    def key(about: Mapping) -> tuple:
+        return about["run"], about.get("config"), about.get("weights")
+
+    fitted = {key(one.about): one.about.get("temperature") for one in validated}
+    return {name: [(fitted.get(key(one)) or {}).get("value") for one in about] for name, about in aligned.about.items()}
+
+
+def _parts(aligned: Aligned, dataset: str, split: str, category: str | None) -> dict[str, list[str]]:
+    """Slicing -> the part of each user, in the order of `aligned`."""
+    asked, items, train = (
+        contract.read(dataset, config, part)
+        for config, part in (("histories", split), ("items", "train"), ("histories", "train"))
+    )
+    contract.check_ids(asked, dict.fromkeys(items["item_id"]), f"{dataset}, split {split}")
+    rows: dict[str, Any] = {}
+    for number, row in enumerate(asked):
+        rows[row_name(row["user_id"], number)] = row
+        rows.setdefault(row["user_id"], row)
+    for user, target in zip(aligned.users, aligned.targets, strict=True):
+        if user not in rows or rows[user]["target"] != target:
+            raise CompareError(
+                f"User {user!r} with target {target!r} is not in the {split} split of {dataset!r}. Give the dataset that "
+                "the systems were evaluated on."
+            )
+    ordered = [rows[user] for user in aligned.users]
+    parts = {
+        "items in the history": slices.by_length(ordered),
+        "target's occurrences in training": slices.by_popularity(ordered, train),
+    }
+    if category and category not in items.column_names:
+        raise CompareError(
+            f"The items of {dataset!r} have no column {category!r}; they have {', '.join(items.column_names)}."
+        )
+    category = category or next((name for name in slices.CATEGORIES if name in items.column_names), None)
+    if category:
+        known = dict(zip(items["item_id"], items[category], strict=True))
+        parts[f"target's {category} in the last {slices.LAST} items"] = slices.by_category(ordered, known)
+    return parts
+
+
+def _long(aligned: Aligned, values: measure.PerUser) -> pa.Table:
+    """A row a user, system and seed."""
+    columns: dict[str, list] = {"user_id": [], "system": [], "seed": []}
+    for name, seeds in values.items():
+        for number, one in enumerate(seeds):
+            columns["user_id"] += aligned.users
+            columns["system"] += [name] * len(aligned.users)
+            columns["seed"] += [number] * len(aligned.users)
+            for metric, column in one.items():
+                columns.setdefault(metric, []).extend(column.tolist())
+    return pa.table(columns)
+
+
+def _write(out: Path, results: Mapping, long: pa.Table, plots: bool) -> None:
+    """Write all files beside their place, and put them there when all are made."""
+    out.mkdir(parents=True, exist_ok=True)
+    draft = out / f".{os.getpid()}.part"
+    draft.mkdir()
+    try:
+        (draft / FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8", newline="\n")
+        (draft / "comparison.md").write_text(report.document(results), encoding="utf-8", newline="\n")
+        pq.write_table(long, draft / "per_user.parquet")
+        if plots:
+            plot.draw(results, draft)
+        for path in draft.iterdir():
+            path.replace(out / path.name)
+    finally:
+        shutil.rmtree(draft)

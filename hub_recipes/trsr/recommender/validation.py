@@ -1,0 +1,84 @@
+"""Watch a run: loss and ranking on validation users while it is trained, and its curves as a picture."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from trsr.core.prompts import Encoder
+from trsr.core.scoring import Scorer
+from trsr.dataset import candidates
+from trsr.metrics import ranking as metrics
+from trsr.recommender.evaluate import score
+from trsr.report import plots
+
+WATCHED = ("recall@3", "mrr@10")
+
+Ranking = Callable[[Any], dict[str, float]]
+
+
+def ranking(rows: Dataset, texts: Mapping[str, str], encoder: Encoder, seed: int) -> Ranking:
+    """A function from a model to its ranking metrics on `rows` of the data contract. It uses no random numbers."""
+    lists, labels = candidates.candidate_table(rows, seed)
+    present = candidates.presence(lists)
+
+    def measure(model) -> dict[str, float]:
+        mode = model.training
+        model.eval()
+        try:
+            scores = score(rows, texts, encoder, Scorer(model, encoder.yes_id, encoder.no_id), seed, "validation")
+        finally:
+            model.train(mode)
+        each = metrics.per_user(scores, labels, present)
+        return {name: float(np.mean(each[name])) for name in WATCHED}
+
+    return measure
+
+
+class Watching:
+    """For a Trainer: `evaluate` also ranks, if it was given a `ranking`. See `ranking`."""
+
+    def __init__(self, *args, ranking: Ranking | None = None, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._ranking = ranking
+
+    def evaluate(self, *args, metric_key_prefix: str = "eval", **kwargs) -> dict[str, float]:
+        # A data loader draws a seed even where nothing is shuffled: the training would go on otherwise than unwatched.
+        with torch.random.fork_rng():
+            found = super().evaluate(*args, metric_key_prefix=metric_key_prefix, **kwargs)  # type: ignore[misc]
+        if self._ranking:
+            with torch.no_grad():
+                ranks = {f"{metric_key_prefix}_{k}": v for k, v in self._ranking(self.model).items()}  # type: ignore[attr-defined]
+            self.log(ranks)  # type: ignore[attr-defined]
+            found |= ranks
+        return found
+
+
+def curves(log: Sequence[Mapping[str, float]]) -> dict[str, list[list[float]]]:
+    """Name -> [step, value] of what the Trainer logged: training and validation loss, and the ranking."""
+    names = ("loss", "eval_loss", *(f"eval_{name}" for name in WATCHED))
+    found = {name: [[int(one["step"]), float(one[name])] for one in log if name in one] for name in names}
+    return {name: points for name, points in found.items() if points}
+
+
+def draw(found: Mapping[str, Sequence[Sequence[float]]], path: Path) -> bool:
+    """Write a PNG of `curves`. Returns whether there was matplotlib, and anything to draw."""
+    panels = [[name for name in found if "loss" in name], [name for name in found if "loss" not in name]]
+    panels = [names for names in panels if names]
+    if not panels:
+        return False
+    try:
+        figure = plots.figure(5 * len(panels), 3.5)
+    except ImportError:
+        return False
+    for place, names in enumerate(panels, 1):
+        axes = figure.add_subplot(1, len(panels), place)
+        for name in names:
+            axes.plot(*zip(*found[name], strict=True), marker=".", label=name.removeprefix("eval_"))
+        axes.set(xlabel="step", ylabel="loss" if "loss" in names[0] else "validation users")
+        axes.legend()
+    figure.savefig(path, dpi=120)
+    return True

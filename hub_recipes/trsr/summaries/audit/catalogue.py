@@ -1,0 +1,81 @@
+"""The items that summaries are held against: their texts in memory, their words as they are asked for."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import pyarrow as pa
+
+from trsr.core.extractive import field_values
+from trsr.dataset import contract
+from trsr.errors import DataError
+from trsr.summaries.audit.instructions import instructions
+from trsr.summaries.audit.words import Words
+
+RARE = 100  # a word is rare if it stands in the texts of at most one item in so many
+_KEPT = 20_000  # items whose words are kept
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """An item as words.
+
+    Attributes:
+        length: Words of the text, as they stand between spaces.
+        values: The field values that can tell a taste, such as genres and authors.
+        orders: Wordings in the text that would order a model about.
+    """
+
+    words: Words
+    title: Words
+    length: int
+    values: frozenset[str]
+    orders: frozenset[str]
+
+
+class Catalogue:
+    """The items by id.
+
+    Args:
+        tables: Tables with the columns `item_id`, `title` and `text`.
+
+    Attributes:
+        ordering: Number of items whose text would order a model about.
+    """
+
+    def __init__(self, tables: Iterable[pa.Table]) -> None:
+        self._rows: dict[str, int] = {}
+        titles, texts = [], []
+        self._items_with: Counter[str] = Counter()
+        self.ordering = 0
+        for table in tables:
+            for item_id in table["item_id"].to_pylist():
+                self._rows.setdefault(item_id, len(self._rows))
+            titles.append(contract.one_chunk(table["title"]).cast(pa.large_string()))
+            texts.append(contract.one_chunk(table["text"]).cast(pa.large_string()))
+            for text in texts[-1].to_pylist():
+                self._items_with.update(Words.of(text or "").content)
+                self.ordering += any(True for _ in instructions(text or ""))
+        self._titles, self._texts = pa.concat_arrays(titles), pa.concat_arrays(texts)
+        if len(self._texts) != len(self._rows):
+            raise DataError("Items are there twice. Run trsr check, which names them.")
+        self.read = lru_cache(_KEPT)(self._read)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def rare(self, words: Words) -> frozenset[str]:
+        """The content words that few items of the catalogue have."""
+        most = max(1, len(self) // RARE)
+        return frozenset(word for word in words.content if self._items_with[word] <= most)
+
+    def _read(self, item_id: str) -> Read:
+        """An item's words. Raises DataError for an unknown id."""
+        if item_id not in self._rows:
+            raise DataError(f"Item {item_id!r} is not in the items config. Run trsr check, which names its users.")
+        row = self._rows[item_id]
+        title, text = self._titles[row].as_py() or "", self._texts[row].as_py() or ""
+        values = frozenset(Words.of(value).line for _, value, tells_taste in field_values(text) if tells_taste)
+        orders = frozenset(wording for _, wording in instructions(text))
+        return Read(Words.of(text), Words.of(title), len(text.split()), values - {"  "}, orders)

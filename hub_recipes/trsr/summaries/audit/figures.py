@@ -1,0 +1,115 @@
+"""From measures a summary to figures a method, and what in them gives cause for doubt. Reads nothing."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from trsr.metrics.significance import paired_test
+
+UNSUPPORTED = 0.5  # more of a summary's content words unsupported than this, and it is counted
+COPIED = 0.5  # more of its runs of four words in one item, and it is a near-copy
+CLEAR = 0.05  # what a figure must differ by from that of another user's history
+TOO_MANY = 0.05  # share of summaries that is worth a warning
+
+
+def figures(columns: Mapping[str, Sequence[float]], digests: np.ndarray, seed: int) -> dict[str, Any]:
+    """The figures of a method.
+
+    Args:
+        columns: Measure -> (summaries,), nan where it does not apply.
+        digests: (summaries,) equal for summaries of equal text.
+    """
+    table = {name: np.asarray(values, np.float64) for name, values in columns.items()}
+    words, history_words = table["words"], table["history_words"]
+    _, counts = np.unique(digests, return_counts=True)
+    return {
+        "summaries": len(words),
+        "words": _spread(words),
+        "compression": _spread(history_words[words > 0] / words[words > 0]),
+        "coverage": _controlled(table["coverage"], table["coverage_of_another"], seed),
+        "unsupported": {
+            **_controlled(table["unsupported"], table["unsupported_of_another"], seed),
+            "over": int((table["unsupported"] > UNSUPPORTED).sum()),
+        },
+        "target_named": _leaks(table["target_named"], table["negative_named"], seed),
+        "near_copies": int((table["copied"] > COPIED).sum()),
+        "identical": int(counts[counts > 1].sum()),
+    }
+
+
+def warnings(audit: Mapping[str, Any]) -> Iterator[str]:
+    """What an audit's figures give cause to doubt, a sentence each."""
+    for method, found in audit["methods"].items():
+        total = found["summaries"]
+        for name, sign in (("coverage", 1), ("unsupported", -1)):
+            one = found[name]
+            if one["difference"] is not None and sign * one["low" if sign > 0 else "high"] < CLEAR:
+                yield (
+                    f"{method}: {name} is {one['mean']:.3f}, and {one['of_another']:.3f} for another user's history: the "
+                    "summaries say little of the user they stand for, or histories are alike."
+                )
+        leaks = found["target_named"]
+        if leaks["difference"] is not None and leaks["low"] > 0:
+            yield (
+                f"{method}: {leaks['count']:,} summaries name the target and {leaks['of_a_negative']:,} a negative: what "
+                "wrote them may have seen the answer."
+            )
+        for name, what in (
+            ("near_copies", "copy most of an item"),
+            ("identical", "are another user's too"),
+        ):
+            if found[name] > TOO_MANY * total:
+                yield f"{method}: {found[name]:,} of {total:,} summaries {what}."
+        if found["unsupported"]["over"] > TOO_MANY * total:
+            yield (
+                f"{method}: {found['unsupported']['over']:,} of {total:,} summaries have most of their words neither from "
+                "the history nor from the prompt. Read some: they may be invented."
+            )
+        if found["instructions"]["copied"]:
+            yield (
+                f"{method}: {found['instructions']['copied']:,} summaries repeat what an item's text orders. Ask another "
+                "model, or leave these items out."
+            )
+        if found["problems"]:
+            told = ", ".join(f"{why} {count:,}" for why, count in found["problems"].items())
+            yield f"{method}: some texts are no summaries: {told}. Run trsr summarize anew."
+    fallen, calls = sum(audit["fallen_back"].values()), audit["calls"]
+    if calls and fallen > TOO_MANY * calls:
+        yield f"{fallen:,} of {calls:,} calls fell back to the extractive summarizer."
+
+
+def _spread(values: np.ndarray) -> dict[str, float | None]:
+    if not len(values):
+        return dict.fromkeys(("median", "p90", "max"))
+    median, p90 = np.quantile(values, [0.5, 0.9], method="inverted_cdf")
+    return {"median": round(float(median), 2), "p90": round(float(p90), 2), "max": round(float(values.max()), 2)}
+
+
+def _controlled(own: np.ndarray, another: np.ndarray, seed: int) -> dict[str, Any]:
+    """Means for the user's history and for another user's, and their difference with its 95% interval."""
+    measured = own[~np.isnan(own)]
+    both = ~np.isnan(own) & ~np.isnan(another)
+    mean = round(float(measured.mean()), 4) if len(measured) else None
+    if not both.any():
+        return {"mean": mean, "summaries": len(measured), **dict.fromkeys(("of_another", "difference", "low", "high"))}
+    return {
+        "mean": mean,
+        "summaries": len(measured),
+        "of_another": round(float(another[both].mean()), 4),
+        **_difference(own[both], another[both], seed),
+    }
+
+
+def _leaks(target: np.ndarray, negative: np.ndarray, seed: int) -> dict[str, Any]:
+    """How many summaries name the target, and how many a negative, over users that have one."""
+    both = ~np.isnan(negative)
+    counted = {"count": int(target.sum()), "of_a_negative": int(negative[both].sum())}
+    if not both.any():
+        return {**counted, **dict.fromkeys(("difference", "low", "high"))}
+    return {**counted, **_difference(target[both], negative[both], seed)}
+
+
+def _difference(own: np.ndarray, other: np.ndarray, seed: int) -> dict[str, float]:
+    tested = paired_test(own, other, seed, resamples=1)
+    return {name: round(tested[name], 4) for name in ("difference", "low", "high")}

@@ -1,0 +1,141 @@
+"""Continue the summaries of a published dataset: what has not changed is kept, what is new is asked for."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from trsr.core.history import Block
+from trsr.core.summarize import Steps, Trail, steps
+from trsr.dataset import contract
+from trsr.errors import DataError
+
+# What two kinds of summaries must agree in for one to continue the other. Who served the model is not among them.
+_SAME = ("model", "revision", "sampling", "prompts", "block_size", "max_blocks")
+
+
+class Published:
+    """Earlier summaries of a dataset, to be continued.
+
+    Args:
+        source: Folder or Hub id; `ORG/NAME@REVISION` names a revision.
+        texts: Item id to text, as it is now; a block with an item whose text has changed is asked for again.
+        wanted: Provenance of the summaries to be made; the earlier ones must agree in what they depend on.
+
+    Raises:
+        DataError: If they do not agree, or a config is missing.
+    """
+
+    def __init__(
+        self, source: str, texts: Mapping[str, str], methods: Sequence[str], wanted: Mapping[str, Any]
+    ) -> None:
+        name, revision = at(source)
+        provenance = contract.provenance(name, revision)
+        self._made: dict[str, Any] = provenance.get("summaries", {})
+        differ = [part for part in _SAME if self._made.get(part) != wanted.get(part)]
+        engines = {self._made.get("engine"), wanted.get("engine")}
+        if "extractive" in engines and len(engines) > 1:
+            differ.append("engine")
+        if differ:
+            told = "; ".join(f"{part} was {self._made.get(part)!r}, is {wanted.get(part)!r}" for part in differ)
+            raise DataError(
+                f"The summaries of {source!r} cannot be continued: {told}. Ask in the same way, or leave out --since."
+            )
+        self._source = source
+        self._size: int = self._made["block_size"]
+        self._rows = {
+            method: [contract.read(name, method, split, revision) for split in contract.SPLITS] for method in methods
+        }
+        self._places = {
+            method: {
+                user: (part, place) for part, rows in enumerate(parts) for place, user in enumerate(rows["user_id"])
+            }
+            for method, parts in self._rows.items()
+        }
+        self._changed = _changed(contract.read_items(name, revision), texts)
+        self._kept = self._unchanged = 0
+
+    def continued(
+        self, method: str, user_id: str, history: Sequence[str], blocks: Sequence[Block], max_blocks: int
+    ) -> Steps:
+        """The strategy for a user, from where the earlier summaries end.
+
+        A recurrent summary that is continued remembers blocks that have left the newest `max_blocks`; one made from
+        nothing does not. A user with `max_blocks` new blocks or more begins anew.
+
+        Args:
+            history, blocks: The whole history as ids, and all its blocks.
+        """
+        newest = blocks[-max_blocks:]
+        place = self._places[method].get(user_id)
+        if place is None:
+            return steps(newest, method)
+        row = self._rows[method][place[0]][place[1]]
+        known = row["block_summaries"]
+        first = -(-len(row["history"]) // self._size) - len(known)  # the block that the first of them is of
+        if first < 0:
+            raise DataError(f"{self._source!r}, {method}, user {user_id!r}: more block summaries than blocks.")
+        same = self._same_blocks(row["history"], history)
+        if same == len(blocks) == first + len(known):
+            self._unchanged += 1
+            return _finished(Trail(tuple(known), row["summary"]))
+        if method == "hierarchical":
+            start = len(blocks) - len(newest)
+            known = known[start - first : same - first] if first <= start < same else []
+            self._kept += len(known)
+            return steps(newest, method, known)
+        known = known[: max(0, same - first)]
+        if not known or len(blocks) - same >= max_blocks:
+            return steps(newest, method)
+        self._kept += len(known)
+        return _newest(steps(blocks[first:], method, known), max_blocks)
+
+    def record(self) -> dict[str, Any]:
+        """For the provenance: what was continued, and how much of it was kept."""
+        told = {name: self._made[name] for name in ("engine", "calls", "fallen_back", "since") if name in self._made}
+        return {
+            "dataset": label(self._source),
+            "users_unchanged": self._unchanged,
+            "block_summaries_kept": self._kept,
+            "summaries": told,
+        }
+
+    def _same_blocks(self, old: Sequence[str], new: Sequence[str]) -> int:
+        """Number of first blocks that both histories have."""
+        count = 0
+        for start in range(0, len(old), self._size):
+            block = old[start : start + self._size]
+            if block != new[start : start + self._size] or not self._changed.isdisjoint(block):
+                break
+            count += 1
+        return count
+
+
+def _changed(items: Dataset, texts: Mapping[str, str]) -> set[str]:
+    """Items whose published text is not today's; none where texts were not published."""
+    if "text" not in items.column_names:
+        return set()
+    pairs = zip(items["item_id"], items["text"], strict=True)
+    return {item_id for item_id, text in pairs if item_id in texts and texts[item_id] != text}
+
+
+def _finished(trail: Trail) -> Steps:
+    return trail
+    yield
+
+
+def _newest(strategy: Steps, max_blocks: int) -> Steps:
+    trail = yield from strategy
+    return Trail(trail.block_summaries[-max_blocks:], trail.summary)
+
+
+def label(source: str) -> str:
+    """A name for the records: of a folder, the last part alone."""
+    return Path(source).name if Path(source).exists() else source
+
+
+def at(source: str) -> tuple[str, str | None]:
+    """Name and revision of a dataset that is written `ORG/NAME@REVISION`; a folder has none."""
+    name, found, revision = source.partition("@")
+    return (name, revision) if found and not Path(source).exists() else (source, None)

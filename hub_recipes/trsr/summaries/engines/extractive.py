@@ -1,0 +1,21 @@
+"""Summaries without a model: counts of field values."""
+
+from collections.abc import Sequence
+
+from trsr.core.answer import Answer
+from trsr.core.extractive import ExtractiveSummarizer
+from trsr.core.summarize import answers
+from trsr.summaries.engines.base import Engine, Request
+
+
+class ExtractiveEngine(Engine):
+    """Counts field values and recurring words; costs next to nothing, so nothing is kept."""
+
+    generates = False
+
+    def __init__(self) -> None:
+        self.identity = {"engine": "extractive"}
+
+    async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:
+        made = answers([request.question for request in requests], ExtractiveSummarizer())
+        return [Answer(text) for text in made]

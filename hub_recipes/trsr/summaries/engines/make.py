@@ -1,0 +1,45 @@
+"""Engines by name: `extractive`, `nano`, `transformers:MODEL`, `openai:MODEL`, `vllm:MODEL`."""
+
+from pathlib import Path
+
+from trsr.errors import UsageError
+from trsr.summaries.engines.base import Engine, Sampling, Server
+
+
+def engine(
+    name: str,
+    revision: str | None = None,
+    sampling: Sampling | None = None,
+    server: Server | None = None,
+    questions: Path | None = None,
+) -> Engine:
+    """Make the engine called `name`; a model is loaded when it is first asked.
+
+    Args:
+        questions: For `vllm:MODEL`: the Parquet file that open questions are written to.
+
+    Raises:
+        ValueError: If there is no such engine.
+    """
+    kind, _, model = name.partition(":")
+    if kind == "extractive" and not model:
+        from trsr.summaries.engines.extractive import ExtractiveEngine
+
+        return ExtractiveEngine()
+    if name == "nano":
+        from trsr.summaries.engines.nano import NanoEngine
+
+        return NanoEngine(sampling or Sampling())
+    if kind == "transformers" and model:
+        from trsr.summaries.engines.transformers import TransformersEngine
+
+        return TransformersEngine(model, revision, sampling or Sampling())
+    if kind == "openai" and model:
+        from trsr.summaries.engines.openai import OpenAIEngine
+
+        return OpenAIEngine(model, revision, sampling or Sampling(), server or Server())
+    if kind == "vllm" and model:
+        from trsr.summaries.engines.vllm import OfflineEngine
+
+        return OfflineEngine(model, revision, sampling or Sampling(), questions or Path("questions.parquet"))
+    raise UsageError(f"Unknown engine {name!r}, expected extractive, transformers:MODEL, openai:MODEL or vllm:MODEL.")

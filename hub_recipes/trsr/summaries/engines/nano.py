@@ -1,0 +1,19 @@
+"""Summaries by the nano base with its summarising adapter, both of which ship with the package."""
+
+from trsr.assets.paths import NANO_SUMMARIZER, base_path, summarizer_path
+from trsr.errors import EngineError
+from trsr.summaries.engines.base import Sampling
+from trsr.summaries.engines.transformers import TransformersEngine
+
+
+class NanoEngine(TransformersEngine):
+    """A language model that needs neither network nor GPU. Small: it knows the wording of `trsr.pretrain.nano.wording`, and no other."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        if summarizer_path("nano") is None:
+            raise EngineError(
+                f"No adapter that summarises is in {NANO_SUMMARIZER}. Train one there: "
+                f"trsr pretrain nano-summarizer --out {NANO_SUMMARIZER}"
+            )
+        super().__init__(base_path("nano"), None, sampling, NANO_SUMMARIZER)
+        self.identity = {**self.identity, "engine": "nano", "model": "nano-summarizer"}

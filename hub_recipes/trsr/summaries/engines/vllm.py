@@ -1,0 +1,66 @@
+"""Summaries by vLLM in an environment of its own: open questions go to a Parquet file, answers come back through a cache.
+
+    trsr summarize DATASET --out DIR --engine vllm:MODEL --questions questions.parquet
+    uv run hub_recipes/jobs/vllm_summarize.py questions.parquet --out generations
+    trsr summarize DATASET --out DIR --engine vllm:MODEL --questions questions.parquet --cache generations
+
+and again until no question is open: one round a level, with another for answers that were no good.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trsr.core.answer import Answer
+from trsr.errors import UsageError
+from trsr.summaries.engines.base import Engine, Request, Sampling
+
+SCHEMA = pa.schema(
+    {
+        "key": pa.string(),
+        "attempt": pa.int64(),
+        "prompt": pa.string(),
+        "temperature": pa.float64(),
+        "seed": pa.int64(),
+        "engine": pa.string(),
+    }
+)
+
+
+class OfflineEngine(Engine):
+    """Answers nothing itself: writes what it is asked to `path`, whole at the end of the run."""
+
+    batch = 1024
+
+    def __init__(self, model: str, revision: str | None, sampling: Sampling, path: Path) -> None:
+        if sampling.extra:
+            raise UsageError("--extra-body is for servers; vllm:MODEL takes none.")
+        self.identity = {"engine": "vllm", "model": model, "revision": revision, "sampling": sampling.to_dict()}
+        self.sampling = sampling
+        self.path = path
+        self.elsewhere = (
+            f"The questions are in {path}. Answer them with hub_recipes/jobs/vllm_summarize.py, and run the same command "
+            "again with --cache and what it wrote."
+        )
+        self._writer: pq.ParquetWriter | None = None
+        self._draft = path.with_name(f".{path.name}.part")
+
+    async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:
+        if self._writer is None:
+            self._draft.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = pq.ParquetWriter(self._draft, SCHEMA, compression="zstd")
+        about = json.dumps(self.identity, sort_keys=True)
+        rows = [(one.key, one.attempt, one.text, *self.sampling.of(one.attempt), about) for one in requests]
+        columns = [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), SCHEMA.types, strict=True)]
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=SCHEMA))
+        return [None] * len(requests)
+
+    async def close(self) -> None:
+        self.path.unlink(missing_ok=True)
+        if self._writer is not None:
+            self._writer.close()
+            self._draft.rename(self.path)
+            self._writer = None

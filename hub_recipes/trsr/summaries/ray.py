@@ -1,0 +1,318 @@
+"""Summarise on Ray Data: workers on one machine or many ask, one store keeps, and the plain run writes.
+
+    trsr summarize DATASET --out DIR --engine openai:MODEL --ray --workers 8
+
+Users are dealt into partitions, each worker runs the Scheduler over one partition at a time, and every answer goes, before
+anything builds on it, to one store beside DIR, which stands on the driver's machine and needs no shared disk. Then
+`summarize_dataset` goes over all users as it always does and finds its answers there: what is written is the same, byte for
+byte, as without Ray. It asks again only what is never kept: questions that a server rejected.
+
+A worker that dies is started again by Ray and goes on from the store: it loses the calls under way. So does the whole run,
+if the same command is given again. Users whose first blocks are the same share a partition. A question that two partitions
+put at the same moment may still be asked twice; the first answer stays, and the verb prints the number.
+
+On a cluster the driver runs on one of its machines, each of which has `llm-trsr[ray]` installed, reads the engine's model
+and has OPENAI_API_KEY in its environment, if the server wants one:
+
+    ray job submit --address http://HEAD:8265 --entrypoint-num-cpus 1 -- \\
+        trsr summarize ORG/DATASET --out /data/NAME --engine transformers:ORG/MODEL --ray --ray-address auto
+
+On HF Jobs a job is one machine, and Ray gives each of its GPUs a worker:
+
+    hf jobs uv run --flavor a100x4 --with "ray[data]" -v ./dist:/dist -e UV_FIND_LINKS=/dist \\
+        hub_recipes/jobs/summarize.py -- --bucket ORG/trsr ORG/DATASET --out data/NAME --engine transformers:ORG/MODEL --ray
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset
+
+from trsr.core.history import count_blocks
+from trsr.core.summarize import METHODS, calls
+from trsr.errors import EngineError, UsageError
+from trsr.summaries.caches import import_cache
+from trsr.summaries.engines.base import Engine
+from trsr.summaries.run import read, strategies, summarize_dataset, users
+from trsr.summaries.scheduler import Scheduler, Unanswered
+from trsr.summaries.store import Generation, Store
+
+# More partitions than workers, so that none waits long for the last one; few enough to keep an engine busy.
+PARTITIONS_A_WORKER = 4
+_ROWS = pa.schema({"partition": pa.int64(), "user_id": pa.string(), "history": pa.list_(pa.string())})
+
+
+def summarize_on_ray(
+    source: str,
+    out: Path,
+    make: Callable[[], Engine],
+    *,
+    methods: tuple[str, ...] = METHODS,
+    block_size: int = 5,
+    max_blocks: int = 5,
+    revision: str | None = None,
+    store: Path | None = None,
+    caches: Sequence[str] = (),
+    export: Path | None = None,
+    address: str = "local",
+    workers: int | None = None,
+    partitions: int | None = None,
+    gpus: float | None = None,
+) -> tuple[dict[str, Any], int]:
+    """As `summarize_dataset`, with engines on the workers of a cluster.
+
+    Args:
+        make: Makes the engine, here and on each worker; workers share out the calls that it makes at a time.
+        address: `local` starts Ray on this machine for this run; `auto`, or HOST:PORT, is a cluster that it is part of.
+        workers: Engines at a time; by default one a GPU if workers take GPUs, and one a core if not.
+        partitions: Of the users; by default four a worker.
+        gpus: A worker takes; by default one for an engine in this process, if the cluster has any.
+
+    Returns:
+        The provenance that was written, and the number of questions that were asked twice.
+
+    Raises:
+        EngineError: If an engine cannot go on. What was answered is kept.
+        ValueError: If Ray is not installed, not to be reached, or the engine's answers come from elsewhere.
+    """
+    engine = make()
+    if engine.elsewhere:
+        raise UsageError(
+            f"The answers of {engine.identity['engine']!r} come from elsewhere: --ray has nothing to ask. Leave it out."
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        beside = out.with_name(f"{out.name}.store.sqlite") if engine.generates else Path(scratch) / "store.sqlite"
+        store = (store or beside).resolve()
+        texts, splits = read(source, revision)
+        if engine.generates:
+            for cache in caches:
+                import_cache(Store(store), cache, engine, texts)
+        cut: dict[str, Any] = {"methods": methods, "block_size": block_size, "max_blocks": max_blocks}
+        with _cluster(address, workers) as ray:
+            gpus = _gpus(engine, ray.cluster_resources()) if gpus is None else gpus
+            workers = workers or _workers(ray.cluster_resources(), gpus)
+            parts = deal(splits, block_size, max_blocks, partitions or PARTITIONS_A_WORKER * workers)
+            asked_twice = _ask(ray, make, engine, parts, texts, store, workers, gpus, cut)
+        told = summarize_dataset(
+            source, out, engine, revision=revision, store=store, caches=caches, export=export, **cut
+        )
+    return told, asked_twice
+
+
+def deal(splits: Mapping[str, Dataset], block_size: int, max_blocks: int, count: int) -> list[pa.Table]:
+    """Deal users into at most `count` partitions, by the items of their first block: most twins meet in one.
+
+    Returns:
+        Tables of (partition, user_id, history), none empty.
+    """
+    dealt: list[list[tuple[int, str, list[str]]]] = [[] for _ in range(count)]
+    for user_id, history in users(splits):
+        blocks = math.ceil(len(history) / block_size)
+        start = max(0, blocks - max_blocks) * block_size
+        first = json.dumps(history[start : start + block_size]).encode()
+        place = int.from_bytes(hashlib.sha256(first).digest()[:8]) % count
+        dealt[place].append((place, user_id, history))
+    return [
+        pa.Table.from_arrays(
+            [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), _ROWS.types, strict=True)],
+            schema=_ROWS,
+        )
+        for rows in dealt
+        if rows
+    ]
+
+
+def _ask(
+    ray: Any,
+    make: Callable[[], Engine],
+    engine: Engine,
+    parts: list[pa.Table],
+    texts: dict[str, str],
+    store: Path,
+    workers: int,
+    gpus: float,
+    cut: Mapping[str, Any],
+) -> int:
+    """Fill the store with the answers to what all users ask; the number of questions that were asked twice."""
+    lengths = [
+        count_blocks(len(one), cut["block_size"], cut["max_blocks"]) for part in parts for one in part["history"]
+    ]
+    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=False
+    )
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+    total = sum(calls(lengths, method) for method in cut["methods"])
+    keeper = ray.remote(Keeper).options(**options).remote(store, total)
+    given = {
+        "make": make,
+        "identity": dict(engine.identity),
+        "share": max(1, engine.workers // workers),
+        "keeper": keeper,
+        "texts": ray.put(texts),
+        **cut,
+    }
+    made = ray.data.from_arrow(parts).map_batches(
+        Worker,
+        batch_size=None,  # a block is a partition
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=min(workers, len(parts))),
+        num_cpus=1,
+        num_gpus=gpus,
+        fn_constructor_kwargs=given,
+    )
+    for row in made.iter_rows():
+        if row["error"]:
+            raise EngineError(row["error"])
+    return ray.get(keeper.close.remote())
+
+
+class Keeper:
+    """The one store of a run, asked by workers on any machine. What is repeated after a failure changes nothing.
+
+    Args:
+        calls: Number of summaries to be made, for the progress bar.
+    """
+
+    def __init__(self, path: Path, calls: int) -> None:
+        from ray.experimental import tqdm_ray
+
+        self._store = Store(path)
+        self._before = len(self._store)
+        self._put = 0
+        self._answered: dict[int, int] = {}
+        self._bar = tqdm_ray.tqdm(total=calls, desc="summaries asked for", unit="summary")
+
+    def get(self, keys: Sequence[str]) -> dict[str, list[Generation]]:
+        return self._store.get(keys)
+
+    def put(self, made: Sequence[Generation], identity: Mapping[str, object]) -> None:
+        self._store.put(made, identity)
+        self._put += len(made)
+
+    def advance(self, partition: int, answered: int) -> None:
+        """Show how many answers a partition has; one that begins again does not fall back."""
+        before = self._answered.get(partition, 0)
+        self._answered[partition] = max(before, answered)
+        self._bar.update(self._answered[partition] - before)
+
+    def close(self) -> int:
+        """End the run; the number of attempts that were made twice."""
+        self._bar.close()
+        twice = self._put - len(self._store) + self._before
+        self._store.close()
+        return twice
+
+
+class _Kept:
+    """The Keeper's store, as a Scheduler asks it."""
+
+    def __init__(self, keeper: Any, partition: int) -> None:
+        self._keeper, self._partition = keeper, partition
+        self._answered = 0
+
+    def get(self, keys: Sequence[str]) -> dict[str, list[Generation]]:
+        import ray
+
+        self.show()
+        return ray.get(self._keeper.get.remote(keys))
+
+    def put(self, made: Sequence[Generation], identity: Mapping[str, object]) -> None:
+        import ray
+
+        ray.get(self._keeper.put.remote(made, dict(identity)))
+
+    def count(self, answered: int) -> None:
+        self._answered += answered
+
+    def show(self) -> None:
+        self._keeper.advance.remote(self._partition, self._answered)
+
+
+class Worker:
+    """An engine, and partitions that it is asked about."""
+
+    def __init__(
+        self,
+        make: Callable[[], Engine],
+        identity: Mapping[str, Any],
+        share: int,
+        keeper: Any,
+        texts: Any,
+        **cut: Any,
+    ) -> None:
+        import ray
+
+        self._engine = make()
+        self._engine.workers = share
+        self._wanted = identity
+        self._keeper = keeper
+        self._texts: dict[str, str] = ray.get(texts)
+        self._cut = cut
+
+    def __call__(self, part: pa.Table) -> pa.Table:
+        kept = _Kept(self._keeper, part["partition"][0].as_py())
+        asking = strategies({"part": Dataset(part)}, self._texts, **self._cut)
+        error = ""
+        try:
+            if dict(self._engine.identity) != self._wanted:
+                raise EngineError(
+                    f"A worker has the engine {dict(self._engine.identity)!r}, the driver {self._wanted!r}. Install the "
+                    "same on all machines, and name the model's revision (--engine-revision)."
+                )
+            Scheduler(self._engine, kept, advance=kept.count).run(asking, lambda trail: None)
+        except Unanswered:
+            pass  # a few rejected questions: the plain run meets them among all the others
+        except ValueError as mistake:
+            error = str(mistake)
+        kept.show()
+        return pa.table({"error": [error]})
+
+
+@contextmanager
+def _cluster(address: str, workers: int | None) -> Iterator[Any]:
+    """Ray, as it runs already, or for as long as this lasts."""
+    if address == "local":
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Workers have this very environment: none is to be made anew for each of them.
+        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    try:
+        import ray
+        import ray.data
+        import ray.util.scheduling_strategies
+    except ImportError:
+        raise UsageError("--ray needs Ray Data: pip install 'llm-trsr[ray]'") from None
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    if ray.is_initialized():
+        yield ray
+        return
+    if "://" in address:
+        raise UsageError(
+            f"The driver must run on the cluster: use ray job submit and auto, not the address {address!r}."
+        )
+    own: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address, logging_level=logging.WARNING, **own)
+    except (ConnectionError, RuntimeError) as error:
+        raise UsageError(f"No Ray cluster at {address!r}: {error} Start one with ray start, or use local.") from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _gpus(engine: Engine, cluster: Mapping[str, float]) -> float:
+    return float(engine.identity["engine"] == "transformers" and cluster.get("GPU", 0) > 0)
+
+
+def _workers(cluster: Mapping[str, float], gpus: float) -> int:
+    return max(1, int(cluster.get("GPU", 0) // gpus if gpus else cluster.get("CPU", 1)))
