@@ -9,9 +9,8 @@ import torch
 
 from bench import fill_tables, machinery, measure, precision, report, score, workloads
 from bench.flops import Cost
-from bench.run import run
+from bench.run import main, run
 from tests import tiny
-from trsr.cli import main
 from trsr.core.prompts import Encoder
 
 ROOT = Path(__file__).parent.parent
@@ -83,7 +82,7 @@ def test_a_plan_that_is_wrong_is_found_and_named(folders, tmp_path, short, monke
     monkeypatch.setattr(score.Scorer, "log_odds", planted)
     out = tmp_path / "wrong.json"
     with pytest.raises(SystemExit) as stop:
-        main(["bench", "score", "--model", str(folders["llama"]), "--cases", "120x3", "--rounds", "1"]
+        main(["score", "--model", str(folders["llama"]), "--cases", "120x3", "--rounds", "1"]
              + ["--no-sweep", "--no-plot", "--out", str(out)])  # fmt: skip
     assert stop.value.code == 2
     assert "batch is off by 0.02 at 120 x 3" in capsys.readouterr().err
@@ -197,7 +196,7 @@ def test_sweep_and_plot(folders, tmp_path, monkeypatch):
     ]  # fmt: skip
     assert all(one["candidates_per_second"]["low"] > 0 and one["tokens"] > one["prefix"] for one in points)
     draw({"sweep": points, "model": {"name": "tiny"}, "cases": []}, tmp_path / "sweep.png")
-    main(["bench", "summarize", "--model", str(folders["llama"]), "--cases", "2x2", "--rounds", "1"]
+    main(["summarize", "--model", str(folders["llama"]), "--cases", "2x2", "--rounds", "1"]
          + ["--out", str(tmp_path / "s.json")])  # fmt: skip
     for name in ("sweep.png", "s.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
@@ -206,7 +205,7 @@ def test_sweep_and_plot(folders, tmp_path, monkeypatch):
 def test_without_matplotlib_the_install_line_comes_before_the_work(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     with pytest.raises(SystemExit):
-        main(["bench", "score", "--out", str(tmp_path / "b.json")])
+        main(["score", "--out", str(tmp_path / "b.json")])
     assert "pip install 'llm-trsr[plots]'" in capsys.readouterr().err
 
 
@@ -220,7 +219,7 @@ def test_without_matplotlib_the_install_line_comes_before_the_work(tmp_path, mon
 )
 def test_mistakes(arguments, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["bench", "score", "--no-plot", "--out", str(tmp_path / "b.json"), *arguments])
+        main(["score", "--no-plot", "--out", str(tmp_path / "b.json"), *arguments])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.test_space import CANDIDATES, HISTORY, NASTY
 from trsr.cli import main
-from trsr.demo import demo, describe
+from trsr.cli.demo import demo, describe
 from trsr.hub.spaces import space_folder
 
 pytestmark = pytest.mark.compat
@@ -155,7 +155,7 @@ def test_a_release_folder_is_served(quickstarted):
 
 
 def test_without_gradio_the_install_line_is_told(monkeypatch, capsys):
-    monkeypatch.setattr("trsr.demo.find_spec", lambda name: None)
+    monkeypatch.setattr("trsr.cli.demo.find_spec", lambda name: None)
     with pytest.raises(SystemExit) as stop:
         main(["demo"])
     assert stop.value.code == 2

@@ -16,8 +16,7 @@ from packaging.requirements import Requirement
 
 from tests.hub import Hub
 from tests.hub.server import WRITER
-from trsr import doctor
-from trsr.cli import main
+from trsr.cli import doctor, main
 from trsr.records.conflicts import conflicts
 
 RECIPES = Path(doctor.__file__).parent.parent

@@ -17,8 +17,8 @@ from trsr.cli.exits import Exit, ended
 from trsr.core.errors import LoadError
 from trsr.core.modeling import TextRichRecommender, optional_file
 from trsr.errors import EvaluationError
-from trsr.quickstart import recommend
 from trsr.recommender.evaluate import load_run
+from trsr.recommender.serving import load_recommender
 
 pytestmark = pytest.mark.compat
 
@@ -304,7 +304,7 @@ def test_code_that_does_not_fit_the_installed_versions_ends_in_one_line(quicksta
     (folder / "pipeline" / "modeling.py").write_text(broken)
     request = {"history": [], "candidates": ["title: A"]}
     with pytest.raises(ValueError, match=rf"cannot be loaded: .*{told}.* publish it again") as error:
-        recommend(request, str(folder / "pipeline"))
+        load_recommender(str(folder / "pipeline"))(request)
     assert "\n" not in str(error.value)
 
 

@@ -4,11 +4,10 @@ import json
 
 import pytest
 
-from tests import tiny
 from trsr.cli import VERBS, command_line, main
 from trsr.cli.outcome import Outcome
 
-FOR_SCRIPTS = {"check", "summarize", "audit", "recipes", "evaluate", "compare", "publish", "doctor", "bench"}
+FOR_SCRIPTS = {"check", "summarize", "audit", "recipes", "evaluate", "compare", "publish", "doctor"}
 
 
 def told(capsys, *words):
@@ -57,25 +56,6 @@ def test_the_plan_of_a_release(capsys, run, tmp_path):
     assert not plan["compared"]  # the tests have no Hub
     assert {one["repo"] for one in plan["repos"]} >= {"ORG/trsr-sample", "ORG/trsr-sample-lora"}
     assert all(one["added"] for one in plan["repos"])
-
-
-def test_a_benchmark(capsys, tmp_path):
-    tiny.model("llama").save_pretrained(tmp_path)
-    tiny.chatml().save_pretrained(tmp_path)
-    words = [
-        "bench",
-        "summarize",
-        "--model",
-        tmp_path,
-        "--cases",
-        "2x2",
-        "--rounds",
-        "1",
-        "--no-plot",
-        "--out",
-        tmp_path / "b.json",
-    ]
-    assert told(capsys, *words)["bench"] == "summarize"
 
 
 def test_what_json_does_not_know_is_null():

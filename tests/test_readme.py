@@ -81,7 +81,7 @@ def test_verbs_are_called_as_they_can_be(words):
 
 def test_the_bench_has_the_options_shown():
     results = (ROOT / "hub_recipes" / "RESULTS.md").read_text(encoding="utf-8")
-    called = re.findall(r"^python -m (trsr\.bench\.\w+) (.*)", README + results, re.M)
+    called = re.findall(r"^python -m (bench\.\w+) (.*)", README + results, re.M)
     assert {name for name, _ in called} >= {"bench.recommend"}
     for name, options in called:
         importlib.import_module(name).arguments().parse_args(shlex.split(options))

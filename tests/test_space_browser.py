@@ -10,7 +10,7 @@ import shutil
 import pytest
 
 from tests.test_space import CANDIDATES, HISTORY, NASTY
-from trsr.demo import demo
+from trsr.cli.demo import demo
 
 pytest.importorskip("gradio")
 sync_api = pytest.importorskip("playwright.sync_api")

@@ -1,7 +1,15 @@
-"""Run a benchmark from its cases to its files: JSON, a table, a picture."""
+"""Measure what shared prefixes save, CPU time and memory, beside how others do it: from cases to JSON, a table, a picture.
 
+examples, from the top of a checkout with the package installed:
+  python -m bench.run score
+  python -m bench.run train --hybrid --cases 500x4 1500x4 --out hybrid.json
+  python -m bench.run score --model Qwen/Qwen3-0.6B --cases 500x21 --no-sweep
+"""
+
+import argparse
 import importlib
 import json
+import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +17,8 @@ from typing import Any
 
 from bench import plot as picture
 from bench import report
+from trsr.cli.exits import ended
+from trsr.errors import UsageError
 from trsr.records.versions import versions
 from trsr.report import plots
 
@@ -50,7 +60,7 @@ def run(
     work = importlib.import_module(f"bench.{bench}")
     wanted = [_pair(one, work.UNIT) for one in cases or work.CASES]
     if rounds < 1:
-        raise ValueError(f"--rounds must be at least 1, got {rounds}.")
+        raise UsageError(f"--rounds must be at least 1, got {rounds}.")
     with steady():
         network, tokenizer = workloads.load(model, seed)
         network = work.prepare(network, seed)
@@ -81,7 +91,7 @@ def run(
     if plot:
         picture.draw(results, plot)
     if faults := report.wrong(results):
-        raise ValueError(f"Not exact: {'; '.join(faults)}. The figures are in {out}.")
+        raise UsageError(f"Not exact: {'; '.join(faults)}. The figures are in {out}.")
     return results
 
 
@@ -104,7 +114,7 @@ def _kept(out: Path, results: dict) -> dict:
     before = json.loads(out.read_text(encoding="utf-8"))
     same = ("bench", "model", "seed", "rounds", "method", "processor", "versions")
     if changed := [name for name in same if before.get(name) != results[name]]:
-        raise ValueError(
+        raise UsageError(
             f"{out} was measured otherwise ({', '.join(changed)}): choose another --out, or leave --add out."
         )
     return before
@@ -113,7 +123,7 @@ def _kept(out: Path, results: dict) -> dict:
 def _pair(text: str, unit: Sequence[str]) -> tuple[int, int]:
     first, _, second = text.partition("x")
     if not (first.isdigit() and second.isdigit() and int(first) and int(second)):
-        raise ValueError(f"A case is {unit[0].upper()}x{unit[1].upper()}, such as 500x21, got {text!r}.")
+        raise UsageError(f"A case is {unit[0].upper()}x{unit[1].upper()}, such as 500x21, got {text!r}.")
     return int(first), int(second)
 
 
@@ -136,3 +146,48 @@ def processor() -> str:
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("what", choices=("score", "train", "summarize"), help="what is measured")
+    add("--model", default="llama", help="folder or Hub id (random weights of a Llama with a body of 23.6 M)")
+    add("--hybrid", action="store_true", help="random weights of a Qwen3.5 of about that size, with linear attention")
+    add(
+        "--cases",
+        nargs="+",
+        default=[],
+        metavar="AxB",
+        help="such as 500x21: prefix tokens x candidates (a standard set)",
+    )
+    add("--rounds", type=int, default=3, help="rounds that every system is measured in (%(default)s)")
+    add("--seed", type=int, default=0, help="of weights and prompts (%(default)s)")
+    add("--no-sweep", action="store_true", help="score: leave out candidates a second over counts and lengths")
+    add("--out", type=Path, default=Path("bench.json"), help="results file (%(default)s)")
+    add("--add", action="store_true", help="keep the other cases that --out holds")
+    add("--plot", type=Path, help="picture to draw (the results file's name, with .png)")
+    add("--no-plot", action="store_true", help="draw none")
+    options = parser.parse_args(arguments)
+    if options.hybrid and options.model != "llama":
+        parser.error("--hybrid names a model already: leave out --model.")
+    with ended():
+        # The profiler, which measures memory, would report to the terminal; read when torch is imported.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "9")
+        results = run(
+            options.what,
+            options.out,
+            model="qwen3_5_text" if options.hybrid else options.model,
+            cases=options.cases,
+            rounds=options.rounds,
+            seed=options.seed,
+            sweep=not options.no_sweep,
+            plot=None if options.no_plot else options.plot or options.out.with_suffix(".png"),
+            add=options.add,
+        )
+        print(f"\n{report.table(results)}\n\n{report.details(results)}\n\nOne thread, CPU time. Wrote {options.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,21 +1,17 @@
 """The whole of LLM-TRSR on the sample that ships with the package, in minutes, on CPU and offline."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import pipeline
-
-from trsr.assets.paths import NANO, TASK
 from trsr.dataset import contract
-from trsr.errors import UsageError
 from trsr.hub import release
 from trsr.recommender import evaluate
 from trsr.recommender.recipe import Recipe, load_recipe
 from trsr.recommender.results import table
+from trsr.recommender.serving import load_recommender
 from trsr.recommender.train import train
 from trsr.summaries.engines.make import engine
 from trsr.summaries.run import summarize_dataset
@@ -108,7 +104,7 @@ def _recommend(folder: Path, dataset: Path) -> str:
     """Rank for one test user with the written pipeline, as text."""
     texts = contract.texts(str(dataset))
     row = contract.read(str(dataset), "recurrent", "test")[0]
-    recommender = _load(str(folder / "pipeline"))
+    recommender = load_recommender(str(folder), device="cpu")
     request = {
         "history": [texts[item_id] for item_id in row["history"]],
         "candidates": [texts[item_id] for item_id in (row["target"], *row["negatives"])],
@@ -120,32 +116,3 @@ def _recommend(folder: Path, dataset: Path) -> str:
         chosen = "  <- what the user chose" if one["index"] == 0 else ""
         lines.append(f"{one['rank']}. P(yes) = {one['score']:.3f}  {one['item']}{chosen}")
     return "\n".join(lines)
-
-
-def recommend(request: object, model: str | None = None, **options) -> str:
-    """Rank for a request (or a list of them) with a pipeline repo; None is the recommender in the package. JSON."""
-    return json.dumps(_load(model)(request, **options), indent=2, ensure_ascii=False)
-
-
-def _load(model: str | None):
-    """A recommender; only a model that was named may bring code along.
-
-    Raises:
-        ValueError: If it cannot be loaded, with the cause alone.
-    """
-    if model is None:
-        return pipeline(TASK, model=str(NANO / "pipeline"), device="cpu")  # type: ignore[call-overload]
-    try:
-        return pipeline(TASK, model=model, trust_remote_code=True, device="cpu")  # type: ignore[call-overload]
-    except Exception as error:  # the code is the repo's own
-        raise UsageError(
-            f"{model} cannot be loaded: {_first_cause(error)}. If it was published with an earlier release, its code may not "
-            "fit the installed versions: publish it again, or install the versions that its card names."
-        ) from error
-
-
-def _first_cause(error: Exception) -> str:
-    """The last line of the first traceback that transformers lists in an error; else the error in one line."""
-    _, listed, rest = str(error).partition("an error is thrown:\n")
-    first = rest.split("while loading with")[0].strip().splitlines()
-    return (first[-1] if listed and first else " ".join(str(error).split())).rstrip(".")

@@ -13,7 +13,6 @@ import warnings
 from trsr import __version__
 from trsr.cli import (
     audit,
-    bench,
     check,
     compare,
     demo,
@@ -45,7 +44,6 @@ VERBS = {
     "recommend": recommend,
     "demo": demo,
     "doctor": doctor,
-    "bench": bench,
     "pretrain": pretrain,
 }
 

@@ -5,6 +5,7 @@ A request is {"history": [...], "candidates": [...]}, an item a text or its fiel
 examples:
   trsr recommend request.json --top-k 3
   echo '{"history": ["title: Emma"], "candidates": ["title: Persuasion", "title: Dracula"]}' | trsr recommend -
+  trsr recommend request.json --model runs/mine
   trsr recommend request.json --model ORG/trsr-sample
 """
 
@@ -18,7 +19,9 @@ from trsr.errors import UsageError
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("request", help="JSON file, or - for stdin")
-    parser.add_argument("--model", help="pipeline repo: folder or Hub id; its code is run (the one in the package)")
+    parser.add_argument(
+        "--model", help="run, release folder, or pipeline repo, whose code is run (the one in the package)"
+    )
     parser.add_argument("--method", choices=("recurrent", "hierarchical"))
     parser.add_argument("--summarizer", choices=("auto", "adapter", "base-model", "extractive", "none"), default="auto")
     parser.add_argument("--top-k", type=int, help="best candidates only (all)")
@@ -31,15 +34,13 @@ def run(options: argparse.Namespace) -> None:
         request = json.loads(text)
     except ValueError as error:
         raise UsageError(f"{options.request} is not JSON: {error}") from None
-    from trsr.quickstart import recommend
+    from trsr.recommender.serving import load_recommender
 
-    print(
-        recommend(
-            request,
-            options.model,
-            summarizer=None if options.summarizer == "none" else options.summarizer,
-            method=options.method,
-            top_k=options.top_k,
-            return_summary=not options.no_summary,
-        )
+    answer = load_recommender(options.model, device="cpu")(
+        request,
+        summarizer=None if options.summarizer == "none" else options.summarizer,
+        method=options.method,
+        top_k=options.top_k,
+        return_summary=not options.no_summary,
     )
+    print(json.dumps(answer, indent=2, ensure_ascii=False))

@@ -26,8 +26,8 @@ from trsr.hub.decision import decision_config
 from trsr.hub.repos import LOCAL, Names
 from trsr.recommender.examples import labelled, make_encoder, ranking_prompt
 from trsr.recommender.recipe import Recipe, build_recipe
+from trsr.recommender.serving import pipeline_settings
 from trsr.recommender.train import write_adapter_config
-from trsr.records.checksums import digest
 
 # All that a repo may hold. Code is listed by name: whatever else could run on a stranger's machine is refused.
 SUFFIXES = {".json", ".jinja", ".md", ".parquet", ".safetensors", ".txt", ".yaml"}
@@ -172,12 +172,7 @@ def write_pipeline(folder: Path, recipe: Recipe, names: Names, temperature: floa
         "base_revision": recipe.base_revision,
         "adapter": names.adapter,
         "adapter_revision": None,
-        "ranking_prompt": ranking_prompt(recipe).to_dict(),
-        "method": None if recipe.summary == "none" else recipe.summary,
-        "summarizer": _summarizer(recipe),
-        "summarizer_adapter": SUMMARIZER if summarizer_path(recipe.base) else None,
-        "temperature": temperature,
-        **_block_sizes(recipe),
+        **pipeline_settings(recipe, temperature),
     }
     write_config(folder, original.to_dict(), settings)
     tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
@@ -197,39 +192,6 @@ def write_pipeline(folder: Path, recipe: Recipe, names: Names, temperature: floa
     if decides:
         decides.save_pretrained(folder)
     return decides is not None
-
-
-def _block_sizes(recipe: Recipe) -> dict[str, int | None]:
-    """How histories were cut for the summaries that the run was trained with, so that they are served cut alike."""
-    names = ("block_size", "max_blocks")
-    if recipe.summary == "none":
-        return dict.fromkeys(names)
-    made = contract.provenance(recipe.dataset, recipe.dataset_revision).get("summaries", {})
-    if missing := [name for name in names if not made.get(name)]:
-        raise ReleaseError(
-            f"{recipe.dataset} does not say {' and '.join(missing)} of its summaries ({contract.PROVENANCE}, under summaries): "
-            "a pipeline could not cut histories as they were cut there. Summarise it again: trsr summarize."
-        )
-    return {name: made[name] for name in names}
-
-
-def _summarizer(recipe: Recipe) -> str:
-    """What wrote the summaries: `none`, `extractive`, `adapter`, `base-model`, or `other-model` and `server`, which a
-    pipeline does not have.
-    """
-    if recipe.summary == "none":
-        return "none"
-    made = contract.provenance(recipe.dataset, recipe.dataset_revision).get("summaries", {})
-    engine = made.get("engine")
-    if engine == "extractive":
-        return "extractive"
-    if engine == "nano":
-        return "adapter" if summarizer_path(recipe.base) else "other-model"
-    if engine == "openai":
-        return "server"
-    folder = Path(recipe.base)
-    own = made.get("revision") == digest(folder) if folder.is_dir() else made.get("model") == recipe.base
-    return "base-model" if own else "other-model"
 
 
 def sft_rows(rows: Dataset, texts: Mapping[str, str], prompt: RankingPrompt, negatives: int, seed: int) -> Dataset:

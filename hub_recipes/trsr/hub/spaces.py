@@ -36,7 +36,7 @@ def metric_files(name: str) -> dict[str, Path]:
     folder = _folder("metrics_spaces", "metrics")
     return {
         f"{name}.py": folder / name / f"{name}.py",
-        "ranking_metrics.py": PACKAGE / "recommender" / "metrics.py",
+        "ranking_metrics.py": PACKAGE / "metrics" / "ranking.py",
         "app.py": folder / "app.py",
         "requirements.txt": folder / name / "requirements.txt",
     }
