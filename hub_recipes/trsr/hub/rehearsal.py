@@ -129,7 +129,7 @@ def _run(release: Release, requests: Mapping[str, Sequence | Mapping]) -> dict[s
         if "base" in release.names.own:
             config["trsr"] |= {"base_model": str((release.folder / "base").resolve()), "base_revision": None}
         write_json(pipeline / "config.json", config)
-        (Path(temporary) / "requests.json").write_text(json.dumps(requests), encoding="utf-8")
+        (Path(temporary) / "requests.json").write_text(json.dumps(requests), encoding="utf-8", newline="\n")
         # The code of this very release, not one that an earlier one left in the cache.
         given = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         given |= {"HF_MODULES_CACHE": str(Path(temporary) / "modules"), "PYTHONSAFEPATH": "1"}
