@@ -31,6 +31,8 @@ from trsr.recommender.evaluate import evaluate_run
 from trsr.recommender.recipe import load_recipe
 from trsr.recommender.results import FILE
 from trsr.recommender.train import train
+from trsr.records.checksums import dataset_checksum, digest
+from trsr.records.files import bind
 from trsr.summaries.engines.make import engine
 from trsr.summaries.run import summarize_dataset
 
@@ -220,12 +222,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not forms:
         parser.error(f"--forms takes names of {', '.join(form.name for form in (*FORMS, *ABLATIONS))}.")
 
+    def claim() -> None:
+        base = options.base if options.base and not Path(options.base).is_dir() else None
+        bind(
+            options.out,
+            {
+                "recipe": load_recipe(options.recipe, options.changes).to_dict(),
+                "datasets": {Path(source).name: dataset_checksum(source) for source in options.datasets},
+                "base": digest(Path(options.base)) if options.base and not base else base,
+            },
+        )
+
     def measured(peers: Path | None, fitted: Callable[[], int] = lambda: 0) -> None:
         base = options.base or trained_base(options.datasets[0], options.out / "base")
         bench = Bench(options.recipe, options.datasets, base, options.out, options.changes, options.seeds, forms)
         run(bench, peers, fitted)
 
     try:
+        claim()
         if options.peers or options.no_peers or options.ablations:
             measured(options.peers)
         else:

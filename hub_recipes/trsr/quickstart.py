@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from trsr.assets.paths import NANO
 from trsr.dataset import contract
 from trsr.hub import release
 from trsr.recommender import evaluate
@@ -13,6 +14,8 @@ from trsr.recommender.recipe import Recipe, load_recipe
 from trsr.recommender.results import table
 from trsr.recommender.serving import load_recommender
 from trsr.recommender.train import train
+from trsr.records.checksums import dataset_checksum, digest
+from trsr.records.files import bind, one_writer
 from trsr.summaries.engines.make import engine
 from trsr.summaries.run import summarize_dataset
 
@@ -20,6 +23,7 @@ FORMS = {"recent items only": "none", "hierarchical": "hierarchical", "recurrent
 RELEASED = "recurrent"
 
 
+@one_writer
 def quickstart(
     out: Path,
     seed: int = 0,
@@ -30,7 +34,7 @@ def quickstart(
 ) -> dict[str, Any]:
     """Sample -> summaries -> LoRA -> evaluation -> release folders -> one recommendation.
 
-    Steps that `out` holds already are not done again, so a run that was killed goes on.
+    Steps that `out` holds already are not done again, so a run that was killed goes on. Of other settings it is refused.
 
     Args:
         out: Folder to write.
@@ -43,6 +47,8 @@ def quickstart(
         What `results.json` holds.
     """
     started = time.monotonic()
+    settings = {"seed": seed, "overrides": list(overrides), "test_users": test_users}
+    bind(out, {**settings, "sample": dataset_checksum("sample"), "base": digest(NANO / "base")})
     dataset = (out / "dataset").resolve()  # what is published later may be published from elsewhere
     say("1/5  Summarising the sample's histories, both ways")
     if not (dataset / contract.PROVENANCE).exists():

@@ -1,7 +1,6 @@
 """Models and datasets by their content: what is made from one depends on that, not on where it lies."""
 
 import hashlib
-import os
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -12,6 +11,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPEr
 
 from trsr.assets.paths import dataset_path
 from trsr.errors import DataError, UsageError
+from trsr.records.files import write_text
 
 PREFIX = "sha256:"
 _SUFFIXES = {".safetensors", ".json", ".jinja"}  # weights, configs, tokenizer, templates
@@ -81,8 +81,5 @@ def _checksum(path: Path) -> str:
         return kept.read_text(encoding="utf-8")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    draft = kept.with_name(f"{place}.{os.getpid()}")
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    draft.write_text(found, encoding="utf-8", newline="\n")
-    draft.replace(kept)
+    write_text(kept, found)
     return found
