@@ -295,7 +295,9 @@ def run(name: str, sources: Sequence[str], out: Path, *, trials: int, seeds: Seq
     """
     # Further seeds and peers may be added later; the first seed is that of the trials.
     data = {Path(source).name: dataset_checksum(source, configs=("items", "histories")) for source in sources}
-    bind(out, {"datasets": data, "trials": trials, "first_seed": seeds[0]})
+    made_from = {"datasets": data, "trials": trials, "first_seed": seeds[0]}
+    if out.exists():
+        bind(out, made_from)
     peer = PEERS[name]
     places = {
         (source, seed): out / Path(source).name / f"{name}-{seed}"
@@ -324,6 +326,7 @@ def run(name: str, sources: Sequence[str], out: Path, *, trials: int, seeds: Seq
             ]
             chosen[source] = int(np.argmax(recalls))
             print(f"{name} on {source}: {json.dumps(logs[source])}", flush=True)
+        bind(out, made_from)
         waiting = {(source, seed): fitted(chosen[source], seed) for source, seed in places}
         for (source, seed), future in waiting.items():
             one = future.result()

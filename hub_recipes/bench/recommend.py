@@ -36,7 +36,7 @@ from trsr.records.files import bind
 from trsr.summaries.engines.make import engine
 from trsr.summaries.run import summarize_dataset
 
-BASELINES = Path(__file__).parents[2] / "baselines.py"
+BASELINES = Path(__file__).parents[1] / "baselines.py"
 REACH = 25  # items that summaries reach back, whatever the size of blocks
 
 
@@ -222,24 +222,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not forms:
         parser.error(f"--forms takes names of {', '.join(form.name for form in (*FORMS, *ABLATIONS))}.")
 
-    def claim() -> None:
-        base = options.base if options.base and not Path(options.base).is_dir() else None
+    def measured(peers: Path | None, fitted: Callable[[], int] = lambda: 0) -> None:
+        here = options.base and Path(options.base).is_dir()
         bind(
-            options.out,
+            options.out / "runs",
             {
                 "recipe": load_recipe(options.recipe, options.changes).to_dict(),
                 "datasets": {Path(source).name: dataset_checksum(source) for source in options.datasets},
-                "base": digest(Path(options.base)) if options.base and not base else base,
+                "base": digest(Path(options.base)) if here else options.base,
             },
         )
-
-    def measured(peers: Path | None, fitted: Callable[[], int] = lambda: 0) -> None:
         base = options.base or trained_base(options.datasets[0], options.out / "base")
         bench = Bench(options.recipe, options.datasets, base, options.out, options.changes, options.seeds, forms)
         run(bench, peers, fitted)
 
     try:
-        claim()
         if options.peers or options.no_peers or options.ablations:
             measured(options.peers)
         else:

@@ -49,6 +49,8 @@ def dataset_checksum(source: str, revision: str | None = None, configs: Collecti
     """
     folder = Path(dataset_path(source))
     if not folder.is_dir():
+        if folder.is_absolute() or source.startswith("."):
+            raise DataError(f"No dataset folder at {source!r}. Make one with dataset_scripts/, or name a Hub dataset.")
         return _commit(source, revision)
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.parquet")}
     lines = [
