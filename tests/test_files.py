@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from trsr.errors import UsageError
+from trsr.pretrain.domain.train import train_domain
+from trsr.pretrain.nano.base import pretrain
+from trsr.pretrain.nano.summarizer import train_summarizer
+from trsr.quickstart import quickstart
+from trsr.recommender.evaluate import evaluate_run
+from trsr.recommender.recipe import load_recipe
+from trsr.recommender.train import train
 from trsr.records.files import MADE_FROM, bind, locked, one_writer, whole_file, whole_folder, write_text
+from trsr.summaries.engines.make import engine
+from trsr.summaries.run import summarize_dataset
 
 
 def names(folder):
@@ -144,3 +153,20 @@ def test_a_function_that_writes_a_folder_has_one_writer(tmp_path, other):
     with pytest.raises(UsageError, match="Another process is writing"):
         write("a", out=tmp_path / "out")
     assert written == [("a", tmp_path / "free", 3)]
+
+
+def test_every_long_run_has_one_writer(tmp_path, other):
+    out = tmp_path / "out"
+    runs = [
+        lambda: quickstart(out),
+        lambda: summarize_dataset("sample", out, engine("extractive")),
+        lambda: train(load_recipe("nano-sample"), out),
+        lambda: evaluate_run(tmp_path / "run", out),
+        lambda: train_domain("sample", out),
+        lambda: pretrain(out),
+        lambda: train_summarizer(out),
+    ]
+    for run in runs:
+        with pytest.raises(UsageError, match="Another process is writing"):
+            run()
+    assert not out.exists()
