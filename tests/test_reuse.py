@@ -1,8 +1,10 @@
 """Nothing on disk is taken for something else: what others made is left alone, what another setting made is not reused."""
 
 import json
+import os
 import shutil
-import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -12,7 +14,7 @@ from tests import tiny
 from tests.scripted import ScriptedEngine
 from tests.test_compare import constant, evaluation
 from tests.test_files import names
-from tests.test_summaries import contents, dataset, good, lines, longer, start
+from tests.test_summaries import PATHS, contents, dataset, good, lines, longer
 from trsr.cli import main
 from trsr.dataset import contract
 from trsr.errors import CompareError, DataError, ReleaseError, UsageError
@@ -201,16 +203,32 @@ def test_a_bench_takes_up_only_what_its_own_settings_made(tmp_path, capsys):
     assert "something else: datasets was" in capsys.readouterr().err
 
 
-def test_a_second_process_asks_nothing_and_the_first_one_ends_well(tmp_path):
-    source, out, log = dataset(tmp_path / "source", 150), tmp_path / "out", tmp_path / "log"
-    first = start(source, out, log, tmp_path / "store.sqlite")
-    while not log.exists() and first.poll() is None:
-        time.sleep(0.0005)
-    first.send_signal(signal.SIGSTOP)
+SLOW = """
+import asyncio, sys
+from pathlib import Path
+from tests.scripted import ScriptedEngine
+from trsr.summaries.run import summarize_dataset
+source, out, log, go = sys.argv[1:]
+async def pause():
+    while not Path(go).exists():
+        await asyncio.sleep(0.01)
+summarize_dataset(source, Path(out), ScriptedEngine(log=Path(log), pause=pause))
+"""
+
+
+def test_a_second_process_asks_nothing_and_the_first_one_ends_well(tmp_path, source):
+    out, log, go = tmp_path / "out", tmp_path / "log", tmp_path / "go"
+    first = subprocess.Popen(
+        [sys.executable, "-c", SLOW, source, str(out), str(log), str(go)],
+        env={**os.environ, "PYTHONPATH": PATHS},
+        stderr=subprocess.DEVNULL,
+    )
+    while not lines(log) and first.poll() is None:
+        time.sleep(0.01)
     second = ScriptedEngine()
     with pytest.raises(UsageError, match=f"Another process is writing {out}. Wait until it has ended"):
-        summarize_dataset(source, out, second, store=tmp_path / "another.sqlite")
-    first.send_signal(signal.SIGCONT)
+        summarize_dataset(source, out, second)
+    go.touch()
     assert first.wait() == 0
     assert second.asked == []
     assert len(lines(log)) == len(set(lines(log))) > 0
