@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from bench import recommend
+from bench import data, recommend
 from tests import tiny
 from tests.scripted import ScriptedEngine
 from tests.test_compare import constant, evaluation
@@ -183,24 +183,32 @@ def test_a_quickstart_goes_on_with_its_own_settings_alone(quickstarted):
     settings = {"overrides": ["train_users=16"], "test_users": 6, "say": lambda line: None}
     with pytest.raises(UsageError, match=r"made from something else: seed was 0, is 7. Choose another folder"):
         quickstart(out, 7, **settings)
-    with pytest.raises(UsageError, match=r"overrides was .*train_users=16.*, is "):
+    with pytest.raises(UsageError, match="something else: train_users was 16, is "):
         quickstart(out, **settings | {"overrides": []})
     assert contents(out) == before
 
 
 def test_a_bench_takes_up_only_what_its_own_settings_made(tmp_path, capsys):
-    data = str(tiny.dataset(tmp_path / "data"))
+    source = str(tiny.dataset(tmp_path / "data"))
     (tmp_path / "out" / "base").mkdir(parents=True)
     (tmp_path / "out" / "base" / "training.json").write_text("{}")
-    words = [data, "--out", str(tmp_path / "out"), "--no-peers", "--set", "optim.max_steps=2"]
+    words = [source, "--out", str(tmp_path / "out"), "--no-peers", "--set", "optim.max_steps=2"]
     assert recommend.main(words) == 2  # there is no base: this far it came
     assert "made from something else" not in capsys.readouterr().err
     assert recommend.main([*words, "seed=3"]) == 2
-    assert "runs was made from something else: recipe was" in capsys.readouterr().err
-    shutil.rmtree(data)
+    assert "runs was made from something else: seed was 0, is 3." in capsys.readouterr().err
+    shutil.rmtree(source)
     tiny.dataset(tmp_path / "data", users=13)
     assert recommend.main(words) == 2
     assert "something else: datasets was" in capsys.readouterr().err
+
+
+def test_a_bench_of_data_removes_nothing_in_a_folder_of_others(thesis, tmp_path):
+    (thesis / "dataset").mkdir()
+    (thesis / "dataset" / "survey.csv").write_text("a")
+    with pytest.raises(UsageError, match="thesis is not empty, and does not say what it was made from"):
+        data.run(thesis, tmp_path, tmp_path / "data.json", cases=["mind"])
+    assert (thesis / "dataset" / "survey.csv").exists()
 
 
 SLOW = """

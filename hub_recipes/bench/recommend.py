@@ -31,7 +31,7 @@ from trsr.recommender.evaluate import evaluate_run
 from trsr.recommender.recipe import load_recipe
 from trsr.recommender.results import FILE
 from trsr.recommender.train import train
-from trsr.records.checksums import dataset_checksum, digest
+from trsr.records.checksums import base_checksum, dataset_checksum
 from trsr.records.files import bind
 from trsr.summaries.engines.make import engine
 from trsr.summaries.run import summarize_dataset
@@ -223,13 +223,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--forms takes names of {', '.join(form.name for form in (*FORMS, *ABLATIONS))}.")
 
     def measured(peers: Path | None, fitted: Callable[[], int] = lambda: 0) -> None:
-        here = options.base and Path(options.base).is_dir()
         bind(
             options.out / "runs",
             {
-                "recipe": load_recipe(options.recipe, options.changes).to_dict(),
+                **load_recipe(options.recipe, options.changes).to_dict(),
                 "datasets": {Path(source).name: dataset_checksum(source) for source in options.datasets},
-                "base": digest(Path(options.base)) if here else options.base,
+                "base": base_checksum(options.base) if options.base else None,
             },
         )
         base = options.base or trained_base(options.datasets[0], options.out / "base")

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trsr.assets.paths import NANO
 from trsr.dataset import contract
 from trsr.hub import release
 from trsr.recommender import evaluate
@@ -14,7 +13,7 @@ from trsr.recommender.recipe import Recipe, load_recipe
 from trsr.recommender.results import table
 from trsr.recommender.serving import load_recommender
 from trsr.recommender.train import train
-from trsr.records.checksums import dataset_checksum, digest
+from trsr.records.checksums import base_checksum, dataset_checksum
 from trsr.records.files import bind, one_writer
 from trsr.summaries.engines.make import engine
 from trsr.summaries.run import summarize_dataset
@@ -47,13 +46,13 @@ def quickstart(
         What `results.json` holds.
     """
     started = time.monotonic()
-    settings = {"seed": seed, "overrides": list(overrides), "test_users": test_users}
-    bind(out, {**settings, "sample": dataset_checksum("sample"), "base": digest(NANO / "base")})
+    base = load_recipe("nano-sample", overrides)
+    made_from = {"dataset": dataset_checksum("sample"), "base": base_checksum(base.base), "seed": seed}
+    bind(out, {**base.to_dict(), **made_from, "test_users": test_users})
     dataset = (out / "dataset").resolve()  # what is published later may be published from elsewhere
     say("1/5  Summarising the sample's histories, both ways")
     if not (dataset / contract.PROVENANCE).exists():
         summarize_dataset("sample", dataset, engine("extractive"))
-    base = load_recipe("nano-sample", overrides)
     recipes = {
         label: replace(base, name=label.replace(" ", "-"), summary=form, dataset=str(dataset), seed=seed)
         for label, form in FORMS.items()

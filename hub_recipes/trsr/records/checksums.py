@@ -9,7 +9,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.constants import HF_HOME
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError
 
-from trsr.assets.paths import dataset_path
+from trsr.assets.paths import base_path, dataset_path
 from trsr.errors import DataError, UsageError
 from trsr.records.files import write_text
 
@@ -32,6 +32,12 @@ def digest(*folders: Path) -> str:
             raise UsageError(f"No safetensors in {folder}: save the model with save_pretrained.")
         lines += [f"{path.name} {_checksum(path)}" for path in files]
     return PREFIX + hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def base_checksum(base: str) -> str:
+    """The `digest` of a base in a folder or in the package; of one on the Hub, its id."""
+    folder = Path(base_path(base))
+    return digest(folder) if folder.is_dir() else base
 
 
 def dataset_checksum(source: str, revision: str | None = None, configs: Collection[str] = ()) -> str:

@@ -197,12 +197,13 @@ def check_out(source: str, out: Path, revision: str | None = None, since: str | 
         DataError: If `out` holds something else.
     """
     checksum = dataset_checksum(source, revision, MADE_FROM)
+    out = out.resolve()  # a folder, also where its name is that of a dataset in the package
     before = contract.provenance(str(out)) if out.is_dir() else {}
     contract.check_replaceable(out, MADE_FROM, {**contract.provenance(source, revision), "summaries": {}})
     if not before or before.get("summaries", {}).get("source") == checksum:
         return checksum
     in_place = [Path(one).resolve() for one in (source, since) if one and Path(one).is_dir()]
-    if out.resolve() not in in_place and not _same_rows(source, revision, str(out)):
+    if out not in in_place and not _same_rows(source, revision, str(out)):
         raise DataError(
             f"{out} holds a dataset of other histories or items than {source!r}. Choose another --out, or remove it."
         )

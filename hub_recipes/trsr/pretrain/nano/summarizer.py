@@ -22,7 +22,7 @@ from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.pretrain.nano.lessons import FIRST_WORLD, Lessons
 from trsr.pretrain.scratch import arguments, begin, fit
 from trsr.recommender.train import write_adapter_config
-from trsr.records.checksums import digest
+from trsr.records.checksums import base_checksum
 from trsr.records.files import one_writer
 from trsr.report.templates import render
 
@@ -114,7 +114,7 @@ def train_summarizer(
         out,
         work,
         model="nano-summarizer",
-        base=digest(Path(base_path(base))) if Path(base_path(base)).is_dir() else base,
+        base=base_checksum(base),
         seed=seed,
         steps=steps,
         copying=copying,
