@@ -234,9 +234,11 @@ def test_a_second_process_asks_nothing_and_the_first_one_ends_well(tmp_path, sou
     while not lines(log) and first.poll() is None:
         time.sleep(0.01)
     second = ScriptedEngine()
-    with pytest.raises(UsageError, match=f"Another process is writing {out}. Wait until it has ended"):
-        summarize_dataset(source, out, second)
-    go.touch()
-    assert first.wait() == 0
+    try:
+        with pytest.raises(UsageError, match=f"Another process is writing {out}. Wait until it has ended"):
+            summarize_dataset(source, out, second)
+    finally:
+        go.touch()
+        assert first.wait() == 0
     assert second.asked == []
     assert len(lines(log)) == len(set(lines(log))) > 0
