@@ -51,7 +51,7 @@ def quickstarted(tmp_path_factory):
 
     out = tmp_path_factory.mktemp("quickstart")
     said = []
-    results = quickstart(out, overrides=["train_users=16"], test_users=6, say=said.append)
+    results = quickstart(out, source=tiny.sample(out / "sample"), say=said.append)
     return out, results, "\n".join(said)
 
 

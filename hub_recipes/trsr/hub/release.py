@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
 from datasets import Dataset, DatasetDict
 from huggingface_hub import DatasetCard
 from transformers import AutoConfig, AutoTokenizer
@@ -25,7 +24,8 @@ from trsr.hub import cards, spaces
 from trsr.hub.decision import decision_config
 from trsr.hub.repos import LOCAL, Names
 from trsr.recommender.examples import labelled, make_encoder, ranking_prompt
-from trsr.recommender.recipe import Recipe, build_recipe
+from trsr.recommender.recipe import Recipe
+from trsr.recommender.run import Run
 from trsr.recommender.serving import pipeline_settings
 from trsr.recommender.train import write_adapter_config
 
@@ -48,19 +48,11 @@ class Release:
     facts: cards.Facts
 
 
-def load_recipe_of(run: Path) -> Recipe:
-    """The recipe of a finished run. Raises ReleaseError if there is none."""
-    if not (run / "run.json").is_file():
-        raise ReleaseError(f"No finished run at {run}. Train one, or finish it: trsr train RECIPE --out {run}")
-    return build_recipe(yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8")))
-
-
 def assemble(
-    run: Path,
+    run: Run,
     folder: Path,
     names: Names = LOCAL,
     *,
-    dataset: str | None = None,
     terms: contract.Terms | None = None,
     license: str | None = None,
 ) -> Release:
@@ -68,28 +60,27 @@ def assemble(
 
     Args:
         names: Without them, repos name one another by relative paths, so that the folder can be moved as a whole.
-        dataset: The run's dataset, where it is not (or no longer) at the place that its recipe names.
         terms: Under which terms the data may be used; default, what its provenance says.
         license: Of the weights; default, the base's own.
 
     Raises:
         ReleaseError, ResultsError, DataError: If something is missing.
+        RunError: If the dataset that the run's recipe names is not what it was trained on.
     """
-    recipe = load_recipe_of(run)
-    if dataset:
-        recipe = replace(recipe, dataset=dataset, dataset_revision=None)
+    recipe = run.recipe
+    run.check_data("Say where the run's own is: --dataset. If that is gone, train anew.")
     source = base_path(recipe.base)
     if names.local and not Path(source).is_dir():
         names = replace(names, base=recipe.base, own=names.own[1:])
     terms = terms or contract.Terms.of(contract.provenance(recipe.dataset, recipe.dataset_revision))
-    facts = cards.gather(run, recipe, ranking_prompt(recipe), names, terms, license)
+    facts = cards.gather(run, ranking_prompt(recipe), names, terms, license)
     draft = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     if "base" in names.own:
         check_base(Path(source))
         shutil.copytree(source, draft / "base")
-    shutil.copytree(run / "adapter", draft / "adapter")
+    shutil.copytree(run.adapter, draft / "adapter")
     brought = summarizer_path(recipe.base)
     if brought:
         shutil.copytree(brought, draft / "adapter" / SUMMARIZER)

@@ -32,8 +32,12 @@ from trsr.errors import TrainError
 from trsr.recommender import shared_prefix
 from trsr.recommender.examples import encode_rows, make_encoder, with_earlier_targets
 from trsr.recommender.recipe import Recipe
+from trsr.recommender.run import ADAPTER, FILE, RECIPE, TRAINED_ON, data_checksums, is_finished
 from trsr.recommender.validation import Watching, curves, draw, ranking
 from trsr.records.versions import versions
+
+DATA = "dataset.json"  # beside the checkpoints: checksums of what they were trained on
+SPACING = 5
 
 
 class AdapterTrainer(Watching, SFTTrainer):
@@ -63,6 +67,8 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     # Of several processes the first writes what the run leaves.
     with arguments.main_process_first(local=False):
         _claim(recipe, out)
+    checksums = data_checksums(recipe)
+    _check_resumed(checkpoints, checksums, recipe)
     first = arguments.process_index == 0
     started, spent = time.monotonic(), time.process_time()
     set_seed(recipe.seed)
@@ -73,15 +79,15 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     )
     encoder = make_encoder(recipe, tokenizer, model.config)
     texts = contract.texts(recipe.dataset, recipe.dataset_revision)
-    config = "histories" if recipe.summary == "none" else recipe.summary
+    config = recipe.config
     rows = contract.read(recipe.dataset, config, "train", recipe.dataset_revision)
     if recipe.train_users:
         rows = rows.select(range(min(recipe.train_users, len(rows))))
     contract.check_ids(rows, texts, f"{recipe.dataset}, config {config}, split train")
     users = len(rows)
+    trained_on = [list(pair) for pair in zip(rows["user_id"], rows["target"], strict=True)]
     if recipe.targets > 1:
-        stated = contract.provenance(recipe.dataset, recipe.dataset_revision).get("summaries", {})
-        rows = with_earlier_targets(rows, recipe.targets, stated.get("block_size", 5), recipe.summary)
+        rows = with_earlier_targets(rows, recipe.targets, _block_size(recipe), recipe.summary)
     examples, counts = encode_rows(rows, texts, encoder, recipe.negatives, recipe.seed, recipe.form)
     looked_at: dict[str, object] = {}
     if recipe.watch.steps:
@@ -91,9 +97,10 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         looked_at["eval_dataset"], _ = encode_rows(held_out, texts, encoder, recipe.negatives, recipe.seed, recipe.form)
         looked_at["ranking"] = ranking(held_out, texts, encoder, recipe.seed)
     if first:
-        (out / "recipe.yaml").write_text(
-            yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8", newline="\n"
-        )
+        (out / TRAINED_ON).write_text(json.dumps(trained_on) + "\n", encoding="utf-8", newline="\n")
+        checkpoints.mkdir(exist_ok=True)
+        (checkpoints / DATA).write_text(json.dumps(checksums) + "\n", encoding="utf-8", newline="\n")
+        (out / RECIPE).write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8", newline="\n")
 
     trainer = _trainer(recipe, encoder)(
         model,
@@ -117,6 +124,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         "recipe": recipe.to_dict(),
         "seed": recipe.seed,
         "base_revision": getattr(model.config, "_commit_hash", None) or recipe.base_revision,
+        "dataset_checksums": checksums,
         "data": {"config": config, "users": users, "targets": len(rows), **counts},
         "plan": getattr(trainer, "plan", "rows"),
         **taken,
@@ -127,9 +135,9 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         "versions": versions(),
     }
     if first:
-        save_adapter(trainer.model, encoder.prompt, recipe.base, recipe.base_revision, out / "adapter")
+        save_adapter(trainer.model, encoder.prompt, recipe.base, recipe.base_revision, out / ADAPTER)
         draw(taken["curves"], out / "curves.png")
-        (out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8", newline="\n")
+        (out / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8", newline="\n")
         if (checkpoints / "runs").is_dir():  # where tensorboard logs
             shutil.move(checkpoints / "runs", out / "logs")
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -280,7 +288,7 @@ def _checkpointing() -> str:
 
 def _claim(recipe: Recipe, out: Path) -> None:
     """Make sure that `out` is free, or holds an unfinished run of this very recipe."""
-    kept = out / "recipe.yaml"
+    kept = out / RECIPE
     if kept.exists():
         other = yaml.safe_load(kept.read_text(encoding="utf-8"))
         if other != json.loads(json.dumps(recipe.to_dict())):
@@ -288,11 +296,30 @@ def _claim(recipe: Recipe, out: Path) -> None:
             raise TrainError(
                 f"{out} holds a run of another recipe (differs in {', '.join(changed)}). Choose another --out."
             )
-        if (out / "run.json").exists():
+        if is_finished(out):
             raise TrainError(f"{out} holds this run, complete. Choose another --out, or remove it.")
     elif out.exists() and any(out.iterdir()):
         raise TrainError(f"{out} is not empty and holds no run. Choose another --out.")
     out.mkdir(parents=True, exist_ok=True)
+
+
+def _check_resumed(checkpoints: Path, checksums: Mapping[str, str], recipe: Recipe) -> None:
+    """Raise TrainError where checkpoints are of another dataset than there is now."""
+    path = checkpoints / DATA
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else checksums
+    if changed := [config for config in checksums if checksums[config] != before.get(config)]:
+        raise TrainError(
+            f"{recipe.dataset} has changed since this run began: its config {changed[0]} was {before.get(changed[0])} and is "
+            f"{checksums[changed[0]]}. Put the dataset back to finish the run, or train anew with another --out."
+        )
+
+
+def _block_size(recipe: Recipe) -> int:
+    """Items between two targets of a user: a block of the summaries; where none are read, `SPACING`."""
+    if recipe.summary == "none":
+        stated = contract.provenance(recipe.dataset, recipe.dataset_revision).get("summaries", {})
+        return stated.get("block_size") or SPACING
+    return contract.block_sizes(recipe.dataset, recipe.dataset_revision)["block_size"]
 
 
 def _bf16(cpu: bool) -> bool:
