@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from trsr.assets.paths import base_path, summarizer_path
 from trsr.core.history import Item
-from trsr.core.modeling import PROMPT_FILE, SUMMARIZER
+from trsr.core.modeling import PROMPT_FILE, RELEASE_FILE, SUMMARIZER
 from trsr.core.prompts import RankingPrompt
 from trsr.core.saving import copy_code, core_modules, write_config, write_json
 from trsr.dataset import contract
@@ -95,6 +95,8 @@ def assemble(
             for path, origin in files.items():
                 (draft / kind / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(origin, draft / kind / path)
+    # By it the pipeline finds its base and adapter in this folder before they are on the Hub.
+    write_json(draft / RELEASE_FILE, {kind: names.repo(kind) for kind in names.own})
     facts = cards.complete(facts, decides=decides, summarises=brought is not None, rows=rows, configs=configs)
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)

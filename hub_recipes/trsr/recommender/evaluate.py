@@ -34,7 +34,7 @@ from trsr.recommender import scores as scored
 from trsr.recommender.examples import make_encoder
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.results import FILE
-from trsr.recommender.run import Run, data_checksums
+from trsr.recommender.run import Run
 from trsr.records.checksums import digest
 from trsr.records.versions import versions
 
@@ -221,7 +221,6 @@ def describe(run: Run, split: str, adapter: bool = True) -> dict[str, Any]:
     recipe = run.recipe
     return {
         **scored.about(recipe.dataset, recipe.config, split, recipe.dataset_revision),
-        "dataset_checksums": data_checksums(recipe),
         "run": recipe.name,
         "weights": run.weights if adapter else None,
     }

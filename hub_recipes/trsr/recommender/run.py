@@ -77,11 +77,10 @@ class Run:
         return self.folder / ADAPTER
 
     @property
-    def temperature(self) -> float | None:
-        """Fitted on the validation split; None before that was evaluated."""
+    def fitted(self) -> Mapping[str, Any] | None:
+        """The temperature of P(yes), as the validation split's results have it; None before that was evaluated."""
         path = self.folder / "validation" / results.FILE
-        fitted = results.read(path).temperature if path.is_file() else None
-        return fitted["value"] if fitted else None
+        return results.read(path).temperature if path.is_file() else None
 
     def results(self, split: str) -> Results:
         """What was measured on a whole split of the run's own dataset. Raises ResultsError if nothing was."""
@@ -93,6 +92,10 @@ class Run:
             return self
         return replace(self, recipe=replace(self.recipe, dataset=source, dataset_revision=None))
 
+    def data_checksums(self) -> dict[str, str]:
+        """Of the dataset that its recipe names, as it is now."""
+        return data_checksums(self.recipe.dataset, self.recipe.config, self.recipe.dataset_revision)
+
     def changed_data(self) -> dict[str, str]:
         """Config -> checksum, where the dataset that its recipe names is not what was trained on; empty where that is unknown.
 
@@ -102,7 +105,7 @@ class Run:
         trained = self.checksums
         if trained is None:
             return {}
-        return {name: now for name, now in data_checksums(self.recipe).items() if now != trained.get(name)}
+        return {name: now for name, now in self.data_checksums().items() if now != trained.get(name)}
 
     def check_data(self, remedy: str) -> None:
         """Raise RunError where the dataset that the recipe names is not what was trained on.
@@ -144,10 +147,6 @@ def is_finished(folder: Path) -> bool:
     return (folder / FILE).is_file()
 
 
-def data_checksums(recipe: Recipe) -> dict[str, str]:
-    """Config -> checksum, of what a run of the recipe reads of its dataset; summaries of another kind do not count."""
-    source, revision = recipe.dataset, recipe.dataset_revision
-    return {
-        config: dataset_checksum(source, revision, (config,))
-        for config in dict.fromkeys(("items", "histories", recipe.config))
-    }
+def data_checksums(source: str, config: str, revision: str | None = None) -> dict[str, str]:
+    """Config -> checksum, of what a run reads of a dataset: its items, its histories, and the summaries of one kind."""
+    return {name: dataset_checksum(source, revision, (name,)) for name in dict.fromkeys(("items", "histories", config))}

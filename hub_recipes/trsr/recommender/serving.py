@@ -69,7 +69,7 @@ def _of_run(run: Run, **options) -> TextRichRecommendationPipeline:
     tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
     if not recipe.chat:
         tokenizer.chat_template = None
-    settings = pipeline_settings(recipe, run.temperature or 1.0)
+    settings = pipeline_settings(recipe, run.fitted["value"] if run.fitted else 1.0)
     if summarizer := summarizer_path(recipe.base):
         load_adapter(model, SUMMARIZER, str(summarizer), {})
     load_adapter(model, RANKER, str(run.adapter), {})

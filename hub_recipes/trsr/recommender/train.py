@@ -67,7 +67,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     # Of several processes the first writes what the run leaves.
     with arguments.main_process_first(local=False):
         _claim(recipe, out)
-    checksums = data_checksums(recipe)
+    checksums = data_checksums(recipe.dataset, recipe.config, recipe.dataset_revision)
     _check_resumed(checkpoints, checksums, recipe)
     first = arguments.process_index == 0
     started, spent = time.monotonic(), time.process_time()
