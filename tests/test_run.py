@@ -116,7 +116,7 @@ def test_a_dataset_is_known_wherever_it_lies(run, data, tmp_path):
 
 def test_summaries_of_another_kind_may_come_and_go(run, data):
     shutil.rmtree(data / "hierarchical")
-    assert Run.read(run).changed_data() == {}
+    assert Run.read(run).changed_data() == []
 
 
 def test_a_run_that_does_not_name_its_dataset_is_evaluated_with_a_warning(run, caplog):
@@ -243,7 +243,7 @@ def test_earlier_targets_need_the_size_of_the_blocks(trained, tmp_path):
     """A guess would show a summary that holds the target."""
     recipe = Run.read(trained[0]).recipe
     assert contract.provenance(recipe.dataset) == {"made_by": "tests"}
-    with pytest.raises(DataError, match="does not say block_size and max_blocks of its summaries"):
+    with pytest.raises(DataError, match="does not say block_size of its summaries"):
         train.train(build_recipe({**recipe.to_dict(), "targets": 2}), tmp_path / "run")
     made = train.train(build_recipe({**recipe.to_dict(), "targets": 2, "summary": "none"}), tmp_path / "none")
     assert made["data"]["targets"] == 2 * made["data"]["users"]

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -276,14 +276,15 @@ def provenance(source: str, revision: str | None = None) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path else {}
 
 
-def block_sizes(source: str, revision: str | None = None) -> dict[str, int]:
+def block_sizes(
+    source: str, revision: str | None = None, names: Sequence[str] = ("block_size", "max_blocks")
+) -> dict[str, int]:
     """How histories were cut for a dataset's summaries: `block_size` in items, and `max_blocks`.
 
     Raises:
         DataError: If its provenance does not say so. A guess could show a model what it is asked for.
     """
     made = provenance(source, revision).get("summaries", {})
-    names = ("block_size", "max_blocks")
     if missing := [name for name in names if not made.get(name)]:
         raise DataError(
             f"{source} does not say {' and '.join(missing)} of its summaries ({PROVENANCE}, under summaries): how its "

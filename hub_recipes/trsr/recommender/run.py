@@ -13,6 +13,8 @@ from typing import Any
 import yaml
 from datasets import Dataset
 
+from trsr.assets.paths import dataset_path
+from trsr.dataset import contract
 from trsr.errors import RunError
 from trsr.recommender import results
 from trsr.recommender.recipe import Recipe, build_recipe
@@ -96,16 +98,13 @@ class Run:
         """Of the dataset that its recipe names, as it is now."""
         return data_checksums(self.recipe.dataset, self.recipe.config, self.recipe.dataset_revision)
 
-    def changed_data(self) -> dict[str, str]:
-        """Config -> checksum, where the dataset that its recipe names is not what was trained on; empty where that is unknown.
+    def changed_data(self) -> list[str]:
+        """Configs in which the dataset that its recipe names is not what was trained on; none where that is unknown.
 
         Raises:
-            DataError: If the dataset is not there, or lacks such a config.
+            DataError: If the dataset is not there.
         """
-        trained = self.checksums
-        if trained is None:
-            return {}
-        return {name: now for name, now in self.data_checksums().items() if now != trained.get(name)}
+        return [] if self.checksums is None else changed_configs(self.checksums, self.data_checksums())
 
     def check_data(self, remedy: str) -> None:
         """Raise RunError where the dataset that the recipe names is not what was trained on.
@@ -114,10 +113,10 @@ class Run:
             remedy: What to do instead; ends the message.
         """
         if changed := self.changed_data():
-            name, now = next(iter(changed.items()))
+            checksums = [found.get(changed[0]) for found in (self.data_checksums(), self.checksums or {})]
             raise RunError(
-                f"{self.recipe.dataset} is not the dataset that {self.folder} was trained on: its config {name} is {now}, "
-                f"the run's was {(self.checksums or {}).get(name)}. {remedy}"
+                f"{self.recipe.dataset} is not the dataset that {self.folder} was trained on: its config {changed[0]} is "
+                f"{checksums[0]}, the run's was {checksums[1]}. {remedy}"
             )
 
     def check_users(self, rows: Dataset, where: str, by_time: bool) -> None:
@@ -132,7 +131,7 @@ class Run:
         if not path.is_file():
             return
         width = 2 if by_time else 1
-        trained = {tuple(pair[:width]) for pair in json.loads(path.read_text(encoding="utf-8"))}
+        trained = {tuple(pair[:width]) for pair in json.loads(path.read_text(encoding="utf-8"))["rows"]}
         asked = set(zip(*(rows[name] for name in ("user_id", "target")[:width]), strict=True))
         if known := asked & trained:
             raise RunError(
@@ -149,4 +148,15 @@ def is_finished(folder: Path) -> bool:
 
 def data_checksums(source: str, config: str, revision: str | None = None) -> dict[str, str]:
     """Config -> checksum, of what a run reads of a dataset: its items, its histories, and the summaries of one kind."""
-    return {name: dataset_checksum(source, revision, (name,)) for name in dict.fromkeys(("items", "histories", config))}
+    present, folder = contract.configs(source, revision), Path(dataset_path(source))
+    return {
+        # The files of a folder that we did not write may lie elsewhere: all of them count, then.
+        name: dataset_checksum(source, revision, (name,) if (folder / name).is_dir() else ())
+        for name in dict.fromkeys(("items", "histories", config))
+        if name in present
+    }
+
+
+def changed_configs(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Configs that differ between two `data_checksums`, or are in one alone."""
+    return [name for name in {**before, **now} if before.get(name) != now.get(name)]

@@ -32,12 +32,11 @@ from trsr.errors import TrainError
 from trsr.recommender import shared_prefix
 from trsr.recommender.examples import encode_rows, make_encoder, with_earlier_targets
 from trsr.recommender.recipe import Recipe
-from trsr.recommender.run import ADAPTER, FILE, RECIPE, TRAINED_ON, data_checksums, is_finished
+from trsr.recommender.run import ADAPTER, FILE, RECIPE, TRAINED_ON, changed_configs, data_checksums, is_finished
 from trsr.recommender.validation import Watching, curves, draw, ranking
 from trsr.records.versions import versions
 
-DATA = "dataset.json"  # beside the checkpoints: checksums of what they were trained on
-SPACING = 5
+SPACING = 5  # items between two targets of a user, where no summaries are read that say it
 
 
 class AdapterTrainer(Watching, SFTTrainer):
@@ -67,8 +66,6 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     # Of several processes the first writes what the run leaves.
     with arguments.main_process_first(local=False):
         _claim(recipe, out)
-    checksums = data_checksums(recipe.dataset, recipe.config, recipe.dataset_revision)
-    _check_resumed(checkpoints, checksums, recipe)
     first = arguments.process_index == 0
     started, spent = time.monotonic(), time.process_time()
     set_seed(recipe.seed)
@@ -79,13 +76,15 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     )
     encoder = make_encoder(recipe, tokenizer, model.config)
     texts = contract.texts(recipe.dataset, recipe.dataset_revision)
+    checksums = data_checksums(recipe.dataset, recipe.config, recipe.dataset_revision)
+    _check_resumed(recipe, out, checksums)
     config = recipe.config
     rows = contract.read(recipe.dataset, config, "train", recipe.dataset_revision)
     if recipe.train_users:
         rows = rows.select(range(min(recipe.train_users, len(rows))))
     contract.check_ids(rows, texts, f"{recipe.dataset}, config {config}, split train")
     users = len(rows)
-    trained_on = [list(pair) for pair in zip(rows["user_id"], rows["target"], strict=True)]
+    trained_on = {"dataset_checksums": checksums, "rows": list(zip(rows["user_id"], rows["target"], strict=True))}
     if recipe.targets > 1:
         rows = with_earlier_targets(rows, recipe.targets, _block_size(recipe), recipe.summary)
     examples, counts = encode_rows(rows, texts, encoder, recipe.negatives, recipe.seed, recipe.form)
@@ -98,8 +97,6 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         looked_at["ranking"] = ranking(held_out, texts, encoder, recipe.seed)
     if first:
         (out / TRAINED_ON).write_text(json.dumps(trained_on) + "\n", encoding="utf-8", newline="\n")
-        checkpoints.mkdir(exist_ok=True)
-        (checkpoints / DATA).write_text(json.dumps(checksums) + "\n", encoding="utf-8", newline="\n")
         (out / RECIPE).write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8", newline="\n")
 
     trainer = _trainer(recipe, encoder)(
@@ -303,23 +300,23 @@ def _claim(recipe: Recipe, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _check_resumed(checkpoints: Path, checksums: Mapping[str, str], recipe: Recipe) -> None:
-    """Raise TrainError where checkpoints are of another dataset than there is now."""
-    path = checkpoints / DATA
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else checksums
-    if changed := [config for config in checksums if checksums[config] != before.get(config)]:
+def _check_resumed(recipe: Recipe, out: Path, checksums: Mapping[str, str]) -> None:
+    """Raise TrainError where an unfinished run in `out` was begun with another dataset than there is now."""
+    path = out / TRAINED_ON
+    before = json.loads(path.read_text(encoding="utf-8"))["dataset_checksums"] if path.is_file() else checksums
+    if changed := changed_configs(before, checksums):
         raise TrainError(
             f"{recipe.dataset} has changed since this run began: its config {changed[0]} was {before.get(changed[0])} and is "
-            f"{checksums[changed[0]]}. Put the dataset back to finish the run, or train anew with another --out."
+            f"{checksums.get(changed[0])}. Put the dataset back to finish the run, or train anew with another --out."
         )
 
 
 def _block_size(recipe: Recipe) -> int:
-    """Items between two targets of a user: a block of the summaries; where none are read, `SPACING`."""
+    """Items between two targets of a user: those of a block of the summaries."""
     if recipe.summary == "none":
         stated = contract.provenance(recipe.dataset, recipe.dataset_revision).get("summaries", {})
         return stated.get("block_size") or SPACING
-    return contract.block_sizes(recipe.dataset, recipe.dataset_revision)["block_size"]
+    return contract.block_sizes(recipe.dataset, recipe.dataset_revision, ("block_size",))["block_size"]
 
 
 def _bf16(cpu: bool) -> bool:

@@ -56,7 +56,7 @@ def train_domain(
     provenance = contract.provenance(source, revision)
     terms = contract.Terms.of(provenance)
     splits = {split: contract.read(source, "recurrent", split, revision) for split in contract.SPLITS}
-    block_size = contract.block_sizes(source, revision)["block_size"]
+    block_size = contract.block_sizes(source, revision, ("block_size",))["block_size"]
     texts = contract.texts(source, revision)
     for split, table in splits.items():
         contract.check_ids(table, texts, split)
