@@ -32,10 +32,12 @@ from trsr.recommender.recipe import load_recipe
 from trsr.recommender.results import FILE
 from trsr.recommender.run import is_finished
 from trsr.recommender.train import train
+from trsr.records.checksums import base_checksum, dataset_checksum
+from trsr.records.files import bind
 from trsr.summaries.engines.make import engine
 from trsr.summaries.run import summarize_dataset
 
-BASELINES = Path(__file__).parents[2] / "baselines.py"
+BASELINES = Path(__file__).parents[1] / "baselines.py"
 REACH = 25  # items that summaries reach back, whatever the size of blocks
 
 
@@ -222,6 +224,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--forms takes names of {', '.join(form.name for form in (*FORMS, *ABLATIONS))}.")
 
     def measured(peers: Path | None, fitted: Callable[[], int] = lambda: 0) -> None:
+        bind(
+            options.out / "runs",
+            {
+                **load_recipe(options.recipe, options.changes).to_dict(),
+                "datasets": {Path(source).name: dataset_checksum(source) for source in options.datasets},
+                "base": base_checksum(options.base) if options.base else None,
+            },
+        )
         base = options.base or trained_base(options.datasets[0], options.out / "base")
         bench = Bench(options.recipe, options.datasets, base, options.out, options.changes, options.seeds, forms)
         run(bench, peers, fitted)

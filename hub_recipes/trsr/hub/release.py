@@ -22,12 +22,13 @@ from trsr.dataset import contract
 from trsr.errors import ReleaseError
 from trsr.hub import cards, spaces
 from trsr.hub.decision import decision_config
-from trsr.hub.repos import LOCAL, Names
+from trsr.hub.repos import LOCAL, TYPES, Names
 from trsr.recommender.examples import labelled, make_encoder, ranking_prompt
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.run import Run
 from trsr.recommender.serving import pipeline_settings
 from trsr.recommender.train import write_adapter_config
+from trsr.records.files import whole_folder
 
 # All that a repo may hold. Code is listed by name: whatever else could run on a stranger's machine is refused.
 SUFFIXES = {".json", ".jinja", ".md", ".parquet", ".safetensors", ".txt", ".yaml"}
@@ -67,6 +68,7 @@ def assemble(
         ReleaseError, ResultsError, DataError: If something is missing.
         RunError: If the dataset that the run's recipe names is not what it was trained on.
     """
+    check_replaceable(folder)
     recipe = run.recipe
     run.check_data("Say where the run's own is: --dataset. If that is gone, train anew.")
     source = base_path(recipe.base)
@@ -74,9 +76,36 @@ def assemble(
         names = replace(names, base=recipe.base, own=names.own[1:])
     terms = terms or contract.Terms.of(contract.provenance(recipe.dataset, recipe.dataset_revision))
     facts = cards.gather(run, ranking_prompt(recipe), names, terms, license)
-    draft = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    with whole_folder(folder) as draft:
+        facts = _write_repos(draft, run, facts)
+    release = Release(folder, names, facts)
+    pin(release, {})
+    for kind in names.own:
+        check_files(folder / kind)
+    return release
+
+
+def check_replaceable(folder: Path) -> None:
+    """Make sure that `folder` is free, or holds a release and nothing else. Raises ReleaseError."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    told = f"{folder} holds no release, so it is left as it is. Choose another --out, or empty it."
+    try:
+        config = json.loads((folder / "pipeline" / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ReleaseError(told) from None
+    if "trsr" not in config or not (folder / "adapter").is_dir():
+        raise ReleaseError(told)
+    known = (*TYPES, RELEASE_FILE, ".DS_Store")
+    if others := sorted(path.name for path in folder.iterdir() if path.name not in known):
+        raise ReleaseError(
+            f"{folder} holds a release and {', '.join(others)}, which would be lost. Choose another --out, or move them."
+        )
+
+
+def _write_repos(draft: Path, run: Run, facts: cards.Facts) -> cards.Facts:
+    """Fill `draft` with a folder for each repo, without cards and commits. Returns the facts, now complete."""
+    names, terms, recipe, source = facts.names, facts.terms, run.recipe, base_path(run.recipe.base)
     if "base" in names.own:
         check_base(Path(source))
         shutil.copytree(source, draft / "base")
@@ -97,14 +126,7 @@ def assemble(
                 shutil.copyfile(origin, draft / kind / path)
     # By it the pipeline finds its base and adapter in this folder before they are on the Hub.
     write_json(draft / RELEASE_FILE, {kind: names.repo(kind) for kind in names.own})
-    facts = cards.complete(facts, decides=decides, summarises=brought is not None, rows=rows, configs=configs)
-    shutil.rmtree(folder, ignore_errors=True)
-    draft.rename(folder)
-    release = Release(folder, names, facts)
-    pin(release, {})
-    for kind in names.own:
-        check_files(folder / kind)
-    return release
+    return cards.complete(facts, decides=decides, summarises=brought is not None, rows=rows, configs=configs)
 
 
 def check_base(folder: Path) -> None:

@@ -35,7 +35,8 @@ from trsr.recommender.examples import make_encoder
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.results import FILE
 from trsr.recommender.run import Run
-from trsr.records.checksums import digest
+from trsr.records.checksums import base_checksum
+from trsr.records.files import one_writer, write_text
 from trsr.records.versions import versions
 
 logger = logging.get_logger(__name__)
@@ -135,9 +136,8 @@ def with_shuffled_summaries(rows: Dataset, seed: int) -> Dataset:
 
 def _checksum(rows: Dataset, texts: Mapping[str, str], recipe: Recipe, encoder: Encoder) -> str:
     """Of what scores hang on but for the adapter: users, summaries, histories, candidates, item texts, prompt and base."""
-    base = Path(base_path(recipe.base))
-    model = digest(base) if base.is_dir() else f"{recipe.base} {recipe.base_revision}"
-    made = hashlib.sha256(json.dumps([model, encoder.prompt.to_dict(), encoder.chat]).encode())
+    base = [base_checksum(recipe.base), recipe.base_revision]
+    made = hashlib.sha256(json.dumps([base, encoder.prompt.to_dict(), encoder.chat]).encode())
     for row in rows:
         shown = [texts[item_id] for item_id in (*row["history"], row["target"], *row["negatives"])]
         made.update(json.dumps([row, shown], sort_keys=True, default=str).encode())
@@ -207,7 +207,7 @@ def write_results(
     if about["split"] == "validation":
         results["temperature"] = asdict(fit_temperature(systems[about["run"]], labels, present))
     scored.write(out, systems, rows, seed)
-    (out / FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8", newline="\n")
+    write_text(out / FILE, json.dumps(results, indent=2) + "\n")
     return results
 
 
@@ -243,6 +243,7 @@ def results_folder(
     return run / name
 
 
+@one_writer
 def evaluate_run(
     folder: Path,
     out: Path,

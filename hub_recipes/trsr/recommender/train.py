@@ -34,6 +34,7 @@ from trsr.recommender.examples import encode_rows, make_encoder, with_earlier_ta
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.run import ADAPTER, FILE, RECIPE, TRAINED_ON, changed_configs, data_checksums, is_finished
 from trsr.recommender.validation import Watching, curves, draw, ranking
+from trsr.records.files import one_writer, whole_folder, write_text
 from trsr.records.versions import versions
 
 SPACING = 5  # items between two targets of a user, where no summaries are read that say it
@@ -50,6 +51,7 @@ class UserTrainer(shared_prefix.SharedPrefixTrainer, AdapterTrainer):
     """The same on a row a user."""
 
 
+@one_writer
 def train(recipe: Recipe, out: Path) -> dict[str, object]:
     """Run a recipe and write `out`: adapter/, recipe.yaml, run.json. A killed run goes on where it stopped.
 
@@ -96,8 +98,8 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         looked_at["eval_dataset"], _ = encode_rows(held_out, texts, encoder, recipe.negatives, recipe.seed, recipe.form)
         looked_at["ranking"] = ranking(held_out, texts, encoder, recipe.seed)
     if first:
-        (out / TRAINED_ON).write_text(json.dumps(trained_on) + "\n", encoding="utf-8", newline="\n")
-        (out / RECIPE).write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8", newline="\n")
+        write_text(out / TRAINED_ON, json.dumps(trained_on) + "\n")
+        write_text(out / RECIPE, yaml.safe_dump(recipe.to_dict(), sort_keys=False))
 
     trainer = _trainer(recipe, encoder)(
         model,
@@ -134,7 +136,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     if first:
         save_adapter(trainer.model, encoder.prompt, recipe.base, recipe.base_revision, out / ADAPTER)
         draw(taken["curves"], out / "curves.png")
-        (out / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8", newline="\n")
+        write_text(out / FILE, json.dumps(record, indent=2) + "\n")
         if (checkpoints / "runs").is_dir():  # where tensorboard logs
             shutil.move(checkpoints / "runs", out / "logs")
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -216,16 +218,13 @@ def last_checkpoint(folder: Path) -> tuple[Path | None, TrainerState]:
 
 def save_adapter(model, prompt: RankingPrompt, base: str, revision: str | None, folder: Path) -> None:
     """Write a plain PEFT adapter with its ranking prompt; same weights, same bytes."""
-    draft = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(draft, ignore_errors=True)
-    model.save_pretrained(draft)
-    (draft / "README.md").unlink(missing_ok=True)
-    write_adapter_config(draft, base, revision)
-    (draft / PROMPT_FILE).write_text(
-        json.dumps(prompt.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n"
-    )
-    shutil.rmtree(folder, ignore_errors=True)
-    draft.rename(folder)
+    with whole_folder(folder) as draft:
+        model.save_pretrained(draft)
+        (draft / "README.md").unlink(missing_ok=True)
+        write_adapter_config(draft, base, revision)
+        (draft / PROMPT_FILE).write_text(
+            json.dumps(prompt.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n"
+        )
 
 
 def write_adapter_config(folder: Path, base: str, revision: str | None) -> None:

@@ -1,7 +1,6 @@
 """Models and datasets by their content: what is made from one depends on that, not on where it lies."""
 
 import hashlib
-import os
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -10,8 +9,9 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.constants import HF_HOME
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError
 
-from trsr.assets.paths import dataset_path
+from trsr.assets.paths import base_path, dataset_path
 from trsr.errors import DataError, UsageError
+from trsr.records.files import write_text
 
 PREFIX = "sha256:"
 _SUFFIXES = {".safetensors", ".json", ".jinja"}  # weights, configs, tokenizer, templates
@@ -34,6 +34,12 @@ def digest(*folders: Path) -> str:
     return PREFIX + hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def base_checksum(base: str) -> str:
+    """The `digest` of a base in a folder or in the package; of one on the Hub, its id."""
+    folder = Path(base_path(base))
+    return digest(folder) if folder.is_dir() else base
+
+
 def dataset_checksum(source: str, revision: str | None = None, configs: Collection[str] = ()) -> str:
     """What a dataset holds, in one word: of a folder `sha256:` and a checksum, of a Hub dataset its commit.
 
@@ -49,6 +55,8 @@ def dataset_checksum(source: str, revision: str | None = None, configs: Collecti
     """
     folder = Path(dataset_path(source))
     if not folder.is_dir():
+        if folder.is_absolute() or source.startswith("."):
+            raise DataError(f"No dataset folder at {source!r}. Make one with dataset_scripts/, or name a Hub dataset.")
         return _commit(source, revision)
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.parquet")}
     lines = [
@@ -81,8 +89,5 @@ def _checksum(path: Path) -> str:
         return kept.read_text(encoding="utf-8")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    draft = kept.with_name(f"{place}.{os.getpid()}")
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    draft.write_text(found, encoding="utf-8", newline="\n")
-    draft.replace(kept)
+    write_text(kept, found)
     return found
