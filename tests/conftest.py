@@ -46,12 +46,12 @@ def llama():
 
 @pytest.fixture(scope="session")
 def quickstarted(tmp_path_factory):
-    """A quickstart in small: its folder, its results, and what it said."""
+    """A quickstart of the first users of the sample, which lies beside it: its folder, its results, and what it said."""
     from trsr.quickstart import quickstart
 
-    out = tmp_path_factory.mktemp("quickstart")
-    said = []
-    results = quickstart(out, overrides=["train_users=16"], test_users=6, say=said.append)
+    folder = tmp_path_factory.mktemp("quickstart")
+    out, said = folder / "trsr-quickstart", []
+    results = quickstart(out, source=tiny.sample(folder / "sample"), say=said.append)
     return out, results, "\n".join(said)
 
 

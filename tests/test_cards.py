@@ -7,6 +7,7 @@ Whole cards stand in tests/cards/. After an intended change of a template, write
 
 import ast
 import copy
+import hashlib
 import json
 import os
 import re
@@ -28,6 +29,7 @@ from trsr.hub import cards
 from trsr.hub.repos import LOCAL, name_repos
 from trsr.recommender import results
 from trsr.recommender.recipe import Recipe, build_recipe, load_recipe
+from trsr.recommender.run import Run
 from trsr.report import templates
 from trsr.report.templates import render
 
@@ -838,6 +840,10 @@ def test_values_that_are_no_text_are_shown_as_text(tmp_path):
 
 # What `gather` asks for.
 
+WEIGHTS = hashlib.sha256(b"weights").hexdigest()
+CHECKSUMS = {"items": "sha256:1", "histories": "sha256:2"}
+OWN = {"weights": WEIGHTS, "dataset_checksums": CHECKSUMS}  # what results on the run's own dataset name
+
 
 @pytest.fixture
 def run(tmp_path):
@@ -848,7 +854,7 @@ def run(tmp_path):
     for split in ("validation", "test"):
         (run / split).mkdir(parents=True)
         found = RECORDS["test"] | {"split": split, "temperature": RECORDS["fitted"]}
-        found["weights"] = results.weights_of(run)
+        found |= OWN
         (run / split / results.FILE).write_text(json.dumps(found))
     (run / "run.json").write_text(json.dumps(RECORDS["record"]))
     return run
@@ -866,8 +872,10 @@ def base(folder, head):
     return str(folder)
 
 
-def gather(run, recipe, terms, names=None, license=None):
-    return cards.gather(run, recipe, RankingPrompt(), names or name_repos("ORG", "mine"), terms, license)
+def gather(run, recipe, terms, names=None, license=None, weights=WEIGHTS, checksums=CHECKSUMS):
+    record = json.loads((run / "run.json").read_text())
+    run = Run(run, recipe, record, weights, checksums)
+    return cards.gather(run, RankingPrompt(), names or name_repos("ORG", "mine"), terms, license)
 
 
 def test_gather_reads_the_records(run, tmp_path):
@@ -894,7 +902,7 @@ def test_gather_takes_the_licence_of_the_base(run, tmp_path):
 
 def test_gather_tells_all_problems_at_once(run, tmp_path):
     recipe = replace(RECIPE, base=base(tmp_path / "base", "# No header"), dataset=dataset(tmp_path / "made"))
-    (run / "validation" / results.FILE).write_text(json.dumps(RECORDS["test"] | {"weights": results.weights_of(run)}))
+    (run / "validation" / results.FILE).write_text(json.dumps(RECORDS["test"] | OWN))
     terms = contract.Terms("mine", license_link="javascript:alert(1)")
     with pytest.raises(ReleaseError) as error:
         gather(run, recipe, terms)
@@ -917,12 +925,43 @@ def test_gather_asks_for_results(run, tmp_path):
 
 
 def test_results_of_other_weights_are_refused(run, tmp_path):
-    (run / "adapter" / "adapter_model.safetensors").write_bytes(b"trained anew")
-    recipe = Recipe(
-        base=base(tmp_path / "base", "---\nlicense: mit\n---\n"), dataset=dataset(tmp_path / "data"), summary="none"
-    )
+    terms = contract.Terms("mine", "mit", language=("en",))
     with pytest.raises(ReleaseError, match=r"validation are not of this adapter(.|\n)*test are not of this adapter"):
-        gather(run, recipe, contract.Terms("mine", "mit", language=("en",)))
+        gather(run, plain(tmp_path), terms, weights="0")
+
+
+def plain(folder):
+    return Recipe(
+        base=base(folder / "base", "---\nlicense: mit\n---\n"), dataset=dataset(folder / "data"), summary="none"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (
+            {"limit": 2},
+            "The results on test are of the first 2 rows alone. Make them anew: trsr evaluate .* --split test",
+        ),
+        ({"shuffled_summaries": True}, "The results on test are those of shuffled summaries"),
+        ({"weights": None}, "The results on test are not of this adapter"),
+        (
+            {"dataset_checksums": CHECKSUMS | {"items": "sha256:3"}},
+            "The results on test are not of the dataset that the run was trained on",
+        ),
+        ({"dataset_checksums": None}, "The results on test are of a dataset that they do not name"),
+    ],
+)
+def test_results_that_are_not_of_the_whole_split_of_the_runs_dataset_are_refused(run, tmp_path, changed, told):
+    path = run / "test" / results.FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(ReleaseError, match=rf"^{told}[^\n]*$"):
+        gather(run, plain(tmp_path), contract.Terms("mine", "mit", language=("en",)))
+
+
+def test_a_run_that_does_not_name_its_dataset_is_not_published(run, tmp_path):
+    with pytest.raises(ReleaseError, match="did not record its dataset"):
+        gather(run, plain(tmp_path), contract.Terms("mine", "mit", language=("en",)), checksums=None)
 
 
 def test_summaries_that_fell_back_are_told_by_method(tmp_path):

@@ -98,7 +98,7 @@ def test_what_is_shown_of_a_release(quickstarted, tmp_path):
     shown = describe(release)
     assert shown["model"] == str(release.resolve() / "pipeline")
     assert shown["dataset_license"] == describe(None)["dataset_license"] == "apache-2.0"
-    with pytest.raises(ValueError, match="no release folder"):
+    with pytest.raises(ValueError, match="no finished run and no release folder"):
         describe(tmp_path)
 
 

@@ -18,6 +18,7 @@ from trsr.core.errors import LoadError
 from trsr.core.modeling import TextRichRecommender, optional_file
 from trsr.errors import EvaluationError
 from trsr.recommender.evaluate import load_run
+from trsr.recommender.run import Run
 from trsr.recommender.serving import load_recommender
 
 pytestmark = pytest.mark.compat
@@ -243,7 +244,7 @@ def test_a_damaged_adapter_is_refused_alone_and_in_an_evaluation(how, quickstart
     run = shutil.copytree(quickstarted[0] / "runs" / "recurrent", tmp_path / "run")
     damage(run / "adapter" / "adapter_model.safetensors", how)
     with pytest.raises(EvaluationError, match="does not fit its config"):
-        load_run(run)
+        load_run(Run.read(run))
     config = json.loads((run / "adapter" / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = base_path("nano")
     (run / "adapter" / "adapter_config.json").write_text(json.dumps(config))

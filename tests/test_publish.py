@@ -20,6 +20,7 @@ from trsr.hub.publish import publish, push
 from trsr.hub.release import SUFFIXES, assemble, check_files
 from trsr.hub.repos import name_repos
 from trsr.hub.spaces import METRICS, SPACE
+from trsr.recommender.run import Run
 
 TOKEN = "hf_test_writer"
 
@@ -52,7 +53,7 @@ def run(quickstarted):
 
 @pytest.fixture(scope="module")
 def assembled(run, tmp_path_factory):
-    return assemble(run, tmp_path_factory.mktemp("release") / "release", name_repos("ORG", "trsr-sample"))
+    return assemble(Run.read(run), tmp_path_factory.mktemp("release") / "release", name_repos("ORG", "trsr-sample"))
 
 
 @pytest.fixture
@@ -376,8 +377,8 @@ def test_texts_that_may_not_be_passed_on_are_not(hub, run, tmp_path):
 
 
 def test_the_same_run_gives_the_same_bytes(run, release, tmp_path):
-    again = assemble(run, tmp_path / "again", release.names)
-    first = assemble(run, tmp_path / "first", release.names)
+    again = assemble(Run.read(run), tmp_path / "again", release.names)
+    first = assemble(Run.read(run), tmp_path / "first", release.names)
     files = [
         {str(p.relative_to(one.folder)): p.read_bytes() for p in one.folder.rglob("*") if p.is_file()}
         for one in (again, first)

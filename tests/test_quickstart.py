@@ -54,7 +54,7 @@ def test_scores_are_kept_a_row_a_candidate(run):
 def test_what_is_done_is_not_done_again(run):
     out, results, _ = run
     before = (out / "runs" / "recurrent" / "run.json").stat().st_mtime_ns
-    again = quickstart(out, overrides=["train_users=16"], test_users=USERS, say=lambda line: None)
+    again = quickstart(out, source=str(out.parent / "sample"), say=lambda line: None)
     assert again["systems"] == results["systems"]
     assert (out / "runs" / "recurrent" / "run.json").stat().st_mtime_ns == before
 

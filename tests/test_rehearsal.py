@@ -10,6 +10,7 @@ from trsr.hub import rehearsal
 from trsr.hub.rehearsal import rehearse
 from trsr.hub.release import assemble
 from trsr.hub.repos import name_repos
+from trsr.recommender.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def run(quickstarted):
 
 @pytest.fixture(scope="module")
 def assembled(run, tmp_path_factory):
-    return assemble(run, tmp_path_factory.mktemp("release") / "release", name_repos("ORG", "trsr-sample"))
+    return assemble(Run.read(run), tmp_path_factory.mktemp("release") / "release", name_repos("ORG", "trsr-sample"))
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from trsr.pretrain.nano.base import pretrain
 from trsr.pretrain.nano.summarizer import train_summarizer
 from trsr.quickstart import quickstart
 from trsr.recommender.compare.run import compare
+from trsr.recommender.run import Run
 from trsr.records.files import bind
 from trsr.summaries.engines.make import engine
 from trsr.summaries.run import summarize_dataset
@@ -52,13 +53,13 @@ def test_a_release_is_replaced_and_what_lies_beside_its_repos_is_not_lost(quicks
     run, folder = quickstarted[0] / "runs" / "recurrent", tmp_path / "release"
     shutil.copytree(quickstarted[0] / "release", folder)
     (folder / "adapter" / "old.json").write_text("{}")
-    assemble(run, folder)
+    assemble(Run.read(run), folder)
     assert contents(folder) == contents(quickstarted[0] / "release")
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(ReleaseError, match=r"holds a release and notes.txt, which would be lost"):
-        assemble(run, folder)
+        assemble(Run.read(run), folder)
     (tmp_path / "empty").mkdir()
-    assemble(run, tmp_path / "empty")
+    assemble(Run.read(run), tmp_path / "empty")
     assert contents(tmp_path / "empty") == contents(quickstarted[0] / "release")
 
 
@@ -180,11 +181,13 @@ def test_nano_bases_and_adapters_go_on_with_their_own_settings_alone(tmp_path):
 
 def test_a_quickstart_goes_on_with_its_own_settings_alone(quickstarted):
     out, before = quickstarted[0], contents(quickstarted[0])
-    settings = {"overrides": ["train_users=16"], "test_users": 6, "say": lambda line: None}
+    settings = {"source": str(out.parent / "sample"), "say": lambda line: None}
     with pytest.raises(UsageError, match=r"made from something else: seed was 0, is 7. Choose another folder"):
         quickstart(out, 7, **settings)
-    with pytest.raises(UsageError, match="something else: train_users was 16, is "):
-        quickstart(out, **settings | {"overrides": []})
+    with pytest.raises(UsageError, match=r"something else: train_users was [0-9]+, is 15"):
+        quickstart(out, **settings, overrides=["train_users=15"])
+    with pytest.raises(UsageError, match="something else: dataset was sha256:"):
+        quickstart(out, **settings | {"source": "sample"})
     assert contents(out) == before
 
 

@@ -25,6 +25,7 @@ from trsr.recommender import train
 from trsr.recommender.evaluate import load_run, score
 from trsr.recommender.examples import encode_rows, labelled, make_encoder, ranking_prompt, with_earlier_targets
 from trsr.recommender.recipe import FORMS, build_recipe
+from trsr.recommender.run import Run
 
 BASES = {"plain": "meta-llama/Llama-3.2-1B", "chat": "Qwen/Qwen3-0.6B"}
 
@@ -287,7 +288,7 @@ def test_same_seed_same_bytes(base, dataset, tmp_path):
     assert config["base_model_name_or_path"] == str(base)
     untimed = {"seconds": 0, "cpu_seconds": 0}
     assert record | untimed == again | untimed
-    assert sorted(path.name for path in first.iterdir()) == ["adapter", "recipe.yaml", "run.json"]
+    assert sorted(path.name for path in first.iterdir()) == ["adapter", "recipe.yaml", "run.json", "trained_on.json"]
     assert yaml.safe_load((first / "recipe.yaml").read_text(encoding="utf-8")) == record["recipe"]
 
 
@@ -299,12 +300,13 @@ def test_the_adapter_learns(base, dataset, tmp_path):
     record = train.train(recipe, tmp_path / "run")
     assert record["loss"] < 0.8 * first["loss"]
 
-    loaded, encoder, scorer = load_run(tmp_path / "run")
-    assert loaded == recipe
+    loaded = Run.read(tmp_path / "run")
+    encoder, scorer = load_run(loaded)
+    assert loaded.recipe == recipe
     assert encoder.prompt == ranking_prompt(recipe)
     rows, texts = contract.read(str(dataset), "recurrent", "test"), contract.texts(str(dataset))
     with_adapter = score(rows, texts, encoder, scorer, seed=0)
-    without = score(rows, texts, encoder, load_run(tmp_path / "run", adapter=False)[2], seed=0)
+    without = score(rows, texts, encoder, load_run(loaded, adapter=False)[1], seed=0)
     assert abs(with_adapter - without).max() > 0.1
 
 

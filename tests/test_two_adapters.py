@@ -22,6 +22,7 @@ from trsr.hub.preflight import Options
 from trsr.hub.publish import push
 from trsr.hub.repos import LOCAL, name_repos
 from trsr.recommender import serving
+from trsr.recommender.run import Run
 
 pytestmark = pytest.mark.compat
 
@@ -51,7 +52,7 @@ def run(quickstarted):
 
 
 def test_the_release_folder(run, brought, tmp_path):
-    release.assemble(run, tmp_path / "release", LOCAL)
+    release.assemble(Run.read(run), tmp_path / "release", LOCAL)
     second = tmp_path / "release" / "adapter" / "summarizer"
     assert json.loads((second / "adapter_config.json").read_text())["base_model_name_or_path"] == "../base"
     settings = json.loads((tmp_path / "release" / "pipeline" / "config.json").read_text())["trsr"]
@@ -68,7 +69,7 @@ def test_the_release_folder(run, brought, tmp_path):
 def test_without_it_nothing_changes(run, tmp_path, monkeypatch):
     for module in (release, serving):
         monkeypatch.setattr(module, "summarizer_path", lambda base: None)
-    release.assemble(run, tmp_path / "release", LOCAL)
+    release.assemble(Run.read(run), tmp_path / "release", LOCAL)
     assert not (tmp_path / "release" / "adapter" / "summarizer").exists()
     assert (
         json.loads((tmp_path / "release" / "pipeline" / "config.json").read_text())["trsr"]["summarizer_adapter"]
@@ -100,7 +101,7 @@ with torch.no_grad():
 
 
 def test_strangers_load_both_from_the_hub(run, brought, tmp_path, monkeypatch):
-    made = release.assemble(run, tmp_path / "release", name_repos("ORG", "two"))
+    made = release.assemble(Run.read(run), tmp_path / "release", name_repos("ORG", "two"))
     assert "summarizer/" in (tmp_path / "release" / "adapter" / "README.md").read_text()
     with Hub() as hub:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)

@@ -236,6 +236,16 @@ def save_base(base: str, folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def sample(folder: Path, train: int = 16, others: int = 6) -> str:
+    """The sample in the package with its first users alone: `train` to train on, `others` in each of the other splits."""
+    tables: dict[str, dict[str, Dataset]] = {"items": {"train": contract.read_items("sample")}, "histories": {}}
+    for split in contract.SPLITS:
+        rows = contract.read("sample", "histories", split)
+        tables["histories"][split] = rows.select(range(train if split == "train" else others))
+    contract.write(folder, tables, provenance=contract.provenance("sample"), body="# Sample, the first users")
+    return str(folder)
+
+
 def dataset(folder: Path, users: int = 12, items: int = 30, negatives: int = 6, summary: str | None = None) -> Path:
     """Write a dataset folder with summaries: `users` in train, four each in validation and test."""
     genres = ("mystery", "travel", "sea stories")

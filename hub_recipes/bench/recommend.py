@@ -30,6 +30,7 @@ from trsr.recommender.compare.run import compare
 from trsr.recommender.evaluate import evaluate_run
 from trsr.recommender.recipe import load_recipe
 from trsr.recommender.results import FILE
+from trsr.recommender.run import is_finished
 from trsr.recommender.train import train
 from trsr.records.checksums import base_checksum, dataset_checksum
 from trsr.records.files import bind
@@ -126,7 +127,7 @@ class Bench:
     def _run(self, form: Form, seed: int) -> Path:
         made = next((one for one in self.forms if one.name == form.trained), form)
         out = self.out / "runs" / f"{made.name}-{seed}"
-        if not (out / "run.json").exists():
+        if not is_finished(out):
             source = self._source(self.datasets[0], made)
             given = (f"base={self.base}", f"dataset={source}", f"name={made.name}", f"seed={seed}")
             train(load_recipe(self.recipe, (*given, *self.changes, *made.changes)), out)

@@ -24,6 +24,10 @@ class TrainError(TrsrError):
     """A run that cannot start or go on: the message says why and what to do."""
 
 
+class RunError(TrsrError):
+    """A folder that holds no finished run, or a dataset that is not the run's: the message says which and what to do."""
+
+
 class EvaluationError(TrsrError):
     """A run that cannot be evaluated: the message says why and what to do."""
 

@@ -11,6 +11,7 @@ from trsr.hub import release
 from trsr.recommender import evaluate
 from trsr.recommender.recipe import Recipe, load_recipe
 from trsr.recommender.results import table
+from trsr.recommender.run import Run, is_finished
 from trsr.recommender.serving import load_recommender
 from trsr.recommender.train import train
 from trsr.records.checksums import base_checksum, dataset_checksum
@@ -28,7 +29,7 @@ def quickstart(
     seed: int = 0,
     *,
     overrides: Sequence[str] = (),
-    test_users: int = 0,
+    source: str = "sample",
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Sample -> summaries -> LoRA -> evaluation -> release folders -> one recommendation.
@@ -39,7 +40,7 @@ def quickstart(
         out: Folder to write.
         seed: Seed of training and evaluation.
         overrides: Changes to the recipe `nano-sample`, such as `optim.epochs=2`.
-        test_users: First test users only; 0 means all.
+        source: Dataset without summaries; its folder or Hub id.
         say: Gets each line of the report.
 
     Returns:
@@ -47,12 +48,12 @@ def quickstart(
     """
     started = time.monotonic()
     base = load_recipe("nano-sample", overrides)
-    made_from = {"dataset": dataset_checksum("sample"), "base": base_checksum(base.base), "seed": seed}
-    bind(out, {**base.to_dict(), **made_from, "test_users": test_users})
+    made_from = {"dataset": dataset_checksum(source), "base": base_checksum(base.base), "seed": seed}
+    bind(out, {**base.to_dict(), **made_from})
     dataset = (out / "dataset").resolve()  # what is published later may be published from elsewhere
     say("1/5  Summarising the sample's histories, both ways")
     if not (dataset / contract.PROVENANCE).exists():
-        summarize_dataset("sample", dataset, engine("extractive"))
+        summarize_dataset(source, dataset, engine("extractive"))
     recipes = {
         label: replace(base, name=label.replace(" ", "-"), summary=form, dataset=str(dataset), seed=seed)
         for label, form in FORMS.items()
@@ -60,13 +61,13 @@ def quickstart(
     for label, recipe in recipes.items():
         say(f"2/5  Fine-tuning the nano base: {label}")
         run = out / "runs" / recipe.name
-        if not (run / "run.json").exists():
+        if not is_finished(run):
             train(recipe, run)
     say("3/5  Ranking 1 + 20 candidates for every test user")
-    results = _evaluate(out, recipes, seed, test_users)
+    results = _evaluate(out, recipes, seed)
     say("4/5  Writing the release folders")
     folder = out / "release"
-    release.assemble(out / "runs" / RELEASED, folder)
+    release.assemble(Run.read(out / "runs" / RELEASED), folder)
     say("5/5  One recommendation, from the folder just written\n")
     say(_recommend(folder, dataset))
     say("\n" + table(results["systems"]))
@@ -80,29 +81,27 @@ def quickstart(
     return results
 
 
-def _evaluate(out: Path, recipes: dict[str, Recipe], seed: int, test_users: int) -> dict[str, Any]:
+def _evaluate(out: Path, recipes: dict[str, Recipe], seed: int) -> dict[str, Any]:
     """Fit the released run's temperature on validation, and rank for the test users with every form and peer."""
     dataset = str(out / "dataset")
     texts = contract.texts(dataset)
     train_rows = contract.read(dataset, "histories", "train")
     rows = contract.read(dataset, "histories", "test")
-    chosen = range(min(test_users or len(rows), len(rows)))
-    rows = rows.select(chosen)
     systems = {name: evaluate.peer_scores(name, rows, train_rows, texts, seed) for name in evaluate.PEERS}
-    released = out / "runs" / RELEASED
-    for label, recipe in recipes.items():
-        _, encoder, scorer = evaluate.load_run(out / "runs" / recipe.name)
-        own = contract.read(dataset, "histories" if recipe.summary == "none" else recipe.summary, "test")
-        systems[label] = evaluate.score(own.select(chosen), texts, encoder, scorer, seed, label)
+    runs = {label: Run.read(out / "runs" / recipe.name) for label, recipe in recipes.items()}
+    released = runs[RELEASED]
+    for label, run in runs.items():
+        encoder, scorer = evaluate.load_run(run)
+        own = contract.read(dataset, run.recipe.config, "test")
+        systems[label] = evaluate.score(own, texts, encoder, scorer, seed, label)
         if label == RELEASED:
             known = contract.read(dataset, label, "validation")
-            known = known.select(range(min(test_users or len(known), len(known))))
             fitted = {label: evaluate.score(known, texts, encoder, scorer, seed, f"{label} validation")}
-            about = evaluate.describe(released, recipe, "validation")
-            evaluate.write_results(released / "validation", fitted, known, seed, about)
+            about = evaluate.describe(released, "validation")
+            evaluate.write_results(released.folder / "validation", fitted, known, seed, about)
     pairs = tuple((label, "recent items only") for label in ("hierarchical", "recurrent"))
-    about = evaluate.describe(released, recipes[RELEASED], "test")
-    return evaluate.write_results(released / "test", systems, rows, seed, about, pairs)
+    about = evaluate.describe(released, "test")
+    return evaluate.write_results(released.folder / "test", systems, rows, seed, about, pairs)
 
 
 def _recommend(folder: Path, dataset: Path) -> str:

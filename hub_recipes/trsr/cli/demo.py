@@ -1,9 +1,10 @@
-"""Serve the page of the Space on this machine: over the recommender in the package, or over a release.
+"""Serve the page of the Space on this machine: over the recommender in the package, a run or a release.
 
 Each step of the page is also a call of gradio_client and, with gradio[mcp], a tool of an MCP server.
 
 examples:
   trsr demo
+  trsr demo runs/mine
   trsr demo trsr-quickstart/release --port 7861
 """
 
@@ -19,56 +20,65 @@ from trsr.errors import UsageError
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "release", nargs="?", type=Path, help="release folder; its code is run (what is in the package)"
+        "model", nargs="?", type=Path, help="run, or release folder, whose code is run (what is in the package)"
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=7860, help="(%(default)s)")
 
 
 def run(options: argparse.Namespace) -> None:
-    demo(options.release, server_name=options.host, server_port=options.port)
+    demo(options.model, server_name=options.host, server_port=options.port)
 
 
 def demo(folder: Path | None = None, **options) -> Any:
     """Serve the page until it is stopped, or at once return it, with gradio's `prevent_thread_lock`.
 
     Args:
-        folder: A release folder, with `pipeline` and `dataset` in it, whose code is run; None for the recommender and
-            the sample in the package.
+        folder: Of a run, or of a release, with `pipeline` and `dataset` in it, whose code is run; None for the recommender
+            and the sample in the package.
         options: For gradio's `launch`, such as `server_port`.
 
     Raises:
-        ValueError: If gradio is not installed, or `folder` is no release folder.
+        ValueError: If gradio is not installed, or `folder` is neither.
     """
     if find_spec("gradio") is None:
         raise UsageError("The page needs gradio. Install it: pip install 'llm-trsr[demo]'")
     from trsr.hub import spaces
+    from trsr.recommender.run import is_finished
     from trsr.recommender.serving import load_recommender
 
     release = describe(folder)
-    pipe = load_recommender(device="cpu") if folder is None else None
+    pipe = None  # the release's, which the page loads
+    if folder is None or is_finished(folder):
+        pipe = load_recommender(str(folder) if folder else None, device="cpu")
     space = spaces.space_folder()
     sys.path.insert(0, str(space))  # as on a Space, whose files import one another by name
     return runpy.run_path(str(space / "app.py"))["launch"](release, pipe, **options)
 
 
 def describe(folder: Path | None) -> dict[str, Any]:
-    """What `recommender.json` would say of a release folder, or of the package. Raises ValueError as `demo`."""
-    if folder is not None and not (folder / "pipeline" / "config.json").is_file():
-        raise UsageError(
-            f"{folder} is no release folder: it has no pipeline/config.json. "
-            "`trsr quickstart` writes one; without a folder, the recommender in the package is shown."
-        )
+    """What `recommender.json` would say of a run, a release folder, or the package. Raises ValueError as `demo`."""
     from huggingface_hub import metadata_load
 
-    from trsr.assets.paths import NANO, dataset_path
+    from trsr.assets.paths import NANO, base_path, dataset_path
     from trsr.dataset import contract
+    from trsr.recommender.run import Run, is_finished
 
-    model = NANO if folder is None else folder.resolve()
-    dataset = dataset_path("sample") if folder is None else str(model / "dataset")
-    card = model / "base" / "README.md"
+    if folder is not None and is_finished(folder):
+        recipe = Run.read(folder).recipe
+        model, base, dataset = folder.resolve(), Path(base_path(recipe.base)), dataset_path(recipe.dataset)
+    elif folder is not None and not (folder / "pipeline" / "config.json").is_file():
+        raise UsageError(
+            f"{folder} is no finished run and no release folder: it has neither run.json nor pipeline/config.json. "
+            "`trsr quickstart` writes both; without a folder, the recommender in the package is shown."
+        )
+    else:
+        whole = NANO if folder is None else folder.resolve()
+        model, base = whole / "pipeline", whole / "base"
+        dataset = dataset_path("sample") if folder is None else str(whole / "dataset")
+    card = base / "README.md"
     found: dict[str, Any] = {
-        "model": str(model / "pipeline"),
+        "model": str(model),
         "license": (metadata_load(card) or {}).get("license") if card.is_file() else None,
     }
     if Path(dataset).is_dir():

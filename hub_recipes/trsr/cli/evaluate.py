@@ -17,7 +17,7 @@ from trsr.cli.outcome import Outcome, add_json
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="folder of a finished run")
-    parser.add_argument("--out", type=Path, help="folder for results.json and scores.parquet (RUN/SPLIT)")
+    parser.add_argument("--out", type=Path, help="folder to write (RUN/SPLIT; what is limited or changed beside it)")
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--limit", type=int, default=0, help="first users only (all)")
     parser.add_argument("--seed", type=int, default=0, help="order of candidates and bootstrap (%(default)s)")
@@ -30,11 +30,17 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Outcome:
-    from trsr.recommender.evaluate import evaluate_run
+    from trsr.recommender.evaluate import evaluate_run, results_folder
     from trsr.recommender.results import table
 
-    told = ("-no-adapter" if options.no_adapter else "") + ("-shuffled" if options.shuffle_summaries else "")
-    out = options.out or options.run / (options.split + told)
+    out = options.out or results_folder(
+        options.run,
+        options.split,
+        limit=options.limit,
+        adapter=not options.no_adapter,
+        dataset=options.dataset,
+        shuffle=options.shuffle_summaries,
+    )
     results = evaluate_run(
         options.run,
         out,

@@ -21,6 +21,7 @@ PROMPT_FILE = "ranking_prompt.json"
 ADAPTER_FILE = "adapter_config.json"
 RANKER = "default"  # what the adapter that ranks is called in memory: the name that peft gives
 SUMMARIZER = "summarizer"  # and the one that summarises
+RELEASE_FILE = "release.json"  # of a release folder: kind of repo, which is its folder's name -> repo id
 DECISION_FILES = ("decision.json", "decision_template.jinja")
 
 # How a repo is asked, whichever it is.
@@ -44,7 +45,8 @@ class TextRichRecommender:
     A pipeline repo's config.json says under `trsr`: `base_model`, `base_revision`, `adapter`, `adapter_revision`,
     `ranking_prompt`, `temperature`, `summarizer`, `method`, `block_size`, `max_blocks`, and `summarizer_adapter`: a second
     adapter, which summarises, in a subfolder of the adapter's repo. Base and adapters are repo ids, or paths that begin with
-    `./` and lie in the pipeline repo itself; in a local folder also `../`, so that a release can be moved as a whole.
+    `./` and lie in the pipeline repo itself; in a local folder also `../`, so that a release can be moved as a whole. Repos
+    that a release folder holds beside the pipeline are taken from there, also before they are on the Hub.
     """
 
     @classmethod
@@ -135,12 +137,30 @@ def _parts(settings: Mapping[str, Any], name: str, asked: Mapping[str, Any]) -> 
 
 def _locate(part: str, revision: str | None, name: str, asked: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if not part.startswith("."):
-        return part, {"revision": revision}
+        held = (
+            _in_release(part, Path(name, asked.get("subfolder") or "").resolve().parent)
+            if Path(name).is_dir()
+            else None
+        )
+        return (str(held), {"revision": None}) if held else (part, {"revision": revision})
     if Path(name).is_dir():
         return str((Path(name) / asked.get("subfolder", "") / part).resolve()), {"revision": None}
     if not part.startswith("./"):
         raise LoadError(f"{name} names {part!r}, a path outside it, which only a local folder may do.")
     return name, {"revision": asked["revision"], "subfolder": _join(asked.get("subfolder", ""), part[2:])}
+
+
+def _in_release(repo: str, folder: Path) -> Path | None:
+    """The folder of a base or an adapter in a release folder; None where it is no release, or holds no repo of this name.
+
+    What merely lies there under such a folder's name is never taken for the repo.
+    """
+    try:
+        repos = json.loads((folder / RELEASE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    kinds = [kind for kind in ("base", "adapter") if isinstance(repos, dict) and repos.get(kind) == repo]
+    return next((folder / kind for kind in kinds if (folder / kind).is_dir()), None)
 
 
 def _join(*parts: str | None) -> str:

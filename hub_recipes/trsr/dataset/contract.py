@@ -6,7 +6,7 @@ that plain `load_dataset(folder, config)` reads it.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -288,6 +288,23 @@ def provenance(source: str, revision: str | None = None) -> dict[str, Any]:
     """The provenance of a dataset folder or Hub dataset, empty if it has none."""
     path = _file(source, PROVENANCE, revision)
     return json.loads(path.read_text(encoding="utf-8")) if path else {}
+
+
+def block_sizes(
+    source: str, revision: str | None = None, names: Sequence[str] = ("block_size", "max_blocks")
+) -> dict[str, int]:
+    """How histories were cut for a dataset's summaries: `block_size` in items, and `max_blocks`.
+
+    Raises:
+        DataError: If its provenance does not say so. A guess could show a model what it is asked for.
+    """
+    made = provenance(source, revision).get("summaries", {})
+    if missing := [name for name in names if not made.get(name)]:
+        raise DataError(
+            f"{source} does not say {' and '.join(missing)} of its summaries ({PROVENANCE}, under summaries): how its "
+            f"histories were cut is not known. Summarise it again: trsr summarize {source} --out DIR"
+        )
+    return {name: made[name] for name in names}
 
 
 def audit(source: str, revision: str | None = None) -> dict[str, Any] | None:

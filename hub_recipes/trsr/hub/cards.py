@@ -24,6 +24,7 @@ from trsr.hub.repos import Names
 from trsr.recommender import results
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.results import Results, metric_name
+from trsr.recommender.run import Run
 from trsr.report.markdown import Markdown
 from trsr.report.templates import render, yaml_header
 
@@ -99,16 +100,15 @@ class Facts:
         return {method: count for method, count in counted.items() if count}
 
 
-def gather(run: Path, recipe: Recipe, prompt: RankingPrompt, names: Names, terms: Terms, license: str | None) -> Facts:
+def gather(run: Run, prompt: RankingPrompt, names: Names, terms: Terms, license: str | None) -> Facts:
     """Read what the run, its results and its dataset say.
 
     Raises:
-        ReleaseError: With all that is missing.
+        ReleaseError: With all that is missing, and results that are not those of the whole split.
         ResultsError: If results are missing.
     """
-    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    test = results.read(run / "test" / results.FILE)
-    validation = results.read(run / "validation" / results.FILE)
+    recipe, record = run.recipe, run.record
+    test, validation = run.results("test"), run.results("validation")
     weights: Mapping[str, str | None] = {"license": license} if license else _license_of(recipe)
     made = contract.provenance(recipe.dataset, recipe.dataset_revision)
     problems = []
@@ -122,13 +122,18 @@ def gather(run: Path, recipe: Recipe, prompt: RankingPrompt, names: Names, terms
         problems.append(f"The link to the licence of the data is no web address: {terms.license_link!r}.")
     if recipe.summary != "none" and "summaries" not in made:
         problems.append(f"{contract.PROVENANCE} of {recipe.dataset} does not say what wrote its summaries.")
+    if run.checksums is None:
+        problems.append(
+            f"{run.folder} was trained by an earlier version, which did not record its dataset: what it was trained on is not "
+            "known. Train it anew."
+        )
     problems += [
-        f"The results on {one.split} are not of this adapter. Make them anew: trsr evaluate {run} --split {one.split}"
+        f"The results on {one.split} are {fault}. Make them anew: trsr evaluate {run.folder} --split {one.split}"
         for one in (validation, test)
-        if one.weights != results.weights_of(run)
+        if (fault := _not_the_runs_own(one, run))
     ]
     if not validation.temperature:
-        problems.append(f"No temperature was fitted. Run: trsr evaluate {run} --split validation")
+        problems.append(f"No temperature was fitted. Run: trsr evaluate {run.folder} --split validation")
     if problems and not names.local:
         raise ReleaseError("\n".join(problems))
     return Facts(
@@ -147,6 +152,23 @@ def gather(run: Path, recipe: Recipe, prompt: RankingPrompt, names: Names, terms
         license_link=weights.get("license_link"),
         audit=contract.audit(recipe.dataset, recipe.dataset_revision),
     )
+
+
+def _not_the_runs_own(found: Results, run: Run) -> str | None:
+    """What keeps results from standing for the run: they must be of its adapter and the whole split of its dataset."""
+    if found.weights != run.weights:
+        return "not of this adapter"
+    if found.limit:
+        return f"of the first {found.limit:,} rows alone"
+    if found.shuffled_summaries:
+        return "those of shuffled summaries"
+    if found.checksums != run.checksums:
+        return (
+            "not of the dataset that the run was trained on"
+            if found.checksums
+            else "of a dataset that they do not name"
+        )
+    return None
 
 
 def complete(facts: Facts, **found) -> Facts:
@@ -293,7 +315,7 @@ def _model_index(facts: Facts, dataset_revision: str | None) -> list[EvalResult]
             task_name="Sequential recommendation",
             dataset_type=facts.names.dataset,
             dataset_name=facts.terms.name,
-            dataset_config="histories" if facts.recipe.summary == "none" else facts.recipe.summary,
+            dataset_config=facts.recipe.config,
             dataset_split=facts.test.split,
             dataset_revision=dataset_revision,
             metric_type=name,

@@ -18,9 +18,10 @@ from trsr.hub import cards
 from trsr.hub.changes import Change, compare, plan, show, unseen
 from trsr.hub.preflight import Options, check, check_rights
 from trsr.hub.rehearsal import rehearse
-from trsr.hub.release import Release, assemble, load_recipe_of, pin
+from trsr.hub.release import Release, assemble, pin
 from trsr.hub.repos import TAGGED, TYPES, name_repos
 from trsr.hub.retry import patiently
+from trsr.recommender.run import Run
 from trsr.report.templates import render
 
 _STALE = frozenset({409, 412})  # the Hub is busy with another commit, or thinks that it saw one
@@ -59,8 +60,8 @@ def publish(
         ReleaseError, HubError: With what is missing, refused or unsafe.
     """
     hub = hub or HfApi()
-    recipe = load_recipe_of(run)
-    source = dataset or recipe.dataset
+    read = Run.read(run).with_dataset(dataset)
+    recipe, source = read.recipe, read.recipe.dataset
     found = replace(contract.Terms.of(contract.provenance(source, recipe.dataset_revision)), **(terms or {}))
     base_here, data_here = Path(base_path(recipe.base)), Path(contract.dataset_path(source))
     on_hub = not data_here.is_dir()
@@ -79,7 +80,7 @@ def publish(
                 "item texts, behind a gate."
             )
         options = replace(options, gated=options.gated or "manual")
-    release = assemble(run, folder or run / "release", names, dataset=dataset, terms=found, license=license)
+    release = assemble(read, folder or run / "release", names, terms=found, license=license)
     tried = rehearse(release, run)
     say(
         f"Loaded in a fresh process: the log-odds of {tried.candidates} candidates of {tried.users} test users differ from "

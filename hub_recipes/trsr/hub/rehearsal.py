@@ -105,8 +105,7 @@ def _short(release: Release, row: Mapping, whole: Mapping[str, Any], texts: Mapp
 
 
 def _rows(recipe: Recipe, split: str) -> list[dict[str, Any]]:
-    config = "histories" if recipe.summary == "none" else recipe.summary
-    rows = contract.read(recipe.dataset, config, split, recipe.dataset_revision)
+    rows = contract.read(recipe.dataset, recipe.config, split, recipe.dataset_revision)
     return [rows[number] for number in range(min(USERS, len(rows)))]
 
 

@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
 from datasets import Dataset, DatasetDict
 from huggingface_hub import DatasetCard
 from transformers import AutoConfig, AutoTokenizer
 
 from trsr.assets.paths import base_path, summarizer_path
 from trsr.core.history import Item
-from trsr.core.modeling import PROMPT_FILE, SUMMARIZER
+from trsr.core.modeling import PROMPT_FILE, RELEASE_FILE, SUMMARIZER
 from trsr.core.prompts import RankingPrompt
 from trsr.core.saving import copy_code, core_modules, write_config, write_json
 from trsr.dataset import contract
@@ -25,7 +24,8 @@ from trsr.hub import cards, spaces
 from trsr.hub.decision import decision_config
 from trsr.hub.repos import LOCAL, TYPES, Names
 from trsr.recommender.examples import labelled, make_encoder, ranking_prompt
-from trsr.recommender.recipe import Recipe, build_recipe
+from trsr.recommender.recipe import Recipe
+from trsr.recommender.run import Run
 from trsr.recommender.serving import pipeline_settings
 from trsr.recommender.train import write_adapter_config
 from trsr.records.files import whole_folder
@@ -49,19 +49,11 @@ class Release:
     facts: cards.Facts
 
 
-def load_recipe_of(run: Path) -> Recipe:
-    """The recipe of a finished run. Raises ReleaseError if there is none."""
-    if not (run / "run.json").is_file():
-        raise ReleaseError(f"No finished run at {run}. Train one, or finish it: trsr train RECIPE --out {run}")
-    return build_recipe(yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8")))
-
-
 def assemble(
-    run: Path,
+    run: Run,
     folder: Path,
     names: Names = LOCAL,
     *,
-    dataset: str | None = None,
     terms: contract.Terms | None = None,
     license: str | None = None,
 ) -> Release:
@@ -69,24 +61,23 @@ def assemble(
 
     Args:
         names: Without them, repos name one another by relative paths, so that the folder can be moved as a whole.
-        dataset: The run's dataset, where it is not (or no longer) at the place that its recipe names.
         terms: Under which terms the data may be used; default, what its provenance says.
         license: Of the weights; default, the base's own.
 
     Raises:
         ReleaseError, ResultsError, DataError: If something is missing.
+        RunError: If the dataset that the run's recipe names is not what it was trained on.
     """
     check_replaceable(folder)
-    recipe = load_recipe_of(run)
-    if dataset:
-        recipe = replace(recipe, dataset=dataset, dataset_revision=None)
+    recipe = run.recipe
+    run.check_data("Say where the run's own is: --dataset. If that is gone, train anew.")
     source = base_path(recipe.base)
     if names.local and not Path(source).is_dir():
         names = replace(names, base=recipe.base, own=names.own[1:])
     terms = terms or contract.Terms.of(contract.provenance(recipe.dataset, recipe.dataset_revision))
-    facts = cards.gather(run, recipe, ranking_prompt(recipe), names, terms, license)
+    facts = cards.gather(run, ranking_prompt(recipe), names, terms, license)
     with whole_folder(folder) as draft:
-        facts = _write_repos(draft, run, recipe, facts)
+        facts = _write_repos(draft, run, facts)
     release = Release(folder, names, facts)
     pin(release, {})
     for kind in names.own:
@@ -105,19 +96,20 @@ def check_replaceable(folder: Path) -> None:
         raise ReleaseError(told) from None
     if "trsr" not in config or not (folder / "adapter").is_dir():
         raise ReleaseError(told)
-    if others := sorted(path.name for path in folder.iterdir() if path.name not in (*TYPES, ".DS_Store")):
+    known = (*TYPES, RELEASE_FILE, ".DS_Store")
+    if others := sorted(path.name for path in folder.iterdir() if path.name not in known):
         raise ReleaseError(
             f"{folder} holds a release and {', '.join(others)}, which would be lost. Choose another --out, or move them."
         )
 
 
-def _write_repos(draft: Path, run: Path, recipe: Recipe, facts: cards.Facts) -> cards.Facts:
+def _write_repos(draft: Path, run: Run, facts: cards.Facts) -> cards.Facts:
     """Fill `draft` with a folder for each repo, without cards and commits. Returns the facts, now complete."""
-    names, terms, source = facts.names, facts.terms, base_path(recipe.base)
+    names, terms, recipe, source = facts.names, facts.terms, run.recipe, base_path(run.recipe.base)
     if "base" in names.own:
         check_base(Path(source))
         shutil.copytree(source, draft / "base")
-    shutil.copytree(run / "adapter", draft / "adapter")
+    shutil.copytree(run.adapter, draft / "adapter")
     brought = summarizer_path(recipe.base)
     if brought:
         shutil.copytree(brought, draft / "adapter" / SUMMARIZER)
@@ -132,6 +124,8 @@ def _write_repos(draft: Path, run: Path, recipe: Recipe, facts: cards.Facts) -> 
             for path, origin in files.items():
                 (draft / kind / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(origin, draft / kind / path)
+    # By it the pipeline finds its base and adapter in this folder before they are on the Hub.
+    write_json(draft / RELEASE_FILE, {kind: names.repo(kind) for kind in names.own})
     return cards.complete(facts, decides=decides, summarises=brought is not None, rows=rows, configs=configs)
 
 

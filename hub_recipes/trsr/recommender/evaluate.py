@@ -7,17 +7,17 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from datasets import Dataset
 from scipy.special import expit
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from trsr.assets.paths import base_path
 from trsr.core.errors import LoadError
@@ -32,23 +32,25 @@ from trsr.metrics.calibration import fit_temperature
 from trsr.recommender import baselines
 from trsr.recommender import scores as scored
 from trsr.recommender.examples import make_encoder
-from trsr.recommender.recipe import Recipe, build_recipe
-from trsr.recommender.results import FILE, weights_of
+from trsr.recommender.recipe import Recipe
+from trsr.recommender.results import FILE
+from trsr.recommender.run import Run
+from trsr.records.checksums import base_checksum
 from trsr.records.files import one_writer, write_text
 from trsr.records.versions import versions
+
+logger = logging.get_logger(__name__)
 
 PEERS = ("chance", "popularity", "tf-idf")
 
 
-def load_run(run: Path, adapter: bool = True) -> tuple[Recipe, Encoder, Scorer]:
-    """The recipe of a finished run, its encoder and its scorer.
+def load_run(run: Run, adapter: bool = True) -> tuple[Encoder, Scorer]:
+    """The encoder of a finished run, and its scorer.
 
     Args:
         adapter: False leaves the adapter away: the base as it is (zero-shot).
     """
-    if not (run / "run.json").is_file():
-        raise EvaluationError(f"No finished run at {run}. Train one, or finish it: trsr train RECIPE --out {run}")
-    recipe = build_recipe(yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8")))
+    recipe = run.recipe
     source = base_path(recipe.base)
     tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
     gpu = torch.accelerator.current_accelerator() if recipe.optim.device == "auto" else None
@@ -56,11 +58,11 @@ def load_run(run: Path, adapter: bool = True) -> tuple[Recipe, Encoder, Scorer]:
     encoder = make_encoder(recipe, tokenizer, model.config)
     if adapter:
         try:
-            load_adapter(model, RANKER, str(run / "adapter"), {})
+            load_adapter(model, RANKER, str(run.adapter), {})
         except LoadError as error:
             raise EvaluationError(f"{error} Or train again: trsr train RECIPE --out ANOTHER") from error
     model = model.to(gpu or "cpu").eval()
-    return recipe, encoder, Scorer(model, encoder.yes_id, encoder.no_id)
+    return encoder, Scorer(model, encoder.yes_id, encoder.no_id)
 
 
 def score(
@@ -132,12 +134,14 @@ def with_shuffled_summaries(rows: Dataset, seed: int) -> Dataset:
     return rows.remove_columns("summary").add_column("summary", [rows["summary"][int(place)] for place in giver])
 
 
-def _digest(rows: Dataset) -> str:
-    """Of what is scored: the prompts' users, summaries, histories and candidates."""
-    digest = hashlib.sha256()
+def _checksum(rows: Dataset, texts: Mapping[str, str], recipe: Recipe, encoder: Encoder) -> str:
+    """Of what scores hang on but for the adapter: users, summaries, histories, candidates, item texts, prompt and base."""
+    base = [base_checksum(recipe.base), recipe.base_revision]
+    made = hashlib.sha256(json.dumps([base, encoder.prompt.to_dict(), encoder.chat]).encode())
     for row in rows:
-        digest.update(json.dumps(row, sort_keys=True, default=str).encode())
-    return digest.hexdigest()
+        shown = [texts[item_id] for item_id in (*row["history"], row["target"], *row["negatives"])]
+        made.update(json.dumps([row, shown], sort_keys=True, default=str).encode())
+    return made.hexdigest()
 
 
 def peer_scores(name: str, rows: Dataset, train: Dataset, texts: Mapping[str, str], seed: int) -> np.ndarray:
@@ -212,19 +216,36 @@ def _whole(mean: float) -> float:
     return int(mean) if mean == int(mean) else round(float(mean), 2)
 
 
-def describe(run: Path, recipe: Recipe, split: str, adapter: bool = True) -> dict[str, Any]:
-    """What a results file says of a run besides its figures."""
-    config = "histories" if recipe.summary == "none" else recipe.summary
+def describe(run: Run, split: str, adapter: bool = True) -> dict[str, Any]:
+    """What a results file says of a run besides its figures; its recipe names the dataset that is scored."""
+    recipe = run.recipe
     return {
-        **scored.about(recipe.dataset, config, split, recipe.dataset_revision),
+        **scored.about(recipe.dataset, recipe.config, split, recipe.dataset_revision),
         "run": recipe.name,
-        "weights": weights_of(run) if adapter else None,
+        "weights": run.weights if adapter else None,
     }
+
+
+def results_folder(
+    run: Path, split: str, *, limit: int = 0, adapter: bool = True, dataset: str | None = None, shuffle: bool = False
+) -> Path:
+    """Where the results of an evaluation belong: RUN/SPLIT, and a folder beside it for each that is not the run's own.
+
+    The run's own are those of the adapter on the whole split of the dataset that it was trained on, wherever that lies now.
+    """
+    name = split + ("" if adapter else "-no-adapter") + ("-shuffled" if shuffle else "")
+    if limit:
+        name += f"-limit-{limit}"
+    if dataset:
+        here = Run.read(run).with_dataset(dataset)
+        if here.checksums is None or here.changed_data():
+            name += f"-{Path(dataset).resolve().name}"
+    return run / name
 
 
 @one_writer
 def evaluate_run(
-    run: Path,
+    folder: Path,
     out: Path,
     *,
     split: str = "test",
@@ -237,7 +258,8 @@ def evaluate_run(
     """Evaluate a finished run beside the peers.
 
     Args:
-        out: Takes results.json and scores.parquet. A killed evaluation goes on from what it left there.
+        folder: Of the run.
+        out: Takes results.json and scores.parquet, see `results_folder`. A killed evaluation goes on from what it left there.
         limit: First rows only; 0 = all.
         seed: Of the candidates' order, the bootstrap, and whose summary is whose when they are shuffled.
         adapter: False measures the base as it is (zero-shot).
@@ -245,33 +267,51 @@ def evaluate_run(
         shuffle_summaries: A control: every user is ranked for by the summary of another one.
 
     Raises:
-        EvaluationError: If there is no finished run, or it shows no summaries to shuffle.
+        RunError: If there is no finished run, the dataset is not the run's and was not asked for, or the run was trained on
+            its users.
+        EvaluationError: If the run shows no summaries to shuffle.
     """
-    recipe, encoder, scorer = load_run(run, adapter)
-    if dataset:
-        recipe = replace(recipe, dataset=dataset, dataset_revision=None)
+    run = Run.read(folder).with_dataset(dataset)
+    recipe = run.recipe
     if shuffle_summaries and recipe.summary == "none":
-        raise EvaluationError(f"The prompts of {run} show no summaries: there is nothing to shuffle.")
+        raise EvaluationError(f"The prompts of {folder} show no summaries: there is nothing to shuffle.")
+    if run.checksums is None:
+        logger.warning(
+            f"{folder} was trained by an earlier version, which did not record its dataset: whether {recipe.dataset} is that "
+            "one, or holds users that it was trained on, is not known. Train anew to be sure."
+        )
+    elif not dataset:
+        run.check_data(
+            f"To evaluate on other data, name it: --dataset {recipe.dataset}. Else put the run's back, or train anew."
+        )
     texts = contract.texts(recipe.dataset, recipe.dataset_revision)
-    config = "histories" if recipe.summary == "none" else recipe.summary
+    config = recipe.config
     rows = contract.read(recipe.dataset, config, split, recipe.dataset_revision)
+    if run.changed_data():
+        by_time = contract.provenance(recipe.dataset).get("sampling", {}).get("protocol") == "impressions"
+        run.check_users(rows, f"{recipe.dataset}, split {split}", by_time)
+    encoder, scorer = load_run(run, adapter)
     train = contract.read(recipe.dataset, "histories", "train", recipe.dataset_revision)
-    if limit:
-        rows = rows.select(range(min(limit, len(rows))))
+    limited = 0 < limit < len(rows)
+    if limited:
+        rows = rows.select(range(limit))
     contract.check_ids(rows, texts, f"{recipe.dataset}, config {config}, split {split}")
     if shuffle_summaries:
         rows = with_shuffled_summaries(rows, seed)
     out.mkdir(parents=True, exist_ok=True)
     # Named after what it depends on: another run, split or seed never goes on from it.
-    about = describe(run, recipe, split, adapter)
-    about["shuffled_summaries"] = shuffle_summaries
-    partial = out / f".{split}-{seed}-{(about['weights'] or 'base')[:12]}-{_digest(rows)[:12]}.partial.jsonl"
+    about = describe(run, split, adapter)
+    about |= {"limit": limit if limited else 0, "shuffled_summaries": shuffle_summaries}
+    partial = (
+        out
+        / f".{split}-{seed}-{(about['weights'] or 'base')[:12]}-{_checksum(rows, texts, recipe, encoder)[:12]}.partial.jsonl"
+    )
     systems = {name: peer_scores(name, rows, train, texts, seed) for name in PEERS}
     began = time.process_time()
     systems[recipe.name] = score(rows, texts, encoder, scorer, seed, recipe.name, partial)
     about["plan"] = scorer.plan
     # Of scoring since the start or the last kill; what training took, the run says.
-    trained = json.loads((run / "run.json").read_text(encoding="utf-8"))["cpu_seconds"] if adapter else 0.0
+    trained = run.record["cpu_seconds"] if adapter else 0.0
     about["cost"] = {"train_seconds": trained, **scored.cost(began)}
     results = write_results(out, systems, rows, seed, about, tuple((recipe.name, peer) for peer in PEERS))
     partial.unlink()

@@ -105,6 +105,11 @@ class Recipe:
     optim: Optim = field(default_factory=Optim)
     watch: Watch = field(default_factory=Watch)
 
+    @property
+    def config(self) -> str:
+        """The config of the dataset that its rows are read from."""
+        return "histories" if self.summary == "none" else self.summary
+
     def __post_init__(self) -> None:
         problems = []
         if self.summary not in SUMMARIES:

@@ -1,6 +1,5 @@
 """A results file, read: the one place that cards and tables take numbers from."""
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -26,6 +25,9 @@ class Results:
         systems: Name -> metric -> `value`, `low`, `high`.
         paired: Tests of pairs of systems, as `significance.paired_test` gives them.
         weights: SHA-256 of the adapter that was measured; None for the base without one.
+        checksums: Of the dataset that was scored, as `run.data_checksums`; None where an earlier version measured.
+        limit: That only the first `limit` rows were scored; 0 = all.
+        shuffled_summaries: That users were ranked for by the summaries of others.
         temperature: As `calibration.Temperature`, on validation only.
     """
 
@@ -39,6 +41,9 @@ class Results:
     paired: tuple[Mapping, ...] = ()
     temperature: Mapping | None = None
     weights: str | None = None
+    checksums: Mapping[str, str] | None = None
+    limit: int = 0
+    shuffled_summaries: bool = False
 
 
 def read(path: Path) -> Results:
@@ -68,6 +73,9 @@ def read(path: Path) -> Results:
         tuple(values["paired"]),
         values.get("temperature"),
         values.get("weights"),
+        values.get("dataset_checksums"),
+        values.get("limit", 0),
+        values.get("shuffled_summaries", False),
     )
 
 
@@ -75,12 +83,6 @@ def _measured(metric: Mapping | None) -> bool:
     """Whether a metric has a value and an interval."""
     bounds = [(metric or {}).get(name) for name in ("value", "low", "high")]
     return all(isinstance(bound, (int, float)) and math.isfinite(bound) for bound in bounds)
-
-
-def weights_of(run: Path) -> str:
-    """Checksum of a run's adapter: results name it, so that they cannot pass for those of other weights."""
-    with (run / "adapter" / "adapter_model.safetensors").open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def metric_name(name: str) -> str:

@@ -15,6 +15,7 @@ from datasets import Dataset
 
 from trsr.dataset import contract
 from trsr.dataset.candidates import candidate_table, presence
+from trsr.recommender.run import data_checksums
 from trsr.records.costs import peak_mib
 from trsr.records.files import whole_file
 
@@ -53,6 +54,7 @@ def about(source: str, config: str, split: str, revision: str | None = None) -> 
         "config": config,
         "split": split,
         "protocol": protocol,
+        "dataset_checksums": data_checksums(source, config, revision),
     }
 
 

@@ -3,20 +3,19 @@
 What a pipeline repo says of a run is said here too, so that a run serves what its release will serve.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from trsr.assets.paths import NANO, TASK, base_path, summarizer_path
 from trsr.core.modeling import RANKER, SUMMARIZER, load_adapter
 from trsr.core.pipeline import TextRichRecommendationPipeline
 from trsr.dataset import contract
-from trsr.errors import ReleaseError, UsageError
+from trsr.errors import UsageError
 from trsr.recommender.examples import ranking_prompt
-from trsr.recommender.recipe import Recipe, build_recipe
+from trsr.recommender.recipe import Recipe
+from trsr.recommender.run import Run, is_finished
 from trsr.records.checksums import digest
 
 
@@ -48,8 +47,8 @@ def load_recommender(source: str | None = None, **options):
     if source is None:
         return pipeline(TASK, model=str(NANO / "pipeline"), **options)  # type: ignore[call-overload]
     folder = Path(source)
-    if (folder / "run.json").is_file():
-        return _of_run(folder, **options)
+    if is_finished(folder):
+        return _of_run(Run.read(folder), **options)
     if (folder / "pipeline" / "config.json").is_file():
         source = str(folder / "pipeline")
     try:
@@ -61,20 +60,19 @@ def load_recommender(source: str | None = None, **options):
         ) from error
 
 
-def _of_run(run: Path, **options) -> TextRichRecommendationPipeline:
+def _of_run(run: Run, **options) -> TextRichRecommendationPipeline:
     """The recommender of a finished run, as its release would serve it."""
-    recipe = build_recipe(yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8")))
-    results = run / "validation" / "results.json"
-    fitted = json.loads(results.read_text(encoding="utf-8")).get("temperature") if results.is_file() else None
+    recipe = run.recipe
+    run.check_data("It was trained with that one's prompts and summaries: put it back, or train anew.")
     source = base_path(recipe.base)
     model: Any = AutoModelForCausalLM.from_pretrained(source, revision=recipe.base_revision, dtype="auto")
     tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
     if not recipe.chat:
         tokenizer.chat_template = None
-    settings = pipeline_settings(recipe, fitted["value"] if fitted else 1.0)
+    settings = pipeline_settings(recipe, run.fitted["value"] if run.fitted else 1.0)
     if summarizer := summarizer_path(recipe.base):
         load_adapter(model, SUMMARIZER, str(summarizer), {})
-    load_adapter(model, RANKER, str(run / "adapter"), {})
+    load_adapter(model, RANKER, str(run.adapter), {})
     model.config.trsr = settings
     return TextRichRecommendationPipeline(model=model.eval(), tokenizer=tokenizer, **options)
 
@@ -88,16 +86,9 @@ def _first_cause(error: Exception) -> str:
 
 def _block_sizes(recipe: Recipe) -> dict[str, int | None]:
     """How histories were cut for the summaries that the run was trained with, so that they are served cut alike."""
-    names = ("block_size", "max_blocks")
     if recipe.summary == "none":
-        return dict.fromkeys(names)
-    made = contract.provenance(recipe.dataset, recipe.dataset_revision).get("summaries", {})
-    if missing := [name for name in names if not made.get(name)]:
-        raise ReleaseError(
-            f"{recipe.dataset} does not say {' and '.join(missing)} of its summaries ({contract.PROVENANCE}, under summaries): "
-            "a pipeline could not cut histories as they were cut there. Summarise it again: trsr summarize."
-        )
-    return {name: made[name] for name in names}
+        return {"block_size": None, "max_blocks": None}
+    return {**contract.block_sizes(recipe.dataset, recipe.dataset_revision)}
 
 
 def _summarizer(recipe: Recipe) -> str:

@@ -32,9 +32,12 @@ from trsr.errors import TrainError
 from trsr.recommender import shared_prefix
 from trsr.recommender.examples import encode_rows, make_encoder, with_earlier_targets
 from trsr.recommender.recipe import Recipe
+from trsr.recommender.run import ADAPTER, FILE, RECIPE, TRAINED_ON, changed_configs, data_checksums, is_finished
 from trsr.recommender.validation import Watching, curves, draw, ranking
 from trsr.records.files import one_writer, whole_folder, write_text
 from trsr.records.versions import versions
+
+SPACING = 5  # items between two targets of a user, where no summaries are read that say it
 
 
 class AdapterTrainer(Watching, SFTTrainer):
@@ -75,15 +78,17 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     )
     encoder = make_encoder(recipe, tokenizer, model.config)
     texts = contract.texts(recipe.dataset, recipe.dataset_revision)
-    config = "histories" if recipe.summary == "none" else recipe.summary
+    checksums = data_checksums(recipe.dataset, recipe.config, recipe.dataset_revision)
+    _check_resumed(recipe, out, checksums)
+    config = recipe.config
     rows = contract.read(recipe.dataset, config, "train", recipe.dataset_revision)
     if recipe.train_users:
         rows = rows.select(range(min(recipe.train_users, len(rows))))
     contract.check_ids(rows, texts, f"{recipe.dataset}, config {config}, split train")
     users = len(rows)
+    trained_on = {"dataset_checksums": checksums, "rows": list(zip(rows["user_id"], rows["target"], strict=True))}
     if recipe.targets > 1:
-        stated = contract.provenance(recipe.dataset, recipe.dataset_revision).get("summaries", {})
-        rows = with_earlier_targets(rows, recipe.targets, stated.get("block_size", 5), recipe.summary)
+        rows = with_earlier_targets(rows, recipe.targets, _block_size(recipe), recipe.summary)
     examples, counts = encode_rows(rows, texts, encoder, recipe.negatives, recipe.seed, recipe.form)
     looked_at: dict[str, object] = {}
     if recipe.watch.steps:
@@ -93,7 +98,8 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         looked_at["eval_dataset"], _ = encode_rows(held_out, texts, encoder, recipe.negatives, recipe.seed, recipe.form)
         looked_at["ranking"] = ranking(held_out, texts, encoder, recipe.seed)
     if first:
-        write_text(out / "recipe.yaml", yaml.safe_dump(recipe.to_dict(), sort_keys=False))
+        write_text(out / TRAINED_ON, json.dumps(trained_on) + "\n")
+        write_text(out / RECIPE, yaml.safe_dump(recipe.to_dict(), sort_keys=False))
 
     trainer = _trainer(recipe, encoder)(
         model,
@@ -117,6 +123,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         "recipe": recipe.to_dict(),
         "seed": recipe.seed,
         "base_revision": getattr(model.config, "_commit_hash", None) or recipe.base_revision,
+        "dataset_checksums": checksums,
         "data": {"config": config, "users": users, "targets": len(rows), **counts},
         "plan": getattr(trainer, "plan", "rows"),
         **taken,
@@ -127,9 +134,9 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         "versions": versions(),
     }
     if first:
-        save_adapter(trainer.model, encoder.prompt, recipe.base, recipe.base_revision, out / "adapter")
+        save_adapter(trainer.model, encoder.prompt, recipe.base, recipe.base_revision, out / ADAPTER)
         draw(taken["curves"], out / "curves.png")
-        write_text(out / "run.json", json.dumps(record, indent=2) + "\n")
+        write_text(out / FILE, json.dumps(record, indent=2) + "\n")
         if (checkpoints / "runs").is_dir():  # where tensorboard logs
             shutil.move(checkpoints / "runs", out / "logs")
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -277,7 +284,7 @@ def _checkpointing() -> str:
 
 def _claim(recipe: Recipe, out: Path) -> None:
     """Make sure that `out` is free, or holds an unfinished run of this very recipe."""
-    kept = out / "recipe.yaml"
+    kept = out / RECIPE
     if kept.exists():
         other = yaml.safe_load(kept.read_text(encoding="utf-8"))
         if other != json.loads(json.dumps(recipe.to_dict())):
@@ -285,11 +292,30 @@ def _claim(recipe: Recipe, out: Path) -> None:
             raise TrainError(
                 f"{out} holds a run of another recipe (differs in {', '.join(changed)}). Choose another --out."
             )
-        if (out / "run.json").exists():
+        if is_finished(out):
             raise TrainError(f"{out} holds this run, complete. Choose another --out, or remove it.")
     elif out.exists() and any(out.iterdir()):
         raise TrainError(f"{out} is not empty and holds no run. Choose another --out.")
     out.mkdir(parents=True, exist_ok=True)
+
+
+def _check_resumed(recipe: Recipe, out: Path, checksums: Mapping[str, str]) -> None:
+    """Raise TrainError where an unfinished run in `out` was begun with another dataset than there is now."""
+    path = out / TRAINED_ON
+    before = json.loads(path.read_text(encoding="utf-8"))["dataset_checksums"] if path.is_file() else checksums
+    if changed := changed_configs(before, checksums):
+        raise TrainError(
+            f"{recipe.dataset} has changed since this run began: its config {changed[0]} was {before.get(changed[0])} and is "
+            f"{checksums.get(changed[0])}. Put the dataset back to finish the run, or train anew with another --out."
+        )
+
+
+def _block_size(recipe: Recipe) -> int:
+    """Items between two targets of a user: those of a block of the summaries."""
+    if recipe.summary == "none":
+        stated = contract.provenance(recipe.dataset, recipe.dataset_revision).get("summaries", {})
+        return stated.get("block_size") or SPACING
+    return contract.block_sizes(recipe.dataset, recipe.dataset_revision, ("block_size",))["block_size"]
 
 
 def _bf16(cpu: bool) -> bool:

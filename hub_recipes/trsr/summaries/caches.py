@@ -110,6 +110,7 @@ def _import_summaries(store: Store, source: str, texts: Mapping[str, str]) -> in
     items = contract.read_items(name, revision)
     if "text" in items.column_names:
         texts = dict(zip(items["item_id"], items["text"], strict=True))
+    made = {**made, **contract.block_sizes(name, revision)}
     identity = {part: made.get(part) for part in ("engine", "model", "revision", "sampling")}
     count = 0
     for method in methods:

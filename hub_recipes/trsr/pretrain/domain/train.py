@@ -9,7 +9,6 @@ from transformers import set_seed
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.dataset import contract
-from trsr.errors import DataError
 from trsr.pretrain.domain.batch import collate, forward
 from trsr.pretrain.domain.rows import Rows, users
 from trsr.pretrain.domain.tokenizer import superword_tokenizer
@@ -58,14 +57,10 @@ def train_domain(
         DataError: If the dataset has no recurrent summaries, or does not say of how many items.
     """
     provenance = contract.provenance(source, revision)
-    terms, made = contract.Terms.of(provenance), provenance.get("summaries", {})
-    if "recurrent" not in contract.configs(source, revision) or not made.get("block_size"):
-        raise DataError(
-            f"Dataset {source!r} has no recurrent summaries with the size of their blocks. "
-            f"Run: trsr summarize {source} --out DIR"
-        )
-    texts = contract.texts(source, revision)
+    terms = contract.Terms.of(provenance)
     splits = {split: contract.read(source, "recurrent", split, revision) for split in contract.SPLITS}
+    block_size = contract.block_sizes(source, revision, ("block_size",))["block_size"]
+    texts = contract.texts(source, revision)
     for split, table in splits.items():
         contract.check_ids(table, texts, split)
     prompt = RankingPrompt(recent_items=10)
@@ -86,9 +81,7 @@ def train_domain(
         learning_rate=learning_rate,
     )
     tokenizer = kept_tokenizer(work, lambda: superword_tokenizer(_prompts(splits["train"], texts, prompt), vocab_size))
-    everyone = [
-        user for split, table in splits.items() for user in users(table, made["block_size"], target=split == "train")
-    ]
+    everyone = [user for split, table in splits.items() for user in users(table, block_size, target=split == "train")]
     set_seed(seed)
     model = llama(tokenizer, hidden, layers, heads)
     encoder = Encoder(tokenizer, prompt, context=CONTEXT)

@@ -13,6 +13,8 @@ from trsr.dataset import contract
 from trsr.errors import CompareError
 from trsr.recommender.compare import measure, plot, report, slices
 from trsr.recommender.compare.align import Aligned, Scored, align, read, row_name
+from trsr.recommender.run import data_checksums
+from trsr.records.checksums import PREFIX
 from trsr.records.versions import versions
 from trsr.report import plots as pictures
 
@@ -53,6 +55,9 @@ def compare(
     known = next(iter(means.values()))
     if metric not in known:
         raise CompareError(f"No metric {metric!r}; there are {', '.join(known)}.")
+    if dataset:
+        for one in scored:
+            _check_data(one, dataset)
     parts = _parts(aligned, dataset, scored[0].about["split"], category) if dataset else {}
     about = scored[0].about
     _check_replaceable(out, about)
@@ -88,6 +93,19 @@ def _by_split(scored: list[Scored]) -> tuple[list[Scored], list[Scored]]:
     """The evaluations to compare, and those of the validation split that tell temperatures."""
     tested = [one for one in scored if one.about["split"] != "validation"]
     return (tested, [one for one in scored if one not in tested]) if tested else (scored, scored)
+
+
+def _check_data(one: Scored, dataset: str) -> None:
+    """Raise CompareError where an evaluation says that it scored other items or histories than those of `dataset`."""
+    scored = one.about.get("dataset_checksums") or {}
+    for config, now in data_checksums(dataset, "histories").items():
+        before = scored.get(config, now)
+        # A commit of the Hub and a folder cannot be told apart by their checksums; users and targets still can.
+        if now != before and now.startswith(PREFIX) and before.startswith(PREFIX):
+            raise CompareError(
+                f"{one.place} scored another dataset than {dataset}: its config {config} was {before}, and is {now} there. "
+                "Give the dataset that the systems were evaluated on."
+            )
 
 
 def _temperatures(aligned: Aligned, validated: Sequence[Scored]) -> dict[str, list[float | None]]:
