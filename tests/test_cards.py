@@ -55,7 +55,7 @@ RECORDS = {
         "loss": 0.5,
         "seconds": 140.0,
         "device": "cpu",
-        "versions": {"llm-trsr": "0.1.0", "torch": "2.9.0", "transformers": "5.23.0"},
+        "versions": {"llm-trsr": "0.1.0", "torch": "2.9.0", "transformers": "5.23.0", "trl": "1.16.0", "peft": "0.21.0"},
     },
     "test": {
         "split": "test",
@@ -77,7 +77,7 @@ RECORDS = {
             }
         ],
     },
-    "fitted": {"value": 0.9, "log_loss_before": 0.6, "log_loss_after": 0.5, "n_users": 150},
+    "fitted": {"value": 0.9, "bias": 0.25, "log_loss_before": 0.6, "log_loss_after": 0.5, "n_users": 150},
     "provenance": {
         "script": "dataset_scripts/sample.py",
         "seed": 0,
@@ -160,6 +160,8 @@ def made(tmp_path: Path, records: dict = RECORDS, **changes) -> cards.Facts:
         "base_revision": None,
         "dataset_revision": None,
         "decides": True,
+        "max_length": 2048,
+        "printed": ("genre: sea stories x2", "u0 i1", "u1 i2"),
         **rows_and_configs("recurrent", "hierarchical"),
     }
     return cards.Facts(**{**plain, **records, "test": results.read(path), **changes})
@@ -182,6 +184,7 @@ EXAMPLE = cards.Example(
     },
     "genre: sea stories x2",
     ((0, 0.906), (1, 0.215)),
+    0.176,
 )
 
 
@@ -281,7 +284,7 @@ HOSTILE = "title: A\n```\n# owned {{ 7 * 7 }} <script>\x85\u202e"
 def test_an_example_is_data(tmp_path):
     """Its snippet is Python that holds the very texts, and none of them ends the block."""
     example = cards.Example(
-        {"history": [HOSTILE], "candidates": [HOSTILE, "title: B"]}, "a ``` b {{ 7 * 7 }}", ((1, 0.5),)
+        {"history": [HOSTILE], "candidates": [HOSTILE, "title: B"]}, "a ``` b {{ 7 * 7 }}", ((1, 0.5),), 0.5
     )
     shown = card("pipeline", made(tmp_path, example=example))
     first = re.findall(r"```python\n(.*?)\n```\n", shown, re.S)[0]
@@ -388,7 +391,7 @@ def test_the_header_of_a_dataset(tmp_path, variant):
     assert DatasetCard(text).data.to_dict() == found
     assert found["configs"] == facts.configs
     assert found["task_categories"] == ["text-ranking"]
-    assert found["size_categories"] == ["1K<n<10K"]
+    assert found["size_categories"] == ["10K<n<100K" if facts.terms.share_text and facts.recipe.summary != "none" else "1K<n<10K"]
     assert found["language"] == list(facts.terms.language)
     assert found["license"] == facts.terms.license
     assert found.get("license_name") == facts.terms.license_name
@@ -397,9 +400,11 @@ def test_the_header_of_a_dataset(tmp_path, variant):
 
 
 @pytest.mark.parametrize(
-    ("users", "size"), [(999, "n<1K"), (1000, "1K<n<10K"), (99_999, "10K<n<100K"), (2_000_000, "n>1M")]
+    ("users", "size"),
+    [(994, "n<1K"), (995, "1K<n<10K"), (99_994, "10K<n<100K"), (2_000_000, "1M<n<10M"), (10**9, "1B<n<10B"), (10**12, "n>1T")],
 )
-def test_the_size_of_a_dataset_is_that_of_its_users(tmp_path, users, size):
+def test_the_size_of_a_dataset_is_that_of_its_rows(tmp_path, users, size):
+    """In the words of the Hub, which knows no n>1M."""
     found = card("dataset", made(tmp_path, rows={"items": {"train": 5}, "histories": {"train": users}}))
     assert header(found)["size_categories"] == [size]
 
@@ -485,7 +490,7 @@ def test_the_recipe_of_a_card_can_be_trained(tmp_path):
 SHOWN = {
     "adapter": """
         record.seed record.data record.data.config record.data.users record.data.rows record.data.tokens record.steps
-        record.seconds record.device record.versions fitted.value fitted.n_users fitted.log_loss_before
+        record.seconds record.device record.versions fitted.value fitted.bias fitted.n_users fitted.log_loss_before
         fitted.log_loss_after provenance.summaries provenance.summaries.engine provenance.summaries.model
         provenance.summaries.revision
     """,
@@ -618,7 +623,7 @@ def test_results_that_are_not_there_are_asked_for(tmp_path):
 # No number but those of the records: with all of them changed, none of the old ones is left.
 
 # The paper and its year, the interval's level, and what stands in examples.
-FIXED = set("2403.13325 2024 95 0.95 0 2 3 4 10 4096 16 32 64 14".split())
+FIXED = set("2403.13325 2024 95 0.95 0 2 3 4 10 16 32 64 14".split())
 
 
 def counted(value, start: int, share: float, number: list[int]):
@@ -652,6 +657,8 @@ def numbered(tmp_path, start, share):
         recipe=build_recipe(recipe),
         terms=contract.Terms(**counted(terms, start, share, number)),
         rows=counted(rows_and_configs("recurrent", "hierarchical")["rows"], start, share, number),
+        printed=counted(("u1 i1",), start, share, number),
+        max_length=start,
     )
 
 
@@ -906,7 +913,7 @@ def test_gather_tells_all_problems_at_once(run, tmp_path):
     assert len(lines) == 6
     # A folder that stays on one machine needs no terms.
     facts = gather(run, recipe, terms, LOCAL)
-    assert facts.fitted == {"value": 1.0}
+    assert facts.fitted is None
     assert facts.license == "other"
 
 

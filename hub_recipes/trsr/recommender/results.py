@@ -26,7 +26,8 @@ class Results:
         systems: Name -> metric -> `value`, `low`, `high`.
         paired: Tests of pairs of systems, as `significance.paired_test` gives them.
         weights: SHA-256 of the adapter that was measured; None for the base without one.
-        temperature: As `calibration.Temperature`, on validation only.
+        temperature: As `calibration.Calibration`, on validation only; None where none could be fitted.
+        not_fitted: Why not.
     """
 
     split: str
@@ -38,6 +39,7 @@ class Results:
     systems: Mapping[str, Mapping]
     paired: tuple[Mapping, ...] = ()
     temperature: Mapping | None = None
+    not_fitted: str | None = None
     weights: str | None = None
 
 
@@ -67,6 +69,7 @@ def read(path: Path) -> Results:
         systems,
         tuple(values["paired"]),
         values.get("temperature"),
+        values.get("not_fitted"),
         values.get("weights"),
     )
 
