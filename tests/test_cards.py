@@ -680,10 +680,10 @@ def test_every_number_comes_from_the_records(tmp_path, kind):
 
 @pytest.mark.parametrize("planted", ["0.551", "1,000 users"])
 def test_a_number_that_stands_in_a_template_would_be_seen(tmp_path, monkeypatch, planted):
-    shutil.copytree(cards._FOLDERS[1], tmp_path / "model_cards")
+    shutil.copytree(templates._FOLDERS[1], tmp_path / "model_cards")
     part = tmp_path / "model_cards" / "parts" / "results.md"
     part.write_text(part.read_text().replace("Ties count half.", f"Ties count half. {planted}"))
-    monkeypatch.setattr(cards, "_FOLDERS", [tmp_path / "model_cards"])
+    monkeypatch.setattr(templates, "_FOLDERS", [tmp_path / "model_cards"])
     monkeypatch.setattr(templates, "_environment", templates._environment.__wrapped__)  # not the one that is kept
     assert left(tmp_path, "pipeline") == {planted.split()[0].replace(",", "")}
 
@@ -822,7 +822,7 @@ def test_a_parser_finds_no_markup_in_values(tmp_path, benign, text):
 
 
 def test_markup_that_got_through_would_be_seen(tmp_path, benign, monkeypatch):
-    monkeypatch.setattr(cards, "plain", lambda text: text)
+    monkeypatch.setattr(templates, "plain", lambda text: text)
     with pytest.raises(AssertionError):
         check_harmless(tmp_path, benign, "x\n# A heading")
     with pytest.raises(AssertionError):

@@ -19,7 +19,7 @@ from tests.hub.server import WRITER
 from trsr.cli import doctor, main
 from trsr.records.conflicts import conflicts
 
-RECIPES = Path(doctor.__file__).parent.parent
+RECIPES = Path(doctor.__file__).parents[2]
 CONSTRAINTS = RECIPES / "constraints.txt"
 
 

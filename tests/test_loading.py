@@ -186,6 +186,36 @@ def test_the_last_line_of_an_error_is_its_cause(stranger, published, broken, tmp
     assert "pytorch_model.bin" not in json.dumps(told)
 
 
+PRIVATE = """
+told["without"] = last_line(lambda: load("ORG/private"))
+told["with"] = odds(load("ORG/private", token="hf_test_writer"))
+told["plain"] = odds(load(repo))
+auto = AutoModelForCausalLM.from_pretrained("ORG/private", trust_remote_code=True, token="hf_test_writer")
+told["kept"] = "hf_test_writer" in str(auto.trsr_parts) + str(auto.config)
+print(json.dumps(told))
+"""
+
+
+def test_a_token_opens_the_pipeline_and_its_adapter(stranger, published, tmp_path, monkeypatch):
+    """One that is given in the call alone; and it is not kept on the model."""
+    hub, run = published
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    api = HfApi(endpoint=hub.url, token="hf_test_writer")
+    release = run.parent.parent / "release"
+    pipeline = shutil.copytree(release / "pipeline", tmp_path / "pipeline")
+    config = json.loads((pipeline / "config.json").read_text())
+    config["trsr"] |= {"base_model": "ORG/trsr-nano", "adapter": "ORG/private-lora"}
+    (pipeline / "config.json").write_text(json.dumps(config))
+    for name, folder in (("private", pipeline), ("private-lora", release / "adapter")):
+        api.create_repo(f"ORG/{name}", private=True)
+        api.upload_folder(repo_id=f"ORG/{name}", folder_path=folder)
+    told = ask(stranger, published, tmp_path, PRIVATE, token=None)
+    assert "ORG/private" in told["without"] or "token" in told["without"]
+    assert told["with"] == told["plain"]
+    assert not told["kept"]
+
+
 def damage(weights, how):
     """Take 40 tensors out of a file of weights, or give them all other names."""
     found = load_file(weights)

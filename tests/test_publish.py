@@ -399,7 +399,7 @@ def test_a_dry_run_without_a_hub(hub, run, tmp_path):
     told = publish(run, "ORG", "books", Options(), folder=tmp_path / "release", hub=nowhere, say=said.append)
     assert not told["compared"]
     assert "could not be reached" in said[1]
-    assert "| ORG/books-lora |" in said[1]
+    assert "| ORG/books-lora |" in said[2]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from trsr.hub import release
 from trsr.hub.preflight import Options
 from trsr.hub.publish import push
 from trsr.hub.repos import LOCAL, name_repos
+from trsr.recommender import serving
 
 pytestmark = pytest.mark.compat
 
@@ -39,7 +40,8 @@ def summarizer(tmp_path_factory):
 
 @pytest.fixture
 def brought(summarizer, monkeypatch):
-    monkeypatch.setattr(release, "summarizer_path", lambda base: summarizer if base == "nano" else None)
+    for module in (release, serving):
+        monkeypatch.setattr(module, "summarizer_path", lambda base: summarizer if base == "nano" else None)
     return summarizer
 
 
@@ -64,7 +66,8 @@ def test_the_release_folder(run, brought, tmp_path):
 
 
 def test_without_it_nothing_changes(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(release, "summarizer_path", lambda base: None)
+    for module in (release, serving):
+        monkeypatch.setattr(module, "summarizer_path", lambda base: None)
     release.assemble(run, tmp_path / "release", LOCAL)
     assert not (tmp_path / "release" / "adapter" / "summarizer").exists()
     assert (

@@ -34,7 +34,7 @@ from trsr.recommender.train import train
 from trsr.summaries.engines.make import engine
 from trsr.summaries.run import summarize_dataset
 
-BASELINES = Path(__file__).parents[2] / "baselines.py"
+BASELINES = Path(__file__).parents[1] / "baselines.py"
 REACH = 25  # items that summaries reach back, whatever the size of blocks
 
 

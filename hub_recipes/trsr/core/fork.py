@@ -15,7 +15,7 @@ from transformers import Cache
 # Behind a cache their selective scan starts from nothing, and says nothing.
 _FORGETFUL = ("jamba", "zamba", "mamba", "falcon_mamba")
 # Checked in fp32 to go on from the state of their linear-attention and convolution layers.
-_STATEFUL = ("qwen3_5", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "falcon_h1", "lfm2", "bamba")
+_STATEFUL = ("qwen3_5", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "falcon_h1", "lfm2", "bamba", "mamba2")
 
 
 def unforkable(model) -> str | None:

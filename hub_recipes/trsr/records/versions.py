@@ -2,14 +2,12 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from trsr import __version__
-
-PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "tokenizers", "numpy")
+PACKAGES = ("llm-trsr", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "tokenizers", "numpy")
 
 
 def versions(*more: str) -> dict[str, str]:
     """Package to installed version, of PACKAGES and `more`; packages that are not installed are left out."""
-    found = {"llm-trsr": __version__}
+    found = {}
     for package in (*PACKAGES, *more):
         try:
             found[package] = version(package)
