@@ -52,7 +52,9 @@ def test_a_shift_that_a_temperature_cannot_undo():
     assert found.bias == pytest.approx(math.log(4), abs=0.1)
 
     def loss(temperature):
-        return sum(np.logaddexp(0, sign * odds[fit][labels[fit] == (sign < 0)] / temperature).mean() for sign in (-1, 1))
+        return sum(
+            np.logaddexp(0, sign * odds[fit][labels[fit] == (sign < 0)] / temperature).mean() for sign in (-1, 1)
+        )
 
     alone = min(np.geomspace(LOWEST, HIGHEST, 500), key=loss)
     raw, scaled, both = (

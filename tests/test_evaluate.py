@@ -58,7 +58,8 @@ def test_results_count_the_candidates_there_are(tmp_path):
     kept = Dataset.from_parquet(str(tmp_path / "scores.parquet"))
     assert kept["row"] == [0, 0, 1, 1, 1, 1]
     assert kept["label"] == [int(label) for label in labels[mask]]
-    assert results["temperature"]["value"] == fit_calibration(scores, labels, mask).value
+    assert results["temperature"] is None
+    assert "too few users" in results["not_fitted"]
 
 
 def test_a_missing_score_of_a_candidate_is_refused():

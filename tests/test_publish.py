@@ -272,7 +272,9 @@ def test_what_somebody_edited_stops_the_push(hub, altered):
     pushed(hub, altered)
     edit(hub, (altered.folder / "adapter" / "README.md").read_text() + "Better.\n", "ORG/trsr-sample-lora")
     theirs = files(hub, "model ORG/trsr-sample-lora")["README.md"]
-    told = r"ORG/trsr-sample-lora \(model\): somebody else changed README\.md .*by tester: Upload README\.md.*--overwrite"
+    told = (
+        r"ORG/trsr-sample-lora \(model\): somebody else changed README\.md .*by tester: Upload README\.md.*--overwrite"
+    )
     assert "edited on the Hub since our last commit: README.md" in show(plan(altered, client(hub)))
     refused(hub, altered, told, error=ReleaseError, tag="v1.1")
     refused(hub, altered, told, error=ReleaseError, create_pr=True)
@@ -292,10 +294,31 @@ def test_what_somebody_deleted_does_not_come_back_without_a_word(hub, altered):
 
 
 @pytest.mark.parametrize(
-    "name", ["bad tag", "a b~c", "", "-x", "v1..2", "a/", "/a", "a//b", ".a", "a.lock", "a.", "@", "a@{b", "x\n", "a[b", "a\\b"]
+    "name",
+    [
+        "bad tag",
+        "a b~c",
+        "",
+        "-x",
+        "v1..2",
+        "a/",
+        "/a",
+        "a//b",
+        ".a",
+        "a.lock",
+        "a.",
+        "@",
+        "a@{b",
+        "x\n",
+        "a[b",
+        "a\\b",
+    ],
 )
 def test_names_that_git_does_not_take(name):
-    assert subprocess.run(["git", "check-ref-format", f"refs/tags/{name}"], check=False).returncode or name in ("-x", "@")
+    assert subprocess.run(["git", "check-ref-format", f"refs/tags/{name}"], check=False).returncode or name in (
+        "-x",
+        "@",
+    )
     for options in ({"tag": name}, {"branch": name}):
         with pytest.raises(ReleaseError, match="no name that git takes"):
             Options(**options)
@@ -380,7 +403,10 @@ def test_a_dry_run_shows_what_would_change_and_changes_nothing(hub, run, tmp_pat
     assert told["compared"]
     assert [one["exists"] for one in told["repos"]] == [False] * 8
     assert "| ORG/trsr-sample-lora | model | 6 |" in said[1]
-    assert "\n\nORG/trsr-sample-lora (model)\n  new: README.md, adapter_config.json, adapter_model.safetensors, " in said[1]
+    assert (
+        "\n\nORG/trsr-sample-lora (model)\n  new: README.md, adapter_config.json, adapter_model.safetensors, "
+        in said[1]
+    )
     assert said[1].count("new repo") == 8
     assert all(
         (tmp_path / "release" / kind / "README.md").is_file() for kind in ("adapter", "pipeline", "dataset", "space")

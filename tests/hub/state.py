@@ -103,7 +103,9 @@ class Repo:
     def namespace(self) -> str:
         return self.name.split("/")[0]
 
-    def commit(self, ref: str, title: str, files: Mapping[str, File], parent: str | None, author: str = "hub") -> Commit:
+    def commit(
+        self, ref: str, title: str, files: Mapping[str, File], parent: str | None, author: str = "hub"
+    ) -> Commit:
         """Add a commit and move `ref` to it."""
         tree = sorted((path, file.sha256, file.lfs) for path, file in files.items())
         # A first commit has the repo's name in place of a parent, so that ids of different repos never agree by chance.

@@ -112,9 +112,7 @@ def compare(folder: Path, hub: HfApi, repo: str, kind: str, revision: str) -> Ch
 
     def tree(commit: str, expand: bool = False) -> dict[str, RepoFile]:
         def listed() -> dict[str, RepoFile]:
-            entries = hub.list_repo_tree(
-                repo, repo_type=TYPES[kind], revision=commit, recursive=True, expand=expand
-            )
+            entries = hub.list_repo_tree(repo, repo_type=TYPES[kind], revision=commit, recursive=True, expand=expand)
             return {entry.path: entry for entry in entries if isinstance(entry, RepoFile) and entry.path != KEPT}
 
         return patiently(f"List {repo}", listed)
@@ -127,7 +125,11 @@ def compare(folder: Path, hub: HfApi, repo: str, kind: str, revision: str) -> Ch
     foreign, edited, commits = set[str](), set[str](), list[ForeignCommit]()
     if remote and (added or changed or left):
         # Asked only where something differs: the Hub looks up each file's last commit for it.
-        theirs = {name for name, file in tree(info.sha, expand=True).items() if not (file.last_commit and _ours(file.last_commit.title))}
+        theirs = {
+            name
+            for name, file in tree(info.sha, expand=True).items()
+            if not (file.last_commit and _ours(file.last_commit.title))
+        }
         foreign, edited = left & theirs, changed & theirs
         commits, last = _since_ours(hub, repo, TYPES[kind], info.sha)
         if commits and last and added:

@@ -140,9 +140,7 @@ def _own(name: str, about: Mapping) -> str:
     return name if name in about["systems"] else about["run"]
 
 
-def _step(
-    aligned: Aligned, seeds: Sequence[np.ndarray], fits: Sequence[tuple[float, float]]
-) -> dict[str, Any]:
+def _step(aligned: Aligned, seeds: Sequence[np.ndarray], fits: Sequence[tuple[float, float]]) -> dict[str, Any]:
     mask = aligned.mask
     made = [
         reliability(scores[mask], aligned.labels[mask], temperature, bias=bias)
