@@ -56,6 +56,8 @@ from trsr.metrics import ranking, significance
 from trsr.recommender import baselines
 from trsr.recommender import scores as scored
 from trsr.recommender.results import FILE
+from trsr.records.checksums import dataset_checksum
+from trsr.records.files import bind, write_text
 from trsr.records.versions import versions
 
 ORDER = 0  # of the candidates; no peer sees it
@@ -291,6 +293,11 @@ def run(name: str, sources: Sequence[str], out: Path, *, trials: int, seeds: Seq
         seeds: The first one is that of the trials; peers without randomness have no other.
         jobs: Fits at once.
     """
+    # Further seeds and peers may be added later; the first seed is that of the trials.
+    data = {Path(source).name: dataset_checksum(source, configs=("items", "histories")) for source in sources}
+    made_from = {"datasets": data, "trials": trials, "first_seed": seeds[0]}
+    if out.exists():
+        bind(out, made_from)
     peer = PEERS[name]
     places = {
         (source, seed): out / Path(source).name / f"{name}-{seed}"
@@ -319,6 +326,7 @@ def run(name: str, sources: Sequence[str], out: Path, *, trials: int, seeds: Seq
             ]
             chosen[source] = int(np.argmax(recalls))
             print(f"{name} on {source}: {json.dumps(logs[source])}", flush=True)
+        bind(out, made_from)
         waiting = {(source, seed): fitted(chosen[source], seed) for source, seed in places}
         for (source, seed), future in waiting.items():
             one = future.result()
@@ -351,7 +359,7 @@ def write(folder: Path, name: str, one: Fit, source: str, rows: Dataset, tuning:
         "versions": versions("rectools", "sentence-transformers"),
     }
     scored.write(folder, {name: made}, rows, ORDER)
-    (folder / FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8", newline="\n")
+    write_text(folder / FILE, json.dumps(results, indent=2) + "\n")
     return results
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
 
+from tests import tiny
 from trsr.dataset import contract
 from trsr.dataset.candidates import candidate_table
 from trsr.errors import DataError
@@ -117,6 +119,20 @@ def test_shared_peers_run_through_the_script(baselines, small_dataset, tmp_path,
     # What is finished is not done again.
     monkeypatch.setattr(baselines, "fit", lambda *given: pytest.fail("fitted twice"))
     assert baselines.main([str(small_dataset), "--out", str(tmp_path / "out"), "--peers", *names]) == 0
+
+
+def test_peers_are_taken_up_only_of_the_same_data_and_trials(tmp_path, baselines, monkeypatch, capsys):
+    data = str(tiny.dataset(tmp_path / "data"))
+    monkeypatch.setattr(baselines, "fit", baselines._fit)
+    words = [data, "--out", str(tmp_path / "out"), "--peers", "popularity", "--trials"]
+    assert baselines.main([*words, "1"]) == 0
+    assert baselines.main([*words, "1", "--peers", "tf-idf"]) == 0
+    assert baselines.main([*words, "2"]) == 2
+    assert "something else: trials was 1, is 2" in capsys.readouterr().err
+    shutil.rmtree(data)
+    tiny.dataset(tmp_path / "data", users=13)
+    assert baselines.main([*words, "1"]) == 2
+    assert "something else: datasets was" in capsys.readouterr().err
 
 
 def test_what_a_network_does_not_know(baselines):

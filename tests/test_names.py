@@ -66,7 +66,9 @@ def test_what_is_not_there_is_seen():
     assert missing(text) == {"trsr.games.game", "trsr.engines", "trsr/engines/", "trsr bench", "hub_recipes/nothing.py"}
 
 
-@pytest.mark.parametrize("path", sorted((CODE / "trsr" / "assets").rglob("training.json")), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize(
+    "path", sorted((CODE / "trsr" / "assets").rglob("training.json")), ids=lambda path: path.parent.name
+)
 def test_the_command_that_made_an_asset_can_be_run(path):
     record = json.loads(path.read_text(encoding="utf-8"))
     name, *words = shlex.split(record["command"])

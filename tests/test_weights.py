@@ -1,10 +1,16 @@
 import os
+import shutil
 
+import huggingface_hub
 import pytest
+from huggingface_hub import HfApi
 
 from tests import tiny
+from tests.hub import Hub
+from tests.hub.server import WRITER
+from trsr.errors import DataError
 from trsr.records import checksums
-from trsr.records.checksums import digest
+from trsr.records.checksums import dataset_checksum, digest
 from trsr.summaries.engines.base import key_of
 from trsr.summaries.engines.make import engine
 
@@ -53,3 +59,47 @@ def test_a_folder_without_weights(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="No safetensors"):
         digest(tmp_path)
+
+
+def test_a_dataset_is_known_by_its_tables_and_not_by_its_place_or_card(small_dataset, tmp_path):
+    before = dataset_checksum(str(small_dataset))
+    assert before.startswith("sha256:")
+    assert len(before) == len("sha256:") + 64
+    (small_dataset / "README.md").write_text("# Another card")
+    (small_dataset / "notes.json").write_text("{}")
+    small_dataset.rename(tmp_path / "moved")
+    assert dataset_checksum(str(tmp_path / "moved")) == before
+    table = next((tmp_path / "moved" / "histories").glob("test-*"))
+    table.rename(table.with_name("validation-of-another-name.parquet"))
+    assert dataset_checksum(str(tmp_path / "moved")) != before
+
+
+def test_of_a_dataset_some_configs_may_count(small_dataset):
+    whole, made_from = dataset_checksum(str(small_dataset)), dataset_checksum(str(small_dataset), configs=["items"])
+    (small_dataset / "recurrent").mkdir()
+    shutil.copy(next(small_dataset.glob("histories/train*")), small_dataset / "recurrent" / "train.parquet")
+    assert dataset_checksum(str(small_dataset), configs=["items"]) == made_from
+    assert dataset_checksum(str(small_dataset)) != whole
+    with pytest.raises(DataError, match="No Parquet files of hierarchical"):
+        dataset_checksum(str(small_dataset), configs=["hierarchical"])
+
+
+def test_a_dataset_in_the_package_and_one_that_is_nowhere():
+    assert dataset_checksum("sample").startswith("sha256:")
+    with pytest.raises(DataError, match="No dataset 'ORG/nothing'"):
+        dataset_checksum("ORG/nothing")
+    assert dataset_checksum("ORG/nothing", "0123456789" * 4) == "0123456789" * 4
+
+
+def test_a_dataset_on_the_hub_is_known_by_its_commit(small_dataset, tmp_path, monkeypatch):
+    for name, value in (("HF_HUB_OFFLINE", False), ("HF_HUB_DISABLE_XET", True), ("HF_HUB_CACHE", str(tmp_path / "c"))):
+        monkeypatch.setattr(huggingface_hub.constants, name, value)
+    with Hub() as hub:
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        api = HfApi(endpoint=hub.url, token=WRITER)
+        api.create_repo("ORG/data", repo_type="dataset")
+        commit = api.upload_folder(repo_id="ORG/data", folder_path=small_dataset, repo_type="dataset").oid
+        assert dataset_checksum("ORG/data") == commit == dataset_checksum("ORG/data", "main")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert dataset_checksum("ORG/data") == commit  # the copy on this machine

@@ -20,6 +20,7 @@ import psutil
 
 from bench.raw import write_amazon_m2, write_mind
 from bench.run import processor, write
+from trsr.records.files import bind
 from trsr.records.versions import versions
 
 SHARE = 100  # the slice is one in so many users
@@ -99,9 +100,11 @@ def run(work: Path, scripts: Path, out: Path, seed: int = 0, cases: Sequence[str
     """Measure cases, and write `out` after each; what it holds of other cases stays.
 
     Args:
-        work: Takes the logs, which are made where they are missing, and the datasets, which are removed again.
+        work: Takes the logs, which are made where they are missing, and the datasets, which are removed again. A folder
+            of its own, for logs of one seed.
         scripts: The folder of the dataset scripts.
     """
+    bind(work, {"bench": "data", "seed": seed})
     results: dict[str, Any] = {
         "bench": "data",
         "seed": seed,

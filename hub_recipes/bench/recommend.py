@@ -31,6 +31,8 @@ from trsr.recommender.evaluate import evaluate_run
 from trsr.recommender.recipe import load_recipe
 from trsr.recommender.results import FILE
 from trsr.recommender.train import train
+from trsr.records.checksums import base_checksum, dataset_checksum
+from trsr.records.files import bind
 from trsr.summaries.engines.make import engine
 from trsr.summaries.run import summarize_dataset
 
@@ -221,6 +223,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--forms takes names of {', '.join(form.name for form in (*FORMS, *ABLATIONS))}.")
 
     def measured(peers: Path | None, fitted: Callable[[], int] = lambda: 0) -> None:
+        bind(
+            options.out / "runs",
+            {
+                **load_recipe(options.recipe, options.changes).to_dict(),
+                "datasets": {Path(source).name: dataset_checksum(source) for source in options.datasets},
+                "base": base_checksum(options.base) if options.base else None,
+            },
+        )
         base = options.base or trained_base(options.datasets[0], options.out / "base")
         bench = Bench(options.recipe, options.datasets, base, options.out, options.changes, options.seeds, forms)
         run(bench, peers, fitted)

@@ -19,6 +19,7 @@ from bench import plot as picture
 from bench import report
 from trsr.cli.exits import ended
 from trsr.errors import UsageError
+from trsr.records.files import write_text
 from trsr.records.versions import versions
 from trsr.report import plots
 
@@ -133,10 +134,7 @@ def _numbers(case: dict, unit: Sequence[str]) -> tuple[int, ...]:
 
 def write(out: Path, results: dict) -> None:
     """Write a results file whole or not at all."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_name(f"{out.name}.part")
-    draft.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8", newline="\n")
-    draft.replace(out)
+    write_text(out, json.dumps(results, indent=1) + "\n")
 
 
 def processor() -> str:

@@ -13,6 +13,8 @@ from trsr.recommender.recipe import Recipe, load_recipe
 from trsr.recommender.results import table
 from trsr.recommender.serving import load_recommender
 from trsr.recommender.train import train
+from trsr.records.checksums import base_checksum, dataset_checksum
+from trsr.records.files import bind, one_writer
 from trsr.summaries.engines.make import engine
 from trsr.summaries.run import summarize_dataset
 
@@ -20,6 +22,7 @@ FORMS = {"recent items only": "none", "hierarchical": "hierarchical", "recurrent
 RELEASED = "recurrent"
 
 
+@one_writer
 def quickstart(
     out: Path,
     seed: int = 0,
@@ -30,7 +33,7 @@ def quickstart(
 ) -> dict[str, Any]:
     """Sample -> summaries -> LoRA -> evaluation -> release folders -> one recommendation.
 
-    Steps that `out` holds already are not done again, so a run that was killed goes on.
+    Steps that `out` holds already are not done again, so a run that was killed goes on. Of other settings it is refused.
 
     Args:
         out: Folder to write.
@@ -43,11 +46,13 @@ def quickstart(
         What `results.json` holds.
     """
     started = time.monotonic()
+    base = load_recipe("nano-sample", overrides)
+    made_from = {"dataset": dataset_checksum("sample"), "base": base_checksum(base.base), "seed": seed}
+    bind(out, {**base.to_dict(), **made_from, "test_users": test_users})
     dataset = (out / "dataset").resolve()  # what is published later may be published from elsewhere
     say("1/5  Summarising the sample's histories, both ways")
     if not (dataset / contract.PROVENANCE).exists():
         summarize_dataset("sample", dataset, engine("extractive"))
-    base = load_recipe("nano-sample", overrides)
     recipes = {
         label: replace(base, name=label.replace(" ", "-"), summary=form, dataset=str(dataset), seed=seed)
         for label, form in FORMS.items()

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 # A new repo's .gitattributes, as the Hub writes it.
 LFS_PATTERNS = """*.7z *.arrow *.bin *.bz2 *.ckpt *.ftz *.gz *.h5 *.joblib *.lfs.* *.mlmodel *.model *.msgpack *.npy
@@ -125,7 +126,7 @@ class Repo:
     def last_commit(self, commit: Commit, path: str) -> Commit:
         """The last one up to `commit` that touched a file."""
         history = self.history(commit)
-        for made, before in zip(history, history[1:], strict=False):
+        for made, before in pairwise(history):
             if before.files.get(path) != made.files.get(path):
                 return made
         return history[-1]

@@ -6,9 +6,7 @@ that plain `load_dataset(folder, config)` reads it.
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPEr
 
 from trsr.assets.paths import dataset_path
 from trsr.errors import DataError
+from trsr.records.files import whole_folder
 
 SPLITS = ("train", "validation", "test")
 HISTORIES = Features(
@@ -223,20 +222,14 @@ def write(
         audit: Of the summaries in `tables`; becomes `audit.json`.
 
     Raises:
-        DataError: If a split is empty, or `folder` holds something else.
+        DataError: If a split is empty, or `folder` may not be replaced, see `check_replaceable`.
     """
     for config, splits in tables.items():
         for split, rows in splits.items():
             if not len(rows):
                 raise DataError(f"Config {config!r}: the split {split!r} would be empty. Give more users.")
-    folder = folder.resolve()  # "." and links have a place beside them too
-    ours = folder.is_dir() and ((folder / PROVENANCE).exists() or not any(folder.iterdir()))
-    if folder.exists() and not ours:
-        raise DataError(f"{folder} exists and is not a dataset folder of ours. Choose another, or empty it.")
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
+    check_replaceable(folder, tables, provenance)
+    with whole_folder(folder) as draft:
         default = next((name for name in ("recurrent", "hierarchical", "histories") if name in tables), None)
         entries = []
         for config, splits in tables.items():
@@ -262,12 +255,33 @@ def write(
         )
         if audit:
             (draft / AUDIT).write_text(json.dumps(audit, indent=2) + "\n", encoding="utf-8", newline="\n")
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft.rename(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+
+
+def check_replaceable(folder: Path, configs: Collection[str], provenance: Mapping[str, Any]) -> None:
+    """Make sure that a dataset may take the place of what `folder` holds: nothing, or an earlier state of itself.
+
+    Args:
+        configs, provenance: Of the dataset to be written.
+
+    Raises:
+        DataError: If the folder holds something else, another dataset, or summaries that this dataset lacks.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / PROVENANCE).is_file():
+        raise DataError(f"{folder.resolve()} exists and is not a dataset folder of ours. Choose another, or empty it.")
+    before = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+    names = [made.get("dataset", {}).get("name") for made in (before, provenance)]
+    if all(names) and names[0] != names[1]:
+        raise DataError(
+            f"{folder} holds the dataset {names[0]!r}, not {names[1]!r}. Choose another --out, or remove it."
+        )
+    generations = [(folder / "generations").is_dir(), "generations" in configs]
+    if generations[0] != generations[1]:
+        kinds = [("a dataset", "generations")[is_one] for is_one in generations]
+        raise DataError(f"{folder} holds {kinds[0]}, not {kinds[1]}. Choose another folder, or remove it.")
+    if "summaries" in before and "summaries" not in provenance:
+        raise DataError(f"{folder} holds summaries, which would be lost. Choose another --out, or remove it.")
 
 
 def provenance(source: str, revision: str | None = None) -> dict[str, Any]:

@@ -23,11 +23,12 @@ from trsr.core.saving import copy_code, core_modules, write_config, write_json
 from trsr.dataset import contract
 from trsr.errors import ReleaseError
 from trsr.hub import cards, decision, spaces
-from trsr.hub.repos import LOCAL, Names
+from trsr.hub.repos import LOCAL, TYPES, Names
 from trsr.recommender.examples import labelled, make_encoder, ranking_prompt
 from trsr.recommender.recipe import Recipe, build_recipe
 from trsr.recommender.serving import pipeline_settings
 from trsr.recommender.train import write_adapter_config
+from trsr.records.files import whole_folder
 
 # All that a repo may hold. Code is listed by name: whatever else could run on a stranger's machine is refused.
 SUFFIXES = {".json", ".jinja", ".md", ".parquet", ".safetensors", ".txt", ".yaml"}
@@ -77,6 +78,7 @@ def assemble(
     Raises:
         ReleaseError, ResultsError, DataError: If something is missing.
     """
+    check_replaceable(folder)
     recipe = load_recipe_of(run)
     if dataset:
         recipe = replace(recipe, dataset=dataset, dataset_revision=None)
@@ -85,9 +87,35 @@ def assemble(
         names = replace(names, base=recipe.base, own=names.own[1:])
     terms = terms or contract.Terms.of(contract.provenance(recipe.dataset, recipe.dataset_revision))
     facts = cards.gather(run, recipe, ranking_prompt(recipe), names, terms, license, branch)
-    draft = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    with whole_folder(folder) as draft:
+        facts = _write_repos(draft, run, recipe, facts)
+    release = Release(folder, names, facts)
+    pin(release, {})
+    for kind in names.own:
+        check_files(folder / kind)
+    return release
+
+
+def check_replaceable(folder: Path) -> None:
+    """Make sure that `folder` is free, or holds a release and nothing else. Raises ReleaseError."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    told = f"{folder} holds no release, so it is left as it is. Choose another --out, or empty it."
+    try:
+        config = json.loads((folder / "pipeline" / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ReleaseError(told) from None
+    if "trsr" not in config or not (folder / "adapter").is_dir():
+        raise ReleaseError(told)
+    if others := sorted(path.name for path in folder.iterdir() if path.name not in (*TYPES, ".DS_Store")):
+        raise ReleaseError(
+            f"{folder} holds a release and {', '.join(others)}, which would be lost. Choose another --out, or move them."
+        )
+
+
+def _write_repos(draft: Path, run: Path, recipe: Recipe, facts: cards.Facts) -> cards.Facts:
+    """Fill `draft` with a folder for each repo, without cards and commits. Returns the facts, now complete."""
+    names, terms, source = facts.names, facts.terms, base_path(recipe.base)
     if "base" in names.own:
         check_base(Path(source))
         shutil.copytree(source, draft / "base")
@@ -106,7 +134,7 @@ def assemble(
             for path, origin in files.items():
                 (draft / kind / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(origin, draft / kind / path)
-    facts = cards.complete(
+    return cards.complete(
         facts,
         decides=decides,
         summarises=summarises,
@@ -115,13 +143,6 @@ def assemble(
         printed=printed,
         max_length=_context(recipe),
     )
-    shutil.rmtree(folder, ignore_errors=True)
-    draft.rename(folder)
-    release = Release(folder, names, facts)
-    pin(release, {})
-    for kind in names.own:
-        check_files(folder / kind)
-    return release
 
 
 def _context(recipe: Recipe) -> int | None:

@@ -13,7 +13,9 @@ import torch
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
+from trsr.errors import UsageError
 from trsr.recommender.train import last_checkpoint
+from trsr.records.files import bind
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 CONTEXT = 2048
@@ -48,6 +50,20 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, splits: Sequence[Any]
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, model_max_length=CONTEXT
     )
+
+
+def begin(out: Path, work: Path, **made_from: Any) -> None:
+    """Make sure that a run may write its checkpoints to `work` and its model to `out`.
+
+    Args:
+        made_from: All that the model depends on.
+
+    Raises:
+        UsageError: If `work` is of another run, or `out` holds something else than a model made here.
+    """
+    if out.exists() and any(out.iterdir()) and not (out / "training.json").is_file():
+        raise UsageError(f"{out} is not empty and holds no model of trsr pretrain. Choose another --out.")
+    bind(work, made_from)
 
 
 def kept_tokenizer(work: Path, make: Callable[[], PreTrainedTokenizerFast]) -> PreTrainedTokenizerFast:

@@ -34,6 +34,7 @@ from trsr.recommender import scores as scored
 from trsr.recommender.examples import make_encoder
 from trsr.recommender.recipe import Recipe, build_recipe
 from trsr.recommender.results import FILE, weights_of
+from trsr.records.files import one_writer, write_text
 from trsr.records.versions import versions
 
 PEERS = ("chance", "popularity", "tf-idf")
@@ -206,7 +207,7 @@ def write_results(
         except CalibrationError as error:
             results |= {"temperature": None, "not_fitted": str(error)}
     scored.write(out, systems, rows, seed)
-    (out / FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8", newline="\n")
+    write_text(out / FILE, json.dumps(results, indent=2) + "\n")
     return results
 
 
@@ -225,6 +226,7 @@ def describe(run: Path, recipe: Recipe, split: str, adapter: bool = True) -> dic
     }
 
 
+@one_writer
 def evaluate_run(
     run: Path,
     out: Path,

@@ -3,7 +3,6 @@
 Knows nothing of metrics, nor of who scored.
 """
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from datasets import Dataset
 from trsr.dataset import contract
 from trsr.dataset.candidates import candidate_table, presence
 from trsr.records.costs import peak_mib
+from trsr.records.files import whole_file
 
 FILE = "scores.parquet"
 ROW = "row"  # of the data; a user may have several
@@ -35,15 +35,10 @@ def write(folder: Path, systems: Mapping[str, np.ndarray], rows: Dataset, seed: 
     mask = presence(lists)
     users = [user_id for user_id, ids in zip(rows["user_id"], lists, strict=True) for _ in ids]
     keys = users, [item_id for ids in lists for item_id in ids], labels[mask].astype(int)
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{FILE}.{os.getpid()}.part"
-    try:
-        columns: dict[str, Any] = {ROW: np.nonzero(mask)[0], **dict(zip(KEYS, keys, strict=True))}
-        columns |= {name: made[mask] for name, made in systems.items()}
+    columns: dict[str, Any] = {ROW: np.nonzero(mask)[0], **dict(zip(KEYS, keys, strict=True))}
+    columns |= {name: made[mask] for name, made in systems.items()}
+    with whole_file(folder / FILE) as draft:
         pq.write_table(pa.table(columns), draft)
-        draft.replace(folder / FILE)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def about(source: str, config: str, split: str, revision: str | None = None) -> dict[str, Any]:

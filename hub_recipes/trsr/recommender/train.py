@@ -33,6 +33,7 @@ from trsr.recommender import shared_prefix
 from trsr.recommender.examples import encode_rows, make_encoder, with_earlier_targets
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.validation import Watching, curves, draw, ranking
+from trsr.records.files import one_writer, whole_folder, write_text
 from trsr.records.versions import versions
 
 
@@ -47,6 +48,7 @@ class UserTrainer(shared_prefix.SharedPrefixTrainer, AdapterTrainer):
     """The same on a row a user."""
 
 
+@one_writer
 def train(recipe: Recipe, out: Path) -> dict[str, object]:
     """Run a recipe and write `out`: adapter/, recipe.yaml, run.json. A killed run goes on where it stopped.
 
@@ -91,9 +93,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         looked_at["eval_dataset"], _ = encode_rows(held_out, texts, encoder, recipe.negatives, recipe.seed, recipe.form)
         looked_at["ranking"] = ranking(held_out, texts, encoder, recipe.seed)
     if first:
-        (out / "recipe.yaml").write_text(
-            yaml.safe_dump(recipe.to_dict(), sort_keys=False), encoding="utf-8", newline="\n"
-        )
+        write_text(out / "recipe.yaml", yaml.safe_dump(recipe.to_dict(), sort_keys=False))
 
     trainer = _trainer(recipe, encoder)(
         model,
@@ -129,7 +129,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     if first:
         save_adapter(trainer.model, encoder.prompt, recipe.base, recipe.base_revision, out / "adapter")
         draw(taken["curves"], out / "curves.png")
-        (out / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8", newline="\n")
+        write_text(out / "run.json", json.dumps(record, indent=2) + "\n")
         if (checkpoints / "runs").is_dir():  # where tensorboard logs
             shutil.move(checkpoints / "runs", out / "logs")
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -211,16 +211,13 @@ def last_checkpoint(folder: Path) -> tuple[Path | None, TrainerState]:
 
 def save_adapter(model, prompt: RankingPrompt, base: str, revision: str | None, folder: Path) -> None:
     """Write a plain PEFT adapter with its ranking prompt; same weights, same bytes."""
-    draft = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(draft, ignore_errors=True)
-    model.save_pretrained(draft)
-    (draft / "README.md").unlink(missing_ok=True)
-    write_adapter_config(draft, base, revision)
-    (draft / PROMPT_FILE).write_text(
-        json.dumps(prompt.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n"
-    )
-    shutil.rmtree(folder, ignore_errors=True)
-    draft.rename(folder)
+    with whole_folder(folder) as draft:
+        model.save_pretrained(draft)
+        (draft / "README.md").unlink(missing_ok=True)
+        write_adapter_config(draft, base, revision)
+        (draft / PROMPT_FILE).write_text(
+            json.dumps(prompt.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n"
+        )
 
 
 def write_adapter_config(folder: Path, base: str, revision: str | None) -> None:

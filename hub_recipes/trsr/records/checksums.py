@@ -1,12 +1,17 @@
-"""A model folder by its content: what it answers depends on that, not on where it lies."""
+"""Models and datasets by their content: what is made from one depends on that, not on where it lies."""
 
 import hashlib
-import os
+import re
+from collections.abc import Collection
 from pathlib import Path
 
+from huggingface_hub import hf_hub_download
 from huggingface_hub.constants import HF_HOME
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError
 
-from trsr.errors import UsageError
+from trsr.assets.paths import base_path, dataset_path
+from trsr.errors import DataError, UsageError
+from trsr.records.files import write_text
 
 PREFIX = "sha256:"
 _SUFFIXES = {".safetensors", ".json", ".jinja"}  # weights, configs, tokenizer, templates
@@ -29,6 +34,53 @@ def digest(*folders: Path) -> str:
     return PREFIX + hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def base_checksum(base: str) -> str:
+    """The `digest` of a base in a folder or in the package; of one on the Hub, its id."""
+    folder = Path(base_path(base))
+    return digest(folder) if folder.is_dir() else base
+
+
+def dataset_checksum(source: str, revision: str | None = None, configs: Collection[str] = ()) -> str:
+    """What a dataset holds, in one word: of a folder `sha256:` and a checksum, of a Hub dataset its commit.
+
+    The checksum is over the names and contents of the folder's Parquet files. Cards and records do not count.
+
+    Args:
+        source: Folder, Hub id, or the name of a dataset in the package.
+        configs: Those that count, such as `items` and `histories`; default all. A summary that is added later changes
+            the checksum of all configs, not that of the others. Of a Hub dataset they make no difference.
+
+    Raises:
+        DataError: If the folder holds no such Parquet file, or the Hub dataset cannot be read.
+    """
+    folder = Path(dataset_path(source))
+    if not folder.is_dir():
+        if folder.is_absolute() or source.startswith("."):
+            raise DataError(f"No dataset folder at {source!r}. Make one with dataset_scripts/, or name a Hub dataset.")
+        return _commit(source, revision)
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.parquet")}
+    lines = [
+        f"{name} {_checksum(path)}"
+        for name, path in sorted(files.items())
+        if not configs or name.partition("/")[0] in configs
+    ]
+    if not lines:
+        wanted = f" of {', '.join(configs)}" if configs else ""
+        raise DataError(f"No Parquet files{wanted} in the dataset folder {source!r}. Make one with dataset_scripts/.")
+    return PREFIX + hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _commit(repo: str, revision: str | None) -> str:
+    """The commit that a revision of a Hub dataset names; without network, that of the copy on this machine."""
+    if revision and re.fullmatch("[0-9a-f]{40}", revision):
+        return revision
+    try:
+        # A cached file lies in a folder that is called after its commit.
+        return Path(hf_hub_download(repo, "README.md", repo_type="dataset", revision=revision)).parent.name
+    except (HTTPError, EntryNotFoundError, HFValidationError) as error:
+        raise DataError(f"No dataset {repo!r}: no such folder here, and not read from the Hub: {error}") from None
+
+
 def _checksum(path: Path) -> str:
     state = path.stat()
     place = hashlib.sha256(f"{path.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()
@@ -37,8 +89,5 @@ def _checksum(path: Path) -> str:
         return kept.read_text(encoding="utf-8")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    draft = kept.with_name(f"{place}.{os.getpid()}")
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    draft.write_text(found, encoding="utf-8", newline="\n")
-    draft.replace(kept)
+    write_text(kept, found)
     return found

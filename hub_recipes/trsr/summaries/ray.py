@@ -40,9 +40,10 @@ from datasets import Dataset
 from trsr.core.history import count_blocks
 from trsr.core.summarize import METHODS, calls
 from trsr.errors import EngineError, UsageError
+from trsr.records.files import one_writer
 from trsr.summaries.caches import import_cache
 from trsr.summaries.engines.base import Engine
-from trsr.summaries.run import read, strategies, summarize_dataset, users
+from trsr.summaries.run import check_out, read, strategies, summarize_dataset, users
 from trsr.summaries.scheduler import Scheduler, Unanswered
 from trsr.summaries.store import Generation, Store
 
@@ -51,6 +52,7 @@ PARTITIONS_A_WORKER = 4
 _ROWS = pa.schema({"partition": pa.int64(), "user_id": pa.string(), "history": pa.list_(pa.string())})
 
 
+@one_writer
 def summarize_on_ray(
     source: str,
     out: Path,
@@ -92,6 +94,7 @@ def summarize_on_ray(
     with tempfile.TemporaryDirectory() as scratch:
         beside = out.with_name(f"{out.name}.store.sqlite") if engine.generates else Path(scratch) / "store.sqlite"
         store = (store or beside).resolve()
+        check_out(source, out, revision)
         texts, splits = read(source, revision)
         if engine.generates:
             for cache in caches:

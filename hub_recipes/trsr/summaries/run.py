@@ -16,6 +16,8 @@ from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import METHODS, Steps, calls, steps
 from trsr.dataset import contract
 from trsr.errors import DataError
+from trsr.records.checksums import dataset_checksum
+from trsr.records.files import one_writer
 from trsr.records.versions import versions
 from trsr.summaries.caches import export_cache, import_cache
 from trsr.summaries.continuation import Published
@@ -23,6 +25,8 @@ from trsr.summaries.engines.base import ATTEMPTS, RETRY_TEMPERATURE, Engine
 from trsr.summaries.scheduler import Scheduler
 from trsr.summaries.store import Store
 from trsr.summaries.writer import PART, Trails
+
+MADE_FROM = ("items", "histories")  # the configs that summaries depend on
 
 
 class OpenQuestions(ValueError):
@@ -102,6 +106,7 @@ def add_summaries(
     return trails.tables()
 
 
+@one_writer
 def summarize_dataset(
     source: str,
     out: Path,
@@ -131,6 +136,9 @@ def summarize_dataset(
         The provenance that was written.
     """
     prompts = SummaryPrompts()
+    made_from = check_out(source, out, revision, since)
+    if export:
+        contract.check_replaceable(export, ["generations"], {**contract.provenance(source, revision), "summaries": {}})
     texts, splits = read(source, revision)
     beside = out.with_name(f"{out.name}.store.sqlite") if engine.generates else None
     kept = Store(path) if (path := store or beside) else None
@@ -156,6 +164,7 @@ def summarize_dataset(
                 **cut,
                 "calls": put,
                 **({"since": earlier.record()} if earlier else {}),
+                "source": made_from,
                 **(
                     kept.counts()
                     | {
@@ -174,6 +183,40 @@ def summarize_dataset(
         if kept and export:
             export_cache(kept, export, provenance, Path(folder))
     return provenance
+
+
+def check_out(source: str, out: Path, revision: str | None = None, since: str | None = None) -> str:
+    """Make sure that `out` is free, or holds summaries of the same histories and items; before anything is asked.
+
+    Summaries that are continued where they stand may be of other histories, under the same name.
+
+    Returns:
+        The checksum of what is summarised.
+
+    Raises:
+        DataError: If `out` holds something else.
+    """
+    checksum = dataset_checksum(source, revision, MADE_FROM)
+    out = out.resolve()  # a folder, also where its name is that of a dataset in the package
+    before = contract.provenance(str(out)) if out.is_dir() else {}
+    contract.check_replaceable(out, MADE_FROM, {**contract.provenance(source, revision), "summaries": {}})
+    if not before or before.get("summaries", {}).get("source") == checksum:
+        return checksum
+    in_place = [Path(one).resolve() for one in (source, since) if one and Path(one).is_dir()]
+    if out not in in_place and not _same_rows(source, revision, str(out)):
+        raise DataError(
+            f"{out} holds a dataset of other histories or items than {source!r}. Choose another --out, or remove it."
+        )
+    return checksum
+
+
+def _same_rows(source: str, revision: str | None, other: str) -> bool:
+    """Whether two datasets have the same histories and items."""
+    parts = [("items", "train"), *(("histories", split) for split in contract.SPLITS)]
+    return all(
+        contract.read(source, config, split, revision).data.table.equals(contract.read(other, config, split).data.table)
+        for config, split in parts
+    )
 
 
 def read(source: str, revision: str | None = None) -> tuple[dict[str, str], dict[str, Dataset]]:

@@ -22,7 +22,7 @@ from trsr.dataset.build import protocol
 from trsr.dataset.build.item_text import clean_column, sentences
 from trsr.dataset.build.scan import Faults
 from trsr.dataset.build.sequences import Sequences
-from trsr.errors import DataError
+from trsr.errors import DataError, TrsrError
 
 ID = "^[!-~]+$"  # printable ASCII without spaces
 PAPER = {"train": 10_000, "validation": 1000, "test": 1000}  # users
@@ -219,7 +219,7 @@ def command(
         if options.workers < 1 or options.limit < 0:
             raise DataError(f"--workers is at least 1, --limit at least 0; got {options.workers} and {options.limit}.")
         counts = make(options, faults)
-    except (DataError, OSError) as error:
+    except (TrsrError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     width = max(map(len, counts))

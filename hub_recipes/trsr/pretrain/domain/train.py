@@ -13,13 +13,16 @@ from trsr.errors import DataError
 from trsr.pretrain.domain.batch import collate, forward
 from trsr.pretrain.domain.rows import Rows, users
 from trsr.pretrain.domain.tokenizer import superword_tokenizer
-from trsr.pretrain.scratch import CONTEXT, RankingTrainer, arguments, fit, kept_tokenizer, llama, save
+from trsr.pretrain.scratch import CONTEXT, RankingTrainer, arguments, begin, fit, kept_tokenizer, llama, save
+from trsr.records.checksums import dataset_checksum
+from trsr.records.files import one_writer
 from trsr.report.markdown import Markdown
 from trsr.report.templates import render, yaml_header
 
 READ = 1500  # users whose prompts the tokenizer is trained on
 
 
+@one_writer
 def train_domain(
     source: str,
     out: Path,
@@ -67,6 +70,21 @@ def train_domain(
         contract.check_ids(table, texts, split)
     prompt = RankingPrompt(recent_items=10)
     work = work or out.with_name(out.name + "-checkpoints")
+    begin(
+        out,
+        work,
+        model="domain",
+        dataset=dataset_checksum(source, revision, ("items", "recurrent")),
+        seed=seed,
+        steps=steps,
+        rows=rows,
+        negatives=negatives,
+        vocab_size=vocab_size,
+        hidden=hidden,
+        layers=layers,
+        heads=heads,
+        learning_rate=learning_rate,
+    )
     tokenizer = kept_tokenizer(work, lambda: superword_tokenizer(_prompts(splits["train"], texts, prompt), vocab_size))
     everyone = [
         user for split, table in splits.items() for user in users(table, made["block_size"], target=split == "train")

@@ -14,7 +14,18 @@ from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.pretrain.nano.curriculum import USERS_A_WORLD, Curriculum, collate, example, forward
 from trsr.pretrain.nano.games import game
 from trsr.pretrain.nano.worlds import training_world
-from trsr.pretrain.scratch import CONTEXT, RankingTrainer, arguments, fit, kept_tokenizer, llama, save, train_tokenizer
+from trsr.pretrain.scratch import (
+    CONTEXT,
+    RankingTrainer,
+    arguments,
+    begin,
+    fit,
+    kept_tokenizer,
+    llama,
+    save,
+    train_tokenizer,
+)
+from trsr.records.files import one_writer
 from trsr.report.templates import render
 
 
@@ -39,6 +50,7 @@ def _texts(worlds: int) -> Iterator[str]:
         yield prompt.prefix(summary, recent) + prompt.suffix(positive)
 
 
+@one_writer
 def pretrain(
     out: Path,
     *,
@@ -65,6 +77,20 @@ def pretrain(
         What stands in `training.json`.
     """
     work = work or out.with_name(out.name + "-checkpoints")
+    begin(
+        out,
+        work,
+        model="nano",
+        seed=seed,
+        steps=steps,
+        users=users,
+        negatives=negatives,
+        vocab_size=vocab_size,
+        hidden=hidden,
+        layers=layers,
+        heads=heads,
+        learning_rate=learning_rate,
+    )
     tokenizer = kept_tokenizer(work, lambda: world_tokenizer(worlds=60, vocab_size=vocab_size))
     set_seed(seed)
     model = llama(tokenizer, hidden, layers, heads)

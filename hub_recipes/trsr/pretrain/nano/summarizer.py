@@ -20,8 +20,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, set_seed
 from trsr.assets.paths import base_path
 from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.pretrain.nano.lessons import FIRST_WORLD, Lessons
-from trsr.pretrain.scratch import arguments, fit
+from trsr.pretrain.scratch import arguments, begin, fit
 from trsr.recommender.train import write_adapter_config
+from trsr.records.checksums import base_checksum
+from trsr.records.files import one_writer
 from trsr.report.templates import render
 
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens", "lm_head")
@@ -79,6 +81,7 @@ class AnswerTrainer(Trainer):
         return (loss, {}) if return_outputs else loss
 
 
+@one_writer
 def train_summarizer(
     out: Path,
     *,
@@ -107,6 +110,17 @@ def train_summarizer(
         What stands in `training.json`.
     """
     work = work or out.with_name(out.name + "-checkpoints")
+    begin(
+        out,
+        work,
+        model="nano-summarizer",
+        base=base_checksum(base),
+        seed=seed,
+        steps=steps,
+        copying=copying,
+        size=size,
+        learning_rate=learning_rate,
+    )
     set_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(base_path(base))
     model = AutoModelForCausalLM.from_pretrained(base_path(base), dtype=torch.float32)

@@ -1,8 +1,7 @@
 """The verb: read evaluations, compare them, and write tables, data and pictures."""
 
 import json
-import os
-import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +55,7 @@ def compare(
         raise CompareError(f"No metric {metric!r}; there are {', '.join(known)}.")
     parts = _parts(aligned, dataset, scored[0].about["split"], category) if dataset else {}
     about = scored[0].about
+    _check_replaceable(out, about)
     results: dict[str, Any] = {
         **{name: about.get(name) for name in ("dataset", "split", "protocol")},
         "n_users": len(set(aligned.owners)),
@@ -70,6 +70,18 @@ def compare(
     }
     _write(out, results, _long(aligned, values), plots)
     return results
+
+
+def _check_replaceable(out: Path, about: Mapping[str, Any]) -> None:
+    """Make sure that `out` holds no file of other origin under the names to be written. Raises CompareError."""
+    if not (out / FILE).is_file():
+        if found := [name for name in ("comparison.md", "per_user.parquet") if (out / name).exists()]:
+            raise CompareError(f"{out} holds a {found[0]} that is of no comparison. Choose another --out.")
+        return
+    before = json.loads((out / FILE).read_text(encoding="utf-8"))
+    if changed := [name for name in ("dataset", "split") if before.get(name) != about.get(name)]:
+        told = "; ".join(f"its {name} is {before.get(name)}, not {about.get(name)}" for name in changed)
+        raise CompareError(f"{out} holds another comparison: {told}. Choose another --out, or remove it.")
 
 
 def _by_split(scored: list[Scored]) -> tuple[list[Scored], list[Scored]]:
@@ -137,9 +149,8 @@ def _long(aligned: Aligned, values: measure.PerUser) -> pa.Table:
 def _write(out: Path, results: Mapping, long: pa.Table, plots: bool) -> None:
     """Write all files beside their place, and put them there when all are made."""
     out.mkdir(parents=True, exist_ok=True)
-    draft = out / f".{os.getpid()}.part"
-    draft.mkdir()
-    try:
+    with tempfile.TemporaryDirectory(dir=out, prefix=".") as folder:
+        draft = Path(folder)
         (draft / FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8", newline="\n")
         (draft / "comparison.md").write_text(report.document(results), encoding="utf-8", newline="\n")
         pq.write_table(long, draft / "per_user.parquet")
@@ -147,5 +158,3 @@ def _write(out: Path, results: Mapping, long: pa.Table, plots: bool) -> None:
             plot.draw(results, draft)
         for path in draft.iterdir():
             path.replace(out / path.name)
-    finally:
-        shutil.rmtree(draft)

@@ -5,7 +5,6 @@ Memory holds the texts of the items, the words of those read last, a batch, and 
 
 import functools
 import json
-import os
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from trsr.dataset import contract
 from trsr.dataset.check.catalogue import hashes
 from trsr.dataset.check.findings import show
 from trsr.errors import DataError
+from trsr.records.files import write_text
 from trsr.summaries.accept import problem
 from trsr.summaries.audit.catalogue import Catalogue
 from trsr.summaries.audit.figures import COPIED, UNSUPPORTED, figures, warnings
@@ -101,12 +101,7 @@ def audit(source: str, *, revision: str | None = None, limit: int = 0, seed: int
 def write(found: Mapping[str, Any], folder: Path) -> Path:
     """Put an audit into the dataset folder that it is of, whole or not at all. Returns where it is."""
     path = folder / contract.AUDIT
-    draft = folder / f".{contract.AUDIT}.{os.getpid()}.part"
-    try:
-        draft.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8", newline="\n")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_text(path, json.dumps(found, indent=2) + "\n")
     return path
 
 

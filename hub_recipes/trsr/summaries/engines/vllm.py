@@ -9,6 +9,7 @@ and again until no question is open: one round a level, with another for answers
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 
 from trsr.core.answer import Answer
 from trsr.errors import UsageError
+from trsr.records.files import whole_file
 from trsr.summaries.engines.base import Engine, Request, Sampling
 
 SCHEMA = pa.schema(
@@ -45,13 +47,15 @@ class OfflineEngine(Engine):
             f"The questions are in {path}. Answer them with hub_recipes/jobs/vllm_summarize.py, and run the same command "
             "again with --cache and what it wrote."
         )
+        if path.exists() and (not path.is_file() or not _holds_questions(path)):
+            raise UsageError(f"{path} exists and holds no questions of ours. Choose another --questions.")
         self._writer: pq.ParquetWriter | None = None
-        self._draft = path.with_name(f".{path.name}.part")
+        self._whole = ExitStack()
 
     async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:
         if self._writer is None:
-            self._draft.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(self._draft, SCHEMA, compression="zstd")
+            draft = self._whole.enter_context(whole_file(self.path))
+            self._writer = pq.ParquetWriter(draft, SCHEMA, compression="zstd")
         about = json.dumps(self.identity, sort_keys=True)
         rows = [(one.key, one.attempt, one.text, *self.sampling.of(one.attempt), about) for one in requests]
         columns = [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), SCHEMA.types, strict=True)]
@@ -59,8 +63,16 @@ class OfflineEngine(Engine):
         return [None] * len(requests)
 
     async def close(self) -> None:
-        self.path.unlink(missing_ok=True)
-        if self._writer is not None:
+        if self._writer is None:
+            self.path.unlink(missing_ok=True)  # those of an earlier run are answered
+        else:
             self._writer.close()
-            self._draft.rename(self.path)
             self._writer = None
+            self._whole.close()
+
+
+def _holds_questions(path: Path) -> bool:
+    try:
+        return pq.read_schema(path).names == SCHEMA.names
+    except pa.ArrowException:
+        return False

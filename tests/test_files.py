@@ -1,0 +1,172 @@
+"""Files and folders that are written whole or not at all, bound to what they were made from, and locked."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trsr.errors import UsageError
+from trsr.pretrain.domain.train import train_domain
+from trsr.pretrain.nano.base import pretrain
+from trsr.pretrain.nano.summarizer import train_summarizer
+from trsr.quickstart import quickstart
+from trsr.recommender.evaluate import evaluate_run
+from trsr.recommender.recipe import load_recipe
+from trsr.recommender.train import train
+from trsr.records.files import MADE_FROM, bind, locked, one_writer, whole_file, whole_folder, write_text
+from trsr.summaries.engines.make import engine
+from trsr.summaries.run import summarize_dataset
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def break_off(path):
+    path.write_text("half")
+    raise KeyboardInterrupt
+
+
+def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path):
+    path = tmp_path / "new" / "results.json"
+    write_text(path, "first\n")
+    with pytest.raises(KeyboardInterrupt), whole_file(path) as draft:
+        break_off(draft)
+    assert path.read_bytes() == b"first\n"
+    write_text(path, "second\n")
+    assert path.read_bytes() == b"second\n"
+    assert names(path.parent) == ["results.json"]
+
+
+def test_a_folder_is_replaced_whole_or_stays_as_it_was(tmp_path):
+    folder = tmp_path / "release"
+    with whole_folder(folder) as draft:
+        (draft / "a").write_text("1")
+    with pytest.raises(KeyboardInterrupt), whole_folder(folder) as draft:
+        break_off(draft / "b")
+    assert names(folder) == ["a"]
+    (tmp_path / ".release.part").mkdir()  # what a kill left
+    (tmp_path / ".release.part" / "c").write_text("3")
+    with whole_folder(folder) as draft:
+        (draft / "b").write_text("2")
+    assert names(folder) == ["b"]
+    assert names(tmp_path) == ["release"]
+
+
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path):
+    folder = tmp_path / "release"
+    folder.mkdir()
+    (folder / "a").write_text("1")
+
+    with pytest.raises(FileNotFoundError), whole_folder(folder) as draft:
+        draft.rmdir()
+    assert names(folder) == ["a"]
+    assert names(tmp_path) == ["release"]
+
+
+def test_a_folder_may_be_where_one_stands(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with whole_folder(Path()) as draft:
+        (draft / "a").write_text("1")
+    assert names(tmp_path / "here") == ["a"]
+
+
+def test_a_work_folder_is_bound_to_what_it_is_made_from(tmp_path):
+    work = tmp_path / "work"
+    settings = {"seed": 0, "sizes": (1, 2), "dataset": "sha256:a"}
+    bind(work, settings)
+    (work / "checkpoint-1").mkdir()
+    bind(work, settings)
+    assert json.loads((work / MADE_FROM).read_text()) == {"seed": 0, "sizes": [1, 2], "dataset": "sha256:a"}
+    told = "dataset was sha256:a, is sha256:b; steps was None, is 5. Choose another folder, or remove it."
+    with pytest.raises(UsageError, match=told) as refused:
+        bind(work, {**settings, "dataset": "sha256:b", "steps": 5})
+    assert "\n" not in str(refused.value)
+
+
+def test_a_folder_of_other_things_is_not_bound(tmp_path):
+    (tmp_path / "empty").mkdir()
+    bind(tmp_path / "empty", {"seed": 0})
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("...")
+    with pytest.raises(UsageError, match="is not empty, and does not say what it was made from"):
+        bind(tmp_path / "thesis", {"seed": 0})
+    assert names(tmp_path / "thesis") == ["chapter.tex"]
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from trsr.records.files import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Another process that holds the lock of a folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_second_process_ends_in_one_line_and_a_killed_one_holds_nothing(tmp_path, other):
+    folder = tmp_path / "out"
+    with pytest.raises(UsageError, match=f"Another process is writing {folder}") as refused, locked(folder):
+        pass
+    assert "\n" not in str(refused.value)
+    with pytest.raises(UsageError, match="Another process"), whole_folder(folder):
+        pass
+    os.kill(other.pid, signal.SIGKILL)
+    other.wait()
+    with locked(folder), locked(folder):  # in one process it may be taken again
+        assert names(tmp_path) == []
+
+
+def test_of_processes_that_are_launched_together_the_first_one_holds_the_lock(tmp_path, other, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    with locked(tmp_path / "out"):
+        pass
+
+
+def test_a_function_that_writes_a_folder_has_one_writer(tmp_path, other):
+    written = []
+
+    @one_writer
+    def write(source, out, *, seed=0):
+        written.append((source, out, seed))
+        return seed
+
+    assert write("a", tmp_path / "free", seed=3) == 3
+    with pytest.raises(UsageError, match="Another process is writing"):
+        write("a", out=tmp_path / "out")
+    assert written == [("a", tmp_path / "free", 3)]
+
+
+def test_every_long_run_has_one_writer(tmp_path, other):
+    out = tmp_path / "out"
+    runs = [
+        lambda: quickstart(out),
+        lambda: summarize_dataset("sample", out, engine("extractive")),
+        lambda: train(load_recipe("nano-sample"), out),
+        lambda: evaluate_run(tmp_path / "run", out),
+        lambda: train_domain("sample", out),
+        lambda: pretrain(out),
+        lambda: train_summarizer(out),
+    ]
+    for run in runs:
+        with pytest.raises(UsageError, match="Another process is writing"):
+            run()
+    assert not out.exists()
