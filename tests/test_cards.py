@@ -57,7 +57,13 @@ RECORDS = {
         "loss": 0.5,
         "seconds": 140.0,
         "device": "cpu",
-        "versions": {"llm-trsr": "0.1.0", "torch": "2.9.0", "transformers": "5.23.0"},
+        "versions": {
+            "llm-trsr": "0.1.0",
+            "torch": "2.9.0",
+            "transformers": "5.23.0",
+            "trl": "1.16.0",
+            "peft": "0.21.0",
+        },
     },
     "test": {
         "split": "test",
@@ -79,7 +85,7 @@ RECORDS = {
             }
         ],
     },
-    "fitted": {"value": 0.9, "log_loss_before": 0.6, "log_loss_after": 0.5, "n_users": 150},
+    "fitted": {"value": 0.9, "bias": 0.25, "log_loss_before": 0.6, "log_loss_after": 0.5, "n_users": 150},
     "provenance": {
         "script": "dataset_scripts/sample.py",
         "seed": 0,
@@ -162,6 +168,8 @@ def made(tmp_path: Path, records: dict = RECORDS, **changes) -> cards.Facts:
         "base_revision": None,
         "dataset_revision": None,
         "decides": True,
+        "max_length": 2048,
+        "printed": ("genre: sea stories x2", "u0 i1", "u1 i2"),
         **rows_and_configs("recurrent", "hierarchical"),
     }
     return cards.Facts(**{**plain, **records, "test": results.read(path), **changes})
@@ -184,6 +192,7 @@ EXAMPLE = cards.Example(
     },
     "genre: sea stories x2",
     ((0, 0.906), (1, 0.215)),
+    0.176,
 )
 
 
@@ -283,7 +292,7 @@ HOSTILE = "title: A\n```\n# owned {{ 7 * 7 }} <script>\x85\u202e"
 def test_an_example_is_data(tmp_path):
     """Its snippet is Python that holds the very texts, and none of them ends the block."""
     example = cards.Example(
-        {"history": [HOSTILE], "candidates": [HOSTILE, "title: B"]}, "a ``` b {{ 7 * 7 }}", ((1, 0.5),)
+        {"history": [HOSTILE], "candidates": [HOSTILE, "title: B"]}, "a ``` b {{ 7 * 7 }}", ((1, 0.5),), 0.5
     )
     shown = card("pipeline", made(tmp_path, example=example))
     first = re.findall(r"```python\n(.*?)\n```\n", shown, re.S)[0]
@@ -390,7 +399,9 @@ def test_the_header_of_a_dataset(tmp_path, variant):
     assert DatasetCard(text).data.to_dict() == found
     assert found["configs"] == facts.configs
     assert found["task_categories"] == ["text-ranking"]
-    assert found["size_categories"] == ["1K<n<10K"]
+    assert found["size_categories"] == [
+        "10K<n<100K" if facts.terms.share_text and facts.recipe.summary != "none" else "1K<n<10K"
+    ]
     assert found["language"] == list(facts.terms.language)
     assert found["license"] == facts.terms.license
     assert found.get("license_name") == facts.terms.license_name
@@ -399,9 +410,18 @@ def test_the_header_of_a_dataset(tmp_path, variant):
 
 
 @pytest.mark.parametrize(
-    ("users", "size"), [(999, "n<1K"), (1000, "1K<n<10K"), (99_999, "10K<n<100K"), (2_000_000, "n>1M")]
+    ("users", "size"),
+    [
+        (994, "n<1K"),
+        (995, "1K<n<10K"),
+        (99_994, "10K<n<100K"),
+        (2_000_000, "1M<n<10M"),
+        (10**9, "1B<n<10B"),
+        (10**12, "n>1T"),
+    ],
 )
-def test_the_size_of_a_dataset_is_that_of_its_users(tmp_path, users, size):
+def test_the_size_of_a_dataset_is_that_of_its_rows(tmp_path, users, size):
+    """In the words of the Hub, which knows no n>1M."""
     found = card("dataset", made(tmp_path, rows={"items": {"train": 5}, "histories": {"train": users}}))
     assert header(found)["size_categories"] == [size]
 
@@ -487,7 +507,7 @@ def test_the_recipe_of_a_card_can_be_trained(tmp_path):
 SHOWN = {
     "adapter": """
         record.seed record.data record.data.config record.data.users record.data.rows record.data.tokens record.steps
-        record.seconds record.device record.versions fitted.value fitted.n_users fitted.log_loss_before
+        record.seconds record.device record.versions fitted.value fitted.bias fitted.n_users fitted.log_loss_before
         fitted.log_loss_after provenance.summaries provenance.summaries.engine provenance.summaries.model
         provenance.summaries.revision
     """,
@@ -620,7 +640,7 @@ def test_results_that_are_not_there_are_asked_for(tmp_path):
 # No number but those of the records: with all of them changed, none of the old ones is left.
 
 # The paper and its year, the interval's level, and what stands in examples.
-FIXED = set("2403.13325 2024 95 0.95 0 2 3 4 10 4096 16 32 64 14".split())
+FIXED = set("2403.13325 2024 95 0.95 0 2 3 4 10 16 32 64 14".split())
 
 
 def counted(value, start: int, share: float, number: list[int]):
@@ -654,6 +674,8 @@ def numbered(tmp_path, start, share):
         recipe=build_recipe(recipe),
         terms=contract.Terms(**counted(terms, start, share, number)),
         rows=counted(rows_and_configs("recurrent", "hierarchical")["rows"], start, share, number),
+        printed=counted(("u1 i1",), start, share, number),
+        max_length=start,
     )
 
 
@@ -914,8 +936,53 @@ def test_gather_tells_all_problems_at_once(run, tmp_path):
     assert len(lines) == 6
     # A folder that stays on one machine needs no terms.
     facts = gather(run, recipe, terms, LOCAL)
-    assert facts.fitted == {"value": 1.0}
+    assert facts.fitted is None
     assert facts.license == "other"
+
+
+@pytest.mark.parametrize(
+    ("licence", "hint"), [("apache2", "Did you mean apache-2.0"), ("MIT", "mit"), ("proprietary", "that the Hub knows")]
+)
+def test_licences_that_the_hub_does_not_know(run, tmp_path, licence, hint):
+    recipe = replace(RECIPE, dataset=dataset(tmp_path / "made", **RECORDS["provenance"]))
+    with pytest.raises(ReleaseError) as error:
+        gather(run, recipe, replace(MINE, license=licence), license=licence)
+    weights, data = str(error.value).splitlines()
+    assert hint in weights
+    assert "Give --license" in weights
+    assert hint in data
+    assert "Give --data-license" in data
+
+
+@pytest.mark.parametrize("value", [0.05, 19.9999, 20.0])
+def test_a_temperature_at_the_bound_of_the_fit_is_refused(run, tmp_path, value):
+    """As earlier releases kept it, of 20 users without a signal."""
+    recipe = replace(RECIPE, dataset=dataset(tmp_path / "made", **RECORDS["provenance"]))
+    path = run / "validation" / results.FILE
+    old = {"value": value, "log_loss_before": 0.7, "log_loss_after": 0.69, "n_users": 20}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"temperature": old}))
+    with pytest.raises(ReleaseError, match=rf"temperature of .*, {value}, is a bound of the fit"):
+        gather(run, recipe, MINE)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"temperature": None, "not_fitted": "Too few users."}))
+    with pytest.raises(ReleaseError, match=r"Too few users\."):
+        gather(run, recipe, MINE)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"temperature": old | {"value": 2.0}}))
+    assert gather(run, recipe, MINE).fitted["bias"] == 0  # fitted before there was one
+
+
+@every_card
+def test_cards_of_a_branch_load_that_branch(tmp_path, kind, variant):
+    facts = variant(tmp_path)
+    shown = card(kind, replace(facts, branch='dev"`1'))
+    own = {names for one in facts.names.own if one != "base" for names in [facts.names.repo(one)]}
+    calls = re.findall(r"^.*(?:from_pretrained|load_dataset|pipeline|evaluate\.load)\(.*$", shown, re.M)
+    for call in calls:
+        if any(f'"{name}"' in call for name in own):
+            assert 'revision="dev\\"\\u00601"' in call, call
+    assert "revision=" not in re.sub(r"^base = .*|^tokenizer = .*", "", card(kind, facts), flags=re.M)
+    served = f"transformers serve {facts.names.pipeline}@'dev\"`1'"
+    assert (served in shown) == (kind == "pipeline" and facts.decides)
+    assert ("hf download" in shown) == ("trl sft" in shown)
 
 
 def test_gather_asks_for_results(run, tmp_path):

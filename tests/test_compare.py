@@ -18,7 +18,7 @@ from trsr.metrics.significance import holm
 from trsr.recommender import scores
 from trsr.recommender.compare import slices
 from trsr.recommender.compare.align import align, read
-from trsr.recommender.compare.report import document, table
+from trsr.recommender.compare.report import calibration, document, table
 from trsr.recommender.compare.run import compare
 
 USERS = ("u1", "u2", "u3", "u4")
@@ -247,7 +247,7 @@ def test_the_temperature_comes_from_the_validation_of_the_same_weights(tmp_path)
 
     test = evaluation(tmp_path / "test", {"ours": sure, "chance": constant}, odds=["ours"], weights="abc")
     other = rows(["v1", "v2"])
-    half = {"value": 0.5}
+    half = {"value": 0.5}  # of an earlier release, without a bias
     right = evaluation(tmp_path / "v", {"ours": sure}, other, split="validation", weights="abc", temperature=half)
     wrong = evaluation(tmp_path / "w", {"ours": sure}, other, split="validation", weights="xyz", temperature=half)
     results = compare([test, right], tmp_path / "out", plots=False)
@@ -258,6 +258,18 @@ def test_the_temperature_comes_from_the_validation_of_the_same_weights(tmp_path)
     assert found["ours"]["after"]["ece"] == pytest.approx(1 / (1 + math.exp(4)))
     assert [(one["positives"], one["n_candidates"]) for one in found["ours"]["before"]["bins"]] == [(0, 8), (1, 4)]
     assert results["n_users"] == 4
+    shown = calibration(results).splitlines()
+    assert shown[0] == "| system | ECE before | temperature | bias | ECE after |"
+    assert shown[2] == "| ours | 0.119 | 0.5 | 0 | 0.018 |"
+    shifted = evaluation(
+        tmp_path / "s", {"ours": sure}, other, split="validation", weights="abc", temperature=half | {"bias": 4.0}
+    )
+    found = compare([test, shifted], tmp_path / "out", plots=False)["calibration"]["ours"]
+    assert found["biases"] == [4.0]
+    # Positives at p(8), negatives at p(0): half the weight is off by 1 / 2.
+    assert found["after"]["ece"] == pytest.approx((1 / 2 + 1 / (1 + math.exp(8))) / 2)
+    del found["biases"]
+    assert calibration({"calibration": {"ours": found}}).startswith("| system | ECE before | temperature | ECE after |")
     assert "after" not in compare([test, wrong], tmp_path / "out", plots=False)["calibration"]["ours"]
 
 

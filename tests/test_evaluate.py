@@ -13,7 +13,7 @@ from trsr.core.prompts import Encoder
 from trsr.core.scoring import Scorer
 from trsr.dataset import candidates, contract
 from trsr.errors import EvaluationError
-from trsr.metrics.calibration import fit_temperature
+from trsr.metrics.calibration import fit_calibration
 from trsr.recommender import train
 from trsr.recommender.evaluate import evaluate_run, score, with_shuffled_summaries, write_results
 
@@ -58,14 +58,15 @@ def test_results_count_the_candidates_there_are(tmp_path):
     kept = Dataset.from_parquet(str(tmp_path / "scores.parquet"))
     assert kept["row"] == [0, 0, 1, 1, 1, 1]
     assert kept["label"] == [int(label) for label in labels[mask]]
-    assert results["temperature"]["value"] == fit_temperature(scores, labels, mask).value
+    assert results["temperature"] is None
+    assert "too few users" in results["not_fitted"]
 
 
 def test_a_missing_score_of_a_candidate_is_refused():
     labels = np.array([[True, False, False]])
     scores = np.array([[1.0, np.nan, np.nan]])
     with pytest.raises(ValueError, match="finite"):
-        fit_temperature(scores, labels, np.array([[True, True, False]]))
+        fit_calibration(scores, labels, np.array([[True, True, False]]))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tests import strangers
 from tests.hub import environment
-from trsr.assets.paths import NANO, base_path
+from trsr.assets.paths import NANO, NANO_SUMMARIZER, base_path
 from trsr.cli.exits import Exit, ended
 from trsr.core.errors import LoadError
 from trsr.core.modeling import TextRichRecommender, optional_file
@@ -81,6 +81,9 @@ for copy, into in zip(copies, ("pipeline", "adapter", "base")):
     shutil.copytree(copy, f"local/{into}")
 config = json.load(open("local/pipeline/config.json"))
 config["trsr"] |= {"base_model": "../base", "adapter": "../adapter", "base_revision": None, "adapter_revision": None}
+# With a second adapter, as a release has one whose summaries it wrote.
+shutil.copytree(sys.argv[1], "local/adapter/summarizer")
+config["trsr"] |= {"summarizer": "adapter", "summarizer_adapter": "summarizer"}
 json.dump(config, open("local/pipeline/config.json", "w"))
 whole = load("local/pipeline")
 whole.save_pretrained("whole")
@@ -89,8 +92,8 @@ told["whole"] = odds(load("whole"))
 load("whole").push_to_hub("ORG/pushed", private=True)
 pushed = load("ORG/pushed")
 told["pushed"] = odds(pushed)
-told["pushed summary"] = pushed(request, summarizer="adapter", return_summary=True, max_new_tokens=8)["summary"]
-told["first summary"] = first(request, summarizer="adapter", return_summary=True, max_new_tokens=8)["summary"]
+told["pushed summary"] = pushed(request, return_summary=True, max_new_tokens=8)["summary"]
+told["whole summary"] = whole(request, return_summary=True, max_new_tokens=8)["summary"]
 pushed.save_pretrained("again")
 told["again"] = odds(load("again"))
 # An adapter repo, and models made in memory.
@@ -140,10 +143,10 @@ def test_what_a_caller_asks_for_is_honoured(stranger, published, tmp_path):
 
 
 def test_a_saved_pipeline_scores_the_same(stranger, published, tmp_path):
-    told = ask(stranger, published, tmp_path, SAVES)
+    told = ask(stranger, published, tmp_path, SAVES, str(NANO_SUMMARIZER))
     for name in ("saved", "untold task", "whole", "pushed", "again"):
         assert told[name] == told["plain"], name
-    assert told["pushed summary"] == told["first summary"]
+    assert told["pushed summary"] == told["whole summary"]
     assert told["made again"] == told["made"]
     assert told["bare again"] == told["bare"] != told["made"]
 
@@ -296,12 +299,12 @@ REGISTERED = """
 import trsr
 for model in sys.argv[1:]:
     ranker = load(model)
-    told[model] = [ranker.encoder.prompt.recent_items, ranker._temperature, *odds(ranker)]
+    told[model] = [ranker.encoder.prompt.recent_items, ranker._temperature, ranker._bias, *odds(ranker)]
 print(json.dumps(told))
 """
 
 
-def test_an_adapter_repo_brings_its_prompt_and_temperature(published, tmp_path):
+def test_an_adapter_repo_brings_its_prompt_temperature_and_bias(published, tmp_path):
     """With our package installed, from the Hub and from a folder (transformers reads its base's path from where one stands)."""
     release = published[1].parent.parent / "release"
     given = environment(published[0], tmp_path, token=None) | {"PYTHONPATH": str(ROOT / "hub_recipes")}
@@ -320,6 +323,7 @@ def test_an_adapter_repo_brings_its_prompt_and_temperature(published, tmp_path):
     assert alone == folder == whole
     assert whole[0] == 3
     assert whole[1] != 1
+    assert whole[2] != 0
 
 
 @pytest.mark.parametrize(

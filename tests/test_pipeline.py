@@ -1,4 +1,5 @@
 import json
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import datasets
@@ -36,6 +37,15 @@ def with_adapter(model):
 @pytest.fixture(scope="module")
 def pipe():
     return recommender(with_adapter(tiny.model("llama")))
+
+
+def test_temperature_and_bias_change_the_probability_alone(tmp_path):
+    request = {"history": HISTORY, "candidates": CANDIDATES}
+    plain = recommender()(request)["candidates"]
+    fitted = recommender(temperature=2.0, bias=math.log(4))
+    for one, before in zip(fitted(request)["candidates"], plain, strict=True):
+        assert (one["index"], one["log_odds"], one["rank"]) == (before["index"], before["log_odds"], before["rank"])
+        assert one["score"] == pytest.approx(1 / (1 + math.exp(-one["log_odds"] / 2) / 4))
 
 
 def test_the_answer(pipe):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from dataclasses import replace
 
 import huggingface_hub
@@ -15,6 +16,7 @@ from trsr.core.saving import core_modules
 from trsr.dataset import contract
 from trsr.errors import HubError, ReleaseError
 from trsr.hub import retry
+from trsr.hub.changes import plan, show
 from trsr.hub.preflight import Options
 from trsr.hub.publish import publish, push
 from trsr.hub.release import SUFFIXES, assemble, check_files
@@ -241,6 +243,101 @@ def test_what_is_no_longer_in_the_release_goes(hub, altered):
     assert ".gitattributes" in after["files"]
 
 
+# What others did on the Hub is never lost without a word.
+
+
+def edit(hub, text, repo, path="README.md", **where):
+    client(hub).upload_file(path_or_fileobj=text.encode(), path_in_repo=path, repo_id=repo, **where)
+
+
+def files(hub, repo):
+    return hub.state()["repos"][repo]["commits"][-1]["files"]
+
+
+def test_a_file_of_somebody_else_is_kept(hub, altered):
+    pushed(hub, altered)
+    edit(hub, "# Mine", "ORG/trsr-sample-lora", "NOTES.md", commit_message="My \x1b[31mnotes\n\nBecause")
+    for number, name in enumerate(("ranking_prompt.json", "decision.json"), 1):
+        (altered.folder / "adapter" / name).unlink()
+        said = show(plan(altered, client(hub)))
+        assert f"| ORG/trsr-sample-lora | model | {6 - number} | " in said
+        assert f"\n  removed: {name}\n  kept, for it is not ours: NOTES.md\n" in said
+        # Not shown again when our own commit follows it.
+        assert ("of 2024-01-01 by tester: My [31mnotes" in said) == (number == 1)
+        pushed(hub, altered, tag=f"v1.{number}")
+        assert "NOTES.md" in files(hub, "model ORG/trsr-sample-lora")
+        assert name not in files(hub, "model ORG/trsr-sample-lora")
+
+
+def test_what_somebody_edited_stops_the_push(hub, altered):
+    pushed(hub, altered)
+    edit(hub, (altered.folder / "adapter" / "README.md").read_text() + "Better.\n", "ORG/trsr-sample-lora")
+    theirs = files(hub, "model ORG/trsr-sample-lora")["README.md"]
+    told = (
+        r"ORG/trsr-sample-lora \(model\): somebody else changed README\.md .*by tester: Upload README\.md.*--overwrite"
+    )
+    assert "edited on the Hub since our last commit: README.md" in show(plan(altered, client(hub)))
+    refused(hub, altered, told, error=ReleaseError, tag="v1.1")
+    refused(hub, altered, told, error=ReleaseError, create_pr=True)
+    pushed(hub, altered, tag="v1.1", overwrite=True)
+    assert files(hub, "model ORG/trsr-sample-lora")["README.md"] != theirs
+    # Ours again: the next push goes through.
+    (altered.folder / "adapter" / "ranking_prompt.json").write_text("{}\n")
+    pushed(hub, altered, tag="v1.2")
+
+
+def test_what_somebody_deleted_does_not_come_back_without_a_word(hub, altered):
+    pushed(hub, altered)
+    client(hub).delete_file("ranking_prompt.json", "ORG/trsr-sample-lora")
+    refused(hub, altered, r"somebody else changed ranking_prompt\.json", error=ReleaseError, tag="v1.1")
+    pushed(hub, altered, tag="v1.1", overwrite=True)
+    assert "ranking_prompt.json" in files(hub, "model ORG/trsr-sample-lora")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bad tag",
+        "a b~c",
+        "",
+        "-x",
+        "v1..2",
+        "a/",
+        "/a",
+        "a//b",
+        ".a",
+        "a.lock",
+        "a.",
+        "@",
+        "a@{b",
+        "x\n",
+        "a[b",
+        "a\\b",
+    ],
+)
+def test_names_that_git_does_not_take(name):
+    assert subprocess.run(["git", "check-ref-format", f"refs/tags/{name}"], check=False).returncode or name in (
+        "-x",
+        "@",
+    )
+    for options in ({"tag": name}, {"branch": name}):
+        with pytest.raises(ReleaseError, match="no name that git takes"):
+            Options(**options)
+
+
+@pytest.mark.parametrize("name", ["v1.0", "feature/x", "a-b_c", "ä", "refs/pr/1"])
+def test_names_that_git_takes(name):
+    assert subprocess.run(["git", "check-ref-format", f"refs/tags/{name}"], check=False).returncode == 0
+    assert Options(tag=name, branch=name).tag == name
+
+
+def test_lines_of_a_push_name_the_type(hub, release):
+    said = []
+    push(release, client(hub), Options(), say=said.append)
+    shown = [line.partition(":")[0] for line in said if line.startswith("ORG/trsr-sample ")]
+    assert shown == [f"ORG/trsr-sample ({kind})" for kind in ("dataset", "model", "space")]
+
+
 # The options.
 
 
@@ -306,7 +403,11 @@ def test_a_dry_run_shows_what_would_change_and_changes_nothing(hub, run, tmp_pat
     assert said[0].startswith("Loaded in a fresh process: the log-odds of 63 candidates of 3 test users differ")
     assert told["compared"]
     assert [one["exists"] for one in told["repos"]] == [False] * 8
-    assert "| ORG/trsr-sample-lora | model | 10 |" in said[1]
+    assert "| ORG/trsr-sample-lora | model | 6 |" in said[1]
+    assert (
+        "\n\nORG/trsr-sample-lora (model)\n  new: README.md, adapter_config.json, adapter_model.safetensors, "
+        in said[1]
+    )
     assert said[1].count("new repo") == 8
     assert all(
         (tmp_path / "release" / kind / "README.md").is_file() for kind in ("adapter", "pipeline", "dataset", "space")

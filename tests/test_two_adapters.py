@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+import yaml
 from huggingface_hub import HfApi
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -47,8 +48,23 @@ def brought(summarizer, monkeypatch):
 
 
 @pytest.fixture
-def run(quickstarted):
+def extractive(quickstarted):
+    """A run whose summaries are extractive."""
     return quickstarted[0] / "runs" / "recurrent"
+
+
+@pytest.fixture
+def run(extractive, tmp_path):
+    """The same, whose data say that the nano summarizer wrote them."""
+    data = shutil.copytree(extractive.parent.parent / "dataset", tmp_path / "data")
+    provenance = json.loads((data / "provenance.json").read_text())
+    sampling = {"do_sample": False, "max_new_tokens": 160}
+    provenance["summaries"] |= {"engine": "nano", "model": "nano", "revision": None, "sampling": sampling}
+    (data / "provenance.json").write_text(json.dumps(provenance))
+    copy = shutil.copytree(extractive, tmp_path / "run")
+    recipe = yaml.safe_load((copy / "recipe.yaml").read_text()) | {"dataset": str(data)}
+    (copy / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return copy
 
 
 def test_the_release_folder(run, brought, tmp_path):
@@ -57,7 +73,7 @@ def test_the_release_folder(run, brought, tmp_path):
     assert json.loads((second / "adapter_config.json").read_text())["base_model_name_or_path"] == "../base"
     settings = json.loads((tmp_path / "release" / "pipeline" / "config.json").read_text())["trsr"]
     assert settings["summarizer_adapter"] == "summarizer"
-    assert settings["summarizer"] == "extractive"
+    assert settings["summarizer"] == "adapter"
     model = TextRichRecommender.from_pretrained(tmp_path / "release" / "pipeline")
     assert {tuple(layer.active_adapters) for layer in adapter_layers(model)} == {("default",)}
     mine = load_file(second / "adapter_model.safetensors")
@@ -66,15 +82,16 @@ def test_the_release_folder(run, brought, tmp_path):
     assert torch.equal(loaded, expected)
 
 
-def test_without_it_nothing_changes(run, tmp_path, monkeypatch):
-    for module in (release, serving):
-        monkeypatch.setattr(module, "summarizer_path", lambda base: None)
-    release.assemble(Run.read(run), tmp_path / "release", LOCAL)
+def test_what_did_not_write_the_summaries_is_not_brought(extractive, brought, tmp_path):
+    made = release.assemble(Run.read(extractive), tmp_path / "release", name_repos("ORG", "one"))
     assert not (tmp_path / "release" / "adapter" / "summarizer").exists()
-    assert (
-        json.loads((tmp_path / "release" / "pipeline" / "config.json").read_text())["trsr"]["summarizer_adapter"]
-        is None
-    )
+    settings = json.loads((tmp_path / "release" / "pipeline" / "config.json").read_text())["trsr"]
+    assert (settings["summarizer"], settings["summarizer_adapter"]) == ("extractive", None)
+    assert not made.facts.summarises
+    for kind in ("adapter", "pipeline"):
+        card = (tmp_path / "release" / kind / "README.md").read_text()
+        assert "second adapter" not in card
+        assert "written by `extractive`, counts of field values without a language model" in card
 
 
 STRANGER = """
@@ -102,7 +119,7 @@ with torch.no_grad():
 
 def test_strangers_load_both_from_the_hub(run, brought, tmp_path, monkeypatch):
     made = release.assemble(Run.read(run), tmp_path / "release", name_repos("ORG", "two"))
-    assert "summarizer/" in (tmp_path / "release" / "adapter" / "README.md").read_text()
+    assert "which writes the preference summaries" in (tmp_path / "release" / "adapter" / "README.md").read_text()
     with Hub() as hub:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)

@@ -32,6 +32,10 @@ class EvaluationError(TrsrError):
     """A run that cannot be evaluated: the message says why and what to do."""
 
 
+class CalibrationError(TrsrError):
+    """Scores that do not tell how sure they are: the message says why and what to do."""
+
+
 class ResultsError(TrsrError):
     """A results file that is missing or lacks something: the message says which and what to do."""
 

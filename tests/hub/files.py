@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from tests.hub.call import Answer, Call, Refusal, Routes, commit_at
+from tests.hub.repos import DATE
 from tests.hub.state import LFS_PATTERNS, File, PullRequest, Repo
 
 REGULAR_LIMIT = 10 * 2**20  # bytes; larger files go to LFS whatever their name
@@ -41,10 +42,15 @@ def send_file(call: Call, kind: str, name: str, rev: str, path: str) -> Answer:
 @routes("GET", "{api}/tree/{rev}/{path}")
 def tree(call: Call, kind: str, name: str, rev: str, path: str = "") -> list[dict]:
     """Files and folders in the folder `path`; also in those below it, if asked to be recursive."""
-    commit = commit_at(call.repo(kind, name), rev)
+    repo = call.repo(kind, name)
+    commit = commit_at(repo, rev)
+    expanded = call.query.get("expand", "").lower() in ("1", "true")
     entries: dict[str, dict] = {}
     for known, file in commit.files.items():
         entries[known] = {"type": "file", "path": known, "oid": file.git_oid, "size": len(file.content)}
+        if expanded:
+            last = repo.last_commit(commit, known)
+            entries[known]["lastCommit"] = {"id": last.id, "title": last.title, "date": DATE}
         if file.lfs:
             pointer = {"oid": file.sha256, "size": len(file.content), "pointerSize": len(file.in_git)}
             entries[known]["lfs"] = pointer
@@ -121,7 +127,7 @@ def commit(call: Call, kind: str, name: str, rev: str) -> dict:
         pull = PullRequest(len(repo.pulls) + 1, title, user.name)
         repo.pulls.append(pull)
         ref, answer["pullRequestUrl"] = pull.ref, f"{call.link(kind, name)}/discussions/{pull.num}"
-    made = repo.commit(ref, title, files, parent.id)
+    made = repo.commit(ref, title, files, parent.id, user.name)
     return answer | {"commitOid": made.id, "commitUrl": f"{call.link(kind, name)}/commit/{made.id}"}
 
 

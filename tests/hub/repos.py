@@ -57,6 +57,15 @@ def list_refs(call: Call, kind: str, name: str) -> dict:
     return {"branches": listed("refs/heads/"), "tags": listed("refs/tags/"), "converts": []}
 
 
+@routes("GET", "{api}/commits/{rev}")
+def list_commits(call: Call, kind: str, name: str, rev: str) -> list[dict]:
+    repo = call.repo(kind, name)
+    return [
+        {"id": one.id, "title": one.title, "message": "", "date": DATE, "authors": [{"user": one.author}]}
+        for one in repo.history(commit_at(repo, rev))
+    ]
+
+
 @routes("POST", "{api}/branch/{branch}")
 def create_branch(call: Call, kind: str, name: str, branch: str) -> dict:
     return _add_ref(call.writable(kind, name), f"refs/heads/{branch}", call.json.get("startingPoint", "main"))

@@ -1,7 +1,7 @@
 """What the Hub keeps: users, repos with their commits, refs and pull requests, and collections.
 
 Nothing depends on a clock or on chance: two equal sequences of calls leave equal states. Leaves out what git has and
-no client here asks for: merges, file modes, authors and descriptions of commits, tag messages.
+no client here asks for: merges, file modes, descriptions of commits, tag messages.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 # A new repo's .gitattributes, as the Hub writes it.
 LFS_PATTERNS = """*.7z *.arrow *.bin *.bz2 *.ckpt *.ftz *.gz *.h5 *.joblib *.lfs.* *.mlmodel *.model *.msgpack *.npy
@@ -65,6 +66,7 @@ class Commit:
     parent: str | None
     title: str
     files: Mapping[str, File]
+    author: str
 
 
 @dataclass(frozen=True)
@@ -102,15 +104,32 @@ class Repo:
     def namespace(self) -> str:
         return self.name.split("/")[0]
 
-    def commit(self, ref: str, title: str, files: Mapping[str, File], parent: str | None) -> Commit:
+    def commit(
+        self, ref: str, title: str, files: Mapping[str, File], parent: str | None, author: str = "hub"
+    ) -> Commit:
         """Add a commit and move `ref` to it."""
         tree = sorted((path, file.sha256, file.lfs) for path, file in files.items())
         # A first commit has the repo's name in place of a parent, so that ids of different repos never agree by chance.
         identity = json.dumps([parent or f"{self.kind} {self.name}", tree, title])
         id = hashlib.sha1(identity.encode()).hexdigest()
-        self.commits[id] = Commit(id, parent, title, dict(sorted(files.items())))
+        self.commits[id] = Commit(id, parent, title, dict(sorted(files.items())), author)
         self.refs[ref] = id
         return self.commits[id]
+
+    def history(self, commit: Commit) -> list[Commit]:
+        """A commit and those before it, newest first."""
+        found = [commit]
+        while found[-1].parent:
+            found.append(self.commits[found[-1].parent])
+        return found
+
+    def last_commit(self, commit: Commit, path: str) -> Commit:
+        """The last one up to `commit` that touched a file."""
+        history = self.history(commit)
+        for made, before in pairwise(history):
+            if before.files.get(path) != made.files.get(path):
+                return made
+        return history[-1]
 
     def refs_in(self, folder: str) -> dict[str, str]:
         """Commits by name without the folder, such as "refs/tags/"."""

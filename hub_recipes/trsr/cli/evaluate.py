@@ -1,6 +1,6 @@
 """Rank the released candidates with a finished run, beside simple peers, and measure.
 
-On the validation split it also fits the temperature of P(yes). Killed, it goes on.
+On the validation split it also fits temperature and bias of P(yes). Killed, it goes on.
 
 examples:
   trsr evaluate runs/mine --split validation
@@ -51,4 +51,5 @@ def run(options: argparse.Namespace) -> Outcome:
         dataset=options.dataset,
         shuffle_summaries=options.shuffle_summaries,
     )
-    return Outcome(results, f"{table(results['systems'])}\n\n{results['n_users']} users. Wrote {out}")
+    told = [table(results["systems"]), "", results.get("not_fitted"), f"{results['n_users']} users. Wrote {out}"]
+    return Outcome(results, "\n".join(line for line in told if line is not None))

@@ -25,6 +25,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--tag", default="v1.0", help="set when all commits are there (%(default)s)")
     add("--revision", default="main", metavar="BRANCH", help="branch to commit to (%(default)s)")
     add("--create-pr", action="store_true", help="open pull requests instead of committing")
+    add(
+        "--overwrite",
+        action="store_true",
+        help="commit over what others edited in our files on the Hub since our last commit",
+    )
     add("--private", action="store_true", help="create the repos private")
     add("--gated", choices=("auto", "manual"), help="who downloads dataset or adapter agrees to its terms first")
     add("--out", type=Path, help="release folder (RUN/release)")
@@ -46,7 +51,7 @@ def run(options: argparse.Namespace) -> Outcome:
     from trsr.hub.preflight import Options
     from trsr.hub.publish import publish
 
-    how = Options(options.private, options.gated, options.revision, options.tag, options.create_pr)
+    how = Options(options.private, options.gated, options.revision, options.tag, options.create_pr, options.overwrite)
     stated = {
         "license": options.data_license,
         "license_name": options.data_license_name,

@@ -43,7 +43,7 @@ class TextRichRecommender:
     """Loads the base with its adapter; what it returns is the base's own class. Stands where the Auto classes want a model.
 
     A pipeline repo's config.json says under `trsr`: `base_model`, `base_revision`, `adapter`, `adapter_revision`,
-    `ranking_prompt`, `temperature`, `summarizer`, `method`, `block_size`, `max_blocks`, and `summarizer_adapter`: a second
+    `ranking_prompt`, `temperature`, `bias`, `summarizer`, `method`, `block_size`, `max_blocks`, and `summarizer_adapter`: a second
     adapter, which summarises, in a subfolder of the adapter's repo. Base and adapters are repo ids, or paths that begin with
     `./` and lie in the pipeline repo itself; in a local folder also `../`, so that a release can be moved as a whole. Repos
     that a release folder holds beside the pipeline are taken from there, also before they are on the Hub.
@@ -229,6 +229,7 @@ def _of_adapter(name: str, config: Path, asked: Mapping[str, Any], revision: str
     if decision := optional_file(name, DECISION_FILES[0], asked):
         decided = json.loads(Path(decision).read_text(encoding="utf-8"))
         settings["temperature"] = decided.get("temperature", {}).get("noul", 1.0)
+        settings["bias"] = decided.get("bias", {}).get("noul", 0.0)
     return settings
 
 

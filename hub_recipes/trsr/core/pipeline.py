@@ -36,8 +36,8 @@ class TextRichRecommendationPipeline(Pipeline):
     was trained with, where it is here.
 
     The answer is `{"candidates": [{"index", "item", "score", "log_odds", "rank"}, ...]}`, best first: `index` is the
-    place in the input, `score` is P(yes) among yes and no, after the fitted temperature, ranks count from 1, equal scores
-    keep their input order.
+    place in the input, `score` is P(yes) among yes and no, after the fitted temperature and bias, ranks count from 1, equal
+    scores keep their input order.
 
     Threads may share a pipeline, and take turns at its model. Lists of requests are answered in a list; Datasets and
     generators as they come. `batch_size` changes nothing: the candidates of a user are scored together already.
@@ -63,6 +63,7 @@ class TextRichRecommendationPipeline(Pipeline):
         self.encoder = Encoder(self.tokenizer, prompt, context)
         self.scorer = Scorer(self.model, self.encoder.yes_id, self.encoder.no_id)
         self._temperature = float(settings.get("temperature") or 1.0)
+        self._bias = float(settings.get("bias") or 0.0)  # repos of earlier releases have none
         self._trained_with = settings.get("summarizer")
         self._has_adapter = bool(settings.get("summarizer_adapter"))
         self._trained_method = settings.get("method") or "recurrent"
@@ -146,6 +147,7 @@ class TextRichRecommendationPipeline(Pipeline):
             **(getattr(self.model.config, "trsr", None) or {}),
             "ranking_prompt": self.encoder.prompt.to_dict(),
             "temperature": self._temperature,
+            "bias": self._bias,
             "block_size": self._block_size,
             "max_blocks": self._max_blocks,
         }
@@ -206,7 +208,7 @@ class TextRichRecommendationPipeline(Pipeline):
                 {
                     "index": index,
                     "item": ranked["given"][index],
-                    "score": _probability(scores[index] / self._temperature),
+                    "score": _probability(scores[index] / self._temperature + self._bias),
                     "log_odds": scores[index],
                     "rank": place,
                 }

@@ -6,6 +6,7 @@ can neither close the header nor become markup or template code. In a template a
 
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +20,9 @@ from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
 from trsr.dataset.contract import Terms
 from trsr.errors import ReleaseError
-from trsr.hub import spaces
+from trsr.hub import licences, spaces
 from trsr.hub.repos import Names
+from trsr.metrics.calibration import HIGHEST, LOWEST
 from trsr.recommender import results
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.results import Results, metric_name
@@ -31,7 +33,7 @@ from trsr.report.templates import render, yaml_header
 ARXIV = "2403.13325"
 GRADIO = "6.31.0"
 _GATE = "These are ids and summaries of data under: {}. Use them only as its terms allow."
-_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_POWERS = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,13 @@ class Example:
         request: `history` and `candidates`, and `summary` where the release cannot write one itself.
         summary: What stood for the history; None where the recommender takes no summary.
         ranked: (index of the candidate, P(yes)), best first.
+        decided: P(yes) of the second candidate, the chosen one, as decision files give it.
     """
 
     request: Mapping[str, Any]
     summary: str | None
     ranked: tuple[tuple[int, float], ...]
+    decided: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,7 @@ class Facts:
     Attributes:
         record: The run's `run.json`.
         test: Results on the test split.
-        fitted: The temperature fitted on validation, as `calibration.Temperature`.
+        fitted: Temperature and bias fitted on validation, as `calibration.Calibration`; None where none could be.
         terms: Under which terms the source data may be used.
         license, license_name, license_link: Of the weights, as the header of a card has them.
         base_revision: Commit of a base that is on the Hub already; None for one that the release brings.
@@ -66,6 +70,9 @@ class Facts:
         configs: The `configs` of the dataset card's header.
         audit: Of the summaries, as `trsr audit --write` leaves it; None for data that was not audited.
         example: A request of the test split and its answer; None where there is none to show.
+        branch: That the repos are pushed to.
+        max_length: Tokens of the longest prompt with its answer that base and recipe take.
+        printed: What the dataset card's snippet prints, a line each.
     """
 
     names: Names
@@ -73,7 +80,7 @@ class Facts:
     prompt: RankingPrompt
     record: Mapping
     test: Results
-    fitted: Mapping
+    fitted: Mapping | None
     provenance: Mapping
     terms: Terms
     license: str
@@ -87,11 +94,20 @@ class Facts:
     license_link: str | None = None
     audit: Mapping | None = None
     example: Example | None = None
+    branch: str = "main"
+    max_length: int | None = None
+    printed: Sequence[str] = ()
 
     @property
     def beside(self) -> bool:
         """Whether negatives are what was shown beside the target, rather than drawn."""
         return self.provenance.get("sampling", {}).get("protocol") == "impressions"
+
+    @staticmethod
+    def requirement(package: str, versions: Mapping[str, str]) -> Markdown:
+        """What pip takes: the package, in the version that the run used, where its record says that."""
+        version = str(versions.get(package) or "")
+        return Markdown(f"{package}=={version}" if re.fullmatch(r"[\w.]+", version) else package)
 
     @property
     def fallen_back(self) -> dict[str, int]:
@@ -100,7 +116,9 @@ class Facts:
         return {method: count for method, count in counted.items() if count}
 
 
-def gather(run: Run, prompt: RankingPrompt, names: Names, terms: Terms, license: str | None) -> Facts:
+def gather(
+    run: Run, prompt: RankingPrompt, names: Names, terms: Terms, license: str | None, branch: str = "main"
+) -> Facts:
     """Read what the run, its results and its dataset say.
 
     Raises:
@@ -114,6 +132,10 @@ def gather(run: Run, prompt: RankingPrompt, names: Names, terms: Terms, license:
     problems = []
     if not weights.get("license"):
         problems.append(f"The base {recipe.base} states no licence in its card. Give --license.")
+    elif wrong := licences.problem(str(weights["license"]), "--license", "the weights"):
+        problems.append(wrong)
+    if wrong := licences.problem(terms.license, "--data-license", "the data"):
+        problems.append(wrong)
     if terms.license == "other" and not terms.license_name:
         problems.append("The licence of the data is not known. Give --data-license, and --data-license-name for other.")
     if not terms.language:
@@ -132,8 +154,8 @@ def gather(run: Run, prompt: RankingPrompt, names: Names, terms: Terms, license:
         for one in (validation, test)
         if (fault := _not_the_runs_own(one, run))
     ]
-    if not validation.temperature:
-        problems.append(f"No temperature was fitted. Run: trsr evaluate {run.folder} --split validation")
+    if no_fit := _no_fit(validation, run):
+        problems.append(no_fit)
     if problems and not names.local:
         raise ReleaseError("\n".join(problems))
     return Facts(
@@ -142,7 +164,7 @@ def gather(run: Run, prompt: RankingPrompt, names: Names, terms: Terms, license:
         prompt,
         record,
         test,
-        validation.temperature or {"value": 1.0},
+        {"bias": 0.0, **validation.temperature} if validation.temperature else None,
         made,
         terms,
         weights.get("license") or "other",
@@ -151,6 +173,7 @@ def gather(run: Run, prompt: RankingPrompt, names: Names, terms: Terms, license:
         license_name=weights.get("license_name"),
         license_link=weights.get("license_link"),
         audit=contract.audit(recipe.dataset, recipe.dataset_revision),
+        branch=branch,
     )
 
 
@@ -171,6 +194,21 @@ def _not_the_runs_own(found: Results, run: Run) -> str | None:
     return None
 
 
+def _no_fit(validation: Results, run: Run) -> str | None:
+    """Why P(yes) of these results is no probability; None where it is."""
+    if not validation.temperature:
+        return (
+            validation.not_fitted or f"No temperature was fitted. Run: trsr evaluate {run.folder} --split validation"
+        )
+    value = validation.temperature["value"]
+    if not 1.001 * LOWEST < value < 0.999 * HIGHEST:  # kept by an earlier release
+        return (
+            f"The temperature of {run.folder}, {value}, is a bound of the fit: its scores do not tell one. Evaluate it again, "
+            f"on more validation users: trsr evaluate {run.folder} --split validation"
+        )
+    return None
+
+
 def complete(facts: Facts, **found) -> Facts:
     """Add what is known once the folders are written."""
     return replace(facts, **found)
@@ -184,7 +222,11 @@ def card(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> str:
         commits: Kind of repo -> commit, where known.
     """
     methods = [name for name in contract.CONFIGS[2:4] if name in (facts.rows or {})]
+    at = Markdown("" if facts.branch == "main" else f", revision={_code(facts.branch)}")
     values = {
+        "at": at,
+        "at_dataset": at if "dataset" in facts.names.own else Markdown(""),
+        "branch": Markdown(shlex.quote(facts.branch)),
         "facts": facts,
         "names": facts.names,
         "header": Markdown(yaml_header(_header(kind, facts, commits).to_dict())),
@@ -195,6 +237,8 @@ def card(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> str:
         "method": facts.recipe.summary,
         "methods": methods,
         "request": Markdown(_code(facts.example.request)) if facts.example else None,
+        "decision_request": Markdown(_code(_decision_request(facts.example))) if facts.example else None,
+        "rows_printed": Markdown(_fence("\n".join(facts.printed), "text")),
         "printed": Markdown(_fence(_printed(facts.example), "text")) if facts.example else None,
         "shown": methods[0] if methods else "histories",
         "metric": kind,
@@ -214,7 +258,14 @@ def _reproducible(facts: Facts, commits: Mapping[str, str | None]) -> dict[str, 
     return facts.recipe.to_dict() | where
 
 
-def _code(values: Mapping, indent: int = 4) -> str:
+def _decision_request(example: Example) -> dict[str, object]:
+    """The example's request in the form of decision models, about its second candidate alone."""
+    state = {"summary": example.summary} if example.summary else {}
+    chosen = {"type": "noul", "instructions": example.request["candidates"][1]}
+    return {"state": {**state, "recent_items": example.request["history"]}, "questions": {"chosen": chosen}}
+
+
+def _code(values: Mapping | str, indent: int = 4) -> str:
     """Values as JSON, which for strings and lists of them is Python too; it can close no block of code."""
 
     def escaped(char: str) -> str:
@@ -272,12 +323,11 @@ def _header(kind: str, facts: Facts, commits: Mapping[str, str | None]):
         gate: dict[str, Any] = {}
         if not terms.share_text:
             gate["extra_gated_prompt"] = _GATE.format(terms.license_name or terms.license)
-        users = sum((facts.rows or {}).get("histories", {}).values())
         return DatasetCardData(
             pretty_name=re.sub(r"\W+", " ", names.dataset.split("/")[-1]).strip(),
             task_categories=["text-ranking"],
             tags=tags,
-            size_categories=[next((name for most, name in _SIZES if users < most), "n>1M")],
+            size_categories=[size_category(sum(sum(splits.values()) for splits in (facts.rows or {}).values()))],
             configs=[dict(config) for config in facts.configs],
             **terms.header(),
             **gate,
@@ -306,6 +356,14 @@ def _header(kind: str, facts: Facts, commits: Mapping[str, str | None]):
     return SpaceCardData(
         title=kind, app_file="app.py", license="apache-2.0", tags=["evaluate", "metric", *tags[:2]], **shown
     )
+
+
+def size_category(rows: int) -> str:
+    """What the Hub calls a dataset of so many rows, all configs and splits together."""
+    for place, name in enumerate(_POWERS):
+        if rows < 10 ** (place + 3):
+            return f"{_POWERS[place - 1]}<n<{name}" if place else f"n<{name}"
+    return f"n>{_POWERS[-1]}"
 
 
 def _model_index(facts: Facts, dataset_revision: str | None) -> list[EvalResult]:

@@ -1,12 +1,14 @@
 """The recommender as a decision model: `decision.json` and `decision_template.jinja`, which render our ranking prompt.
 
 With them, `pipeline("decision")` and every server of `/v1/systemone` give each candidate the probability that our
-pipeline gives it. A request's state is `{"summary": text, "recent_items": [item, ...]}`, oldest first, and each
+pipeline gives it, but for the bias: they know a temperature alone. A request's state is `{"summary": text, "recent_items": [item, ...]}`, oldest first, and each
 candidate is a question `{"type": "noul", "instructions": item}`.
 """
 
 import copy
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from transformers import DecisionConfig
 from transformers.decision.template_utils import SPLIT
@@ -79,6 +81,20 @@ _TEMPLATE = """\
 {{- __CANDIDATE__ ~ item(question.instructions) ~ __CUE__ -}}
 {{- __TAIL__ -}}
 """
+
+
+def write(folder: Path, encoder: Encoder, temperature: float, bias: float) -> bool:
+    """Write the decision files, if there can be some, see `decision_config`. Returns whether."""
+    config = decision_config(encoder, temperature)
+    if config is None:
+        return False
+    config.save_pretrained(folder)
+    if bias:
+        # transformers skips settings that it does not know; our own loader of adapter repos reads this one.
+        path = folder / "decision.json"
+        values = {**json.loads(path.read_text(encoding="utf-8")), "bias": {"noul": bias}}
+        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8", newline="\n")
+    return True
 
 
 def decision_config(encoder: Encoder, temperature: float) -> DecisionConfig | None:

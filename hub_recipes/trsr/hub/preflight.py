@@ -3,6 +3,7 @@
 All problems of a release are told at once.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,6 +28,10 @@ class Options:
         branch: Branch to commit to.
         tag: Set on the release's own repos when all commits are there.
         create_pr: Propose the commits as pull requests; nothing is tagged then.
+        overwrite: Commit over what others changed in our files. The repo's history keeps it.
+
+    Raises:
+        ReleaseError: If branch or tag is no name that git takes, or options exclude one another.
     """
 
     private: bool = False
@@ -34,17 +39,48 @@ class Options:
     branch: str = "main"
     tag: str = TAG
     create_pr: bool = False
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
+        for option, name in (("--tag", self.tag), ("--revision", self.branch)):
+            if not is_ref(name):
+                raise ReleaseError(
+                    f"{option} {name!r} is no name that git takes: no spaces, none of ~ ^ : ? * [ \\, no two dots in a row, "
+                    "no dash at the beginning, no dot or slash at either end. Choose another, such as v1.1."
+                )
         if self.create_pr and self.branch != "main":
             raise ReleaseError(f"A pull request goes to main: give --create-pr or --revision {self.branch}, not both.")
+
+
+def is_ref(name: str) -> bool:
+    """Whether git takes a name for a branch or a tag, see `git check-ref-format`."""
+    parts = name.split("/")
+    return not (
+        re.search(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{", name)
+        or name in ("@", "HEAD")
+        or name.startswith("-")
+        or name.endswith(".")
+        or any(not part or part.startswith(".") or part.endswith(".lock") for part in parts)
+    )
+
+
+def edits(change: Change, options: Options) -> str | None:
+    """Why a push may not go over what others did in a repo; None where it may."""
+    if not change.edited or options.overwrite:
+        return None
+    told = "; ".join(map(str, change.commits)) or "no commit of ours is left in its history"
+    return (
+        f"{change.repo} ({TYPES[change.kind]}): somebody else changed {', '.join(change.edited)} since our last commit "
+        f"({told}). Take that over into what you publish, or push with --overwrite: the repo's history keeps it."
+    )
 
 
 def check(hub: HfApi, changes: list[Change], options: Options) -> None:
     """Look at everything that could stop a push.
 
     Raises:
-        ReleaseError: If a repo is not ours to change, or the tag stands elsewhere; with all such problems.
+        ReleaseError: If a repo is not ours to change, somebody else edited files of ours there, or the tag stands elsewhere; with
+            all such problems.
     """
     problems = []
     for one in changes:
@@ -57,6 +93,8 @@ def check(hub: HfApi, changes: list[Change], options: Options) -> None:
             problems.append(f"{one.repo} exists and is public. Make it private in its settings, or leave --private.")
         if one.head and not one.same and not is_ours(hub, one.repo, TYPES[one.kind], one.head):
             problems.append(f"{one.repo} exists and is no release of LLM-TRSR. Choose another --name.")
+        elif one.head and (problem := edits(one, options)):
+            problems.append(problem)
     if problems:
         raise ReleaseError("\n".join(problems))
 

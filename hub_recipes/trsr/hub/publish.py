@@ -1,7 +1,7 @@
 """Show what a release would change on the Hub, and push it: one commit a repo, each pinning those before it.
 
-A repo of ours holds what its release folder holds, so a push compares the two, and a push without a difference makes no
-commit. What was interrupted goes on where it stopped.
+A push compares repo and release folder, and without a difference it makes no commit. Files of others are kept, and what others
+edited in files of ours stops it. What was interrupted goes on where it stopped.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,22 +9,20 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import HfApi
 
 from trsr.assets.paths import base_path
 from trsr.dataset import contract
 from trsr.errors import HubError, ReleaseError
 from trsr.hub import cards
-from trsr.hub.changes import Change, compare, plan, show, unseen
-from trsr.hub.preflight import Options, check, check_rights
+from trsr.hub.changes import RELEASE_TITLE, Change, compare_release, plan, show, unseen
+from trsr.hub.preflight import Options, check, check_rights, edits
 from trsr.hub.rehearsal import rehearse
 from trsr.hub.release import Release, assemble, pin
 from trsr.hub.repos import TAGGED, TYPES, name_repos
-from trsr.hub.retry import patiently
+from trsr.hub.retry import STALE, patiently
 from trsr.recommender.run import Run
 from trsr.report.templates import render
-
-_STALE = frozenset({409, 412})  # the Hub is busy with another commit, or thinks that it saw one
 
 
 def publish(
@@ -80,7 +78,9 @@ def publish(
                 "item texts, behind a gate."
             )
         options = replace(options, gated=options.gated or "manual")
-    release = assemble(read, folder or run / "release", names, terms=found, license=license)
+    release = assemble(
+        read, folder or run / "release", names, terms=found, license=license, branch=options.branch
+    )
     tried = rehearse(release, run)
     say(
         f"Loaded in a fresh process: the log-odds of {tried.candidates} candidates of {tried.users} test users differ from "
@@ -133,7 +133,7 @@ def push(release: Release, hub: HfApi, options: Options, say: Callable[[str], No
 def _push_repo(release: Release, hub: HfApi, kind: str, options: Options, say: Callable[[str], None]) -> str:
     """Create a repo where needed, and commit what differs. Returns the commit that holds the folder."""
     repo, branch = release.names.repo(kind), options.branch
-    change = compare(release, hub, kind, branch)
+    change = compare_release(release, hub, kind, branch)
     if not change.exists:
         sdk: dict[str, Any] = {"space_sdk": "gradio"} if TYPES[kind] == "space" else {}
         patiently(
@@ -151,12 +151,14 @@ def _push_repo(release: Release, hub: HfApi, kind: str, options: Options, say: C
             lambda: hub.create_branch(repo, repo_type=TYPES[kind], branch=branch, exist_ok=True) or True,
         )
     if change.head is None:
-        change = compare(release, hub, kind, branch)
+        change = compare_release(release, hub, kind, branch)
     if change.same and change.head:
-        say(f"{repo}: up to date, {change.head[:12]}")
+        say(f"{repo} ({TYPES[kind]}): up to date, {change.head[:12]}")
         return change.head
+    if problem := edits(change, options):  # made since `check` looked
+        raise ReleaseError(problem)
     commit = _propose(release, hub, change, options) if options.create_pr else _commit(release, hub, change, options)
-    say(f"{repo}: {'proposed' if options.create_pr else 'committed'}, {commit[:12]}")
+    say(f"{repo} ({TYPES[kind]}): {'proposed' if options.create_pr else 'committed'}, {commit[:12]}")
     return commit
 
 
@@ -167,7 +169,7 @@ def _commit(release: Release, hub: HfApi, change: Change, options: Options) -> s
 
     def send() -> str:
         # Looked at anew when tried again: the answer to a commit that landed may have got lost.
-        now = seen.pop() if seen else compare(release, hub, kind, branch)
+        now = seen.pop() if seen else compare_release(release, hub, kind, branch)
         if now.same and now.head:
             return now.head
         if now.head != change.head:
@@ -176,7 +178,7 @@ def _commit(release: Release, hub: HfApi, change: Change, options: Options) -> s
             )
         return _send(release, hub, now, revision=branch)
 
-    return patiently(f"Commit to {repo}", send, also=_STALE)
+    return patiently(f"Commit to {repo}", send, also=STALE)
 
 
 def _propose(release: Release, hub: HfApi, change: Change, options: Options) -> str:
@@ -186,25 +188,20 @@ def _propose(release: Release, hub: HfApi, change: Change, options: Options) -> 
     def send() -> str:
         for one in hub.get_repo_discussions(repo, repo_type=TYPES[kind], discussion_type="pull_request"):
             if one.status in ("open", "draft"):
-                there = compare(release, hub, kind, f"refs/pr/{one.num}")
+                there = compare_release(release, hub, kind, f"refs/pr/{one.num}")
                 if there.same and there.head:
                     return there.head
-        return _send(release, hub, compare(release, hub, kind, "main"), revision="main", create_pr=True)
+        return _send(release, hub, compare_release(release, hub, kind, "main"), revision="main", create_pr=True)
 
-    return patiently(f"Open a pull request on {repo}", send, also=_STALE)
+    return patiently(f"Open a pull request on {repo}", send, also=STALE)
 
 
 def _send(release: Release, hub: HfApi, change: Change, **where) -> str:
-    folder = release.folder / change.kind
-    operations: list[CommitOperationAdd | CommitOperationDelete] = [
-        CommitOperationAdd(name, folder / name) for name in (*change.added, *change.changed)
-    ]
-    operations += [CommitOperationDelete(name) for name in change.removed]
     made = hub.create_commit(
         change.repo,
-        operations,
+        change.operations(release.folder / change.kind),
         repo_type=TYPES[change.kind],
-        commit_message="Release with LLM-TRSR",
+        commit_message=RELEASE_TITLE,
         parent_commit=change.head,
         **where,
     )

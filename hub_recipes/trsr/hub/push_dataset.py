@@ -9,7 +9,8 @@ from huggingface_hub import DatasetCard, HfApi
 
 from trsr.dataset import contract
 from trsr.errors import ReleaseError
-from trsr.hub.retry import patiently
+from trsr.hub import licences
+from trsr.hub.retry import STALE, patiently
 
 
 def push_dataset(
@@ -18,10 +19,11 @@ def push_dataset(
     *,
     private: bool = False,
     accept_data_licence: bool = False,
+    overwrite: bool = False,
     hub: HfApi | None = None,
     say: Callable[[str], object] = print,
 ) -> str:
-    """Make the dataset repo hold what the folder holds.
+    """Make the dataset repo hold what the folder holds. Files that others put there are kept.
 
     Where the data's terms forbid to pass texts on, item ids and histories are pushed, behind a gate that was closed before.
 
@@ -29,6 +31,7 @@ def push_dataset(
         folder: Of the data contract, with its `provenance.json`.
         repo: ORG/NAME; made where it does not exist.
         accept_data_licence: Needed for data whose texts may not be passed on.
+        overwrite: Commit over what others edited in our files on the Hub.
 
     Returns:
         The commit that holds it.
@@ -36,13 +39,16 @@ def push_dataset(
     Raises:
         ReleaseError, HubError: With what is refused; nothing is written then.
     """
-    from trsr.hub.preflight import check_rights, is_ours
+    from trsr.hub.changes import DATASET_TITLE, compare
+    from trsr.hub.preflight import Options, check_rights, edits, is_ours
 
-    hub = hub or HfApi()
+    hub, how = hub or HfApi(), Options(overwrite=overwrite)
     namespace, _, name = repo.partition("/")
     if not name:
         raise ReleaseError(f"--push-to-hub takes ORG/NAME, got {repo!r}.")
     terms = contract.Terms.of(contract.provenance(str(folder)))
+    if wrong := licences.problem(terms.license, "--license", f"the dataset {terms.name}"):
+        raise ReleaseError(wrong)
     if not terms.share_text and not accept_data_licence:
         raise ReleaseError(
             f"The licence of {terms.name} ({terms.license_name or terms.license}) does not allow to pass its texts on. "
@@ -54,24 +60,34 @@ def push_dataset(
         raise ReleaseError(f"{repo} exists and is no dataset of LLM-TRSR. Choose another name.")
     with tempfile.TemporaryDirectory() as place:
         source = folder if terms.share_text else _without_texts(folder, terms, Path(place) / "dataset")
+        change = compare(source, hub, repo, "dataset", "main")
+        if problem := edits(change, how):
+            raise ReleaseError(problem)
+        if change.same and change.head:
+            say(f"{repo}: up to date, {change.head[:12]}")
+            return change.head
         patiently(f"Create {repo}", lambda: hub.create_repo(repo, repo_type="dataset", private=private, exist_ok=True))
         if not terms.share_text:
             # Before the commit: what is gated was never open.
             patiently(
                 f"Gate {repo}", lambda: hub.update_repo_settings(repo, repo_type="dataset", gated="manual") or True
             )
-        made = patiently(
-            f"Commit to {repo}",
-            lambda: hub.upload_folder(
-                folder_path=source,
-                repo_id=repo,
-                repo_type="dataset",
-                commit_message="Dataset for LLM-TRSR",
-                delete_patterns="*",
-            ),
-        )
-    say(f"{repo}: committed, {made.oid[:12]}")
-    return made.oid
+
+        def send() -> str:
+            # Looked at anew when tried again: the answer to a commit that landed may have got lost.
+            now = compare(source, hub, repo, "dataset", "main")
+            if problem := edits(now, how):
+                raise ReleaseError(problem)
+            if now.same and now.head:
+                return now.head
+            operations = now.operations(source)
+            return hub.create_commit(
+                repo, operations, repo_type="dataset", commit_message=DATASET_TITLE, parent_commit=now.head
+            ).oid
+
+        commit = patiently(f"Commit to {repo}", send, also=STALE)
+    say(f"{repo}: committed, {commit[:12]}")
+    return commit
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +95,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--push-to-hub", metavar="ORG/NAME", help="then push the dataset: one commit")
     add("--private", action="store_true", help="with --push-to-hub: create the repo private")
+    add("--overwrite", action="store_true", help="with --push-to-hub: commit over what others edited on the Hub")
     add("--accept-data-licence", action="store_true", help="you have read the terms of data whose texts stay at home")
 
 
@@ -90,6 +107,7 @@ def as_asked(options: argparse.Namespace) -> None:
             options.push_to_hub,
             private=options.private,
             accept_data_licence=options.accept_data_licence,
+            overwrite=options.overwrite,
         )
 
 

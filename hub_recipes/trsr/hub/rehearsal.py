@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from scipy.special import expit
 
 from trsr.core.saving import write_json
 from trsr.dataset import contract
@@ -89,7 +90,9 @@ def rehearse(release: Release, run: Path) -> Rehearsal:
         )
     answer = told["shown"]
     ranked = tuple((one["index"], round(one["score"], 3)) for one in answer["candidates"])
-    example = Example(first, answer["summary"], ranked) if facts.terms.share_text else None
+    chosen = next(one["log_odds"] for one in answer["candidates"] if one["index"] == 1)
+    decided = round(float(expit(chosen / (facts.fitted or {"value": 1.0})["value"])), 3)
+    example = Example(first, answer["summary"], ranked, decided) if facts.terms.share_text else None
     return Rehearsal(len(rows), len(pairs), difference, example)
 
 

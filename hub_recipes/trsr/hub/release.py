@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, DatasetDict
 from huggingface_hub import DatasetCard
@@ -20,8 +21,7 @@ from trsr.core.prompts import RankingPrompt
 from trsr.core.saving import copy_code, core_modules, write_config, write_json
 from trsr.dataset import contract
 from trsr.errors import ReleaseError
-from trsr.hub import cards, spaces
-from trsr.hub.decision import decision_config
+from trsr.hub import cards, decision, spaces
 from trsr.hub.repos import LOCAL, TYPES, Names
 from trsr.recommender.examples import labelled, make_encoder, ranking_prompt
 from trsr.recommender.recipe import Recipe
@@ -56,6 +56,7 @@ def assemble(
     *,
     terms: contract.Terms | None = None,
     license: str | None = None,
+    branch: str = "main",
 ) -> Release:
     """Write `folder` from a run with results on validation and test. Same input, same bytes.
 
@@ -63,6 +64,7 @@ def assemble(
         names: Without them, repos name one another by relative paths, so that the folder can be moved as a whole.
         terms: Under which terms the data may be used; default, what its provenance says.
         license: Of the weights; default, the base's own.
+        branch: That the release will be pushed to: what cards say loads from there.
 
     Raises:
         ReleaseError, ResultsError, DataError: If something is missing.
@@ -75,7 +77,7 @@ def assemble(
     if names.local and not Path(source).is_dir():
         names = replace(names, base=recipe.base, own=names.own[1:])
     terms = terms or contract.Terms.of(contract.provenance(recipe.dataset, recipe.dataset_revision))
-    facts = cards.gather(run, ranking_prompt(recipe), names, terms, license)
+    facts = cards.gather(run, ranking_prompt(recipe), names, terms, license, branch)
     with whole_folder(folder) as draft:
         facts = _write_repos(draft, run, facts)
     release = Release(folder, names, facts)
@@ -110,14 +112,14 @@ def _write_repos(draft: Path, run: Run, facts: cards.Facts) -> cards.Facts:
         check_base(Path(source))
         shutil.copytree(source, draft / "base")
     shutil.copytree(run.adapter, draft / "adapter")
-    brought = summarizer_path(recipe.base)
-    if brought:
-        shutil.copytree(brought, draft / "adapter" / SUMMARIZER)
-    decides = write_pipeline(draft / "pipeline", recipe, names, facts.fitted["value"])
+    settings, decides = write_pipeline(draft / "pipeline", recipe, names, facts.fitted)
+    summarises = settings["summarizer_adapter"] is not None
+    if summarises:
+        shutil.copytree(str(summarizer_path(recipe.base)), draft / "adapter" / SUMMARIZER)
     if decides:
         for name in ("decision.json", "decision_template.jinja"):
             shutil.copyfile(draft / "pipeline" / name, draft / "adapter" / name)
-    rows, configs = write_dataset(draft / "dataset", recipe, terms) if "dataset" in names.own else ({}, [])
+    rows, configs, printed = write_dataset(draft / "dataset", recipe, terms) if "dataset" in names.own else ({}, [], [])
     for kind in names.own:
         if kind == "space" or kind in spaces.METRICS:
             files = spaces.space_files() if kind == "space" else spaces.metric_files(kind)
@@ -126,7 +128,21 @@ def _write_repos(draft: Path, run: Run, facts: cards.Facts) -> cards.Facts:
                 shutil.copyfile(origin, draft / kind / path)
     # By it the pipeline finds its base and adapter in this folder before they are on the Hub.
     write_json(draft / RELEASE_FILE, {kind: names.repo(kind) for kind in names.own})
-    return cards.complete(facts, decides=decides, summarises=brought is not None, rows=rows, configs=configs)
+    return cards.complete(
+        facts,
+        decides=decides,
+        summarises=summarises,
+        rows=rows,
+        configs=configs,
+        printed=printed,
+        max_length=_context(recipe),
+    )
+
+
+def _context(recipe: Recipe) -> int | None:
+    """Tokens that the base can read; None if its config does not say."""
+    config = AutoConfig.from_pretrained(base_path(recipe.base), revision=recipe.base_revision)
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def check_base(folder: Path) -> None:
@@ -173,11 +189,16 @@ def pin(release: Release, commits: Mapping[str, str], kind: str | None = None) -
             )
 
 
-def write_pipeline(folder: Path, recipe: Recipe, names: Names, temperature: float) -> bool:
+def write_pipeline(
+    folder: Path, recipe: Recipe, names: Names, fitted: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], bool]:
     """Write a pipeline repo: code, config, tokenizer and decision files, no weights.
 
+    Args:
+        fitted: As `calibration.Calibration`.
+
     Returns:
-        Whether it can be asked as a decision model, see `decision.decision_config`.
+        What config.json says under `trsr`, and whether it can be asked as a decision model, see `decision.write`.
     """
     folder.mkdir(parents=True)
     source = base_path(recipe.base)
@@ -187,7 +208,7 @@ def write_pipeline(folder: Path, recipe: Recipe, names: Names, temperature: floa
         "base_revision": recipe.base_revision,
         "adapter": names.adapter,
         "adapter_revision": None,
-        **pipeline_settings(recipe, temperature),
+        **pipeline_settings(recipe, fitted),
     }
     write_config(folder, original.to_dict(), settings)
     tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
@@ -203,10 +224,7 @@ def write_pipeline(folder: Path, recipe: Recipe, names: Names, temperature: floa
         json.dumps(ranking_prompt(recipe).to_dict(), indent=2) + "\n", encoding="utf-8", newline="\n"
     )
     copy_code(folder)
-    decides = decision_config(encoder, temperature)
-    if decides:
-        decides.save_pretrained(folder)
-    return decides is not None
+    return settings, decision.write(folder, encoder, settings["temperature"], settings["bias"])
 
 
 def sft_rows(rows: Dataset, texts: Mapping[str, str], prompt: RankingPrompt, negatives: int, seed: int) -> Dataset:
@@ -222,13 +240,15 @@ def sft_rows(rows: Dataset, texts: Mapping[str, str], prompt: RankingPrompt, neg
     return Dataset.from_list(made, features=contract.SFT)
 
 
-def write_dataset(folder: Path, recipe: Recipe, terms: contract.Terms) -> tuple[dict[str, dict[str, int]], list]:
+def write_dataset(
+    folder: Path, recipe: Recipe, terms: contract.Terms
+) -> tuple[dict[str, dict[str, int]], list, list[str]]:
     """Write the dataset with its summaries and, for each kind of them, the rows that stock TRL trains on.
 
     Where the terms forbid to share texts, `items` holds ids alone, and the configs that quote items are left out.
 
     Returns:
-        Rows of each config and split, and the `configs` of the card's header.
+        Rows of each config and split, the `configs` of the card's header, and what the card's snippet prints.
     """
     source, revision = recipe.dataset, recipe.dataset_revision
     texts, prompt = contract.texts(source, revision), ranking_prompt(recipe)
@@ -245,7 +265,12 @@ def write_dataset(folder: Path, recipe: Recipe, terms: contract.Terms) -> tuple[
     audit = contract.audit(source, revision)
     contract.write(folder, tables, provenance=made, body="# Histories with LLM-TRSR summaries", audit=audit)
     rows = {config: {split: len(rows) for split, rows in splits.items()} for config, splits in tables.items()}
-    return rows, DatasetCard((folder / "README.md").read_text(encoding="utf-8")).data.to_dict()["configs"]
+    configs = DatasetCard((folder / "README.md").read_text(encoding="utf-8")).data.to_dict()["configs"]
+    shown = next((method for method in contract.CONFIGS[2:4] if method in tables), "histories")
+    first = tables[shown]["test"][0]["history" if shown == "histories" else "summary"]
+    train = tables[shown]["train"]
+    users = [train[number] for number in range(min(3, len(train)))]
+    return rows, configs, [str(first), *(f"{user['user_id']} {user['target']}" for user in users)]
 
 
 def check_files(folder: Path) -> None:

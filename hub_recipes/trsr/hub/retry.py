@@ -13,6 +13,7 @@ from trsr.errors import HubError
 TRIES = 5
 LONGEST = 300.0  # seconds; the Hub counts calls over windows of five minutes
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+STALE = frozenset({409, 412})  # the Hub is busy with another commit, or thinks that it saw one
 _AGAIN = "Run the same command again: it goes on where it stopped."
 
 T = TypeVar("T")

@@ -1,69 +1,117 @@
-"""Fit the temperature that turns log-odds of yes into probabilities, and see how far these hold.
+"""Fit the temperature and the bias that turn log-odds of yes into probabilities, and see how far these hold.
 
-Positives and negatives weigh the same in the fit, as they do in training: the probability is that of a candidate that is
-as likely to be chosen as not. Among 20 negatives a candidate starts at 1 in 21; who needs that subtracts log(20) from
-the log-odds. A temperature alone cannot undo such a shift, and it never changes a ranking.
+P(yes) = sigmoid(log-odds / temperature + bias). Positives and negatives weigh the same in the fit: the probability is that
+of a candidate that is as likely to be chosen as not. Among 20 negatives a candidate starts at 1 in 21; who needs that
+subtracts log(20) from the log-odds of P(yes). Training with several negatives a positive, or with a listwise loss, shifts
+the log-odds by a constant: the bias takes that back, which a temperature cannot. Neither changes a ranking.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 from scipy.special import expit
 
+from trsr.errors import CalibrationError
 from trsr.metrics.ranking import BINS
 
-LOWEST, HIGHEST = 0.05, 20.0
+LOWEST, HIGHEST = 0.05, 20.0  # of temperatures
+SIGNAL = 2.0  # standard errors that 1 / temperature must stand above 0
 
 
 @dataclass(frozen=True, slots=True)
-class Temperature:
-    """A fitted temperature.
+class Calibration:
+    """What turns log-odds into probabilities, fitted.
 
     Attributes:
-        value: Log-odds are divided by it.
-        log_loss_before: Balanced log loss, nats, with temperature 1.
-        log_loss_after: The same with `value`.
+        value: The temperature: log-odds are divided by it.
+        bias: Added after that.
+        log_loss_before: Balanced log loss, nats, with temperature 1 and no bias.
+        log_loss_after: The same with both.
         n_users: Users it was fitted on.
     """
 
     value: float
+    bias: float
     log_loss_before: float
     log_loss_after: float
     n_users: int
 
 
-def fit_temperature(log_odds: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None) -> Temperature:
-    """Minimise the balanced log loss over the temperature, from 0.05 to 20.
+def fit_calibration(
+    log_odds: ArrayLike, labels: ArrayLike, mask: ArrayLike | None = None, users: Sequence[str] | None = None
+) -> Calibration:
+    """Minimise the balanced log loss over temperature, from 0.05 to 20, and bias.
 
     Args:
-        log_odds: (users, candidates).
-        labels: (users, candidates), 1 or True for a positive.
-        mask: (users, candidates), which cells hold a candidate; without it, all do.
+        log_odds: (rows, candidates).
+        labels: (rows, candidates), 1 or True for a positive.
+        mask: (rows, candidates), which cells hold a candidate; without it, all do.
+        users: Of the rows, where a user has several.
 
     Raises:
         ValueError: If shapes differ, a value is not finite, or there are no positives or no negatives.
+        CalibrationError: If the rows do not tell a temperature: it ends at a bound, or 1 / temperature is less than
+            two standard errors (users apart) above 0.
 
     Reference:
-        Guo et al., On calibration of modern neural networks (arXiv 1706.04599).
+        Platt, Probabilistic outputs for support vector machines (1999); Guo et al., On calibration of modern neural
+        networks (arXiv 1706.04599), for the temperature.
     """
     odds, chosen = np.asarray(log_odds, dtype=np.float64), np.asarray(labels).astype(bool)
     there = np.ones(odds.shape, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
     if odds.ndim != 2 or not odds.shape == chosen.shape == there.shape or not np.isfinite(odds[there]).all():
         raise ValueError(f"Expected finite log-odds and labels of one shape, got {odds.shape} and {chosen.shape}.")
-    n_users, odds, chosen = len(odds), odds[there], chosen[there]
+    names = np.unique(np.arange(len(odds)) if users is None else np.asarray(users), return_inverse=True)[1]
+    n_users, names = int(names.max(initial=-1)) + 1, np.broadcast_to(names[:, None], odds.shape)[there]
+    odds, chosen = odds[there], chosen[there]
     if chosen.all() or not chosen.any():
         raise ValueError("A temperature needs positives and negatives among the labels.")
+    weight = _weights(chosen)
+    inputs = np.stack([odds, np.ones_like(odds)], axis=1)  # (candidates, 2): times (1 / temperature, bias)
 
-    def loss(log_temperature: float) -> float:
-        scaled = odds / np.exp(log_temperature)
-        return float(np.logaddexp(0, -scaled[chosen]).mean() + np.logaddexp(0, scaled[~chosen]).mean()) / 2
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        scaled = inputs @ parameters
+        each = np.logaddexp(0, np.where(chosen, -scaled, scaled))
+        return float(weight @ each), inputs.T @ (weight * (expit(scaled) - chosen))
 
-    found = minimize_scalar(loss, bounds=(np.log(LOWEST), np.log(HIGHEST)), method="bounded")
+    best = minimize(
+        loss, (1.0, 0.0), jac=True, method="L-BFGS-B", bounds=((1 / HIGHEST, 1 / LOWEST), (None, None)),
+        options={"ftol": 1e-15, "gtol": 1e-9, "maxiter": 1000},
+    )  # fmt: skip
+    slope, bias = best.x
+    error = _standard_error(inputs, expit(inputs @ best.x), chosen, weight, names)
+    if slope >= 0.999 / LOWEST:
+        raise CalibrationError(
+            f"No temperature was fitted: the log-odds tell all chosen candidates of {n_users} users from all others, too few "
+            "users to say how sure they are. Evaluate on more validation users."
+        )
+    if slope <= 1.001 / HIGHEST or not slope > SIGNAL * error:
+        raise CalibrationError(
+            f"No temperature was fitted: on {n_users} users the log-odds do not tell chosen candidates from others (1 / "
+            f"temperature is {slope:.3g}, its standard error {error:.2g}). Evaluate on more validation users, or train longer."
+        )
     # Four digits: platforms differ in the last bits, releases should not.
-    return Temperature(round(float(np.exp(found.x)), 4), round(loss(0.0), 6), round(float(found.fun), 6), n_users)
+    before, after = loss(np.array([1.0, 0.0]))[0], float(best.fun)
+    return Calibration(round(float(1 / slope), 4), round(float(bias), 4), round(before, 6), round(after, 6), n_users)
+
+
+def _standard_error(
+    inputs: np.ndarray, probability: np.ndarray, chosen: np.ndarray, weight: np.ndarray, users: np.ndarray
+) -> float:
+    """Of the slope: the sandwich estimate, candidates of one user together."""
+    curvature = (inputs * (weight * probability * (1 - probability))[:, None]).T @ inputs
+    pulls = inputs * (weight * (probability - chosen))[:, None]
+    each = np.stack([np.bincount(users, weights=column) for column in pulls.T])  # (2, users)
+    inverse = np.linalg.pinv(curvature)
+    return float(np.sqrt((inverse @ each @ each.T @ inverse)[0, 0]))
+
+
+def _weights(chosen: np.ndarray) -> np.ndarray:
+    """Of candidates: positives weigh a half, negatives the other."""
+    return np.where(chosen, 0.5 / chosen.sum(), 0.5 / (~chosen).sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +131,10 @@ class Bin:
     n_candidates: int
 
 
-def reliability(log_odds: ArrayLike, labels: ArrayLike, temperature: float = 1.0, bins: int = BINS) -> list[Bin]:
-    """Probabilities beside what came true, positives and negatives weighing the same as in `fit_temperature`.
+def reliability(
+    log_odds: ArrayLike, labels: ArrayLike, temperature: float = 1.0, bins: int = BINS, bias: float = 0.0
+) -> list[Bin]:
+    """Probabilities beside what came true, positives and negatives weighing the same as in `fit_calibration`.
 
     Args:
         log_odds: Of any shape, finite.
@@ -98,8 +148,8 @@ def reliability(log_odds: ArrayLike, labels: ArrayLike, temperature: float = 1.0
         raise ValueError(
             f"Expected finite log-odds and a label each, with both labels, got {odds.shape}, {chosen.shape}."
         )
-    probability = expit(odds / temperature)
-    weight = np.where(chosen, 0.5 / chosen.sum(), 0.5 / (~chosen).sum())
+    probability = expit(odds / temperature + bias)
+    weight = _weights(chosen)
     place = np.minimum((probability * bins).astype(int), bins - 1)
     found = []
     for number in np.unique(place):

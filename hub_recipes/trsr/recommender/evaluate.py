@@ -26,9 +26,9 @@ from trsr.core.modeling import RANKER, load_adapter
 from trsr.core.prompts import Encoder
 from trsr.core.scoring import Scorer
 from trsr.dataset import candidates, contract
-from trsr.errors import EvaluationError
+from trsr.errors import CalibrationError, EvaluationError
 from trsr.metrics import ranking, significance
-from trsr.metrics.calibration import fit_temperature
+from trsr.metrics.calibration import fit_calibration
 from trsr.recommender import baselines
 from trsr.recommender import scores as scored
 from trsr.recommender.examples import make_encoder
@@ -182,7 +182,8 @@ def write_results(
 
     Args:
         systems: Name -> scores (users, candidates). Peers' names stand in `PEERS`; the others give log-odds.
-        about: As `describe` gives it. On the validation split the run's temperature is fitted too.
+        about: As `describe` gives it. On the validation split the run's temperature and bias are fitted too,
+            where the scores tell them; else `not_fitted` says why.
         compare: Pairs (system, against) for a paired test on Recall@3.
     """
     lists, labels = candidates.candidate_table(rows, seed)
@@ -205,7 +206,10 @@ def write_results(
         "versions": versions(),
     }
     if about["split"] == "validation":
-        results["temperature"] = asdict(fit_temperature(systems[about["run"]], labels, present))
+        try:
+            results["temperature"] = asdict(fit_calibration(systems[about["run"]], labels, present, users))
+        except CalibrationError as error:
+            results |= {"temperature": None, "not_fitted": str(error)}
     scored.write(out, systems, rows, seed)
     write_text(out / FILE, json.dumps(results, indent=2) + "\n")
     return results

@@ -28,7 +28,8 @@ class Results:
         checksums: Of the dataset that was scored, as `run.data_checksums`; None where an earlier version measured.
         limit: That only the first `limit` rows were scored; 0 = all.
         shuffled_summaries: That users were ranked for by the summaries of others.
-        temperature: As `calibration.Temperature`, on validation only.
+        temperature: As `calibration.Calibration`, on validation only; None where none could be fitted.
+        not_fitted: Why not.
     """
 
     split: str
@@ -40,6 +41,7 @@ class Results:
     systems: Mapping[str, Mapping]
     paired: tuple[Mapping, ...] = ()
     temperature: Mapping | None = None
+    not_fitted: str | None = None
     weights: str | None = None
     checksums: Mapping[str, str] | None = None
     limit: int = 0
@@ -72,6 +74,7 @@ def read(path: Path) -> Results:
         systems,
         tuple(values["paired"]),
         values.get("temperature"),
+        values.get("not_fitted"),
         values.get("weights"),
         values.get("dataset_checksums"),
         values.get("limit", 0),

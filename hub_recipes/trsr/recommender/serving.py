@@ -3,6 +3,7 @@
 What a pipeline repo says of a run is said here too, so that a run serves what its release will serve.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,20 @@ from trsr.recommender.run import Run, is_finished
 from trsr.records.checksums import digest
 
 
-def pipeline_settings(recipe: Recipe, temperature: float) -> dict[str, Any]:
-    """What a pipeline must know of a run, as config.json says it under `trsr`, but for where base and adapter are."""
+def pipeline_settings(recipe: Recipe, fitted: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a pipeline must know of a run, as config.json says it under `trsr`, but for where base and adapter are.
+
+    Args:
+        fitted: As `calibration.Calibration`; without it, probabilities are those of the log-odds as they are.
+    """
+    writer = _summarizer(recipe)
     return {
         "ranking_prompt": ranking_prompt(recipe).to_dict(),
         "method": None if recipe.summary == "none" else recipe.summary,
-        "summarizer": _summarizer(recipe),
-        "summarizer_adapter": SUMMARIZER if summarizer_path(recipe.base) else None,
-        "temperature": temperature,
+        "summarizer": writer,
+        "summarizer_adapter": SUMMARIZER if writer == "adapter" else None,
+        "temperature": (fitted or {}).get("value", 1.0),
+        "bias": (fitted or {}).get("bias", 0.0),
         **_block_sizes(recipe),
     }
 
@@ -69,9 +76,9 @@ def _of_run(run: Run, **options) -> TextRichRecommendationPipeline:
     tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
     if not recipe.chat:
         tokenizer.chat_template = None
-    settings = pipeline_settings(recipe, run.fitted["value"] if run.fitted else 1.0)
-    if summarizer := summarizer_path(recipe.base):
-        load_adapter(model, SUMMARIZER, str(summarizer), {})
+    settings = pipeline_settings(recipe, run.fitted)
+    if settings["summarizer_adapter"]:
+        load_adapter(model, SUMMARIZER, str(summarizer_path(recipe.base)), {})
     load_adapter(model, RANKER, str(run.adapter), {})
     model.config.trsr = settings
     return TextRichRecommendationPipeline(model=model.eval(), tokenizer=tokenizer, **options)

@@ -111,26 +111,27 @@ def _numbered(part: str) -> tuple[float, str]:
     return (float(first), part) if first.replace(".", "", 1).isdigit() else (0.0, part)
 
 
-def calibration(aligned: Aligned, temperatures: Mapping[str, Sequence[float | None]]) -> dict[str, dict[str, Any]]:
+def calibration(aligned: Aligned, fits: Mapping[str, Sequence[Mapping | None]]) -> dict[str, dict[str, Any]]:
     """Balanced calibration error and reliability bins of the systems that give log-odds.
 
     Args:
-        temperatures: System -> that of each seed, None where it is not known.
+        fits: System -> temperature (`value`) and `bias` of each seed, None where they are not known.
 
     Returns:
-        System -> `before` with `ece` and `bins`; with all temperatures known `after` too, and `temperatures`. Errors are
-        means over seeds; the bins are of the first seed.
+        System -> `before` with `ece` and `bins`; with all fits known `after` too, with `temperatures` and `biases`. Errors
+        are means over seeds; the bins are of the first seed.
     """
     found: dict[str, dict[str, Any]] = {}
     for name, seeds in aligned.seeds.items():
         if not all("ece" in one["systems"].get(_own(name, one), {}) for one in aligned.about[name]):
             continue
-        known = list(temperatures.get(name, []))
-        steps: dict[str, list[float]] = {"before": [1.0] * len(seeds)}
-        if known and all(known):
-            steps["after"] = [value for value in known if value]
-        one: dict[str, Any] = {step: _step(aligned, seeds, values) for step, values in steps.items()}
-        found[name] = one | ({"temperatures": steps["after"]} if "after" in steps else {})
+        found[name] = {"before": _step(aligned, seeds, [(1.0, 0.0)] * len(seeds))}
+        known = [(fit["value"], fit.get("bias", 0.0)) for fit in fits.get(name, []) if fit]
+        if len(known) == len(seeds):
+            temperatures, biases = zip(*known, strict=True)
+            found[name] |= {
+                "after": _step(aligned, seeds, known), "temperatures": list(temperatures), "biases": list(biases),
+            }  # fmt: skip
     return found
 
 
@@ -139,10 +140,10 @@ def _own(name: str, about: Mapping) -> str:
     return name if name in about["systems"] else about["run"]
 
 
-def _step(aligned: Aligned, seeds: Sequence[np.ndarray], temperatures: Sequence[float]) -> dict[str, Any]:
+def _step(aligned: Aligned, seeds: Sequence[np.ndarray], fits: Sequence[tuple[float, float]]) -> dict[str, Any]:
     mask = aligned.mask
     made = [
-        reliability(scores[mask], aligned.labels[mask], temperature)
-        for scores, temperature in zip(seeds, temperatures, strict=True)
+        reliability(scores[mask], aligned.labels[mask], temperature, bias=bias)
+        for scores, (temperature, bias) in zip(seeds, fits, strict=True)
     ]
     return {"ece": float(np.mean([balanced_error(bins) for bins in made])), "bins": [asdict(one) for one in made[0]]}

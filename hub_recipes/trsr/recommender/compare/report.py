@@ -44,13 +44,15 @@ def slices(results: Mapping) -> str:
 
 
 def calibration(results: Mapping) -> str:
-    """Calibration errors before and after the temperature."""
+    """Calibration errors before and after temperature and bias; results of earlier releases have no bias."""
+    found = results["calibration"]
+    columns = ["temperatures", *(["biases"] if any("biases" in one for one in found.values()) else [])]
     rows = []
-    for name, one in results["calibration"].items():
-        after = one.get("after")
-        shown = ", ".join(f"{value:.3g}" for value in one["temperatures"]) if after else "-"
-        rows.append([plain(name), f"{one['before']['ece']:.3f}", shown, f"{after['ece']:.3f}" if after else "-"])
-    return markdown.table(["system", "ECE before", "temperature", "ECE after"], rows)
+    for name, one in found.items():
+        shown = [", ".join(f"{value:.3g}" for value in one.get(column, [])) or "-" for column in columns]
+        after = f"{one['after']['ece']:.3f}" if "after" in one else "-"
+        rows.append([plain(name), f"{one['before']['ece']:.3f}", *shown, after])
+    return markdown.table(["system", "ECE before", *["temperature", "bias"][: len(columns)], "ECE after"], rows)
 
 
 def document(results: Mapping) -> str:
@@ -74,7 +76,7 @@ def document(results: Mapping) -> str:
         parts += [
             "## Calibration",
             "Expected calibration error of P(yes), positives and negatives weighing the same, before and after the "
-            "temperature that was fitted on the validation split.",
+            "temperature and bias that were fitted on the validation split.",
             calibration(results),
         ]
     return "\n\n".join(parts) + "\n"

@@ -48,7 +48,7 @@ def compare(
     """
     if plots:
         pictures.check("--no-plots")
-    scored, temperatures = _by_split([read(source) for source in sources])
+    scored, validated = _by_split([read(source) for source in sources])
     aligned = align(scored)
     values = measure.each_user(aligned)
     means = measure.over_seeds(values)
@@ -70,7 +70,7 @@ def compare(
         "systems": measure.systems(values, aligned.about, aligned.owners, seed),
         "paired": measure.paired(means, metric, aligned.owners, seed, against),
         "slices": measure.sliced(means, metric, parts, aligned.owners, seed),
-        "calibration": measure.calibration(aligned, _temperatures(aligned, temperatures)),
+        "calibration": measure.calibration(aligned, _fits(aligned, validated)),
         "versions": versions(),
     }
     _write(out, results, _long(aligned, values), plots)
@@ -108,14 +108,14 @@ def _check_data(one: Scored, dataset: str) -> None:
             )
 
 
-def _temperatures(aligned: Aligned, validated: Sequence[Scored]) -> dict[str, list[float | None]]:
-    """System -> the temperature that was fitted for the weights of each seed."""
+def _fits(aligned: Aligned, validated: Sequence[Scored]) -> dict[str, list[Mapping | None]]:
+    """System -> temperature and bias that were fitted for the weights of each seed."""
 
     def key(about: Mapping) -> tuple:
         return about["run"], about.get("config"), about.get("weights")
 
     fitted = {key(one.about): one.about.get("temperature") for one in validated}
-    return {name: [(fitted.get(key(one)) or {}).get("value") for one in about] for name, about in aligned.about.items()}
+    return {name: [fitted.get(key(one)) for one in about] for name, about in aligned.about.items()}
 
 
 def _parts(aligned: Aligned, dataset: str, split: str, category: str | None) -> dict[str, list[str]]:
