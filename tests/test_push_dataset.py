@@ -100,3 +100,26 @@ def test_it_loads_from_there(hub, tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_ENDPOINT", hub.url)
     there = load_dataset(client(hub).snapshot_download("ORG/mine", repo_type="dataset"), "items", split="train")
     assert there["title"] == TITLES
+
+
+def test_what_others_did_there_is_kept_or_stops_the_push(hub, tmp_path):
+    mine, api = folder(tmp_path / "mine", license="mit"), client(hub)
+    push_dataset(mine, "ORG/mine", hub=api)
+    there = {"repo_id": "ORG/mine", "repo_type": "dataset"}
+    api.upload_file(path_or_fileobj=b"mine", path_in_repo="NOTES.md", **there)
+    (mine / "provenance.json").write_text((mine / "provenance.json").read_text() + "\n")
+    push_dataset(mine, "ORG/mine", hub=api)
+    assert held(hub, "ORG/mine")["NOTES.md"] == b"mine"
+    card = (mine / "README.md").read_bytes()
+    api.upload_file(path_or_fileobj=card + b"Better.\n", path_in_repo="README.md", **there)
+    with pytest.raises(ReleaseError, match=r"somebody else changed README\.md .*--overwrite"):
+        push_dataset(mine, "ORG/mine", hub=api)
+    assert held(hub, "ORG/mine")["README.md"] == card + b"Better.\n"
+    push_dataset(mine, "ORG/mine", overwrite=True, hub=api)
+    assert held(hub, "ORG/mine")["README.md"] == card
+
+
+def test_a_licence_that_the_hub_does_not_know(hub, tmp_path):
+    with pytest.raises(ReleaseError, match=r"'cc-by' .*Did you mean .*cc-by-4"):
+        push_dataset(folder(tmp_path / "mine", license="cc-by"), "ORG/mine", hub=client(hub))
+    assert not hub.state()["repos"]

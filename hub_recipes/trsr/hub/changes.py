@@ -142,8 +142,12 @@ def compare(folder: Path, hub: HfApi, repo: str, kind: str, revision: str) -> Ch
         bool(info and info.private),
         getattr(info, "gated", None) or False,
         {name: path.stat().st_size for name, path in local.items()},
-        *(tuple(sorted(names)) for names in (added, changed, left - foreign, foreign, edited)),
-        tuple(commits),
+        added=tuple(sorted(added)),
+        changed=tuple(sorted(changed)),
+        removed=tuple(sorted(left - foreign)),
+        foreign=tuple(sorted(foreign)),
+        edited=tuple(sorted(edited)),
+        commits=tuple(commits),
     )
 
 
@@ -156,7 +160,7 @@ def _since_ours(hub: HfApi, repo: str, repo_type: str, revision: str) -> tuple[l
     listed = patiently(
         f"List the commits of {repo}", lambda: hub.list_repo_commits(repo, repo_type=repo_type, revision=revision)
     )
-    found = []
+    found: list[ForeignCommit] = []
     for one in listed:
         if _ours(one.title):
             return found, one.commit_id
@@ -201,9 +205,9 @@ def show(changes: Iterable[Change]) -> str:
             "kept, for it is not ours": one.foreign,
             "edited on the Hub since our last commit": one.edited,
         }
-        told = [f"  {what}: {', '.join(map(_line, paths))}" for what, paths in files.items() if paths]
-        told += [f"  commit of somebody else: {commit}" for commit in one.commits]
-        lines += ["", f"{one.repo} ({TYPES[one.kind]})", *told] if told else []
+        named = [f"  {what}: {', '.join(map(_line, paths))}" for what, paths in files.items() if paths]
+        named += [f"  commit of somebody else: {commit}" for commit in one.commits]
+        lines += ["", f"{one.repo} ({TYPES[one.kind]})", *named] if named else []
     return "\n".join(lines)
 
 
