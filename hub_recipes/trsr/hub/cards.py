@@ -197,9 +197,7 @@ def _not_the_runs_own(found: Results, run: Run) -> str | None:
 def _no_fit(validation: Results, run: Run) -> str | None:
     """Why P(yes) of these results is no probability; None where it is."""
     if not validation.temperature:
-        return (
-            validation.not_fitted or f"No temperature was fitted. Run: trsr evaluate {run.folder} --split validation"
-        )
+        return validation.not_fitted or f"No temperature was fitted. Run: trsr evaluate {run.folder} --split validation"
     value = validation.temperature["value"]
     if not 1.001 * LOWEST < value < 0.999 * HIGHEST:  # kept by an earlier release
         return (

@@ -78,9 +78,7 @@ def publish(
                 "item texts, behind a gate."
             )
         options = replace(options, gated=options.gated or "manual")
-    release = assemble(
-        read, folder or run / "release", names, terms=found, license=license, branch=options.branch
-    )
+    release = assemble(read, folder or run / "release", names, terms=found, license=license, branch=options.branch)
     tried = rehearse(release, run)
     say(
         f"Loaded in a fresh process: the log-odds of {tried.candidates} candidates of {tried.users} test users differ from "
