@@ -236,12 +236,13 @@ def save_base(base: str, folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def sample(folder: Path, train: int = 16, others: int = 6) -> str:
-    """The sample in the package with its first users alone: `train` to train on, `others` in each of the other splits."""
+def sample(folder: Path, train: int = 16, validation: int = 30, test: int = 6) -> str:
+    """The sample in the package with the first users of each split alone. Of fewer validation users no temperature is told."""
+    counts = dict(zip(contract.SPLITS, (train, validation, test), strict=True))
     tables: dict[str, dict[str, Dataset]] = {"items": {"train": contract.read_items("sample")}, "histories": {}}
     for split in contract.SPLITS:
         rows = contract.read("sample", "histories", split)
-        tables["histories"][split] = rows.select(range(train if split == "train" else others))
+        tables["histories"][split] = rows.select(range(counts[split]))
     contract.write(folder, tables, provenance=contract.provenance("sample"), body="# Sample, the first users")
     return str(folder)
 
