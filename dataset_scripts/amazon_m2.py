@@ -67,8 +67,8 @@ def read_products(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table
     shown = building.shown_fields(options.text_fields, FIELDS)
     source, reading = find(options.source, "products_train.csv"), Reading()
     wanted, columns = ["id", "locale", *FIELDS[:-1], "desc"], ["item_id", "locale", *FIELDS]
-    table = building.together(scan(source, CSV, wanted, work, faults, reading, workers=options.workers))
-    items, counts = building.once(table, ("title", "text"))
+    table = building.concat(scan(source, CSV, wanted, work, faults, reading, workers=options.workers))
+    items, counts = building.deduplicate(table, ("title", "text"))
     elsewhere = reading.rows - reading.broken - len(table)
     before = {"products_read": reading.rows, "products_broken": reading.broken, "products_of_other_locales": elsewhere}
     return items, before | counts, {source.name: reading.sha256}
@@ -114,7 +114,7 @@ def read_sessions(
     for table, counts in scan(source, CSV, wanted, work, faults, reading, workers=options.workers, limit=options.limit):
         tables.append(table)
         totals += counts
-    table = building.together(tables)
+    table = building.concat(tables)
     before = pc.binary_join(printed_ids(contract.one_chunk(table["before"])), " ")
     texts = pc.unique(pc.binary_join_element_wise(before, contract.one_chunk(table["after"]), " "))
     logged = pc.split_pattern(texts, " ")
@@ -138,7 +138,7 @@ def read_sessions(
 
 def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     """Read, keep, divide and write. Returns the counts."""
-    building.settle(options, 11, 26, building.PAPER)
+    building.apply_defaults(options, 11, 26, building.PAPER)
     products, counts, sums = read_products(options, faults)
     sessions, found, more = read_sessions(options, faults, contract.one_chunk(products["item_id"]))
     histories, found, users = building.paper(sessions, options, found)

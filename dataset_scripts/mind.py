@@ -82,7 +82,7 @@ def read_news(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, di
         parts += scan(source, Layout("\t", False, NEWS), NEWS[:5], work, faults, reading, workers=options.workers)
         sums[source.name] = reading.sha256
         counts["items_broken"] += reading.broken
-    items, found = building.once(building.together(parts), ("title", "text"))
+    items, found = building.deduplicate(building.concat(parts), ("title", "text"))
     return items, counts | found, sums
 
 
@@ -127,7 +127,7 @@ def read_users(
     source, reading = find(options.sources[0], "behaviors.tsv"), Reading()
     layout = Layout("\t", False, BEHAVIORS)
     parts = scan(source, layout, BEHAVIORS[:4], work, faults, reading, workers=options.workers, limit=options.limit)
-    table = building.together(parts)
+    table = building.concat(parts)
     first = earliest(table)
     logged = table["logged"].to_numpy()[first]
     mask = np.zeros(len(table), dtype=bool)
@@ -291,13 +291,13 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     options.out.resolve().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".mind-", dir=options.out.resolve().parent) as folder:
         if options.protocol == "paper":
-            building.settle(options, 11, 26, building.PAPER)
+            building.apply_defaults(options, 11, 26, building.PAPER)
             found, more, sums_ = read_users(options, faults, ids)
             histories, more, text = building.paper(found, options, more)
             sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}
             text = protocol.describe({"items": items, "histories": histories}, users=text, **sampling)
         else:
-            building.settle(options, 1, 50, {})
+            building.apply_defaults(options, 1, 50, {})
             histories, more, sums_ = by_time(options, faults, ids, Path(folder))
             sampling = {"protocol": "impressions", "seed": options.seed}
             text = impressions.describe({"items": items, "histories": histories}, options.max_history, options.seed)

@@ -89,7 +89,7 @@ def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, d
         raise DataError(
             f"Item {empty['item_id'][0].as_py()!r} has no text in {', '.join(fields)}. Fill it, or give --drop-unknown."
         )
-    items, counts = building.once(found, ("text",))
+    items, counts = building.deduplicate(found, ("text",))
     return items, _counted("items", reading) | counts, {options.items.name: reading.sha256}
 
 
@@ -123,7 +123,7 @@ def read_log(
 
 def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     """Read, keep, divide, draw and write. Returns the counts."""
-    building.settle(options, 11, 26, {})
+    building.apply_defaults(options, 11, 26, {})
     items, counts, sums = read_items(options, faults)
     found, more, sums_ = read_log(options, faults, contract.one_chunk(items["item_id"]))
     histories, more, users = building.paper(found, options, more)

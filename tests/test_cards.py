@@ -208,7 +208,7 @@ def of_a_hub_base(tmp_path):
         recipe=replace(RECIPE, base="Qwen/Qwen3-0.6B", base_revision="f" * 40),
         terms=contract.Terms("goodbooks", "cc-by-sa-4.0", language=("en",)),
         base_revision="f" * 40,
-        decides=False,
+        has_decision_files=False,
     )
 
 
@@ -377,7 +377,7 @@ def test_the_header_of_a_model(tmp_path, kind, variant):
     assert found["license"] == facts.license
     assert found.get("license_name") == facts.license_name
     assert {"llm-trsr", "lora", "arxiv:2403.13325"} <= set(found["tags"])
-    assert ("decision-model" in found["tags"]) == facts.decides
+    assert ("decision-model" in found["tags"]) == facts.has_decision_files
     name, evaluated = model_index_to_eval_results(found["model-index"])
     assert name == facts.names.repo(kind)
     own = RECORDS["test"]["systems"]["recurrent"]
@@ -981,7 +981,7 @@ def test_cards_of_a_branch_load_that_branch(tmp_path, kind, variant):
             assert 'revision="dev\\"\\u00601"' in call, call
     assert "revision=" not in re.sub(r"^base = .*|^tokenizer = .*", "", card(kind, facts), flags=re.M)
     served = f"transformers serve {facts.names.pipeline}@'dev\"`1'"
-    assert (served in shown) == (kind == "pipeline" and facts.decides)
+    assert (served in shown) == (kind == "pipeline" and facts.has_decision_files)
     assert ("hf download" in shown) == ("trl sft" in shown)
 
 

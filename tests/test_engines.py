@@ -13,8 +13,8 @@ from tests.test_prompts import HOSTILE
 from tests.test_scheduler import strategies
 from trsr.core.answer import Answer
 from trsr.core.history import Item
-from trsr.core.prompts import SummaryPrompts, inert
-from trsr.core.summarize import Question
+from trsr.core.prompts import SummaryPrompts, neutralize
+from trsr.core.summarize import SummaryRequest
 from trsr.errors import EngineError
 from trsr.summaries.engines import openai as backend
 from trsr.summaries.engines.base import Sampling, Server
@@ -54,9 +54,9 @@ def run(asked, tmp_path, users=range(20)):
 def questions(text):
     items = (Item.parse(text), Item("title: B"))
     return [
-        Question("block", block=items),
-        Question("update", (text,), items),
-        Question("merge", (text, "likes tea")),
+        SummaryRequest("block", block=items),
+        SummaryRequest("update", (text,), items),
+        SummaryRequest("merge", (text, "likes tea")),
     ]
 
 
@@ -70,7 +70,7 @@ def test_orders_in_a_text_leave_the_structure_of_a_prompt_alone(text, kind):
     for place, line in enumerate(hostile):
         if place in changed:
             assert line.startswith(("- ", "1. "))
-            assert inert(line) == line
+            assert neutralize(line) == line
             assert not any(
                 token in line for token in ("<|", "[INST", "[/INST", "<<SYS", "<think", "<start", "<s>", "</s")
             )
@@ -244,8 +244,12 @@ def test_the_hub_s_token_goes_to_the_hub_alone(monkeypatch):
     monkeypatch.setattr(backend, "get_token", lambda: "hf_secret")
     assert backend._token(None) == "hf_secret"
     assert backend._token("https://x.us-east-1.aws.endpoints.huggingface.cloud/v1") == "hf_secret"
-    for elsewhere in ("https://example.com/v1", "https://huggingface.co.example.com", "http://huggingface.co/v1"):
-        assert backend._token(elsewhere) == KEY
+    for offline_instructions in (
+        "https://example.com/v1",
+        "https://huggingface.co.example.com",
+        "http://huggingface.co/v1",
+    ):
+        assert backend._token(offline_instructions) == KEY
     monkeypatch.delenv("OPENAI_API_KEY")
     assert backend._token("http://localhost:8000/v1") == "no-key"
     monkeypatch.setattr(backend, "get_token", lambda: None)

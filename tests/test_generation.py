@@ -9,12 +9,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests import tiny
 from trsr.core import decoding
-from trsr.core.beginning import Beginning
 from trsr.core.compat import using_adapter
 from trsr.core.decoding import Decoder
 from trsr.core.generation import ModelSummarizer
-from trsr.core.groups import shared_ids
+from trsr.core.groups import common_prefix
 from trsr.core.history import Item, clean
+from trsr.core.prefix_cache import PrefixCache
 from trsr.core.prompts import Encoder, SummaryPrompts
 
 REUSE = ("llama", "qwen3", "mistral", "gemma3_text", "gpt2")
@@ -153,9 +153,9 @@ def test_prompts_with_little_in_common():
 
 
 def test_shared_ids_leave_a_token_to_each():
-    assert shared_ids([[1, 2, 3, 4], [1, 2, 3], [1, 2, 9]]) == [1, 2]
-    assert shared_ids([[1, 2, 3], [1, 2, 3]]) == [1, 2]
-    assert shared_ids([[1], [1, 2]]) == []
+    assert common_prefix([[1, 2, 3, 4], [1, 2, 3], [1, 2, 9]]) == [1, 2]
+    assert common_prefix([[1, 2, 3], [1, 2, 3]]) == [1, 2]
+    assert common_prefix([[1], [1, 2]]) == []
 
 
 def test_a_changed_model_forgets_its_beginnings():
@@ -222,8 +222,8 @@ def test_recurrent_layers_step_down_once(warnings):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_wrong_cache_is_noticed(dtype, monkeypatch, warnings):
-    right = Beginning.rows
-    monkeypatch.setattr(Beginning, "rows", lambda self, shared, padding: right(self, shared, padding + 1))
+    right = PrefixCache.rows
+    monkeypatch.setattr(PrefixCache, "rows", lambda self, shared, padding: right(self, shared, padding + 1))
     model, rows = network().to(dtype), prompts()
     decoder = Decoder(model, 2)
     answers = decoder.answers(rows, NEW)

@@ -2,7 +2,7 @@ import pytest
 
 from trsr.core.answer import Answer
 from trsr.core.prompts import SummaryPrompts
-from trsr.summaries.accept import problem
+from trsr.summaries.accept import reject_reason
 
 PROMPTS = SummaryPrompts()
 GOOD = [
@@ -36,23 +36,23 @@ BAD = [
 
 @pytest.mark.parametrize("text", GOOD)
 def test_a_summary(text):
-    assert problem(Answer(text), PROMPTS) == ""
+    assert reject_reason(Answer(text), PROMPTS) == ""
 
 
 @pytest.mark.parametrize(("text", "why"), BAD)
 def test_no_summary(text, why):
-    assert problem(Answer(text), PROMPTS) == why
+    assert reject_reason(Answer(text), PROMPTS) == why
 
 
 def test_what_the_engine_says_counts():
-    assert problem(Answer("The user likes", "length"), PROMPTS) == "cut off"
-    assert problem(Answer("The user", "content_filter"), PROMPTS) == "refusal"
-    assert problem(Answer("", failure="rejected (400)"), PROMPTS) == "rejected (400)"
+    assert reject_reason(Answer("The user likes", "length"), PROMPTS) == "cut off"
+    assert reject_reason(Answer("The user", "content_filter"), PROMPTS) == "refusal"
+    assert reject_reason(Answer("", failure="rejected (400)"), PROMPTS) == "rejected (400)"
 
 
 def test_an_answer_of_nothing_but_space_takes_linear_time():
     # With a step for every pair of 200,000 characters, this would take minutes.
     answer = Answer(f"{' ' * 200_000}Likes the sea{chr(10) * 200_000}.", "stop")
-    assert problem(answer, SummaryPrompts()) == ""
-    assert problem(Answer(f"{' ' * 200_000}# A heading\n\n", "stop"), SummaryPrompts()) == "wrong form"
-    assert problem(Answer("# A heading\nLikes the sea.", "stop"), SummaryPrompts()) == ""
+    assert reject_reason(answer, SummaryPrompts()) == ""
+    assert reject_reason(Answer(f"{' ' * 200_000}# A heading\n\n", "stop"), SummaryPrompts()) == "wrong form"
+    assert reject_reason(Answer("# A heading\nLikes the sea.", "stop"), SummaryPrompts()) == ""

@@ -10,7 +10,7 @@ from tests import tiny
 from tests.test_scoring import NO, YES, one_by_one, prompts
 from trsr.core import forward
 from trsr.core.fork import fork
-from trsr.core.packed import Row, refusal
+from trsr.core.packed import Row, why_not_packable
 from trsr.core.scoring import PLANS, Scorer
 
 pytestmark = pytest.mark.compat
@@ -243,7 +243,7 @@ def test_positions_too_far_by_one_are_noticed_by_the_probe(kind, dtype, monkeypa
         row = right(prefix, lengths, device)
         return Row(row.prefix, row.positions + 1, row.owners, row.ends)
 
-    right, places = Row.of, forward._places
+    right, places = Row.of, forward.position_ids
     monkeypatch.setattr(Row, "of", ahead)
     assert_noticed(build(kind).to(dtype), "packed", "fork")
     monkeypatch.setattr(forward, "_places", lambda start, ids: places(start + (start > 0), ids))
@@ -314,10 +314,10 @@ def test_the_kind_of_mask():
 )
 def test_what_is_not_known_is_not_packed(kind, changes, reason):
     model = build(kind)
-    assert refusal(model) is None
+    assert why_not_packable(model) is None
     for name, value in changes.items():
         setattr(model.config, name, value)
-    assert reason in refusal(model)
+    assert reason in why_not_packable(model)
     with pytest.raises(ValueError, match="cannot be scored by packed"):
         Scorer(model, YES, NO, plan="packed")
 
@@ -325,10 +325,10 @@ def test_what_is_not_known_is_not_packed(kind, changes, reason):
 def test_an_unknown_architecture_is_not_packed(monkeypatch):
     model = build("llama")
     monkeypatch.setattr(type(model.config), "model_type", "llama_of_tomorrow")
-    assert refusal(model) == "no mask is known for model type 'llama_of_tomorrow'"
+    assert why_not_packable(model) == "no mask is known for model type 'llama_of_tomorrow'"
 
 
 def test_code_from_elsewhere_is_not_packed():
     model = build("llama")
     model.__class__ = type("Remote", (type(model),), {"__module__": "transformers_modules.someone.llama"})
-    assert "is not the llama of transformers" in refusal(model)
+    assert "is not the llama of transformers" in why_not_packable(model)

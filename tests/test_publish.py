@@ -18,7 +18,7 @@ from trsr.errors import HubError, ReleaseError
 from trsr.hub import retry
 from trsr.hub.changes import plan, show
 from trsr.hub.preflight import Options
-from trsr.hub.publish import publish, push
+from trsr.hub.publish import publish, push_release
 from trsr.hub.release import SUFFIXES, assemble, check_files
 from trsr.hub.repos import name_repos
 from trsr.hub.spaces import METRICS, SPACE
@@ -64,7 +64,7 @@ def release(assembled):
 
 
 def test_a_push_makes_one_commit_a_repo_and_a_second_none(hub, release):
-    commits = push(release, client(hub), Options(), say=lambda line: None)
+    commits = push_release(release, client(hub), Options(), say=lambda line: None)
     state = hub.state()
     assert set(state["repos"]) == {
         "model ORG/trsr-nano",
@@ -85,7 +85,7 @@ def test_a_push_makes_one_commit_a_repo_and_a_second_none(hub, release):
         "dataset ORG/trsr-sample", "model ORG/trsr-sample-lora", "model ORG/trsr-sample", "space ORG/trsr-sample"
     }  # fmt: skip
     before = len(hub.log)
-    assert push(release, client(hub), Options(), say=lambda line: None) == commits
+    assert push_release(release, client(hub), Options(), say=lambda line: None) == commits
     assert hub.state() == state
     assert not any(one.path.endswith("/preupload/main") or "/commit/" in one.path for one in hub.log[before:])
 
@@ -95,7 +95,7 @@ def quiet(line):
 
 
 def pushed(hub, release, **options):
-    return push(release, client(hub), Options(**options), say=quiet)
+    return push_release(release, client(hub), Options(**options), say=quiet)
 
 
 PASSING = ("drop", "lost", "429", "503", "500", "412")
@@ -148,7 +148,7 @@ def altered(release, tmp_path):
 def refused(hub, release, match, token=TOKEN, error=HubError, **options):
     before = hub.state()
     with pytest.raises(error, match=match) as told:
-        push(release, client(hub, token), Options(**options), say=quiet)
+        push_release(release, client(hub, token), Options(**options), say=quiet)
     assert hub.state() == before
     assert token not in str(told.value)
 
@@ -176,7 +176,7 @@ def test_no_token_at_all(hub, release, monkeypatch, tmp_path):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
     with pytest.raises(HubError, match="hf auth login"):
-        push(release, HfApi(endpoint=hub.url), Options(), say=quiet)
+        push_release(release, HfApi(endpoint=hub.url), Options(), say=quiet)
 
 
 def test_a_repo_of_somebody_else_is_left_alone(hub, release):
@@ -212,7 +212,7 @@ def test_somebody_commits_in_between(hub, release, monkeypatch):
             return super().create_commit(repo_id, operations, **options)
 
     with pytest.raises(HubError, match="somebody else has committed"):
-        push(release, Overtaken(endpoint=hub.url, token=TOKEN), Options(), say=quiet)
+        push_release(release, Overtaken(endpoint=hub.url, token=TOKEN), Options(), say=quiet)
     repo = hub.state()["repos"]["model ORG/trsr-sample-lora"]
     assert [one["title"] for one in repo["commits"]][1:] == ["Upload theirs.txt with huggingface_hub"]
     assert not any(repo["tags"] for repo in hub.state()["repos"].values())
@@ -333,7 +333,7 @@ def test_names_that_git_takes(name):
 
 def test_lines_of_a_push_name_the_type(hub, release):
     said = []
-    push(release, client(hub), Options(), say=said.append)
+    push_release(release, client(hub), Options(), say=said.append)
     shown = [line.partition(":")[0] for line in said if line.startswith("ORG/trsr-sample ")]
     assert shown == [f"ORG/trsr-sample ({kind})" for kind in ("dataset", "model", "space")]
 
@@ -412,7 +412,7 @@ def test_a_dry_run_shows_what_would_change_and_changes_nothing(hub, run, tmp_pat
     assert all(
         (tmp_path / "release" / kind / "README.md").is_file() for kind in ("adapter", "pipeline", "dataset", "space")
     )
-    publish(run, "ORG", None, Options(), really=True, **how)
+    publish(run, "ORG", None, Options(), push=True, **how)
     state = hub.state()
     said.clear()
     publish(run, "ORG", None, Options(), **how)
@@ -453,9 +453,9 @@ CLOSED = {"name": "mind", "license": "other", "license_name": "research only", "
 def test_texts_that_may_not_be_passed_on_are_not(hub, run, tmp_path):
     how = {"folder": tmp_path / "release", "hub": client(hub), "say": quiet, "terms": CLOSED}
     with pytest.raises(ReleaseError, match=r"does not allow to pass its texts on.*--accept-data-licence"):
-        publish(run, "ORG", None, Options(), really=True, **how)
+        publish(run, "ORG", None, Options(), push=True, **how)
     assert not hub.state()["repos"]
-    publish(run, "ORG", None, Options(), really=True, accept_data_licence=True, **how)
+    publish(run, "ORG", None, Options(), push=True, accept_data_licence=True, **how)
     repos = hub.state()["repos"]
     assert repos["dataset ORG/trsr-mind"]["gated"] == "manual"
     folder = tmp_path / "release" / "dataset"
@@ -521,7 +521,7 @@ def test_the_token_stands_nowhere(hub, release, caplog, capfd):
     hub.fault(40, "503")
     hub.fault(60, "expired", forever=True)
     with pytest.raises(HubError) as told:
-        push(release, client(hub), Options())
+        push_release(release, client(hub), Options())
     out, err = capfd.readouterr()
     assert TOKEN not in out + err + caplog.text + str(told.value)
     for path in release.folder.rglob("*"):

@@ -11,7 +11,7 @@ from tests import tiny
 from trsr.core import groups
 from trsr.core.compat import cache_name
 from trsr.core.fork import fork, same_rotation
-from trsr.core.forward import read
+from trsr.core.forward import prefill
 from trsr.core.scoring import PLANS, Scorer, rank
 
 pytestmark = pytest.mark.compat
@@ -150,16 +150,16 @@ def test_a_forward_does_not_grow_with_the_number_of_candidates(llama, plan, most
 
 def test_even_groups_leave_no_small_rest():
     lengths = [40] * 27
-    made = list(groups.even(lengths, 512))
+    made = list(groups.split_evenly(lengths, 512))
     assert [len(group) for group in made] == [9, 9, 9]
     assert [place for group in made for place in group] == list(range(27))
-    assert list(groups.even([7, 900, 7], 512)) == [[0], [1], [2]]
+    assert list(groups.split_evenly([7, 900, 7], 512)) == [[0], [1], [2]]
 
 
 def test_level_groups_hardly_pad():
     lengths = [50, 20, 49, 21, 48, 20]
-    assert list(groups.level(lengths, most=1000, padding=10)) == [[0, 2, 4], [3, 1, 5]]
-    assert list(groups.level(lengths, most=100, padding=10)) == [[0, 2], [4], [3, 1, 5]]
+    assert list(groups.batch_by_length(lengths, most=1000, padding=10)) == [[0, 2, 4], [3, 1, 5]]
+    assert list(groups.batch_by_length(lengths, most=100, padding=10)) == [[0, 2], [4], [3, 1, 5]]
 
 
 @pytest.mark.parametrize("plan", ["packed", "fork"])
@@ -305,7 +305,7 @@ def test_dynamic_frequencies_are_shared_up_to_the_trained_length(llama):
 
 def test_the_prefix_cache_is_left_as_it_was(llama):
     prefix, suffixes = prompts()
-    cache = read(llama, torch.tensor(prefix))
+    cache = prefill(llama, torch.tensor(prefix))
     before = [layer.keys.clone() for layer in cache.layers]
     llama(
         input_ids=torch.tensor([suffixes[1]] * 3),
@@ -328,7 +328,7 @@ def test_gradients_flow_back_through_the_fork(kind):
         return torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
 
     separate = gradients(model(input_ids=torch.tensor([prefix + suffix for suffix in suffixes])).logits[:, -1])
-    cache = read(model, torch.tensor(prefix))
+    cache = prefill(model, torch.tensor(prefix))
     shared = gradients(
         model(
             input_ids=torch.tensor(suffixes),

@@ -238,7 +238,7 @@ def test_positions_too_far_by_one_are_noticed(dtype, monkeypatch):
         return Row(row.prefix, row.positions + 1, row.owners, row.ends)
 
     model = adapted("llama", dtype=dtype)
-    right, places = Row.of, forward._places
+    right, places = Row.of, forward.position_ids
     monkeypatch.setattr(Row, "of", ahead)
     assert choose_plan(model, example(*prompts())) == "fork"
     assert choose_plan(model, example(*prompts()), checkpointing=True) == "rows"

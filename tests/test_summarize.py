@@ -1,7 +1,7 @@
 import pytest
 
 from trsr.core.history import Item, blocks_by_count
-from trsr.core.summarize import METHODS, Question, Trail, calls, recurrent, steps, summarize
+from trsr.core.summarize import METHODS, SummaryRequest, SummaryResult, calls, recurrent, steps, summarize
 
 
 class Spelling:
@@ -30,8 +30,8 @@ def histories(*words):
 def test_recurrent_carries_the_summary_forward_level_by_level():
     spelling = Spelling()
     trails = summarize(histories("abcde", "xy", "pqr"), spelling, "recurrent")
-    assert trails[0] == Trail(("ab", "(ab+cd)", "((ab+cd)+e)"), "((ab+cd)+e)")
-    assert trails[1] == Trail(("xy",), "xy")
+    assert trails[0] == SummaryResult(("ab", "(ab+cd)", "((ab+cd)+e)"), "((ab+cd)+e)")
+    assert trails[1] == SummaryResult(("xy",), "xy")
     assert trails[2].summary == "(pq+r)"
     assert spelling.levels == [("block", 3), ("update", 2), ("update", 1)]
 
@@ -39,8 +39,8 @@ def test_recurrent_carries_the_summary_forward_level_by_level():
 def test_hierarchical_merges_block_summaries():
     spelling = Spelling()
     trails = summarize(histories("abcde", "xy"), spelling, "hierarchical")
-    assert trails[0] == Trail(("ab", "cd", "e"), "[ab|cd|e]")
-    assert trails[1] == Trail(("xy",), "[xy]")
+    assert trails[0] == SummaryResult(("ab", "cd", "e"), "[ab|cd|e]")
+    assert trails[1] == SummaryResult(("xy",), "[xy]")
     assert spelling.levels == [("block", 4), ("merge", 2)]
 
 
@@ -67,11 +67,11 @@ def test_unknown_method():
 def test_a_strategy_asks_what_it_can_and_is_told_the_answers():
     (blocks,) = histories("abcd")
     one = recurrent(blocks)
-    assert next(one) == [Question("block", block=blocks[0])]
-    assert one.send(["s"]) == [Question("update", ("s",), blocks[1])]
+    assert next(one) == [SummaryRequest("block", block=blocks[0])]
+    assert one.send(["s"]) == [SummaryRequest("update", ("s",), blocks[1])]
     with pytest.raises(StopIteration) as end:
         one.send(["t"])
-    assert end.value.value == Trail(("s", "t"), "t")
+    assert end.value.value == SummaryResult(("s", "t"), "t")
 
 
 @pytest.mark.parametrize(("method", "asked"), [("recurrent", ["update"]), ("hierarchical", ["block"])])

@@ -20,7 +20,7 @@ from trsr.core.errors import LoadError
 from trsr.core.modeling import TextRichRecommender
 from trsr.hub import release
 from trsr.hub.preflight import Options
-from trsr.hub.publish import push
+from trsr.hub.publish import push_release
 from trsr.hub.repos import LOCAL, name_repos
 from trsr.recommender import serving
 from trsr.recommender.run import Run
@@ -123,7 +123,7 @@ def test_strangers_load_both_from_the_hub(run, brought, tmp_path, monkeypatch):
     with Hub() as hub:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-        push(made, HfApi(endpoint=hub.url, token="hf_test_writer"), Options(), say=lambda line: None)
+        push_release(made, HfApi(endpoint=hub.url, token="hf_test_writer"), Options(), say=lambda line: None)
         script = tmp_path / "stranger.py"
         script.write_text(STRANGER)
         home = environment(hub, tmp_path / "home", token=None)

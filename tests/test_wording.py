@@ -13,7 +13,7 @@ from trsr.core.prompts import Encoder, SummaryPrompts
 from trsr.core.summarize import METHODS, summarize
 from trsr.pretrain.nano.lessons import Lessons, asked, lesson
 from trsr.pretrain.nano.wording import STRENGTHS, PlainEnglishSummarizer
-from trsr.summaries.accept import problem
+from trsr.summaries.accept import reject_reason
 
 WRITER = PlainEnglishSummarizer()
 
@@ -85,7 +85,7 @@ def test_lessons_are_good_summaries_and_follow_from_their_number(progress):
         assert made == lesson(number, 4, progress)
         assert len(made) == 4
         for prompt, answer in made:
-            assert not problem(Answer(answer), SummaryPrompts())
+            assert not reject_reason(Answer(answer), SummaryPrompts())
             assert prompt.endswith(SummaryPrompts().cue)
             told = prompt.lower()
             assert answer == "No clear preference." or all(

@@ -19,7 +19,7 @@ from bench import train, workloads
 from bench.measure import System, peak_memory, steady, take_turns
 from bench.run import processor, write
 from trsr.core.exactness import Fp32
-from trsr.core.groups import share
+from trsr.core.groups import hoist_common_prefix
 from trsr.core.prompts import Encoder
 from trsr.core.scoring import PLANS, Scorer
 from trsr.recommender import shared_prefix
@@ -51,7 +51,7 @@ def training(model, encoder: Encoder, loads: Sequence[workloads.Prompts]) -> dic
     """
     half = model.dtype == torch.bfloat16
     answers = torch.tensor([encoder.yes_id] + [encoder.no_id] * (len(loads[0].suffixes) - 1))
-    users = [share(load.prefix, load.suffixes) for load in loads]
+    users = [hoist_common_prefix(load.prefix, load.suffixes) for load in loads]
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=half)
 
     def loss(plan: str, prefix: list[int], suffixes: list[list[int]], labels: torch.Tensor) -> torch.Tensor:

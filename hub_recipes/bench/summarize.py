@@ -13,7 +13,7 @@ from bench.measure import System, compare
 from bench.workloads import blocks
 from trsr.core.decoding import PLANS
 from trsr.core.generation import ModelSummarizer
-from trsr.core.groups import shared_ids
+from trsr.core.groups import common_prefix
 from trsr.core.history import clean
 from trsr.core.prompts import Encoder, SummaryPrompts
 
@@ -64,7 +64,7 @@ def case(model, encoder: Encoder, count: int, new_tokens: int, rounds: int, seed
         return sum(one != right for one, right in zip(texts, truth, strict=True)) / count
 
     cost = Cost.of(model)
-    shared = len(shared_ids(asked))
+    shared = len(common_prefix(asked))
     answers = [(len(row), new_tokens - 1) for row in asked]  # the last token is never read
     through_head = count * new_tokens
     least = cost.forward([(0, shared), *((shared, len(row) - shared) for row in asked), *answers], through_head)

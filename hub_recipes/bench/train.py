@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy
 from bench.flops import Cost
 from bench.measure import System, compare
 from bench.workloads import Prompts, prompts
-from trsr.core.groups import share
-from trsr.core.packed import refusal
+from trsr.core.groups import hoist_common_prefix
+from trsr.core.packed import why_not_packable
 from trsr.core.prompts import Encoder
 from trsr.recommender import shared_prefix
 
@@ -78,7 +78,7 @@ def one_by_one(model, load: Prompts, answers: torch.Tensor) -> list[torch.Tensor
 
 def ours(model, load: Prompts, answers: torch.Tensor, cost: Cost) -> list[System]:
     """Every plan that holds for this model; `rows` is all prompts as one batch, last logits only."""
-    prefix, suffixes = share(load.prefix, load.suffixes)
+    prefix, suffixes = hoist_common_prefix(load.prefix, load.suffixes)
     width = len(prefix) + max(map(len, suffixes))
 
     def loss(plan: str) -> torch.Tensor:
@@ -86,7 +86,7 @@ def ours(model, load: Prompts, answers: torch.Tensor, cost: Cost) -> list[System
 
     systems = []
     for plan in shared_prefix.PLANS:
-        if plan in ("packed", "tree") and refusal(model):
+        if plan in ("packed", "tree") and why_not_packable(model):
             continue  # they need a mask, which this architecture does not read
 
         flops = 3 * cost.forward([(0, width)] * len(suffixes), len(suffixes)) if plan == "rows" else None

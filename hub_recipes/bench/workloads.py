@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from trsr.assets.paths import NANO
 from trsr.core.compat import attention_of
-from trsr.core.groups import share
+from trsr.core.groups import hoist_common_prefix
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder
 
@@ -55,12 +55,12 @@ class Prompts:
     @property
     def shared(self) -> int:
         """Tokens that all prompts begin with: the prefix, and what all suffixes open with."""
-        return len(share(self.prefix, self.suffixes)[0])
+        return len(hoist_common_prefix(self.prefix, self.suffixes)[0])
 
     @property
     def own(self) -> list[list[int]]:
         """The rest of each prompt."""
-        return share(self.prefix, self.suffixes)[1]
+        return hoist_common_prefix(self.prefix, self.suffixes)[1]
 
 
 def load(name: str, seed: int):

@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> Outcome:
         options.namespace,
         options.name,
         how,
-        really=options.push,
+        push=options.push,
         folder=options.out,
         dataset=options.dataset,
         license=options.license,

@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> Outcome:
         "block_size": options.block_size,
         "max_blocks": options.max_blocks,
         "revision": options.revision,
-        "store": options.store if asked.generates else None,
+        "store": options.store if asked.cacheable else None,
         "caches": options.cache,
     }
     if options.estimate:

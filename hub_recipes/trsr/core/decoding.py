@@ -11,11 +11,11 @@ import torch
 from transformers import Cache
 from transformers.utils import logging
 
-from .beginning import Beginning
 from .compat import cache_name
 from .exactness import Reference
 from .forward import exclusive
-from .groups import shared_ids
+from .groups import common_prefix
+from .prefix_cache import PrefixCache
 
 logger = logging.get_logger(__name__)
 
@@ -54,7 +54,7 @@ class Decoder:
         # Apart from the rest, because it counts from the prompt's end.
         self._least = self.generation.pop("min_new_tokens", None) or 0
         self.plan = plan if self._is_greedy() else "batch"
-        self._beginnings: dict[str, Beginning] = {}
+        self._beginnings: dict[str, PrefixCache] = {}
 
     @torch.no_grad()
     def answers(
@@ -89,7 +89,7 @@ class Decoder:
         return made
 
     def _continue(
-        self, rows: Sequence[Sequence[int]], beginning: Beginning, shared: int, max_new_tokens: int
+        self, rows: Sequence[Sequence[int]], beginning: PrefixCache, shared: int, max_new_tokens: int
     ) -> list[list[int]]:
         """Answers of one batch, of which the first `shared` columns are not run again."""
         ids, mask = _left_padded(rows)
@@ -135,21 +135,21 @@ class Decoder:
             **more,
         )
 
-    def _beginning(self, prompts: Sequence[Sequence[int]], kind: str) -> tuple[Beginning, int] | None:
+    def _beginning(self, prompts: Sequence[Sequence[int]], kind: str) -> tuple[PrefixCache, int] | None:
         """What the prompts share, and how many of its tokens; None where whole prompts are run."""
         if self.plan == "batch" or not prompts:
             return None
         kept = self._beginnings.get(kind)
         if kept is None or not kept.is_current():
             self._beginnings.pop(kind, None)
-            ids = shared_ids(prompts)
+            ids = common_prefix(prompts)
             if len(prompts) == 1 or not ids:
                 return None
             self.plan = self.plan or self._probe(prompts[0])
             if self.plan == "batch":
                 return None
-            kept = self._beginnings[kind] = Beginning(self.model, ids)
-        shared = len(shared_ids([[*kept.ids, -1], *prompts]))
+            kept = self._beginnings[kind] = PrefixCache(self.model, ids)
+        shared = len(common_prefix([[*kept.ids, -1], *prompts]))
         return (kept, shared) if shared else None
 
     def _is_greedy(self) -> bool:
@@ -183,7 +183,7 @@ class Decoder:
 
         def reused() -> torch.Tensor:
             padding = (_left_padded(rows)[1] == 0).sum(1)
-            return logits(rows, cache=Beginning(self.model, ids[:16]).rows(16, padding))
+            return logits(rows, cache=PrefixCache(self.model, ids[:16]).rows(16, padding))
 
         reference = Reference(lambda: torch.cat([logits([row]) for row in rows]), lambda: logits(rows))
         fault = reference.fault(reused)

@@ -12,13 +12,13 @@ from types import MethodType
 import torch
 from transformers import Cache
 
-# Behind a cache their selective scan starts from nothing, and says nothing.
+# With a cache these models restart the scan from zero state and raise no error.
 _FORGETFUL = ("jamba", "zamba", "mamba", "falcon_mamba")
 # Checked in fp32 to go on from the state of their linear-attention and convolution layers.
 _STATEFUL = ("qwen3_5", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "falcon_h1", "lfm2", "bamba", "mamba2")
 
 
-def unforkable(model) -> str | None:
+def why_not_forkable(model) -> str | None:
     """Why copies of `model`'s cache are not to be continued, as far as can be known without trying; None otherwise."""
     config = model.config
     kinds = set(getattr(config.get_text_config(), "layer_types", None) or ())

@@ -30,7 +30,7 @@ def exclusive(model) -> "threading.RLock":
         return _LOCKS.setdefault(plain(model), threading.RLock())
 
 
-def read(model, prefix: torch.Tensor, cache: Cache | None = None) -> Cache:
+def prefill(model, prefix: torch.Tensor, cache: Cache | None = None) -> Cache:
     """The cache after a prefix (P,).
 
     Args:
@@ -41,10 +41,10 @@ def read(model, prefix: torch.Tensor, cache: Cache | None = None) -> Cache:
     ids = prefix[None].to(device(model))
     none = torch.zeros(0, dtype=torch.long)
     with _through_head(model, none, none):
-        return getattr(model(input_ids=ids, position_ids=_places(0, ids), **options), cache_name(model))
+        return getattr(model(input_ids=ids, position_ids=position_ids(0, ids), **options), cache_name(model))
 
 
-def branches(model, cache: Cache, count: int) -> Cache:
+def fork_prefix(model, cache: Cache, count: int) -> Cache:
     """`count` read-only copies of the cache of one prefix, as `fork` makes them."""
     return fork(cache, torch.zeros(count, dtype=torch.long, device=device(model)))
 
@@ -59,7 +59,7 @@ def row_logits(model, rows: Sequence[torch.Tensor], start: int = 0, cache: Cache
     """
     ids = pad_sequence(list(rows), batch_first=True).to(device(model))  # (n, width)
     ends = torch.tensor([len(row) for row in rows]) - 1 - ids.shape[1]
-    return _logits(model, ids, _places(start, ids), torch.arange(len(rows)), ends, cache, None)
+    return _logits(model, ids, position_ids(start, ids), torch.arange(len(rows)), ends, cache, None)
 
 
 def packed_logits(model, parts: Sequence[torch.Tensor], row: Row, cache: Cache | None = None) -> torch.Tensor:
@@ -79,7 +79,7 @@ def device(model) -> torch.device:
     return torch.device("cpu") if model.device.type == "meta" else model.device
 
 
-def _places(start: int, ids: torch.Tensor) -> torch.Tensor:
+def position_ids(start: int, ids: torch.Tensor) -> torch.Tensor:
     # Explicit: some architectures restart their positions otherwise.
     return torch.arange(start, start + ids.shape[1], device=ids.device).expand(len(ids), -1)
 

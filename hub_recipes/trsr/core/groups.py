@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 
-def shared_ids(rows: Sequence[Sequence[int]]) -> list[int]:
+def common_prefix(rows: Sequence[Sequence[int]]) -> list[int]:
     """The longest beginning of all rows that leaves each at least one token."""
     # The first and the last in order differ the earliest.
     low, high = min(rows, key=list), max(rows, key=list)
@@ -14,13 +14,13 @@ def shared_ids(rows: Sequence[Sequence[int]]) -> list[int]:
     return list(low[:length])
 
 
-def share(prefix: Sequence[int], suffixes: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
+def hoist_common_prefix(prefix: Sequence[int], suffixes: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
     """Move what all suffixes begin with, such as a heading, to the prefix; each keeps a token at least."""
-    lead = shared_ids(suffixes)
+    lead = common_prefix(suffixes)
     return [*prefix, *lead], [list(suffix[len(lead) :]) for suffix in suffixes]
 
 
-def even(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+def split_evenly(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
     """Yield places in order, in groups of about the same total length, `most` or less where no single one has more."""
     aim = sum(lengths) / math.ceil(sum(lengths) / most)
     group: list[int] = []
@@ -34,7 +34,7 @@ def even(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
     yield group
 
 
-def level(lengths: Sequence[int], most: int, padding: int) -> Iterator[list[int]]:
+def batch_by_length(lengths: Sequence[int], most: int, padding: int) -> Iterator[list[int]]:
     """Yield places, longest first, in groups of similar lengths.
 
     Args:

@@ -24,7 +24,7 @@ _BY_LAYER = ("qwen2", "qwen3", "gemma2", "gemma3_text", "gemma4", "gemma4_text",
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 
 
-def refusal(model) -> str | None:
+def why_not_packable(model) -> str | None:
     """Why `model` may not score suffixes in one packed row; None if it may."""
     base = plain(model)
     config = base.config

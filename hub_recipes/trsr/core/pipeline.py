@@ -18,7 +18,7 @@ from .modeling import SUMMARIZER
 from .prompts import Encoder, RankingPrompt
 from .saving import save_recommender
 from .scoring import Scorer, rank
-from .summarize import METHODS, Summarizer, Trail, summarize
+from .summarize import METHODS, Summarizer, SummaryResult, summarize
 
 logger = logging.get_logger(__name__)
 
@@ -180,7 +180,7 @@ class TextRichRecommendationPipeline(Pipeline):
     def _forward(self, request, summarizer="auto", method=None, max_new_tokens=160):
         history = request["history"]
         if request["summary"] is not None:
-            trail = Trail((), request["summary"])
+            trail = SummaryResult((), request["summary"])
         elif history and (name := self._named(summarizer)):
             blocks = blocks_by_count(history, self._block_size, self._max_blocks)
             with self._writing(name, max_new_tokens) as writer:

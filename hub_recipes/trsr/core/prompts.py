@@ -13,7 +13,7 @@ from typing import Any
 from transformers.utils import logging
 
 from .history import Block, Item, clean
-from .summarize import Question
+from .summarize import SummaryRequest
 
 logger = logging.get_logger(__name__)
 
@@ -36,7 +36,7 @@ _CONTROL = re.compile(
 )
 
 
-def inert(text: str) -> str:
+def neutralize(text: str) -> str:
     """Return `text` as one clean line with whatever looks like a control token broken up by a space.
 
     For servers, whose tokenizer is not here to say what its control tokens are.
@@ -63,7 +63,7 @@ class SummaryPrompts:
     )
     cue: str = "Answer with the summary only."
 
-    def text(self, question: Question) -> str:
+    def text(self, question: SummaryRequest) -> str:
         """The whole message to a model."""
         if question.kind == "block":
             return self.block_text(question.block)
@@ -75,11 +75,11 @@ class SummaryPrompts:
         return f"{self.block}\n\nItems:\n{_inert_lines(block)}\n\n{self.cue}"
 
     def merge_text(self, summaries: Sequence[str]) -> str:
-        numbered = "\n".join(f"{n}. {inert(summary)}" for n, summary in enumerate(summaries, 1))
+        numbered = "\n".join(f"{n}. {neutralize(summary)}" for n, summary in enumerate(summaries, 1))
         return f"{self.merge}\n\nSummaries:\n{numbered}\n\n{self.cue}"
 
     def update_text(self, summary: str, block: Block) -> str:
-        return f"{self.update}\n\nSummary:\n- {inert(summary)}\n\nNew items:\n{_inert_lines(block)}\n\n{self.cue}"
+        return f"{self.update}\n\nSummary:\n- {neutralize(summary)}\n\nNew items:\n{_inert_lines(block)}\n\n{self.cue}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ def _lines(items: Sequence[Item]) -> str:
 
 
 def _inert_lines(items: Sequence[Item]) -> str:
-    return "\n".join(f"- {inert(item.text)}" for item in items)
+    return "\n".join(f"- {neutralize(item.text)}" for item in items)
 
 
 @dataclass(frozen=True, slots=True)

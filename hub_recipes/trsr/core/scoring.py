@@ -15,10 +15,10 @@ from transformers import Cache, DynamicCache
 from transformers.utils import logging
 
 from .exactness import Reference
-from .fork import same_rotation, unforkable
-from .forward import branches, device, exclusive, packed_logits, read, row_logits
-from .groups import even, level, share
-from .packed import Row, refusal
+from .fork import same_rotation, why_not_forkable
+from .forward import device, exclusive, fork_prefix, packed_logits, prefill, row_logits
+from .groups import batch_by_length, hoist_common_prefix, split_evenly
+from .packed import Row, why_not_packable
 
 logger = logging.get_logger(__name__)
 
@@ -106,15 +106,15 @@ class Scorer:
             plan = self._short if len(prefix) < SHORT_PREFIX else self.plan
         if not same_rotation(self.model.config, len(prefix), [len(prefix) + len(suffix) for suffix in suffixes]):
             return self._alone(prefix, suffixes)
-        if plan == "batch" or len(suffixes) == 1:  # one has nobody to share with
+        if plan == "batch" or len(suffixes) == 1:  # a single candidate shares its prefix with no other
             return self._batched(prefix, suffixes)
-        return (self._packed if plan == "packed" else self._forked)(*share(prefix, suffixes))
+        return (self._packed if plan == "packed" else self._forked)(*hoist_common_prefix(prefix, suffixes))
 
     def _packed(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> Scored:
         # Without a config every layer keeps the whole prefix, as the mask has it; the windows are in the mask.
-        view = branches(self.model, self._read(prefix, DynamicCache()), 1)
+        view = fork_prefix(self.model, self._read(prefix, DynamicCache()), 1)
         where = device(self.model)
-        for group in even(list(map(len, suffixes)), min(ROW_TOKENS * self._scale, self.group_tokens)):
+        for group in split_evenly(list(map(len, suffixes)), min(ROW_TOKENS * self._scale, self.group_tokens)):
             parts = [torch.tensor(suffixes[place]) for place in group]
             row = Row.of(len(prefix), list(map(len, parts)), where)
             self.forwarded_tokens += len(row.positions)
@@ -124,7 +124,7 @@ class Scorer:
         cache = self._read(prefix, None)
         for group in self._level(prefix, suffixes):
             rows = [suffixes[place] for place in group]
-            yield group, self._rows(rows, len(prefix), branches(self.model, cache, len(group)))
+            yield group, self._rows(rows, len(prefix), fork_prefix(self.model, cache, len(group)))
 
     def _batched(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> Scored:
         for group in self._level(prefix, suffixes):
@@ -135,11 +135,13 @@ class Scorer:
             yield [place], self._rows([[*prefix, *suffix]])
 
     def _level(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-        return level([len(prefix) + len(suffix) for suffix in suffixes], self.group_tokens, PADDING * self._scale)
+        return batch_by_length(
+            [len(prefix) + len(suffix) for suffix in suffixes], self.group_tokens, PADDING * self._scale
+        )
 
     def _read(self, prefix: list[int], cache: Cache | None) -> Cache:
         self.forwarded_tokens += len(prefix)
-        return read(self.model, torch.tensor(prefix), cache)
+        return prefill(self.model, torch.tensor(prefix), cache)
 
     def _rows(self, rows: Sequence[Sequence[int]], start: int = 0, cache: Cache | None = None) -> torch.Tensor:
         self.forwarded_tokens += len(rows) * max(map(len, rows))
@@ -151,7 +153,7 @@ class Scorer:
 
     def _refusal(self, plan: str) -> str | None:
         """Why a plan is ruled out before any try."""
-        return {"packed": refusal, "fork": unforkable, "batch": lambda model: None}[plan](self.model)
+        return {"packed": why_not_packable, "fork": why_not_forkable, "batch": lambda model: None}[plan](self.model)
 
     def _choose(self) -> tuple[str, str]:
         """The plans for long and short prefixes that hold on two short candidates. Says once what was stepped down from."""

@@ -25,7 +25,7 @@ class Summarizer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class SummaryRequest:
     """One summary that is wanted.
 
     Attributes:
@@ -40,7 +40,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Trail:
+class SummaryResult:
     """How a summary came about.
 
     Attributes:
@@ -52,7 +52,7 @@ class Trail:
     summary: str
 
 
-Steps = Generator[list[Question], list[str], Trail]
+Steps = Generator[list[SummaryRequest], list[str], SummaryResult]
 
 
 def recurrent(blocks: Sequence[Block], known: Sequence[str] = ()) -> Steps:
@@ -67,8 +67,10 @@ def recurrent(blocks: Sequence[Block], known: Sequence[str] = ()) -> Steps:
     """
     trail = list(known)
     for block in blocks[len(trail) :]:
-        trail += yield [Question("update", (trail[-1],), block) if trail else Question("block", block=block)]
-    return Trail(tuple(trail), trail[-1])
+        trail += yield [
+            SummaryRequest("update", (trail[-1],), block) if trail else SummaryRequest("block", block=block)
+        ]
+    return SummaryResult(tuple(trail), trail[-1])
 
 
 def hierarchical(blocks: Sequence[Block], known: Sequence[str] = ()) -> Steps:
@@ -83,9 +85,9 @@ def hierarchical(blocks: Sequence[Block], known: Sequence[str] = ()) -> Steps:
     """
     trail = list(known)
     if len(blocks) > len(trail):
-        trail += yield [Question("block", block=block) for block in blocks[len(trail) :]]
-    (summary,) = yield [Question("merge", tuple(trail))]
-    return Trail(tuple(trail), summary)
+        trail += yield [SummaryRequest("block", block=block) for block in blocks[len(trail) :]]
+    (summary,) = yield [SummaryRequest("merge", tuple(trail))]
+    return SummaryResult(tuple(trail), summary)
 
 
 _Strategy = Callable[[Sequence[Block], Sequence[str]], Steps]
@@ -109,7 +111,7 @@ def summarize(
     summarizer: Summarizer,
     method: str = "recurrent",
     advance: Callable[[int], None] | None = None,
-) -> list[Trail]:
+) -> list[SummaryResult]:
     """Run the named strategy for many users, level by level: all first questions together, then all that follow.
 
     Args:
@@ -123,7 +125,7 @@ def summarize(
     for user, blocks in enumerate(histories):
         if not blocks:
             raise ValueError(f"History {user} has no blocks: there is nothing to summarise.")
-    trails: list[Trail | None] = [None] * len(histories)
+    trails: list[SummaryResult | None] = [None] * len(histories)
     going = [(user, begin(blocks, ())) for user, blocks in enumerate(histories)]
     asked = [next(one) for _, one in going]
     while going:
@@ -147,9 +149,9 @@ def _strategy(method: str) -> _Strategy:
     return _STRATEGIES[method]
 
 
-def answers(questions: Sequence[Question], summarizer: Summarizer) -> list[str]:
+def answers(questions: Sequence[SummaryRequest], summarizer: Summarizer) -> list[str]:
     """Put questions to a summarizer, all of one kind together."""
-    operations: dict[str, Callable[[list[Question]], list[str]]] = {
+    operations: dict[str, Callable[[list[SummaryRequest]], list[str]]] = {
         "block": lambda some: summarizer.block([one.block for one in some]),
         "merge": lambda some: summarizer.merge([one.summaries for one in some]),
         "update": lambda some: summarizer.update([(one.summaries[0], one.block) for one in some]),

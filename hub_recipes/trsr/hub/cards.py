@@ -64,7 +64,7 @@ class Facts:
         terms: Under which terms the source data may be used.
         license, license_name, license_link: Of the weights, as the header of a card has them.
         base_revision: Commit of a base that is on the Hub already; None for one that the release brings.
-        decides: Whether the repos hold decision files.
+        has_decision_files: Whether the repos hold decision files.
         summarises: Whether the adapter's repo holds a second adapter, which summarises.
         rows: Config -> split -> rows of the published dataset.
         configs: The `configs` of the dataset card's header.
@@ -86,7 +86,7 @@ class Facts:
     license: str
     base_revision: str | None
     dataset_revision: str | None
-    decides: bool = False
+    has_decision_files: bool = False
     summarises: bool = False
     rows: Mapping[str, Mapping[str, int]] | None = None
     configs: Sequence[Mapping] = ()
@@ -308,7 +308,7 @@ def _header(kind: str, facts: Facts, commits: Mapping[str, str | None]):
             base_model_relation="adapter",
             library_name="peft" if kind == "adapter" else "transformers",
             pipeline_tag="text-ranking",
-            tags=[*tags, "lora", *(["decision-model"] if facts.decides else [])],
+            tags=[*tags, "lora", *(["decision-model"] if facts.has_decision_files else [])],
             datasets=[names.dataset],
             language=list(terms.language),
             license=facts.license,

@@ -16,7 +16,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from trsr.hub.release import Release, pin
 from trsr.hub.repos import TYPES
-from trsr.hub.retry import patiently
+from trsr.hub.retry import with_retries
 
 KEPT = ".gitattributes"  # the Hub's own
 RELEASE_TITLE, DATASET_TITLE = "Release with LLM-TRSR", "Dataset for LLM-TRSR"
@@ -115,9 +115,9 @@ def compare(folder: Path, hub: HfApi, repo: str, kind: str, revision: str) -> Ch
             entries = hub.list_repo_tree(repo, repo_type=TYPES[kind], revision=commit, recursive=True, expand=expand)
             return {entry.path: entry for entry in entries if isinstance(entry, RepoFile) and entry.path != KEPT}
 
-        return patiently(f"List {repo}", listed)
+        return with_retries(f"List {repo}", listed)
 
-    info, branched = patiently(f"Look at {repo}", look)
+    info, branched = with_retries(f"Look at {repo}", look)
     remote = tree(info.sha) if branched else {}
     added = {name for name in local if name not in remote}
     changed = {name for name, path in local.items() if name in remote and not _equal(path, remote[name])}
@@ -157,7 +157,7 @@ def _ours(title: str) -> bool:
 
 def _since_ours(hub: HfApi, repo: str, repo_type: str, revision: str) -> tuple[list[ForeignCommit], str | None]:
     """The commits of others since our last one, newest first, and our last one."""
-    listed = patiently(
+    listed = with_retries(
         f"List the commits of {repo}", lambda: hub.list_repo_commits(repo, repo_type=repo_type, revision=revision)
     )
     found: list[ForeignCommit] = []

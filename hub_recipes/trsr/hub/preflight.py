@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, ModelCard
 from trsr.errors import HubError, ReleaseError
 from trsr.hub.changes import KEPT, Change
 from trsr.hub.repos import TAGGED, TYPES
-from trsr.hub.retry import patiently
+from trsr.hub.retry import with_retries
 
 TAG = "v1.0"
 
@@ -101,7 +101,7 @@ def check(hub: HfApi, changes: list[Change], options: Options) -> None:
 
 def check_rights(hub: HfApi, namespace: str) -> None:
     """Raise HubError if the token plainly cannot write to the namespace."""
-    user = patiently("Log in", hub.whoami)
+    user = with_retries("Log in", hub.whoami)
     if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise HubError("The token may read only. Make one that may write: https://huggingface.co/settings/tokens")
     known = {user["name"], *(org["name"] for org in user.get("orgs", []))}
@@ -118,7 +118,7 @@ def _tags(hub: HfApi, change: Change) -> dict[str, str]:
     """Tag -> commit of a repo; none if it does not exist."""
     if not change.exists:
         return {}
-    refs = patiently(f"Look at {change.repo}", lambda: hub.list_repo_refs(change.repo, repo_type=TYPES[change.kind]))
+    refs = with_retries(f"Look at {change.repo}", lambda: hub.list_repo_refs(change.repo, repo_type=TYPES[change.kind]))
     return {tag.name: tag.target_commit for tag in refs.tags}
 
 
@@ -136,4 +136,4 @@ def is_ours(hub: HfApi, repo: str, repo_type: str, revision: str | None = None) 
         header = ModelCard(Path(path).read_text(encoding="utf-8"), ignore_metadata_errors=True).data
         return "llm-trsr" in (header.to_dict().get("tags") or [])
 
-    return patiently(f"Look at {repo}", read)
+    return with_retries(f"Look at {repo}", read)

@@ -20,7 +20,7 @@ from trsr.hub.preflight import Options, check, check_rights, edits
 from trsr.hub.rehearsal import rehearse
 from trsr.hub.release import Release, assemble, pin
 from trsr.hub.repos import TAGGED, TYPES, name_repos
-from trsr.hub.retry import STALE, patiently
+from trsr.hub.retry import STALE, with_retries
 from trsr.recommender.run import Run
 from trsr.report.templates import render
 
@@ -31,7 +31,7 @@ def publish(
     name: str | None,
     options: Options,
     *,
-    really: bool = False,
+    push: bool = False,
     folder: Path | None = None,
     dataset: str | None = None,
     license: str | None = None,
@@ -86,7 +86,7 @@ def publish(
     )
     release = replace(release, facts=cards.complete(release.facts, example=tried.example))
     pin(release, {})
-    if not really:
+    if not push:
         compared = True
         try:
             changes = plan(release, hub, options.branch)
@@ -101,10 +101,10 @@ def publish(
             "compared": compared,
             "repos": [{**asdict(one), "type": TYPES[one.kind]} for one in changes],
         }
-    return {"folder": str(release.folder), "commits": push(release, hub, options, say)}
+    return {"folder": str(release.folder), "commits": push_release(release, hub, options, say)}
 
 
-def push(release: Release, hub: HfApi, options: Options, say: Callable[[str], None] = print) -> dict[str, str]:
+def push_release(release: Release, hub: HfApi, options: Options, say: Callable[[str], None] = print) -> dict[str, str]:
     """Push a release. Nothing is written before all that can be checked was checked.
 
     Returns:
@@ -134,17 +134,17 @@ def _push_repo(release: Release, hub: HfApi, kind: str, options: Options, say: C
     change = compare_release(release, hub, kind, branch)
     if not change.exists:
         sdk: dict[str, Any] = {"space_sdk": "gradio"} if TYPES[kind] == "space" else {}
-        patiently(
+        with_retries(
             f"Create {repo}",
             lambda: hub.create_repo(repo, repo_type=TYPES[kind], private=options.private or None, exist_ok=True, **sdk),
         )
     if options.gated and kind in ("dataset", "adapter") and change.gated != options.gated:
         # Before the commit: what is gated was never open.
-        patiently(
+        with_retries(
             f"Gate {repo}", lambda: hub.update_repo_settings(repo, repo_type=TYPES[kind], gated=options.gated) or True
         )
     if branch != "main" and change.head is None:
-        patiently(
+        with_retries(
             f"Branch {repo}",
             lambda: hub.create_branch(repo, repo_type=TYPES[kind], branch=branch, exist_ok=True) or True,
         )
@@ -176,7 +176,7 @@ def _commit(release: Release, hub: HfApi, change: Change, options: Options) -> s
             )
         return _send(release, hub, now, revision=branch)
 
-    return patiently(f"Commit to {repo}", send, also=STALE)
+    return with_retries(f"Commit to {repo}", send, also=STALE)
 
 
 def _propose(release: Release, hub: HfApi, change: Change, options: Options) -> str:
@@ -191,7 +191,7 @@ def _propose(release: Release, hub: HfApi, change: Change, options: Options) -> 
                     return there.head
         return _send(release, hub, compare_release(release, hub, kind, "main"), revision="main", create_pr=True)
 
-    return patiently(f"Open a pull request on {repo}", send, also=STALE)
+    return with_retries(f"Open a pull request on {repo}", send, also=STALE)
 
 
 def _send(release: Release, hub: HfApi, change: Change, **where) -> str:
@@ -211,7 +211,7 @@ def _collect(release: Release, hub: HfApi, options: Options, say: Callable[[str]
     names = release.names
     namespace, name = names.pipeline.split("/")
     note = render("collection", {"facts": release.facts}).strip()
-    made = patiently(
+    made = with_retries(
         f"Create the collection of {name}",
         lambda: hub.create_collection(
             f"LLM-TRSR: {name}", namespace=namespace, description=note, private=options.private, exists_ok=True
@@ -227,7 +227,9 @@ def _collect(release: Release, hub: HfApi, options: Options, say: Callable[[str]
 
 
 def _add(hub: HfApi, slug: str, repo_type: Any, repo: str) -> None:
-    patiently(f"Add {repo} to the collection", lambda: hub.add_collection_item(slug, repo, repo_type, exists_ok=True))
+    with_retries(
+        f"Add {repo} to the collection", lambda: hub.add_collection_item(slug, repo, repo_type, exists_ok=True)
+    )
 
 
 def _tag(release: Release, hub: HfApi, commits: Mapping[str, str], tag: str, say: Callable[[str], None]) -> None:
@@ -256,13 +258,13 @@ def _tag_one(hub: HfApi, repo: str, repo_type: str, commit: str, tag: str) -> bo
         refs = hub.list_repo_refs(repo, repo_type=repo_type).tags
         return next((one.target_commit for one in refs if one.name == tag), None)
 
-    before = patiently(f"Look at {repo}", stands)
+    before = with_retries(f"Look at {repo}", stands)
     if before is None:
         # A tag that is there already may be our own, whose answer got lost, or another's: looked at next.
-        patiently(
+        with_retries(
             f"Tag {repo}", lambda: hub.create_tag(repo, tag=tag, revision=commit, repo_type=repo_type, exist_ok=True)
         )
-    if (now := before or patiently(f"Look at {repo}", stands)) != commit:
+    if (now := before or with_retries(f"Look at {repo}", stands)) != commit:
         raise HubError(f"{repo} has a tag {tag} at {now}, not at {commit}. Give another --tag.")
     return before is None
 
@@ -270,7 +272,7 @@ def _tag_one(hub: HfApi, repo: str, repo_type: str, commit: str, tag: str) -> bo
 def _untag(hub: HfApi, repo: str, repo_type: str, tag: str) -> bool:
     """Take a tag back. Returns whether that worked."""
     try:
-        patiently(f"Untag {repo}", lambda: hub.delete_tag(repo, tag=tag, repo_type=repo_type))
+        with_retries(f"Untag {repo}", lambda: hub.delete_tag(repo, tag=tag, repo_type=repo_type))
     except HubError:
         return False
     return True

@@ -10,7 +10,7 @@ from huggingface_hub import DatasetCard, HfApi
 from trsr.dataset import contract
 from trsr.errors import ReleaseError
 from trsr.hub import licences
-from trsr.hub.retry import STALE, patiently
+from trsr.hub.retry import STALE, with_retries
 
 
 def push_dataset(
@@ -55,7 +55,7 @@ def push_dataset(
             "Read it; with --accept-data-licence, item ids and histories are pushed, without item texts, behind a gate."
         )
     check_rights(hub, namespace)
-    exists = patiently(f"Look at {repo}", lambda: hub.repo_exists(repo, repo_type="dataset"))
+    exists = with_retries(f"Look at {repo}", lambda: hub.repo_exists(repo, repo_type="dataset"))
     if exists and not is_ours(hub, repo, "dataset"):
         raise ReleaseError(f"{repo} exists and is no dataset of LLM-TRSR. Choose another name.")
     with tempfile.TemporaryDirectory() as place:
@@ -66,10 +66,12 @@ def push_dataset(
         if change.same and change.head:
             say(f"{repo}: up to date, {change.head[:12]}")
             return change.head
-        patiently(f"Create {repo}", lambda: hub.create_repo(repo, repo_type="dataset", private=private, exist_ok=True))
+        with_retries(
+            f"Create {repo}", lambda: hub.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
+        )
         if not terms.share_text:
             # Before the commit: what is gated was never open.
-            patiently(
+            with_retries(
                 f"Gate {repo}", lambda: hub.update_repo_settings(repo, repo_type="dataset", gated="manual") or True
             )
 
@@ -85,7 +87,7 @@ def push_dataset(
                 repo, operations, repo_type="dataset", commit_message=DATASET_TITLE, parent_commit=now.head
             ).oid
 
-        commit = patiently(f"Commit to {repo}", send, also=STALE)
+        commit = with_retries(f"Commit to {repo}", send, also=STALE)
     say(f"{repo}: committed, {commit[:12]}")
     return commit
 

@@ -130,7 +130,7 @@ def _write_repos(draft: Path, run: Run, facts: cards.Facts) -> cards.Facts:
     write_json(draft / RELEASE_FILE, {kind: names.repo(kind) for kind in names.own})
     return cards.complete(
         facts,
-        decides=decides,
+        has_decision_files=decides,
         summarises=summarises,
         rows=rows,
         configs=configs,

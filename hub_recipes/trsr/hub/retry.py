@@ -19,7 +19,7 @@ _AGAIN = "Run the same command again: it goes on where it stopped."
 T = TypeVar("T")
 
 
-def patiently(what: str, call: Callable[[], T], also: Container[int] = ()) -> T:
+def with_retries(what: str, call: Callable[[], T], also: Container[int] = ()) -> T:
     """Make a call, up to five times: errors of the network and of a busy server may pass.
 
     The call has to bear repetition: its answer may get lost after it took effect.

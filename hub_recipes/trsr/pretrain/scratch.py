@@ -27,7 +27,7 @@ Forward = Callable[[LlamaForCausalLM, dict[str, Any]], tuple[torch.Tensor, torch
 def train_tokenizer(texts: Iterable[str], vocab_size: int, splits: Sequence[Any]) -> PreTrainedTokenizerFast:
     """Byte-level BPE that starts every text with BOS.
 
-    Without a token to rest on, attention cannot say "no match", and nothing is learnt.
+    BOS acts as an attention sink: without it nothing is learnt.
 
     Args:
         splits: Pre-tokenizers, the last one to bytes: no token reaches over where they cut.

@@ -27,10 +27,10 @@ from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
 from trsr.core.exactness import Reference
-from trsr.core.fork import same_rotation, unforkable
-from trsr.core.forward import branches, packed_logits, read, row_logits
-from trsr.core.groups import level, share
-from trsr.core.packed import Row, refusal
+from trsr.core.fork import same_rotation, why_not_forkable
+from trsr.core.forward import fork_prefix, packed_logits, prefill, row_logits
+from trsr.core.groups import batch_by_length, hoist_common_prefix
+from trsr.core.packed import Row, why_not_packable
 
 logger = logging.get_logger(__name__)
 
@@ -47,7 +47,7 @@ def row(prefix: Sequence[int], suffixes: Sequence[Sequence[int]], answers: Seque
         `input_ids` (prefix, then the suffixes end to end), `seq_lengths` (1 + candidates), `labels` (candidates): the
         answer token after each suffix.
     """
-    prefix, suffixes = share(prefix, suffixes)
+    prefix, suffixes = hoist_common_prefix(prefix, suffixes)
     return {
         "input_ids": [token for part in (prefix, *suffixes) for token in part],
         "seq_lengths": [len(prefix), *map(len, suffixes)],
@@ -99,16 +99,16 @@ def answer_logits(model, prefix: Sequence[int], suffixes: Sequence[Sequence[int]
         return packed_logits(model, [start, *ends], Tree.of(len(start), lengths, start.device))
     if plan == "packed":
         # Without a config every layer keeps the whole prefix, as the mask has it; windows are in the mask.
-        cache = branches(model, read(model, start, DynamicCache()), 1)
+        cache = fork_prefix(model, prefill(model, start, DynamicCache()), 1)
         return packed_logits(model, ends, Row.of(len(start), lengths, start.device), cache)
     return _forked(model, start, ends)
 
 
 def _forked(model, start: torch.Tensor, ends: Sequence[torch.Tensor]) -> torch.Tensor:
-    cache = read(model, start)
-    groups = list(level([len(end) for end in ends], len(start) + sum(map(len, ends)), PADDING))
+    cache = prefill(model, start)
+    groups = list(batch_by_length([len(end) for end in ends], len(start) + sum(map(len, ends)), PADDING))
     logits = [
-        row_logits(model, [ends[place] for place in group], len(start), branches(model, cache, len(group)))
+        row_logits(model, [ends[place] for place in group], len(start), fork_prefix(model, cache, len(group)))
         for group in groups
     ]
     order = torch.tensor([place for group in groups for place in group], device=start.device)
@@ -176,7 +176,7 @@ def choose_plan(model, example: Mapping[str, list[int]], checkpointing: bool = F
     try:
         reference = Reference(partial(logits, "alone"), partial(logits, "rows"))
         for plan in ("tree",) if checkpointing else ("packed", "fork"):
-            why[plan] = unforkable(model) if plan == "fork" else refusal(model)
+            why[plan] = why_not_forkable(model) if plan == "fork" else why_not_packable(model)
             why[plan] = why[plan] or reference.fault(partial(logits, plan))
             if why[plan] is None:
                 break

@@ -180,7 +180,7 @@ def _learn(trainer: SFTTrainer, checkpoints: Path) -> dict[str, Any]:
     with trainer.args.main_process_first(local=False):
         last, state = last_checkpoint(checkpoints)
     if last and state.global_step >= state.max_steps:
-        # Taken up here, the Trainer would take one step too many.
+        # Resuming a finished run makes the Trainer run one extra step.
         kept = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
         set_peft_model_state_dict(trainer.model, load_peft_weights(str(kept or last)))
         trainer.state = state

@@ -20,7 +20,7 @@ _CONTROL = re.compile(r"<\||\|>|</?s>|</?think|</?tool|_of_turn>|<</?SYS|\[/?INS
 _HEADING = re.compile(r"#.*|\*\*[^*]*\*\*:?|[^.!?;]*:")
 
 
-def problem(answer: Answer, prompts: SummaryPrompts) -> str:
+def reject_reason(answer: Answer, prompts: SummaryPrompts) -> str:
     """Why an answer is no summary, in a word or two; empty for a summary.
 
     `cut off` (it met the limit of tokens), `empty`, `too long`, `refusal`, or `wrong form`: code or JSON, a heading with

@@ -18,8 +18,8 @@ from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import steps
 from trsr.dataset import contract
 from trsr.errors import DataError
-from trsr.summaries.accept import problem
-from trsr.summaries.continuation import at, label
+from trsr.summaries.accept import reject_reason
+from trsr.summaries.continuation import label, split_revision
 from trsr.summaries.engines.base import ATTEMPTS, Engine, key_of
 from trsr.summaries.store import SCHEMA, Generation, Store
 
@@ -50,7 +50,7 @@ def import_cache(store: Store, source: str, engine: Engine, texts: Mapping[str, 
         except (ValueError, DatasetGenerationError) as error:
             raise DataError(f"The cache {source!r} cannot be read as Parquet: {error.__cause__ or error}") from None
     else:
-        name, revision = at(source)
+        name, revision = split_revision(source)
         if "generations" not in contract.configs(name, revision):
             return _import_summaries(store, source, texts)
         rows = load_dataset(name, "generations", split="train", revision=revision)
@@ -65,7 +65,7 @@ def import_cache(store: Store, source: str, engine: Engine, texts: Mapping[str, 
             made.setdefault(values[-1], []).append(generation)
         for about, generations in made.items():
             identity = _identity(about, source)
-            own = bool(engine.elsewhere) and identity == dict(engine.identity)
+            own = bool(engine.offline_instructions) and identity == dict(engine.identity)
             store.put(generations, identity, "" if own else label(source))
     return len(rows)
 
@@ -80,7 +80,7 @@ def _checked(values: tuple, source: str, prompts: SummaryPrompts) -> Generation:
         or attempt >= ATTEMPTS
     ):
         raise DataError(f"The cache {source!r} is not in form: {values!r:.200}. Export one with --export-cache.")
-    why = problem(Answer(text, finish_reason), prompts)
+    why = reject_reason(Answer(text, finish_reason), prompts)
     return Generation(key, attempt, text, why, finish_reason, prompt_tokens, completion_tokens)
 
 
@@ -96,7 +96,7 @@ def _identity(about: object, source: str) -> dict[str, Any]:
 
 def _import_summaries(store: Store, source: str, texts: Mapping[str, str]) -> int:
     """Generations of a dataset with summaries and nothing more."""
-    name, revision = at(source)
+    name, revision = split_revision(source)
     made = contract.provenance(name, revision).get("summaries", {})
     methods = [method for method in made.get("methods", ()) if method in contract.configs(name, revision)]
     if not methods or "prompts" not in made:
@@ -141,7 +141,7 @@ def _generations(
         while True:
             answers, left = left[: len(questions)], left[len(questions) :]
             for question, text in zip(questions, answers, strict=True):
-                why = problem(Answer(text), prompts)
+                why = reject_reason(Answer(text), prompts)
                 generations.append(Generation(key_of(identity, prompts.text(question)), 0, text, why))
             try:
                 questions = strategy.send(answers)

@@ -7,7 +7,7 @@ from typing import Any
 from datasets import Dataset
 
 from trsr.core.history import Block
-from trsr.core.summarize import Steps, Trail, steps
+from trsr.core.summarize import Steps, SummaryResult, steps
 from trsr.dataset import contract
 from trsr.errors import DataError
 
@@ -15,7 +15,7 @@ from trsr.errors import DataError
 _SAME = ("model", "revision", "sampling", "prompts", "block_size", "max_blocks")
 
 
-class Published:
+class PreviousSummaries:
     """Earlier summaries of a dataset, to be continued.
 
     Args:
@@ -30,7 +30,7 @@ class Published:
     def __init__(
         self, source: str, texts: Mapping[str, str], methods: Sequence[str], wanted: Mapping[str, Any]
     ) -> None:
-        name, revision = at(source)
+        name, revision = split_revision(source)
         provenance = contract.provenance(name, revision)
         self._made: dict[str, Any] = provenance.get("summaries", {})
         differ = [part for part in _SAME if self._made.get(part) != wanted.get(part)]
@@ -79,7 +79,7 @@ class Published:
         same = self._same_blocks(row["history"], history)
         if same == len(blocks) == first + len(known):
             self._unchanged += 1
-            return _finished(Trail(tuple(known), row["summary"]))
+            return _finished(SummaryResult(tuple(known), row["summary"]))
         if method == "hierarchical":
             start = len(blocks) - len(newest)
             known = known[start - first : same - first] if first <= start < same else []
@@ -120,14 +120,14 @@ def _changed(items: Dataset, texts: Mapping[str, str]) -> set[str]:
     return {item_id for item_id, text in pairs if item_id in texts and texts[item_id] != text}
 
 
-def _finished(trail: Trail) -> Steps:
+def _finished(trail: SummaryResult) -> Steps:
     return trail
     yield
 
 
 def _newest(strategy: Steps, max_blocks: int) -> Steps:
     trail = yield from strategy
-    return Trail(trail.block_summaries[-max_blocks:], trail.summary)
+    return SummaryResult(trail.block_summaries[-max_blocks:], trail.summary)
 
 
 def label(source: str) -> str:
@@ -135,7 +135,7 @@ def label(source: str) -> str:
     return Path(source).name if Path(source).exists() else source
 
 
-def at(source: str) -> tuple[str, str | None]:
+def split_revision(source: str) -> tuple[str, str | None]:
     """Name and revision of a dataset that is written `ORG/NAME@REVISION`; a folder has none."""
     name, found, revision = source.partition("@")
     return (name, revision) if found and not Path(source).exists() else (source, None)

@@ -15,7 +15,7 @@ from trsr.core.summarize import METHODS
 from trsr.errors import UsageError
 from trsr.summaries.accept import LONGEST
 from trsr.summaries.caches import import_cache
-from trsr.summaries.continuation import Published
+from trsr.summaries.continuation import PreviousSummaries
 from trsr.summaries.engines.base import Engine, Request
 from trsr.summaries.run import identity, read, strategies
 from trsr.summaries.scheduler import Scheduler
@@ -119,7 +119,7 @@ def estimate(
         for cache in caches:
             import_cache(known, cache, engine, texts)
         for some in dict.fromkeys([*((method,) for method in methods), methods]):
-            earlier = Published(since, texts, some, wanted) if since else None
+            earlier = PreviousSummaries(since, texts, some, wanted) if since else None
             made_up = _MadeUp(engine, answer_tokens, count or token_count())
             with _copied(known, Path(folder) / "run.sqlite") as kept:
                 scheduler = Scheduler(made_up, kept, prompts)

@@ -87,16 +87,16 @@ def summarize_on_ray(
         ValueError: If Ray is not installed, not to be reached, or the engine's answers come from elsewhere.
     """
     engine = make()
-    if engine.elsewhere:
+    if engine.offline_instructions:
         raise UsageError(
             f"The answers of {engine.identity['engine']!r} come from elsewhere: --ray has nothing to ask. Leave it out."
         )
     with tempfile.TemporaryDirectory() as scratch:
-        beside = out.with_name(f"{out.name}.store.sqlite") if engine.generates else Path(scratch) / "store.sqlite"
+        beside = out.with_name(f"{out.name}.store.sqlite") if engine.cacheable else Path(scratch) / "store.sqlite"
         store = (store or beside).resolve()
         check_out(source, out, revision)
         texts, splits = read(source, revision)
-        if engine.generates:
+        if engine.cacheable:
             for cache in caches:
                 import_cache(Store(store), cache, engine, texts)
         cut: dict[str, Any] = {"methods": methods, "block_size": block_size, "max_blocks": max_blocks}
@@ -154,7 +154,7 @@ def _ask(
     )
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
     total = sum(calls(lengths, method) for method in cut["methods"])
-    keeper = ray.remote(Keeper).options(**options).remote(store, total)
+    keeper = ray.remote(StoreActor).options(**options).remote(store, total)
     given = {
         "make": make,
         "identity": dict(engine.identity),
@@ -178,7 +178,7 @@ def _ask(
     return ray.get(keeper.close.remote())
 
 
-class Keeper:
+class StoreActor:
     """The one store of a run, asked by workers on any machine. What is repeated after a failure changes nothing.
 
     Args:
@@ -215,7 +215,7 @@ class Keeper:
         return twice
 
 
-class _Kept:
+class RemoteStore:
     """The Keeper's store, as a Scheduler asks it."""
 
     def __init__(self, keeper: Any, partition: int) -> None:
@@ -262,7 +262,7 @@ class Worker:
         self._cut = cut
 
     def __call__(self, part: pa.Table) -> pa.Table:
-        kept = _Kept(self._keeper, part["partition"][0].as_py())
+        kept = RemoteStore(self._keeper, part["partition"][0].as_py())
         asking = strategies({"part": Dataset(part)}, self._texts, **self._cut)
         error = ""
         try:

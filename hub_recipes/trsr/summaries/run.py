@@ -20,11 +20,11 @@ from trsr.records.checksums import dataset_checksum
 from trsr.records.files import one_writer
 from trsr.records.versions import versions
 from trsr.summaries.caches import export_cache, import_cache
-from trsr.summaries.continuation import Published
+from trsr.summaries.continuation import PreviousSummaries
 from trsr.summaries.engines.base import ATTEMPTS, RETRY_TEMPERATURE, Engine
 from trsr.summaries.scheduler import Scheduler
 from trsr.summaries.store import Store
-from trsr.summaries.writer import PART, Trails
+from trsr.summaries.writer import PART, SummaryWriter
 
 MADE_FROM = ("items", "histories")  # the configs that summaries depend on
 
@@ -61,7 +61,7 @@ def strategies(
     methods: Sequence[str],
     block_size: int,
     max_blocks: int,
-    since: Published | None = None,
+    since: PreviousSummaries | None = None,
 ) -> Iterator[Steps]:
     """The strategy of every user and method: users in the order of the splits, and for each user one a method."""
     catalogue = Catalogue(texts)
@@ -85,7 +85,7 @@ def add_summaries(
     methods: Sequence[str] = METHODS,
     block_size: int = 5,
     max_blocks: int = 5,
-    since: Published | None = None,
+    since: PreviousSummaries | None = None,
 ) -> dict[str, DatasetDict]:
     """Rows of `histories` with the columns `block_summaries` and `summary`, for each method.
 
@@ -96,12 +96,12 @@ def add_summaries(
     Raises:
         OpenQuestions: If the engine leaves questions for a later run.
     """
-    trails = Trails(splits, methods, folder)
+    trails = SummaryWriter(splits, methods, folder)
     scheduler.run(strategies(splits, texts, methods, block_size, max_blocks, since), trails.add)
     if scheduler.left_open:
         raise OpenQuestions(
             f"{scheduler.left_open} summaries wait for answers that come from elsewhere, so nothing was written. "
-            f"{scheduler.engine.elsewhere}"
+            f"{scheduler.engine.offline_instructions}"
         )
     return trails.tables()
 
@@ -140,15 +140,15 @@ def summarize_dataset(
     if export:
         contract.check_replaceable(export, ["generations"], {**contract.provenance(source, revision), "summaries": {}})
     texts, splits = read(source, revision)
-    beside = out.with_name(f"{out.name}.store.sqlite") if engine.generates else None
+    beside = out.with_name(f"{out.name}.store.sqlite") if engine.cacheable else None
     kept = Store(path) if (path := store or beside) else None
-    if not engine.generates and (caches or export):
+    if not engine.cacheable and (caches or export):
         raise DataError(f"The engine {engine.identity['engine']!r} keeps no generations: there is no cache to use.")
     for cache in caches:
         assert kept is not None
         import_cache(kept, cache, engine, texts)
     cut = {"block_size": block_size, "max_blocks": max_blocks}
-    earlier = Published(since, texts, methods, {**identity(engine, prompts), **cut}) if since else None
+    earlier = PreviousSummaries(since, texts, methods, {**identity(engine, prompts), **cut}) if since else None
     lengths = [count_blocks(len(history), block_size, max_blocks) for _, history in users(splits)]
     put = {method: calls(lengths, method) for method in methods}
     with tempfile.TemporaryDirectory() as folder:
@@ -171,7 +171,7 @@ def summarize_dataset(
                         "fallen_back": dict(sorted(scheduler.fallen_back.items())),
                         "fallen_back_by_method": {method: scheduler.fallen_back_in[method] for method in methods},
                     }
-                    if kept and engine.generates
+                    if kept and engine.cacheable
                     else {}
                 ),
                 "versions": versions(),
@@ -230,7 +230,7 @@ def read(source: str, revision: str | None = None) -> tuple[dict[str, str], dict
 
 def identity(engine: Engine, prompts: SummaryPrompts) -> dict[str, Any]:
     """What summaries depend on beside the histories, for the provenance."""
-    if not engine.generates:
+    if not engine.cacheable:
         return dict(engine.identity)
     wording = asdict(prompts)
     checksum = hashlib.sha256(json.dumps(wording, sort_keys=True).encode()).hexdigest()

@@ -18,9 +18,9 @@ from trsr.core.answer import Answer
 from trsr.core.extractive import ExtractiveSummarizer
 from trsr.core.history import clean
 from trsr.core.prompts import SummaryPrompts
-from trsr.core.summarize import Question, Steps, Trail, answers
+from trsr.core.summarize import Steps, SummaryRequest, SummaryResult, answers
 from trsr.errors import EngineError
-from trsr.summaries.accept import problem
+from trsr.summaries.accept import reject_reason
 from trsr.summaries.engines.base import ATTEMPTS, Engine, Request
 from trsr.summaries.store import Generation
 
@@ -34,7 +34,7 @@ class Unanswered(EngineError):
     """A run that ended without a single answer, but with too few questions to take the engine for gone."""
 
 
-class Kept(Protocol):
+class StoreProtocol(Protocol):
     """What a run needs of a `store.Store`."""
 
     def get(self, keys: Sequence[str]) -> dict[str, list[Generation]]:
@@ -72,7 +72,7 @@ class Scheduler:
     def __init__(
         self,
         engine: Engine,
-        store: Kept | None = None,
+        store: StoreProtocol | None = None,
         prompts: SummaryPrompts | None = None,
         advance: Callable[[int], object] | None = None,
         window: int = 0,
@@ -89,7 +89,7 @@ class Scheduler:
         self._turns = turns
         self._instead = ExtractiveSummarizer()
 
-    def run(self, strategies: Iterable[Steps], emit: Callable[[Trail | None], object]) -> None:
+    def run(self, strategies: Iterable[Steps], emit: Callable[[SummaryResult | None], object]) -> None:
         """Run strategies to their ends.
 
         Args:
@@ -101,11 +101,11 @@ class Scheduler:
         """
         asyncio.run(self._run(strategies, emit))
 
-    async def _run(self, strategies: Iterable[Steps], emit: Callable[[Trail | None], object]) -> None:
+    async def _run(self, strategies: Iterable[Steps], emit: Callable[[SummaryResult | None], object]) -> None:
         self._emit = emit
         self._queue: asyncio.Queue[Request | None] = asyncio.Queue()
         self._waiting: dict[str, list[tuple[_Open, int]]] = {}
-        self._ended: dict[int, Trail | None] = {}
+        self._ended: dict[int, SummaryResult | None] = {}
         self._emitted = self._begun = 0
         self._all_begun = False
         self._room = asyncio.Event()
@@ -156,7 +156,9 @@ class Scheduler:
 
     async def _settle(self) -> None:
         arrived, self._arrived, self._settling = self._arrived, [], None
-        judged = [(request, answer, problem(answer, self.prompts) if answer else "") for request, answer in arrived]
+        judged = [
+            (request, answer, reject_reason(answer, self.prompts) if answer else "") for request, answer in arrived
+        ]
         if self.store is not None:
             self.store.put(
                 [
@@ -229,7 +231,7 @@ class Scheduler:
         one.missing -= 1
         self._advance_bar(1)
 
-    def _fall_back(self, one: _Open, question: Question, why: str) -> str:
+    def _fall_back(self, one: _Open, question: SummaryRequest, why: str) -> str:
         self.fallen_back[why] += 1
         self.fallen_back_in[self._turns[one.place % len(self._turns)]] += 1
         return answers([question], self._instead)[0]
@@ -240,7 +242,7 @@ class Scheduler:
                 self.left_open += 1
                 self._end(one, None)
 
-    def _end(self, one: _Open, trail: Trail | None) -> None:
+    def _end(self, one: _Open, trail: SummaryResult | None) -> None:
         self._ended[one.place] = trail
         while self._emitted in self._ended:
             self._emit(self._ended.pop(self._emitted))

@@ -6,13 +6,13 @@ from pathlib import Path
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, Features
 
-from trsr.core.summarize import Trail
+from trsr.core.summarize import SummaryResult
 from trsr.dataset import contract
 
 PART = 1000  # users
 
 
-class Trails:
+class SummaryWriter:
     """Trails of the rows of some splits, as they come: users in the order of the splits, for each user one a method.
 
     Args:
@@ -30,10 +30,10 @@ class Trails:
             (method, split): pa.ipc.new_stream(path, self._features[split].arrow_schema)
             for (method, split), path in self._paths.items()
         }
-        self._trails: list[Trail] = []
+        self._trails: list[SummaryResult] = []
         self._part: tuple[str, pa.Table] | None = next(self._parts, None)
 
-    def add(self, trail: Trail | None) -> None:
+    def add(self, trail: SummaryResult | None) -> None:
         """Take the next trail; after a None, nothing more is written."""
         if trail is None:
             self._part = None
@@ -66,7 +66,7 @@ def _features(rows: Features) -> Features:
     return Features({**contract.SUMMARIES, **more})
 
 
-def _with_trails(table: pa.Table, trails: Sequence[Trail], features: Features) -> pa.Table:
+def _with_trails(table: pa.Table, trails: Sequence[SummaryResult], features: Features) -> pa.Table:
     made = {
         "block_summaries": [list(trail.block_summaries) for trail in trails],
         "summary": [trail.summary for trail in trails],

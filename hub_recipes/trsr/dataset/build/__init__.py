@@ -1,1 +1,1 @@
-"""Raw logs of any make -> who met what, in columns; protocols that say who is asked about what."""
+"""Raw logs of any make -> interactions, in columns; protocols that choose targets and candidates."""

@@ -29,7 +29,7 @@ PAPER = {"train": 10_000, "validation": 1000, "test": 1000}  # users
 Sums = dict[str, str | None]  # name of a file -> its SHA-256; None if it was not read to its end
 
 
-def together(parts: Iterable[pa.Table]) -> pa.Table:
+def concat(parts: Iterable[pa.Table]) -> pa.Table:
     """Parts of a file as one table. Raises DataError if it has no rows."""
     tables = list(parts)
     if not sum(map(len, tables)):
@@ -55,7 +55,7 @@ def items(table: pa.Table, fields: Sequence[str], shown: Sequence[str]) -> pa.Ta
     return pa.table({"item_id": table["item_id"], "title": texts["title"], "text": text, **texts})
 
 
-def once(items: pa.Table, needed: Sequence[str]) -> tuple[pa.Table, dict[str, int]]:
+def deduplicate(items: pa.Table, needed: Sequence[str]) -> tuple[pa.Table, dict[str, int]]:
     """Items sorted by id, without those that lack a needed column, and counts.
 
     An item without a title is left out: there would be little to know it by.
@@ -145,7 +145,7 @@ def add_options(
     add("--strict", action="store_true", help="stop at a broken row, instead of leaving it out and counting it")
 
 
-def settle(options: argparse.Namespace, shortest: int, longest: int, sizes: Mapping[str, int]) -> None:
+def apply_defaults(options: argparse.Namespace, shortest: int, longest: int, sizes: Mapping[str, int]) -> None:
     """Put a protocol's defaults where an option was not given, and None where it is `all`.
 
     Raises:

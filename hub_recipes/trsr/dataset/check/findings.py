@@ -111,12 +111,12 @@ class Findings:
 
     Args:
         examples: Examples kept of each finding.
-        eased: Severities of codes that mean less, or more, under a dataset's protocol.
+        severity_overrides: Severities of codes that mean less, or more, under a dataset's protocol.
     """
 
-    def __init__(self, examples: int = 3, eased: Mapping[str, Severity] | None = None) -> None:
+    def __init__(self, examples: int = 3, severity_overrides: Mapping[str, Severity] | None = None) -> None:
         self.examples = examples
-        self.eased = dict(eased or {})
+        self.severity_overrides = dict(severity_overrides or {})
         self._found: dict[tuple[str, str, str], Finding] = {}
 
     def mark(self, code: str, batch: Places, places: np.ndarray, shown: pa.Array | None = None) -> None:
@@ -152,7 +152,7 @@ class Findings:
     def _finding(self, code: str, config: str, split: str) -> Finding:
         key = (code, config, split)
         if key not in self._found:
-            self._found[key] = Finding(code, self.eased.get(code, CODES[code][0]), config, split)
+            self._found[key] = Finding(code, self.severity_overrides.get(code, CODES[code][0]), config, split)
         return self._found[key]
 
 

@@ -16,7 +16,7 @@ def pair(users: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return mix(users ^ mix(codes.astype(np.uint64)))
 
 
-def among(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+def isin_sorted(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
     """Which values stand in a sorted array: (n,) bool."""
     if not len(ordered):
         return np.zeros(len(values), bool)

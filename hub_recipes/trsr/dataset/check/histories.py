@@ -9,7 +9,7 @@ import pyarrow as pa
 from trsr.dataset.check.batches import Batch
 from trsr.dataset.check.catalogue import Catalogue, hashes
 from trsr.dataset.check.findings import Findings
-from trsr.dataset.check.hashes import among, mix, pair
+from trsr.dataset.check.hashes import isin_sorted, mix, pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def target_in_history(rows: Histories) -> Hits:
 
 def negatives_in_history(rows: Histories) -> Hits:
     history, negatives = _in_row(rows.history, rows.negatives)
-    return rows.negatives.hits(among(negatives, np.sort(history)))
+    return rows.negatives.hits(isin_sorted(negatives, np.sort(history)))
 
 
 def repeated_negatives(rows: Histories) -> Hits:

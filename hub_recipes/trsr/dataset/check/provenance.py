@@ -42,7 +42,7 @@ class Stated:
             self.get("options", "protocol"),
         )
 
-    def eased(self) -> dict[str, Severity]:
+    def severity_overrides(self) -> dict[str, Severity]:
         """Severities that follow from the protocol."""
         if self.impressions:
             return IMPRESSIONS

@@ -82,7 +82,7 @@ class _Check:
         self.rows: dict[str, dict[str, int]] = {}
         self.users: dict[str, Users] = {}
         self.stated = read_stated(source, revision, self.findings)
-        self.findings.eased |= self.stated.eased()
+        self.findings.severity_overrides |= self.stated.severity_overrides()
 
     def report(self) -> Report:
         for config in self.configs:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from trsr.dataset.check.batches import Batch
 from trsr.dataset.check.catalogue import Catalogue, hashes
 from trsr.dataset.check.findings import Findings
-from trsr.dataset.check.hashes import among, pair
+from trsr.dataset.check.hashes import isin_sorted, pair
 from trsr.dataset.check.lengths import Lengths, blank, words
 from trsr.dataset.check.texts import mark_ids, mark_prompts
 from trsr.dataset.check.users import Users
@@ -77,15 +77,15 @@ class Prompted:
     def _mark_users(self, batch: Batch, labels: np.ndarray, codes: np.ndarray) -> None:
         users = hashes(batch.columns["user_id"])
         mine = self.users[batch.split]
-        here = among(users, mine.hashes)
+        here = isin_sorted(users, mine.hashes)
         elsewhere = np.zeros(len(users), bool)
         for split, others in self.users.items():
             if split != batch.split:
-                elsewhere |= among(users, others.hashes)
+                elsewhere |= isin_sorted(users, others.hashes)
         self.findings.mark("user-in-two-splits", batch, elsewhere & ~here)
         if not self.partial:
             self.findings.mark("user-unknown", batch, ~here & ~elsewhere)
-        targets = among(pair(users, codes), mine.pairs)
+        targets = isin_sorted(pair(users, codes), mine.pairs)
         wrong = (labels == 1) & ~targets
         if self.one_target:
             wrong |= (labels == 0) & targets

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from trsr.dataset.check.batches import Batch
 from trsr.dataset.check.findings import Findings
-from trsr.dataset.check.hashes import among, joined
+from trsr.dataset.check.hashes import isin_sorted, joined
 from trsr.dataset.check.histories import Histories
 
 
@@ -40,10 +40,10 @@ def mark_users(findings: Findings, batch: Batch, rows: Histories, users: dict[st
     _, first = np.unique(rows.users, return_index=True)
     again = np.ones(len(rows.users), bool)
     again[first] = False
-    findings.mark("user-repeated", batch, again | among(rows.users, mine.hashes))
+    findings.mark("user-repeated", batch, again | isin_sorted(rows.users, mine.hashes))
     for split, others in users.items():
         if split != batch.split:
-            places = np.flatnonzero(among(rows.users, others.hashes))
+            places = np.flatnonzero(isin_sorted(rows.users, others.hashes))
             said = pa.array([f"also in {split}"] * len(places), pa.string())
             findings.mark("user-in-two-splits", batch, places, said)
     mine.hashes = joined(mine.hashes, rows.users)

@@ -1,7 +1,7 @@
 """Rows of a dataset's users: a history, and candidates that branch off after its items.
 
-Two rows of three ask after many items of a stretch of the history, the others as fine-tuning will: once, behind the summary of
-the whole past. A row follows from its number.
+Two thirds of the rows score candidates at many positions of a history window; the rest use the fine-tuning format: once, behind
+the summary of the whole past. A row is determined by its number.
 """
 
 import math

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from trsr.core.history import Item, blocks_by_count
 from trsr.core.prompts import Encoder, SummaryPrompts
-from trsr.core.summarize import Question, Summarizer, answers, steps
+from trsr.core.summarize import Summarizer, SummaryRequest, answers, steps
 from trsr.pretrain.nano.games import topic_names
 from trsr.pretrain.nano.wording import PlainEnglishSummarizer
 from trsr.pretrain.nano.worlds import MAKER_FIELDS, PROSE, TOPIC_FIELDS, World, training_world
@@ -100,10 +100,10 @@ def _game(rng: random.Random, hardness: float, kind: str) -> list[Item]:
     ]
 
 
-def asked(items: Sequence[Item], method: str, writer: Summarizer) -> list[tuple[Question, str]]:
+def asked(items: Sequence[Item], method: str, writer: Summarizer) -> list[tuple[SummaryRequest, str]]:
     """All questions that a strategy puts for a history, each with the writer's answer."""
     going = steps(blocks_by_count(items), method)
-    found: list[tuple[Question, str]] = []
+    found: list[tuple[SummaryRequest, str]] = []
     questions = next(going)
     while True:
         texts = answers(questions, writer)

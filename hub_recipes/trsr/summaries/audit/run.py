@@ -26,7 +26,7 @@ from trsr.dataset.check.catalogue import hashes
 from trsr.dataset.check.findings import show
 from trsr.errors import DataError
 from trsr.records.files import write_text
-from trsr.summaries.accept import problem
+from trsr.summaries.accept import reject_reason
 from trsr.summaries.audit.catalogue import Catalogue
 from trsr.summaries.audit.figures import COPIED, UNSUPPORTED, figures, warnings
 from trsr.summaries.audit.instructions import instructions
@@ -176,7 +176,7 @@ class _Tally:
             note("target_named", text)
         if values["copied"] > COPIED:
             note("near_copies", text)
-        if why := problem(Answer(text), SummaryPrompts()):
+        if why := reject_reason(Answer(text), SummaryPrompts()):
             self._problems[why] += 1
             note("problems", text)
         if orders := dict.fromkeys(instructions(text)):

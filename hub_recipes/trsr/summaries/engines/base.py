@@ -9,7 +9,7 @@ from typing import Any
 
 from trsr.core.answer import Answer
 from trsr.core.prompts import SummaryPrompts
-from trsr.core.summarize import Question
+from trsr.core.summarize import SummaryRequest
 from trsr.errors import UsageError
 from trsr.records.checksums import PREFIX
 
@@ -63,7 +63,7 @@ class Request:
     """
 
     key: str
-    question: Question
+    question: SummaryRequest
     text: str
     attempt: int = 0
 
@@ -85,19 +85,19 @@ class Engine(ABC):
 
     Attributes:
         identity: Engine, model, revision and sampling: all that its answers depend on beside the prompt.
-        generates: Whether an answer costs enough to be kept.
-        elsewhere: If its answers come back through a cache, in a later run: what to do about them.
+        cacheable: Whether an answer costs enough to be kept.
+        offline_instructions: If its answers come back through a cache, in a later run: what to do until then.
     """
 
     identity: Mapping[str, Any]
     workers: int = 1
     batch: int = 64
-    generates: bool = True
-    elsewhere: str = ""
+    cacheable: bool = True
+    offline_instructions: str = ""
 
     @abstractmethod
     async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:
-        """Answer requests, in order; None for one that will be answered elsewhere, for a later run.
+        """Answer requests, in order; None for one that will be answered by another program, for a later run.
 
         Raises:
             EngineError: If no request could be answered, now or later.
@@ -106,7 +106,7 @@ class Engine(ABC):
     async def close(self) -> None:  # noqa: B027 - most have nothing to let go of
         """Let go of connections; called at the end of a run, also of one that failed."""
 
-    def request(self, question: Question, prompts: SummaryPrompts) -> Request:
+    def request(self, question: SummaryRequest, prompts: SummaryPrompts) -> Request:
         text = prompts.text(question)
         return Request(key_of(self.identity, text), question, text)
 

@@ -11,7 +11,7 @@ from trsr.summaries.engines.base import Engine, Request
 class ExtractiveEngine(Engine):
     """Counts field values and recurring words; costs next to nothing, so nothing is kept."""
 
-    generates = False
+    cacheable = False
 
     def __init__(self) -> None:
         self.identity = {"engine": "extractive"}

@@ -43,7 +43,7 @@ class OfflineEngine(Engine):
         self.identity = {"engine": "vllm", "model": model, "revision": revision, "sampling": sampling.to_dict()}
         self.sampling = sampling
         self.path = path
-        self.elsewhere = (
+        self.offline_instructions = (
             f"The questions are in {path}. Answer them with hub_recipes/jobs/vllm_summarize.py, and run the same command "
             "again with --cache and what it wrote."
         )

@@ -19,7 +19,7 @@ from .compat import adapter_layers, cache_name
 _LAYERS = {"DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}
 
 
-class Beginning:
+class PrefixCache:
     """The cache after `ids`.
 
     Args:
