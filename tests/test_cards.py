@@ -167,7 +167,7 @@ def made(tmp_path: Path, records: dict = RECORDS, **changes) -> cards.Facts:
         "license": "apache-2.0",
         "base_revision": None,
         "dataset_revision": None,
-        "decides": True,
+        "has_decision_files": True,
         "max_length": 2048,
         "printed": ("genre: sea stories x2", "u0 i1", "u1 i2"),
         **rows_and_configs("recurrent", "hierarchical"),
