@@ -246,7 +246,7 @@ def test_positions_too_far_by_one_are_noticed_by_the_probe(kind, dtype, monkeypa
     right, places = Row.of, forward.position_ids
     monkeypatch.setattr(Row, "of", ahead)
     assert_noticed(build(kind).to(dtype), "packed", "fork")
-    monkeypatch.setattr(forward, "_places", lambda start, ids: places(start + (start > 0), ids))
+    monkeypatch.setattr(forward, "position_ids", lambda start, ids: places(start + (start > 0), ids))
     assert_noticed(build(kind).to(dtype), "fork", "batch")
 
 

@@ -242,7 +242,7 @@ def test_positions_too_far_by_one_are_noticed(dtype, monkeypatch):
     monkeypatch.setattr(Row, "of", ahead)
     assert choose_plan(model, example(*prompts())) == "fork"
     assert choose_plan(model, example(*prompts()), checkpointing=True) == "rows"
-    monkeypatch.setattr(forward, "_places", lambda start, ids: places(start + (start > 0), ids))
+    monkeypatch.setattr(forward, "position_ids", lambda start, ids: places(start + (start > 0), ids))
     assert choose_plan(model, example(*prompts())) == "rows"
 
 
