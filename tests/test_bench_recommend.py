@@ -11,6 +11,8 @@ from bench.recommend import ABLATIONS, FORMS, Bench
 from tests import tiny
 from tests.test_train import BASES
 from trsr.dataset import contract
+from trsr.metrics.calibration import Calibration
+from trsr.recommender import evaluate
 from trsr.recommender.recipe import load_recipe
 
 
@@ -23,6 +25,8 @@ def bench(tmp_path_factory):
 
 
 def test_one_table_for_each_set_of_candidates(bench, monkeypatch):
+    # Four users tell no temperature.
+    monkeypatch.setattr(evaluate, "fit_calibration", lambda *rows, **users: Calibration(1.5, 0.1, 0.7, 0.6, 4))
     recommend.run(bench, None)
     for name, candidates in (("even", 7), ("hard", 5)):
         found = json.loads((bench.out / f"comparison-{name}" / "comparison.json").read_text(encoding="utf-8"))

@@ -83,7 +83,7 @@ config = json.load(open("local/pipeline/config.json"))
 config["trsr"] |= {"base_model": "../base", "adapter": "../adapter", "base_revision": None, "adapter_revision": None}
 # With a second adapter, as a release has one whose summaries it wrote.
 shutil.copytree(sys.argv[1], "local/adapter/summarizer")
-config["trsr"] |= {"summarizer": "adapter", "summarizer_adapter": "summarizer"}
+config["trsr"]["summarizer_adapter"] = "summarizer"
 json.dump(config, open("local/pipeline/config.json", "w"))
 whole = load("local/pipeline")
 whole.save_pretrained("whole")
@@ -92,8 +92,8 @@ told["whole"] = odds(load("whole"))
 load("whole").push_to_hub("ORG/pushed", private=True)
 pushed = load("ORG/pushed")
 told["pushed"] = odds(pushed)
-told["pushed summary"] = pushed(request, return_summary=True, max_new_tokens=8)["summary"]
-told["whole summary"] = whole(request, return_summary=True, max_new_tokens=8)["summary"]
+told["pushed summary"] = pushed(request, summarizer="adapter", return_summary=True, max_new_tokens=8)["summary"]
+told["whole summary"] = whole(request, summarizer="adapter", return_summary=True, max_new_tokens=8)["summary"]
 pushed.save_pretrained("again")
 told["again"] = odds(load("again"))
 # An adapter repo, and models made in memory.

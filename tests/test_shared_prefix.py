@@ -503,7 +503,12 @@ def test_two_processes_learn_what_one_does(tmp_path):
     records = [json.loads((tmp_path / f"run-{count}" / "run.json").read_text(encoding="utf-8")) for count in (1, 2)]
     assert records[0]["loss"] == pytest.approx(records[1]["loss"], rel=1e-4)
     assert records[0]["steps"] == records[1]["steps"] == 3
-    assert sorted(path.name for path in (tmp_path / "run-2").iterdir()) == ["adapter", "recipe.yaml", "run.json"]
+    assert sorted(path.name for path in (tmp_path / "run-2").iterdir()) == [
+        "adapter",
+        "recipe.yaml",
+        "run.json",
+        "trained_on.json",
+    ]
 
 
 if __name__ == "__main__":

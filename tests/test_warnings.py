@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests import tiny
 from trsr.recommender.recipe import load_recipe
 from trsr.recommender.train import _arguments
 
@@ -24,11 +25,11 @@ for words in json.loads(sys.argv[1]):
         assert not end.code, (words, end.code)
 """
 VERBS = [
-    "summarize sample --out data --engine extractive",
+    "summarize small --out data --engine extractive",
     "check data",
     "train nano-sample train_users=16 dataset=data name=mine --out run",
-    "evaluate run --split validation --limit 8",
-    "evaluate run --limit 8",
+    "evaluate run --split validation",
+    "evaluate run",
     "compare run/test --out comparison",
     "recommend request.json",
     "audit data --limit 20",
@@ -38,6 +39,7 @@ VERBS = [
 
 def test_no_verb_warns(tmp_path):
 
+    tiny.sample(tmp_path / "small")
     (tmp_path / "request.json").write_text('{"history": ["genre: tea"], "candidates": ["genre: tea", "genre: war"]}')
     given = {**os.environ, "PYTHONPATH": str(ROOT / "hub_recipes"), "HF_HUB_OFFLINE": "1"}
     given = {name: value for name, value in given.items() if name != "PYTHONWARNINGS"}
