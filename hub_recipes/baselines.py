@@ -389,11 +389,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for name in options.peers:
             run(name, options.datasets, options.out, trials=options.trials, seeds=options.seeds, jobs=options.jobs)
-    except ModuleNotFoundError as error:
-        print(f"error: {error}. Let uv make the environment: uv run hub_recipes/baselines.py ...", file=sys.stderr)
-        return 2
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ModuleNotFoundError, ValueError, OSError) as error:
+        remedy = ". Let uv make the environment: uv run hub_recipes/baselines.py ..."
+        print(f"error: {error}{remedy * isinstance(error, ModuleNotFoundError)}", file=sys.stderr)
         return 2
     return 0
 
