@@ -72,13 +72,16 @@ class SummaryPrompts:
         return self.update_text(question.summaries[0], question.block)
 
     def block_text(self, block: Block) -> str:
+        """The message that asks for a summary of one block of items."""
         return f"{self.block}\n\nItems:\n{_inert_lines(block)}\n\n{self.cue}"
 
     def merge_text(self, summaries: Sequence[str]) -> str:
+        """The message that asks for one summary of several, oldest first."""
         numbered = "\n".join(f"{n}. {neutralize(summary)}" for n, summary in enumerate(summaries, 1))
         return f"{self.merge}\n\nSummaries:\n{numbered}\n\n{self.cue}"
 
     def update_text(self, summary: str, block: Block) -> str:
+        """The message that asks for a summary, updated by a block of new items."""
         return f"{self.update}\n\nSummary:\n- {neutralize(summary)}\n\nNew items:\n{_inert_lines(block)}\n\n{self.cue}"
 
 

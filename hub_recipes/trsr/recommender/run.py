@@ -65,17 +65,17 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """Of training."""
+        """The seed that training used, from the recipe."""
         return self.recipe.seed
 
     @property
     def precision(self) -> str:
-        """That it was trained in: `bf16` or `fp32`."""
+        """The precision that it was trained in: `bf16` or `fp32`."""
         return self.record["precision"]
 
     @property
     def adapter(self) -> Path:
-        """Folder of the adapter."""
+        """The folder of the trained adapter."""
         return self.folder / ADAPTER
 
     @property
