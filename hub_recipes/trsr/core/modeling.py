@@ -137,11 +137,7 @@ def _parts(settings: Mapping[str, Any], name: str, asked: Mapping[str, Any]) -> 
 
 def _locate(part: str, revision: str | None, name: str, asked: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if not part.startswith("."):
-        held = (
-            _in_release(part, Path(name, asked.get("subfolder") or "").resolve().parent)
-            if Path(name).is_dir()
-            else None
-        )
+        held = _in_release(part, Path(name, asked.get("subfolder", "")))
         return (str(held), {"revision": None}) if held else (part, {"revision": revision})
     if Path(name).is_dir():
         return str((Path(name) / asked.get("subfolder", "") / part).resolve()), {"revision": None}
@@ -150,11 +146,14 @@ def _locate(part: str, revision: str | None, name: str, asked: Mapping[str, Any]
     return name, {"revision": asked["revision"], "subfolder": _join(asked.get("subfolder", ""), part[2:])}
 
 
-def _in_release(repo: str, folder: Path) -> Path | None:
-    """The folder of a base or an adapter in a release folder; None where it is no release, or holds no repo of this name.
+def _in_release(repo: str, pipeline: Path) -> Path | None:
+    """The folder of a base or an adapter beside a local pipeline; None where there is no release, or none with this repo.
 
     What merely lies there under such a folder's name is never taken for the repo.
     """
+    if not pipeline.is_dir():
+        return None
+    folder = pipeline.resolve().parent
     try:
         repos = json.loads((folder / RELEASE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

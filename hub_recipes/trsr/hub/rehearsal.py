@@ -1,12 +1,11 @@
 """Load an assembled release in a fresh process, before anything is pushed, and compare its scores with the run's.
 
-The process runs the code of the release, not this package; only the repos that are not pushed yet stand in for themselves
-as folders.
+The process runs the code of the release, not this package. The release folder is loaded as it is: it says which repos it
+holds, so that its pipeline takes base and adapter from there, before they are on the Hub.
 """
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,6 @@ from typing import Any
 import pyarrow.parquet as pq
 from scipy.special import expit
 
-from trsr.core.saving import write_json
 from trsr.dataset import contract
 from trsr.errors import ReleaseError
 from trsr.hub.cards import Example
@@ -66,7 +64,7 @@ def rehearse(release: Release, run: Path) -> Rehearsal:
     facts = release.facts
     texts = contract.texts(facts.recipe.dataset, facts.recipe.dataset_revision)
     rows = _rows(facts.recipe, facts.test.split)
-    wanted = _scores(run / facts.test.split / scored.FILE, facts.test.system)[: len(rows)]
+    wanted = _scores(run / facts.test.split / scored.FILE, facts.test.system)
     compared = [
         {
             "history": [texts[item] for item in row["history"]],
@@ -113,30 +111,25 @@ def _rows(recipe: Recipe, split: str) -> list[dict[str, Any]]:
 
 
 def _scores(path: Path, system: str) -> list[dict[str, float]]:
-    """Of each row in turn: item -> log-odds, in the order of the file."""
+    """Of each of the first USERS rows in turn: item -> log-odds, in the order of the file."""
     if not path.is_file():
         raise ReleaseError(f"No scores at {path}. Make them: trsr evaluate {path.parent.parent}")
     found: dict[int, dict[str, float]] = {}
-    for row in pq.read_table(path, columns=[scored.ROW, "item_id", system]).to_pylist():
+    columns, first = [scored.ROW, "item_id", system], [(scored.ROW, "<", USERS)]
+    for row in pq.read_table(path, columns=columns, filters=first).to_pylist():
         found.setdefault(row[scored.ROW], {})[row["item_id"]] = row[system]
     return [found[row] for row in sorted(found)]
 
 
 def _run(release: Release, requests: Mapping[str, Sequence | Mapping]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
-        pipeline = Path(temporary) / "pipeline"
-        shutil.copytree(release.folder / "pipeline", pipeline)
-        config = json.loads((pipeline / "config.json").read_text(encoding="utf-8"))
-        config["trsr"] |= {"adapter": str((release.folder / "adapter").resolve()), "adapter_revision": None}
-        if "base" in release.names.own:
-            config["trsr"] |= {"base_model": str((release.folder / "base").resolve()), "base_revision": None}
-        write_json(pipeline / "config.json", config)
-        (Path(temporary) / "requests.json").write_text(json.dumps(requests), encoding="utf-8", newline="\n")
+        asked = Path(temporary) / "requests.json"
+        asked.write_text(json.dumps(requests), encoding="utf-8", newline="\n")
         # The code of this very release, not one that an earlier one left in the cache.
         given = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         given |= {"HF_MODULES_CACHE": str(Path(temporary) / "modules"), "PYTHONSAFEPATH": "1"}
         done = subprocess.run(
-            [sys.executable, "-c", _SCRIPT, str(pipeline), str(Path(temporary) / "requests.json")],
+            [sys.executable, "-c", _SCRIPT, str((release.folder / "pipeline").resolve()), str(asked)],
             env=given,
             cwd=temporary,
             capture_output=True,
