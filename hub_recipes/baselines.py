@@ -50,8 +50,8 @@ import numpy as np
 from datasets import Dataset, disable_progress_bars
 
 from trsr.dataset import contract
-from trsr.dataset.candidates import candidate_table, presence
-from trsr.errors import DataError
+from trsr.dataset.candidates import Candidates
+from trsr.errors import DataError, UsageError
 from trsr.metrics import ranking, significance
 from trsr.recommender import baselines
 from trsr.recommender import scores as scored
@@ -73,18 +73,18 @@ class Material:
     Attributes:
         train: Training users, with targets.
         texts: Item id to text.
-        asked: (dataset, split) -> the users whose candidates are to be scored.
+        asked: (dataset, split) -> the candidates that are to be scored.
     """
 
     train: Dataset
     texts: dict[str, str]
-    asked: dict[tuple[str, str], Dataset]
+    asked: dict[tuple[str, str], Candidates]
 
     @property
     def sequences(self) -> dict[str, list[str]]:
         """User id to what may be trained on: all items of a training user, the history alone of the others."""
         known = {row["user_id"]: [*row["history"], row["target"]] for row in self.train}
-        return {row["user_id"]: row["history"] for rows in self.asked.values() for row in rows} | known
+        return {row["user_id"]: row["history"] for asked in self.asked.values() for row in asked.rows} | known
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,21 +137,27 @@ def load(sources: Sequence[str]) -> Material:
                     f"{sources[0]!r} and {source!r} differ in the users or histories of {split!r}, so they share no fits. "
                     "Give each its own run."
                 )
-    asked = {(source, split): splits[source][split] for source in sources for split in ("validation", "test")}
+    asked = {
+        (source, split): Candidates.of(splits[source][split], ORDER)
+        for source in sources
+        for split in ("validation", "test")
+    }
     return Material(splits[sources[0]]["train"], texts, asked)
 
 
 def settings_to_try(space: Mapping[str, Sequence], trials: int, seed: int) -> list[Settings]:
     """The defaults, then a seeded draw from the rest of the space, without repetition."""
     if trials < 1:
-        raise ValueError(f"--trials is {trials}, expected at least 1.")
+        raise UsageError(f"--trials is {trials}, expected at least 1.")
     default, *rest = (dict(zip(space, values, strict=True)) for values in itertools.product(*space.values()))
     return [default, *random.Random(seed).sample(rest, min(trials - 1, len(rest)))]
 
 
 def shared(score: Callable[..., np.ndarray]) -> Callable[[Material, Settings, int], list[np.ndarray]]:
-    """A scorer from one of `trsr.recommender.baselines`: called with the material, the rows of each entry of `asked` and the settings."""
-    return lambda material, settings, seed: [score(material, rows, **settings) for rows in material.asked.values()]
+    """A scorer from one of `trsr.recommender.baselines`: called with the material, each entry of `asked` and the settings."""
+    return lambda material, settings, seed: [
+        score(material, candidates, **settings) for candidates in material.asked.values()
+    ]
 
 
 def minilm(material: Material, settings: Settings, seed: int) -> list[np.ndarray]:
@@ -160,7 +166,7 @@ def minilm(material: Material, settings: Settings, seed: int) -> list[np.ndarray
 
     embedded = load_model("cpu").encode(list(material.texts.values()), show_progress_bar=False)
     vectors = dict(zip(material.texts, embedded, strict=True))
-    return [baselines.nearest(vectors, rows, ORDER, **settings) for rows in material.asked.values()]
+    return [baselines.nearest(vectors, candidates, **settings) for candidates in material.asked.values()]
 
 
 def sequential(kind: str) -> Callable[[Material, Settings, int], list[np.ndarray]]:
@@ -199,7 +205,7 @@ def sequential(kind: str) -> Callable[[Material, Settings, int], list[np.ndarray
             }
 
         at_once = max(1, 2_000_000 // len(material.texts))  # users, so that a large catalogue does not fill the memory
-        return [_pick(rows, table, at_once) for rows in material.asked.values()]
+        return [_pick(candidates, table, at_once) for candidates in material.asked.values()]
 
     return score
 
@@ -222,41 +228,34 @@ def _gru():
 
 
 def _pick(
-    rows: Dataset, table: Callable[[Sequence[str]], Mapping[str, Mapping[str, float]]], users: int = 256
+    candidates: Candidates, table: Callable[[Sequence[str]], Mapping[str, Mapping[str, float]]], users: int = 256
 ) -> np.ndarray:
     """Scores of the candidates from `table`, which scores all items for some users.
 
     An item that nobody has in training is unknown to it: it gets the user's lowest score. Candidates of a user that it
     leaves out, or who has no history, are tied.
     """
-    lists, labels = candidate_table(rows, ORDER)
-    found = np.full(labels.shape, np.nan)
-    ids = list(rows["user_id"])
-    asked = [user_id for user_id, history in zip(ids, rows["history"], strict=True) if history]
+    items = dict(zip(candidates.rows["user_id"], candidates.item_ids, strict=True))
+    asked = [row["user_id"] for row in candidates.rows if row["history"]]
     known: dict[str, np.ndarray] = {}
-    places = {user_id: place for place, user_id in enumerate(ids)}
     for start in range(0, len(asked), users):
-        for user_id, one in table(asked[start : start + users]).items():
-            lowest = min(one.values())
-            known[user_id] = np.array([one.get(item_id, lowest) for item_id in lists[places[user_id]]])
-    for place, user_id in enumerate(ids):
-        found[place, : len(lists[place])] = known.get(user_id, 0.0)
-    return found
+        for user_id, scores in table(asked[start : start + users]).items():
+            lowest = min(scores.values())
+            known[user_id] = np.array([scores.get(item_id, lowest) for item_id in items[user_id]])
+    return candidates.score(lambda row, ids: known.get(row["user_id"], np.zeros(len(ids))))
 
 
 RECENT = (10, 1, 3, 5, 25)
 NETWORK = {"lr": (0.004, 0.001, 0.002, 0.008), "dropout_rate": (0.2, 0.4), "epochs": (4, 8, 16)}
 PEERS = {
-    "popularity": Peer(shared(lambda seen, rows: baselines.popularity(seen.train, rows, ORDER))),
+    "popularity": Peer(shared(lambda seen, asked: baselines.popularity(seen.train, asked))),
     "item-knn": Peer(
-        shared(lambda seen, rows, **how: baselines.item_knn(seen.sequences.values(), rows, ORDER, **how)),
+        shared(lambda seen, asked, **how: baselines.item_knn(seen.sequences.values(), asked, **how)),
         {"recent": RECENT, "shrink": (10.0, 0.0, 30.0, 100.0)},
     ),
-    "tf-idf": Peer(
-        shared(lambda seen, rows, **how: baselines.tfidf(seen.texts, rows, ORDER, **how)), {"recent": RECENT}
-    ),
+    "tf-idf": Peer(shared(lambda seen, asked, **how: baselines.tfidf(seen.texts, asked, **how)), {"recent": RECENT}),
     "bm25": Peer(
-        shared(lambda seen, rows, **how: baselines.bm25(seen.texts, rows, ORDER, **how)),
+        shared(lambda seen, asked, **how: baselines.bm25(seen.texts, asked, **how)),
         {"recent": RECENT, "k1": (1.2, 0.6, 2.4), "b": (0.75, 0.3)},
     ),
     "minilm": Peer(minilm, {"recent": (25, 10, 5, 3), "count": (3, 1, 5)}),
@@ -279,10 +278,9 @@ def _fit(name: str, sources: Sequence[str], settings: Settings, seed: int) -> Fi
     return Fit(made, scored.cost(began))
 
 
-def recall(made: np.ndarray, rows: Dataset) -> float:
+def recall(scores: np.ndarray, candidates: Candidates) -> float:
     """Mean Recall@3."""
-    lists, labels = candidate_table(rows, ORDER)
-    return round(float(ranking.per_user(made, labels, presence(lists))[METRIC].mean()), 4)
+    return round(float(ranking.per_user(scores, candidates.labels, candidates.mask)[METRIC].mean()), 4)
 
 
 def run(name: str, sources: Sequence[str], out: Path, *, trials: int, seeds: Sequence[int], jobs: int = 1) -> None:
@@ -342,23 +340,22 @@ def run(name: str, sources: Sequence[str], out: Path, *, trials: int, seeds: Seq
             print(f"{folder}: test {METRIC} {results['systems'][name][METRIC]['value']:.3f}", flush=True)
 
 
-def write(folder: Path, name: str, one: Fit, source: str, rows: Dataset, tuning: Mapping) -> dict[str, Any]:
+def write(folder: Path, name: str, one: Fit, source: str, candidates: Candidates, tuning: Mapping) -> dict[str, Any]:
     """Write the test scores of a fit and their results.json, as `trsr evaluate` does, with `cost` and `tuning`."""
-    lists, labels = candidate_table(rows, ORDER)
     made = one.scores[source, "test"]
     results = {
         **scored.about(source, "histories", "test"),
         "run": name,
         "seed": ORDER,
-        "n_users": len(rows),
-        "candidates_a_user": max(map(len, lists)),
-        "systems": {name: significance.evaluate(made, labels, mask=presence(lists), seed=ORDER)},
+        "n_users": len(candidates),
+        "candidates_a_user": candidates.mask.shape[1],
+        "systems": {name: significance.evaluate(made, candidates.labels, mask=candidates.mask, seed=ORDER)},
         "paired": [],
         "cost": one.cost,
         "tuning": tuning,
         "versions": versions("rectools", "sentence-transformers"),
     }
-    scored.write(folder, {name: made}, rows, ORDER)
+    scored.write(folder, {name: made}, candidates)
     write_text(folder / FILE, json.dumps(results, indent=2) + "\n")
     return results
 

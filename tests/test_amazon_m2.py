@@ -45,7 +45,7 @@ def raw(folder: Path, sessions, products=PRODUCTS) -> Path:
 
 def run(*arguments, out: Path) -> dict[str, int]:
     assert amazon_m2.main([*map(str, arguments), "--out", str(out)]) == 0
-    return contract.provenance(str(out))["counts"]
+    return contract.provenance(str(out)).counts
 
 
 def rows(out: Path) -> dict[str, dict]:

@@ -13,7 +13,7 @@ from datasets import Dataset, DatasetDict
 
 from tests import tiny
 from trsr.dataset import contract
-from trsr.dataset.candidates import candidate_table
+from trsr.dataset.candidates import Candidates
 from trsr.errors import DataError
 from trsr.recommender.compare.align import read
 
@@ -86,10 +86,10 @@ def test_controls(baselines, small_dataset, tmp_path, monkeypatch):
     """A constant scorer gets chance, one that sees the targets gets everything; the seeds are those of random peers."""
 
     def leak(material, settings, seed):
-        return [settings["sign"] * candidate_table(rows, baselines.ORDER)[1] for rows in material.asked.values()]
+        return [settings["sign"] * asked.labels for asked in material.asked.values()]
 
     def constant(material, settings, seed):
-        return [np.zeros(candidate_table(rows, baselines.ORDER)[1].shape) for rows in material.asked.values()]
+        return [np.zeros(asked.labels.shape) for asked in material.asked.values()]
 
     made = {"constant": baselines.Peer(constant), "leak": baselines.Peer(leak, {"sign": (-1, 1)}, seeded=True)}
     monkeypatch.setattr(baselines, "PEERS", made)
@@ -149,9 +149,9 @@ def test_what_a_network_does_not_know(baselines):
         asked.extend(users)
         return {user: {"a": -3.0, "b": 2.0} for user in users}
 
-    made = baselines._pick(rows, table)
-    lists, _ = candidate_table(rows, baselines.ORDER)
-    assert dict(zip(lists[0], made[0], strict=True)) == {"b": 2, "new": -3}
+    candidates = Candidates.of(rows, baselines.ORDER)
+    made = baselines._pick(candidates, table)
+    assert dict(zip(candidates.item_ids[0], made[0], strict=True)) == {"b": 2, "new": -3}
     assert made[1].tolist() == [0, 0]
     assert asked == ["u1"]
 

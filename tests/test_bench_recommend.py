@@ -63,7 +63,7 @@ def test_blocks_of_another_size_are_summarised_once(bench, monkeypatch):
     made = {dataset: bench._source(dataset, form) for dataset in bench.datasets}
     assert len(set(made.values())) == 2
     for folder in made.values():
-        assert contract.provenance(folder)["summaries"]["block_size"] == 3
+        assert contract.provenance(folder).summaries.block_size == 3
         assert len(contract.read(folder, "recurrent", "test")[0]["block_summaries"]) == 3
     monkeypatch.setattr(recommend, "summarize_dataset", lambda *args, **options: pytest.fail("done twice"))
     assert {dataset: bench._source(dataset, form) for dataset in bench.datasets} == made

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from trsr.dataset.candidates import candidate_table, candidates, presence
+from trsr.dataset.candidates import Candidates, candidates
 from trsr.dataset.contract import HISTORIES
 from trsr.errors import DataError
 
@@ -39,20 +39,26 @@ def test_another_seed_is_another_order():
 
 def test_a_table_does_not_depend_on_the_order_of_rows():
     rows = Dataset.from_list([row("u1"), row("u2"), row("u3")], features=HISTORIES)
-    lists, labels = candidate_table(rows, seed=0)
-    turned, turned_labels = candidate_table(rows.select([2, 1, 0]), seed=0)
-    assert turned == lists[::-1]
-    np.testing.assert_array_equal(turned_labels, labels[::-1])
-    assert labels.dtype == bool
-    assert labels.sum(1).tolist() == [1, 1, 1]
-    assert presence(lists).all()
+    table, turned = Candidates.of(rows, seed=0), Candidates.of(rows.select([2, 1, 0]), seed=0)
+    assert turned.item_ids == table.item_ids[::-1]
+    np.testing.assert_array_equal(turned.labels, table.labels[::-1])
+    assert table.labels.dtype == bool
+    assert table.labels.sum(1).tolist() == [1, 1, 1]
+    assert table.mask.all()
 
 
 def test_lists_of_unequal_length_are_masked():
-    lists, labels = candidate_table([row("u1", ("b",)), row("u2")], seed=0)
-    assert [len(ids) for ids in lists] == [2, 4]
-    assert presence(lists).tolist() == [[True, True, False, False], [True] * 4]
-    assert not labels[0, 2:].any()
+    table = Candidates.of(Dataset.from_list([row("u1", ("b",)), row("u2")], features=HISTORIES), seed=0)
+    assert [len(ids) for ids in table.item_ids] == [2, 4]
+    assert table.mask.tolist() == [[True, True, False, False], [True] * 4]
+    assert not table.labels[0, 2:].any()
+
+
+def test_a_function_scores_the_candidates_in_their_order():
+    table = Candidates.of(Dataset.from_list([row("u1", ("b",)), row("u2")], features=HISTORIES), seed=0)
+    scores = table.score(lambda row, ids: [float(item_id == row["target"]) for item_id in ids])
+    np.testing.assert_array_equal(scores == 1, table.labels)
+    np.testing.assert_array_equal(np.isnan(scores), ~table.mask)
 
 
 def test_faults_are_refused():
@@ -61,4 +67,4 @@ def test_faults_are_refused():
     with pytest.raises(DataError, match="'u1' has no negatives"):
         candidates(row(negatives=()), 0)
     with pytest.raises(DataError, match="No rows"):
-        candidate_table([], 0)
+        Candidates.of(Dataset.from_list([], features=HISTORIES), 0)

@@ -24,12 +24,13 @@ from hypothesis import strategies as st
 
 from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
-from trsr.errors import ReleaseError, ResultsError
+from trsr.errors import DataError, ReleaseError, ResultsError
 from trsr.hub import cards
 from trsr.hub.repos import LOCAL, name_repos
 from trsr.recommender import results
 from trsr.recommender.recipe import Recipe, build_recipe, load_recipe
 from trsr.recommender.run import Run
+from trsr.records.provenance import Provenance
 from trsr.report import templates
 from trsr.report.templates import render
 
@@ -172,7 +173,8 @@ def made(tmp_path: Path, records: dict = RECORDS, **changes) -> cards.Facts:
         "printed": ("genre: sea stories x2", "u0 i1", "u1 i2"),
         **rows_and_configs("recurrent", "hierarchical"),
     }
-    return cards.Facts(**{**plain, **records, "test": results.read(path), **changes})
+    read = {"test": results.read(path), "provenance": Provenance(records["provenance"], "made")}
+    return cards.Facts(**{**plain, **records, **read, **changes})
 
 
 def changed(place: str, **values) -> dict:
@@ -561,7 +563,7 @@ def test_a_card_without_a_value_is_not_rendered(tmp_path, kind, how):
         name = ".".join(map(str, place))
         try:
             found = card(kind, made(tmp_path, spoil(records, place, how)))
-        except (ReleaseError, ResultsError) as error:
+        except (DataError, ReleaseError, ResultsError) as error:
             failed[name] = str(error)
         else:
             entry = any(name.startswith(start) and name.count(".") == start.count(".") for start in OPEN)
@@ -906,7 +908,7 @@ def test_gather_reads_the_records(run, tmp_path):
     assert facts.license == "apache-2.0"  # the nano base's
     assert facts.record == RECORDS["record"]
     assert facts.fitted == RECORDS["fitted"]
-    assert facts.provenance == RECORDS["provenance"]
+    assert facts.provenance.values == RECORDS["provenance"]
     assert facts.test.systems == RECORDS["test"]["systems"]
     assert facts.base_revision is None
     assert gather(run, recipe, MINE, license="mit").license == "mit"

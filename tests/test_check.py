@@ -58,7 +58,7 @@ def whole(tmp_path_factory) -> Path:
         tables[f"{method}_sft"] = DatasetDict(
             {split: sft_rows(rows, texts, RankingPrompt(), 1, 0) for split, rows in made.items()}
         )
-    provenance = {**contract.provenance("sample"), "summaries": {"block_size": 5, "max_blocks": 5}}
+    provenance = {**contract.provenance("sample").values, "summaries": {"block_size": 5, "max_blocks": 5}}
     contract.write(folder, tables, provenance=provenance, body="# Whole")
     return folder
 
@@ -413,7 +413,7 @@ def test_fewer_summaries_than_histories(tmp_path, whole):
 
 
 def test_texts_that_may_not_be_shared(tmp_path):
-    terms = {**contract.provenance("sample")["dataset"], "share_text": False}
+    terms = {**contract.provenance("sample").values["dataset"], "share_text": False}
     source = stating(SAMPLE, tmp_path / "source", dataset=terms)
     folder = planted(source, tmp_path / "d", "items", "train", lambda table: table.select(["item_id"]))
     assert [one.code for one in check(str(folder)).findings] == ["text-withheld"]
@@ -513,7 +513,7 @@ def test_language_hints(declared, texts, likely):
 
 
 def test_a_language_that_is_not_the_declared_one(tmp_path):
-    terms = contract.provenance("sample")["dataset"]
+    terms = contract.provenance("sample").values["dataset"]
     wrong = check(str(stating(SAMPLE, tmp_path / "wrong", dataset={**terms, "language": ["de"]})))
     assert [(one.code, one.severity) for one in wrong.findings] == [("language-other", "note")]
     assert wrong.findings[0].examples[0].shown == "declared: de; looks like: en"

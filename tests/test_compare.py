@@ -11,7 +11,7 @@ from datasets import Dataset
 from bench import fill_tables
 from trsr.cli import main
 from trsr.dataset import contract
-from trsr.dataset.candidates import candidate_table
+from trsr.dataset.candidates import Candidates
 from trsr.dataset.contract import HISTORIES
 from trsr.errors import CompareError
 from trsr.metrics.significance import holm
@@ -31,13 +31,12 @@ def rows(users=USERS, negatives=("n1", "n2"), target="t"):
 
 def evaluation(folder, systems, users=None, *, seed=0, odds=(), **about):
     """A folder as `trsr evaluate` leaves it; `systems` is name -> a function of (user, item)."""
-    users = users or rows()
-    lists, labels = candidate_table(users, seed)
-    made = {name: np.full(labels.shape, np.nan) for name in systems}
-    for name, score in systems.items():
-        for place, (user, ids) in enumerate(zip(users["user_id"], lists, strict=True)):
-            made[name][place, : len(ids)] = [score(user, item) for item in ids]
-    scores.write(folder, made, users, seed)
+    candidates = Candidates.of(users or rows(), seed)
+
+    def scored(score):
+        return candidates.score(lambda row, ids: [score(row["user_id"], item) for item in ids])
+
+    scores.write(folder, {name: scored(score) for name, score in systems.items()}, candidates)
     about = {"dataset": "tales", "split": "test", "protocol": "1 and 2", "run": next(iter(systems)), **about}
     about["systems"] = {name: {"ece": {}} if name in odds else {} for name in systems}
     (folder / "results.json").write_text(json.dumps(about))

@@ -47,7 +47,7 @@ def test_what_is_written_is_read(tmp_path):
     folder = write(tmp_path / "d")
     assert contract.read(str(folder), "histories", "test").to_list() == people("u0", "u1").to_list()
     assert contract.texts(str(folder)) == {"i0": "a", "i1": "b", "i2": "c", "i3": "d"}
-    assert contract.provenance(str(folder)) == {"seed": 3}
+    assert contract.provenance(str(folder)).values == {"seed": 3}
     assert (folder / "README.md").read_text(encoding="utf-8").startswith("---\nlicense: mit\nconfigs:\n")
 
 
@@ -162,4 +162,4 @@ def test_the_shipped_sample_keeps_the_contract():
 
 @pytest.mark.parametrize(("stated", "meant"), [("en", ("en",)), (["en", "de"], ("en", "de")), ([], ())])
 def test_one_language_or_several(stated, meant):
-    assert contract.Terms.of({"dataset": {"name": "mine", "language": stated}}).language == meant
+    assert contract.Terms.of({"name": "mine", "language": stated}).language == meant

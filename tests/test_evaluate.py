@@ -11,7 +11,8 @@ from tests import tiny
 from tests.test_train import BASES, make_recipe
 from trsr.core.prompts import Encoder
 from trsr.core.scoring import Scorer
-from trsr.dataset import candidates, contract
+from trsr.dataset import contract
+from trsr.dataset.candidates import Candidates
 from trsr.errors import EvaluationError
 from trsr.metrics.calibration import fit_calibration
 from trsr.recommender import train
@@ -33,25 +34,25 @@ def test_a_user_with_two_rows_is_scored_twice_and_goes_on(byte_tokenizer, llama,
     encoder = Encoder(byte_tokenizer)
     scorer = Scorer(llama.eval(), encoder.yes_id, encoder.no_id)
     partial = tmp_path / "partial.jsonl"
-    scores = score(ROWS, TEXTS, encoder, scorer, seed=0, partial=partial)
+    scores = score(Candidates.of(ROWS, 0), TEXTS, encoder, scorer, partial=partial)
     assert np.isfinite(scores).tolist() == [[True, True, False, False], [True] * 4]
     for place in range(2):
-        alone = score(ROWS.select([place]), TEXTS, encoder, scorer, seed=0)[0]
+        alone = score(Candidates.of(ROWS.select([place]), 0), TEXTS, encoder, scorer)[0]
         np.testing.assert_allclose(scores[place, : len(alone)], alone, atol=1e-5)
     lines = partial.read_text().splitlines()
     key, values = json.loads(lines[1])
     partial.write_text(f"{lines[0]}\n{json.dumps([key, [value + 1 for value in values]])}\n")
-    again = score(ROWS, TEXTS, encoder, scorer, seed=0, partial=partial)
+    again = score(Candidates.of(ROWS, 0), TEXTS, encoder, scorer, partial=partial)
     np.testing.assert_allclose(again[1], scores[1] + 1)
     np.testing.assert_array_equal(again[0, :2], scores[0, :2])
 
 
 def test_results_count_the_candidates_there_are(tmp_path):
-    lists, labels = candidates.candidate_table(ROWS, seed=0)
-    mask = candidates.presence(lists)
+    candidates = Candidates.of(ROWS, 0)
+    labels, mask = candidates.labels, candidates.mask
     scores = np.where(mask, np.where(labels, 2.0, 1.0), np.nan)
     about = {"split": "validation", "run": "ours"}
-    results = write_results(tmp_path, {"ours": scores, "chance": np.where(mask, 0.0, np.nan)}, ROWS, 0, about)
+    results = write_results(tmp_path, {"ours": scores, "chance": np.where(mask, 0.0, np.nan)}, candidates, about)
     assert results["candidates_a_user"] == 3
     assert results["systems"]["ours"]["recall@1"]["value"] == 1
     assert results["systems"]["chance"]["recall@1"]["value"] == pytest.approx((1 / 2 + 1 / 4) / 2)

@@ -1,5 +1,6 @@
 """How the command ends, as scripts and terminals see it: real processes."""
 
+import json
 import os
 import re
 import resource
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from trsr.cli.exits import Exit
+from trsr.cli.exits import Exit, ended
+from trsr.errors import InputError, LoadError, RunError
 
 ROOT = Path(__file__).parent.parent
 
@@ -137,14 +139,42 @@ def test_a_full_disk(tmp_path):
     assert done.stdout == ""  # nothing lies there
 
 
-def test_a_bug_is_not_taken_for_a_finding(tmp_path):
+@pytest.mark.parametrize("kind", ["KeyError", "ValueError"])
+def test_a_bug_is_not_taken_for_a_mistake(tmp_path, kind):
     code = "from trsr import cli; from unittest import mock\n"
-    code += "with mock.patch('trsr.recommender.recipe.names', side_effect=KeyError('bug')): cli.main(['recipes'])"
+    code += f"with mock.patch('trsr.recommender.recipe.names', side_effect={kind}('bug')): cli.main(['recipes'])"
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment(tmp_path), capture_output=True, text=True, check=False
     )
     assert done.returncode == Exit.BUG
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "error", [LoadError("which part"), InputError("no title"), RunError("no run"), OSError("no file")]
+)
+def test_errors_that_say_what_to_do_end_in_one_line(error, capsys):
+    with pytest.raises(SystemExit) as left, ended():
+        raise error
+    assert left.value.code == Exit.MISTAKE
+    assert capsys.readouterr().err == f"error: {error}\n"
+
+
+def test_a_base_of_an_unknown_kind_is_a_mistake(tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text(json.dumps({"model_type": "of-tomorrow"}))
+    done = run(tmp_path, "train", "nano-sample", "base=base", "--out", "run")
+    assert done.returncode == Exit.MISTAKE, done.stderr[-2000:]
+    assert last_line(done.stderr).startswith("error: The model base cannot be loaded: ")
+    assert "of-tomorrow" in last_line(done.stderr)
+
+
+def test_half_a_file_is_a_mistake_and_named(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text('{"seed": 0, ')
+    done = run(tmp_path, "evaluate", "run")
+    assert done.returncode == Exit.MISTAKE, done.stderr[-2000:]
+    assert re.fullmatch(r"error: run/run\.json is no JSON file, or not whole: .*", last_line(done.stderr))
 
 
 def test_the_codes_are_documented():

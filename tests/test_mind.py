@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from bench.raw import write_mind
 from dataset_scripts import mind
-from trsr.dataset import candidates, contract
+from trsr.dataset import contract
+from trsr.dataset.candidates import Candidates
 from trsr.recommender import baselines
 
 NEWS = [f"N{n}\tnews\tlocal\tTitle {n}\tAbstract {n}\thttps://x\t[]\t[]" for n in range(60)]
@@ -39,7 +40,7 @@ SMALL = ("--train", "4", "--validation", "2", "--test", "2")
 
 def run(*arguments, out: Path) -> dict[str, int]:
     assert mind.main([*map(str, arguments), "--out", str(out)]) == 0
-    return contract.provenance(str(out))["counts"]
+    return contract.provenance(str(out)).counts
 
 
 def rows(out: Path) -> list[dict]:
@@ -130,9 +131,9 @@ def test_impressions_are_ranked_against_what_was_shown(tmp_path):
     names = ("read", "broken", "without_history", "without_click", "without_others", "repeated", "kept")
     assert [counts[f"train_impressions_{name}"] for name in names] == [9, 1, 1, 2, 1, 1, 3]
     # Lists of unequal length can be ranked.
-    lists, labels = candidates.candidate_table(splits["train"], seed=0)
-    assert sorted(map(len, lists)) == [2, 3, 3]
-    assert baselines.chance(splits["train"], 0).shape == labels.shape == (3, 3)
+    candidates = Candidates.of(splits["train"], seed=0)
+    assert sorted(map(len, candidates.item_ids)) == [2, 3, 3]
+    assert baselines.chance(candidates).shape == candidates.labels.shape == (3, 3)
 
 
 def test_impressions_need_two_parts_and_two_days(tmp_path, capsys):

@@ -156,7 +156,7 @@ def test_a_release_of_another_dataset_is_refused(quickstarted, tmp_path):
     }
     for name in contract.CONFIGS[1:4]:
         tables[name]["train"] = tables[name]["train"].select(range(1, 16))
-    contract.write(tmp_path / "other", tables, provenance=contract.provenance(source), body="# Other")
+    contract.write(tmp_path / "other", tables, provenance=contract.provenance(source).values, body="# Other")
     run = quickstarted[0] / "runs" / "recurrent"
     with pytest.raises(RunError, match=r"is not the dataset that .* its config histories is"):
         publish(run, "ORG", "x", Options(), folder=tmp_path / "release", dataset=str(tmp_path / "other"))
@@ -225,7 +225,7 @@ def test_a_killed_evaluation_starts_anew_where_texts_or_prompt_changed(run, data
         items = contract.read(str(data), "items", "train").to_list()
         items = [{**item, "text": f"title: New {item['title']}"} for item in items]
         tables["items"] = {"train": Dataset.from_list(items, features=contract.items_features(contract.ITEM_COLUMNS))}
-        contract.write(data, tables, provenance=contract.provenance(str(data)), body="# Changed")
+        contract.write(data, tables, provenance=contract.provenance(str(data)).values, body="# Changed")
     else:
         recipe = (run / "recipe.yaml").read_text(encoding="utf-8").replace("recent_items: 5", "recent_items: 2")
         (run / "recipe.yaml").write_text(recipe, encoding="utf-8")
@@ -242,7 +242,7 @@ def test_a_killed_evaluation_starts_anew_where_texts_or_prompt_changed(run, data
 def test_earlier_targets_need_the_size_of_the_blocks(trained, tmp_path):
     """A guess would show a summary that holds the target."""
     recipe = Run.read(trained[0]).recipe
-    assert contract.provenance(recipe.dataset) == {"made_by": "tests"}
+    assert contract.provenance(recipe.dataset).values == {"made_by": "tests"}
     with pytest.raises(DataError, match="does not say block_size of its summaries"):
         train.train(build_recipe({**recipe.to_dict(), "targets": 2}), tmp_path / "run")
     made = train.train(build_recipe({**recipe.to_dict(), "targets": 2, "summary": "none"}), tmp_path / "none")

@@ -115,7 +115,7 @@ def test_a_small_example_by_hand(tmp_path, capsys):
         "text": "author: Ben Reed; title: Book 1",
         "author": "Ben Reed",
     }
-    counts = contract.provenance(str(out))["counts"]
+    counts = contract.provenance(str(out)).counts
     assert counts == {
         "items_rows_read": 20,
         "items_rows_broken": 0,
@@ -207,7 +207,7 @@ def test_long_users_can_keep_their_newest_items(tmp_path):
     rows = {row["user_id"]: row for row in histories(tmp_path / "out")}
     assert rows["u8"]["history"] == ["b11", "b12", "b13", "b14", "b15"]
     assert rows["u8"]["target"] == "b16"
-    assert contract.provenance(str(tmp_path / "out"))["counts"]["users_cut_to_newest"] == 3
+    assert contract.provenance(str(tmp_path / "out")).counts["users_cut_to_newest"] == 3
 
 
 def test_negatives_are_new_to_the_user(tmp_path):
@@ -345,7 +345,7 @@ def test_unknown_items_can_be_dropped(tmp_path, capsys):
     rows = [{**row, "title": "", "author": "", "pages": ""} if row["item_id"] == "b8" else row for row in ITEMS[:-1]]
     items = save(tmp_path / "items.csv", rows)
     assert run(tmp_path, "--drop-unknown", "--min-history", "2", items=items) == 0
-    counts = contract.provenance(str(tmp_path / "out"))["counts"]
+    counts = contract.provenance(str(tmp_path / "out")).counts
     # b8 is read by u4 to u8.
     assert counts["interactions_dropped"] == 5
     assert counts["items_without_text"] == 1
@@ -355,7 +355,7 @@ def test_unknown_items_can_be_dropped(tmp_path, capsys):
 
 def test_the_folder_says_how_it_was_made(tmp_path):
     assert run(tmp_path, "--seed", "5", "--license", "cc-by-4.0") == 0
-    made = contract.provenance(str(tmp_path / "out"))
+    made = contract.provenance(str(tmp_path / "out")).values
     assert made["script"] == "dataset_scripts/tables.py"
     assert made["seed"] == 5
     assert made["sampling"] == {"negatives": 4, "sampling": "uniform", "seed": 5}
@@ -484,7 +484,7 @@ def test_a_broken_row_is_counted_and_named(tmp_path, capsys):
     more = [{"item_id": f"b{n}", "title": f"Book {n}", "author": "A"} for n in range(5, 20)]
     items.write_bytes(items.read_bytes() + b"".join(f"{row['item_id']},{row['title']},A\n".encode() for row in more))
     assert run(tmp_path, "--drop-unknown", items=items, interactions=events) == 0
-    counts = contract.provenance(str(tmp_path / "out"))["counts"]
+    counts = contract.provenance(str(tmp_path / "out")).counts
     assert (counts["items_rows_read"], counts["items_rows_broken"]) == (21, 3)
     assert (counts["items_repeated"], counts["items"]) == (1, 17)
     assert (counts["log_rows_read"], counts["log_rows_broken"]) == (46, 1)
@@ -498,7 +498,7 @@ def test_a_limit_reads_the_first_rows_of_the_log(tmp_path):
     for form in ("csv", "jsonl", "parquet"):
         events = save(tmp_path / f"events.{form}", EVENTS)
         assert run(tmp_path, "--limit", "40", interactions=events, out=form) == 0
-        counts = contract.provenance(str(tmp_path / form))["counts"]
+        counts = contract.provenance(str(tmp_path / form)).counts
         assert (counts["items_rows_read"], counts["log_rows_read"], counts["users_read"]) == (20, 40, 9)
 
 

@@ -19,7 +19,7 @@ from tests import tiny
 from trsr.core.history import Item
 from trsr.core.scoring import PLANS, Scorer
 from trsr.dataset import contract
-from trsr.dataset.candidates import candidate_table
+from trsr.dataset.candidates import Candidates
 from trsr.errors import DataError
 from trsr.recommender import train
 from trsr.recommender.evaluate import load_run, score
@@ -143,7 +143,7 @@ def test_training_and_evaluation_see_the_same_ids(kind, recent_items, tmp_path, 
     scorer.model.register_forward_pre_hook(
         lambda module, args, kwargs: forwarded.extend(kwargs["input_ids"].tolist()), with_kwargs=True
     )
-    score(rows, texts, encoder, scorer, seed=0)
+    score(Candidates.of(rows, 0), texts, encoder, scorer)
 
     assert len(forwarded) == 7 * len(rows)
     for example in examples:
@@ -185,14 +185,14 @@ def test_what_is_scored_was_trained(plan, base, dataset):
 
     model = AutoModelForCausalLM.from_pretrained(recipe.base).eval()
     scorer = Scorer(model, encoder.yes_id, encoder.no_id, plan=plan)
-    scores = score(rows, texts, encoder, scorer, seed=0)
-    lists, _ = candidate_table(rows, 0)
+    candidates = Candidates.of(rows, 0)
+    scores = score(candidates, texts, encoder, scorer)
     for place, (example, (row, item_id, _)) in enumerate(zip(examples, labelled(rows, 1, recipe.seed), strict=True)):
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([example["input_ids"][:-1]])).logits[0, -1]  # (vocabulary,)
         user = place // 2
         assert row["user_id"] == rows["user_id"][user]
-        found = scores[user, lists[user].index(item_id)]
+        found = scores[user, candidates.item_ids[user].index(item_id)]
         assert found == pytest.approx((logits[encoder.yes_id] - logits[encoder.no_id]).item(), abs=1e-4)
 
 
@@ -305,8 +305,9 @@ def test_the_adapter_learns(base, dataset, tmp_path):
     assert loaded.recipe == recipe
     assert encoder.prompt == ranking_prompt(recipe)
     rows, texts = contract.read(str(dataset), "recurrent", "test"), contract.texts(str(dataset))
-    with_adapter = score(rows, texts, encoder, scorer, seed=0)
-    without = score(rows, texts, encoder, load_run(loaded, adapter=False)[1], seed=0)
+    candidates = Candidates.of(rows, 0)
+    with_adapter = score(candidates, texts, encoder, scorer)
+    without = score(candidates, texts, encoder, load_run(loaded, adapter=False)[1])
     assert abs(with_adapter - without).max() > 0.1
 
 

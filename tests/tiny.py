@@ -243,7 +243,7 @@ def sample(folder: Path, train: int = 16, validation: int = 30, test: int = 6) -
     for split in contract.SPLITS:
         rows = contract.read("sample", "histories", split)
         tables["histories"][split] = rows.select(range(counts[split]))
-    contract.write(folder, tables, provenance=contract.provenance("sample"), body="# Sample, the first users")
+    contract.write(folder, tables, provenance=contract.provenance("sample").values, body="# Sample, the first users")
     return str(folder)
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from trsr.dataset import contract
-from trsr.errors import DataError
+from trsr.errors import DataError, TrsrError
 from trsr.pretrain.domain.train import train_domain
 from trsr.recommender.compare.run import compare
 from trsr.recommender.evaluate import evaluate_run
@@ -242,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             with fitting(options.datasets, options.seeds, options.out / "peers") as process:
                 measured(options.out / "peers", process.wait)
-    except (ValueError, OSError) as error:
+    except (TrsrError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

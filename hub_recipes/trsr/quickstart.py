@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trsr.dataset import contract
+from trsr.dataset.candidates import Candidates
 from trsr.hub import release
 from trsr.recommender import evaluate
 from trsr.recommender.recipe import Recipe, load_recipe
@@ -86,22 +87,22 @@ def _evaluate(out: Path, recipes: dict[str, Recipe], seed: int) -> dict[str, Any
     dataset = str(out / "dataset")
     texts = contract.texts(dataset)
     train_rows = contract.read(dataset, "histories", "train")
-    rows = contract.read(dataset, "histories", "test")
-    systems = {name: evaluate.peer_scores(name, rows, train_rows, texts, seed) for name in evaluate.PEERS}
+    candidates = Candidates.of(contract.read(dataset, "histories", "test"), seed)
+    systems = {name: evaluate.peer_scores(name, candidates, train_rows, texts) for name in evaluate.PEERS}
     runs = {label: Run.read(out / "runs" / recipe.name) for label, recipe in recipes.items()}
     released = runs[RELEASED]
     for label, run in runs.items():
         encoder, scorer = evaluate.load_run(run)
-        own = contract.read(dataset, run.recipe.config, "test")
-        systems[label] = evaluate.score(own, texts, encoder, scorer, seed, label)
+        own = Candidates.of(contract.read(dataset, run.recipe.config, "test"), seed)
+        systems[label] = evaluate.score(own, texts, encoder, scorer, label)
         if label == RELEASED:
-            known = contract.read(dataset, label, "validation")
-            fitted = {label: evaluate.score(known, texts, encoder, scorer, seed, f"{label} validation")}
+            known = Candidates.of(contract.read(dataset, label, "validation"), seed)
+            fitted = {label: evaluate.score(known, texts, encoder, scorer, f"{label} validation")}
             about = evaluate.describe(released, "validation")
-            evaluate.write_results(released.folder / "validation", fitted, known, seed, about)
+            evaluate.write_results(released.folder / "validation", fitted, known, about)
     pairs = tuple((label, "recent items only") for label in ("hierarchical", "recurrent"))
     about = evaluate.describe(released, "test")
-    return evaluate.write_results(released.folder / "test", systems, rows, seed, about, pairs)
+    return evaluate.write_results(released.folder / "test", systems, candidates, about, pairs)
 
 
 def _recommend(folder: Path, dataset: Path) -> str:

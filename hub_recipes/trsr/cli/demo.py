@@ -82,6 +82,6 @@ def describe(folder: Path | None) -> dict[str, Any]:
         "license": (metadata_load(card) or {}).get("license") if card.is_file() else None,
     }
     if Path(dataset).is_dir():
-        terms = contract.Terms.of(contract.provenance(dataset))
+        terms = contract.provenance(dataset).terms
         found |= {"dataset": dataset, "dataset_license": terms.license_name or terms.license}
     return found

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator
 from enum import IntEnum
 
-from trsr.core.errors import LoadError
+from trsr.core.errors import TrsrError
 
 
 class Exit(IntEnum):
@@ -40,8 +40,9 @@ def ended() -> Iterator[None]:
     except Exception as error:
         if place := _no_room(error):
             _end(Exit.FULL, f"error: no room left on the disk ({place}). Make some, and run the same command again.")
-        if isinstance(error, (ValueError, OSError, LoadError)):
-            # Our errors are ValueErrors that say what to do; files that cannot be read or written are OSErrors.
+        if isinstance(
+            error, (TrsrError, OSError)
+        ):  # ours say what to do; the others are files that cannot be read or written
             _end(Exit.MISTAKE, f"error: {error}")
         traceback.print_exc()
         sys.exit(Exit.BUG)

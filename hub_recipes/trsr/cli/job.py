@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from trsr import cli
+from trsr.errors import TrsrError
 
 NOT_COPIED = ["*.sqlite", "*.sqlite-*", "*.sqlite.kept-*"]  # a copy made while they are written to may be broken
 
@@ -46,7 +47,7 @@ def run(verb: str | None, about: str, arguments: Sequence[str] | None = None) ->
     if options.dry_run:
         try:
             print(plan(asked, options.bucket, options.every, about))
-        except ValueError as error:
+        except TrsrError as error:
             parser.exit(2, f"error: {error}\n")
         return
     from huggingface_hub import HfApi

@@ -12,6 +12,7 @@ from transformers import Cache
 from transformers.utils import logging
 
 from .compat import cache_name
+from .errors import InputError
 from .exactness import Reference
 from .forward import exclusive
 from .groups import common_prefix
@@ -47,7 +48,7 @@ class Decoder:
 
     def __init__(self, model, pad_id: int, plan: str | None = None, **generation) -> None:
         if plan is not None and plan not in PLANS:
-            raise ValueError(f"Unknown plan {plan!r}, expected one of {', '.join(PLANS)}.")
+            raise InputError(f"Unknown plan {plan!r}, expected one of {', '.join(PLANS)}.")
         self.model = model
         self.pad_id = pad_id
         self.generation = {"do_sample": False, **generation}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from .answer import Answer
 from .decoding import Decoder
+from .errors import InputError
 from .history import Block, clean
 from .prompts import Encoder, SummaryPrompts
 
@@ -55,7 +56,7 @@ class ModelSummarizer:
         limit = self.encoder.limit
         for text, ids in zip(texts, prompts, strict=True):
             if limit and len(ids) + self.max_new_tokens > limit:
-                raise ValueError(
+                raise InputError(
                     f"A summary prompt has {len(ids)} tokens, and with {self.max_new_tokens} for the answer exceeds the "
                     f"model's context of {limit}. Use smaller blocks or shorter item texts. It begins: {text[-80:]!r}"
                 )

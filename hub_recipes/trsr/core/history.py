@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 
+from .errors import InputError
+
 # Columns that identify an item. They never reach a prompt: an id in the text leaks identity.
 ID_FIELDS = frozenset({"id", "item_id", "asin", "isbn", "news_id"})
 
@@ -48,7 +50,7 @@ class Item:
 
     def __post_init__(self) -> None:
         if not self.text:
-            raise ValueError("An item has no text. Give it at least a title.")
+            raise InputError("An item has no text. Give it at least a title.")
 
     @classmethod
     def parse(cls, value: "str | Mapping[str, object] | Item", words: int = 0, values: int = 0) -> "Item":
@@ -145,7 +147,7 @@ def blocks_by_count(items: Sequence[Item], size: int = 5, max_blocks: int = 5) -
         LLM-TRSR uses blocks of 5 items and at most 5 blocks (arXiv 2403.13325).
     """
     if size < 1 or max_blocks < 1:
-        raise ValueError(f"Block size and number of blocks must be at least 1, got {size} and {max_blocks}.")
+        raise InputError(f"Block size and number of blocks must be at least 1, got {size} and {max_blocks}.")
     blocks = [tuple(items[start : start + size]) for start in range(0, len(items), size)]
     return blocks[-max_blocks:]
 
@@ -164,7 +166,7 @@ def blocks_by_tokens(
     newest `max_blocks` blocks are kept.
     """
     if budget < 1 or max_blocks < 1:
-        raise ValueError(f"Token budget and number of blocks must be at least 1, got {budget} and {max_blocks}.")
+        raise InputError(f"Token budget and number of blocks must be at least 1, got {budget} and {max_blocks}.")
     blocks: list[Block] = []
     current: list[Item] = []
     used = 0

@@ -10,6 +10,7 @@ from transformers import Pipeline
 from transformers.utils import logging
 
 from .compat import using_adapter
+from .errors import InputError
 from .extractive import ExtractiveSummarizer
 from .forward import exclusive
 from .generation import ModelSummarizer
@@ -70,7 +71,7 @@ class TextRichRecommendationPipeline(Pipeline):
         # Without them a repo that summarises would be served other blocks than it was trained with.
         unstated = [key for key in ("block_size", "max_blocks") if settings.get("method") and not settings.get(key)]
         if unstated:
-            raise ValueError(f"config.json does not say {' and '.join(unstated)} under `trsr`. Publish the repo again.")
+            raise InputError(f"config.json does not say {' and '.join(unstated)} under `trsr`. Publish the repo again.")
         self._block_size = settings.get("block_size") or 5
         self._max_blocks = settings.get("max_blocks") or 5
 
@@ -85,19 +86,19 @@ class TextRichRecommendationPipeline(Pipeline):
         forward, after = {}, {}
         if summarizer != "unset":
             if summarizer not in SUMMARIZERS:
-                raise ValueError(
+                raise InputError(
                     f"Unknown summarizer {summarizer!r}, expected 'auto', 'adapter', 'base-model', 'extractive' or None."
                 )
             forward["summarizer"] = summarizer
         if method is not None:
             if method not in METHODS:
-                raise ValueError(f"Unknown method {method!r}, expected one of {', '.join(METHODS)}.")
+                raise InputError(f"Unknown method {method!r}, expected one of {', '.join(METHODS)}.")
             forward["method"] = method
         if max_new_tokens is not None:
             forward["max_new_tokens"] = max_new_tokens
         if top_k != "unset":
             if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
-                raise ValueError(f"top_k must be a positive integer or None, got {top_k!r}.")
+                raise InputError(f"top_k must be a positive integer or None, got {top_k!r}.")
             after["top_k"] = top_k
         if return_summary is not None:
             after["return_summary"] = return_summary
@@ -163,7 +164,7 @@ class TextRichRecommendationPipeline(Pipeline):
         unknown = set(request) - _REQUEST
         missing = {"history", "candidates"} - set(request)
         if unknown or missing:
-            raise ValueError(
+            raise InputError(
                 f"A request has the keys history, candidates and optionally summary; unknown: {sorted(unknown)}, "
                 f"missing: {sorted(missing)}."
             )
@@ -235,7 +236,7 @@ class TextRichRecommendationPipeline(Pipeline):
         """
         block = tuple(_items(new_items, "new_items", self.encoder.prompt))
         if not block:
-            raise ValueError("There are no new items to update the summary with.")
+            raise InputError("There are no new items to update the summary with.")
         with self._writing(self._needed(summarizer), max_new_tokens) as writer:
             return (writer.update([(summary, block)]) if summary else writer.block([block]))[0]
 
@@ -246,14 +247,14 @@ class TextRichRecommendationPipeline(Pipeline):
             ValueError: If there are no summaries, or nothing writes them.
         """
         if not summaries:
-            raise ValueError("There are no summaries to merge.")
+            raise InputError("There are no summaries to merge.")
         with self._writing(self._needed(summarizer), max_new_tokens) as writer:
             return writer.merge([list(summaries)])[0]
 
     def _needed(self, summarizer: str | None) -> str:
         name = self._named(summarizer)
         if name is None:
-            raise ValueError(
+            raise InputError(
                 "Without a summarizer there is no summary: this recommender ranks by recent items alone, or None was "
                 "asked for. Choose 'base-model' or 'extractive'."
             )
@@ -262,7 +263,7 @@ class TextRichRecommendationPipeline(Pipeline):
     def _named(self, summarizer: str | None) -> str | None:
         """The summarizer that stands behind a name: one of SUMMARIZERS but for `auto`."""
         if summarizer == "adapter" and not self._has_adapter:
-            raise ValueError("This repo has no adapter that summarises. Choose 'base-model' or 'extractive'.")
+            raise InputError("This repo has no adapter that summarises. Choose 'base-model' or 'extractive'.")
         if summarizer != "auto":
             return summarizer
         if self._trained_with == "none":

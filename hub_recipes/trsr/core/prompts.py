@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers.utils import logging
 
+from .errors import InputError
 from .history import Block, Item, clean
 from .summarize import SummaryRequest
 
@@ -110,10 +111,10 @@ class RankingPrompt:
 
     def __post_init__(self) -> None:
         if self.yes == self.no:
-            raise ValueError(f"The two answer words must differ, both are {self.yes!r}.")
+            raise InputError(f"The two answer words must differ, both are {self.yes!r}.")
         for name in ("recent_items", "max_tokens", "field_words", "field_values"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
+                raise InputError(f"{name} must not be negative, got {getattr(self, name)}.")
 
     def item(self, value: str | Mapping[str, object] | Item) -> Item:
         """Read an item as the dataset's were, see `Item.parse`."""
@@ -143,9 +144,9 @@ class RankingPrompt:
         known = {field.name: type(field.default) for field in fields(cls)}
         for name, value in values.items():
             if name not in known:
-                raise ValueError(f"Unknown ranking prompt field {name!r}, expected some of {', '.join(known)}.")
+                raise InputError(f"Unknown ranking prompt field {name!r}, expected some of {', '.join(known)}.")
             if type(value) is not known[name]:
-                raise ValueError(f"Ranking prompt field {name!r} must be {known[name].__name__}, got {value!r}.")
+                raise InputError(f"Ranking prompt field {name!r} must be {known[name].__name__}, got {value!r}.")
         return cls(**values)
 
 
@@ -294,7 +295,7 @@ class Encoder:
             kept = low
             ids = encode(recent, " ".join(words[:kept]))
         if len(ids) > room:
-            raise ValueError(
+            raise InputError(
                 f"A candidate of {longest_suffix} tokens does not fit into {self.limit} beside the instruction "
                 f"({len(ids)} tokens). Shorten the candidate's text, or use a model with a longer context."
             )
@@ -326,7 +327,7 @@ class Encoder:
         )
         head, found, tail = text.partition(mark)
         if not found or mark in tail:
-            raise ValueError(
+            raise InputError(
                 "The chat template does not show the user's message exactly once. Use another model, or remove the "
                 "template (chat: false in a recipe)."
             )
@@ -347,7 +348,7 @@ class Encoder:
             ids = [self.text_ids(form.format(word)) for word in words]
             if all(len(one) == 1 for one in ids) and ids[0] != ids[1]:
                 return ids[0][0], ids[1][0]
-        raise ValueError(
+        raise InputError(
             f"The answers {words[0]!r} and {words[1]!r} are not two different single tokens of this tokenizer. "
             "Choose other answer words in the ranking prompt."
         )

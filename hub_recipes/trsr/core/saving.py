@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 
 from .compat import adapter_layers, plain
+from .errors import InputError
 from .modeling import DECISION_FILES
 
 CODE = Path(__file__).parent
@@ -125,7 +126,7 @@ def _save_in_memory(folder: Path, model) -> dict[str, Any]:
     base, adapted = plain(model), plain(model) is not model
     if not adapted:
         if adapter_layers(model):
-            raise ValueError(
+            raise InputError(
                 "The model holds adapters, and nothing says where they are from. Give the pipeline a PeftModel, or load it "
                 'with pipeline("text-rich-recommendation", model=...).'
             )
@@ -135,7 +136,7 @@ def _save_in_memory(folder: Path, model) -> dict[str, Any]:
     (folder / "adapter" / "README.md").unlink(missing_ok=True)
     name = str(base.name_or_path)
     if not name:
-        raise ValueError("The base of the PeftModel has no name: save it first, and load it from there.")
+        raise InputError("The base of the PeftModel has no name: save it first, and load it from there.")
     if Path(name).is_dir():
         _copy(Path(name), folder / "base")
         return stated | {"base_model": "./base", "adapter": "./adapter"}
@@ -156,7 +157,7 @@ def _local(source: str, at: Mapping[str, Any]) -> Path:
 def _copy(source: Path, into: Path) -> None:
     files = [path for path in sorted(source.iterdir()) if path.is_file() and path.suffix in _COPIED]
     if not any(path.suffix == ".safetensors" for path in files):
-        raise ValueError(f"{source} has no safetensors: save the model there with save_pretrained.")
+        raise InputError(f"{source} has no safetensors: save the model there with save_pretrained.")
     into.mkdir()
     for path in files:
         shutil.copyfile(path, into / path.name)

@@ -14,6 +14,7 @@ import torch
 from transformers import Cache, DynamicCache
 from transformers.utils import logging
 
+from .errors import InputError
 from .exactness import Reference
 from .fork import same_rotation, why_not_forkable
 from .forward import device, exclusive, fork_prefix, packed_logits, prefill, row_logits
@@ -62,10 +63,10 @@ class Scorer:
 
     def __init__(self, model, yes_id: int, no_id: int, plan: str | None = None, group_tokens: int = 16384) -> None:
         if plan is not None and plan not in PLANS:
-            raise ValueError(f"Unknown plan {plan!r}, expected one of {', '.join(PLANS)}.")
+            raise InputError(f"Unknown plan {plan!r}, expected one of {', '.join(PLANS)}.")
         self.model = model
         if plan and (reason := self._refusal(plan)):
-            raise ValueError(f"{type(model).__name__} cannot be scored by {plan}: {reason}. Leave `plan` out.")
+            raise InputError(f"{type(model).__name__} cannot be scored by {plan}: {reason}. Leave `plan` out.")
         self.yes_id = yes_id
         self.no_id = no_id
         self.group_tokens = group_tokens
@@ -90,7 +91,7 @@ class Scorer:
             ValueError: If a suffix or the prefix is empty.
         """
         if not prefix or not all(len(suffix) for suffix in suffixes):
-            raise ValueError("Prefix and suffixes must hold at least one token each.")
+            raise InputError("Prefix and suffixes must hold at least one token each.")
         places = {suffix: place for place, suffix in enumerate(dict.fromkeys(map(tuple, suffixes)))}
         scores = torch.empty(len(places))
         if places:

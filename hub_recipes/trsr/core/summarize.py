@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from .errors import InputError
 from .history import Block
 
 
@@ -102,7 +103,7 @@ def steps(blocks: Sequence[Block], method: str, known: Sequence[str] = ()) -> St
         ValueError: For a name not in `METHODS`, or a history without blocks.
     """
     if not blocks:
-        raise ValueError("A history has no blocks: there is nothing to summarise.")
+        raise InputError("A history has no blocks: there is nothing to summarise.")
     return _strategy(method)(blocks, known)
 
 
@@ -124,7 +125,7 @@ def summarize(
     begin = _strategy(method)
     for user, blocks in enumerate(histories):
         if not blocks:
-            raise ValueError(f"History {user} has no blocks: there is nothing to summarise.")
+            raise InputError(f"History {user} has no blocks: there is nothing to summarise.")
     trails: list[SummaryResult | None] = [None] * len(histories)
     going = [(user, begin(blocks, ())) for user, blocks in enumerate(histories)]
     asked = [next(one) for _, one in going]
@@ -145,7 +146,7 @@ def summarize(
 
 def _strategy(method: str) -> _Strategy:
     if method not in METHODS:
-        raise ValueError(f"Unknown method {method!r}, expected one of {', '.join(METHODS)}.")
+        raise InputError(f"Unknown method {method!r}, expected one of {', '.join(METHODS)}.")
     return _STRATEGIES[method]
 
 

@@ -5,9 +5,11 @@ Does not choose negatives: the dataset releases them. Does not score: every syst
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
+from datasets import Dataset
 
 from trsr.errors import DataError
 
@@ -40,27 +42,43 @@ def candidates(row: Mapping, seed: int) -> tuple[list[str], list[bool]]:
     return ids, [item_id == target for item_id in ids]
 
 
-def candidate_table(rows: Iterable[Mapping], seed: int) -> tuple[list[list[str]], np.ndarray]:
-    """The candidates of every row.
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The candidates of every row of a split, as all systems score them.
 
-    Returns:
-        Lists of item ids, one a user, and labels (users, candidates) bool. Lists may differ in length: labels are as
-        wide as the longest, False past a list's end; `presence` says which cells hold a candidate.
-
-    Raises:
-        DataError: If there are no rows, or as `candidates` does.
+    Attributes:
+        rows: The split.
+        seed: Of the candidates' order.
+        item_ids: A list a row; lists may differ in length.
+        labels: (rows, candidates) bool: which candidate is the target. As wide as the longest list, False past a list's end.
+        mask: (rows, candidates) bool: which cells hold a candidate; the `mask` of `trsr.metrics.ranking`.
     """
-    pairs = [candidates(row, seed) for row in rows]
-    if not pairs:
-        raise DataError("No rows, so no candidates. Give a split with at least one user.")
-    lists = [ids for ids, _ in pairs]
-    labels = np.zeros((len(lists), max(map(len, lists))), dtype=bool)
-    for place, (_, chosen) in enumerate(pairs):
-        labels[place, : len(chosen)] = chosen
-    return lists, labels
 
+    rows: Dataset
+    seed: int
+    item_ids: list[list[str]]
+    labels: np.ndarray
+    mask: np.ndarray
 
-def presence(lists: Sequence[Sequence[str]]) -> np.ndarray:
-    """Which cells of the table hold a candidate: (users, candidates) bool, the `mask` of `trsr.metrics.ranking`."""
-    lengths = np.array([len(ids) for ids in lists])
-    return np.arange(lengths.max()) < lengths[:, None]
+    @classmethod
+    def of(cls, rows: Dataset, seed: int) -> "Candidates":
+        """Build them once. Raises DataError if there are no rows, or as `candidates` does."""
+        pairs = [candidates(row, seed) for row in rows.select_columns(["user_id", "target", "negatives"])]
+        if not pairs:
+            raise DataError("No rows, so no candidates. Give a split with at least one user.")
+        lengths = np.array([len(ids) for ids, _ in pairs])
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        labels = np.zeros(mask.shape, dtype=bool)
+        for number, (_, is_target) in enumerate(pairs):
+            labels[number, : len(is_target)] = is_target
+        return cls(rows, seed, [ids for ids, _ in pairs], labels, mask)
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    def score(self, function: Callable[[Mapping, list[str]], Iterable[float]]) -> np.ndarray:
+        """Scores (rows, candidates) float64 from a function of a row and its candidates' ids; NaN past the end of a list."""
+        scores = np.full(self.mask.shape, np.nan)
+        for number, (row, ids) in enumerate(zip(self.rows, self.item_ids, strict=True)):
+            scores[number, : len(ids)] = function(row, ids)
+        return scores

@@ -6,8 +6,7 @@ that plain `load_dataset(folder, config)` reads it.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,10 @@ from huggingface_hub import hf_hub_download, metadata_load
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError, RemoteEntryNotFoundError
 
 from trsr.assets.paths import dataset_path
-from trsr.errors import DataError
-from trsr.records.files import whole_folder
+from trsr.errors import DataError, UsageError
+from trsr.records.files import read_json, whole_folder
+from trsr.records.provenance import FILE as PROVENANCE
+from trsr.records.provenance import Provenance, Terms
 
 SPLITS = ("train", "validation", "test")
 HISTORIES = Features(
@@ -52,47 +53,10 @@ SFT = Features(
     }
 )
 ITEM_COLUMNS = ("item_id", "title", "text")
-PROVENANCE = "provenance.json"
 AUDIT = "audit.json"
 CONFIGS = ("items", "histories", "recurrent", "hierarchical", "recurrent_sft", "hierarchical_sft")
 
 Tables = Mapping[str, Mapping[str, Dataset]]
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What may be done with a dataset, by its source. Stands in `provenance.json` under `dataset`.
-
-    Attributes:
-        name: Short name: `mind`, `goodbooks`. Releases are called after it.
-        license: Identifier that the Hub knows, such as `cc-by-sa-4.0`; `other` wants `license_name`.
-        language: ISO 639 codes.
-        share_text: Whether texts of the source may be published. If not, a release holds ids and summaries only.
-    """
-
-    name: str
-    license: str = "other"
-    license_name: str | None = None
-    license_link: str | None = None
-    language: tuple[str, ...] = ()
-    share_text: bool = True
-
-    @classmethod
-    def of(cls, provenance: Mapping) -> "Terms":
-        """The terms that a provenance states."""
-        stated = {"name": "dataset", **provenance.get("dataset", {})}
-        try:
-            spoken = stated.get("language", ())
-            return cls(**{**stated, "language": (spoken,) if isinstance(spoken, str) else tuple(spoken)})
-        except TypeError as error:
-            raise DataError(f"{PROVENANCE}: `dataset` is not as expected: {error}") from None
-
-    def to_dict(self) -> dict[str, object]:
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items() if v is not None}
-
-    def header(self) -> dict[str, Any]:
-        """For the YAML header of a card."""
-        return {name: v for name, v in self.to_dict().items() if name not in ("name", "share_text") and v}
 
 
 def items_features(columns: Iterable[str]) -> Features:
@@ -228,7 +192,8 @@ def write(
         for split, rows in splits.items():
             if not len(rows):
                 raise DataError(f"Config {config!r}: the split {split!r} would be empty. Give more users.")
-    check_replaceable(folder, tables, provenance)
+    made_by = Provenance(provenance, folder.name)
+    check_replaceable(folder, tables, made_by)
     with whole_folder(folder) as draft:
         default = next((name for name in ("recurrent", "hierarchical", "histories") if name in tables), None)
         entries = []
@@ -247,7 +212,7 @@ def write(
             if config == default:
                 entry["default"] = True
             entries.append(entry)
-        terms = Terms.of(provenance).header() if "dataset" in provenance else {}
+        terms = made_by.terms.header() if made_by.name else {}
         top = yaml.safe_dump({**terms, **header, "configs": entries}, sort_keys=False, allow_unicode=True)
         (draft / "README.md").write_text(f"---\n{top}---\n\n{body.strip()}\n", encoding="utf-8", newline="\n")
         (draft / PROVENANCE).write_text(
@@ -257,7 +222,7 @@ def write(
             (draft / AUDIT).write_text(json.dumps(audit, indent=2) + "\n", encoding="utf-8", newline="\n")
 
 
-def check_replaceable(folder: Path, configs: Collection[str], provenance: Mapping[str, Any]) -> None:
+def check_replaceable(folder: Path, configs: Collection[str], provenance: Provenance) -> None:
     """Make sure that a dataset may take the place of what `folder` holds: nothing, or an earlier state of itself.
 
     Args:
@@ -270,47 +235,40 @@ def check_replaceable(folder: Path, configs: Collection[str], provenance: Mappin
         return
     if not (folder / PROVENANCE).is_file():
         raise DataError(f"{folder.resolve()} exists and is not a dataset folder of ours. Choose another, or empty it.")
-    before = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
-    names = [made.get("dataset", {}).get("name") for made in (before, provenance)]
-    if all(names) and names[0] != names[1]:
+    before = _read_provenance(folder / PROVENANCE, str(folder))
+    if before.name and provenance.name and before.name != provenance.name:
         raise DataError(
-            f"{folder} holds the dataset {names[0]!r}, not {names[1]!r}. Choose another --out, or remove it."
+            f"{folder} holds the dataset {before.name!r}, not {provenance.name!r}. Choose another --out, or remove it."
         )
     generations = [(folder / "generations").is_dir(), "generations" in configs]
     if generations[0] != generations[1]:
         kinds = [("a dataset", "generations")[is_one] for is_one in generations]
         raise DataError(f"{folder} holds {kinds[0]}, not {kinds[1]}. Choose another folder, or remove it.")
-    if "summaries" in before and "summaries" not in provenance:
+    if before.has_summaries and not provenance.has_summaries:
         raise DataError(f"{folder} holds summaries, which would be lost. Choose another --out, or remove it.")
 
 
-def provenance(source: str, revision: str | None = None) -> dict[str, Any]:
-    """The provenance of a dataset folder or Hub dataset, empty if it has none."""
-    path = _file(source, PROVENANCE, revision)
-    return json.loads(path.read_text(encoding="utf-8")) if path else {}
-
-
-def block_sizes(
-    source: str, revision: str | None = None, names: Sequence[str] = ("block_size", "max_blocks")
-) -> dict[str, int]:
-    """How histories were cut for a dataset's summaries: `block_size` in items, and `max_blocks`.
+def provenance(source: str, revision: str | None = None) -> Provenance:
+    """The provenance of a dataset folder or Hub dataset, empty if it has none.
 
     Raises:
-        DataError: If its provenance does not say so. A guess could show a model what it is asked for.
+        DataError: If it cannot be read, or is not what it should be.
     """
-    made = provenance(source, revision).get("summaries", {})
-    if missing := [name for name in names if not made.get(name)]:
-        raise DataError(
-            f"{source} does not say {' and '.join(missing)} of its summaries ({PROVENANCE}, under summaries): how its "
-            f"histories were cut is not known. Summarise it again: trsr summarize {source} --out DIR"
-        )
-    return {name: made[name] for name in names}
+    path = _file(source, PROVENANCE, revision)
+    return _read_provenance(path, source) if path else Provenance({}, source)
+
+
+def _read_provenance(path: Path, source: str) -> Provenance:
+    try:
+        return Provenance(read_json(path), source)
+    except UsageError as error:
+        raise DataError(f"{PROVENANCE} of {source!r} cannot be read: {error}") from error
 
 
 def audit(source: str, revision: str | None = None) -> dict[str, Any] | None:
     """The audit of a dataset folder or Hub dataset, None if it has none."""
     path = _file(source, AUDIT, revision)
-    return json.loads(path.read_text(encoding="utf-8")) if path else None
+    return read_json(path) if path else None
 
 
 def header(source: str, revision: str | None = None) -> dict[str, Any]:

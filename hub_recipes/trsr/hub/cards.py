@@ -18,7 +18,6 @@ from huggingface_hub.errors import EntryNotFoundError
 from trsr.assets.paths import base_path
 from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
-from trsr.dataset.contract import Terms
 from trsr.errors import ReleaseError
 from trsr.hub import licences, spaces
 from trsr.hub.repos import Names
@@ -27,6 +26,8 @@ from trsr.recommender import results
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.results import Results, metric_name
 from trsr.recommender.run import Run
+from trsr.records.provenance import FILE as PROVENANCE
+from trsr.records.provenance import Provenance, Terms
 from trsr.report.markdown import Markdown
 from trsr.report.templates import render, yaml_header
 
@@ -81,7 +82,7 @@ class Facts:
     record: Mapping
     test: Results
     fitted: Mapping | None
-    provenance: Mapping
+    provenance: Provenance
     terms: Terms
     license: str
     base_revision: str | None
@@ -101,19 +102,13 @@ class Facts:
     @property
     def beside(self) -> bool:
         """Whether negatives are what was shown beside the target, rather than drawn."""
-        return self.provenance.get("sampling", {}).get("protocol") == "impressions"
+        return self.provenance.by_impressions
 
     @staticmethod
     def requirement(package: str, versions: Mapping[str, str]) -> Markdown:
         """What pip takes: the package, in the version that the run used, where its record says that."""
         version = str(versions.get(package) or "")
         return Markdown(f"{package}=={version}" if re.fullmatch(r"[\w.]+", version) else package)
-
-    @property
-    def fallen_back(self) -> dict[str, int]:
-        """Method -> number of summaries that the extractive summarizer wrote in the engine's place; without zeros."""
-        counted = self.provenance.get("summaries", {}).get("fallen_back_by_method", {})
-        return {method: count for method, count in counted.items() if count}
 
 
 def gather(
@@ -142,8 +137,8 @@ def gather(
         problems.append("The language of the items is not known. Give --language, such as --language en.")
     if terms.license_link and not re.match(r"https?://|LICENSE", terms.license_link):
         problems.append(f"The link to the licence of the data is no web address: {terms.license_link!r}.")
-    if recipe.summary != "none" and "summaries" not in made:
-        problems.append(f"{contract.PROVENANCE} of {recipe.dataset} does not say what wrote its summaries.")
+    if recipe.summary != "none" and not made.has_summaries:
+        problems.append(f"{PROVENANCE} of {recipe.dataset} does not say what wrote its summaries.")
     if run.checksums is None:
         problems.append(
             f"{run.folder} was trained by an earlier version, which did not record its dataset: what it was trained on is not "

@@ -47,7 +47,7 @@ def publish(
         folder: Where the release is assembled; default `run`/release.
         dataset: The run's dataset, where it is not (or no longer) at the place that its recipe names.
         license: Of the weights; default the base's.
-        terms: Fields of `data.Terms` to state anew.
+        terms: Fields of `records.provenance.Terms` that replace those of the dataset.
         accept_data_licence: Publish ids and summaries of data whose texts may not be passed on, gated.
 
     Returns:
@@ -60,7 +60,7 @@ def publish(
     hub = hub or HfApi()
     read = Run.read(run).with_dataset(dataset)
     recipe, source = read.recipe, read.recipe.dataset
-    found = replace(contract.Terms.of(contract.provenance(source, recipe.dataset_revision)), **(terms or {}))
+    found = replace(contract.provenance(source, recipe.dataset_revision).terms, **(terms or {}))
     base_here, data_here = Path(base_path(recipe.base)), Path(contract.dataset_path(source))
     on_hub = not data_here.is_dir()
     names = name_repos(

@@ -11,6 +11,7 @@ from trsr.dataset import contract
 from trsr.errors import ReleaseError
 from trsr.hub import licences
 from trsr.hub.retry import STALE, with_retries
+from trsr.records.provenance import Terms
 
 
 def push_dataset(
@@ -46,7 +47,7 @@ def push_dataset(
     namespace, _, name = repo.partition("/")
     if not name:
         raise ReleaseError(f"--push-to-hub takes ORG/NAME, got {repo!r}.")
-    terms = contract.Terms.of(contract.provenance(str(folder)))
+    terms = contract.provenance(str(folder)).terms
     if wrong := licences.problem(terms.license, "--license", f"the dataset {terms.name}"):
         raise ReleaseError(wrong)
     if not terms.share_text and not accept_data_licence:
@@ -113,9 +114,9 @@ def as_asked(options: argparse.Namespace) -> None:
         )
 
 
-def _without_texts(folder: Path, terms: contract.Terms, copy: Path) -> Path:
+def _without_texts(folder: Path, terms: Terms, copy: Path) -> Path:
     card = DatasetCard((folder / "README.md").read_text(encoding="utf-8"))
-    provenance = contract.provenance(str(folder))
+    provenance = contract.provenance(str(folder)).values
     tables = contract.shared_tables(str(folder), None, terms)
     contract.write(copy, tables, provenance=provenance, body=card.text, header={"tags": ["llm-trsr"]})
     return copy

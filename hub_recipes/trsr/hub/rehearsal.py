@@ -23,6 +23,7 @@ from trsr.hub.cards import Example
 from trsr.hub.release import Release
 from trsr.recommender import scores as scored
 from trsr.recommender.recipe import Recipe
+from trsr.records.files import read_json
 
 USERS = 3  # of the test split, whose candidates are scored again
 # Largest difference in log-odds. In half precision any two ways of computing differ by some hundredths.
@@ -99,7 +100,7 @@ def _short(release: Release, row: Mapping, whole: Mapping[str, Any], texts: Mapp
     chosen = texts[row["target"]]
     others = [text for text in whole["candidates"] if text != chosen]
     short = {"history": whole["history"][-3:], "candidates": [*others[:1], chosen, *others[1:3]]}
-    settings = json.loads((release.folder / "pipeline" / "config.json").read_text(encoding="utf-8"))["trsr"]
+    settings = read_json(release.folder / "pipeline" / "config.json")["trsr"]
     if settings["summarizer"] in ("server", "other-model"):
         short["summary"] = whole["summary"]
     return short

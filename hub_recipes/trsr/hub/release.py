@@ -28,7 +28,8 @@ from trsr.recommender.recipe import Recipe
 from trsr.recommender.run import Run
 from trsr.recommender.serving import pipeline_settings
 from trsr.recommender.train import write_adapter_config
-from trsr.records.files import whole_folder
+from trsr.records.files import read_json, whole_folder
+from trsr.records.provenance import Terms
 
 # All that a repo may hold. Code is listed by name: whatever else could run on a stranger's machine is refused.
 SUFFIXES = {".json", ".jinja", ".md", ".parquet", ".safetensors", ".txt", ".yaml"}
@@ -54,7 +55,7 @@ def assemble(
     folder: Path,
     names: Names = LOCAL,
     *,
-    terms: contract.Terms | None = None,
+    terms: Terms | None = None,
     license: str | None = None,
     branch: str = "main",
 ) -> Release:
@@ -76,7 +77,7 @@ def assemble(
     source = base_path(recipe.base)
     if names.local and not Path(source).is_dir():
         names = replace(names, base=recipe.base, own=names.own[1:])
-    terms = terms or contract.Terms.of(contract.provenance(recipe.dataset, recipe.dataset_revision))
+    terms = terms or contract.provenance(recipe.dataset, recipe.dataset_revision).terms
     facts = cards.gather(run, ranking_prompt(recipe), names, terms, license, branch)
     with whole_folder(folder) as draft:
         facts = _write_repos(draft, run, facts)
@@ -148,7 +149,7 @@ def _context(recipe: Recipe) -> int | None:
 def check_base(folder: Path) -> None:
     """Raises ReleaseError for a base that holds texts that may not be passed on."""
     record = folder / "training.json"
-    if record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("share_text") is False:
+    if record.is_file() and read_json(record).get("share_text") is False:
         raise ReleaseError(
             f"The base {folder.name} was trained on texts that may not be passed on, and its tokens are made of them. "
             "Fine-tune another base for a release."
@@ -170,7 +171,7 @@ def pin(release: Release, commits: Mapping[str, str], kind: str | None = None) -
                 if path.is_dir():
                     write_adapter_config(path, names.base, known["base"])
         elif one == "pipeline":
-            config = json.loads((folder / one / "config.json").read_text(encoding="utf-8"))
+            config = read_json(folder / one / "config.json")
             config["trsr"] |= {"base_revision": known["base"], "adapter_revision": known.get("adapter")}
             write_json(folder / one / "config.json", config)
         elif one == "space":
@@ -216,7 +217,7 @@ def write_pipeline(
     if not recipe.chat:
         tokenizer.chat_template = None  # what is served is prompted as it was trained
     tokenizer.save_pretrained(folder)
-    saved = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    saved = read_json(folder / "tokenizer_config.json")
     for key in ("is_local", "local_files_only", "name_or_path"):  # of this machine, not of the tokenizer
         saved.pop(key, None)
     write_json(folder / "tokenizer_config.json", saved)
@@ -240,9 +241,7 @@ def sft_rows(rows: Dataset, texts: Mapping[str, str], prompt: RankingPrompt, neg
     return Dataset.from_list(made, features=contract.SFT)
 
 
-def write_dataset(
-    folder: Path, recipe: Recipe, terms: contract.Terms
-) -> tuple[dict[str, dict[str, int]], list, list[str]]:
+def write_dataset(folder: Path, recipe: Recipe, terms: Terms) -> tuple[dict[str, dict[str, int]], list, list[str]]:
     """Write the dataset with its summaries and, for each kind of them, the rows that stock TRL trains on.
 
     Where the terms forbid to share texts, `items` holds ids alone, and the configs that quote items are left out.
@@ -261,9 +260,11 @@ def write_dataset(
                     for split, rows in tables[method].items()
                 }
             )
-    made = {**contract.provenance(source, revision), "dataset": terms.to_dict()}
+    provenance = contract.provenance(source, revision).with_terms(terms)
     audit = contract.audit(source, revision)
-    contract.write(folder, tables, provenance=made, body="# Histories with LLM-TRSR summaries", audit=audit)
+    contract.write(
+        folder, tables, provenance=provenance.values, body="# Histories with LLM-TRSR summaries", audit=audit
+    )
     rows = {config: {split: len(rows) for split, rows in splits.items()} for config, splits in tables.items()}
     configs = DatasetCard((folder / "README.md").read_text(encoding="utf-8")).data.to_dict()["configs"]
     shown = next((method for method in contract.CONFIGS[2:4] if method in tables), "histories")

@@ -1,41 +1,41 @@
 """Simple peers of a recommender, scored on exactly the released candidates.
 
 They see what a recommender sees and no more: training interactions, item texts, and histories. Knows nothing of metrics,
-nor of where text vectors come from. Scores are (users, candidates) float64 in the order of `candidates.candidate_table`, higher is better; cells
+nor of where text vectors come from. Scores are (users, candidates) float64 in the order of `Candidates`, higher is better; cells
 past the end of a shorter list are NaN, which `trsr.metrics.ranking` refuses unless they are masked.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from datasets import Dataset
 from scipy.sparse import coo_array
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
-from trsr.dataset.candidates import candidate_table
+from trsr.dataset.candidates import Candidates
 from trsr.dataset.contract import check_ids
+from trsr.errors import InputError
 
 
-def chance(rows: Dataset, seed: int) -> np.ndarray:
+def chance(candidates: Candidates) -> np.ndarray:
     """The same score for every candidate."""
-    return _score(rows, seed, lambda row, ids: np.zeros(len(ids)))
+    return candidates.score(lambda row, ids: np.zeros(len(ids)))
 
 
-def popularity(train: Dataset, rows: Dataset, seed: int) -> np.ndarray:
+def popularity(train: Dataset, candidates: Candidates) -> np.ndarray:
     """How often a candidate occurs in the histories and targets of the training users; 0 for one never seen.
 
     Args:
         train: The training split of `histories`.
-        rows: The split to score.
-        seed: Of the candidates' order.
+        candidates: What to score.
     """
     counts = Counter(item_id for row in train for item_id in (*row["history"], row["target"]))
-    return _score(rows, seed, lambda row, ids: [counts[item_id] for item_id in ids])
+    return candidates.score(lambda row, ids: [counts[item_id] for item_id in ids])
 
 
 def item_knn(
-    sequences: Iterable[Sequence[str]], rows: Dataset, seed: int, *, recent: int = 10, shrink: float = 10.0
+    sequences: Iterable[Sequence[str]], candidates: Candidates, *, recent: int = 10, shrink: float = 10.0
 ) -> np.ndarray:
     """Item-based nearest neighbours: the similarity of a candidate to the user's last items, summed.
 
@@ -43,8 +43,7 @@ def item_knn(
 
     Args:
         sequences: Item ids, one sequence a user.
-        rows: The split to score.
-        seed: Of the candidates' order.
+        candidates: What to score.
         recent: Items of the history that count, from its end.
         shrink: Draws the similarity of seldom items towards 0.
 
@@ -73,23 +72,22 @@ def item_knn(
             scores[numbers] = near[past][:, columns].sum(axis=0)
         return scores
 
-    return _score(rows, seed, summed)
+    return candidates.score(summed)
 
 
-def tfidf(texts: Mapping[str, str], rows: Dataset, seed: int, recent: int = 10) -> np.ndarray:
+def tfidf(texts: Mapping[str, str], candidates: Candidates, recent: int = 10) -> np.ndarray:
     """Cosine of a candidate's TF-IDF vector with the mean vector of the user's last items; all 0 without a history.
 
     Args:
         texts: Item id to text; document frequencies are over all of them.
-        rows: The split to score.
-        seed: Of the candidates' order.
+        candidates: What to score.
         recent: Items of the history that count, from its end.
 
     Raises:
-        ValueError: If `recent` is below 1, or an id of `rows` has no text.
+        ValueError: If `recent` is below 1, or an id of `candidates` has no text.
     """
     _check_recent(recent)
-    check_ids(rows, texts, "TF-IDF")
+    check_ids(candidates.rows, texts, "TF-IDF")
     vectors = TfidfVectorizer(sublinear_tf=True, norm="l2").fit_transform(texts.values())  # (items, words)
     place = {item_id: index for index, item_id in enumerate(texts)}
 
@@ -101,31 +99,30 @@ def tfidf(texts: Mapping[str, str], rows: Dataset, seed: int, recent: int = 10) 
         # Candidates have length 1 already, or 0 if they share no word with the vocabulary.
         return vectors[[place[item_id] for item_id in ids]] @ profile / (np.linalg.norm(profile) or 1.0)
 
-    return _score(rows, seed, cosine)
+    return candidates.score(cosine)
 
 
 def bm25(
-    texts: Mapping[str, str], rows: Dataset, seed: int, *, recent: int = 10, k1: float = 1.2, b: float = 0.75
+    texts: Mapping[str, str], candidates: Candidates, *, recent: int = 10, k1: float = 1.2, b: float = 0.75
 ) -> np.ndarray:
     """Okapi BM25 of a candidate's text for the words of the user's last items, a word as often as it occurs there.
 
     Args:
         texts: Item id to text; document frequencies and the mean length are over all of them.
-        rows: The split to score.
-        seed: Of the candidates' order.
+        candidates: What to score.
         recent: Items of the history that count, from its end.
         k1: How slowly repeated words saturate.
         b: How much longer texts are held back, from 0 to 1.
 
     Raises:
-        ValueError: If `recent` is below 1, or an id of `rows` has no text.
+        ValueError: If `recent` is below 1, or an id of `candidates` has no text.
 
     Reference:
         Robertson and Zaragoza, The probabilistic relevance framework: BM25 and beyond (2009), with the inverse document
         frequency ln(1 + (N - n + 1/2) / (n + 1/2)), which is never negative.
     """
     _check_recent(recent)
-    check_ids(rows, texts, "BM25")
+    check_ids(candidates.rows, texts, "BM25")
     counts = CountVectorizer().fit_transform(texts.values()).tocoo()  # (items, words)
     lengths = np.asarray(counts.sum(axis=1)).ravel()
     found = np.bincount(counts.col, minlength=counts.shape[1])
@@ -140,28 +137,27 @@ def bm25(
         asked = np.asarray(words[[place[item_id] for item_id in row["history"][-recent:]]].sum(axis=0)).ravel()
         return weights[[place[item_id] for item_id in ids]] @ asked
 
-    return _score(rows, seed, matched)
+    return candidates.score(matched)
 
 
 def nearest(
-    vectors: Mapping[str, np.ndarray], rows: Dataset, seed: int, *, recent: int = 25, count: int = 3
+    vectors: Mapping[str, np.ndarray], candidates: Candidates, *, recent: int = 25, count: int = 3
 ) -> np.ndarray:
     """Mean cosine of a candidate's vector with the `count` nearest of the user's last items; 0 without a history.
 
     Args:
         vectors: Item id to vector, all of one length, such as sentence embeddings.
-        rows: The split to score.
-        seed: Of the candidates' order.
+        candidates: What to score.
         recent: Items of the history that count, from its end.
         count: Nearest items that are averaged.
 
     Raises:
-        ValueError: If `recent` or `count` is below 1, or an id of `rows` has no vector.
+        ValueError: If `recent` or `count` is below 1, or an id of `candidates` has no vector.
     """
     _check_recent(recent)
     if count < 1:
-        raise ValueError(f"count is {count}, expected at least 1 nearest item.")
-    check_ids(rows, vectors, "Nearest items")
+        raise InputError(f"count is {count}, expected at least 1 nearest item.")
+    check_ids(candidates.rows, vectors, "Nearest items")
     place = {item_id: index for index, item_id in enumerate(vectors)}
     table = np.stack(list(vectors.values())).astype(np.float64)  # (items, width)
     table /= np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
@@ -173,19 +169,9 @@ def nearest(
         cosines = table[[place[item_id] for item_id in ids]] @ table[past].T  # (candidates, items of the history)
         return np.sort(cosines, axis=1)[:, -count:].mean(axis=1)
 
-    return _score(rows, seed, near)
+    return candidates.score(near)
 
 
 def _check_recent(recent: int) -> None:
     if recent < 1:
-        raise ValueError(f"recent is {recent}, expected at least 1 item of the history.")
-
-
-def _score(
-    rows: Dataset, seed: int, score: Callable[[Mapping, Sequence[str]], Sequence[float] | np.ndarray]
-) -> np.ndarray:
-    lists, labels = candidate_table(rows, seed)
-    scores = np.full(labels.shape, np.nan)
-    for user, (row, ids) in enumerate(zip(rows, lists, strict=True)):
-        scores[user, : len(ids)] = score(row, ids)
-    return scores
+        raise InputError(f"recent is {recent}, expected at least 1 item of the history.")

@@ -4,6 +4,7 @@ Writes `scores.parquet` (a row a candidate) and `results.json` (what cards and t
 """
 
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -20,13 +21,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from trsr.assets.paths import base_path
-from trsr.core.errors import LoadError
 from trsr.core.history import Item
 from trsr.core.modeling import RANKER, load_adapter
 from trsr.core.prompts import Encoder
 from trsr.core.scoring import Scorer
-from trsr.dataset import candidates, contract
-from trsr.errors import CalibrationError, EvaluationError
+from trsr.dataset import contract
+from trsr.dataset.candidates import Candidates
+from trsr.errors import CalibrationError, EvaluationError, LoadError, loading
 from trsr.metrics import ranking, significance
 from trsr.metrics.calibration import fit_calibration
 from trsr.recommender import baselines
@@ -52,9 +53,10 @@ def load_run(run: Run, adapter: bool = True) -> tuple[Encoder, Scorer]:
     """
     recipe = run.recipe
     source = base_path(recipe.base)
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
     gpu = torch.accelerator.current_accelerator() if recipe.optim.device == "auto" else None
-    model: Any = AutoModelForCausalLM.from_pretrained(source, revision=recipe.base_revision, dtype="auto")
+    with loading(recipe.base):
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
+        model: Any = AutoModelForCausalLM.from_pretrained(source, revision=recipe.base_revision, dtype="auto")
     encoder = make_encoder(recipe, tokenizer, model.config)
     if adapter:
         try:
@@ -66,46 +68,47 @@ def load_run(run: Run, adapter: bool = True) -> tuple[Encoder, Scorer]:
 
 
 def score(
-    rows: Dataset,
+    candidates: Candidates,
     texts: Mapping[str, str],
     encoder: Encoder,
     scorer: Scorer,
-    seed: int,
     label: str = "score",
     partial: Path | None = None,
 ) -> np.ndarray:
-    """Log-odds (rows, candidates), candidates in the order of `candidates.candidates`; NaN past the end of a list.
+    """Log-odds (rows, candidates) float64; NaN past the end of a list.
 
     Args:
         partial: A file that keeps each row's scores as they come; a killed run goes on from it.
     """
-    lists, labels = candidates.candidate_table(rows, seed)
     kept = _read_partial(partial)
-    scores = np.full(labels.shape, np.nan)
     encoded: dict[str, list[int]] = {}
     out = partial.open("a", encoding="utf-8") if partial else None
+    numbers = itertools.count()
+    bar = tqdm(total=len(candidates), desc=label, unit="user", mininterval=1)
+
+    def log_odds(row: Mapping, ids: Sequence[str]) -> list[float]:
+        # A user may stand in several rows, each with candidates of its own.
+        key = f"{next(numbers)} {row['user_id']}"
+        if key not in kept:
+            for item_id in ids:
+                if item_id not in encoded:
+                    encoded[item_id] = encoder.suffix_ids(Item.parse(texts[item_id]))
+            suffixes = [encoded[item_id] for item_id in ids]
+            history = [Item.parse(texts[item_id]) for item_id in row["history"]]
+            prefix = encoder.prefix_ids(row.get("summary"), history, max(map(len, suffixes)))
+            kept[key] = scorer.log_odds(prefix.ids, suffixes).tolist()
+            if out:
+                out.write(json.dumps([key, kept[key]]) + "\n")
+                out.flush()
+        bar.update()
+        return kept[key]
+
     try:
-        for place, (row, ids) in enumerate(
-            tqdm(zip(rows, lists, strict=True), total=len(rows), desc=label, unit="user", mininterval=1)
-        ):
-            # A user may stand in several rows, each with candidates of its own.
-            key = f"{place} {row['user_id']}"
-            if key not in kept:
-                for item_id in ids:
-                    if item_id not in encoded:
-                        encoded[item_id] = encoder.suffix_ids(Item.parse(texts[item_id]))
-                suffixes = [encoded[item_id] for item_id in ids]
-                history = [Item.parse(texts[item_id]) for item_id in row["history"]]
-                prefix = encoder.prefix_ids(row.get("summary"), history, max(map(len, suffixes)))
-                kept[key] = scorer.log_odds(prefix.ids, suffixes).tolist()
-                if out:
-                    out.write(json.dumps([key, kept[key]]) + "\n")
-                    out.flush()
-            scores[place, : len(ids)] = kept[key]
+        return candidates.score(log_odds)
     finally:
+        bar.close()
         if out:
             out.close()
-    return scores
 
 
 def _read_partial(path: Path | None) -> dict[str, list[float]]:
@@ -144,13 +147,13 @@ def _checksum(rows: Dataset, texts: Mapping[str, str], recipe: Recipe, encoder: 
     return made.hexdigest()
 
 
-def peer_scores(name: str, rows: Dataset, train: Dataset, texts: Mapping[str, str], seed: int) -> np.ndarray:
-    """Scores (users, candidates) of a peer in `PEERS`, on the same candidates."""
+def peer_scores(name: str, candidates: Candidates, train: Dataset, texts: Mapping[str, str]) -> np.ndarray:
+    """Scores (users, candidates) of a peer in `PEERS`."""
     if name == "chance":
-        return baselines.chance(rows, seed)
+        return baselines.chance(candidates)
     if name == "popularity":
-        return baselines.popularity(train, rows, seed)
-    return baselines.tfidf(texts, rows, seed)
+        return baselines.popularity(train, candidates)
+    return baselines.tfidf(texts, candidates)
 
 
 def measure(
@@ -173,8 +176,7 @@ def measure(
 def write_results(
     out: Path,
     systems: Mapping[str, np.ndarray],
-    rows: Dataset,
-    seed: int,
+    candidates: Candidates,
     about: Mapping[str, Any],
     compare: tuple[tuple[str, str], ...] = (),
 ) -> dict[str, Any]:
@@ -186,17 +188,16 @@ def write_results(
             where the scores tell them; else `not_fitted` says why.
         compare: Pairs (system, against) for a paired test on Recall@3.
     """
-    lists, labels = candidates.candidate_table(rows, seed)
-    present = candidates.presence(lists)
-    users = rows["user_id"]
-    each = {name: ranking.per_user(scores, labels, present) for name, scores in systems.items()}
+    labels, mask, seed = candidates.labels, candidates.mask, candidates.seed
+    users = candidates.rows["user_id"]
+    each = {name: ranking.per_user(scores, labels, mask) for name, scores in systems.items()}
     results = {
         **about,
         "seed": seed,
         "n_users": len(set(users)),
-        "candidates_a_user": _whole(present.sum(1).mean()),
+        "candidates_a_user": _whole(mask.sum(1).mean()),
         "systems": {
-            name: measure(scores, labels, seed, name not in PEERS, present, users) for name, scores in systems.items()
+            name: measure(scores, labels, seed, name not in PEERS, mask, users) for name, scores in systems.items()
         },
         "paired": [
             {"metric": "recall@3", "system": one, "against": other}
@@ -207,10 +208,10 @@ def write_results(
     }
     if about["split"] == "validation":
         try:
-            results["temperature"] = asdict(fit_calibration(systems[about["run"]], labels, present, users))
+            results["temperature"] = asdict(fit_calibration(systems[about["run"]], labels, mask, users))
         except CalibrationError as error:
             results |= {"temperature": None, "not_fitted": str(error)}
-    scored.write(out, systems, rows, seed)
+    scored.write(out, systems, candidates)
     write_text(out / FILE, json.dumps(results, indent=2) + "\n")
     return results
 
@@ -292,7 +293,7 @@ def evaluate_run(
     config = recipe.config
     rows = contract.read(recipe.dataset, config, split, recipe.dataset_revision)
     if run.changed_data():
-        by_time = contract.provenance(recipe.dataset).get("sampling", {}).get("protocol") == "impressions"
+        by_time = contract.provenance(recipe.dataset, recipe.dataset_revision).by_impressions
         run.check_users(rows, f"{recipe.dataset}, split {split}", by_time)
     encoder, scorer = load_run(run, adapter)
     train = contract.read(recipe.dataset, "histories", "train", recipe.dataset_revision)
@@ -310,13 +311,14 @@ def evaluate_run(
         out
         / f".{split}-{seed}-{(about['weights'] or 'base')[:12]}-{_checksum(rows, texts, recipe, encoder)[:12]}.partial.jsonl"
     )
-    systems = {name: peer_scores(name, rows, train, texts, seed) for name in PEERS}
+    candidates = Candidates.of(rows, seed)
+    systems = {name: peer_scores(name, candidates, train, texts) for name in PEERS}
     began = time.process_time()
-    systems[recipe.name] = score(rows, texts, encoder, scorer, seed, recipe.name, partial)
+    systems[recipe.name] = score(candidates, texts, encoder, scorer, recipe.name, partial)
     about["plan"] = scorer.plan
     # Of scoring since the start or the last kill; what training took, the run says.
     trained = run.record["cpu_seconds"] if adapter else 0.0
     about["cost"] = {"train_seconds": trained, **scored.cost(began)}
-    results = write_results(out, systems, rows, seed, about, tuple((recipe.name, peer) for peer in PEERS))
+    results = write_results(out, systems, candidates, about, tuple((recipe.name, peer) for peer in PEERS))
     partial.unlink()
     return results

@@ -20,14 +20,14 @@ from trsr.recommender.recipe import Recipe
 
 def ranking_prompt(recipe: Recipe) -> RankingPrompt:
     """The prompt of a recipe; what is served reads items as its dataset was built, see `dataset_scripts/tables.py`."""
-    built = contract.provenance(recipe.dataset, recipe.dataset_revision).get("options", {})
+    cut = contract.provenance(recipe.dataset, recipe.dataset_revision).item_text
     return RankingPrompt(
         yes=recipe.yes,
         no=recipe.no,
         recent_items=recipe.recent_items,
         max_tokens=recipe.max_tokens,
-        field_words=built.get("field_words", 0),
-        field_values=built.get("field_values", 0),
+        field_words=cut["field_words"],
+        field_values=cut["field_values"],
     )
 
 

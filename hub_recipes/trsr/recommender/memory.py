@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trsr.assets.paths import ASSETS, base_path
+from trsr.errors import loading
 from trsr.recommender.recipe import Recipe
 from trsr.report import markdown
 
@@ -136,7 +137,8 @@ def _config(base: str, revision: str | None) -> Any:
     stated = json.loads(_BASES.read_text(encoding="utf-8")).get(base)
     if stated:
         return AutoConfig.for_model(**stated)
-    return AutoConfig.from_pretrained(base_path(base), revision=revision)
+    with loading(base):
+        return AutoConfig.from_pretrained(base_path(base), revision=revision)
 
 
 def _count(number: int) -> str:

@@ -1,12 +1,12 @@
 """A results file, read: the one place that cards and tables take numbers from."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from trsr.errors import ResultsError
+from trsr.records.files import read_json
 from trsr.report import markdown
 from trsr.report.markdown import plain
 
@@ -52,7 +52,7 @@ def read(path: Path) -> Results:
     """Read a results file. Raises ResultsError naming what is missing, of all systems, or is no number."""
     if not path.is_file():
         raise ResultsError(f"No results at {path}. Make them: trsr evaluate RUN --split {path.parent.name}")
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = read_json(path)
     needed = ("split", "protocol", "seed", "n_users", "candidates_a_user", "run", "systems", "paired")
     if missing := [name for name in needed if values.get(name) is None]:
         raise ResultsError(f"{path} lacks {', '.join(missing)}. Make it anew: trsr evaluate RUN")

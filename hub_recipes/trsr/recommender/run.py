@@ -4,7 +4,6 @@ Loads no model; `evaluate.load_run` and `serving` do.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from trsr.recommender import results
 from trsr.recommender.recipe import Recipe, build_recipe
 from trsr.recommender.results import Results
 from trsr.records.checksums import PREFIX, dataset_checksum
+from trsr.records.files import read_json
 
 FILE = "run.json"
 RECIPE = "recipe.yaml"
@@ -51,7 +51,7 @@ class Run:
         """Read a run's folder. Raises RunError if it holds no finished run."""
         if not is_finished(folder):
             raise RunError(f"No finished run at {folder}. Train one, or finish it: trsr train RECIPE --out {folder}")
-        record = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        record = read_json(folder / FILE)
         weights = folder / ADAPTER / "adapter_model.safetensors"
         if missing := [path for path in (folder / RECIPE, weights) if not path.is_file()]:
             raise RunError(f"The run at {folder} lacks {missing[0].relative_to(folder)}. Train it again.")
@@ -131,7 +131,7 @@ class Run:
         if not path.is_file():
             return
         width = 2 if by_time else 1
-        trained = {tuple(pair[:width]) for pair in json.loads(path.read_text(encoding="utf-8"))["rows"]}
+        trained = {tuple(pair[:width]) for pair in read_json(path)["rows"]}
         asked = set(zip(*(rows[name] for name in ("user_id", "target")[:width]), strict=True))
         if known := asked & trained:
             raise RunError(

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset
 
 from trsr.dataset import contract
-from trsr.dataset.candidates import candidate_table, presence
+from trsr.dataset.candidates import Candidates
 from trsr.recommender.run import data_checksums
 from trsr.records.costs import peak_mib
 from trsr.records.files import whole_file
@@ -24,18 +23,16 @@ ROW = "row"  # of the data; a user may have several
 KEYS = ("user_id", "item_id", "label")
 
 
-def write(folder: Path, systems: Mapping[str, np.ndarray], rows: Dataset, seed: int) -> None:
+def write(folder: Path, systems: Mapping[str, np.ndarray], candidates: Candidates) -> None:
     """Write FILE: the columns ROW and KEYS, and one float64 column a system. It is there whole, or not at all.
 
     Args:
         systems: Name -> scores (users, candidates).
-        rows: The users that were scored.
-        seed: Of the candidates' order.
+        candidates: What was scored.
     """
-    lists, labels = candidate_table(rows, seed)
-    mask = presence(lists)
-    users = [user_id for user_id, ids in zip(rows["user_id"], lists, strict=True) for _ in ids]
-    keys = users, [item_id for ids in lists for item_id in ids], labels[mask].astype(int)
+    lists, mask = candidates.item_ids, candidates.mask
+    users = [user_id for user_id, ids in zip(candidates.rows["user_id"], lists, strict=True) for _ in ids]
+    keys = users, [item_id for ids in lists for item_id in ids], candidates.labels[mask].astype(int)
     columns: dict[str, Any] = {ROW: np.nonzero(mask)[0], **dict(zip(KEYS, keys, strict=True))}
     columns |= {name: made[mask] for name, made in systems.items()}
     with whole_file(folder / FILE) as draft:
@@ -45,15 +42,11 @@ def write(folder: Path, systems: Mapping[str, np.ndarray], rows: Dataset, seed: 
 def about(source: str, config: str, split: str, revision: str | None = None) -> dict[str, Any]:
     """What a results file says of the data that was scored."""
     made = contract.provenance(source, revision)
-    drawn = made.get("sampling", {})
-    protocol = f"1 positive and {drawn.get('negatives', 'the given')} {drawn.get('sampling', '')} negatives a user"
-    if drawn.get("protocol") == "impressions":
-        protocol = "a clicked item and what was shown beside it and not clicked, a row a click"
     return {
-        "dataset": contract.Terms.of(made).name,
+        "dataset": made.terms.name,
         "config": config,
         "split": split,
-        "protocol": protocol,
+        "protocol": made.protocol,
         "dataset_checksums": data_checksums(source, config, revision),
     }
 

@@ -13,7 +13,7 @@ from trsr.assets.paths import NANO, TASK, base_path, summarizer_path
 from trsr.core.modeling import RANKER, SUMMARIZER, load_adapter
 from trsr.core.pipeline import TextRichRecommendationPipeline
 from trsr.dataset import contract
-from trsr.errors import UsageError
+from trsr.errors import UsageError, loading
 from trsr.recommender.examples import ranking_prompt
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.run import Run, is_finished
@@ -72,8 +72,9 @@ def _of_run(run: Run, **options) -> TextRichRecommendationPipeline:
     recipe = run.recipe
     run.check_data("It was trained with that one's prompts and summaries: put it back, or train anew.")
     source = base_path(recipe.base)
-    model: Any = AutoModelForCausalLM.from_pretrained(source, revision=recipe.base_revision, dtype="auto")
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
+    with loading(recipe.base):
+        model: Any = AutoModelForCausalLM.from_pretrained(source, revision=recipe.base_revision, dtype="auto")
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
     if not recipe.chat:
         tokenizer.chat_template = None
     settings = pipeline_settings(recipe, run.fitted)
@@ -95,7 +96,8 @@ def _block_sizes(recipe: Recipe) -> dict[str, int | None]:
     """How histories were cut for the summaries that the run was trained with, so that they are served cut alike."""
     if recipe.summary == "none":
         return {"block_size": None, "max_blocks": None}
-    return {**contract.block_sizes(recipe.dataset, recipe.dataset_revision)}
+    made = contract.provenance(recipe.dataset, recipe.dataset_revision).summaries
+    return {"block_size": made.block_size, "max_blocks": made.max_blocks}
 
 
 def _summarizer(recipe: Recipe) -> str:
@@ -104,14 +106,13 @@ def _summarizer(recipe: Recipe) -> str:
     """
     if recipe.summary == "none":
         return "none"
-    made = contract.provenance(recipe.dataset, recipe.dataset_revision).get("summaries", {})
-    engine = made.get("engine")
-    if engine == "extractive":
+    made = contract.provenance(recipe.dataset, recipe.dataset_revision).summaries
+    if made.engine == "extractive":
         return "extractive"
-    if engine == "nano":
+    if made.engine == "nano":
         return "adapter" if summarizer_path(recipe.base) else "other-model"
-    if engine == "openai":
+    if made.engine == "openai":
         return "server"
     folder = Path(recipe.base)
-    own = made.get("revision") == digest(folder) if folder.is_dir() else made.get("model") == recipe.base
+    own = made.revision == digest(folder) if folder.is_dir() else made.model == recipe.base
     return "base-model" if own else "other-model"

@@ -31,6 +31,7 @@ from trsr.core.fork import same_rotation, why_not_forkable
 from trsr.core.forward import fork_prefix, packed_logits, prefill, row_logits
 from trsr.core.groups import batch_by_length, hoist_common_prefix
 from trsr.core.packed import Row, why_not_packable
+from trsr.errors import InputError
 
 logger = logging.get_logger(__name__)
 
@@ -84,9 +85,9 @@ def answer_logits(model, prefix: Sequence[int], suffixes: Sequence[Sequence[int]
         ValueError: If the plan is unknown, or a suffix or the prefix is empty.
     """
     if plan not in PLANS:
-        raise ValueError(f"Unknown plan {plan!r}, expected one of {', '.join(PLANS)}.")
+        raise InputError(f"Unknown plan {plan!r}, expected one of {', '.join(PLANS)}.")
     if not len(prefix) or not suffixes or not all(map(len, suffixes)):
-        raise ValueError("Prefix and suffixes must hold at least one token each, and there must be a suffix.")
+        raise InputError("Prefix and suffixes must hold at least one token each, and there must be a suffix.")
     start = torch.as_tensor(prefix, device=model.device)
     ends = [torch.as_tensor(suffix, device=model.device) for suffix in suffixes]
     lengths = [len(end) for end in ends]

@@ -28,13 +28,13 @@ from trsr.assets.paths import base_path
 from trsr.core.modeling import PROMPT_FILE
 from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.dataset import contract
-from trsr.errors import TrainError
+from trsr.errors import TrainError, loading
 from trsr.recommender import shared_prefix
 from trsr.recommender.examples import encode_rows, make_encoder, with_earlier_targets
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.run import ADAPTER, FILE, RECIPE, TRAINED_ON, changed_configs, data_checksums, is_finished
 from trsr.recommender.validation import Watching, curves, draw, ranking
-from trsr.records.files import one_writer, whole_folder, write_text
+from trsr.records.files import one_writer, read_json, whole_folder, write_text
 from trsr.records.versions import versions
 
 SPACING = 5  # items between two targets of a user, where no summaries are read that say it
@@ -72,10 +72,11 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     started, spent = time.monotonic(), time.process_time()
     set_seed(recipe.seed)
     source = base_path(recipe.base)
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
-    model = AutoModelForCausalLM.from_pretrained(
-        source, revision=recipe.base_revision, dtype=torch.bfloat16 if half else torch.float32
-    )
+    with loading(recipe.base):
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, revision=recipe.base_revision, dtype=torch.bfloat16 if half else torch.float32
+        )
     encoder = make_encoder(recipe, tokenizer, model.config)
     texts = contract.texts(recipe.dataset, recipe.dataset_revision)
     checksums = data_checksums(recipe.dataset, recipe.config, recipe.dataset_revision)
@@ -230,7 +231,7 @@ def save_adapter(model, prompt: RankingPrompt, base: str, revision: str | None, 
 def write_adapter_config(folder: Path, base: str, revision: str | None) -> None:
     """Name the base and its commit in adapter_config.json, and sort what peft keeps as a set."""
     path = folder / "adapter_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_json(path)
     config["base_model_name_or_path"] = base
     config["revision"] = revision
     if isinstance(config.get("target_modules"), list):
@@ -302,7 +303,7 @@ def _claim(recipe: Recipe, out: Path) -> None:
 def _check_resumed(recipe: Recipe, out: Path, checksums: Mapping[str, str]) -> None:
     """Raise TrainError where an unfinished run in `out` was begun with another dataset than there is now."""
     path = out / TRAINED_ON
-    before = json.loads(path.read_text(encoding="utf-8"))["dataset_checksums"] if path.is_file() else checksums
+    before = read_json(path)["dataset_checksums"] if path.is_file() else checksums
     if changed := changed_configs(before, checksums):
         raise TrainError(
             f"{recipe.dataset} has changed since this run began: its config {changed[0]} was {before.get(changed[0])} and is "
@@ -312,10 +313,10 @@ def _check_resumed(recipe: Recipe, out: Path, checksums: Mapping[str, str]) -> N
 
 def _block_size(recipe: Recipe) -> int:
     """Items between two targets of a user: those of a block of the summaries."""
+    made = contract.provenance(recipe.dataset, recipe.dataset_revision).summaries
     if recipe.summary == "none":
-        stated = contract.provenance(recipe.dataset, recipe.dataset_revision).get("summaries", {})
-        return stated.get("block_size") or SPACING
-    return contract.block_sizes(recipe.dataset, recipe.dataset_revision, ("block_size",))["block_size"]
+        return made.known_block_sizes().get("block_size", SPACING)
+    return made.block_size
 
 
 def _bf16(cpu: bool) -> bool:

@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from trsr.core.prompts import Encoder
 from trsr.core.scoring import Scorer
-from trsr.dataset import candidates
+from trsr.dataset.candidates import Candidates
 from trsr.metrics import ranking as metrics
 from trsr.recommender.evaluate import score
 from trsr.report import plots
@@ -22,17 +22,16 @@ Ranking = Callable[[Any], dict[str, float]]
 
 def ranking(rows: Dataset, texts: Mapping[str, str], encoder: Encoder, seed: int) -> Ranking:
     """A function from a model to its ranking metrics on `rows` of the data contract. It uses no random numbers."""
-    lists, labels = candidates.candidate_table(rows, seed)
-    present = candidates.presence(lists)
+    candidates = Candidates.of(rows, seed)
 
     def measure(model) -> dict[str, float]:
         mode = model.training
         model.eval()
         try:
-            scores = score(rows, texts, encoder, Scorer(model, encoder.yes_id, encoder.no_id), seed, "validation")
+            scores = score(candidates, texts, encoder, Scorer(model, encoder.yes_id, encoder.no_id), "validation")
         finally:
             model.train(mode)
-        each = metrics.per_user(scores, labels, present)
+        each = metrics.per_user(scores, candidates.labels, candidates.mask)
         return {name: float(np.mean(each[name])) for name in WATCHED}
 
     return measure

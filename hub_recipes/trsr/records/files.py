@@ -41,6 +41,16 @@ def write_text(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8", newline="\n")
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises UsageError if it is not whole."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(
+            f"{path} is no JSON file, or not whole: {error}. Make it anew, or take a copy of it."
+        ) from error
+
+
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """An empty draft beside `folder` to fill; it takes its place, and all that it held, where the block ends without an error.
@@ -76,7 +86,7 @@ def bind(folder: Path, made_from: Mapping[str, Any]) -> None:
     """
     note, now = folder / MADE_FROM, json.loads(json.dumps(made_from))
     if note.is_file():
-        before = json.loads(note.read_text(encoding="utf-8"))
+        before = read_json(note)
         if changed := sorted(name for name in before | now if before.get(name) != now.get(name)):
             told = "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in changed)
             raise UsageError(f"{folder} was made from something else: {told}. Choose another folder, or remove it.")

@@ -18,6 +18,7 @@ from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import steps
 from trsr.dataset import contract
 from trsr.errors import DataError
+from trsr.records.provenance import SummaryProvenance
 from trsr.summaries.accept import reject_reason
 from trsr.summaries.continuation import label, split_revision
 from trsr.summaries.engines.base import ATTEMPTS, Engine, key_of
@@ -97,11 +98,11 @@ def _identity(about: object, source: str) -> dict[str, Any]:
 def _import_summaries(store: Store, source: str, texts: Mapping[str, str]) -> int:
     """Generations of a dataset with summaries and nothing more."""
     name, revision = split_revision(source)
-    made = contract.provenance(name, revision).get("summaries", {})
-    methods = [method for method in made.get("methods", ()) if method in contract.configs(name, revision)]
-    if not methods or "prompts" not in made:
+    made = contract.provenance(name, revision).summaries
+    methods = [method for method in made.methods if method in contract.configs(name, revision)]
+    if not methods or not made.prompts:
         raise DataError(f"{source!r} holds no generations and no summaries of a language model: it is no cache.")
-    if made.get("fallen_back") or "since" in made:
+    if made.fallen_back or made.continues_others:
         # Which summaries a model wrote after a whole question cannot be told from the columns.
         raise DataError(
             f"The summaries of {source!r} were continued, or not all written by its model: their questions cannot be put "
@@ -110,8 +111,7 @@ def _import_summaries(store: Store, source: str, texts: Mapping[str, str]) -> in
     items = contract.read_items(name, revision)
     if "text" in items.column_names:
         texts = dict(zip(items["item_id"], items["text"], strict=True))
-    made = {**made, **contract.block_sizes(name, revision)}
-    identity = {part: made.get(part) for part in ("engine", "model", "revision", "sampling")}
+    identity = {part: made.values.get(part) for part in ("engine", "model", "revision", "sampling")}
     count = 0
     for method in methods:
         for split in contract.SPLITS:
@@ -124,18 +124,18 @@ def _import_summaries(store: Store, source: str, texts: Mapping[str, str]) -> in
 
 
 def _generations(
-    rows: Dataset, method: str, made: Mapping[str, Any], texts: Mapping[str, str], identity: Mapping[str, Any]
+    rows: Dataset, method: str, made: SummaryProvenance, texts: Mapping[str, str], identity: Mapping[str, Any]
 ) -> Iterator[list[Generation]]:
     """What was asked for each user, with what was answered."""
     try:
-        prompts = SummaryPrompts(**made["prompts"])
+        prompts = SummaryPrompts(**made.prompts)
     except TypeError as error:
         raise DataError(
             f"The prompts in the provenance are not ours, so its questions are not known: {error}"
         ) from None
     for row in rows:
         items = [Item.parse(texts[item_id]) for item_id in row["history"]]
-        strategy = steps(blocks_by_count(items, made["block_size"], made["max_blocks"]), method)
+        strategy = steps(blocks_by_count(items, made.block_size, made.max_blocks), method)
         left = [*row["block_summaries"], *([row["summary"]] if method == "hierarchical" else [])]
         questions, generations = next(strategy), []
         while True:

@@ -11,9 +11,6 @@ from trsr.core.summarize import Steps, SummaryResult, steps
 from trsr.dataset import contract
 from trsr.errors import DataError
 
-# What two kinds of summaries must agree in for one to continue the other. Who served the model is not among them.
-_SAME = ("model", "revision", "sampling", "prompts", "block_size", "max_blocks")
-
 
 class PreviousSummaries:
     """Earlier summaries of a dataset, to be continued.
@@ -31,19 +28,13 @@ class PreviousSummaries:
         self, source: str, texts: Mapping[str, str], methods: Sequence[str], wanted: Mapping[str, Any]
     ) -> None:
         name, revision = split_revision(source)
-        provenance = contract.provenance(name, revision)
-        self._made: dict[str, Any] = provenance.get("summaries", {})
-        differ = [part for part in _SAME if self._made.get(part) != wanted.get(part)]
-        engines = {self._made.get("engine"), wanted.get("engine")}
-        if "extractive" in engines and len(engines) > 1:
-            differ.append("engine")
-        if differ:
-            told = "; ".join(f"{part} was {self._made.get(part)!r}, is {wanted.get(part)!r}" for part in differ)
+        self._made = contract.provenance(name, revision).summaries
+        if differ := self._made.differences(wanted):
             raise DataError(
-                f"The summaries of {source!r} cannot be continued: {told}. Ask in the same way, or leave out --since."
+                f"The summaries of {source!r} cannot be continued: {'; '.join(differ)}. Ask in the same way, or leave out --since."
             )
         self._source = source
-        self._size: int = self._made["block_size"]
+        self._size = self._made.block_size
         self._rows = {
             method: [contract.read(name, method, split, revision) for split in contract.SPLITS] for method in methods
         }
@@ -93,12 +84,13 @@ class PreviousSummaries:
 
     def record(self) -> dict[str, Any]:
         """For the provenance: what was continued, and how much of it was kept."""
-        told = {name: self._made[name] for name in ("engine", "calls", "fallen_back", "since") if name in self._made}
+        kept = ("engine", "calls", "fallen_back", "since")
+        earlier = {name: value for name, value in self._made.values.items() if name in kept}
         return {
             "dataset": label(self._source),
             "users_unchanged": self._unchanged,
             "block_summaries_kept": self._kept,
-            "summaries": told,
+            "summaries": {name: earlier[name] for name in kept if name in earlier},
         }
 
     def _same_blocks(self, old: Sequence[str], new: Sequence[str]) -> int:

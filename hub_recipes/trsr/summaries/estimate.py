@@ -12,7 +12,7 @@ from pathlib import Path
 from trsr.core.answer import Answer
 from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import METHODS
-from trsr.errors import UsageError
+from trsr.errors import UsageError, loading
 from trsr.summaries.accept import LONGEST
 from trsr.summaries.caches import import_cache
 from trsr.summaries.continuation import PreviousSummaries
@@ -63,7 +63,8 @@ def token_count(tokenizer: str | None = None) -> Callable[[str], int]:
         return lambda text: -(-len(text) // CHARACTERS)
     from transformers import AutoTokenizer
 
-    encode = AutoTokenizer.from_pretrained(tokenizer).encode
+    with loading(tokenizer):
+        encode = AutoTokenizer.from_pretrained(tokenizer).encode
     return lambda text: len(encode(text, add_special_tokens=False))
 
 

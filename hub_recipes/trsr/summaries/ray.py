@@ -39,7 +39,7 @@ from datasets import Dataset
 
 from trsr.core.history import count_blocks
 from trsr.core.summarize import METHODS, calls
-from trsr.errors import EngineError, UsageError
+from trsr.errors import EngineError, TrsrError, UsageError
 from trsr.records.files import one_writer
 from trsr.summaries.caches import import_cache
 from trsr.summaries.engines.base import Engine
@@ -274,7 +274,7 @@ class Worker:
             Scheduler(self._engine, kept, advance=kept.count).run(asking, lambda trail: None)
         except Unanswered:
             pass  # a few rejected questions: the plain run meets them among all the others
-        except ValueError as mistake:
+        except TrsrError as mistake:
             error = str(mistake)
         kept.show()
         return pa.table({"error": [error]})

@@ -29,7 +29,7 @@ from trsr.summaries.writer import PART, SummaryWriter
 MADE_FROM = ("items", "histories")  # the configs that summaries depend on
 
 
-class OpenQuestions(ValueError):
+class OpenQuestions(Exception):
     """Nothing was written, because the engine's answers come from elsewhere: the message says what to do."""
 
 
@@ -138,7 +138,7 @@ def summarize_dataset(
     prompts = SummaryPrompts()
     made_from = check_out(source, out, revision, since)
     if export:
-        contract.check_replaceable(export, ["generations"], {**contract.provenance(source, revision), "summaries": {}})
+        contract.check_replaceable(export, ["generations"], contract.provenance(source, revision).with_summaries({}))
     texts, splits = read(source, revision)
     beside = out.with_name(f"{out.name}.store.sqlite") if engine.cacheable else None
     kept = Store(path) if (path := store or beside) else None
@@ -157,7 +157,7 @@ def summarize_dataset(
             made = add_summaries(splits, texts, scheduler, Path(folder), methods=methods, since=earlier, **cut)
         items = DatasetDict(train=contract.read(source, "items", "train", revision))
         provenance = {
-            **contract.provenance(source, revision),
+            **contract.provenance(source, revision).values,
             "summaries": {
                 **identity(engine, prompts),
                 "methods": list(methods),
@@ -198,9 +198,9 @@ def check_out(source: str, out: Path, revision: str | None = None, since: str | 
     """
     checksum = dataset_checksum(source, revision, MADE_FROM)
     out = out.resolve()  # a folder, also where its name is that of a dataset in the package
-    before = contract.provenance(str(out)) if out.is_dir() else {}
-    contract.check_replaceable(out, MADE_FROM, {**contract.provenance(source, revision), "summaries": {}})
-    if not before or before.get("summaries", {}).get("source") == checksum:
+    before = contract.provenance(str(out)) if out.is_dir() else None
+    contract.check_replaceable(out, MADE_FROM, contract.provenance(source, revision).with_summaries({}))
+    if not before or before.summaries.summarised == checksum:
         return checksum
     in_place = [Path(one).resolve() for one in (source, since) if one and Path(one).is_dir()]
     if out not in in_place and not _same_rows(source, revision, str(out)):

@@ -228,7 +228,7 @@ def command(
     print(f"Written to {options.out}")
     try:
         then(options)
-    except ValueError as error:  # the Hub's or ours: it says what to do
+    except (TrsrError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

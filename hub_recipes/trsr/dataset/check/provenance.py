@@ -1,12 +1,9 @@
-"""What a dataset says about itself: provenance, terms, protocol and language."""
-
-from dataclasses import dataclass
-from json import JSONDecodeError
-from typing import Any
+"""What a dataset says about itself: provenance, protocol and language."""
 
 from trsr.dataset import contract
 from trsr.dataset.check.findings import Findings, Severity, show
 from trsr.errors import DataError
+from trsr.records.provenance import Provenance, Terms
 
 # What the protocol `impressions` does that is an error in others: a row is a click, and time divides the splits.
 IMPRESSIONS: dict[str, Severity] = {
@@ -16,62 +13,28 @@ IMPRESSIONS: dict[str, Severity] = {
     "negative-in-history": "warning",
     "timestamps-split": "error",
 }
-UNKNOWN = contract.Terms("dataset")
 
 
-@dataclass(frozen=True, slots=True)
-class Stated:
-    """A provenance, or as much of it as can be read."""
-
-    provenance: Any
-    terms: contract.Terms
-
-    def get(self, *keys: str) -> Any:
-        """A value within the provenance, None if it is not there."""
-        value = self.provenance
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        return value
-
-    @property
-    def impressions(self) -> bool:
-        """Whether the protocol is `impressions`."""
-        return "impressions" in (
-            self.get("protocol"),
-            self.get("sampling", "protocol"),
-            self.get("options", "protocol"),
-        )
-
-    def severity_overrides(self) -> dict[str, Severity]:
-        """Severities that follow from the protocol."""
-        if self.impressions:
-            return IMPRESSIONS
-        return {"target-in-history": "warning"} if self.get("counts", "targets_in_own_history") else {}
-
-    def blocks(self) -> dict[str, int]:
-        """`block_size` and `max_blocks` of the summaries, as far as they are stated."""
-        sizes = {name: self.get("summaries", name) for name in ("block_size", "max_blocks")}
-        return {name: size for name, size in sizes.items() if isinstance(size, int) and size > 0}
-
-
-def read_stated(source: str, revision: str | None, findings: Findings) -> Stated:
-    """Read the provenance of a dataset; note if it is missing or not as the contract has it."""
+def read_provenance(source: str, revision: str | None, findings: Findings) -> Provenance:
+    """The provenance of a dataset; noted, and empty, where it is missing or not as the contract has it."""
     try:
-        made = contract.provenance(source, revision)
-    except (JSONDecodeError, UnicodeDecodeError) as error:
+        provenance = contract.provenance(source, revision)
+    except DataError as error:
         findings.note("provenance-unreadable", shown=show(error))
-        return Stated({}, UNKNOWN)
-    if not made:
+        return Provenance({}, source)
+    if not provenance:
         findings.note("provenance-missing")
-        return Stated({}, UNKNOWN)
-    try:
-        return Stated(made, contract.Terms.of(made))
-    except (DataError, AttributeError, TypeError, ValueError) as error:
-        findings.note("provenance-unreadable", shown=show(error))
-        return Stated(made, UNKNOWN)
+    return provenance
 
 
-def languages(source: str, revision: str | None, terms: contract.Terms) -> list[str]:
+def severity_overrides(provenance: Provenance) -> dict[str, Severity]:
+    """Severities that follow from the protocol."""
+    if provenance.by_impressions:
+        return IMPRESSIONS
+    return {"target-in-history": "warning"} if provenance.counts.get("targets_in_own_history") else {}
+
+
+def languages(source: str, revision: str | None, terms: Terms) -> list[str]:
     """Language codes that the terms declare or, if they do not, the card."""
     declared = terms.language or contract.header(source, revision).get("language") or []
     return [str(code) for code in ([declared] if isinstance(declared, str) else declared)]

@@ -18,7 +18,7 @@ from trsr.dataset.check.findings import Finding, Findings, Severity, names, show
 from trsr.dataset.check.histories import Histories, mark_histories
 from trsr.dataset.check.language import disagrees, guess
 from trsr.dataset.check.lengths import Lengths, Spread
-from trsr.dataset.check.provenance import languages, read_stated
+from trsr.dataset.check.provenance import languages, read_provenance, severity_overrides
 from trsr.dataset.check.sft import Prompted
 from trsr.dataset.check.summaries import mark_summaries
 from trsr.dataset.check.timestamps import Times
@@ -81,8 +81,8 @@ class _Check:
         self.lengths = Lengths()
         self.rows: dict[str, dict[str, int]] = {}
         self.users: dict[str, Users] = {}
-        self.stated = read_stated(source, revision, self.findings)
-        self.findings.severity_overrides |= self.stated.severity_overrides()
+        self.provenance = read_provenance(source, revision, self.findings)
+        self.findings.severity_overrides |= severity_overrides(self.provenance)
 
     def report(self) -> Report:
         for config in self.configs:
@@ -105,7 +105,7 @@ class _Check:
         needed = contract.items_features(contract.ITEM_COLUMNS)
         read: Iterator[Batch] = iter(())
         for split, rows in self._splits("items", contract.SPLITS[:1]):
-            if not self.stated.terms.share_text and "text" not in (rows.features or {}):
+            if not self.provenance.terms.share_text and "text" not in (rows.features or {}):
                 self.findings.note("text-withheld", "items", split)
                 needed = contract.items_features(contract.ITEM_COLUMNS[:1])
             read = self._batches(rows, "items", split, needed, limit=0)
@@ -114,7 +114,7 @@ class _Check:
     def _check_histories(self, config: str, catalogue: Catalogue) -> None:
         first = not self.users
         times = Times(self.findings)
-        sizes = self.stated.blocks()
+        sizes = self.provenance.summaries.known_block_sizes()
         needed = contract.HISTORIES if config == "histories" else contract.SUMMARIES
         for split, stream in self._splits(config, contract.SPLITS):
             for batch in self._batches(stream, config, split, needed, self.limit, ("timestamps",)):
@@ -140,7 +140,7 @@ class _Check:
             catalogue,
             self.users,
             partial=bool(self.limit),
-            one_target=not self.stated.impressions,
+            one_target=not self.provenance.by_impressions,
         )
         for split, stream in self._splits(config, contract.SPLITS):
             for batch in self._batches(stream, config, split, contract.SFT, self.limit):
@@ -178,7 +178,7 @@ class _Check:
         return self.rows.get(config, {}).get(split, 0)
 
     def _hint_language(self, catalogue: Catalogue) -> None:
-        declared = languages(self.source, self.revision, self.stated.terms)
+        declared = languages(self.source, self.revision, self.provenance.terms)
         if not declared:
             self.findings.note("language-undeclared")
         elif catalogue.titles is not None:

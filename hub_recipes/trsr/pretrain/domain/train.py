@@ -57,9 +57,8 @@ def train_domain(
         DataError: If the dataset has no recurrent summaries, or does not say of how many items.
     """
     provenance = contract.provenance(source, revision)
-    terms = contract.Terms.of(provenance)
     splits = {split: contract.read(source, "recurrent", split, revision) for split in contract.SPLITS}
-    block_size = contract.block_sizes(source, revision, ("block_size",))["block_size"]
+    block_size = provenance.summaries.block_size
     texts = contract.texts(source, revision)
     for split, table in splits.items():
         contract.check_ids(table, texts, split)
@@ -98,16 +97,21 @@ def train_domain(
     record = fit(trainer)
     about = {
         "command": f"trsr pretrain domain --dataset {_shown(source)} --seed {seed} --steps {steps}",
-        "data": terms.name,
-        "share_text": terms.share_text,
+        "data": provenance.terms.name,
+        "share_text": provenance.terms.share_text,
         "parameters": model.num_parameters(),
         "rows": steps * rows,
         "candidates_a_row": 1 + negatives,
         **record,
     }
     model.set_attn_implementation("sdpa")
-    header = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["llm-trsr"], **terms.header()}
-    card = render("domain", {**about, "name": terms.name, "header": Markdown(yaml_header(header))})
+    header = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["llm-trsr"],
+        **provenance.terms.header(),
+    }
+    card = render("domain", {**about, "name": provenance.terms.name, "header": Markdown(yaml_header(header))})
     save(model, tokenizer, about, card, out)
     return about
 

@@ -19,11 +19,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, set_seed
 
 from trsr.assets.paths import base_path
 from trsr.core.prompts import Encoder, RankingPrompt
+from trsr.errors import loading
 from trsr.pretrain.nano.lessons import FIRST_WORLD, Lessons
 from trsr.pretrain.scratch import arguments, begin, fit
 from trsr.recommender.train import write_adapter_config
 from trsr.records.checksums import base_checksum
-from trsr.records.files import one_writer
+from trsr.records.files import one_writer, read_json
 from trsr.report.templates import render
 
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens", "lm_head")
@@ -122,8 +123,9 @@ def train_summarizer(
         learning_rate=learning_rate,
     )
     set_seed(seed)
-    tokenizer = AutoTokenizer.from_pretrained(base_path(base))
-    model = AutoModelForCausalLM.from_pretrained(base_path(base), dtype=torch.float32)
+    with loading(base):
+        tokenizer = AutoTokenizer.from_pretrained(base_path(base))
+        model = AutoModelForCausalLM.from_pretrained(base_path(base), dtype=torch.float32)
     encoder = Encoder(tokenizer, RankingPrompt(), model.config.max_position_embeddings)
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
@@ -137,7 +139,7 @@ def train_summarizer(
         said = work / f"{name}.json"
         if not said.exists():
             said.write_text(json.dumps(record), encoding="utf-8", newline="\n")
-        return json.loads(said.read_text(encoding="utf-8"))
+        return read_json(said)
 
     stages = {
         "copying": stage("copying", Copies(encoder, copying, size), copying, 2 * learning_rate),

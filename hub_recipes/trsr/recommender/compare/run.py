@@ -15,6 +15,7 @@ from trsr.recommender.compare import measure, plot, report, slices
 from trsr.recommender.compare.align import Aligned, Scored, align, read, row_name
 from trsr.recommender.run import data_checksums
 from trsr.records.checksums import PREFIX
+from trsr.records.files import read_json
 from trsr.records.versions import versions
 from trsr.report import plots as pictures
 
@@ -83,7 +84,7 @@ def _check_replaceable(out: Path, about: Mapping[str, Any]) -> None:
         if found := [name for name in ("comparison.md", "per_user.parquet") if (out / name).exists()]:
             raise CompareError(f"{out} holds a {found[0]} that is of no comparison. Choose another --out.")
         return
-    before = json.loads((out / FILE).read_text(encoding="utf-8"))
+    before = read_json(out / FILE)
     if changed := [name for name in ("dataset", "split") if before.get(name) != about.get(name)]:
         told = "; ".join(f"its {name} is {before.get(name)}, not {about.get(name)}" for name in changed)
         raise CompareError(f"{out} holds another comparison: {told}. Choose another --out, or remove it.")

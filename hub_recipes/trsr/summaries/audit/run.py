@@ -26,6 +26,7 @@ from trsr.dataset.check.catalogue import hashes
 from trsr.dataset.check.findings import show
 from trsr.errors import DataError
 from trsr.records.files import write_text
+from trsr.records.provenance import SummaryProvenance
 from trsr.summaries.accept import reject_reason
 from trsr.summaries.audit.catalogue import Catalogue
 from trsr.summaries.audit.figures import COPIED, UNSUPPORTED, figures, warnings
@@ -76,14 +77,14 @@ def audit(source: str, *, revision: str | None = None, limit: int = 0, seed: int
         stream = functools.partial(contract.stream, source, revision=revision, batch=ROWS)
         items = _split(stream("items"), "items", "train")
         catalogue = Catalogue(_tables(items, contract.ITEM_COLUMNS, "items", 0))
-        made = contract.provenance(source, revision).get("summaries", {})
+        made = contract.provenance(source, revision).summaries
         found: dict[str, Any] = {
-            "engine": made.get("engine", "unknown"),
+            "engine": made.engine if made.values else "unknown",
             "limit": limit,
             "seed": seed,
             "items": {"count": len(catalogue), "with_instructions": catalogue.ordering},
-            "calls": sum(made.get("calls", {}).get(method, 0) for method in methods),
-            "fallen_back": made.get("fallen_back", {}),
+            "calls": sum(made.calls.get(method, 0) for method in methods) if made.values else 0,
+            "fallen_back": made.fallen_back,
             "methods": {},
         }
         for method in methods:
@@ -199,14 +200,13 @@ def _another(rows: int, random: np.random.Generator) -> np.ndarray:
     return others
 
 
-def _wording(made: Mapping[str, Any]) -> frozenset[str]:
+def _wording(made: SummaryProvenance) -> frozenset[str]:
     """The content words that a summary may have from what was asked, not from the items."""
-    if made.get("engine") == "extractive":
+    if made.values and made.engine == "extractive":
         return Words.of(_EXTRACTIVE).content
-    stated = made.get("prompts") or {}
     prompts = SummaryPrompts()
     ours = (prompts.block, prompts.merge, prompts.update, prompts.cue)
-    return Words.of(" ".join([*map(str, stated.values()), *ours, _EXTRACTIVE])).content
+    return Words.of(" ".join([*map(str, made.prompts.values()), *ours, _EXTRACTIVE])).content
 
 
 def _split(splits: Mapping[str, IterableDataset], config: str, split: str) -> IterableDataset:

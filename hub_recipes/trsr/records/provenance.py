@@ -1,0 +1,248 @@
+"""What made a dataset: its `provenance.json` as a record, and the one place that knows its keys.
+
+Does not read files: `trsr.dataset.contract.provenance` does. What a property cannot find is an error that names it, and never
+a guess: a guess of how histories were cut could show a model what it is asked for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from trsr.errors import DataError
+
+FILE = "provenance.json"
+# What two kinds of summaries must agree in for one to continue the other.
+_CONTINUED = ("model", "revision", "sampling", "prompts", "block_size", "max_blocks")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What may be done with a dataset, by its source. Stands in `provenance.json` under `dataset`.
+
+    Attributes:
+        name: Short name: `mind`, `goodbooks`. Releases are called after it.
+        license: Identifier that the Hub knows, such as `cc-by-sa-4.0`; `other` wants `license_name`.
+        language: ISO 639 codes.
+        share_text: Whether texts of the source may be published. If not, a release holds ids and summaries only.
+    """
+
+    name: str
+    license: str = "other"
+    license_name: str | None = None
+    license_link: str | None = None
+    language: tuple[str, ...] = ()
+    share_text: bool = True
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Terms":
+        """The terms as a file has them. Raises DataError for a key that is not known."""
+        try:
+            languages = values.get("language", ())
+            return cls(**{**values, "language": (languages,) if isinstance(languages, str) else tuple(languages)})
+        except (TypeError, AttributeError) as error:
+            raise DataError(f"{FILE}: `dataset` is not as expected: {error}") from None
+
+    def to_dict(self) -> dict[str, object]:
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items() if v is not None}
+
+    def header(self) -> dict[str, Any]:
+        """For the YAML header of a card."""
+        return {name: v for name, v in self.to_dict().items() if name not in ("name", "share_text") and v}
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryProvenance:
+    """What wrote a dataset's summaries.
+
+    Attributes:
+        values: As the file has them, under `summaries`.
+        source: Of the dataset, for messages.
+    """
+
+    values: Mapping[str, Any]
+    source: str = "DATASET"
+
+    @property
+    def engine(self) -> str:
+        """`extractive`, `nano`, `transformers`, `openai` or `vllm`."""
+        return self._needed("engine")
+
+    @property
+    def model(self) -> str:
+        """Name or Hub id of the language model."""
+        return self._needed("model")
+
+    @property
+    def revision(self) -> str | None:
+        """Commit or checksum of the language model; None where a server does not say."""
+        return self._needed("revision")
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """How answers were drawn."""
+        return self._needed("sampling")
+
+    @property
+    def calls(self) -> Mapping[str, int]:
+        """Method -> number of summaries that were asked for."""
+        return self._needed("calls")
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """`recurrent`, `hierarchical` or both; none for a dataset without summaries."""
+        return tuple(self.values.get("methods", ()))
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """The wording of a language model's questions; empty for an engine that reads no prompts."""
+        return self.values.get("prompts") or {}
+
+    @property
+    def summarised(self) -> str | None:
+        """Checksum of the histories and items that were summarised; None where an earlier version did not record it."""
+        return self.values.get("source")
+
+    @property
+    def continues_others(self) -> bool:
+        """Whether they continue the summaries of another dataset."""
+        return "since" in self.values
+
+    @property
+    def fallen_back(self) -> Mapping[str, int]:
+        """Reason -> number of summaries that the extractive summarizer wrote in the engine's place."""
+        return self.values.get("fallen_back", {})
+
+    @property
+    def fallen_back_by_method(self) -> Mapping[str, int]:
+        """Method -> number of those summaries, without zeros."""
+        return {method: count for method, count in self.values.get("fallen_back_by_method", {}).items() if count}
+
+    @property
+    def block_size(self) -> int:
+        """Items of a block."""
+        return self._needed("block_size", positive=True)
+
+    @property
+    def max_blocks(self) -> int:
+        """Newest blocks of a history that were summarised."""
+        return self._needed("max_blocks", positive=True)
+
+    def known_block_sizes(self) -> dict[str, int]:
+        """`block_size` and `max_blocks`, as far as the file has them as positive numbers."""
+        sizes = {name: self.values.get(name) for name in ("block_size", "max_blocks")}
+        return {name: size for name, size in sizes.items() if isinstance(size, int) and size > 0}
+
+    def differences(self, wanted: Mapping[str, Any]) -> list[str]:
+        """Where these summaries were made otherwise than `wanted` says, so that the one cannot continue the other.
+
+        Who served the model does not count.
+        """
+        differ = [part for part in _CONTINUED if self.values.get(part) != wanted.get(part)]
+        engines = {self.values.get("engine"), wanted.get("engine")}
+        if "extractive" in engines and len(engines) > 1:
+            differ.append("engine")
+        return [f"{part} was {self.values.get(part)!r}, is {wanted.get(part)!r}" for part in differ]
+
+    def _needed(self, name: str, positive: bool = False) -> Any:
+        value = self.values.get(name)
+        if name not in self.values or (positive and not (isinstance(value, int) and value > 0)):
+            raise DataError(
+                f"{self.source} does not say the {name} of its summaries ({FILE}, under summaries): how they were made is "
+                f"not known. Summarise it again: trsr summarize {self.source} --out DIR"
+            )
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What made a dataset.
+
+    Attributes:
+        values: The file as it is; empty for a dataset that has none.
+        source: Of the dataset, for messages.
+        terms: Under which terms it may be used.
+
+    Raises:
+        DataError: If the file is not a JSON object, or a part of it is not what it should be.
+    """
+
+    values: Mapping[str, Any]
+    source: str = "DATASET"
+    terms: Terms = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.values, Mapping):
+            raise DataError(f"{FILE} of {self.source} holds {type(self.values).__name__}, not a JSON object.")
+        for name in ("dataset", "options", "sampling", "counts", "summaries"):
+            if not isinstance(self.values.get(name, {}), Mapping):
+                raise DataError(f"{FILE} of {self.source}: {name!r} is {self.values[name]!r:.80}, not a JSON object.")
+        object.__setattr__(self, "terms", Terms.of({"name": "dataset", **self.values.get("dataset", {})}))
+
+    def __bool__(self) -> bool:
+        return bool(self.values)
+
+    @property
+    def name(self) -> str | None:
+        """Of the dataset; None where the file does not say."""
+        return self.values.get("dataset", {}).get("name")
+
+    @property
+    def script(self) -> str:
+        """What built it."""
+        return self._needed("script")
+
+    @property
+    def seed(self) -> int:
+        """Of the splits and the negatives."""
+        return self._needed("seed")
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """What was read, left out and kept."""
+        return self.values.get("counts", {})
+
+    @property
+    def item_text(self) -> dict[str, int]:
+        """How item texts were cut, as options of `core.prompts.RankingPrompt`: `field_words`, `field_values`; 0 = not."""
+        built = self.values.get("options", {})
+        return {name: built.get(name) or 0 for name in ("field_words", "field_values")}
+
+    @property
+    def by_impressions(self) -> bool:
+        """Whether a row is a click and its negatives were shown beside it; users then stand in several splits."""
+        return "impressions" in (
+            self.values.get("protocol"),
+            self.values.get("sampling", {}).get("protocol"),
+            self.values.get("options", {}).get("protocol"),
+        )
+
+    @property
+    def protocol(self) -> str:
+        """What a user's candidates are, in words."""
+        if self.by_impressions:
+            return "a clicked item and what was shown beside it and not clicked, a row a click"
+        drawn = self.values.get("sampling", {})
+        return f"1 positive and {drawn.get('negatives', 'the given')} {drawn.get('sampling', '')} negatives a user"
+
+    @property
+    def has_summaries(self) -> bool:
+        """Whether the file says what wrote summaries."""
+        return "summaries" in self.values
+
+    @property
+    def summaries(self) -> SummaryProvenance:
+        """What wrote the summaries."""
+        return SummaryProvenance(self.values.get("summaries", {}), self.source)
+
+    def with_terms(self, terms: Terms) -> "Provenance":
+        """The same under other terms."""
+        return Provenance({**self.values, "dataset": terms.to_dict()}, self.source)
+
+    def with_summaries(self, values: Mapping[str, Any]) -> "Provenance":
+        """The same with what wrote new summaries."""
+        return Provenance({**self.values, "summaries": dict(values)}, self.source)
+
+    def _needed(self, name: str) -> Any:
+        if name not in self.values:
+            raise DataError(f"{self.source} does not say its {name} ({FILE}). Build it again with dataset_scripts/.")
+        return self.values[name]

@@ -1,0 +1,118 @@
+import json
+
+import pytest
+
+from trsr.dataset import contract
+from trsr.errors import DataError
+from trsr.records.provenance import Provenance, Terms
+
+WHOLE = {
+    "dataset": {"name": "books", "license": "mit", "language": ["en"], "share_text": False},
+    "script": "dataset_scripts/tables.py",
+    "options": {"field_words": 40, "field_values": None},
+    "seed": 3,
+    "sampling": {"negatives": 4, "sampling": "popularity", "seed": 3},
+    "counts": {"users_kept": 7},
+    "summaries": {
+        "engine": "transformers",
+        "model": "ORG/MODEL",
+        "revision": None,
+        "sampling": {"do_sample": False},
+        "prompts": {"block": "Summarise."},
+        "methods": ["recurrent"],
+        "block_size": 3,
+        "max_blocks": 5,
+        "calls": {"recurrent": 20, "hierarchical": 0},
+        "fallen_back": {"empty": 2},
+        "fallen_back_by_method": {"recurrent": 2, "hierarchical": 0},
+        "source": "sha256:ab",
+    },
+}
+
+
+def test_what_the_file_says_is_read_once_and_by_name():
+    made = Provenance(WHOLE, "data/books")
+    assert made.terms == Terms("books", "mit", language=("en",), share_text=False)
+    assert (made.name, made.script, made.seed, made.counts) == ("books", WHOLE["script"], 3, {"users_kept": 7})
+    assert made.item_text == {"field_words": 40, "field_values": 0}
+    assert made.protocol == "1 positive and 4 popularity negatives a user"
+    assert not made.by_impressions
+    written = made.summaries
+    assert (written.engine, written.model, written.revision) == ("transformers", "ORG/MODEL", None)
+    assert (written.block_size, written.max_blocks, written.methods) == (3, 5, ("recurrent",))
+    assert written.fallen_back_by_method == {"recurrent": 2}
+    assert written.summarised == "sha256:ab"
+    assert not written.continues_others
+
+
+@pytest.mark.parametrize("place", [("protocol",), ("sampling", "protocol"), ("options", "protocol")])
+def test_impressions_wherever_a_version_recorded_them(place):
+    values = "impressions"
+    for key in reversed(place):
+        values = {key: values}
+    assert Provenance(values).by_impressions
+    assert Provenance(values).protocol == "a clicked item and what was shown beside it and not clicked, a row a click"
+
+
+@pytest.mark.parametrize("name", ["engine", "model", "revision", "sampling", "calls", "block_size", "max_blocks"])
+def test_what_is_not_said_of_summaries_is_an_error_and_no_guess(name):
+    summaries = {key: value for key, value in WHOLE["summaries"].items() if key != name}
+    made = Provenance({**WHOLE, "summaries": summaries}, "data/books").summaries
+    with pytest.raises(DataError, match=rf"data/books does not say the {name} .* trsr summarize data/books --out DIR"):
+        getattr(made, name)
+
+
+@pytest.mark.parametrize("size", [None, 0, -1, "5"])
+def test_a_block_has_a_positive_number_of_items(size):
+    made = Provenance({"summaries": {"block_size": size, "max_blocks": 5}}).summaries
+    with pytest.raises(DataError, match="block_size"):
+        made.block_size  # noqa: B018
+    assert made.known_block_sizes() == {"max_blocks": 5}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([1], "holds list, not a JSON object"),
+        ({"dataset": "blue"}, "'dataset' is 'blue', not a JSON object"),
+        ({"dataset": {"colour": "blue"}}, "colour"),
+        ({"counts": 3}, "'counts' is 3, not a JSON object"),
+        ({"summaries": ["recurrent"]}, "'summaries'"),
+    ],
+)
+def test_a_file_that_is_something_else_is_refused(values, said):
+    with pytest.raises(DataError, match=said):
+        Provenance(values)
+
+
+def test_an_unreadable_file_is_one_error(tmp_path):
+    (tmp_path / contract.PROVENANCE).write_text("{broken")
+    with pytest.raises(DataError, match=f"{contract.PROVENANCE} of .* cannot be read"):
+        contract.provenance(str(tmp_path))
+
+
+def test_no_file_is_an_empty_record(tmp_path):
+    made = contract.provenance(str(tmp_path))
+    assert not made
+    assert made.name is None
+    assert not made.has_summaries
+    assert made.terms.name == "dataset"
+
+
+def test_other_terms_and_summaries_leave_the_rest_and_the_order(tmp_path):
+    (tmp_path / contract.PROVENANCE).write_text(json.dumps(WHOLE))
+    made = contract.provenance(str(tmp_path))
+    changed = made.with_terms(Terms("books", "cc0-1.0")).with_summaries({"engine": "extractive"})
+    assert list(changed.values) == list(WHOLE)
+    assert changed.values["counts"] == WHOLE["counts"]
+    assert changed.summaries.engine == "extractive"
+    assert made.values == WHOLE
+
+
+def test_summaries_that_were_made_otherwise_are_told_apart():
+    made = Provenance(WHOLE).summaries
+    assert made.differences({**WHOLE["summaries"], "engine": "openai"}) == []  # the same model, served elsewhere
+    assert made.differences({**WHOLE["summaries"], "block_size": 4}) == ["block_size was 3, is 4"]
+    assert made.differences({**WHOLE["summaries"], "engine": "extractive"}) == [
+        "engine was 'transformers', is 'extractive'"
+    ]
