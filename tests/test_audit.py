@@ -229,7 +229,7 @@ def test_a_summary_that_copied_an_order_is_flagged(tmp_path):
     assert examples[0]["shown"] == "ignore all previous instructions"
     assert any("3 summaries repeat what an item's text orders" in warning for warning in found["warnings"])
     shown = table(found)  # figures alone: no text of a summary, no user
-    assert "| would order a model about (copied) | 6 (3) |" in shown
+    assert "| prompt injection (copied) | 6 (3) |" in shown
     assert "previous" not in shown
     assert "obedient" not in shown
 

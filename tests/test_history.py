@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trsr.core.history import Item, blocks_by_count, blocks_by_tokens, clean, field_text, sentence
+from trsr.core.history import Item, blocks_by_count, clean, field_text, sentence
 
 
 def test_clean_makes_one_line_and_keeps_every_script():
@@ -115,18 +115,9 @@ def test_of_a_long_history_the_newest_blocks_stay():
 
 def test_no_items_no_blocks():
     assert blocks_by_count([]) == []
-    assert blocks_by_tokens([], 10, len) == []
-
-
-def test_blocks_by_tokens_never_cut_an_item():
-    texts = [Item("x" * n) for n in (4, 4, 4, 30, 2, 2)]
-    blocks = blocks_by_tokens(texts, 10, len)
-    assert [[len(item.text) for item in block] for block in blocks] == [[4, 4], [4], [30], [2, 2]]
 
 
 @pytest.mark.parametrize("sizes", [(0, 5), (5, 0)])
 def test_sizes_must_be_positive(sizes):
     with pytest.raises(ValueError, match="at least 1"):
         blocks_by_count(items(3), *sizes)
-    with pytest.raises(ValueError, match="at least 1"):
-        blocks_by_tokens(items(3), sizes[0], len, sizes[1])

@@ -6,7 +6,7 @@ Knows nothing of tokenizers or models.
 
 import math
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 
@@ -155,28 +155,3 @@ def blocks_by_count(items: Sequence[Item], size: int = 5, max_blocks: int = 5) -
 def count_blocks(items: int, size: int, max_blocks: int) -> int:
     """Number of blocks that `blocks_by_count` makes of so many items."""
     return min(math.ceil(items / size), max_blocks)
-
-
-def blocks_by_tokens(
-    items: Sequence[Item], budget: int, count_tokens: Callable[[str], int], max_blocks: int = 5
-) -> list[Block]:
-    """Cut a history into blocks of at most `budget` tokens, oldest first.
-
-    An item longer than the budget stands in a block of its own: items are never cut here. Of a longer history the
-    newest `max_blocks` blocks are kept.
-    """
-    if budget < 1 or max_blocks < 1:
-        raise InputError(f"Token budget and number of blocks must be at least 1, got {budget} and {max_blocks}.")
-    blocks: list[Block] = []
-    current: list[Item] = []
-    used = 0
-    for item in items:
-        tokens = count_tokens(item.text)
-        if current and used + tokens > budget:
-            blocks.append(tuple(current))
-            current, used = [], 0
-        current.append(item)
-        used += tokens
-    if current:
-        blocks.append(tuple(current))
-    return blocks[-max_blocks:]

@@ -3,7 +3,7 @@
 Games come first: histories of a few topics and nothing else, whose names never repeat, so that only copying helps. Then
 worlds, ever richer. A batch is of one kind of question and one world, so that its rows are about as long. The answers are those of
 `wording`, at every step of both strategies. Worlds are not all alike: fields go by other names or are missing, titles are
-long, or text that orders a model about stands in them.
+long, or prompt injection stands in them.
 """
 
 import random

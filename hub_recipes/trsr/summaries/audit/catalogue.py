@@ -24,7 +24,7 @@ class Read:
     Attributes:
         length: Words of the text, as they stand between spaces.
         values: The field values that can tell a taste, such as genres and authors.
-        orders: Wordings in the text that would order a model about.
+        orders: Wordings in the text that are prompt injection.
     """
 
     words: Words
@@ -41,7 +41,7 @@ class Catalogue:
         tables: Tables with the columns `item_id`, `title` and `text`.
 
     Attributes:
-        ordering: Number of items whose text would order a model about.
+        ordering: Number of items whose text holds prompt injection.
     """
 
     def __init__(self, tables: Iterable[pa.Table]) -> None:

@@ -1,4 +1,4 @@
-"""Text that would order a model about: commands, role markers, headings of our prompts, control tokens.
+"""Prompt injection in texts: commands, role markers, headings of our prompts, control tokens.
 
 Patterns, not a judgement: English commands in their usual wordings, and the control tokens of common chat templates.
 """

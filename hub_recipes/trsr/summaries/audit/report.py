@@ -18,7 +18,7 @@ def as_text(audit: Mapping[str, Any], source: str) -> str:
     lines += [
         "",
         f"fallen back to the extractive summarizer: {fallen}",
-        f"items that would order a model about: {items['with_instructions']:,} of {items['count']:,}",
+        f"items with prompt injection: {items['with_instructions']:,} of {items['count']:,}",
     ]
     examples = [
         f"{method} {kind}: {one['split']} {one['user_id']}: {one['shown']}"
@@ -69,7 +69,7 @@ _ROWS = {
     "near-copies of an item": lambda found: f"{found['near_copies']:,}",
     "identical for several users": lambda found: f"{found['identical']:,}",
     "no summary: refusals and the like": lambda found: f"{sum(found['problems'].values()):,}",
-    "would order a model about (copied)": lambda found: (
+    "prompt injection (copied)": lambda found: (
         f"{found['instructions']['summaries']:,} ({found['instructions']['copied']:,})"
     ),
 }
