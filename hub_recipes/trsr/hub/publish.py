@@ -21,6 +21,7 @@ from trsr.hub.rehearsal import rehearse
 from trsr.hub.release import Release, assemble, pin
 from trsr.hub.repos import TAGGED, TYPES, name_repos
 from trsr.hub.retry import STALE, with_retries
+from trsr.recommender.compare import verdict
 from trsr.recommender.run import Run
 from trsr.report.templates import render
 
@@ -79,6 +80,7 @@ def publish(
             )
         options = replace(options, gated=options.gated or "manual")
     release = assemble(read, folder or run / "release", names, terms=found, license=license, branch=options.branch)
+    say(verdict.of_evaluation(run / "test") + "\n")
     tried = rehearse(release, run)
     say(
         f"Loaded in a fresh process: the log-odds of {tried.candidates} candidates of {tried.users} test users differ from "

@@ -8,7 +8,7 @@ import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from trsr.errors import CalibrationError, EvaluationError, LoadError, loading
 from trsr.metrics import ranking, significance
 from trsr.metrics.calibration import fit_calibration
 from trsr.recommender import baselines
-from trsr.recommender import scores as scored
+from trsr.recommender import scores as score_files
 from trsr.recommender.examples import make_encoder
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.results import FILE
@@ -42,7 +42,8 @@ from trsr.records.versions import versions
 
 logger = logging.get_logger(__name__)
 
-PEERS = ("chance", "popularity", "tf-idf")
+PEERS = ("chance", "popularity", "item-knn", "tf-idf")
+NEIGHBOURS = 50_000  # training users that item-knn counts, so that its time and memory are bounded
 
 
 def load_run(run: Run, adapter: bool = True) -> tuple[Encoder, Scorer]:
@@ -67,6 +68,19 @@ def load_run(run: Run, adapter: bool = True) -> tuple[Encoder, Scorer]:
     return encoder, Scorer(model, encoder.yes_id, encoder.no_id)
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a recommender gave the candidates.
+
+    Attributes:
+        log_odds: (rows, candidates) float64; NaN past the end of a list.
+        shortened: Rows whose prompt lost recent items or words of the summary, so that it fits.
+    """
+
+    log_odds: np.ndarray
+    shortened: int
+
+
 def score(
     candidates: Candidates,
     texts: Mapping[str, str],
@@ -74,19 +88,21 @@ def score(
     scorer: Scorer,
     label: str = "score",
     partial: Path | None = None,
-) -> np.ndarray:
-    """Log-odds (rows, candidates) float64; NaN past the end of a list.
+) -> Scored:
+    """Score the candidates of every row.
 
     Args:
         partial: A file that keeps each row's scores as they come; a killed run goes on from it.
     """
     kept = _read_partial(partial)
     encoded: dict[str, list[int]] = {}
+    shortened = 0
     out = partial.open("a", encoding="utf-8") if partial else None
     numbers = itertools.count()
     bar = tqdm(total=len(candidates), desc=label, unit="user", mininterval=1)
 
     def log_odds(row: Mapping, ids: Sequence[str]) -> list[float]:
+        nonlocal shortened
         # A user may stand in several rows, each with candidates of its own.
         key = f"{next(numbers)} {row['user_id']}"
         if key not in kept:
@@ -96,30 +112,34 @@ def score(
             suffixes = [encoded[item_id] for item_id in ids]
             history = [Item.parse(texts[item_id]) for item_id in row["history"]]
             prefix = encoder.prefix_ids(row.get("summary"), history, max(map(len, suffixes)))
-            kept[key] = scorer.log_odds(prefix.ids, suffixes).tolist()
+            was_shortened = bool(prefix.recent_dropped or prefix.summary_words_dropped)
+            kept[key] = scorer.log_odds(prefix.ids, suffixes).tolist(), was_shortened
             if out:
-                out.write(json.dumps([key, kept[key]]) + "\n")
+                out.write(json.dumps([key, *kept[key]]) + "\n")
                 out.flush()
         bar.update()
-        return kept[key]
+        scores, was_shortened = kept[key]
+        shortened += was_shortened
+        return scores
 
     try:
-        return candidates.score(log_odds)
+        return Scored(candidates.score(log_odds), shortened)
     finally:
         bar.close()
         if out:
             out.close()
 
 
-def _read_partial(path: Path | None) -> dict[str, list[float]]:
-    kept: dict[str, list[float]] = {}
+def _read_partial(path: Path | None) -> dict[str, tuple[list[float], bool]]:
+    """Key of a row -> its log-odds, and whether its prompt was shortened."""
+    kept: dict[str, tuple[list[float], bool]] = {}
     if path and path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
-                key, values = json.loads(line)
+                key, scores, was_shortened = json.loads(line)
             except ValueError:
                 continue  # the line that a kill cut off
-            kept[key] = values
+            kept[key] = scores, was_shortened
     return kept
 
 
@@ -153,6 +173,12 @@ def peer_scores(name: str, candidates: Candidates, train: Dataset, texts: Mappin
         return baselines.chance(candidates)
     if name == "popularity":
         return baselines.popularity(train, candidates)
+    if name == "item-knn":
+        known = {
+            row["user_id"]: [*row["history"], row["target"]] for row in train.select(range(min(NEIGHBOURS, len(train))))
+        }
+        asked = {row["user_id"]: row["history"] for row in candidates.rows}
+        return baselines.item_knn({**asked, **known}.values(), candidates)
     return baselines.tfidf(texts, candidates)
 
 
@@ -211,7 +237,7 @@ def write_results(
             results["temperature"] = asdict(fit_calibration(systems[about["run"]], labels, mask, users))
         except CalibrationError as error:
             results |= {"temperature": None, "not_fitted": str(error)}
-    scored.write(out, systems, candidates)
+    score_files.write(out, systems, candidates)
     write_text(out / FILE, json.dumps(results, indent=2) + "\n")
     return results
 
@@ -225,8 +251,9 @@ def describe(run: Run, split: str, adapter: bool = True) -> dict[str, Any]:
     """What a results file says of a run besides its figures; its recipe names the dataset that is scored."""
     recipe = run.recipe
     return {
-        **scored.about(recipe.dataset, recipe.config, split, recipe.dataset_revision),
+        **score_files.about(recipe.dataset, recipe.config, split, recipe.dataset_revision),
         "run": recipe.name,
+        "summary": recipe.summary,
         "weights": run.weights if adapter else None,
     }
 
@@ -314,11 +341,12 @@ def evaluate_run(
     candidates = Candidates.of(rows, seed)
     systems = {name: peer_scores(name, candidates, train, texts) for name in PEERS}
     began = time.process_time()
-    systems[recipe.name] = score(candidates, texts, encoder, scorer, recipe.name, partial)
-    about["plan"] = scorer.plan
+    scored = score(candidates, texts, encoder, scorer, recipe.name, partial)
+    systems[recipe.name] = scored.log_odds
+    about |= {"plan": scorer.plan, "rows": len(rows), "shortened": scored.shortened}
     # Of scoring since the start or the last kill; what training took, the run says.
     trained = run.record["cpu_seconds"] if adapter else 0.0
-    about["cost"] = {"train_seconds": trained, **scored.cost(began)}
+    about["cost"] = {"train_seconds": trained, **score_files.cost(began)}
     results = write_results(out, systems, candidates, about, tuple((recipe.name, peer) for peer in PEERS))
     partial.unlink()
     return results
