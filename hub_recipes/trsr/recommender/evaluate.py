@@ -27,9 +27,10 @@ from trsr.core.prompts import Encoder
 from trsr.core.scoring import Scorer
 from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
-from trsr.errors import CalibrationError, EvaluationError, LoadError, loading
+from trsr.errors import CalibrationError, EvaluationError, LoadError
 from trsr.metrics import ranking, significance
 from trsr.metrics.calibration import fit_calibration
+from trsr.progress import loading
 from trsr.recommender import baselines
 from trsr.recommender import scores as score_files
 from trsr.recommender.examples import make_encoder
@@ -58,12 +59,12 @@ def load_run(run: Run, adapter: bool = True) -> tuple[Encoder, Scorer]:
     with loading(recipe.base):
         tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
         model: Any = AutoModelForCausalLM.from_pretrained(source, revision=recipe.base_revision, dtype="auto")
+        if adapter:
+            try:
+                load_adapter(model, RANKER, str(run.adapter), {})
+            except LoadError as error:
+                raise EvaluationError(f"{error} Or train again: trsr train RECIPE --out ANOTHER") from error
     encoder = make_encoder(recipe, tokenizer, model.config)
-    if adapter:
-        try:
-            load_adapter(model, RANKER, str(run.adapter), {})
-        except LoadError as error:
-            raise EvaluationError(f"{error} Or train again: trsr train RECIPE --out ANOTHER") from error
     model = model.to(gpu or "cpu").eval()
     return encoder, Scorer(model, encoder.yes_id, encoder.no_id)
 
