@@ -13,6 +13,7 @@ import warnings
 from trsr import __version__
 from trsr.cli import (
     audit,
+    base,
     check,
     compare,
     demo,
@@ -37,6 +38,7 @@ VERBS = {
     "summarize": summarize,
     "audit": audit,
     "recipes": recipes,
+    "base": base,
     "train": train,
     "evaluate": evaluate,
     "compare": compare,
