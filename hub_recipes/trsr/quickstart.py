@@ -88,7 +88,7 @@ def _evaluate(out: Path, recipes: dict[str, Recipe], seed: int) -> dict[str, Any
     texts = contract.texts(dataset)
     train_rows = contract.read(dataset, "histories", "train")
     candidates = Candidates.of(contract.read(dataset, "histories", "test"), seed)
-    systems = {name: evaluate.peer_scores(name, candidates, train_rows, texts) for name in evaluate.PEERS}
+    systems = {name: evaluate.baseline_scores(name, candidates, train_rows, texts) for name in evaluate.BASELINES}
     runs = {label: Run.read(out / "runs" / recipe.name) for label, recipe in recipes.items()}
     released = runs[RELEASED]
     for label, run in runs.items():
