@@ -40,9 +40,8 @@ class Lines:
         self._bar = self._last_written = ""
         self._shown = clock()
         self._ended = False
-        self._pending: list[
-            str
-        ] = []  # a line break, and what came after it: until it is known whether the cursor goes back
+        # A line break and the text after it, until it is clear whether the cursor moves up again.
+        self._pending: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

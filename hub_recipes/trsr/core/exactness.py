@@ -18,9 +18,10 @@ from torch.overrides import TorchFunctionMode
 Way = Callable[[], torch.Tensor]
 Precision = type[AbstractContextManager]
 
-# Of the logits' spread. In fp32 exact ways differ by 1e-6 of it; a position too far by 1 moves a pretrained model by 0.1.
+# Allowed drift, as a part of the spread of the logits. In fp32 exact ways drift by 1e-6; with positions shifted by 1, a
+# pretrained model drifts by 0.1.
 ALLOWED = 1e-3
-# Times the noise. In bf16 pretrained models have a noise of 0.05 of the spread.
+# Allowed drift, as a multiple of the noise. In bf16 the noise of pretrained models is 0.05 of the spread.
 ALLOWED_NOISE = 3
 # Errors that a model may raise where it does not support a way.
 ERRORS = (TypeError, AttributeError, RuntimeError, ValueError, IndexError, KeyError, AssertionError)
@@ -83,7 +84,7 @@ class Reference:
     def _stages(self) -> list[tuple[Precision, torch.Tensor, float]]:
         """The precisions to compare in, each with its true logits and the noise that is known without `again`."""
         in_use = self._plain()
-        # Plain ways may agree to the bit where a fast one rounds.
+        # Two plain ways may agree to the last bit where a fast one rounds differently.
         rounding = ALLOWED_NOISE * torch.finfo(in_use.dtype).eps
         in_use = in_use.float()
         # A kernel without fp32 may raise anything; the second plain way is the yardstick then.
@@ -105,7 +106,7 @@ def _logits(way: Way, precision: Precision) -> torch.Tensor:
 
 
 def _distance(logits: torch.Tensor, truth: torch.Tensor) -> float:
-    """How far logits are from the true ones, as a part of their spread."""
+    """Distance of logits from the true ones, relative to the spread of the true ones."""
     spread = (truth - truth.mean(-1, keepdim=True)).norm()
     return ((logits - truth).norm() / spread.clamp(min=1e-6)).item()
 

@@ -61,7 +61,7 @@ class ExtractiveSummarizer:
         return [self._write([self._read(summary), self._count(block)]) for summary, block in pairs]
 
     def _count(self, block: Block) -> Counts:
-        """Counts of one block; a value counts once an item."""
+        """Counts of one block; a value counts once per item."""
         counts: Counts = {}
         for item in block:
             words: set[str] = set()
@@ -74,7 +74,7 @@ class ExtractiveSummarizer:
         return counts
 
     def _read(self, summary: str) -> Counts:
-        """Counts of a summary written here; of any other text, its words once each."""
+        """Parse the counts of a summary that `_write` wrote; in any other text, count each word once."""
         counts: Counts = {}
         if summary == NOTHING:
             return counts
@@ -83,7 +83,7 @@ class ExtractiveSummarizer:
             values = match[2].split(",") if match else []
             matches = [counted for value in values if (counted := _COUNTED.fullmatch(value.strip()))]
             if match and matches and len(matches) == len(values):
-                # Written newest first among equals: read in reverse, the order is again that of last mention.
+                # Equal counts are written newest first; in reverse they are again in the order of last mention.
                 for counted in reversed(matches):
                     counts.setdefault(match[1].strip().lower(), Counter())[counted[1]] += int(counted[2])
             else:

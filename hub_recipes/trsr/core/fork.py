@@ -14,7 +14,7 @@ from transformers import Cache
 
 # With a cache these models restart the scan from zero state and raise no error.
 _FORGETFUL = ("jamba", "zamba", "mamba", "falcon_mamba")
-# Checked in fp32 to go on from the state of their linear-attention and convolution layers.
+# Tested in fp32: they continue from the state of their linear-attention and convolution layers.
 _STATEFUL = ("qwen3_5", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "falcon_h1", "lfm2", "bamba", "mamba2")
 
 

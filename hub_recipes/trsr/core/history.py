@@ -118,7 +118,7 @@ def field_text(value: object, words: int = 0, values: int = 0) -> str:
 
 def _flat(value: object) -> list[object]:
     """The values of a list and of the lists in it, without missing ones; any other value as a list of itself."""
-    # Arrays, and numpy's numbers: 3.1 as a float32 reads 3.0999999046325684 in a table, and then here as well.
+    # Arrays and numpy scalars, as Python values: a float32 of 3.1 becomes 3.0999999046325684, as it does in a table.
     if getattr(value, "ndim", 0) or (isinstance(value, Real) and hasattr(value, "tolist")):
         value = value.tolist()  # type: ignore[attr-defined]
     if isinstance(value, (list, tuple)):

@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 PROMPT_FILE = "ranking_prompt.json"
 ADAPTER_FILE = "adapter_config.json"
 RANKER = "default"  # name in memory of the adapter that ranks: the default of peft
-SUMMARIZER = "summarizer"  # and the one that summarises
-RELEASE_FILE = "release.json"  # of a release folder: kind of repo, which is its folder's name -> repo id
+SUMMARIZER = "summarizer"  # name in memory of the adapter that summarises
+RELEASE_FILE = "release.json"  # in a release folder: kind of repo (the name of its folder) -> repo id
 DECISION_FILES = ("decision.json", "decision_template.jinja")
 
 # Options of every request to the Hub.
@@ -51,7 +51,7 @@ class TextRichRecommender:
 
     @classmethod
     def register_for_auto_class(cls, auto_class="AutoModel"):
-        """Called by the Auto classes; nothing to do, for a base saves itself."""
+        """Does nothing; the Auto classes require it."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
@@ -71,12 +71,11 @@ class TextRichRecommender:
         hub = {option: kwargs[option] for option in _HUB_OPTIONS if kwargs.get(option) is not None}
         repo_options = {**hub, "revision": kwargs.get("revision"), "subfolder": kwargs.get("subfolder") or ""}
         config = kwargs.get("config")
-        # `revision` is the base's where an adapter repo is loaded, as transformers has it.
+        # For an adapter repo, `revision` is that of the base, as in transformers.
         adapter_options = {**hub, "revision": (kwargs.get("adapter_kwargs") or {}).get("revision")}
         adapted = None
-        with suppress(
-            LoadError
-        ):  # out of reach: loading the config fails as well, or the repo is cached and holds no adapter
+        # Out of reach: loading the config fails as well, or the repo is cached and holds no adapter.
+        with suppress(LoadError):
             adapted = None if config else optional_file(name, ADAPTER_FILE, adapter_options)
         if adapted:
             settings = _of_adapter(name, Path(adapted), adapter_options, kwargs.get("revision"))
@@ -101,8 +100,8 @@ class TextRichRecommender:
             use_adapter(model, RANKER)
         model.config.trsr = settings
         model.trsr_parts = parts  # the origin of each, for saving
-        # `pipeline("decision")` looks its files up by the model's name, without a revision: not the base's name, then, but
-        # the folder that holds this revision of the pipeline repo.
+        # `pipeline("decision")` looks for its files under the model's name, without a revision. So the name must be the folder
+        # with this revision of the pipeline repo, not the name of the base.
         decision = [path for file in DECISION_FILES if (path := optional_file(name, file, repo_options))]
         model.name_or_path = str(Path(decision[0]).parent) if len(decision) == len(DECISION_FILES) else name
         return model

@@ -16,7 +16,7 @@ from .compat import attention_of, plain
 
 # Model types that take one mask for all layers, and have no window.
 _PLAIN = ("llama", "gemma", "granite", "olmo2", "gpt_neox", "gpt2", "opt", "falcon")
-# Model types that take one mask for all layers; a window, if the config has one, holds in all of them and must be in that mask.
+# Model types that take one mask for all layers; a window, if the config has one, applies to all of them and must be in that mask.
 _ONE_WINDOW = ("mistral", "mixtral", "phi3", "qwen3_moe")
 # Model types that take a mask for each type of layer.
 _BY_LAYER = ("qwen2", "qwen3", "gemma2", "gemma3_text", "gemma4", "gemma4_text", "smollm3", "olmo3", "gpt_oss")

@@ -105,7 +105,7 @@ class TextRichRecommendationPipeline(Pipeline):
         return {}, forward, after
 
     def __call__(self, inputs, **kwargs):
-        """Rank for one request, for each of a list of them, or for those of a Dataset or generator as they come."""
+        """Rank the candidates of a request, or of each request of a list, Dataset or generator."""
         if isinstance(inputs, (list, tuple)):
             if not inputs:
                 return []

@@ -15,7 +15,7 @@ from transformers import DynamicCache
 
 from .compat import adapter_layers, cache_name
 
-# A recurrent or convolution layer is not among them: its state cannot be cut back to fewer tokens.
+# Without recurrent and convolution layers: their state cannot be cut back to fewer tokens.
 _LAYERS = {"DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}
 
 
@@ -47,7 +47,7 @@ class PrefixCache:
         )
 
     def is_current(self) -> bool:
-        """Whether the model is as it was: no weight trained or moved since, no adapter switched on or off."""
+        """Whether the model is unchanged since: no weight trained or moved, no adapter switched on or off."""
         return self._made_in == _state(self._model)
 
     def rows(self, shared: int, padding: torch.Tensor) -> DynamicCache:

@@ -26,7 +26,7 @@ _FOLDERS = {
 
 
 def save_recommender(folder: Path, model, tokenizer, settings: Mapping[str, Any]) -> None:
-    """Write a folder from which `pipeline` loads this recommender again, and that may be pushed to a model repo as it is.
+    """Write a folder from which `pipeline` loads this recommender again; it can be pushed to a model repo unchanged.
 
     A base or adapter that has a repo on the Hub is named there, with its revision; one from a local folder is copied, and
     a model that was made in memory is saved.
@@ -73,7 +73,7 @@ def write_config(folder: Path, base: Mapping[str, Any], settings: Mapping[str, A
         },
         "trsr": dict(settings),
     }
-    # Where loading fails, `pipeline` goes on to try these, and reports missing weights, which a pipeline repo never has.
+    # If loading fails, `pipeline` would try these architectures, and report missing weights, which a pipeline repo never has.
     config.pop("architectures", None)
     for key in ("_name_or_path", "_commit_hash", "transformers_version"):
         config.pop(key, None)

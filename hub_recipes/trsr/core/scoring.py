@@ -25,7 +25,7 @@ logger = logging.get_logger(__name__)
 
 PLANS = ("packed", "fork", "batch")
 
-# The next three were measured on one CPU thread, with bodies of 0.6 M and 23.6 M parameters.
+# The next three constants were measured on one CPU thread, on models of 0.6 M and 23.6 M parameters without embeddings.
 # Suffix tokens in a packed row. Longer rows spend attention on masked positions, shorter ones multiply small matrices:
 # 256 to 512 was best behind 60 to 1,500 tokens.
 ROW_TOKENS = 512
@@ -34,7 +34,7 @@ ROW_TOKENS = 512
 SHORT_PREFIX = 256
 # Padding, in tokens, that costs as much as one more forward; the best of 16 to 5,000.
 PADDING = 48
-# Accelerators pay more for a forward and less for a token. Reasoned, not measured.
+# Factor for accelerators, where a forward costs more and a token less. An estimate, not measured.
 ON_ACCELERATORS = 8
 
 Scored = Iterator[tuple[list[int], torch.Tensor]]

@@ -194,7 +194,7 @@ def _no_fit(validation: Results, run: Run) -> str | None:
     if not validation.temperature:
         return validation.not_fitted or f"No temperature was fitted. Run: trsr evaluate {run.folder} --split validation"
     value = validation.temperature["value"]
-    if not 1.001 * LOWEST < value < 0.999 * HIGHEST:  # kept by an earlier release
+    if not 1.001 * LOWEST < value < 0.999 * HIGHEST:  # fitted by an earlier release, which accepted a bound
         return (
             f"The temperature of {run.folder}, {value}, is a bound of the fit: its scores do not tell one. Evaluate it again, "
             f"on more validation users: trsr evaluate {run.folder} --split validation"

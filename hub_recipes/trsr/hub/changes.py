@@ -39,7 +39,7 @@ class ForeignCommit:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """How a folder differs from its repo.
+    """Differences between a folder and its repo.
 
     Attributes:
         head: The repo's newest commit on the branch; None if there is no such repo or branch.
@@ -90,12 +90,12 @@ def plan(release: Release, hub: HfApi, branch: str = "main") -> list[Change]:
 
 
 def compare_release(release: Release, hub: HfApi, kind: str, revision: str) -> Change:
-    """How the folder of a kind differs from a revision of its repo."""
+    """Compare the release folder of a kind with a revision of its repo."""
     return compare(release.folder / kind, hub, release.names.repo(kind), kind, revision)
 
 
 def compare(folder: Path, hub: HfApi, repo: str, kind: str, revision: str) -> Change:
-    """How a folder differs from a revision of a repo.
+    """Compare a folder with a revision of a repo.
 
     Args:
         kind: Of `repos.TYPES`.
@@ -105,7 +105,7 @@ def compare(folder: Path, hub: HfApi, repo: str, kind: str, revision: str) -> Ch
     def fetch_info():
         try:
             return hub.repo_info(repo, repo_type=TYPES[kind], revision=revision), True
-        except RevisionNotFoundError:  # there is no such branch yet
+        except RevisionNotFoundError:  # the repo has no such branch yet
             return hub.repo_info(repo, repo_type=TYPES[kind]), False
         except RepositoryNotFoundError:
             return None, False

@@ -27,7 +27,7 @@ _DROPPED = (
 )  # fmt: skip
 
 # `clean` is core.history.clean, `field` is field_text, `item` is Item.parse, and `line` breaks up added tokens as the encoder
-# does: what comes from outside is one line, whatever it holds. Lengths are linear: text is put together by a block of `set`.
+# does, so that untrusted text is always one line. Text is joined in a block of `set`, which takes linear time.
 _TEMPLATE = """\
 {#- State: {"summary": text, "recent_items": [item, ...]}, oldest first, or the summary alone. Instructions: an item. -#}
 {%- macro clean(value) -%}
@@ -134,7 +134,7 @@ _CASES: tuple[tuple[str | None, Sequence[_Item], _Item], ...] = (
 def _agree(
     encoder: Encoder, config: DecisionConfig, summary: str | None, recent: Sequence[_Item], candidate: _Item
 ) -> bool:
-    """Whether the template's token ids are the encoder's."""
+    """Whether the template gives the same token ids as the encoder."""
     request = {
         "state": {"summary": summary, "recent_items": list(recent)},
         "questions": {"candidate": {"type": "noul", "instructions": candidate}},
@@ -147,7 +147,7 @@ def _agree(
 
 
 def _labels(encoder: Encoder) -> list[str]:
-    """The answer words as they follow the cue, yes first; empty if they are no single tokens on their own."""
+    """The answer words as they follow the cue, yes first; empty if they are not single tokens without context."""
     answer_ids = [encoder.yes_id, encoder.no_id]
     for form in (" {}", "{}"):
         labels = [form.format(word) for word in (encoder.prompt.yes, encoder.prompt.no)]

@@ -24,7 +24,7 @@ def push_dataset(
     hub: HfApi | None = None,
     say: Callable[[str], object] = print,
 ) -> str:
-    """Make the dataset repo hold what the folder holds. Files that others put there are kept.
+    """Push a dataset folder to a dataset repo. Files that others added there are kept.
 
     Where the terms of the data forbid to share texts, item ids and histories alone are pushed, to a gated repo.
 

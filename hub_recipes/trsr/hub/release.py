@@ -89,7 +89,7 @@ def assemble(
 
 
 def check_replaceable(folder: Path) -> None:
-    """Make sure that `folder` is free, or holds a release and nothing else. Raises ReleaseError."""
+    """Raise ReleaseError unless `folder` is missing or empty, or holds a release and nothing else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     message = f"{folder} holds no release, so it is left as it is. Choose another --out, or empty it."
@@ -157,7 +157,7 @@ def check_base(folder: Path) -> None:
 
 
 def pin(release: Release, commits: Mapping[str, str], kind: str | None = None) -> None:
-    """Write the commits that are known into the files that name them, and render the cards.
+    """Write known commits into the files that refer to them, and render the cards.
 
     Args:
         commits: Kind of repo -> commit. A repo without one is referred to by its main branch.

@@ -68,7 +68,7 @@ def explain(what: str, error: Exception) -> str:
 
 
 def _origin(error: BaseException) -> Exception:
-    """The Hub's own error, where a client library raised another one from it."""
+    """The HTTP error of the Hub that caused an error of a client library; else the error itself."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, HTTPError):

@@ -54,7 +54,7 @@ def space_folder() -> Path:
 
 
 def _folder(installed: str, checkout: str) -> Path:
-    """Inside the package in a wheel; beside it in a checkout."""
+    """The folder of a Space: in the package of a wheel, or beside the package in a checkout."""
     for folder in (PACKAGE / installed, PACKAGE.parent / checkout):
         if (folder / "app.py").is_file():
             return folder

@@ -19,12 +19,12 @@ from trsr.errors import InputError
 
 
 def chance(candidates: Candidates) -> np.ndarray:
-    """The same score for every candidate."""
+    """A baseline that gives every candidate the same score."""
     return candidates.score(lambda row, ids: np.zeros(len(ids)))
 
 
 def popularity(train: Dataset, candidates: Candidates) -> np.ndarray:
-    """How often a candidate occurs in the histories and targets of the training users; 0 for one never seen.
+    """A baseline by popularity: how often a candidate occurs in the histories and targets of the training users; 0 for one never seen.
 
     Args:
         train: The training split of `histories`.

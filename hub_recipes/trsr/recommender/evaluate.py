@@ -46,7 +46,7 @@ BASELINES = ("chance", "popularity", "tf-idf")
 
 
 def load_run(run: Run, adapter: bool = True) -> tuple[Encoder, Scorer]:
-    """The encoder of a finished run, and its scorer.
+    """Load the encoder and the scorer of a finished run.
 
     Args:
         adapter: False loads the base alone (zero-shot).
@@ -75,7 +75,7 @@ def score(
     label: str = "score",
     partial: Path | None = None,
 ) -> np.ndarray:
-    """Log-odds (rows, candidates) float64; NaN past the end of a list.
+    """Score candidates with a model: log-odds (rows, candidates) float64, NaN past the end of a list.
 
     Args:
         partial: A file to which the scores of each row are appended; a killed evaluation goes on from it.
