@@ -67,4 +67,4 @@ def test_faults_are_refused():
     with pytest.raises(DataError, match="'u1' has no negatives"):
         candidates(row(negatives=()), 0)
     with pytest.raises(DataError, match="No rows"):
-        Candidates.of(Dataset.from_list([], features=HISTORIES), 0)
+        Candidates.of(Dataset.from_list([row()], features=HISTORIES).select([]), 0)

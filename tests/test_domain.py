@@ -154,7 +154,7 @@ def test_it_learns_who_chose_what_after_what(tmp_path):
 
 
 def test_a_dataset_without_summaries_is_refused(tmp_path):
-    with pytest.raises(DataError, match="does not say block_size of its summaries"):
+    with pytest.raises(DataError, match="does not say the block_size of its summaries"):
         train_domain(str(tiny.dataset(tmp_path / "data")), tmp_path / "base")
     assert not (tmp_path / "base").exists()
 

@@ -243,7 +243,7 @@ def test_earlier_targets_need_the_size_of_the_blocks(trained, tmp_path):
     """A guess would show a summary that holds the target."""
     recipe = Run.read(trained[0]).recipe
     assert contract.provenance(recipe.dataset).values == {"made_by": "tests"}
-    with pytest.raises(DataError, match="does not say block_size of its summaries"):
+    with pytest.raises(DataError, match="does not say the block_size of its summaries"):
         train.train(build_recipe({**recipe.to_dict(), "targets": 2}), tmp_path / "run")
     made = train.train(build_recipe({**recipe.to_dict(), "targets": 2, "summary": "none"}), tmp_path / "none")
     assert made["data"]["targets"] == 2 * made["data"]["users"]

@@ -21,6 +21,7 @@ from trsr.hub.rehearsal import rehearse
 from trsr.hub.release import Release, assemble, pin
 from trsr.hub.repos import TAGGED, TYPES, name_repos
 from trsr.hub.retry import STALE, with_retries
+from trsr.recommender.compare import verdict
 from trsr.recommender.run import Run
 from trsr.report.templates import render
 
@@ -81,6 +82,7 @@ def publish(
     release = assemble(
         finished_run, folder or run / "release", names, terms=source_terms, license=license, branch=options.branch
     )
+    say(verdict.of_evaluation(run / "test") + "\n")
     rehearsal = rehearse(release, run)
     say(
         f"Loaded in a fresh process: the log-odds of {rehearsal.candidates} candidates of {rehearsal.users} test users differ from "

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
 from trsr.errors import UsageError
+from trsr.progress import show_training
 from trsr.recommender.train import last_checkpoint
 from trsr.records.files import bind
 
@@ -193,6 +194,7 @@ def arguments(
 def fit(trainer: Trainer) -> dict[str, Any]:
     """Train; a killed run goes on from its newest complete checkpoint. Returns settings and costs for `training.json`."""
     started, spent = time.monotonic(), time.process_time()
+    show_training(trainer, "pretrain")
     last, _ = last_checkpoint(Path(str(trainer.args.output_dir)))
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     return {

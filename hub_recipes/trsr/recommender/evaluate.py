@@ -8,7 +8,7 @@ import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,12 @@ from trsr.core.prompts import Encoder
 from trsr.core.scoring import Scorer
 from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
-from trsr.errors import CalibrationError, EvaluationError, LoadError, loading
+from trsr.errors import CalibrationError, EvaluationError, LoadError
 from trsr.metrics import ranking, significance
 from trsr.metrics.calibration import fit_calibration
+from trsr.progress import loading
 from trsr.recommender import baselines
-from trsr.recommender import scores as scored
+from trsr.recommender import scores as score_files
 from trsr.recommender.examples import make_encoder
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.results import FILE
@@ -42,7 +43,8 @@ from trsr.records.versions import versions
 
 logger = logging.get_logger(__name__)
 
-BASELINES = ("chance", "popularity", "tf-idf")
+BASELINES = ("chance", "popularity", "item-knn", "tf-idf")
+NEIGHBOURS = 50_000  # training users that item-knn counts, so that its time and memory are bounded
 
 
 def load_run(run: Run, adapter: bool = True) -> tuple[Encoder, Scorer]:
@@ -57,14 +59,27 @@ def load_run(run: Run, adapter: bool = True) -> tuple[Encoder, Scorer]:
     with loading(recipe.base):
         tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
         model: Any = AutoModelForCausalLM.from_pretrained(source, revision=recipe.base_revision, dtype="auto")
+        if adapter:
+            try:
+                load_adapter(model, RANKER, str(run.adapter), {})
+            except LoadError as error:
+                raise EvaluationError(f"{error} Or train again: trsr train RECIPE --out ANOTHER") from error
     encoder = make_encoder(recipe, tokenizer, model.config)
-    if adapter:
-        try:
-            load_adapter(model, RANKER, str(run.adapter), {})
-        except LoadError as error:
-            raise EvaluationError(f"{error} Or train again: trsr train RECIPE --out ANOTHER") from error
     model = model.to(gpu or "cpu").eval()
     return encoder, Scorer(model, encoder.yes_id, encoder.no_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Scores of a recommender, and the number of shortened prompts.
+
+    Attributes:
+        log_odds: (rows, candidates) float64; NaN past the end of a list.
+        shortened: Number of rows whose prompt lost recent items or words of the summary to fit the context.
+    """
+
+    log_odds: np.ndarray
+    shortened: int
 
 
 def score(
@@ -74,19 +89,21 @@ def score(
     scorer: Scorer,
     label: str = "score",
     partial: Path | None = None,
-) -> np.ndarray:
-    """Score candidates with a model: log-odds (rows, candidates) float64, NaN past the end of a list.
+) -> Scored:
+    """Score the candidates of every row with a model.
 
     Args:
         partial: A file to which the scores of each row are appended; a killed evaluation goes on from it.
     """
     known_scores = _read_partial(partial)
     encoded: dict[str, list[int]] = {}
+    shortened = 0
     out = partial.open("a", encoding="utf-8") if partial else None
     numbers = itertools.count()
     bar = tqdm(total=len(candidates), desc=label, unit="user", mininterval=1)
 
     def log_odds(row: Mapping, ids: Sequence[str]) -> list[float]:
+        nonlocal shortened
         # A user may have several rows, each with its own candidates.
         key = f"{next(numbers)} {row['user_id']}"
         if key not in known_scores:
@@ -96,30 +113,34 @@ def score(
             suffixes = [encoded[item_id] for item_id in ids]
             history = [Item.parse(texts[item_id]) for item_id in row["history"]]
             prefix = encoder.prefix_ids(row.get("summary"), history, max(map(len, suffixes)))
-            known_scores[key] = scorer.log_odds(prefix.ids, suffixes).tolist()
+            was_shortened = bool(prefix.recent_dropped or prefix.summary_words_dropped)
+            known_scores[key] = scorer.log_odds(prefix.ids, suffixes).tolist(), was_shortened
             if out:
-                out.write(json.dumps([key, known_scores[key]]) + "\n")
+                out.write(json.dumps([key, *known_scores[key]]) + "\n")
                 out.flush()
         bar.update()
-        return known_scores[key]
+        scores, was_shortened = known_scores[key]
+        shortened += was_shortened
+        return scores
 
     try:
-        return candidates.score(log_odds)
+        return Scored(candidates.score(log_odds), shortened)
     finally:
         bar.close()
         if out:
             out.close()
 
 
-def _read_partial(path: Path | None) -> dict[str, list[float]]:
-    known_scores: dict[str, list[float]] = {}
+def _read_partial(path: Path | None) -> dict[str, tuple[list[float], bool]]:
+    """Key of a row -> its log-odds, and whether its prompt was shortened."""
+    known_scores: dict[str, tuple[list[float], bool]] = {}
     if path and path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
-                key, values = json.loads(line)
+                key, scores, was_shortened = json.loads(line)
             except ValueError:
                 continue  # the line that a kill cut off
-            known_scores[key] = values
+            known_scores[key] = scores, was_shortened
     return known_scores
 
 
@@ -153,6 +174,12 @@ def baseline_scores(name: str, candidates: Candidates, train: Dataset, texts: Ma
         return baselines.chance(candidates)
     if name == "popularity":
         return baselines.popularity(train, candidates)
+    if name == "item-knn":
+        trained = {
+            row["user_id"]: [*row["history"], row["target"]] for row in train.select(range(min(NEIGHBOURS, len(train))))
+        }
+        evaluated = {row["user_id"]: row["history"] for row in candidates.rows}
+        return baselines.item_knn({**evaluated, **trained}.values(), candidates)
     return baselines.tfidf(texts, candidates)
 
 
@@ -213,7 +240,7 @@ def write_results(
             results["temperature"] = asdict(fit_calibration(systems[about["run"]], labels, mask, users))
         except CalibrationError as error:
             results |= {"temperature": None, "not_fitted": str(error)}
-    scored.write(out, systems, candidates)
+    score_files.write(out, systems, candidates)
     write_text(out / FILE, json.dumps(results, indent=2) + "\n")
     return results
 
@@ -227,8 +254,9 @@ def describe(run: Run, split: str, adapter: bool = True) -> dict[str, Any]:
     """The fields of a results file that describe a run and the dataset that its recipe names."""
     recipe = run.recipe
     return {
-        **scored.about(recipe.dataset, recipe.config, split, recipe.dataset_revision),
+        **score_files.about(recipe.dataset, recipe.config, split, recipe.dataset_revision),
         "run": recipe.name,
+        "summary": recipe.summary,
         "weights": run.weights if adapter else None,
     }
 
@@ -316,11 +344,12 @@ def evaluate_run(
     candidates = Candidates.of(rows, seed)
     systems = {name: baseline_scores(name, candidates, train, texts) for name in BASELINES}
     began = time.process_time()
-    systems[recipe.name] = score(candidates, texts, encoder, scorer, recipe.name, partial)
-    about["plan"] = scorer.plan
+    scored = score(candidates, texts, encoder, scorer, recipe.name, partial)
+    systems[recipe.name] = scored.log_odds
+    about |= {"plan": scorer.plan, "rows": len(rows), "shortened": scored.shortened}
     # Scoring time since the start or the last kill; training time is in the record of the run.
     trained = run.record["cpu_seconds"] if adapter else 0.0
-    about["cost"] = {"train_seconds": trained, **scored.cost(began)}
+    about["cost"] = {"train_seconds": trained, **score_files.cost(began)}
     results = write_results(out, systems, candidates, about, tuple((recipe.name, baseline) for baseline in BASELINES))
     partial.unlink()
     return results

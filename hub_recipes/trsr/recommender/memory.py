@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trsr.assets.paths import ASSETS, base_path
-from trsr.errors import loading
 from trsr.recommender.recipe import Recipe
 from trsr.report import markdown
 
@@ -138,6 +137,8 @@ def _row(recipe: Recipe, counted: Mapping[str, int]) -> dict[str, Any]:
 
 def _config(base: str, revision: str | None) -> Any:
     from transformers import AutoConfig
+
+    from trsr.progress import loading
 
     known_config = json.loads(_BASES.read_text(encoding="utf-8")).get(base)
     if known_config:

@@ -13,7 +13,8 @@ from trsr.assets.paths import NANO, TASK, base_path, summarizer_path
 from trsr.core.modeling import RANKER, SUMMARIZER, load_adapter
 from trsr.core.pipeline import TextRichRecommendationPipeline
 from trsr.dataset import contract
-from trsr.errors import UsageError, loading
+from trsr.errors import UsageError
+from trsr.progress import loading, without_bars
 from trsr.recommender.examples import ranking_prompt
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.run import Run, is_finished
@@ -52,14 +53,16 @@ def load_recommender(source: str | None = None, **options):
         UsageError: If it cannot be loaded, with the first cause.
     """
     if source is None:
-        return pipeline(TASK, model=str(NANO / "pipeline"), **options)  # type: ignore[call-overload]
+        with without_bars():
+            return pipeline(TASK, model=str(NANO / "pipeline"), **options)  # type: ignore[call-overload]
     folder = Path(source)
     if is_finished(folder):
         return _of_run(Run.read(folder), **options)
     if (folder / "pipeline" / "config.json").is_file():
         source = str(folder / "pipeline")
     try:
-        return pipeline(TASK, model=source, trust_remote_code=True, **options)  # type: ignore[call-overload]
+        with without_bars():
+            return pipeline(TASK, model=source, trust_remote_code=True, **options)  # type: ignore[call-overload]
     except Exception as error:  # the code is the repo's own
         raise UsageError(
             f"{source} cannot be loaded: {_first_cause(error)}. If it was published with an earlier release, its code may not "
@@ -75,12 +78,12 @@ def _of_run(run: Run, **options) -> TextRichRecommendationPipeline:
     with loading(recipe.base):
         model: Any = AutoModelForCausalLM.from_pretrained(source, revision=recipe.base_revision, dtype="auto")
         tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
+        settings = pipeline_settings(recipe, run.fitted)
+        if settings["summarizer_adapter"]:
+            load_adapter(model, SUMMARIZER, str(summarizer_path(recipe.base)), {})
+        load_adapter(model, RANKER, str(run.adapter), {})
     if not recipe.chat:
         tokenizer.chat_template = None
-    settings = pipeline_settings(recipe, run.fitted)
-    if settings["summarizer_adapter"]:
-        load_adapter(model, SUMMARIZER, str(summarizer_path(recipe.base)), {})
-    load_adapter(model, RANKER, str(run.adapter), {})
     model.config.trsr = settings
     return TextRichRecommendationPipeline(model=model.eval(), tokenizer=tokenizer, **options)
 

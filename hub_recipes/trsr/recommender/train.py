@@ -28,7 +28,8 @@ from trsr.assets.paths import base_path
 from trsr.core.modeling import PROMPT_FILE
 from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.dataset import contract
-from trsr.errors import TrainError, loading
+from trsr.errors import TrainError
+from trsr.progress import loading, show_training
 from trsr.recommender import shared_prefix
 from trsr.recommender.examples import encode_rows, make_encoder, with_earlier_targets
 from trsr.recommender.recipe import Recipe
@@ -119,6 +120,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
             revision=recipe.base_revision,
         ),
     )
+    show_training(trainer, f"train {recipe.name}")
     # SFTTrainer drops rows whose answer it truncated: it must not truncate any here.
     assert len(trainer.train_dataset) == (len(rows) if recipe.form == "shared-prefix" else counts["rows"])
     training = _learn(trainer, checkpoints)

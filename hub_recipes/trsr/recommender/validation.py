@@ -28,7 +28,8 @@ def ranking(rows: Dataset, texts: Mapping[str, str], encoder: Encoder, seed: int
         mode = model.training
         model.eval()
         try:
-            scores = score(candidates, texts, encoder, Scorer(model, encoder.yes_id, encoder.no_id), "validation")
+            scorer = Scorer(model, encoder.yes_id, encoder.no_id)
+            scores = score(candidates, texts, encoder, scorer, "validation").log_odds
         finally:
             model.train(mode)
         user_metrics = metrics.per_user(scores, candidates.labels, candidates.mask)

@@ -19,9 +19,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, set_seed
 
 from trsr.assets.paths import base_path
 from trsr.core.prompts import Encoder, RankingPrompt
-from trsr.errors import loading
 from trsr.pretrain.nano.lessons import FIRST_WORLD, Lessons
 from trsr.pretrain.scratch import arguments, claim_folders, fit
+from trsr.progress import loading
 from trsr.recommender.train import write_adapter_config
 from trsr.records.checksums import base_checksum
 from trsr.records.files import one_writer, read_json

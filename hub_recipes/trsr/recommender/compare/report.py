@@ -69,6 +69,7 @@ def document(results: Mapping) -> str:
     metric = metric_name(results["metric"])
     parts = [
         f"# {plain(str(results['dataset']))}, {plain(results['split'])} split",
+        *([plain(results["verdict"])] if "verdict" in results else []),
         f"{results['n_users']} users, {plain(results['protocol'])}. Means over users and seeds with 95% bootstrap "
         "intervals over users. Time is of fitting and scoring; `A + B` is training and scoring.",
         table(results),

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from trsr.dataset import contract
 from trsr.errors import CompareError
-from trsr.recommender.compare import measure, plot, report, slices
+from trsr.recommender.compare import measure, plot, report, slices, verdict
 from trsr.recommender.compare.align import Aligned, Evaluation, align, read, row_name
 from trsr.recommender.run import data_checksums
 from trsr.records.checksums import PREFIX
@@ -74,6 +74,7 @@ def compare(
         "calibration": measure.calibration(aligned, _fits(aligned, validated)),
         "versions": versions(),
     }
+    results["verdict"] = verdict.of_comparison(results, against or evaluations[0].own)
     _write(out, results, _long(aligned, values), plots)
     return results
 
