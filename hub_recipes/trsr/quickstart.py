@@ -21,7 +21,7 @@ from trsr.summaries.engines.make import engine
 from trsr.summaries.run import summarize_dataset
 
 FORMS = {"recent items only": "none", "hierarchical": "hierarchical", "recurrent": "recurrent"}
-PEERS = ("chance", "popularity", "tf-idf")
+BASELINES = ("chance", "popularity", "tf-idf")
 RELEASED = "recurrent"
 
 
@@ -89,7 +89,7 @@ def _evaluate(out: Path, recipes: dict[str, Recipe], seed: int) -> dict[str, Any
     texts = contract.texts(dataset)
     train_rows = contract.read(dataset, "histories", "train")
     candidates = Candidates.of(contract.read(dataset, "histories", "test"), seed)
-    systems = {name: evaluate.peer_scores(name, candidates, train_rows, texts) for name in PEERS}
+    systems = {name: evaluate.baseline_scores(name, candidates, train_rows, texts) for name in BASELINES}
     runs = {label: Run.read(out / "runs" / recipe.name) for label, recipe in recipes.items()}
     released = runs[RELEASED]
     for label, run in runs.items():
