@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -87,11 +88,15 @@ def test_the_bench_has_the_options_shown():
         importlib.import_module(name).arguments().parse_args(shlex.split(options))
 
 
+@cache
+def script_help(script):
+    """What `--help` of a script in the checkout prints."""
+    return subprocess.run([sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.parametrize("words", SCRIPTS, ids=lambda words: Path(words[0]).name)
 def test_scripts_have_the_options_shown(words):
-    told = subprocess.run(
-        [sys.executable, ROOT / words[0], "--help"], capture_output=True, text=True, check=True
-    ).stdout
+    told = script_help(words[0])
     assert all(word in told for word in words if word.startswith("--"))
 
 
