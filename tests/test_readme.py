@@ -57,14 +57,20 @@ def test_a_figure_typed_by_hand_is_seen():
 
 
 @pytest.mark.compat
-def test_the_ten_lines_run(tmp_path):
-    code = blocks("python")[0]
+def test_the_ten_lines_run_and_the_example_on_the_folder_of_the_quickstart(quickstarted, tmp_path):
+    ten_lines = blocks("python")[0]
+    on_folder = next(code for code in blocks("python") if "release" in code)
+    (tmp_path / "trsr-quickstart").symlink_to(quickstarted[0])
+    # One after the other in one process, each in a name space of its own.
+    code = f"for code in {[ten_lines, on_folder]!r}: exec(code, {{'__name__': '__main__'}}); print('END')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "MISSING" not in done.stderr  # both adapters are whole
     assert "tie_word_embeddings" not in done.stderr
-    assert "genre: sea stories x2" in done.stdout
-    assert done.stdout.index("Harbor of the Storm") < done.stdout.index("The Quiet Oven")
+    first, second, _ = done.stdout.split("END")
+    assert "genre: sea stories x2" in first
+    assert first.index("Harbor of the Storm") < first.index("The Quiet Oven")
+    assert "log_odds" in second
 
 
 COMMANDS = [shlex.split(line, comments=True) for block in blocks("bash") for line in block.splitlines() if line.strip()]

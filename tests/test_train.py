@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerState
 
 from tests import tiny
+from trsr.cli import main
 from trsr.core.history import Item
 from trsr.core.scoring import PLANS, Scorer
 from trsr.dataset import contract
@@ -313,23 +314,22 @@ def test_the_adapter_learns(base, dataset, tmp_path):
 # What a kill leaves
 
 
-def run_command(recipe, folder, out):
-    path = folder / "mine.yaml"
-    path.write_text(yaml.safe_dump(recipe.to_dict()), encoding="utf-8")
-    command = [sys.executable, "-m", "trsr", "train", str(path), "--out", str(out)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True
-    )
-
-
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 @pytest.mark.parametrize("form", FORMS)
 def test_a_killed_run_ends_as_if_it_had_not_been(form, base, dataset, tmp_path):
     recipe = make_recipe(base, dataset, form=form, optim={"max_steps": 40})
     train.train(recipe, tmp_path / "unbroken")
 
-    run = tmp_path / "broken"
-    process = run_command(recipe, tmp_path, run)
+    run, mine = tmp_path / "broken", tmp_path / "mine.yaml"
+    mine.write_text(yaml.safe_dump(recipe.to_dict()), encoding="utf-8")
+    words = ["train", str(mine), "--out", str(run)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trsr", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+    )
     deadline = time.monotonic() + 120
     while not (run / "checkpoints" / "checkpoint-4" / "trainer_state.json").exists():
         assert process.poll() is None, process.communicate()[0]
@@ -341,9 +341,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(form, base, dataset, tmp_path):
     assert not (run / "run.json").exists()
     assert not (run / "adapter").exists()
 
-    again = run_command(recipe, tmp_path, run)
-    told = again.communicate(timeout=120)[0]
-    assert again.returncode == 0, told
+    main(words)
 
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     assert 2 <= record["resumed_from_step"] < 40

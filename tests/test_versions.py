@@ -50,7 +50,7 @@ def test_the_lowest_versions_are_the_bounds():
 
 def test_what_runs_at_other_versions_covers_the_way_from_a_sample_to_strangers():
     names = (
-        "test_readme.py::test_the_ten_lines_run",
+        "test_readme.py::test_the_ten_lines_run_and_the_example",
         "test_train.py::test_same_seed_same_bytes",
         "test_shared_prefix.py::test_a_step_equals_a_step_of_flat_rows",
         "test_quickstart.py::test_the_report",
