@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -349,22 +350,30 @@ def test_a_killed_run_ends_as_if_it_had_not_been(form, base, dataset, tmp_path):
     assert adapter_bytes(run) == adapter_bytes(tmp_path / "unbroken")
 
 
-@pytest.fixture
-def stopped(base, dataset, tmp_path, monkeypatch):
-    """A run stopped between its last checkpoint and its adapter, and the same one unbroken."""
-    recipe = make_recipe(base, dataset)
-    train.train(recipe, tmp_path / "unbroken")
+@pytest.fixture(scope="module")
+def _stopped(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stopped")
+    recipe = make_recipe(tiny.save_base(BASES["plain"], folder / "base"), tiny.dataset(folder / "data"))
+    train.train(recipe, folder / "runs" / "unbroken")
 
     def killed(*args):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "save_adapter", killed)
         with pytest.raises(KeyboardInterrupt):
-            train.train(recipe, tmp_path / "run")
-    run = tmp_path / "run"
-    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["checkpoint-4", "checkpoint-6"]
-    return recipe, run, tmp_path / "unbroken"
+            train.train(recipe, folder / "runs" / "run")
+    checkpoints = folder / "runs" / "run" / "checkpoints"
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["checkpoint-4", "checkpoint-6"]
+    return recipe, folder / "runs"
+
+
+@pytest.fixture
+def stopped(_stopped, tmp_path):
+    """A run stopped between its last checkpoint and its adapter, and the same one unbroken: copies of the test's own."""
+    recipe, runs = _stopped
+    shutil.copytree(runs, tmp_path / "runs")
+    return recipe, tmp_path / "runs" / "run", tmp_path / "runs" / "unbroken"
 
 
 def test_a_run_killed_after_its_last_step(stopped):
@@ -420,9 +429,9 @@ def refused(recipe, out, match):
     assert snapshot(out) == before
 
 
-def test_a_folder_of_another_recipe(base, dataset, stopped):
-    _, run, unbroken = stopped
-    other = make_recipe(base, dataset, seed=3, optim={"epochs": 2})
+def test_a_folder_of_another_recipe(stopped):
+    recipe, run, unbroken = stopped
+    other = make_recipe(recipe.base, recipe.dataset, seed=3, optim={"epochs": 2})
     for folder in (run, unbroken):
         refused(other, folder, r"holds a run of another recipe \(differs in optim, seed\). Choose another --out.")
 
