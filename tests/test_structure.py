@@ -8,6 +8,10 @@ import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
+import trsr
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "hub_recipes" / "trsr"
 TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "hub_recipes", "model_cards", "dataset_scripts", "tests"}
@@ -125,6 +129,15 @@ print('heavy', {heavy})
     out = python(code)
     assert "heavy set()" in out
     assert "quickstart" in out
+
+
+def test_public_names_are_given_and_no_others():
+    assert {"Item", "Scorer", "load_recipe", "summarize"} < set(trsr.__all__)
+    assert {name: getattr(trsr, name).__name__ for name in trsr.__all__[1:]} == {
+        name: name for name in trsr.__all__[1:]
+    }
+    with pytest.raises(AttributeError, match="module 'trsr' has no attribute 'Itme'"):
+        trsr.Itme  # noqa: B018
 
 
 # A finder that asks all finders anew, as some tools that watch imports do.
