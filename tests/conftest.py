@@ -6,8 +6,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,24 @@ def quickstarted(tmp_path_factory):
     out, said = folder / "trsr-quickstart", []
     results = quickstart(out, source=tiny.sample(folder / "sample"), say=said.append)
     return out, results, "\n".join(said)
+
+
+@pytest.fixture(scope="session")
+def _assembled(quickstarted, tmp_path_factory):
+    from trsr.hub.release import assemble
+    from trsr.hub.repos import name_repos
+    from trsr.recommender.run import Run
+
+    run = Run.read(quickstarted[0] / "runs" / "recurrent")
+    return assemble(run, tmp_path_factory.mktemp("release") / "release", name_repos("ORG", "trsr-sample"))
+
+
+@pytest.fixture
+def release(_assembled, tmp_path):
+    """The release of the quickstart's run, for ORG/trsr-sample: a copy of the test's own, not pushed yet."""
+    folder = shutil.copytree(_assembled.folder, tmp_path / "assembled")
+    yield replace(_assembled, folder=folder)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -524,6 +524,23 @@ def test_a_language_that_is_not_the_declared_one(tmp_path):
     assert [(one.code, one.severity) for one in check(str(silent)).findings] == [("language-undeclared", "note")]
 
 
+EACH = """
+import contextlib, io, json, os, sys
+from trsr.cli import main
+told = []
+for name, token in json.loads(sys.argv[1]):
+    os.environ |= {"HF_TOKEN": token}
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(["check", name, "--json"])
+        except SystemExit as end:
+            code = end.code
+    told.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps(told))
+"""
+
+
 def test_a_dataset_on_the_hub(tmp_path, whole, monkeypatch):
     """In a process of its own: `datasets` reads HF_ENDPOINT when it is imported."""
     folder = planted(whole, tmp_path / "d", "histories", "test", rows_changed(HISTORIES["target-in-negatives"]))
@@ -535,26 +552,26 @@ def test_a_dataset_on_the_hub(tmp_path, whole, monkeypatch):
             api.create_repo(name, repo_type="dataset", private=True)
             api.upload_folder(folder_path=source, repo_id=name, repo_type="dataset")
 
-        def run(name: str, token: str | None = WRITER):
-            return subprocess.run(
-                [sys.executable, "-W", "ignore", "-m", "trsr", "check", name, "--json"],
-                env=environment(hub, tmp_path / "home", token) | {"PYTHONPATH": os.pathsep.join(sys.path)},
-                cwd=tmp_path,
-                capture_output=True,
-                text=True,
-                timeout=120,
-            )
-
-        good, bad, hidden = run("ORG/good"), run("ORG/bad"), run("ORG/good", token=None)
-    assert (good.returncode, json.loads(good.stdout)["findings"]) == (0, []), good.stderr
-    assert (bad.returncode, {one["code"] for one in json.loads(bad.stdout)["findings"]}) == (
+        wanted = [("ORG/good", WRITER), ("ORG/bad", WRITER), ("ORG/good", "")]
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", EACH, json.dumps(wanted)],
+            env=environment(hub, tmp_path / "home", None) | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stderr
+    good, bad, hidden = json.loads(done.stdout.splitlines()[-1])
+    assert (good[0], json.loads(good[1])["findings"]) == (0, []), good[2]
+    assert (bad[0], {one["code"] for one in json.loads(bad[1])["findings"]}) == (
         1,
         {"target-in-negatives", "row-differs"},
     )
-    assert hidden.returncode == 2
-    assert "ORG/good" in hidden.stderr
-    assert "Traceback" not in hidden.stderr
-    assert WRITER not in good.stdout + good.stderr + bad.stdout + bad.stderr
+    assert hidden[0] == 2
+    assert "ORG/good" in hidden[2]
+    assert "Traceback" not in hidden[2]
+    assert WRITER not in done.stdout + done.stderr
 
 
 def test_clicks_and_a_split_by_time(tmp_path, whole):

@@ -13,7 +13,7 @@ import pytest
 from bench.fill_tables import fill
 from tests.hub import Hub, environment
 from tests.served import free_port, serving
-from tests.test_readme import anchors
+from tests.test_readme import anchors, script_help
 from trsr.cli import command_line
 from trsr.recommender.recipe import load_recipe
 
@@ -40,8 +40,7 @@ def test_verbs_are_called_as_they_can_be(words):
 
 @pytest.mark.parametrize("words", SCRIPTS, ids=lambda words: Path(words[1]).name)
 def test_scripts_have_the_options_shown(words):
-    script = ROOT / words[1].removeprefix("$TRSR/")
-    told = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True).stdout
+    told = script_help(words[1].removeprefix("$TRSR/"))
     assert all(word in told for word in words if word.startswith("--"))
 
 

@@ -64,7 +64,6 @@ told["mapped"] = odds(load(repo, device_map="cpu"))
 told["unknown"] = last_line(lambda: AutoModelForCausalLM.from_pretrained(repo, trust_remote_code=True, colour="red"))
 told["revision"] = last_line(lambda: load(repo, revision="v9"))
 told["tag"] = odds(load(repo, revision="v1.0"))
-print(json.dumps(told))
 """
 
 SAVES = """
@@ -116,6 +115,13 @@ print(json.dumps(told))
 REFUSALS = """
 for name in sys.argv[1:]:
     told[name] = last_line(lambda: load(name))
+"""
+
+PRIVATE = """
+told["without"] = last_line(lambda: load("ORG/private"))
+told["with"] = odds(load("ORG/private", token="hf_test_writer"))
+auto = AutoModelForCausalLM.from_pretrained("ORG/private", trust_remote_code=True, token="hf_test_writer")
+told["kept"] = "hf_test_writer" in str(auto.trsr_parts) + str(auto.config)
 print(json.dumps(told))
 """
 
@@ -129,17 +135,65 @@ def ask(stranger, published, home, code, *words, token="hf_test_writer", **more)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_what_a_caller_asks_for_is_honoured(stranger, published, tmp_path):
-    told = ask(stranger, published, tmp_path, OPTIONS)
-    assert told["attention"] == ["eager", "eager", "sdpa"]
-    assert told["eager"][0] == told["plain"][0]
-    for eager, plain in zip(told["eager"][1:], told["plain"][1:], strict=True):
+@pytest.fixture(scope="module")
+def answers(stranger, published, tmp_path_factory):
+    """What one process of a stranger without a token is told: of the options, of what is broken, and of what is private."""
+    hub, run = published
+    folder, release = tmp_path_factory.mktemp("answers"), run.parent.parent / "release"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        patch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        api = HfApi(endpoint=hub.url, token="hf_test_writer")
+        for name in ("gated-lora", "private-lora"):
+            api.create_repo(f"ORG/{name}", private=name == "private-lora")
+            api.upload_folder(repo_id=f"ORG/{name}", folder_path=release / "adapter")
+        hub.repos["model ORG/gated-lora"].gated = "manual"
+        # Copies of the pipeline repo that name an adapter behind a gate, none, a base that is not there, and private ones.
+        for name, named in (
+            ("gated", {"adapter": "ORG/gated-lora"}),
+            ("no-adapter", {"adapter": "ORG/nothing-lora"}),
+            ("no-base", {"base_model": "ORG/nothing-base"}),
+            ("outside", {"base_model": "../../etc"}),
+            ("private", {"adapter": "ORG/private-lora"}),
+        ):
+            copy = shutil.copytree(release / "pipeline", folder / name)
+            config = json.loads((copy / "config.json").read_text())
+            config["trsr"] |= {"base_model": "ORG/trsr-nano", "adapter": "ORG/trsr-sample-lora", **named}
+            (copy / "config.json").write_text(json.dumps(config))
+            api.create_repo(f"ORG/{name}", private=name == "private")
+            api.upload_folder(repo_id=f"ORG/{name}", folder_path=copy)
+    broken = ["ORG/gated", "ORG/no-adapter", "ORG/no-base", "ORG/outside"]
+    return ask(stranger, published, folder, OPTIONS + REFUSALS + PRIVATE, *broken, token=None)
+
+
+def test_what_a_caller_asks_for_is_honoured(answers):
+    assert answers["attention"] == ["eager", "eager", "sdpa"]
+    assert answers["eager"][0] == answers["plain"][0]
+    for eager, plain in zip(answers["eager"][1:], answers["plain"][1:], strict=True):
         assert eager == pytest.approx(plain, abs=1e-4)
-    assert told["dtype"] == ["torch.bfloat16", "torch.bfloat16", "torch.float32"]
-    assert told["changed"] == 0.5
-    assert told["mapped"] == told["tag"] == told["plain"]
-    assert "colour" in told["unknown"]
-    assert "v9" in told["revision"]
+    assert answers["dtype"] == ["torch.bfloat16", "torch.bfloat16", "torch.float32"]
+    assert answers["changed"] == 0.5
+    assert answers["mapped"] == answers["tag"] == answers["plain"]
+    assert "colour" in answers["unknown"]
+    assert "v9" in answers["revision"]
+
+
+def test_the_last_line_of_an_error_is_its_cause(answers):
+    assert "LoadError: adapter_config.json of ORG/gated-lora cannot be read: " in answers["ORG/gated"]
+    assert "Access to" in answers["ORG/gated"]
+    assert "restricted" in answers["ORG/gated"]
+    assert "LoadError: adapter_config.json of ORG/nothing-lora cannot be read: " in answers["ORG/no-adapter"]
+    assert "Repository Not Found" in answers["ORG/no-adapter"]
+    assert "LoadError: The base ORG/nothing-base cannot be loaded: ORG/nothing-base is not" in answers["ORG/no-base"]
+    assert "'../../etc', a path outside it" in answers["ORG/outside"]
+    assert not any("pytorch_model.bin" in str(told) for told in answers.values())
+
+
+def test_a_token_opens_the_pipeline_and_its_adapter(answers):
+    """One that is given in the call alone; and it is not kept on the model."""
+    assert "ORG/private" in answers["without"] or "token" in answers["without"]
+    assert answers["with"] == answers["plain"]
+    assert not answers["kept"]
 
 
 def test_a_saved_pipeline_scores_the_same(stranger, published, tmp_path):
@@ -149,75 +203,6 @@ def test_a_saved_pipeline_scores_the_same(stranger, published, tmp_path):
     assert told["pushed summary"] == told["whole summary"]
     assert told["made again"] == told["made"]
     assert told["bare again"] == told["bare"] != told["made"]
-
-
-@pytest.fixture
-def broken(published, tmp_path, monkeypatch):
-    """Copies of the pipeline repo that name an adapter behind a gate, none, and a base that is not there."""
-    hub, run = published
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    api = HfApi(endpoint=hub.url, token="hf_test_writer")
-    release = run.parent.parent / "release"
-    api.create_repo("ORG/gated-lora", exist_ok=True)
-    api.upload_folder(repo_id="ORG/gated-lora", folder_path=release / "adapter")
-    hub.repos["model ORG/gated-lora"].gated = "manual"
-    for name, named in (
-        ("gated", {"adapter": "ORG/gated-lora"}),
-        ("no-adapter", {"adapter": "ORG/nothing-lora"}),
-        ("no-base", {"base_model": "ORG/nothing-base"}),
-        ("outside", {"base_model": "../../etc"}),
-    ):
-        folder = shutil.copytree(release / "pipeline", tmp_path / name)
-        config = json.loads((folder / "config.json").read_text())
-        config["trsr"] |= {"base_model": "ORG/trsr-nano", "adapter": "ORG/trsr-sample-lora", **named}
-        (folder / "config.json").write_text(json.dumps(config))
-        api.create_repo(f"ORG/{name}", exist_ok=True)
-        api.upload_folder(repo_id=f"ORG/{name}", folder_path=folder)
-    return ["ORG/gated", "ORG/no-adapter", "ORG/no-base", "ORG/outside"]
-
-
-def test_the_last_line_of_an_error_is_its_cause(stranger, published, broken, tmp_path):
-    told = ask(stranger, published, tmp_path, REFUSALS, *broken, token=None)
-    print(told)
-    assert "LoadError: adapter_config.json of ORG/gated-lora cannot be read: " in told["ORG/gated"]
-    assert "Access to" in told["ORG/gated"]
-    assert "restricted" in told["ORG/gated"]
-    assert "LoadError: adapter_config.json of ORG/nothing-lora cannot be read: " in told["ORG/no-adapter"]
-    assert "Repository Not Found" in told["ORG/no-adapter"]
-    assert "LoadError: The base ORG/nothing-base cannot be loaded: ORG/nothing-base is not" in told["ORG/no-base"]
-    assert "'../../etc', a path outside it" in told["ORG/outside"]
-    assert "pytorch_model.bin" not in json.dumps(told)
-
-
-PRIVATE = """
-told["without"] = last_line(lambda: load("ORG/private"))
-told["with"] = odds(load("ORG/private", token="hf_test_writer"))
-told["plain"] = odds(load(repo))
-auto = AutoModelForCausalLM.from_pretrained("ORG/private", trust_remote_code=True, token="hf_test_writer")
-told["kept"] = "hf_test_writer" in str(auto.trsr_parts) + str(auto.config)
-print(json.dumps(told))
-"""
-
-
-def test_a_token_opens_the_pipeline_and_its_adapter(stranger, published, tmp_path, monkeypatch):
-    """One that is given in the call alone; and it is not kept on the model."""
-    hub, run = published
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    api = HfApi(endpoint=hub.url, token="hf_test_writer")
-    release = run.parent.parent / "release"
-    pipeline = shutil.copytree(release / "pipeline", tmp_path / "pipeline")
-    config = json.loads((pipeline / "config.json").read_text())
-    config["trsr"] |= {"base_model": "ORG/trsr-nano", "adapter": "ORG/private-lora"}
-    (pipeline / "config.json").write_text(json.dumps(config))
-    for name, folder in (("private", pipeline), ("private-lora", release / "adapter")):
-        api.create_repo(f"ORG/{name}", private=True)
-        api.upload_folder(repo_id=f"ORG/{name}", folder_path=folder)
-    told = ask(stranger, published, tmp_path, PRIVATE, token=None)
-    assert "ORG/private" in told["without"] or "token" in told["without"]
-    assert told["with"] == told["plain"]
-    assert not told["kept"]
 
 
 def damage(weights, how):
@@ -256,36 +241,29 @@ def test_a_damaged_adapter_is_refused_alone_and_in_an_evaluation(how, quickstart
 
 
 UNREACHABLE = """
-from transformers import AutoModelForCausalLM
+import importlib, types
 import huggingface_hub
+from huggingface_hub import constants
 huggingface_hub.snapshot_download("ORG/trsr-sample-lora", ignore_patterns=["ranking_prompt.json"])
 huggingface_hub.snapshot_download("ORG/trsr-nano")
-"""
-
-ADAPTER_REPO = """
-import importlib, types
 package = sys.modules["code_of_the_repo"] = types.ModuleType("code_of_the_repo")
 package.__path__ = [sys.argv[1]]
-TextRichRecommender = importlib.import_module("code_of_the_repo.modeling").TextRichRecommender
-model = TextRichRecommender.from_pretrained
-told["adapter"] = last_line(lambda: model("ORG/trsr-sample-lora"))
-told["plain"] = last_line(lambda: model("ORG/trsr-nano"))
+model = importlib.import_module("code_of_the_repo.modeling").TextRichRecommender.from_pretrained
+for when, constants.HF_HUB_OFFLINE in (("offline", True), ("online", False), ("offline again", True)):
+    told[when] = {name: last_line(lambda: model(f"ORG/{name}")) for name in ("trsr-sample-lora", "trsr-nano")}
 print(json.dumps(told))
 """
 
 
 def test_absent_is_not_unreachable(stranger, published, tmp_path):
     code = published[1].parent.parent / "release" / "pipeline"
-    asked = environment(published[0], tmp_path, token=None)
-    assert strangers.run(stranger, UNREACHABLE, asked).returncode == 0
-    told = ask(stranger, published, tmp_path, ADAPTER_REPO, str(code), HF_HUB_OFFLINE="1")
-    assert "LoadError: Whether ORG/trsr-sample-lora has a file ranking_prompt.json cannot be told" in told["adapter"]
-    assert told["plain"] == "nothing was wrong"
-    told = ask(stranger, published, tmp_path, ADAPTER_REPO, str(code))
-    assert told == {"adapter": "nothing was wrong", "plain": "nothing was wrong"}
+    told = ask(stranger, published, tmp_path, UNREACHABLE, str(code), token=None)
+    cause = told["offline"].pop("trsr-sample-lora")
+    assert "LoadError: Whether ORG/trsr-sample-lora has a file ranking_prompt.json cannot be told" in cause
+    assert told["offline"] == {"trsr-nano": "nothing was wrong"}
+    assert told["online"] == {"trsr-sample-lora": "nothing was wrong", "trsr-nano": "nothing was wrong"}
     # Now it is known that the base has none, also when nobody can be asked.
-    told = ask(stranger, published, tmp_path, ADAPTER_REPO, str(code), HF_HUB_OFFLINE="1")
-    assert told == {"adapter": "nothing was wrong", "plain": "nothing was wrong"}
+    assert told["offline again"] == told["online"]
 
 
 def test_a_file_of_a_folder_is_there_or_not(tmp_path):

@@ -3,9 +3,12 @@
 import json
 
 import pytest
+from huggingface_hub import constants
+from huggingface_hub.utils import _http
 
 from trsr.cli import VERBS, command_line, main
 from trsr.cli.outcome import Outcome
+from trsr.hub import retry
 
 FOR_SCRIPTS = {"check", "summarize", "audit", "recipes", "evaluate", "compare", "publish", "doctor"}
 
@@ -51,11 +54,21 @@ def test_what_is_made_and_what_it_would_cost(capsys, small_dataset, tmp_path):
     assert told(capsys, *words)["out"] == str(tmp_path / "out")
 
 
-def test_the_plan_of_a_release(capsys, run, tmp_path):
-    plan = told(capsys, "publish", run, "--namespace", "ORG", "--out", tmp_path / "release")
-    assert not plan["compared"]  # the tests have no Hub
-    assert {one["repo"] for one in plan["repos"]} >= {"ORG/trsr-sample", "ORG/trsr-sample-lora"}
+def test_the_plan_of_a_release_without_a_hub(capsys, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(retry.time, "sleep", lambda seconds: None)
+    main(
+        [*map(str, ("publish", run, "--namespace", "ORG", "--name", "books", "--out", tmp_path / "release", "--json"))]
+    )
+    out, err = capsys.readouterr()
+    plan = json.loads(out)
+    assert not plan["compared"]
+    assert {one["repo"] for one in plan["repos"]} >= {"ORG/books", "ORG/books-lora"}
     assert all(one["added"] for one in plan["repos"])
+    assert "could not be reached" in err
+    assert "| ORG/books-lora |" in err
 
 
 def test_what_json_does_not_know_is_null():

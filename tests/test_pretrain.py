@@ -95,38 +95,45 @@ def summarizer(folder, steps=6, **options):
     return train_summarizer(folder / "adapter", steps=steps, copying=8, size=2, save_steps=3, **options)
 
 
-@pytest.mark.parametrize("killed_at", [5, 10])
-def test_a_summariser_is_a_plain_adapter_and_goes_on_after_a_kill(tmp_path, monkeypatch, killed_at):
-    made = summarizer(tmp_path / "whole")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What the training of a summariser says, and its folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    return summarizer(folder), folder
+
+
+def test_a_summariser_is_a_plain_adapter_and_goes_on_after_a_kill(whole, tmp_path, monkeypatch):
+    made, folder = whole
     assert [(name, stage["rows"]) for name, stage in made["stages"].items()] == [("copying", 16), ("lessons", 12)]
-    assert "trsr pretrain nano-summarizer --seed 0 --steps 6" in (tmp_path / "whole/adapter/README.md").read_text()
-    assert json.loads((tmp_path / "whole/adapter/training.json").read_text()) == made
+    assert "trsr pretrain nano-summarizer --seed 0 --steps 6" in (folder / "adapter/README.md").read_text()
+    assert json.loads((folder / "adapter/training.json").read_text()) == made
     base = AutoModelForCausalLM.from_pretrained(base_path("nano"))
-    assert PeftModel.from_pretrained(base, tmp_path / "whole/adapter").active_adapter == "default"
+    assert PeftModel.from_pretrained(base, folder / "adapter").active_adapter == "default"
 
-    ordinary, calls = AnswerTrainer.compute_loss, []
+    ordinary = AnswerTrainer.compute_loss
+    for killed_at in (5, 10):  # in either stage
+        calls, broken = [], tmp_path / f"broken{killed_at}"
 
-    def killed(self, *args, **kwargs):
-        calls.append(1)
-        if len(calls) == killed_at:
-            raise KeyboardInterrupt
-        return ordinary(self, *args, **kwargs)
+        def killed(self, *args, calls=calls, killed_at=killed_at, **kwargs):
+            calls.append(1)
+            if len(calls) == killed_at:
+                raise KeyboardInterrupt
+            return ordinary(self, *args, **kwargs)
 
-    monkeypatch.setattr(AnswerTrainer, "compute_loss", killed)
-    with pytest.raises(KeyboardInterrupt):
-        summarizer(tmp_path / "broken")
-    monkeypatch.setattr(AnswerTrainer, "compute_loss", ordinary)
-    summarizer(tmp_path / "broken")
-    weights = "adapter/adapter_model.safetensors"
-    assert (tmp_path / "broken" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+        monkeypatch.setattr(AnswerTrainer, "compute_loss", killed)
+        with pytest.raises(KeyboardInterrupt):
+            summarizer(broken)
+        monkeypatch.setattr(AnswerTrainer, "compute_loss", ordinary)
+        summarizer(broken)
+        weights = "adapter/adapter_model.safetensors"
+        assert (broken / weights).read_bytes() == (folder / weights).read_bytes()
 
 
-def test_the_engine_says_where_its_adapter_belongs(tmp_path, monkeypatch):
+def test_the_engine_says_where_its_adapter_belongs(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "NANO_SUMMARIZER", tmp_path / "summarizer")
     with pytest.raises(EngineError, match="trsr pretrain nano-summarizer --out"):
         engine("nano")
-    summarizer(tmp_path, steps=1)
-    shutil.move(tmp_path / "adapter", tmp_path / "summarizer")
+    shutil.copytree(whole[1] / "adapter", tmp_path / "summarizer")
     monkeypatch.setattr(nano_engine, "NANO_SUMMARIZER", tmp_path / "summarizer")
     identity = engine("nano").identity
     assert (identity["engine"], identity["model"]) == ("nano", "nano-summarizer")

@@ -1,18 +1,12 @@
 """Bars where nobody watches them: lines, now and then."""
 
 import io
-import os
-import subprocess
-import sys
-from pathlib import Path
 from weakref import WeakSet
 
 import pytest
 from tqdm import tqdm
 
 from trsr.cli.progress import Lines
-
-ROOT = Path(__file__).parent.parent
 
 
 class Clock:
@@ -83,15 +77,3 @@ def test_what_is_drawn_when_a_run_ends_is_told():
     lines.write("\r 41%")
     lines.write("\n")
     assert stream.getvalue() == " 40%\nstopped\n"
-
-
-def test_a_run_without_a_terminal_writes_no_control_characters(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "trsr", "summarize", "sample", "--out", "out", "--method", "recurrent"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "hub_recipes"), "HF_DATASETS_CACHE": str(tmp_path / "cache")},
-        capture_output=True,
-        check=True,
-    )
-    assert b"summaries: 100%" in done.stderr
-    assert not {byte for byte in done.stdout + done.stderr if byte < 32} - {ord("\n")}

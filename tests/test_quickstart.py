@@ -1,11 +1,9 @@
 """The main job in small: from the sample to release folders that plain clients load, without our package."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -130,12 +128,3 @@ def test_a_stranger_loads_the_moved_release_and_gets_the_same_scores(run, moved,
     )
     ours = {row["item_id"]: row["recurrent"] for row in scores if row["user_id"] == told["user"]}
     assert told["scores"] == pytest.approx(ours, abs=1e-4)
-
-
-def test_the_example_of_the_readme_runs_on_the_folder(run, tmp_path):
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    example = next(code for code in re.findall(r"```python\n(.*?)```", readme, re.S) if "release" in code)
-    (tmp_path / "trsr-quickstart").symlink_to(run[0])
-    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "log_odds" in done.stdout

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -56,14 +57,20 @@ def test_a_figure_typed_by_hand_is_seen():
 
 
 @pytest.mark.compat
-def test_the_ten_lines_run(tmp_path):
-    code = blocks("python")[0]
+def test_the_ten_lines_run_and_the_example_on_the_folder_of_the_quickstart(quickstarted, tmp_path):
+    ten_lines = blocks("python")[0]
+    on_folder = next(code for code in blocks("python") if "release" in code)
+    (tmp_path / "trsr-quickstart").symlink_to(quickstarted[0])
+    # One after the other in one process, each in a name space of its own.
+    code = f"for code in {[ten_lines, on_folder]!r}: exec(code, {{'__name__': '__main__'}}); print('END')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "MISSING" not in done.stderr  # both adapters are whole
     assert "tie_word_embeddings" not in done.stderr
-    assert "genre: sea stories x2" in done.stdout
-    assert done.stdout.index("Harbor of the Storm") < done.stdout.index("The Quiet Oven")
+    first, second, _ = done.stdout.split("END")
+    assert "genre: sea stories x2" in first
+    assert first.index("Harbor of the Storm") < first.index("The Quiet Oven")
+    assert "log_odds" in second
 
 
 COMMANDS = [shlex.split(line, comments=True) for block in blocks("bash") for line in block.splitlines() if line.strip()]
@@ -87,11 +94,15 @@ def test_the_bench_has_the_options_shown():
         importlib.import_module(name).arguments().parse_args(shlex.split(options))
 
 
+@cache
+def script_help(script):
+    """What `--help` of a script in the checkout prints."""
+    return subprocess.run([sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.parametrize("words", SCRIPTS, ids=lambda words: Path(words[0]).name)
 def test_scripts_have_the_options_shown(words):
-    told = subprocess.run(
-        [sys.executable, ROOT / words[0], "--help"], capture_output=True, text=True, check=True
-    ).stdout
+    told = script_help(words[0])
     assert all(word in told for word in words if word.startswith("--"))
 
 

@@ -8,29 +8,11 @@ from safetensors.torch import load_file, save_file
 from trsr.errors import ReleaseError
 from trsr.hub import rehearsal
 from trsr.hub.rehearsal import rehearse
-from trsr.hub.release import assemble
-from trsr.hub.repos import name_repos
-from trsr.recommender.run import Run
 
 
 @pytest.fixture(scope="module")
 def run(quickstarted):
     return quickstarted[0] / "runs" / "recurrent"
-
-
-@pytest.fixture(scope="module")
-def assembled(run, tmp_path_factory):
-    return assemble(Run.read(run), tmp_path_factory.mktemp("release") / "release", name_repos("ORG", "trsr-sample"))
-
-
-@pytest.fixture
-def release(assembled):
-    """The release, to be damaged, and put right again."""
-    kept = assembled.folder.with_name("kept")
-    shutil.copytree(assembled.folder, kept)
-    yield assembled
-    shutil.rmtree(assembled.folder)
-    kept.rename(assembled.folder)
 
 
 def test_a_release_scores_what_its_run_scored(release, run):

@@ -242,10 +242,6 @@ def test_stock_trl_trains_on_the_published_rows(published, home, tmp_path, sourc
     assert {"adapter_config.json", "adapter_model.safetensors"} <= written
 
 
-def snippets(text):
-    return re.findall(r"```python\n(.*?)```", text, re.S)
-
-
 def card_of(hub, kind, name, home):
     code = "import sys; from huggingface_hub import hf_hub_download as get; print(get(*sys.argv[2:], repo_type=sys.argv[1]))"
     words = [sys.executable, "-c", code, kind, name, "README.md"]
@@ -253,27 +249,41 @@ def card_of(hub, kind, name, home):
     return Path(done.stdout.strip()).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("repo", ["model ORG/trsr-sample", "model ORG/trsr-sample-lora", "dataset ORG/trsr-sample"])
-def test_the_snippets_of_the_cards_run_as_they_stand(published, stranger, home, repo):
-    hub = published[0]
-    card = card_of(hub, *repo.split(), home)
-    code = snippets(card)
-    assert code
-    # Each in a name space of its own, as if typed into a new shell.
-    whole = f"for code in {code!r}:\n    exec(compile(code, 'card', 'exec'), {{'__name__': '__main__'}})\n"
-    done = strangers.run(stranger, whole, environment(hub, home, token=None))
+# Each snippet in a name space of its own, as if typed into a new shell.
+RUN_SNIPPETS = """
+import contextlib, io, json, re, sys
+from huggingface_hub import hf_hub_download
+ran = {}
+for kind, name in json.loads(sys.argv[1]):
+    card, printed = open(hf_hub_download(name, "README.md", repo_type=kind), encoding="utf-8").read(), io.StringIO()
+    snippets = re.findall(r"```python\\n(.*?)```", card, re.S)
+    with contextlib.redirect_stdout(printed):
+        for code in snippets:
+            exec(compile(code, name, "exec"), {"__name__": "__main__"})
+    ran[f"{kind} {name}"] = {"card": card, "snippets": len(snippets), "printed": printed.getvalue()}
+print(json.dumps(ran))
+"""
+CARDS = [("model", "ORG/trsr-sample"), ("model", "ORG/trsr-sample-lora"), ("dataset", "ORG/trsr-sample")]
+
+
+@pytest.fixture(scope="module")
+def ran(published, stranger, home):
+    """By repo: its card, the number of Python snippets in it, and what they print, all run in one process."""
+    repos = [*CARDS, *(("space", f"ORG/{name}") for name in METRICS)]
+    done = strangers.run(stranger, RUN_SNIPPETS, environment(published[0], home, token=None), json.dumps(repos))
     assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("repo", [" ".join(one) for one in CARDS])
+def test_the_snippets_of_the_cards_run_as_they_stand(ran, repo):
+    card = ran[repo]["card"]
+    assert ran[repo]["snippets"]
     for printed in re.findall(r"It prints:\n\n```text\n(.*?)\n```", card, re.S):
-        assert printed in done.stdout
+        assert printed in ran[repo]["printed"]
     assert card.count("It prints:") == (2 if repo.startswith("model") else 1)
 
 
-def test_the_snippets_of_the_metrics_run(published, stranger, home):
-    hub = published[0]
-    code = []
-    for name in METRICS:
-        code += snippets(card_of(hub, "space", f"ORG/{name}", home))
-    assert len(code) == len(METRICS)
-    done = strangers.run(stranger, "\n".join(code), environment(hub, home, token=None))
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "recall_at_k" in done.stdout
+def test_the_snippets_of_the_metrics_run(ran):
+    assert [ran[f"space ORG/{name}"]["snippets"] for name in METRICS] == [1] * len(METRICS)
+    assert "recall_at_k" in "".join(ran[f"space ORG/{name}"]["printed"] for name in METRICS)

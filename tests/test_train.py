@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerState
 
 from tests import tiny
+from trsr.cli import main
 from trsr.core.history import Item
 from trsr.core.scoring import PLANS, Scorer
 from trsr.dataset import contract
@@ -314,23 +316,22 @@ def test_the_adapter_learns(base, dataset, tmp_path):
 # What a kill leaves
 
 
-def run_command(recipe, folder, out):
-    path = folder / "mine.yaml"
-    path.write_text(yaml.safe_dump(recipe.to_dict()), encoding="utf-8")
-    command = [sys.executable, "-m", "trsr", "train", str(path), "--out", str(out)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True
-    )
-
-
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 @pytest.mark.parametrize("form", FORMS)
 def test_a_killed_run_ends_as_if_it_had_not_been(form, base, dataset, tmp_path):
     recipe = make_recipe(base, dataset, form=form, optim={"max_steps": 40})
     train.train(recipe, tmp_path / "unbroken")
 
-    run = tmp_path / "broken"
-    process = run_command(recipe, tmp_path, run)
+    run, mine = tmp_path / "broken", tmp_path / "mine.yaml"
+    mine.write_text(yaml.safe_dump(recipe.to_dict()), encoding="utf-8")
+    words = ["train", str(mine), "--out", str(run)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trsr", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+    )
     deadline = time.monotonic() + 120
     while not (run / "checkpoints" / "checkpoint-4" / "trainer_state.json").exists():
         assert process.poll() is None, process.communicate()[0]
@@ -342,9 +343,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(form, base, dataset, tmp_path):
     assert not (run / "run.json").exists()
     assert not (run / "adapter").exists()
 
-    again = run_command(recipe, tmp_path, run)
-    told = again.communicate(timeout=120)[0]
-    assert again.returncode == 0, told
+    main(words)
 
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     assert 2 <= record["resumed_from_step"] < 40
@@ -352,22 +351,30 @@ def test_a_killed_run_ends_as_if_it_had_not_been(form, base, dataset, tmp_path):
     assert adapter_bytes(run) == adapter_bytes(tmp_path / "unbroken")
 
 
-@pytest.fixture
-def stopped(base, dataset, tmp_path, monkeypatch):
-    """A run stopped between its last checkpoint and its adapter, and the same one unbroken."""
-    recipe = make_recipe(base, dataset)
-    train.train(recipe, tmp_path / "unbroken")
+@pytest.fixture(scope="module")
+def _stopped(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stopped")
+    recipe = make_recipe(tiny.save_base(BASES["plain"], folder / "base"), tiny.dataset(folder / "data"))
+    train.train(recipe, folder / "runs" / "unbroken")
 
     def killed(*args):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "save_adapter", killed)
         with pytest.raises(KeyboardInterrupt):
-            train.train(recipe, tmp_path / "run")
-    run = tmp_path / "run"
-    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["checkpoint-4", "checkpoint-6"]
-    return recipe, run, tmp_path / "unbroken"
+            train.train(recipe, folder / "runs" / "run")
+    checkpoints = folder / "runs" / "run" / "checkpoints"
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["checkpoint-4", "checkpoint-6"]
+    return recipe, folder / "runs"
+
+
+@pytest.fixture
+def stopped(_stopped, tmp_path):
+    """A run stopped between its last checkpoint and its adapter, and the same one unbroken: copies of the test's own."""
+    recipe, runs = _stopped
+    shutil.copytree(runs, tmp_path / "runs")
+    return recipe, tmp_path / "runs" / "run", tmp_path / "runs" / "unbroken"
 
 
 def test_a_run_killed_after_its_last_step(stopped):
@@ -423,9 +430,9 @@ def refused(recipe, out, match):
     assert snapshot(out) == before
 
 
-def test_a_folder_of_another_recipe(base, dataset, stopped):
-    _, run, unbroken = stopped
-    other = make_recipe(base, dataset, seed=3, optim={"epochs": 2})
+def test_a_folder_of_another_recipe(stopped):
+    recipe, run, unbroken = stopped
+    other = make_recipe(recipe.base, recipe.dataset, seed=3, optim={"epochs": 2})
     for folder in (run, unbroken):
         refused(other, folder, r"holds a run of another recipe \(differs in optim, seed\). Choose another --out.")
 

@@ -37,16 +37,15 @@ VERBS = [
 ]
 
 
-def test_no_verb_warns(tmp_path):
-
+def test_no_verb_warns_nor_writes_control_characters_without_a_terminal(tmp_path):
     tiny.sample(tmp_path / "small")
     (tmp_path / "request.json").write_text('{"history": ["genre: tea"], "candidates": ["genre: tea", "genre: war"]}')
     given = {**os.environ, "PYTHONPATH": str(ROOT / "hub_recipes"), "HF_HUB_OFFLINE": "1"}
     given = {name: value for name, value in given.items() if name != "PYTHONWARNINGS"}
     words = [sys.executable, "-c", PATH, json.dumps([line.split() for line in VERBS])]
-    done = subprocess.run(words, env=given, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    said = done.stderr + done.stdout
+    done = subprocess.run(words, env=given, cwd=tmp_path, capture_output=True, check=False)
+    said = (done.stderr + done.stdout).decode()
+    assert done.returncode == 0, said[-3000:]
     assert not re.findall(r".*(?:Warning|\[transformers\]|deprecated).*", said)
     assert "Creating parquet" not in said
     assert "Generating" not in said
@@ -55,13 +54,14 @@ def test_no_verb_warns(tmp_path):
     # One bar a step, named after it.
     bars = {
         line.removeprefix("+ "): re.findall(r"^([^\n|]+): +100%", shown, re.M)
-        for line, shown in re.findall(r"^(\+ .*)\n((?:(?!\+ ).*\n?)*)", done.stderr, re.M)
+        for line, shown in re.findall(r"^(\+ .*)\n((?:(?!\+ ).*\n?)*)", done.stderr.decode(), re.M)
     }
     assert {line.split()[0]: found for line, found in bars.items() if found} == {
         "summarize": ["summaries"],
         "train": ["encode", "train mine"],
         "evaluate": ["mine"],
     }
+    assert not {byte for byte in done.stdout + done.stderr if byte < 32} - {ord("\n")}
 
 
 def test_gradient_checkpointing_is_asked_for_by_the_name_that_this_version_knows(tmp_path, recwarn):
