@@ -21,6 +21,7 @@ from tests.hub import Hub, environment
 ROOT = Path(__file__).parent.parent
 
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
 
 
 @pytest.fixture(scope="session")

@@ -158,7 +158,9 @@ def test_ci_runs_the_command_of_the_readme():
     install = 'python -m venv .venv && .venv/bin/pip install -e ".[test]" -c hub_recipes/constraints.txt'
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     pattern = re.search(r"grep -m1 -E '(.*)' README.md", ci)[1]
-    assert re.findall(pattern, README, re.M) == [f"{install} && .venv/bin/pytest"]
+    assert re.findall(pattern, README, re.M) == [
+        f"{install} && .venv/bin/pytest -n auto --maxprocesses 4 --dist worksteal"
+    ]
 
 
 def test_every_installation_from_a_checkout_takes_the_tested_versions():

@@ -102,9 +102,10 @@ def _load(file: Path) -> tuple[Any, Any]:
     """The model in fp32, with every weight from the file, and its tokenizer."""
     try:
         with without_bars():
-            network, loaded = AutoModelForCausalLM.from_pretrained(
+            pair: Any = AutoModelForCausalLM.from_pretrained(
                 file.parent, gguf_file=file.name, dtype=torch.float32, output_loading_info=True
             )
+            network, loaded = pair
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except Exception as error:  # the reader of a damaged file fails in any way
         raise LoadError(
