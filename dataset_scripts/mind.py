@@ -37,6 +37,7 @@ import pyarrow.compute as pc
 from trsr.dataset import contract
 from trsr.dataset.build import command as building
 from trsr.dataset.build import impressions, protocol
+from trsr.dataset.build.column_types import are_ids
 from trsr.dataset.build.csv_blocks import Layout
 from trsr.dataset.build.impressions import Sorter, Written
 from trsr.dataset.build.scan import Faults, Masks, Reading, find, scan
@@ -71,8 +72,8 @@ _DAY = 86_400
 def read_news(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, dict[str, int], building.Sums]:
     """The config `items` of all parts, counts and checksums."""
 
-    def work(table: pa.Table) -> tuple[pa.Table, Masks]:
-        broken = ~building.matches(contract.one_chunk(table["item_id"]), building.ID)
+    def work(table: pa.Table) -> tuple[tuple[pa.Table, int], Masks]:
+        broken = ~are_ids(contract.one_chunk(table["item_id"]))
         return building.items(table.filter(pa.array(~broken)), FIELDS, shown), {"no news id": broken}
 
     shown = building.shown_fields(options.text_fields, FIELDS)
@@ -82,7 +83,8 @@ def read_news(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, di
         parts += scan(source, Layout("\t", False, NEWS), NEWS[:5], work, faults, reading, workers=options.workers)
         sums[source.name] = reading.sha256
         counts["items_broken"] += reading.broken
-    items, found = building.deduplicate(building.concat(parts), ("title", "text"))
+    items, found = building.deduplicate(building.concat(part for part, _ in parts), ("title", "text"))
+    counts["items_cells_unescaped"] = sum(count for _, count in parts)
     return items, counts | found, sums
 
 
@@ -99,7 +101,7 @@ def checked(table: pa.Table) -> tuple[pa.Table, Masks]:
                 text[name] = pc.replace_substring_regex(text[name], " +", " ")
     text["time"] = pc.strptime(text["time"], "%m/%d/%Y %I:%M:%S %p", "s", error_is_null=True).cast(pa.int64())
     numbered = building.matches(text["impression_id"], "^[0-9]{1,18}$")
-    named = building.matches(text["user_id"], building.ID)
+    named = are_ids(text["user_id"])
     timed = text["time"].is_valid().to_numpy(zero_copy_only=False)
     good = numbered & named & timed
     made = pa.table(text).filter(pa.array(good))

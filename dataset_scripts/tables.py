@@ -44,7 +44,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trsr.core.history import ID_FIELDS
+from trsr.core.field_values import ID_FIELDS
 from trsr.dataset import contract
 from trsr.dataset.build import column_types, protocol
 from trsr.dataset.build import command as building
@@ -78,9 +78,9 @@ def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, d
         fields = [name for name in known if name and not _is_id(name, options) and not name.startswith("__index_")]
     if leaks := [name for name in fields if _is_id(name, options)]:
         raise DataError(f"{', '.join(sorted(leaks))}: an id is no text, it would tell the model which item it is.")
-    whole, short = column_types.text(words=0), column_types.text(options.field_words, options.field_values)
-    wanted = {f"field {name}": (name, whole if name == "text" else short) for name in fields}
-    wanted |= {"item_id": (options.item_id, column_types.ID), "title": (options.title, whole)}
+    short = column_types.text(options.field_words, options.field_values)
+    wanted = {f"field {name}": (name, column_types.WHOLE_TEXT if name == "text" else short) for name in fields}
+    wanted |= {"item_id": (options.item_id, column_types.ID), "title": (options.title, column_types.text(words=0))}
     table, reading = tabular.read(options.items, form, wanted, faults, workers=options.workers)
     texts = {name: contract.one_chunk(table[f"field {name}"]) for name in fields}
     columns = {"item_id": table["item_id"], "title": table["title"], "text": sentences(texts)}
@@ -90,7 +90,8 @@ def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, d
             f"Item {empty['item_id'][0].as_py()!r} has no text in {', '.join(fields)}. Fill it, or give --drop-unknown."
         )
     items, counts = building.deduplicate(found, ("text",))
-    return items, _counted("items", reading) | counts, {options.items.name: reading.sha256}
+    counts = _counted("items", reading) | {"items_cells_unescaped": reading.unescaped} | counts
+    return items, counts, {options.items.name: reading.sha256}
 
 
 def _is_id(name: str, options: argparse.Namespace) -> bool:

@@ -119,6 +119,7 @@ def test_a_small_example_by_hand(tmp_path, capsys):
     assert counts == {
         "items_rows_read": 20,
         "items_rows_broken": 0,
+        "items_cells_unescaped": 0,
         "items_read": 20,
         "items_without_text": 0,
         "items_repeated": 0,

@@ -18,13 +18,12 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from trsr.dataset import contract
-from trsr.dataset.build import protocol
-from trsr.dataset.build.item_text import clean_column, sentences
+from trsr.dataset.build import column_types, protocol
+from trsr.dataset.build.item_text import sentences
 from trsr.dataset.build.scan import Faults
 from trsr.dataset.build.sequences import Sequences
 from trsr.errors import DataError, TrsrError
 
-ID = "^[!-~]+$"  # printable ASCII without spaces
 PAPER = {"train": 10_000, "validation": 1000, "test": 1000}  # users
 Sums = dict[str, str | None]  # name of a file -> its SHA-256; None if it was not read to its end
 
@@ -42,17 +41,19 @@ def matches(values: pa.Array, pattern: str) -> np.ndarray:
     return pc.match_substring_regex(values, pattern).to_numpy(zero_copy_only=False)
 
 
-def items(table: pa.Table, fields: Sequence[str], shown: Sequence[str]) -> pa.Table:
-    """Rows of the config `items`, in the order of the table.
+def items(table: pa.Table, fields: Sequence[str], shown: Sequence[str]) -> tuple[pa.Table, int]:
+    """Rows of the config `items`, in the order of the table, and how many cells had HTML entities.
 
     Args:
         table: `item_id` and the fields as they were read.
         fields: The item's own fields; one is `title`.
         shown: Those that make the text, in order.
     """
-    texts = {name: clean_column(contract.one_chunk(table[name])) for name in fields}
+    cells = {name: contract.one_chunk(table[name]) for name in fields}
+    texts = {name: column_types.text(words=0).read(cells[name]) for name in fields}
     text = sentences({name: texts[name] for name in shown})
-    return pa.table({"item_id": table["item_id"], "title": texts["title"], "text": text, **texts})
+    made = pa.table({"item_id": table["item_id"], "title": texts["title"], "text": text, **texts})
+    return made, sum(map(column_types.count_escaped, cells.values()))
 
 
 def deduplicate(items: pa.Table, needed: Sequence[str]) -> tuple[pa.Table, dict[str, int]]:
@@ -220,7 +221,8 @@ def command(
             raise DataError(f"--workers is at least 1, --limit at least 0; got {options.workers} and {options.limit}.")
         counts = make(options, faults)
     except (TrsrError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        # What was lost so far may be the cause, whichever step it is that cannot go on.
+        print(f"error: {error}\n{faults.report()}".strip(), file=sys.stderr)
         return 2
     width = max(map(len, counts))
     print("\n".join(f"{name.replace('_', ' '):{width}}  {count:>11,}" for name, count in counts.items()))

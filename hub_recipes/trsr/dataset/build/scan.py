@@ -110,11 +110,13 @@ class Reading:
     Attributes:
         rows: Rows read, broken ones too; the header and empty lines are none.
         broken: Rows that were left out as faults.
+        unescaped: Cells whose HTML entities were read as the characters that they stand for.
         sha256: Of the unpacked file; None as long as it was not read to its end.
     """
 
     rows: int = 0
     broken: int = 0
+    unescaped: int = 0
     sha256: str | None = None
 
 
