@@ -99,7 +99,8 @@ def _is_id(name: str, options: argparse.Namespace) -> bool:
 
 
 def _counted(what: str, reading: Reading) -> dict[str, int]:
-    return {f"{what}_rows_read": reading.rows, f"{what}_rows_broken": reading.broken}
+    lost = {f"{what}_lines_broken": reading.lines} if reading.lines > reading.broken else {}
+    return {f"{what}_rows_read": reading.rows, f"{what}_rows_broken": reading.broken, **lost}
 
 
 def read_log(

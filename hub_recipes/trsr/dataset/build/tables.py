@@ -140,6 +140,7 @@ def _scan_parquet(path: Path, names: list[str], work, faults: Faults, reading: R
             parts.append(made)
             for reason, mask in masks.items():
                 reading.broken += int(mask.sum())
+                reading.lines = reading.broken
                 for row in np.flatnonzero(mask).tolist():
                     faults.add(f"{path.name}, row {reading.rows + row + 1}", reason)
             reading.rows += len(table)
