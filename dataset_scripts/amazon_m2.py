@@ -69,7 +69,7 @@ def read_products(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table
     source, reading = find(options.source, "products_train.csv"), Reading()
     wanted, columns = ["id", "locale", *FIELDS[:-1], "desc"], ["item_id", "locale", *FIELDS]
     parts = list(scan(source, CSV, wanted, work, faults, reading, workers=options.workers))
-    table = building.concat(part for part, _ in parts)
+    table = building.concat((part for part, _ in parts), source.name, reading, f"not of the locale {options.locale}")
     items, counts = building.deduplicate(table, ("title", "text"))
     counts = {"products_cells_unescaped": sum(count for _, count in parts)} | counts
     elsewhere = reading.rows - reading.broken - len(table)
@@ -117,7 +117,8 @@ def read_sessions(
     for table, counts in scan(source, CSV, wanted, work, faults, reading, workers=options.workers, limit=options.limit):
         tables.append(table)
         totals += counts
-    table = building.concat(tables)
+    bounds = f"of {options.min_history} to {options.max_history} items"
+    table = building.concat(tables, source.name, reading, f"not of the locale {options.locale}, or not {bounds}")
     before = pc.binary_join(printed_ids(contract.one_chunk(table["before"])), " ")
     texts = pc.unique(pc.binary_join_element_wise(before, contract.one_chunk(table["after"]), " "))
     logged = pc.split_pattern(texts, " ")
@@ -143,7 +144,9 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     """Read, keep, divide and write. Returns the counts."""
     building.apply_defaults(options, 11, 26, building.PAPER)
     products, counts, sums = read_products(options, faults)
+    faults.so_far |= counts
     sessions, found, more = read_sessions(options, faults, contract.one_chunk(products["item_id"]))
+    faults.so_far |= found
     histories, found, users = building.paper(sessions, options, found)
     tables = {"items": {"train": building.dataset(products)}, "histories": histories}
     sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}

@@ -82,6 +82,7 @@ def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, d
     wanted = {f"field {name}": (name, column_types.WHOLE_TEXT if name == "text" else short) for name in fields}
     wanted |= {"item_id": (options.item_id, column_types.ID), "title": (options.title, column_types.text(words=0))}
     table, reading = tabular.read(options.items, form, wanted, faults, workers=options.workers)
+    faults.so_far |= _counted("items", reading)
     texts = {name: contract.one_chunk(table[f"field {name}"]) for name in fields}
     columns = {"item_id": table["item_id"], "title": table["title"], "text": sentences(texts)}
     found = pa.table(columns | {name: column for name, column in texts.items() if name not in columns})
@@ -118,8 +119,13 @@ def read_log(
     table, reading = tabular.read(
         options.interactions, form, wanted, faults, workers=options.workers, limit=options.limit
     )
+    faults.so_far |= _counted("log", reading)
     found, counts = in_order(table, ids, drop=options.drop_unknown)
     counts |= {"users_read": len(found)}
+    if units := [name.removeprefix("times_in_") for name in counts if name.startswith("times_in_")]:
+        faults.notes.append(
+            f"column {options.time!r} holds times in {' and '.join(units)}: items are out of order. Write all in one unit."
+        )
     return found, _counted("log", reading) | counts, {options.interactions.name: reading.sha256}
 
 
@@ -127,7 +133,9 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     """Read, keep, divide, draw and write. Returns the counts."""
     building.apply_defaults(options, 11, 26, {})
     items, counts, sums = read_items(options, faults)
+    faults.so_far |= counts
     found, more, sums_ = read_log(options, faults, contract.one_chunk(items["item_id"]))
+    faults.so_far |= more
     histories, more, users = building.paper(found, options, more)
     tables = {"items": {"train": building.dataset(items)}, "histories": histories}
     sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}

@@ -93,7 +93,7 @@ def test_missing_ids_are_no_user(tmp_path, form):
 
 
 @pytest.mark.parametrize(
-    "missing", [None, math.nan, "", " ", "nan", "NaN", "None", "NaT", "<NA>", pd.NA, pd.NaT, math.inf]
+    "missing", [None, math.nan, "", " ", "nan", "NaN", "None", "NaT", "<NA>", "inf", pd.NA, pd.NaT, math.inf]
 )
 def test_what_stands_for_a_missing_id_is_none(missing):
     assert column_types.identifier(missing) is None

@@ -20,7 +20,7 @@ UNSPACED = (
 )  # fmt: skip
 _UNSPACED = "".join(f"{low}-{high}" for low, high in UNSPACED)
 # A character of such a script, or what stands between spaces.
-WORD = rf"[{_UNSPACED}]|[^ {_UNSPACED}]+"
+WORD = rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+"
 _WORDS = re.compile(WORD)
 
 # The names of HTML 4 and the one that XML adds, and what browsers read for numbers that are control characters.

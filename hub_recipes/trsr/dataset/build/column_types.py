@@ -17,14 +17,14 @@ import pyarrow.compute as pc
 
 from trsr.core.field_values import UNSPACED, is_missing, unescape, unwrap
 from trsr.core.history import field_text, whole_text
-from trsr.dataset.build.item_text import clean_column, unescape_column
+from trsr.dataset.build.item_text import ESCAPED, clean_column, unescape_column
 
 # Nothing that could be a float or stand for a missing value: these are looked at.
-_ID = r"^(?:[A-MO-Za-mo-z_][!-~]*|[Nn][0-9_-][!-~]*|[0-9][!-*,\-/-~]*)$"
+_ID = r"^(?:[A-MO-Za-hj-mo-z_][!-~]*|i(?:[!-mo-~][!-~]*)?|[Nn][0-9_-][!-~]*|[0-9][!-*,\-/-~]*)$"
 # Fifteen digits are exact in a float.
 _NUMBER = r"^-?[0-9]{1,12}(\.[0-9]{1,3})?$"
 # As pandas, numpy, Python, JSON and SQL spell what is not there.
-_MISSING = frozenset({"nan", "NaN", "NaT", "None", "<NA>", "null", "NULL"})
+_MISSING = frozenset({"nan", "NaN", "NaT", "None", "<NA>", "null", "NULL", "inf", "-inf"})
 # How a float of a whole number is written: below 1e16 its digits and ".0", from there on with an exponent.
 _FLOAT = re.compile(r"(-?[0-9]+)\.0|-?[0-9](?:\.[0-9]+)?[eE]\+[0-9]+")
 
@@ -198,9 +198,10 @@ def _plain_ids(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
 
 def are_ids(texts: pa.Array) -> np.ndarray:
     """Which texts are ids as they stand, and can stand in a list between spaces: printable ASCII without any; bool."""
-    _, good = _plain_ids(texts)
-    rest = np.flatnonzero(~good & _is(texts, "^[!-~]+$"))
-    good[rest] = [identifier(text) == text for text in texts.take(pa.array(rest)).to_pylist()]
+    good = _is(texts, _ID)
+    if not good.all():
+        rest = np.flatnonzero(~good & _is(texts, "^[!-~]+$"))
+        good[rest] = [identifier(text) == text for text in texts.take(pa.array(rest)).to_pylist()]
     return good
 
 
@@ -223,8 +224,8 @@ def count_escaped(cells: pa.Array) -> int:
         cells = pa.array(map(str, cells.to_pylist()), pa.string())
     if not pa.types.is_string(cells.type):
         return 0
-    some = cells.filter(pc.fill_null(pc.match_substring(cells, "&"), False)).to_pylist()
-    return sum(unescape(cell) != cell for cell in some)
+    some = cells.filter(pa.array(_is(cells, ESCAPED)))
+    return sum(unescape(cell) != cell for cell in some.to_pylist())
 
 
 _SPACELESS = "[" + "".join(f"{low}-{high}" for low, high in UNSPACED) + "]"

@@ -12,6 +12,9 @@ from trsr.errors import DataError
 # Letters, marks, numbers, punctuation and symbols stay as they are; anything else is looked at character by character.
 _DIRTY = r"[^ -~\pL\pM\pN\pP\pS]|  |^ | $"
 
+# Far faster than looking for the substring "&".
+ESCAPED = "&[#A-Za-z][0-9A-Za-z]+;"
+
 
 def clean_column(values: pa.Array) -> pa.Array:
     """`clean` of every value; a null becomes an empty string."""
@@ -29,7 +32,7 @@ def clean_column(values: pa.Array) -> pa.Array:
 
 def unescape_column(values: pa.Array) -> pa.Array:
     """`unescape` of every value; a null stays null."""
-    escaped = pc.fill_null(pc.match_substring_regex(values, "&[#A-Za-z][0-9A-Za-z]+;"), False)
+    escaped = pc.fill_null(pc.match_substring_regex(values, ESCAPED), False)
     if not pc.any(escaped).as_py():
         return values
     made = pa.array(map(unescape, values.filter(escaped).to_pylist()), pa.string())

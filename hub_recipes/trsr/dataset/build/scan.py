@@ -82,12 +82,16 @@ class Faults:
         counts: Reason -> rows.
         lines: Reason -> lines of a file that were lost with these rows.
         named: Reason -> places, as in "behaviors.tsv, line 12".
+        notes: What else is to be told at the end.
+        so_far: All counts of the steps that are done, for an ending in which a later one fails.
     """
 
     strict: bool = False
     counts: Counter[str] = field(default_factory=Counter)
     lines: Counter[str] = field(default_factory=Counter)
     named: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    so_far: dict[str, int] = field(default_factory=dict)
 
     def add(self, place: str, reason: str, lines: int = 1) -> None:
         if self.strict:
@@ -99,11 +103,12 @@ class Faults:
             places.append(place)
 
     def report(self) -> str:
-        """One line a reason."""
-        return "".join(
+        """One line a reason or note."""
+        left_out = "".join(
             f"left out, {reason}: {self._amount(reason)} ({'; '.join(self.named[reason])}{'; ...' if count > NAMED else ''})\n"
             for reason, count in sorted(self.counts.items())
         )
+        return left_out + "".join(f"{note}\n" for note in self.notes)
 
     def _amount(self, reason: str) -> str:
         rows, lines = self.counts[reason], self.lines[reason]
