@@ -9,7 +9,8 @@
 
 Reads CSV, TSV, JSONL and Parquet, plain or .gz: one row an item, and one row an interaction or, with --list-column, one
 row a user. TSV cells are taken as they are, without quoting. A broken row, or one in which an id, a time or a list is none,
-is left out, counted and named; --strict stops at it. Of items with one id, one stays. What is kept, divided and drawn is
+is left out, counted and named; --strict stops at it. HTML entities are unescaped once, objects are read as `name: value`,
+and of items with one id, one stays. What is kept, divided and drawn is
 `trsr.dataset.build.protocol`'s.
 
 Amazon Reviews 2023, one category:
@@ -174,7 +175,13 @@ def arguments() -> argparse.ArgumentParser:
     add("--interactions-format", choices=kinds, help="default: by the file's name")
     add("--item-id", default="item_id", help="column of the items (%(default)s)")
     add("--title", default="title", help="column of the items (%(default)s)")
-    add("--field-words", type=int, default=40, metavar="N", help="words a field keeps; 0 = all (%(default)s)")
+    add(
+        "--field-words",
+        type=int,
+        default=40,
+        metavar="N",
+        help="words a field keeps, or characters where a script has no spaces; 0 = all (%(default)s)",
+    )
     add("--field-values", type=int, default=0, metavar="N", help="values a list keeps; 0 = all (%(default)s)")
     add("--user", default="user_id", help="column of the interactions (%(default)s)")
     add("--item", default="item_id", help="column of the interactions (%(default)s)")

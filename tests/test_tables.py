@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -225,11 +226,11 @@ def test_an_ending_tells_what_was_lost_before(tmp_path, capsys):
     said = capsys.readouterr().err
     assert said.startswith("error: Item 'b1' is not in the items file; 20 of 45 interactions are with such items.")
     assert "left out, no id in column 'item_id': 10 (items.csv, line 3; " in said
-    assert "items rows broken          10\n" in said
-    assert run(tmp_path, "--drop-unknown", "--min-history", "20", items=items) == 2
+    assert re.search(r"items rows broken +10\n", said)
+    assert run(tmp_path, "--drop-unknown", "--min-history", "20", "--max-history", "30", items=items) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: No user is left of 9")
-    assert "interactions dropped           20\n" in said
+    assert re.search(r"interactions dropped +20\n", said)
     assert "left out, no id in column 'item_id': 10" in said
     assert run(tmp_path, items=save(tmp_path / "items.csv", [{**row, "item_id": ""} for row in ITEMS])) == 2
     said = capsys.readouterr().err
