@@ -10,8 +10,7 @@
 Reads CSV, TSV, JSONL and Parquet, plain or .gz: one row an item, and one row an interaction or, with --list-column, one
 row a user. TSV cells are taken as they are, without quoting. A broken row, or one in which an id, a time or a list is none,
 is left out, counted and named; --strict stops at it. HTML entities are unescaped once, objects are read as `name: value`,
-and of items with one id, one stays. What is kept, divided and drawn is
-`trsr.dataset.build.protocol`'s.
+and of items with one id, one stays. What is kept, divided and drawn is `trsr.dataset.build.protocol`'s.
 
 Amazon Reviews 2023, one category:
 
