@@ -9,8 +9,8 @@
 
 Reads CSV, TSV, JSONL and Parquet, plain or .gz: one row an item, and one row an interaction or, with --list-column, one
 row a user. TSV cells are taken as they are, without quoting. A broken row, or one in which an id, a time or a list is none,
-is left out, counted and named; --strict stops at it. Of items with one id, one stays. What is kept, divided and drawn is
-`trsr.dataset.build.protocol`'s.
+is left out, counted and named; --strict stops at it. HTML entities are unescaped once, objects are read as `name: value`,
+and of items with one id, one stays. What is kept, divided and drawn is `trsr.dataset.build.protocol`'s.
 
 Amazon Reviews 2023, one category:
 
@@ -44,7 +44,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trsr.core.history import ID_FIELDS
+from trsr.core.field_values import ID_FIELDS
 from trsr.dataset import contract
 from trsr.dataset.build import column_types, protocol
 from trsr.dataset.build import command as building
@@ -78,10 +78,11 @@ def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, d
         fields = [name for name in known if name and not _is_id(name, options) and not name.startswith("__index_")]
     if leaks := [name for name in fields if _is_id(name, options)]:
         raise DataError(f"{', '.join(sorted(leaks))}: an id is no text, it would tell the model which item it is.")
-    whole, short = column_types.text(words=0), column_types.text(options.field_words, options.field_values)
-    wanted = {f"field {name}": (name, whole if name == "text" else short) for name in fields}
-    wanted |= {"item_id": (options.item_id, column_types.ID), "title": (options.title, whole)}
+    short = column_types.text(options.field_words, options.field_values)
+    wanted = {f"field {name}": (name, column_types.WHOLE_TEXT if name == "text" else short) for name in fields}
+    wanted |= {"item_id": (options.item_id, column_types.ID), "title": (options.title, column_types.text(words=0))}
     table, reading = tabular.read(options.items, form, wanted, faults, workers=options.workers)
+    faults.so_far |= _counted("items", reading)
     texts = {name: contract.one_chunk(table[f"field {name}"]) for name in fields}
     columns = {"item_id": table["item_id"], "title": table["title"], "text": sentences(texts)}
     found = pa.table(columns | {name: column for name, column in texts.items() if name not in columns})
@@ -90,7 +91,8 @@ def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, d
             f"Item {empty['item_id'][0].as_py()!r} has no text in {', '.join(fields)}. Fill it, or give --drop-unknown."
         )
     items, counts = building.deduplicate(found, ("text",))
-    return items, _counted("items", reading) | counts, {options.items.name: reading.sha256}
+    counts = _counted("items", reading) | {"items_cells_unescaped": reading.unescaped} | counts
+    return items, counts, {options.items.name: reading.sha256}
 
 
 def _is_id(name: str, options: argparse.Namespace) -> bool:
@@ -98,7 +100,8 @@ def _is_id(name: str, options: argparse.Namespace) -> bool:
 
 
 def _counted(what: str, reading: Reading) -> dict[str, int]:
-    return {f"{what}_rows_read": reading.rows, f"{what}_rows_broken": reading.broken}
+    lost = {f"{what}_lines_broken": reading.lines} if reading.lines > reading.broken else {}
+    return {f"{what}_rows_read": reading.rows, f"{what}_rows_broken": reading.broken, **lost}
 
 
 def read_log(
@@ -116,8 +119,13 @@ def read_log(
     table, reading = tabular.read(
         options.interactions, form, wanted, faults, workers=options.workers, limit=options.limit
     )
+    faults.so_far |= _counted("log", reading)
     found, counts = in_order(table, ids, drop=options.drop_unknown)
     counts |= {"users_read": len(found)}
+    if units := [name.removeprefix("times_in_") for name in counts if name.startswith("times_in_")]:
+        faults.notes.append(
+            f"column {options.time!r} holds times in {' and '.join(units)}: items are out of order. Write all in one unit."
+        )
     return found, _counted("log", reading) | counts, {options.interactions.name: reading.sha256}
 
 
@@ -125,7 +133,9 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     """Read, keep, divide, draw and write. Returns the counts."""
     building.apply_defaults(options, 11, 26, {})
     items, counts, sums = read_items(options, faults)
+    faults.so_far |= counts
     found, more, sums_ = read_log(options, faults, contract.one_chunk(items["item_id"]))
+    faults.so_far |= more
     histories, more, users = building.paper(found, options, more)
     tables = {"items": {"train": building.dataset(items)}, "histories": histories}
     sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}
@@ -164,7 +174,13 @@ def arguments() -> argparse.ArgumentParser:
     add("--interactions-format", choices=kinds, help="default: by the file's name")
     add("--item-id", default="item_id", help="column of the items (%(default)s)")
     add("--title", default="title", help="column of the items (%(default)s)")
-    add("--field-words", type=int, default=40, metavar="N", help="words a field keeps; 0 = all (%(default)s)")
+    add(
+        "--field-words",
+        type=int,
+        default=40,
+        metavar="N",
+        help="words a field keeps, or characters where a script has no spaces; 0 = all (%(default)s)",
+    )
     add("--field-values", type=int, default=0, metavar="N", help="values a list keeps; 0 = all (%(default)s)")
     add("--user", default="user_id", help="column of the interactions (%(default)s)")
     add("--item", default="item_id", help="column of the interactions (%(default)s)")

@@ -8,12 +8,9 @@ import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 
 from .errors import InputError
-
-# Columns that identify an item. They never reach a prompt: an id in the text leaks identity.
-ID_FIELDS = frozenset({"id", "item_id", "asin", "isbn", "news_id"})
+from .field_values import ID_FIELDS, first_words, flat, unescape
 
 # ZERO WIDTH JOINER and NON-JOINER shape Persian, Indic scripts and emoji; every other format character is dropped.
 _KEPT_FORMAT = frozenset("\u200c\u200d")
@@ -87,7 +84,7 @@ def sentence(fields: Mapping[str, object], words: int = 0, values: int = 0) -> s
         words: Longest field in words; 0 = all.
         values: Most values of a list; 0 = all.
     """
-    if text := field_text(fields.get("text")):
+    if text := whole_text(fields.get("text")):
         return text
     parts = []
     for name, value in fields.items():
@@ -104,34 +101,24 @@ def label(name: str) -> str:
 def field_text(value: object, words: int = 0, values: int = 0) -> str:
     """A field's value as one clean line; empty for None, NaN, NaT and pandas' NA.
 
-    Lists, also arrays and lists in lists, are joined with commas, without the parts that are missing or blank.
+    Lists, also arrays and lists in lists, are joined with commas, without the parts that are missing or blank; an object
+    is read as `name: value` for each of its keys. HTML entities become the characters that they stand for.
 
     Args:
-        words: Longest line in words; 0 = all. A comma at the cut goes.
+        words: Longest line in words, see `first_words`; 0 = all.
         values: Most values of a list; 0 = all.
     """
-    parts = _flat(value)
-    line = clean(", ".join(map(str, parts[:values] if values else parts)))
-    split = line.split(" ", words) if words else []
-    return " ".join(split[:words]).rstrip(",") if len(split) > words > 0 else line
+    return first_words(clean(unescape(_joined(value, values))), words)
 
 
-def _flat(value: object) -> list[object]:
-    """The values of a list and of the lists in it, without missing ones; any other value as a list of itself."""
-    # Arrays and numpy scalars, as Python values: a float32 of 3.1 becomes 3.0999999046325684, as it does in a table.
-    if getattr(value, "ndim", 0) or (isinstance(value, Real) and hasattr(value, "tolist")):
-        value = value.tolist()  # type: ignore[attr-defined]
-    if isinstance(value, (list, tuple)):
-        return [value_inside for part in value for value_inside in _flat(part)]
-    return [] if _is_missing(value) else [value]
+def whole_text(value: object) -> str:
+    """The field `text` as one clean line. Entities stay: a dataset's texts were unescaped when it was built."""
+    return clean(_joined(value))
 
 
-def _is_missing(value: object) -> bool:
-    """Whether a value is None, NaN, NaT, pandas' NA or blank text."""
-    try:
-        return value is None or bool(value != value) or (isinstance(value, str) and not value.strip())
-    except TypeError:  # a comparison of pandas' NA has no truth value
-        return True
+def _joined(value: object, values: int = 0) -> str:
+    parts = flat(value)
+    return ", ".join(map(str, parts[:values] if values else parts))
 
 
 Block = tuple[Item, ...]

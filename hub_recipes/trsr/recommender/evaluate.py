@@ -33,7 +33,7 @@ from trsr.metrics.calibration import fit_calibration
 from trsr.progress import loading
 from trsr.recommender import baselines
 from trsr.recommender import scores as score_files
-from trsr.recommender.examples import make_encoder
+from trsr.recommender.examples import encode_prefix, make_encoder
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.results import FILE
 from trsr.recommender.run import Run
@@ -112,7 +112,7 @@ def score(
                     encoded[item_id] = encoder.suffix_ids(Item.parse(texts[item_id]))
             suffixes = [encoded[item_id] for item_id in ids]
             history = [Item.parse(texts[item_id]) for item_id in row["history"]]
-            prefix = encoder.prefix_ids(row.get("summary"), history, max(map(len, suffixes)))
+            prefix = encode_prefix(encoder, row, history, ids, suffixes)
             was_shortened = bool(prefix.recent_dropped or prefix.summary_words_dropped)
             known_scores[key] = scorer.log_odds(prefix.ids, suffixes).tolist(), was_shortened
             if out:

@@ -4,16 +4,16 @@ import functools
 import hashlib
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from datasets import Dataset
 from tqdm.auto import tqdm
 
 from trsr.core.history import Item
-from trsr.core.prompts import Encoder, RankingPrompt
+from trsr.core.prompts import Encoder, Prefix, RankingPrompt
 from trsr.dataset import contract
-from trsr.errors import DataError
+from trsr.errors import DataError, InputError
 from trsr.recommender import shared_prefix
 from trsr.recommender.recipe import Recipe
 
@@ -89,6 +89,34 @@ def labelled(rows: Dataset, negatives: int, seed: int) -> Iterator[tuple[dict, s
             yield row, item_id, int(index == 0)
 
 
+def encode_prefix(
+    encoder: Encoder,
+    row: Mapping,
+    history: Sequence[Item],
+    item_ids: Sequence[str],
+    suffixes: Sequence[Sequence[int]],
+    answer_tokens: int = 0,
+) -> Prefix:
+    """The prefix of a user's prompts, shortened so that the longest of them fits.
+
+    Args:
+        row: Of `histories`, with a `summary` where prompts show one.
+        item_ids, suffixes: The candidates and their tokens.
+        answer_tokens: Tokens that follow a suffix.
+
+    Raises:
+        DataError: If an item leaves no room for the instruction; it is named.
+    """
+    longest = max(range(len(suffixes)), key=lambda number: len(suffixes[number]))
+    try:
+        return encoder.prefix_ids(row.get("summary"), history, len(suffixes[longest]) + answer_tokens)
+    except InputError as error:
+        raise DataError(
+            f"Item {item_ids[longest]!r}, a candidate of user {row['user_id']!r}: {error} The long items of a dataset are named "
+            "by `trsr check`, and cut by --field-words when it is built."
+        ) from error
+
+
 def encode_rows(
     rows: Dataset, texts: Mapping[str, str], encoder: Encoder, negatives: int, seed: int, form: str = "flat"
 ) -> tuple[Dataset, dict[str, object]]:
@@ -98,6 +126,9 @@ def encode_rows(
 
     Args:
         form: `flat`: a row a prompt (`input_ids`, `labels`); `shared-prefix`: a row a user, see `shared_prefix.row`.
+
+    Raises:
+        DataError: If an item leaves no room for the instruction; it is named.
     """
     examples: list[dict[str, np.ndarray]] = []
     counts = {"rows": 0, "tokens": 0, "shortened": 0}
@@ -109,8 +140,7 @@ def encode_rows(
             Item.parse(texts[item_id])
             for item_id in row["history"][-encoder.prompt.recent_items or len(row["history"]) :]
         ]
-        # One more token for the answer.
-        prefix = encoder.prefix_ids(row.get("summary"), history, max(map(len, suffixes)) + 1)
+        prefix = encode_prefix(encoder, row, history, item_ids, suffixes, answer_tokens=1)
         answers = [encoder.yes_id] + [encoder.no_id] * negatives
         prompts = [
             np.array([*prefix.ids, *suffix, answer], dtype=np.int32)

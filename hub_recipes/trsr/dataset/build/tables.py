@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trsr.dataset.build import jsonl
-from trsr.dataset.build.column_types import Kind
+from trsr.dataset.build.column_types import Kind, count_escaped
 from trsr.dataset.build.csv_blocks import Layout, blocks, check_column
 from trsr.dataset.build.scan import BLOCK, Faults, Masks, Reading, Source, scan
 from trsr.dataset.contract import one_chunk
@@ -79,16 +79,20 @@ def read(
             check_column(name, known, path.name)
 
     def work(table: pa.Table) -> tuple[pa.Table, Masks]:
-        made = {name: kind.read(one_chunk(table[column])) for name, (column, kind) in wanted.items()}
-        whole, masks = np.ones(len(table), dtype=bool), {}
+        cells = {column: one_chunk(table[column]) for column in names}
+        made = {name: kind.read(cells[column]) for name, (column, kind) in wanted.items()}
+        whole = np.ones(len(table), dtype=bool)
+        masks: Masks = {}
         for name, (column, kind) in wanted.items():
-            if kind.fault:
-                broken = whole & made[name].is_null().to_numpy(zero_copy_only=False)
-                masks[f"{kind.fault} in column {column!r}"] = broken
+            for why, broken in kind.faults(cells[column], made[name]).items():
+                reason = f"{why} in column {column!r}"
+                masks[reason] = masks.get(reason, ~whole & whole) | (whole & broken)
                 whole = whole & ~broken
+        texts = {column for column, kind in wanted.values() if kind.unescapes}
+        escaped.append(sum(count_escaped(cells[column]) for column in texts))
         return pa.table(made).filter(pa.array(whole)), masks
 
-    reading = Reading()
+    reading, escaped = Reading(), list[int]()  # a block each: appending is safe on several threads
     if form == "parquet":
         parts = _scan_parquet(path, names, work, faults, reading, limit)
     else:
@@ -96,6 +100,7 @@ def read(
         layout = replace(layout, names=tuple(names)) if layout.objects else layout
         parts = list(scan(_source(path), layout, names, work, faults, reading, workers=workers, limit=limit))
     table = pa.concat_tables(parts) if parts else None
+    reading.unescaped = sum(escaped)
     if form == "jsonl":
         # Objects may lack a key; that all of them do is looked at only where nothing was found.
         found = {column for name, (column, _) in wanted.items() if table is not None and not _blank(table[name])}
@@ -103,7 +108,7 @@ def read(
         for name in names:
             check_column(name, known, path.name)
     if table is None or not len(table):
-        raise DataError(f"{path.name} has no rows that can be used.\n{faults.report()}".strip())
+        raise DataError(f"{path.name} has no rows that can be used.")
     return table, reading
 
 
@@ -135,6 +140,7 @@ def _scan_parquet(path: Path, names: list[str], work, faults: Faults, reading: R
             parts.append(made)
             for reason, mask in masks.items():
                 reading.broken += int(mask.sum())
+                reading.lines = reading.broken
                 for row in np.flatnonzero(mask).tolist():
                     faults.add(f"{path.name}, row {reading.rows + row + 1}", reason)
             reading.rows += len(table)
