@@ -204,6 +204,115 @@ def test_a_refusal_to_serve_ends_the_run_and_shows_no_key(tmp_path, status, caps
     assert KEY not in str(error.value) + "".join(capsys.readouterr())
 
 
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (405, "HTTP 405"),
+        (410, "HTTP 410"),
+        (501, "HTTP 501"),
+        ((400, "Unsupported value: 'temperature'"), "rejects every question .*Unsupported value: 'temperature'"),
+        ((422, "logprobs is no field"), "rejects every question .*logprobs is no field"),
+        ("garbage", "gives a page of HTML in place of an answer"),
+        ("login", "gives a page of HTML in place of an answer .*Log in"),
+        ("empty", "gives an answer that cannot be read"),
+    ],
+)
+def test_what_will_not_pass_ends_the_run_after_a_few_calls_with_its_cause(tmp_path, fault, message, monkeypatch):
+    with (
+        ChatServer(fault=lambda prompt, times: fault) as server,
+        pytest.raises(EngineError, match=f"{message}.*Check --base-url"),
+    ):
+        run(asked(server), tmp_path)
+    assert len(server.log) <= 5
+
+
+def test_a_server_that_never_comes_up_is_tried_with_one_question(tmp_path, monkeypatch):
+    monkeypatch.setattr(backend, "TRIES", 3)
+    with (
+        ChatServer(fault=lambda prompt, times: "drop") as server,
+        pytest.raises(EngineError, match="is unreachable, tried"),
+    ):
+        run(asked(server), tmp_path)
+    assert len(server.log) == 3
+
+
+def test_a_server_that_comes_up_late_is_waited_for(tmp_path):
+    with ChatServer(
+        lambda prompt, seed: Answer(summary(prompt)), lambda prompt, times: len(server.log) < 4 and 503
+    ) as server:
+        trails, scheduler, _ = run(asked(server), tmp_path, users=range(3))
+    assert len(trails) == 6
+    assert not scheduler.fallen_back
+
+
+def test_max_completion_tokens_where_the_server_asks_for_it(tmp_path):
+    def refuse(body):
+        said = (
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        )
+        return (400, said) if "max_tokens" in body else None
+
+    with ChatServer(lambda prompt, seed: Answer(summary(prompt)), refuse=refuse) as server:
+        trails, scheduler, _ = run(asked(server, max_new_tokens=99), tmp_path, users=range(3))
+        bodies = [body for body, _ in server.bodies]
+    assert "max_tokens" in bodies[0]
+    assert all(body["max_completion_tokens"] == 99 and "max_tokens" not in body for body in bodies[1:])
+    assert not scheduler.fallen_back
+    assert len(trails) == 6
+
+
+def test_an_option_for_the_longest_answer_is_the_user_s(tmp_path):
+    with ChatServer() as server:
+        run(asked(server, extra={"max_completion_tokens": 500}), tmp_path, users=range(1))
+        assert all(body["max_completion_tokens"] == 500 and "max_tokens" not in body for body, _ in server.bodies)
+
+
+def parts(prompt, seed):
+    return {
+        "content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, *text_parts(summary(prompt))]
+    }
+
+
+def text_parts(text):
+    return [{"type": "text", "text": text[:9]}, {"type": "text", "text": text[9:]}]
+
+
+@pytest.mark.parametrize(
+    ("message", "reasoned"),
+    [
+        (lambda prompt, seed: {"content": text_parts(summary(prompt))}, 0),
+        (parts, 1),
+        (lambda prompt, seed: {"content": f"<think>hm</think>{summary(prompt)}"}, 1),
+        (lambda prompt, seed: {"content": summary(prompt), "reasoning_content": "hm"}, 0),  # the server left it out
+    ],
+    ids=["parts", "parts with reasoning", "reasoning", "reasoning apart"],
+)
+def test_an_answer_in_parts_or_after_reasoning_is_read(tmp_path, message, reasoned):
+    with ChatServer(message) as server:
+        trails, scheduler, _ = run(asked(server), tmp_path, users=range(5))
+    plain, _, _ = run(ScriptedEngine(lambda prompt, seed: Answer(summary(prompt))), tmp_path / "here", users=range(5))
+    assert trails == plain
+    assert not scheduler.fallen_back
+    calls = sum(len(trail.block_summaries) for trail in trails) + 5  # merges
+    assert scheduler.reasoning_removed == reasoned * calls
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        ({"content": None}, "empty"),
+        ({"content": None, "reasoning_content": "They chose tea"}, "only reasoning"),
+        ({"content": None, "reasoning": "They chose tea"}, "only reasoning"),
+        ({"content": "", "tool_calls": []}, "empty"),
+    ],
+)
+def test_no_content_is_a_named_fault(tmp_path, message, why):
+    with ChatServer(lambda prompt, seed: message) as server:
+        _, scheduler, store = run(asked(server), tmp_path, users=range(2))
+    assert scheduler.fallen_back.keys() == {why}
+    assert {one.problem for one in store} == {why}
+
+
 def test_no_server(tmp_path, monkeypatch):
     monkeypatch.setattr(backend, "TRIES", 2)
     with ChatServer() as server:

@@ -11,15 +11,16 @@ examples:
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from trsr.cli.exits import Exit
 from trsr.cli.outcome import Outcome, add_json
 from trsr.errors import UsageError
 
-TOLD = ("calls", "asked", "reused", "retried", "fallen_back", "tokens")
+TOLD = ("limit", "calls", "asked", "reused", "retried", "rejected", "reasoning_removed", "fallen_back", "tokens")
 RATES = ("price_in", "price_out", "calls_per_second", "concurrency", "latency")
 
 
@@ -38,6 +39,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--block-size", type=int, default=5, help="items a block (%(default)s)")
     add("--max-blocks", type=int, default=5, help="newest blocks kept (%(default)s)")
     add("--revision", help="revision of the dataset")
+    add("--limit", type=int, default=0, metavar="N", help="first N users of each split, to try; 0 is all (%(default)s)")
+    add("--keep-going", action="store_true", help="do not stop where most answers are no summaries")
     add_json(parser)
     add = parser.add_argument_group("sampling").add_argument
     add("--max-new-tokens", type=int, default=160, help="longest summary in tokens (%(default)s)")
@@ -108,6 +111,7 @@ def run(options: argparse.Namespace) -> Outcome:
         "revision": options.revision,
         "store": options.store if asked.cacheable else None,
         "caches": options.cache,
+        "limit": options.limit,
     }
     if options.estimate:
         from trsr.summaries.estimate import Rates, estimate, token_count
@@ -118,7 +122,7 @@ def run(options: argparse.Namespace) -> Outcome:
         wanted["store"] = options.store or options.out.with_name(f"{options.out.name}.store.sqlite")
         cost = estimate(options.dataset, asked, rates, answer_tokens=tokens, count=count, since=options.since, **wanted)
         return Outcome(cost, json.dumps(cost, indent=2))
-    wanted["export"] = options.export_cache
+    wanted |= {"export": options.export_cache, "keep_going": options.keep_going}
     twice: dict[str, int] = {}
     try:
         if options.ray:
@@ -130,7 +134,30 @@ def run(options: argparse.Namespace) -> Outcome:
     except OpenQuestions as left:  # no mistake, but no dataset either
         return Outcome({"questions": str(options.questions)}, str(left), Exit.OPEN)
     told = {name: made["summaries"][name] for name in TOLD if name in made["summaries"]} | twice
-    return Outcome({"out": str(options.out), **told}, f"Wrote {options.out}: {json.dumps(told)}")
+    return Outcome(
+        {"out": str(options.out), **told}, f"Wrote {options.out}: {json.dumps(told)}{_losses(made['summaries'])}"
+    )
+
+
+def _losses(made: Mapping[str, Any]) -> str:
+    """What became of answers that were no summaries, a sentence a line."""
+    from trsr.summaries.failures import remedy
+
+    said = [f"Of the users, the first {made['limit']:,} of each split."] if "limit" in made else []
+    if rejected := made.get("rejected"):
+        said.append(f"{sum(rejected.values()):,} answers were no summaries: {_counted(rejected)}.")
+    if fallen := made.get("fallen_back"):
+        said.append(
+            f"The extractive summarizer wrote {sum(fallen.values()):,} of {sum(made['calls'].values()):,} summaries in their "
+            f"place: {_counted(fallen)}. To have fewer, {remedy(max(fallen, key=fallen.__getitem__), made['sampling'])}."
+        )
+    if made.get("reasoning_removed"):
+        said.append(f"Reasoning was taken out of the answers behind {made['reasoning_removed']:,} summaries.")
+    return "".join(f"\n{line}" for line in said)
+
+
+def _counted(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{why} {count:,}" for why, count in sorted(reasons.items(), key=lambda one: -one[1]))
 
 
 def _positive(kind: type) -> Callable[[str], float]:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice, product
 from pathlib import Path
 
 from trsr.core.answer import Answer
@@ -75,7 +76,9 @@ class _MadeUp(Engine):
     def __init__(self, like: Engine, answer_tokens: int, count: Callable[[str], int]) -> None:
         self.identity = like.identity
         self.calls = self.tokens_in = 0
-        self._filling = "word " * (min(answer_tokens * CHARACTERS, LONGEST - 100) // 5)
+        # Different words: a repeated one would be taken for a loop.
+        words = map("".join, product("abcdefghij", repeat=4))
+        self._filling = " ".join(islice(words, min(answer_tokens * CHARACTERS, LONGEST - 100) // 5))
         self._count = count
 
     async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:
@@ -96,6 +99,7 @@ def estimate(
     store: Path | None = None,
     since: str | None = None,
     caches: Sequence[str] = (),
+    limit: int = 0,
     answer_tokens: int = 160,
     count: Callable[[str], int] | None = None,
 ) -> dict[str, dict[str, float | None]]:
@@ -104,11 +108,11 @@ def estimate(
     The calls are those of a run in which no answer is put again and no two different questions get the same answer.
 
     Args:
-        source, methods, block_size, max_blocks, revision, store, since, caches: As of `summarize_dataset`.
+        source, methods, block_size, max_blocks, revision, store, since, caches, limit: As of `summarize_dataset`.
         answer_tokens: Of one answer; what a summary adds to the next question is taken to be as long.
         count: Tokens of a text; by default a quarter of its characters.
     """
-    texts, splits = read(source, revision)
+    texts, splits = read(source, revision, limit)
     prompts = SummaryPrompts()
     wanted = {**identity(engine, prompts), "block_size": block_size, "max_blocks": max_blocks}
     told: dict[str, dict[str, float | None]] = {}
@@ -122,7 +126,7 @@ def estimate(
             earlier = PreviousSummaries(since, texts, some, wanted) if since else None
             made_up = _MadeUp(engine, answer_tokens, count or token_count())
             with _copied(known, Path(folder) / "run.sqlite") as kept:
-                scheduler = Scheduler(made_up, kept, prompts)
+                scheduler = Scheduler(made_up, kept, prompts, keep_going=True)
                 scheduler.run(strategies(splits, texts, some, block_size, max_blocks, earlier), lambda _: None)
             calls, tokens_in, tokens_out = made_up.calls, made_up.tokens_in, made_up.calls * answer_tokens
             told[" + ".join(some)] = {

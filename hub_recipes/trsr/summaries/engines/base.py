@@ -15,6 +15,8 @@ from trsr.records.checksums import PREFIX
 
 # A question is put this often before something else stands in for its answer.
 ATTEMPTS = 3
+# The failure of an answer that may come later. Every other one is the question's own.
+UNREACHABLE = "unreachable"
 # Greedy decoding would only repeat a bad answer.
 RETRY_TEMPERATURE = 0.7
 
