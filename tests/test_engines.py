@@ -14,7 +14,7 @@ from tests.test_scheduler import strategies
 from trsr.core.answer import Answer
 from trsr.core.history import Item
 from trsr.core.prompts import SummaryPrompts, neutralize
-from trsr.core.summarize import SummaryRequest
+from trsr.core.summarize import SummaryRequest, steps
 from trsr.errors import EngineError
 from trsr.summaries.engines import openai as backend
 from trsr.summaries.engines.base import Sampling, Server
@@ -380,6 +380,70 @@ def test_a_model_in_this_process_answers_the_same_however_it_is_batched(tmp_path
     assert found[0] == found[1]
     assert found[0][2]["retried"] > 0
     assert {"stop", "length"} == {row[0] for row in store._base.execute("SELECT finish_reason FROM attempts")}
+
+
+@pytest.fixture
+def tiny_model(tmp_path):
+    network = tiny.model("llama", max_position_embeddings=1024)
+    network.generation_config.eos_token_id = list(range(1, 600, 20))
+    network.save_pretrained(tmp_path / "model")
+    tiny.chatml().save_pretrained(tmp_path / "model")
+    return f"transformers:{tmp_path / 'model'}"
+
+
+def test_second_tries_of_many_questions_go_in_batches(tmp_path, tiny_model):
+    asked = engine(tiny_model, sampling=Sampling(max_new_tokens=4))
+    forwards = []
+    asked._loaded[0].get_input_embeddings().register_forward_hook(
+        lambda module, args, out: forwards.append(len(args[0]))
+    )
+    scheduler = Scheduler(asked, store := Store(tmp_path / "s.sqlite"), keep_going=True)
+    scheduler.run(strategies(range(12)), [].append)
+    assert store.counts()["retried"] > 20
+    assert sum(forwards) / len(forwards) > 2  # rows a forward; one by one, most would have a single one
+
+
+def test_one_block_that_is_too_long_is_a_failure_of_its_own(tmp_path, tiny_model, capsys):
+    asked = engine(tiny_model, sampling=Sampling(max_new_tokens=12))
+    blocks = [(Item("title: The Long Tide; " + "text: of the sea " * 200),), (Item("title: A"),), (Item("title: B"),)]
+    scheduler, trails = Scheduler(asked, Store(tmp_path / "s.sqlite"), keep_going=True), []
+    scheduler.run((steps([block], "recurrent") for block in blocks), trails.append)
+    assert scheduler.fallen_back["prompt too long"] == 1
+    assert all(trail.summary for trail in trails)
+    assert "begin: 'Items:\\n- title: The Long Tide" in capsys.readouterr().err
+
+
+def test_what_a_model_in_this_process_answered_before_it_was_stopped_is_kept(tmp_path, tiny_model):
+    asked = engine(tiny_model, sampling=Sampling(max_new_tokens=4))
+    answers, calls = asked.answers, []
+
+    async def stopped(requests):
+        calls.append(len(requests))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return await answers(requests)
+
+    asked.answers = stopped
+    with pytest.raises(KeyboardInterrupt):
+        Scheduler(asked, store := Store(tmp_path / "s.sqlite")).run(strategies(range(100)), [].append)
+    assert calls == [16, 16, 16]
+    assert len(store) == 32
+
+
+def test_a_repetition_penalty_is_another_sampling(tmp_path, tiny_model):
+    plain, held = (engine(tiny_model, sampling=Sampling(max_new_tokens=12, repetition_penalty=p)) for p in (1.0, 3.0))
+    assert "repetition_penalty" not in plain.identity["sampling"]
+    assert held.identity["sampling"]["repetition_penalty"] == 3.0
+    texts = [Answer("") for _ in range(2)]
+    for place, asked in enumerate((plain, held)):
+        request = asked.request(questions("title: A")[0], SummaryPrompts())
+        (texts[place],) = asked._summarizer.answers("block", [request.text])
+    assert texts[0].text != texts[1].text
+    for name in ("openai:m", "vllm:m"):
+        with pytest.raises(ValueError, match="repetition-penalty is for models in this process"):
+            engine(name, sampling=Sampling(repetition_penalty=1.1))
+    with pytest.raises(ValueError, match="must be more than 0"):
+        Sampling(repetition_penalty=0)
 
 
 @pytest.mark.parametrize("template", [tiny.DATED, tiny.THINKING], ids=["dated", "thinking"])

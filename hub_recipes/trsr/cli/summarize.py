@@ -46,6 +46,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--max-new-tokens", type=int, default=160, help="longest summary in tokens (%(default)s)")
     add("--temperature", type=float, default=0.0, help="0 is greedy; answers put again are never greedy (%(default)s)")
     add("--seed", type=int, default=0, help="of what is drawn (%(default)s)")
+    add("--repetition-penalty", type=float, default=1.0, help="for transformers:MODEL; 1 is none (%(default)s)")
     add = parser.add_argument_group("servers, for openai:MODEL; the key is read from OPENAI_API_KEY").add_argument
     add("--base-url", metavar="URL", help="such as http://localhost:8000/v1 (Inference Providers)")
     add("--concurrency", type=int, default=32, help="requests at a time (%(default)s)")
@@ -89,7 +90,9 @@ def run(options: argparse.Namespace) -> Outcome:
 
     if not isinstance(options.extra_body, dict):
         raise UsageError(f"--extra-body must be a JSON object, got {options.extra_body!r}.")
-    sampling = Sampling(options.max_new_tokens, options.temperature, options.seed, options.extra_body)
+    sampling = Sampling(
+        options.max_new_tokens, options.temperature, options.seed, options.extra_body, options.repetition_penalty
+    )
     server = Server(options.base_url, options.concurrency, options.timeout)
     make = partial(engine, options.engine, options.engine_revision, sampling, server, options.questions)
     asked = make()

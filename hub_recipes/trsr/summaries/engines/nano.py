@@ -9,6 +9,8 @@ from trsr.summaries.engines.transformers import TransformersEngine
 class NanoEngine(TransformersEngine):
     """A language model that needs neither network nor GPU. Small: it knows the wording of `trsr.pretrain.nano.wording`, and no other."""
 
+    batch = 64
+
     def __init__(self, sampling: Sampling) -> None:
         if summarizer_path("nano") is None:
             raise EngineError(

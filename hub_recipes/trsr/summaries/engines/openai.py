@@ -21,7 +21,7 @@ from huggingface_hub.utils import get_token, parse_ratelimit_headers
 
 from trsr.core.answer import Answer
 from trsr.core.history import clean
-from trsr.errors import EngineError
+from trsr.errors import EngineError, UsageError
 from trsr.summaries.engines.base import UNREACHABLE, Engine, Request, Sampling, Server
 
 TRIES = 8
@@ -50,6 +50,11 @@ class OpenAIEngine(Engine):
     batch = 1
 
     def __init__(self, model: str, revision: str | None, sampling: Sampling, server: Server) -> None:
+        if sampling.repetition_penalty != 1:
+            raise UsageError(
+                "--repetition-penalty is for models in this process; a server is asked for one as it calls it, such as "
+                "--extra-body '{\"repetition_penalty\": 1.1}'."
+            )
         self.identity = {"engine": "openai", "model": model, "revision": revision, "sampling": sampling.to_dict()}
         self.workers = server.concurrency
         self.model = model
