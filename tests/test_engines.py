@@ -484,3 +484,21 @@ def test_unknown_engines(name, message):
 def test_mistakes(make):
     with pytest.raises(ValueError, match="got"):
         make()
+
+
+def test_nano_says_what_it_knows_and_how_much_it_made_up(tmp_path, capsys):
+    """Answers of any other model, of items of this world."""
+    asked = ScriptedEngine(lambda prompt, seed: Answer("Mostly pirate adventure; a little by Esther Winslow."))
+    run(asked, tmp_path / "silent")
+    assert "made-up" not in capsys.readouterr().err
+    asked.notice = engine("nano").notice
+    run(asked, tmp_path / "loud", users=range(60))
+    said = capsys.readouterr().err
+    assert said.startswith("The nano model knows the made-up worlds of this package alone")
+    assert (
+        "Of the first 100 summaries, 100 have most of their words neither from the items nor from the question." in said
+    )
+    honest = ScriptedEngine(lambda prompt, seed: Answer(prompt.splitlines()[3][9:] + " and its genre."))
+    honest.notice = "Beware."
+    run(honest, tmp_path / "honest", users=range(3))
+    assert ", 0 have most of their words neither" in capsys.readouterr().err

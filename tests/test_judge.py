@@ -111,7 +111,7 @@ LOOPS = [
     "novel by Philip Pullman.",
     "".join(f"{n}. The Last Battle; " for n in range(1, 17)),
     "Suffix: #1\n\n" * 20,
-    "tea " * 9,
+    "tea " * 16,
     "这位用户喜欢推理小说和历史小说。" * 4,
 ]
 
@@ -124,8 +124,22 @@ def test_a_loop_is_one_whether_it_ends_or_not(text, finish):
 
 def test_a_summary_may_say_a_thing_twice():
     text = "The user likes sea stories by Mara Quill and, lately, travel. Sea stories by Mara Quill come first; tea is new."
-    assert 0.2 < repeated_share(text) < 0.3
     assert reject_reason(Answer(text), PROMPTS) == ""
+    assert (
+        reject_reason(
+            Answer("Some opera, a little opera; a little by Esther Winslow, a little by Esther Winslow."), PROMPTS
+        )
+        == ""
+    )
+    once = "The user likes one thing after another, and here are twenty words of it that are all said in one breath. "
+    assert repeated_share(once) == 0
+    assert repeated_share(once + once) == 0.5
+    assert (
+        repeated_share(
+            once + once + "But there is more to say of this user, who reads so much else that nobody can list it."
+        )
+        < 0.4
+    )
     assert repeated_share("这位用户喜欢推理小说，尤其喜欢历史推理小说，最近也读旅行文学。") == 0
 
 

@@ -400,6 +400,27 @@ def test_the_estimate_is_what_is_asked(tmp_path, methods):
     assert told[" + ".join(methods)]["calls"] == len(scripted.asked)
 
 
+def test_seconds_are_measured_on_a_few_questions(tmp_path, source, monkeypatch):
+    clock, scripted = [0.0], ScriptedEngine(good)
+    monkeypatch.setattr("trsr.summaries.estimate.time.perf_counter", lambda: clock[0])
+
+    def slow(prompt, seed):
+        clock[0] += 2.0
+        return good(prompt, seed)
+
+    scripted._answer = slow
+    told = estimate(source, scripted, Rates(), measure=8)
+    assert len(scripted.asked) == 9  # one to load the model
+    assert len({key for key, _ in scripted.asked}) == 8
+    assert len(scripted.kinds) > 1
+    for cost in told.values():
+        assert cost["seconds"] == 2.0 * cost["calls"]
+        assert cost["seconds_measured_on"] == 8
+    given = estimate(source, scripted, Rates(calls_per_second=4), methods=("recurrent",), measure=8)["recurrent"]
+    assert given["seconds"] == round(given["calls"] / 4, 1)
+    assert len(scripted.asked) == 9
+
+
 def test_the_estimate_knows_what_is_there_already(tmp_path, source):
     store, wider = tmp_path / "s.sqlite", dataset(tmp_path / "wider", users=50)
     summarize_dataset(source, tmp_path / "a", ScriptedEngine(good), store=store)

@@ -21,6 +21,8 @@ from trsr.cli.outcome import Outcome, add_json
 from trsr.errors import UsageError
 
 TOLD = ("limit", "calls", "asked", "reused", "retried", "rejected", "reasoning_removed", "fallen_back", "tokens")
+# Questions that an engine in this process is put for an estimate of its time.
+MEASURED = 8
 RATES = ("price_in", "price_out", "calls_per_second", "concurrency", "latency")
 
 
@@ -73,7 +75,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--ray-gpus-per-worker", type=_positive(float), metavar="N", help="for transformers:MODEL (1, if there are any)"
     )
     add = parser.add_argument_group("what it would cost").add_argument
-    add("--estimate", action="store_true", help="print calls, tokens, seconds and price as JSON; ask and write nothing")
+    add(
+        "--estimate",
+        action="store_true",
+        help="print calls, tokens, seconds and price as JSON, and write nothing; for the seconds, an engine in this process "
+        f"is asked {MEASURED} questions, and no server any",
+    )
     add("--price-in", type=float, help="of a million input tokens")
     add("--price-out", type=float, help="of a million output tokens")
     add("--calls-per-second", type=float, help="of the whole engine")
@@ -123,7 +130,16 @@ def run(options: argparse.Namespace) -> Outcome:
         tokens = options.answer_tokens or options.max_new_tokens
         count = token_count(options.tokenizer)
         wanted["store"] = options.store or options.out.with_name(f"{options.out.name}.store.sqlite")
-        cost = estimate(options.dataset, asked, rates, answer_tokens=tokens, count=count, since=options.since, **wanted)
+        cost = estimate(
+            options.dataset,
+            asked,
+            rates,
+            answer_tokens=tokens,
+            count=count,
+            since=options.since,
+            measure=MEASURED if asked.in_process else 0,
+            **wanted,
+        )
         return Outcome(cost, json.dumps(cost, indent=2))
     wanted |= {"export": options.export_cache, "keep_going": options.keep_going}
     twice: dict[str, int] = {}

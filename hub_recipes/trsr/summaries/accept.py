@@ -13,12 +13,14 @@ LONGEST = 2000  # characters; two or three sentences have a quarter of it
 
 # Share of an answer's words in runs of four that stood in it before. Of 32 greedy answers of SmolLM2-135M-Instruct about
 # books, the 16 that a reader calls loops have .33 or more, the others less than .30. Human prose of 60 to 100 words has
-# less: one of 4,527 blurbs and film plots
-# has .48, for its text stands in it twice, the others .21 at most. Gopher's filter takes .15 in runs of five words, of whole web
-# pages (Rae et al. 2021, arXiv 2112.11446, table A1).
+# less: one of 4,527 blurbs and film plots has .48, for its text stands in it twice, the others .21 at most. Gopher's filter
+# takes .15 in runs of five words, of whole web pages (Rae et al. 2021, arXiv 2112.11446, table A1).
 LOOP = 0.3
 LOOP_RUN = 4  # words
 LOOP_RUN_CHARACTERS = 8  # in scripts without spaces between words
+# So many such words at least: a short summary may say a thing twice. Of 523 answers of the nano model, which often does,
+# four have as many.
+LOOP_LEAST = 2.5  # lengths of a run
 # Share of an answer's runs of six words that stand in the items it was asked about. Of the same answers, the four that do
 # no more than copy have .67 or more, the others that are no loops .32 or less.
 ECHO = 0.5
@@ -77,7 +79,10 @@ def reject_reason(answer: Answer, prompts: SummaryPrompts, block: Block = ()) ->
 
 
 def repeated_share(text: str) -> float:
-    """Share of the words in runs that stood in the text before; of characters where a script has no spaces."""
+    """Share of the words in runs that stood in the text before; of characters where a script has no spaces.
+
+    0 where they are too few for a loop.
+    """
     # Numbers are left out: a loop may count its rounds.
     words = [word for word in _WORD.findall(text.casefold()) if not word.isdigit()]
     unspaced = 2 * sum("\u0e00" <= word <= "\u9fff" for word in words) > len(words)
@@ -89,7 +94,7 @@ def repeated_share(text: str) -> float:
             repeated += start + length - max(start, end)
             end = start + length
         seen.add(run)
-    return repeated / len(words) if words else 0.0
+    return repeated / len(words) if repeated >= LOOP_LEAST * length else 0.0
 
 
 def _copied_share(text: str, block: Block) -> float:

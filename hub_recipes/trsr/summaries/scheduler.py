@@ -10,11 +10,10 @@ by reason; where most first answers are bad, the run ends.
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 from tqdm.auto import tqdm
 
@@ -26,8 +25,10 @@ from trsr.core.summarize import Steps, SummaryRequest, SummaryResult, answers
 from trsr.errors import EngineError
 from trsr.summaries.accept import reject_reason, summary_text
 from trsr.summaries.engines.base import ATTEMPTS, UNREACHABLE, Engine, Request
+from trsr.summaries.event_loop import run_to_end
 from trsr.summaries.failures import FailureWatch
 from trsr.summaries.store import Generation
+from trsr.summaries.support import SupportCount
 
 # So many requests in a row without an answer, and the engine is taken to be gone.
 FAILURES = 20
@@ -95,6 +96,7 @@ class Scheduler:
         self.fallen_back_in: Counter[str] = Counter()
         self.left_open = self.reasoning_removed = 0
         self._watch = None if keep_going else FailureWatch(engine.identity.get("sampling", {}))
+        self._support = SupportCount() if engine.notice else None
         self._told: set[str] = set()
         self._advance_bar = advance or (lambda _: None)
         self._window = window or max(1024, 4 * engine.workers * engine.batch)
@@ -111,7 +113,9 @@ class Scheduler:
         Raises:
             EngineError: If the engine cannot go on. What was answered so far is in the store.
         """
-        _run_to_end(self._run(strategies, emit))
+        if self.engine.notice:
+            _say(self.engine.notice)
+        run_to_end(self._run(strategies, emit))
 
     async def _run(self, strategies: Iterable[Steps], emit: Callable[[SummaryResult | None], object]) -> None:
         self._emit = emit
@@ -138,6 +142,8 @@ class Scheduler:
             raise Unanswered(self._gone())
         if self._watch and (verdict := self._watch.last()):
             raise EngineError(verdict)
+        if self._support and (said := self._support.last()):
+            _say(said)
 
     async def _begin(self, strategies: Iterable[Steps]) -> None:
         coming = iter(strategies)
@@ -197,7 +203,9 @@ class Scheduler:
                 self._queue.put_nowait(replace(request, attempt=request.attempt + 1))
                 continue
             for one, slot in self._waiting.pop(request.key):
-                self._fill(one, slot, self._fall_back(one, request.question, why) if why else self._read(answer))
+                self._fill(
+                    one, slot, self._fall_back(one, request.question, why) if why else self._read(answer, request)
+                )
                 done += [one] if one.missing == 0 else []
         self._go_on(done)
 
@@ -236,7 +244,7 @@ class Scheduler:
                 raise EngineError(verdict)
         good = next((answer for answer, why in zip(answers, reasons, strict=True) if not why), None)
         if good is not None:
-            self._fill(one, slot, self._read(good))
+            self._fill(one, slot, self._read(good, request))
         elif (attempt := kept[-1].attempt + 1 if kept else 0) >= ATTEMPTS:
             self._fill(one, slot, self._fall_back(one, request.question, reasons[-1]))
         elif request.key in self._waiting:
@@ -250,9 +258,12 @@ class Scheduler:
             return answer.failure  # counts, in no model's words
         return reject_reason(answer, self.prompts, request.question.block)
 
-    def _read(self, answer: Answer) -> str:
+    def _read(self, answer: Answer, request: Request) -> str:
         self.reasoning_removed += has_reasoning(answer.text)
-        return summary_text(answer)
+        summary = summary_text(answer)
+        if self._support and (said := self._support.add(request.text, summary)):
+            _say(said)
+        return summary
 
     def _count(self, request: Request, answer: Answer, why: str) -> None:
         """Take note of an answer that has come; end the run if the engine is gone, or most answers are no summaries."""
@@ -260,7 +271,7 @@ class Scheduler:
             self._failure = f"{answer.failure}: {answer.text}" if answer.text else answer.failure
             if answer.text not in self._told and len(self._told) < TOLD:
                 self._told.add(answer.text)
-                tqdm.write(f"No answer, {self._failure}", file=sys.stderr)
+                _say(f"No answer, {self._failure}")
         else:
             self._answered += 1
         self._failures = self._failures + 1 if answer.failure else 0
@@ -309,21 +320,5 @@ class Scheduler:
         )
 
 
-def _run_to_end(work: Coroutine[Any, Any, None]) -> None:
-    """Run to the end; beside a loop that runs already, as in a notebook, in a thread of its own."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(work)
-    with ThreadPoolExecutor(1) as pool:
-        ended = pool.submit(loop.run_until_complete, task)
-        try:
-            ended.result()
-        except BaseException:
-            if not loop.is_closed() and not ended.done():
-                loop.call_soon_threadsafe(task.cancel)  # stopped by hand
-            raise
-        finally:
-            pool.submit(loop.close)
+def _say(line: str) -> None:
+    tqdm.write(line, file=sys.stderr)

@@ -8,13 +8,31 @@ import pyarrow.compute as pc
 
 from trsr.dataset.check.batches import Batch
 from trsr.dataset.check.catalogue import Catalogue
-from trsr.dataset.check.findings import Findings
+from trsr.dataset.check.findings import Findings, show
 from trsr.dataset.check.histories import Histories
 from trsr.dataset.check.lengths import Lengths, blank, words
+from trsr.dataset.check.provenance import Stated
 from trsr.dataset.check.texts import mark_texts
 
 # Words. Our prompts ask for two or three sentences.
 LONGEST = 300
+# Share of the summaries that another than the model wrote.
+TOO_MANY = 0.05
+
+
+def note_stated(findings: Findings, stated: Stated) -> None:
+    """Note what the provenance says of summaries that are missing, or that the model did not write."""
+    if limit := stated.get("summaries", "limit"):
+        findings.note("summary-partial", shown=f"the first {show(limit)}")
+    calls = stated.get("summaries", "calls") or {}
+    fallen = stated.get("summaries", "fallen_back_by_method") or {}
+    reasons = stated.get("summaries", "fallen_back") or {}
+    told = ", ".join(f"{show(why)} {count}" for why, count in reasons.items())
+    for method, count in fallen.items():
+        if count and (total := calls.get(method, 0)):
+            if count > TOO_MANY * total:
+                findings.severity_overrides["summary-fallen-back"] = "warning"
+            findings.note("summary-fallen-back", method, shown=f"{count:,} of {total:,} ({told})")
 
 
 def mark_summaries(

@@ -94,6 +94,8 @@ class Engine(ABC):
     Attributes:
         identity: Engine, model, revision and sampling: all that its answers depend on beside the prompt.
         cacheable: Whether an answer costs enough to be kept.
+        in_process: Whether this machine does the work, so that a few answers tell how long all of them take.
+        notice: What a user must know before it is asked; its first summaries are then held against what was asked.
         offline_instructions: If its answers come back through a cache, in a later run: what to do until then.
     """
 
@@ -101,6 +103,8 @@ class Engine(ABC):
     workers: int = 1
     batch: int = 64
     cacheable: bool = True
+    in_process: bool = False
+    notice: str = ""
     offline_instructions: str = ""
 
     @abstractmethod

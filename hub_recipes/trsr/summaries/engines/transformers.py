@@ -31,6 +31,7 @@ class TransformersEngine(Engine):
 
     # What a killed run loses. About a batch of a model with a few hundred tokens a prompt.
     batch = 16
+    in_process = True
 
     def __init__(self, model: str, revision: str | None, sampling: Sampling, adapter: Path | None = None) -> None:
         self.sampling = sampling
