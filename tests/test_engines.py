@@ -245,7 +245,9 @@ def test_a_server_that_comes_up_late_is_waited_for(tmp_path):
     assert not scheduler.fallen_back
 
 
-def test_max_completion_tokens_where_the_server_asks_for_it(tmp_path):
+def test_max_completion_tokens_where_the_server_asks_for_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "x")  # which no message shows
+
     def refuse(body):
         said = (
             "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."

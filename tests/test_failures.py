@@ -30,6 +30,16 @@ def test_a_run_with_fewer_is_judged_at_its_end(failed, passed, ends):
     assert not watch.last()
 
 
+def test_at_the_end_kinds_are_judged_alone_and_together():
+    watch = FailureWatch(SAMPLING)
+    add(watch, 12, 0)
+    add(watch, 12, 0, "update", reason="loop")
+    assert watch.last().startswith("24 of 24 answers are no summaries (cut off 12, loop 12)")
+    add(watch, 0, 60)
+    add(watch, 20, 0, "merge")
+    assert watch.last().startswith("20 of 20 answers to merge questions")
+
+
 def test_it_says_how_many_failed_why_and_what_to_do():
     watch = FailureWatch(SAMPLING)
     add(watch, 14, 6, reason="loop")

@@ -57,24 +57,26 @@ class FailureWatch:
         window[reason] += 1
         if reason:
             self._examples[reason] = text
-        return self._verdict(kind) if window.total() == WINDOW else ""
+        return self._verdict(self._windows.pop(kind), f" to {kind} questions") if window.total() == WINDOW else ""
 
     def last(self) -> str:
-        """The same of what no full window holds, at the end of a run."""
-        return next(filter(None, map(self._verdict, list(self._windows))), "")
+        """The same of what no full window holds, at the end of a run: of each kind, and of all together."""
+        left = {f" to {kind} questions": window for kind, window in self._windows.items()}
+        left[""] = sum(self._windows.values(), Counter())
+        self._windows = {}
+        return next((said for of, window in left.items() if (said := self._verdict(window, of))), "")
 
-    def _verdict(self, kind: str) -> str:
-        """Judge a window, and begin another."""
-        window = self._windows.pop(kind)
+    def _verdict(self, window: Counter[str], of: str) -> str:
         total = window.total()
-        window.pop("", None)
-        failed = window.total()
+        failed = total - window[""]
         if sum(comb(total, more) for more in range(failed, total + 1)) / 2**total >= CHANCE:
             return ""
-        reason = window.most_common(1)[0][0]
-        counted = ", ".join(f"{why} {count}" for why, count in window.most_common())
+        reasons = [(why, count) for why, count in window.most_common() if why]
+        reason = reasons[0][0]
+        counted = ", ".join(f"{why} {count}" for why, count in reasons)
+        example = self._examples[reason][:80]
+        shown = f" One answer ({reason}) begins: {example!r}" if example else ""
         return (
-            f"{failed} of {total} answers to {kind} questions are no summaries ({counted}): "
-            f"{remedy(reason, self._sampling)}. --keep-going lets the extractive summarizer write in their place. Nothing "
-            f"was written, and what was answered is kept. One answer ({reason}) begins: {self._examples[reason][:80]!r}"
+            f"{failed} of {total} answers{of} are no summaries ({counted}): {remedy(reason, self._sampling)}. --keep-going "
+            f"lets the extractive summarizer write in their place. Nothing was written, and what was answered is kept.{shown}"
         )

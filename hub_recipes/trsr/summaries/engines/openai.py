@@ -113,7 +113,7 @@ class OpenAIEngine(Engine):
             except HfHubHTTPError as error:
                 status = error.response.status_code
                 reason = self._explain(error)
-                if status in _REJECTED and self._takes_another_limit(reason):
+                if status in _REJECTED and self._takes_another_limit(_said(error)):
                     continue
                 if status in _REJECTED:
                     return Answer(reason, failure=f"rejected ({status})")
@@ -159,9 +159,9 @@ class OpenAIEngine(Engine):
         tokens = (int(used.prompt_tokens or 0), int(used.completion_tokens or 0)) if used is not None else (0, 0)
         return Answer(text, clean(str(first.finish_reason or ""))[:40], *tokens)
 
-    def _takes_another_limit(self, reason: str) -> bool:
+    def _takes_another_limit(self, said: str) -> bool:
         """Whether a refusal asks for the newer name of the longest answer, which is used from then on."""
-        if self._limit == "max_completion_tokens" or "max_completion_tokens" not in reason:
+        if self._limit == "max_completion_tokens" or "max_completion_tokens" not in said:
             return False
         self._limit = "max_completion_tokens"
         return True
@@ -186,8 +186,12 @@ class OpenAIEngine(Engine):
             await asyncio.sleep(seconds)
 
     def _explain(self, error: HfHubHTTPError) -> str:
-        said = clean(error.server_message or error.response.text)[:300].replace(self._token, "***")
+        said = _said(error)[:300].replace(self._token, "***")
         return f"HTTP {error.response.status_code}{': ' + said if said else ''}"
+
+
+def _said(error: HfHubHTTPError) -> str:
+    return clean(error.server_message or error.response.text)
 
 
 def _text(message: Any) -> str:
