@@ -84,10 +84,11 @@ class ChatServer:
     """An OpenAI-compatible server on the loopback; use as `with ChatServer(...) as server`.
 
     Args:
-        answer: Function of (prompt, seed); an Answer.
+        answer: Function of (prompt, seed); an Answer, or the message as the server sends it.
         fault: Function of (prompt, how often this prompt and seed came before); a kind of fault or None: a status such as
-            429, "drop" (the connection is closed), "slow" (no answer until the server closes), "garbage" (no JSON),
-            "empty" (JSON without choices).
+            429, one with what the server says, "drop" (the connection is closed), "slow" (no answer until the server
+            closes), "garbage" (no JSON), "empty" (JSON without choices), "login" (a redirection to a page).
+        refuse: Function of a request; the same kinds of faults.
 
     Attributes:
         log: (prompt, seed, what was done: "answered" or the fault) of every request.
@@ -97,8 +98,14 @@ class ChatServer:
         most: The most requests under way at a time.
     """
 
-    def __init__(self, answer=moody, fault=lambda prompt, times: None, retry_after: float = 0) -> None:
-        self.answer, self.fault, self.retry_after = answer, fault, retry_after
+    def __init__(
+        self,
+        answer=moody,
+        fault=lambda prompt, times: None,
+        retry_after: float = 0,
+        refuse=lambda body: None,
+    ) -> None:
+        self.answer, self.fault, self.retry_after, self.refuse = answer, fault, retry_after, refuse
         self.log: list[tuple[str, int, object]] = []
         self.bodies: list[tuple[dict, dict]] = []
         self.early = self.most = self.going = 0
@@ -129,7 +136,7 @@ class ChatServer:
         with self._lock:
             self.going += 1
             self.most = max(self.most, self.going)
-            fault = self.fault(message["content"], self._times[place])
+            fault = self.fault(message["content"], self._times[place]) or self.refuse(body)
             self._times[place] += 1
             self.log.append((*place, fault or "answered"))
             self.bodies.append((body, headers))
@@ -163,21 +170,32 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in ("drop", "slow"):
             self.close_connection = True
             return
-        status, said = fault if isinstance(fault, int) else 200, {"error": f"scripted {fault}"}
+        status, said = fault if isinstance(fault, tuple) else (fault, f"scripted {fault}")
+        status, said = status if isinstance(status, int) else 200, {"error": said}
         if fault is None:
+            message, answer = (answer, Answer("")) if isinstance(answer, dict) else ({"content": answer.text}, answer)
             usage = {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens}
-            message = {"role": "assistant", "content": answer.text}
-            choice = {"index": 0, "message": message, "finish_reason": answer.finish_reason}
+            choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": answer.finish_reason}
             said = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
             said |= {"choices": [choice], "usage": {**usage, "total_tokens": sum(usage.values())}}
         sent = b"<html>no JSON" if fault == "garbage" else json.dumps(said).encode()
-        self.send_response(status)
+        self.send_response(302 if fault == "login" else status)
+        if fault == "login":
+            self.send_header("Location", "/login")
         if status == 429:
             self.send_header("Retry-After", str(self.server.chat.retry_after))
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(sent)))
         self.end_headers()
         self.wfile.write(sent)
+
+    def do_GET(self):
+        page = b"<!doctype html><title>Log in</title>"
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
 
     def log_message(self, *_):
         pass

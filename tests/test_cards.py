@@ -1036,6 +1036,11 @@ def test_summaries_that_fell_back_are_told_by_method(tmp_path):
     assert "fallen back" not in card("dataset", made(tmp_path, changed("provenance.summaries", **MODEL, **fallen)))
 
 
+def test_a_dataset_of_a_part_of_the_users_says_so(tmp_path):
+    partial = changed("provenance.summaries", **MODEL, limit=1000)
+    assert "| users | the first 1,000 of each split alone, as a trial |" in card("dataset", made(tmp_path, partial))
+
+
 def test_an_adapter_repo_that_also_summarises_shows_how(tmp_path):
     assert 'subfolder="summarizer")' in card("adapter", made(tmp_path, summarises=True))
     assert "summarizer/" not in card("adapter", sample(tmp_path))

@@ -368,6 +368,27 @@ def test_a_protocol_in_which_targets_return(tmp_path, stated):
     assert [(one.code, one.severity, one.count) for one in report.findings] == [("target-in-history", "warning", 1)]
 
 
+@pytest.mark.parametrize(
+    ("count", "severity", "code"),
+    [(0, None, None), (50, "note", "summary-fallen-back"), (51, "warning", "summary-fallen-back")],
+)
+def test_summaries_that_the_model_did_not_write(tmp_path, whole, count, severity, code):
+    fallen = {"fallen_back": {"cut off": count}, "fallen_back_by_method": {"recurrent": count, "hierarchical": 0}}
+    made = {"block_size": 5, "max_blocks": 5, "calls": {"recurrent": 1000, "hierarchical": 1200}}
+    report = check(str(stating(whole, tmp_path / "planted", summaries={**made, **fallen})))
+    noted = [one for one in report.findings if one.code == "summary-fallen-back"]
+    assert [(one.severity, one.code) for one in noted] == ([(severity, code)] if code else [])
+    if noted:
+        assert noted[0].examples[0].shown == f"{count} of 1,000 (cut off {count})"
+
+
+def test_summaries_of_a_part_of_the_users(tmp_path, whole):
+    made = {"block_size": 5, "max_blocks": 5, "limit": 40}
+    report = check(str(stating(whole, tmp_path / "planted", summaries=made)))
+    assert [one.severity for one in report.findings if one.code == "summary-partial"] == ["warning"]
+    assert "the first 40" in as_text(report)
+
+
 def timed(times):
     """Timestamps for each row, from its number and its history."""
 

@@ -11,6 +11,8 @@ import pytest
 from tests import tiny
 from tests.scripted import ChatServer
 from trsr.cli import VERBS, command_line, main
+from trsr.cli.exits import Exit
+from trsr.core.answer import Answer
 
 
 def fails(capsys, *arguments):
@@ -74,7 +76,7 @@ def test_summarize_with_a_transformers_engine_keeps_and_reuses_answers(capsys, t
     tiny.chatml().save_pretrained(model)
     main(
         ["summarize", str(small_dataset), "--out", str(tmp_path / "out"), "--engine", f"transformers:{model}"]
-        + ["--max-new-tokens", "5", "--block-size", "2"]
+        + ["--max-new-tokens", "5", "--block-size", "2", "--keep-going"]
     )
     provenance = json.loads((tmp_path / "out" / "provenance.json").read_text())
     assert provenance["summaries"]["engine"] == "transformers"
@@ -100,6 +102,31 @@ def test_summarize_with_a_server_costs_what_was_estimated(capsys, tmp_path, smal
         assert len({prompt for prompt, _, _ in server.log}) == told["calls"]
     assert '"asked": ' in said
     assert "sk-never-shown" not in (tmp_path / "out" / "provenance.json").read_text() + said
+
+
+def test_answers_that_are_no_summaries_end_the_run_or_are_told(capsys, tmp_path, small_dataset, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    out = tmp_path / "out"
+    with ChatServer(lambda prompt, seed: Answer("The user likes", "length", 10, 128)) as server:
+        asked = ["summarize", str(small_dataset), "--out", str(out), "--engine", "openai:m", "--method", "recurrent"]
+        asked += ["--base-url", server.url, "--max-new-tokens", "128"]
+        with pytest.raises(SystemExit) as stop:
+            main(asked)
+        said = capsys.readouterr().err.strip().splitlines()[-1]
+        assert stop.value.code == Exit.MISTAKE
+        assert said.startswith(
+            "error: 24 of 24 answers are no summaries (cut off 24): raise --max-new-tokens (now 128), or "
+        )
+        assert not out.exists()
+        calls = len(server.log)
+        main([*asked, "--keep-going", "--limit", "2"])
+        assert len(server.log) == calls
+    *_, partial, rejected, fallen = capsys.readouterr().out.strip().splitlines()
+    assert partial == "Of the users, the first 2 of each split."
+    assert rejected == "36 answers were no summaries: cut off 36."
+    assert fallen.startswith(
+        "The extractive summarizer wrote 12 of 12 summaries in their place: cut off 12. To have fewer, raise"
+    )
 
 
 def test_questions_that_are_left_open_are_no_mistake(capsys, tmp_path, small_dataset):

@@ -14,7 +14,7 @@ from tests.test_scheduler import strategies
 from trsr.core.answer import Answer
 from trsr.core.history import Item
 from trsr.core.prompts import SummaryPrompts, neutralize
-from trsr.core.summarize import SummaryRequest
+from trsr.core.summarize import SummaryRequest, steps
 from trsr.errors import EngineError
 from trsr.summaries.engines import openai as backend
 from trsr.summaries.engines.base import Sampling, Server
@@ -204,6 +204,117 @@ def test_a_refusal_to_serve_ends_the_run_and_shows_no_key(tmp_path, status, caps
     assert KEY not in str(error.value) + "".join(capsys.readouterr())
 
 
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (405, "HTTP 405"),
+        (410, "HTTP 410"),
+        (501, "HTTP 501"),
+        ((400, "Unsupported value: 'temperature'"), "rejects every question .*Unsupported value: 'temperature'"),
+        ((422, "logprobs is no field"), "rejects every question .*logprobs is no field"),
+        ("garbage", "gives a page of HTML in place of an answer"),
+        ("login", "gives a page of HTML in place of an answer .*Log in"),
+        ("empty", "gives an answer that cannot be read"),
+    ],
+)
+def test_what_will_not_pass_ends_the_run_after_a_few_calls_with_its_cause(tmp_path, fault, message, monkeypatch):
+    with (
+        ChatServer(fault=lambda prompt, times: fault) as server,
+        pytest.raises(EngineError, match=f"{message}.*Check --base-url"),
+    ):
+        run(asked(server), tmp_path)
+    assert len(server.log) <= 5
+
+
+def test_a_server_that_never_comes_up_is_tried_with_one_question(tmp_path, monkeypatch):
+    monkeypatch.setattr(backend, "TRIES", 3)
+    with (
+        ChatServer(fault=lambda prompt, times: "drop") as server,
+        pytest.raises(EngineError, match="is unreachable, tried"),
+    ):
+        run(asked(server), tmp_path)
+    assert len(server.log) == 3
+
+
+def test_a_server_that_comes_up_late_is_waited_for(tmp_path):
+    with ChatServer(
+        lambda prompt, seed: Answer(summary(prompt)), lambda prompt, times: len(server.log) < 4 and 503
+    ) as server:
+        trails, scheduler, _ = run(asked(server), tmp_path, users=range(3))
+    assert len(trails) == 6
+    assert not scheduler.fallen_back
+
+
+def test_max_completion_tokens_where_the_server_asks_for_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "x")  # which no message shows
+
+    def refuse(body):
+        said = (
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        )
+        return (400, said) if "max_tokens" in body else None
+
+    with ChatServer(lambda prompt, seed: Answer(summary(prompt)), refuse=refuse) as server:
+        trails, scheduler, _ = run(asked(server, max_new_tokens=99), tmp_path, users=range(3))
+        bodies = [body for body, _ in server.bodies]
+    assert "max_tokens" in bodies[0]
+    assert all(body["max_completion_tokens"] == 99 and "max_tokens" not in body for body in bodies[1:])
+    assert not scheduler.fallen_back
+    assert len(trails) == 6
+
+
+def test_an_option_for_the_longest_answer_is_the_user_s(tmp_path):
+    with ChatServer() as server:
+        run(asked(server, extra={"max_completion_tokens": 500}), tmp_path, users=range(1))
+        assert all(body["max_completion_tokens"] == 500 and "max_tokens" not in body for body, _ in server.bodies)
+
+
+def parts(prompt, seed):
+    return {
+        "content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, *text_parts(summary(prompt))]
+    }
+
+
+def text_parts(text):
+    return [{"type": "text", "text": text[:9]}, {"type": "text", "text": text[9:]}]
+
+
+@pytest.mark.parametrize(
+    ("message", "reasoned"),
+    [
+        (lambda prompt, seed: {"content": text_parts(summary(prompt))}, 0),
+        (parts, 1),
+        (lambda prompt, seed: {"content": f"<think>hm</think>{summary(prompt)}"}, 1),
+        (lambda prompt, seed: {"content": summary(prompt), "reasoning_content": "hm"}, 0),  # the server left it out
+    ],
+    ids=["parts", "parts with reasoning", "reasoning", "reasoning apart"],
+)
+def test_an_answer_in_parts_or_after_reasoning_is_read(tmp_path, message, reasoned):
+    with ChatServer(message) as server:
+        trails, scheduler, _ = run(asked(server), tmp_path, users=range(5))
+    plain, _, _ = run(ScriptedEngine(lambda prompt, seed: Answer(summary(prompt))), tmp_path / "here", users=range(5))
+    assert trails == plain
+    assert not scheduler.fallen_back
+    calls = sum(len(trail.block_summaries) for trail in trails) + 5  # merges
+    assert scheduler.reasoning_removed == reasoned * calls
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        ({"content": None}, "empty"),
+        ({"content": None, "reasoning_content": "They chose tea"}, "only reasoning"),
+        ({"content": None, "reasoning": "They chose tea"}, "only reasoning"),
+        ({"content": "", "tool_calls": []}, "empty"),
+    ],
+)
+def test_no_content_is_a_named_fault(tmp_path, message, why):
+    with ChatServer(lambda prompt, seed: message) as server:
+        _, scheduler, store = run(asked(server), tmp_path, users=range(2))
+    assert scheduler.fallen_back.keys() == {why}
+    assert {one.problem for one in store} == {why}
+
+
 def test_no_server(tmp_path, monkeypatch):
     monkeypatch.setattr(backend, "TRIES", 2)
     with ChatServer() as server:
@@ -273,6 +384,70 @@ def test_a_model_in_this_process_answers_the_same_however_it_is_batched(tmp_path
     assert {"stop", "length"} == {row[0] for row in store._base.execute("SELECT finish_reason FROM attempts")}
 
 
+@pytest.fixture
+def tiny_model(tmp_path):
+    network = tiny.model("llama", max_position_embeddings=1024)
+    network.generation_config.eos_token_id = list(range(1, 600, 20))
+    network.save_pretrained(tmp_path / "model")
+    tiny.chatml().save_pretrained(tmp_path / "model")
+    return f"transformers:{tmp_path / 'model'}"
+
+
+def test_second_tries_of_many_questions_go_in_batches(tmp_path, tiny_model):
+    asked = engine(tiny_model, sampling=Sampling(max_new_tokens=4))
+    forwards = []
+    asked._loaded[0].get_input_embeddings().register_forward_hook(
+        lambda module, args, out: forwards.append(len(args[0]))
+    )
+    scheduler = Scheduler(asked, store := Store(tmp_path / "s.sqlite"), keep_going=True)
+    scheduler.run(strategies(range(12)), [].append)
+    assert store.counts()["retried"] > 20
+    assert sum(forwards) / len(forwards) > 2  # rows a forward; one by one, most would have a single one
+
+
+def test_one_block_that_is_too_long_is_a_failure_of_its_own(tmp_path, tiny_model, capsys):
+    asked = engine(tiny_model, sampling=Sampling(max_new_tokens=12))
+    blocks = [(Item("title: The Long Tide; " + "text: of the sea " * 200),), (Item("title: A"),), (Item("title: B"),)]
+    scheduler, trails = Scheduler(asked, Store(tmp_path / "s.sqlite"), keep_going=True), []
+    scheduler.run((steps([block], "recurrent") for block in blocks), trails.append)
+    assert scheduler.fallen_back["prompt too long"] == 1
+    assert all(trail.summary for trail in trails)
+    assert "begin: 'Items:\\n- title: The Long Tide" in capsys.readouterr().err
+
+
+def test_what_a_model_in_this_process_answered_before_it_was_stopped_is_kept(tmp_path, tiny_model):
+    asked = engine(tiny_model, sampling=Sampling(max_new_tokens=4))
+    answers, calls = asked.answers, []
+
+    async def stopped(requests):
+        calls.append(len(requests))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return await answers(requests)
+
+    asked.answers = stopped
+    with pytest.raises(KeyboardInterrupt):
+        Scheduler(asked, store := Store(tmp_path / "s.sqlite")).run(strategies(range(100)), [].append)
+    assert calls == [16, 16, 16]
+    assert len(store) == 32
+
+
+def test_a_repetition_penalty_is_another_sampling(tmp_path, tiny_model):
+    plain, held = (engine(tiny_model, sampling=Sampling(max_new_tokens=12, repetition_penalty=p)) for p in (1.0, 3.0))
+    assert "repetition_penalty" not in plain.identity["sampling"]
+    assert held.identity["sampling"]["repetition_penalty"] == 3.0
+    texts = [Answer("") for _ in range(2)]
+    for place, asked in enumerate((plain, held)):
+        request = asked.request(questions("title: A")[0], SummaryPrompts())
+        (texts[place],) = asked._summarizer.answers("block", [request.text])
+    assert texts[0].text != texts[1].text
+    for name in ("openai:m", "vllm:m"):
+        with pytest.raises(ValueError, match="repetition-penalty is for models in this process"):
+            engine(name, sampling=Sampling(repetition_penalty=1.1))
+    with pytest.raises(ValueError, match="must be more than 0"):
+        Sampling(repetition_penalty=0)
+
+
 @pytest.mark.parametrize("template", [tiny.DATED, tiny.THINKING], ids=["dated", "thinking"])
 def test_a_model_whose_template_names_the_day_or_thinks_summarises(tmp_path, template):
     tiny.model("llama").save_pretrained(tmp_path / "model")
@@ -311,3 +486,21 @@ def test_unknown_engines(name, message):
 def test_mistakes(make):
     with pytest.raises(ValueError, match="got"):
         make()
+
+
+def test_nano_says_what_it_knows_and_how_much_it_made_up(tmp_path, capsys):
+    """Answers of any other model, of items of this world."""
+    asked = ScriptedEngine(lambda prompt, seed: Answer("Mostly pirate adventure; a little by Esther Winslow."))
+    run(asked, tmp_path / "silent")
+    assert "made-up" not in capsys.readouterr().err
+    asked.notice = engine("nano").notice
+    run(asked, tmp_path / "loud", users=range(60))
+    said = capsys.readouterr().err
+    assert said.startswith("The nano model knows the made-up worlds of this package alone")
+    assert (
+        "Of the first 100 summaries, 100 have most of their words neither from the items nor from the question." in said
+    )
+    honest = ScriptedEngine(lambda prompt, seed: Answer(prompt.splitlines()[3][9:] + " and its genre."))
+    honest.notice = "Beware."
+    run(honest, tmp_path / "honest", users=range(3))
+    assert ", 0 have most of their words neither" in capsys.readouterr().err

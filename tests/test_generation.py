@@ -10,7 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tests import tiny
 from trsr.core import decoding
 from trsr.core.compat import using_adapter
-from trsr.core.decoding import Decoder
+from trsr.core.control_tokens import without_reasoning
+from trsr.core.decoding import Decoder, Draw
 from trsr.core.generation import ModelSummarizer
 from trsr.core.groups import common_prefix
 from trsr.core.history import Item, clean
@@ -198,6 +199,36 @@ def test_options_of_generate():
     assert sampling.answers(rows, NEW) == first != one_by_one(model, rows)
 
 
+def test_a_drawn_token_comes_as_often_as_its_chance():
+    chances, rows = torch.tensor([0.5, 0.3, 0.15, 0.05]), 4000
+    drawn = decoding._Drawn([Draw(1.0, seed) for seed in range(rows)], decoding.LogitsProcessorList())
+    tokens = drawn(torch.zeros(rows, 1), chances.log().repeat(rows, 1)).argmax(-1)
+    often = torch.bincount(tokens, minlength=4) / rows
+    assert torch.all((often - chances).abs() < 4 * (chances * (1 - chances) / rows).sqrt())
+    cold = decoding._Drawn([Draw(0.5, seed) for seed in range(rows)], decoding.LogitsProcessorList())
+    often = torch.bincount(cold(torch.zeros(rows, 1), chances.log().repeat(rows, 1)).argmax(-1), minlength=4) / rows
+    assert often[0] == pytest.approx(0.25 / (0.25 + 0.09 + 0.0225 + 0.0025), abs=0.03)  # squares
+
+
+@pytest.mark.parametrize("plan", ["reuse", "batch"])
+def test_a_draw_does_not_depend_on_its_neighbours(plan):
+    model, rows = network(), prompts()
+    model.generation_config.top_k = 5
+
+    def drawn(places, greedy=()):
+        draws = [None if place in greedy else Draw(0.7, 100 + place) for place in places]
+        return Decoder(model, 2, plan).answers([rows[place] for place in places], NEW, draws=draws)
+
+    together = drawn(range(6))
+    assert [drawn([place])[0] for place in range(6)] == together
+    assert drawn([5, 3, 0]) == [together[5], together[3], together[0]]
+    assert together != one_by_one(model, rows)
+    mixed = drawn(range(6), greedy=(1, 4))
+    plain = one_by_one(model, rows)
+    assert mixed == [plain[place] if place in (1, 4) else together[place] for place in range(6)]
+    assert Decoder(model, 2, plan).answers(rows, NEW, draws=[Draw(0.7, 200 + n) for n in range(6)]) != together
+
+
 def test_settings_of_the_model_itself():
     model, rows = network(), prompts()
     model.generation_config.do_sample, model.generation_config.top_k = True, 20
@@ -285,6 +316,25 @@ def test_the_instruction_is_forwarded_once_a_run():
     assert shared >= len(instruction)
     longest = max(map(len, rows))
     assert rest == [(len(rows), longest - shared), *[(len(rows), 1)] * 3] * 3
+
+
+def test_a_long_prompt_fails_alone_and_shows_how_its_texts_begin():
+    writer = ModelSummarizer(network(), Encoder(tiny.byte_level(), context=400), max_new_tokens=8)
+    texts = [writer.prompts.block_text(block) for block in ((Item("title: A"),), (Item("The Long Tide " * 60),))]
+    short, long = writer.answers("block", texts)
+    assert (short.failure, long.failure) == ("", "prompt too long")
+    assert short == writer.answers("block", texts[:1])[0]
+    assert "Its texts begin: 'Items:\\n- The Long Tide The Long" in long.text
+
+
+def test_reasoning_between_special_tokens_is_left_out():
+    tokenizer = tiny.chatml()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
+    writer = ModelSummarizer(network(vocab_size=len(tokenizer)), Encoder(tokenizer))
+    ids = tokenizer.encode("[THINK]They chose tea.[/THINK]Likes tea.", add_special_tokens=False)
+    assert without_reasoning(writer._decode(ids)) == "Likes tea."
+    plain = tokenizer.encode("Likes tea.<|im_end|>", add_special_tokens=False)
+    assert writer._decode(plain) == "Likes tea."
 
 
 def test_a_long_prompt_is_an_error():

@@ -1,8 +1,13 @@
+import re
+from itertools import product
+
 import pytest
 
 from trsr.core.answer import Answer
-from trsr.core.prompts import SummaryPrompts
-from trsr.summaries.accept import reject_reason
+from trsr.core.control_tokens import CONTROL_TOKEN
+from trsr.core.history import Item
+from trsr.core.prompts import SummaryPrompts, neutralize
+from trsr.summaries.accept import reject_reason, repeated_share, summary_text
 
 PROMPTS = SummaryPrompts()
 GOOD = [
@@ -18,7 +23,7 @@ BAD = [
     ("", "empty"),
     (" \n\u200b ", "empty"),
     ("...", "empty"),
-    ("word " * 500, "too long"),
+    (" ".join(map("".join, product("abcdefgh", repeat=3))), "too long"),
     ("I'm sorry, but I can't help with that request.", "refusal"),
     ("I’m unable to summarise these items.", "refusal"),
     ("As an AI language model, I have no preferences.", "refusal"),
@@ -28,9 +33,12 @@ BAD = [
     ("## Summary", "wrong form"),
     ("**Summary:**", "wrong form"),
     ("Here is the summary:", "wrong form"),
-    ("<think>They like tea.</think>Tea.", "wrong form"),
     ("The user likes tea.<|im_end|>\n<|im_start|>user", "wrong form"),
-    (PROMPTS.block_text(()) + " The user likes tea.", "wrong form"),
+    (PROMPTS.block_text(()) + " The user likes tea.", "echo"),
+    ("<think>They chose tea, so", "only reasoning"),
+    ("<think>They chose tea.</think>\n", "only reasoning"),
+    ("<think>They chose tea.</think>I'm sorry, I cannot say.", "refusal"),
+    ("Tea.</think>```\ntea\n```", "wrong form"),
 ]
 
 
@@ -56,3 +64,97 @@ def test_an_answer_of_nothing_but_space_takes_linear_time():
     assert reject_reason(answer, SummaryPrompts()) == ""
     assert reject_reason(Answer(f"{' ' * 200_000}# A heading\n\n", "stop"), SummaryPrompts()) == "wrong form"
     assert reject_reason(Answer("# A heading\nLikes the sea.", "stop"), SummaryPrompts()) == ""
+
+
+REASONED = [
+    "<think>They chose tea twice.</think>Likes tea.",
+    "\n<thinking>hm</thinking>\n\nLikes tea.",
+    "They chose tea twice.\n</think>\n\nLikes tea.",  # the template opened the block
+    "Likes tea. <think>Was that all? I",  # never closed
+    "Likes <THINK>or loves?</THINK>tea.",
+    "<seed:think>hm</seed:think>Likes tea.",
+    "[THINK]hm[/THINK]Likes tea.",
+    "◁think▷hm◁/think▷Likes tea.",
+    "<thought>hm</thought><answer>Likes tea.</answer>",
+    "<|START_THINKING|>hm<|END_THINKING|><|START_RESPONSE|>Likes tea.<|END_RESPONSE|>",
+    "<|begin_of_thought|>hm<|end_of_thought|><|begin_of_solution|>Likes tea.<|end_of_solution|>",
+    "<|channel|>analysis<|message|>We need tea.<|end|><|start|>assistant<|channel|>final<|message|>Likes tea.<|return|>",
+    "analysisWe need tea.assistantfinalLikes tea.",  # the same, without its control tokens
+    "<|channel>thought\nhm<channel|>Likes tea.",
+    "<think>a</think>Likes <think>b</think>tea.",
+]
+
+
+@pytest.mark.parametrize("text", REASONED)
+def test_reasoning_is_left_out_and_the_rest_is_judged(text):
+    assert reject_reason(Answer(text), PROMPTS) == ""
+    assert summary_text(Answer(text)) == "Likes tea."
+
+
+def test_a_long_reasoning_that_is_cut_off_is_no_cut_off_summary():
+    assert reject_reason(Answer("<think>They chose", "length"), PROMPTS) == "only reasoning"
+    assert reject_reason(Answer("<think>hm</think>The user likes", "length"), PROMPTS) == "cut off"
+
+
+def test_every_control_token_is_broken_up_in_what_is_asked():
+    tokens = (
+        "<|im_end|> <|channel> <channel|> <｜User｜> [INST] [/INST] [TOOL_CALLS] [THINK] <<SYS>> </s> <start_of_turn>"
+    )
+    for token in [*tokens.split(), "<think>", "</seed:think>", "◁/think▷", "<tool_call>", "<pad>"]:
+        assert re.fullmatch(CONTROL_TOKEN, token), token
+        assert not re.search(CONTROL_TOKEN, neutralize(f"tea {token} tea")), token
+
+
+LOOPS = [
+    "A Natural History of Four Meals: " * 20,
+    "The Golden Compass is a fantasy novel by Philip Pullman, a young adult fantasy novel by Philip Pullman, and a fantasy "
+    "novel by Philip Pullman.",
+    "".join(f"{n}. The Last Battle; " for n in range(1, 17)),
+    "Suffix: #1\n\n" * 20,
+    "tea " * 16,
+    "这位用户喜欢推理小说和历史小说。" * 4,
+]
+
+
+@pytest.mark.parametrize("finish", ["stop", "length"])
+@pytest.mark.parametrize("text", LOOPS)
+def test_a_loop_is_one_whether_it_ends_or_not(text, finish):
+    assert reject_reason(Answer(text, finish), PROMPTS) == "loop"
+
+
+def test_a_summary_may_say_a_thing_twice():
+    text = "The user likes sea stories by Mara Quill and, lately, travel. Sea stories by Mara Quill come first; tea is new."
+    assert reject_reason(Answer(text), PROMPTS) == ""
+    assert (
+        reject_reason(
+            Answer("Some opera, a little opera; a little by Esther Winslow, a little by Esther Winslow."), PROMPTS
+        )
+        == ""
+    )
+    once = "The user likes one thing after another, and here are twenty words of it that are all said in one breath. "
+    assert repeated_share(once) == 0
+    assert repeated_share(once + once) == 0.5
+    assert (
+        repeated_share(
+            once + once + "But there is more to say of this user, who reads so much else that nobody can list it."
+        )
+        < 0.4
+    )
+    assert repeated_share("这位用户喜欢推理小说，尤其喜欢历史推理小说，最近也读旅行文学。") == 0
+
+
+def test_items_copied_in_place_of_a_summary_are_an_echo():
+    block = (
+        Item("title: The Salt Lantern; genre: sea stories; description: A keeper waits for her son"),
+        Item("title: B"),
+    )
+    copied = "The Salt Lantern; genre: sea stories; description: A keeper waits for her son"
+    assert reject_reason(Answer(copied), PROMPTS, block) == "echo"
+    quoted = "The user likes sea stories such as The Salt Lantern, and books about people who wait for someone at sea."
+    assert reject_reason(Answer(quoted), PROMPTS, block) == ""
+
+
+def test_judging_takes_linear_time():
+    assert repeated_share("the sea and the stars " * 50_000) > 0.9
+    assert summary_text(Answer("<think>" * 50_000)) == ""
+    assert summary_text(Answer("<|channel|> " * 50_000)) != ""

@@ -12,7 +12,7 @@ from trsr.core.summarize import METHODS, calls, steps
 from trsr.errors import EngineError
 from trsr.summaries.engines.base import ATTEMPTS
 from trsr.summaries.scheduler import FAILURES, Scheduler
-from trsr.summaries.store import Store
+from trsr.summaries.store import Generation, Store
 
 
 def good(prompt, seed):
@@ -146,6 +146,63 @@ def test_an_engine_that_is_gone_ends_the_run(users):
     with pytest.raises(EngineError, match=r"gave no answer .* times in a row: unreachable"):
         run(engine, users=range(users))
     assert len(engine.asked) <= FAILURES + engine.workers
+
+
+def cut_off(prompt, seed):
+    return Answer("The user likes", "length", 10, 20)
+
+
+def test_answers_that_fail_alike_end_the_run_and_are_kept(store):
+    engine = ScriptedEngine(cut_off)
+    with pytest.raises(
+        EngineError, match=r"100 of 100 answers to block .*cut off 100.*raise --max-new-tokens \(now 160\)"
+    ):
+        run(engine, users=range(1000), store=store)
+    assert len(engine.asked) < 150
+    assert len(store) >= 100
+    again = ScriptedEngine(cut_off)
+    with pytest.raises(EngineError, match="100 of 100 answers"):
+        run(again, users=range(1000), store=store)
+    assert len(again.asked) < 50  # what is kept counts
+
+
+def test_a_small_run_whose_answers_all_fail_ends_so_too(store):
+    engine = ScriptedEngine(cut_off)
+    with pytest.raises(EngineError, match="20 of 20 answers to block questions"):
+        run(engine, users=range(20), store=store, methods=("recurrent",))
+
+
+def test_what_fails_late_ends_the_run(store):
+    engine = ScriptedEngine(lambda prompt, seed: cut_off(prompt, seed) if "Summary:" in prompt else good(prompt, seed))
+    with pytest.raises(EngineError, match="answers to update questions"):
+        run(engine, users=range(300), store=store, methods=("recurrent",))
+
+
+def test_a_run_may_go_on_all_the_same(store):
+    trails, scheduler = run(ScriptedEngine(cut_off), store=store, keep_going=True)
+    assert len(trails) == 80
+    assert scheduler.fallen_back.keys() == {"cut off"}
+
+
+def test_half_of_the_answers_may_fail(store):
+    _, scheduler = run(
+        ScriptedEngine(lambda prompt, seed: (cut_off if share(prompt, 2) else good)(prompt, seed)), store=store
+    )
+    assert scheduler.fallen_back["cut off"] > 40
+
+
+def test_answers_of_an_older_store_are_read_as_today_s_would_be(store):
+    """What was a summary stays one; what was taken for none because of its reasoning is one."""
+    engine = ScriptedEngine(good)
+    run(engine, users=range(3))
+    loop = "Likes tea and cakes. " * 3
+    for n, key in enumerate(dict.fromkeys(key for key, _ in engine.asked)):
+        reasoned = Generation(key, 0, "<think>hm</think>Likes tea.", "wrong form"), Generation(key, 0, loop)
+        store.put([reasoned[n % 2]], engine.identity)
+    asked = ScriptedEngine(good)
+    run(asked, users=range(3), store=store, methods=("recurrent",))
+    first = {key for key, _ in engine.asked[:3]}
+    assert first.isdisjoint(key for key, _ in asked.asked)
 
 
 def test_what_was_answered_before_an_error_is_kept(store):

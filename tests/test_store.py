@@ -56,6 +56,7 @@ def test_counts_are_of_what_was_asked_for(path):
         "questions": 2,
         "asked": 2,
         "retried": 1,
+        "rejected": {"empty": 1},
         "reused": 2,
         "imported": {"ORG/cache": 1},
         "tokens": {"prompt": 20, "completion": 5},

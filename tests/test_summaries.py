@@ -1,5 +1,6 @@
 """Whole datasets: killed and rerun, continued, cached, estimated. Engines follow a script."""
 
+import asyncio
 import json
 import os
 import random
@@ -17,7 +18,7 @@ from trsr.core.answer import Answer
 from trsr.core.history import Item, blocks_by_count
 from trsr.core.summarize import METHODS, summarize
 from trsr.dataset import contract
-from trsr.errors import DataError
+from trsr.errors import DataError, EngineError
 from trsr.summaries.engines.extractive import ExtractiveSummarizer
 from trsr.summaries.engines.make import engine
 from trsr.summaries.estimate import Rates, estimate
@@ -132,6 +133,51 @@ def test_the_provenance_counts(tmp_path, source):
     assert told["sampling"] == {"do_sample": False, "max_new_tokens": 160, "seed": 0}
     assert told["prompts_sha256"]
     assert told["versions"]["llm-trsr"]
+
+
+def test_in_a_notebook_whose_loop_runs(tmp_path, source):
+    async def cell():
+        return summarize_dataset(source, tmp_path / "there" / "out", ScriptedEngine())
+
+    asyncio.run(cell())
+    summarize_dataset(source, tmp_path / "here" / "out", ScriptedEngine())
+    assert contents(tmp_path / "there" / "out") == contents(tmp_path / "here" / "out")
+
+    async def failing():
+        summarize_dataset(source, tmp_path / "third", ScriptedEngine(lambda prompt, seed: Answer("", "length")))
+
+    with pytest.raises(EngineError, match="--max-new-tokens"):
+        asyncio.run(failing())
+
+
+def test_a_few_users_to_try(tmp_path, source):
+    summarize_dataset(source, tmp_path / "out", ScriptedEngine(good), limit=3)
+    assert [row["user_id"] for row in rows(tmp_path / "out", "recurrent")] == [
+        f"u{n}" for n in (0, 1, 2, 20, 21, 22, 30, 31, 32)
+    ]
+    assert len(rows(tmp_path / "out", "histories")) == 9
+    assert made(tmp_path / "out")["limit"] == 3
+    scripted = ScriptedEngine(good)
+    summarize_dataset(source, tmp_path / "out", scripted)  # the rest
+    assert "limit" not in made(tmp_path / "out")
+    assert len(rows(tmp_path / "out", "histories")) == 40
+    questions = made(tmp_path / "out")["questions"]
+    assert 0 < len(scripted.asked) < questions
+    with pytest.raises(DataError, match="holds all users, which --limit would cut to 3 a split"):
+        summarize_dataset(source, tmp_path / "out", ScriptedEngine(good), limit=3)
+    with pytest.raises(ValueError, match="must not be negative, got -1"):
+        summarize_dataset(source, tmp_path / "more", ScriptedEngine(good), limit=-1)
+
+
+def test_the_provenance_says_what_was_rejected_and_cleaned(tmp_path, source):
+    def reasoned(prompt, seed):
+        return Answer(f"<think>hm</think>{summary(prompt)}") if seed else Answer("<think>", "length")
+
+    summarize_dataset(source, tmp_path / "out", ScriptedEngine(reasoned), keep_going=True)
+    told = made(tmp_path / "out")
+    assert told["rejected"] == {"only reasoning": told["questions"]}
+    assert told["fallen_back"] == {}
+    assert told["reasoning_removed"] == sum(told["calls"].values())
 
 
 SCRIPT = """
@@ -352,6 +398,27 @@ def test_the_estimate_is_what_is_asked(tmp_path, methods):
     scripted = ScriptedEngine(good)
     summarize_dataset(source, tmp_path / "out", scripted, methods=methods)
     assert told[" + ".join(methods)]["calls"] == len(scripted.asked)
+
+
+def test_seconds_are_measured_on_a_few_questions(tmp_path, source, monkeypatch):
+    clock, scripted = [0.0], ScriptedEngine(good)
+    monkeypatch.setattr("trsr.summaries.estimate.time.perf_counter", lambda: clock[0])
+
+    def slow(prompt, seed):
+        clock[0] += 2.0
+        return good(prompt, seed)
+
+    scripted._answer = slow
+    told = estimate(source, scripted, Rates(), measure=8)
+    assert len(scripted.asked) == 9  # one to load the model
+    assert len({key for key, _ in scripted.asked}) == 8
+    assert len(scripted.kinds) > 1
+    for cost in told.values():
+        assert cost["seconds"] == 2.0 * cost["calls"]
+        assert cost["seconds_measured_on"] == 8
+    given = estimate(source, scripted, Rates(calls_per_second=4), methods=("recurrent",), measure=8)["recurrent"]
+    assert given["seconds"] == round(given["calls"] / 4, 1)
+    assert len(scripted.asked) == 9
 
 
 def test_the_estimate_knows_what_is_there_already(tmp_path, source):

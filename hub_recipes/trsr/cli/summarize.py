@@ -11,15 +11,18 @@ examples:
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from trsr.cli.exits import Exit
 from trsr.cli.outcome import Outcome, add_json
 from trsr.errors import UsageError
 
-TOLD = ("calls", "asked", "reused", "retried", "fallen_back", "tokens")
+TOLD = ("limit", "calls", "asked", "reused", "retried", "rejected", "reasoning_removed", "fallen_back", "tokens")
+# Questions that an engine in this process is put for an estimate of its time.
+MEASURED = 8
 RATES = ("price_in", "price_out", "calls_per_second", "concurrency", "latency")
 
 
@@ -38,11 +41,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--block-size", type=int, default=5, help="items a block (%(default)s)")
     add("--max-blocks", type=int, default=5, help="newest blocks kept (%(default)s)")
     add("--revision", help="revision of the dataset")
+    add("--limit", type=int, default=0, metavar="N", help="first N users of each split, to try; 0 is all (%(default)s)")
+    add("--keep-going", action="store_true", help="do not stop where most answers are no summaries")
     add_json(parser)
     add = parser.add_argument_group("sampling").add_argument
     add("--max-new-tokens", type=int, default=160, help="longest summary in tokens (%(default)s)")
     add("--temperature", type=float, default=0.0, help="0 is greedy; answers put again are never greedy (%(default)s)")
     add("--seed", type=int, default=0, help="of what is drawn (%(default)s)")
+    add("--repetition-penalty", type=float, default=1.0, help="for transformers:MODEL; 1 is none (%(default)s)")
     add = parser.add_argument_group("servers, for openai:MODEL; the key is read from OPENAI_API_KEY").add_argument
     add("--base-url", metavar="URL", help="such as http://localhost:8000/v1 (Inference Providers)")
     add("--concurrency", type=int, default=32, help="requests at a time (%(default)s)")
@@ -69,7 +75,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--ray-gpus-per-worker", type=_positive(float), metavar="N", help="for transformers:MODEL (1, if there are any)"
     )
     add = parser.add_argument_group("what it would cost").add_argument
-    add("--estimate", action="store_true", help="print calls, tokens, seconds and price as JSON; ask and write nothing")
+    add(
+        "--estimate",
+        action="store_true",
+        help="print calls, tokens, seconds and price as JSON, and write nothing; for the seconds, an engine in this process "
+        f"is asked {MEASURED} questions, and no server any",
+    )
     add("--price-in", type=float, help="of a million input tokens")
     add("--price-out", type=float, help="of a million output tokens")
     add("--calls-per-second", type=float, help="of the whole engine")
@@ -86,7 +97,9 @@ def run(options: argparse.Namespace) -> Outcome:
 
     if not isinstance(options.extra_body, dict):
         raise UsageError(f"--extra-body must be a JSON object, got {options.extra_body!r}.")
-    sampling = Sampling(options.max_new_tokens, options.temperature, options.seed, options.extra_body)
+    sampling = Sampling(
+        options.max_new_tokens, options.temperature, options.seed, options.extra_body, options.repetition_penalty
+    )
     server = Server(options.base_url, options.concurrency, options.timeout)
     make = partial(engine, options.engine, options.engine_revision, sampling, server, options.questions)
     asked = make()
@@ -108,6 +121,7 @@ def run(options: argparse.Namespace) -> Outcome:
         "revision": options.revision,
         "store": options.store if asked.cacheable else None,
         "caches": options.cache,
+        "limit": options.limit,
     }
     if options.estimate:
         from trsr.summaries.estimate import Rates, estimate, token_count
@@ -116,9 +130,18 @@ def run(options: argparse.Namespace) -> Outcome:
         tokens = options.answer_tokens or options.max_new_tokens
         count = token_count(options.tokenizer)
         wanted["store"] = options.store or options.out.with_name(f"{options.out.name}.store.sqlite")
-        cost = estimate(options.dataset, asked, rates, answer_tokens=tokens, count=count, since=options.since, **wanted)
+        cost = estimate(
+            options.dataset,
+            asked,
+            rates,
+            answer_tokens=tokens,
+            count=count,
+            since=options.since,
+            measure=MEASURED if asked.in_process else 0,
+            **wanted,
+        )
         return Outcome(cost, json.dumps(cost, indent=2))
-    wanted["export"] = options.export_cache
+    wanted |= {"export": options.export_cache, "keep_going": options.keep_going}
     twice: dict[str, int] = {}
     try:
         if options.ray:
@@ -130,7 +153,30 @@ def run(options: argparse.Namespace) -> Outcome:
     except OpenQuestions as left:  # no mistake, but no dataset either
         return Outcome({"questions": str(options.questions)}, str(left), Exit.OPEN)
     told = {name: made["summaries"][name] for name in TOLD if name in made["summaries"]} | twice
-    return Outcome({"out": str(options.out), **told}, f"Wrote {options.out}: {json.dumps(told)}")
+    return Outcome(
+        {"out": str(options.out), **told}, f"Wrote {options.out}: {json.dumps(told)}{_losses(made['summaries'])}"
+    )
+
+
+def _losses(made: Mapping[str, Any]) -> str:
+    """What became of answers that were no summaries, a sentence a line."""
+    from trsr.summaries.failures import remedy
+
+    said = [f"Of the users, the first {made['limit']:,} of each split."] if "limit" in made else []
+    if rejected := made.get("rejected"):
+        said.append(f"{sum(rejected.values()):,} answers were no summaries: {_counted(rejected)}.")
+    if fallen := made.get("fallen_back"):
+        said.append(
+            f"The extractive summarizer wrote {sum(fallen.values()):,} of {sum(made['calls'].values()):,} summaries in their "
+            f"place: {_counted(fallen)}. To have fewer, {remedy(max(fallen, key=fallen.__getitem__), made['sampling'])}."
+        )
+    if made.get("reasoning_removed"):
+        said.append(f"Reasoning was taken out of the answers behind {made['reasoning_removed']:,} summaries.")
+    return "".join(f"\n{line}" for line in said)
+
+
+def _counted(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{why} {count:,}" for why, count in sorted(reasons.items(), key=lambda one: -one[1]))
 
 
 def _positive(kind: type) -> Callable[[str], float]:

@@ -8,7 +8,7 @@ class Answer:
     """One answer.
 
     Attributes:
-        text: As the model wrote it, not cleaned.
+        text: As the model wrote it, not cleaned; of a failure, what the engine says of it.
         finish_reason: As the engine reports it: `stop`, `length`, `content_filter`; empty if it does not say.
         prompt_tokens, completion_tokens: As the engine counts them.
         failure: Why there is no answer, such as `rejected (400)`; empty for an answer.

@@ -5,10 +5,12 @@ beginning, and answers that have ended leave) or `batch` (whole prompts), which 
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 import torch
-from transformers import Cache
+from transformers import Cache, LogitsProcessor, LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 from transformers.utils import logging
 
 from .compat import cache_name
@@ -30,6 +32,46 @@ _HARMLESS = set(
     "bos_token_id eos_token_id pad_token_id do_sample temperature top_k top_p min_p max_length max_new_tokens "
     "repetition_penalty use_cache transformers_version _from_model_config".split()
 )
+
+
+# As many of the likeliest tokens are drawn from, unless the model's own settings say otherwise; as in `generate`.
+TOP_K = 50
+
+
+@dataclass(slots=True)
+class Draw:
+    """How one answer is drawn: with random numbers of its own, so that no neighbour in its batch has a part in it."""
+
+    temperature: float
+    seed: int
+    random: Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.random = Random(self.seed)
+
+
+class _Drawn(LogitsProcessor):
+    """Draws the next token of the rows that have a `Draw`, and leaves no other to the greedy search that follows."""
+
+    def __init__(self, draws: Sequence[Draw | None], warpers: LogitsProcessorList) -> None:
+        self._rows = [row for row, draw in enumerate(draws) if draw]
+        self._draws = [draw for draw in draws if draw]
+        self._warpers = warpers
+
+    def __call__(self, input_ids, scores):
+        """Scores (rows, vocabulary) -> the same, in which a drawn row has one token."""
+        precise = torch.float32 if scores.device.type == "mps" else torch.float64
+        made: dict[str, Any] = {"dtype": precise, "device": scores.device}
+        warm = torch.tensor([[draw.temperature] for draw in self._draws], **made)
+        warped = self._warpers(input_ids[self._rows], scores[self._rows].to(precise) / warm)
+        chances = warped.softmax(-1).cumsum(-1)  # (drawn rows, vocabulary)
+        drawn = torch.tensor([[draw.random.random()] for draw in self._draws], **made) * chances[:, -1:]
+        tokens = torch.searchsorted(chances, drawn, right=True).clamp(max=scores.shape[-1] - 1)
+        rows = torch.tensor(self._rows, device=scores.device)
+        scores = scores.clone()
+        scores[rows] = -torch.inf
+        scores[rows, tokens[:, 0]] = 0.0
+        return scores
 
 
 class Decoder:
@@ -59,7 +101,12 @@ class Decoder:
 
     @torch.no_grad()
     def answers(
-        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, batch_tokens: int = 8192, kind: str = ""
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        batch_tokens: int = 8192,
+        kind: str = "",
+        draws: Sequence[Draw | None] = (),
     ) -> list[list[int]]:
         """Return the tokens after each prompt, up to and with an end token, in the order given.
 
@@ -68,29 +115,41 @@ class Decoder:
             max_new_tokens: Longest answer in tokens.
             batch_tokens: Most prompt and answer tokens in one batch.
             kind: Prompts of one kind begin alike; their beginning is kept from call to call.
+            draws: How each answer is drawn; None is greedy, as all are by default.
         """
         with exclusive(self.model):
-            return self._answers(prompts, max_new_tokens, batch_tokens, kind)
+            return self._answers(prompts, max_new_tokens, batch_tokens, kind, draws or [None] * len(prompts))
 
     def _answers(
-        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, batch_tokens: int, kind: str
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        batch_tokens: int,
+        kind: str,
+        draws: Sequence[Draw | None],
     ) -> list[list[int]]:
         made: list[list[int]] = [[] for _ in prompts]
         ends = self.ends()
         beginning = self._beginning(prompts, kind)
         for places in _batches([len(prompt) + max_new_tokens for prompt in prompts], batch_tokens):
-            rows = [prompts[place] for place in places]
+            rows, drawn = [prompts[place] for place in places], [draws[place] for place in places]
             if beginning:
-                answers = self._continue(rows, *beginning, max_new_tokens)
+                answers = self._continue(rows, drawn, *beginning, max_new_tokens)
             else:
                 ids, mask = _left_padded(rows)
-                answers = self._generate(ids, mask, max_new_tokens, self._least)[:, ids.shape[1] :].tolist()
+                made_ids = self._generate(ids, mask, max_new_tokens, self._least, **self._drawing(drawn))
+                answers = made_ids[:, ids.shape[1] :].tolist()
             for place, answer in zip(places, answers, strict=True):
                 made[place] = _until_end(answer, ends)
         return made
 
     def _continue(
-        self, rows: Sequence[Sequence[int]], beginning: PrefixCache, shared: int, max_new_tokens: int
+        self,
+        rows: Sequence[Sequence[int]],
+        draws: Sequence[Draw | None],
+        beginning: PrefixCache,
+        shared: int,
+        max_new_tokens: int,
     ) -> list[list[int]]:
         """Answers of one batch, of which the first `shared` columns are not run again."""
         ids, mask = _left_padded(rows)
@@ -100,7 +159,8 @@ class Decoder:
         places = list(range(len(rows)))
         for step in range(0, max_new_tokens, SEGMENT):
             least = max(0, self._least - step)
-            made = self._generate(ids, mask, min(SEGMENT, max_new_tokens - step), least, cache=cache)
+            drawing = self._drawing([draws[place] for place in places])
+            made = self._generate(ids, mask, min(SEGMENT, max_new_tokens - step), least, cache=cache, **drawing)
             going = []
             for row, tokens in enumerate(made[:, ids.shape[1] :].tolist()):
                 answers[places[row]] += _until_end(tokens, ends)
@@ -114,6 +174,17 @@ class Decoder:
             mask = torch.nn.functional.pad(mask, (0, made.shape[1] - ids.shape[1]), value=1)[going]
             ids = made[going]
         return answers
+
+    def _drawing(self, draws: Sequence[Draw | None]) -> dict[str, Any]:
+        """Arguments of `generate` for rows of which some are drawn."""
+        if not any(draws):
+            return {}
+        own = self.model.generation_config
+        top_k, top_p = getattr(own, "top_k", None), getattr(own, "top_p", None)
+        warpers = LogitsProcessorList([TopKLogitsWarper(TOP_K if top_k is None else top_k)] if top_k != 0 else [])
+        if top_p is not None and top_p < 1:
+            warpers.append(TopPLogitsWarper(top_p))
+        return {"logits_processor": LogitsProcessorList([_Drawn(draws, warpers)])}
 
     def _generate(
         self,

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from .answer import Answer
-from .decoding import Decoder
+from .control_tokens import has_reasoning, without_reasoning
+from .decoding import Decoder, Draw
 from .errors import InputError
 from .history import Block, clean
 from .prompts import Encoder, SummaryPrompts
@@ -46,32 +47,51 @@ class ModelSummarizer:
     def update(self, pairs: Sequence[tuple[str, Block]]) -> list[str]:
         return self._texts("update", [self.prompts.update_text(summary, block) for summary, block in pairs])
 
-    def answers(self, kind: str, texts: Sequence[str]) -> list[Answer]:
+    def answers(self, kind: str, texts: Sequence[str], draws: Sequence[Draw | None] = ()) -> list[Answer]:
         """Answer prompts of one kind: `block`, `merge` or `update`.
 
-        Raises:
-            ValueError: If a prompt and its answer do not fit into the model's context.
+        A prompt that does not fit into the model's context beside its answer has the failure `prompt too long`.
+
+        Args:
+            draws: How each answer is drawn; None is greedy, as all are by default.
         """
         prompts = [self.encoder.request_ids(text) for text in texts]
         limit = self.encoder.limit
-        for text, ids in zip(texts, prompts, strict=True):
-            if limit and len(ids) + self.max_new_tokens > limit:
-                raise InputError(
-                    f"A summary prompt has {len(ids)} tokens, and with {self.max_new_tokens} for the answer exceeds the "
-                    f"model's context of {limit}. Use smaller blocks or shorter item texts. It begins: {text[-80:]!r}"
-                )
+        fitting = [place for place, ids in enumerate(prompts) if not limit or len(ids) + self.max_new_tokens <= limit]
+        made = self.decoder.answers(
+            [prompts[place] for place in fitting],
+            self.max_new_tokens,
+            self.batch_tokens,
+            kind,
+            [draws[place] for place in fitting] if draws else (),
+        )
         ends = self.decoder.ends()
-        return [
+        answers = [
             Answer(
-                self.encoder.tokenizer.decode(ids, skip_special_tokens=True),
-                "stop" if ids and ids[-1] in ends else "length",
-                len(prompt),
-                len(ids),
+                f"A summary prompt has {len(ids)} tokens, and with {self.max_new_tokens} for the answer exceeds the model's "
+                f"context of {limit}. Use smaller blocks or shorter item texts. Its texts begin: {_texts_of(text)!r}",
+                failure="prompt too long",
             )
-            for prompt, ids in zip(
-                prompts, self.decoder.answers(prompts, self.max_new_tokens, self.batch_tokens, kind), strict=True
-            )
+            for text, ids in zip(texts, prompts, strict=True)
         ]
+        for place, ids in zip(fitting, made, strict=True):
+            finish = "stop" if ids and ids[-1] in ends else "length"
+            answers[place] = Answer(self._decode(ids), finish, len(prompts[place]), len(ids))
+        return answers
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        """The text of an answer; with its special tokens where they alone tell reasoning from the rest."""
+        text = self.encoder.tokenizer.decode(ids, skip_special_tokens=True)
+        whole = self.encoder.tokenizer.decode(ids, skip_special_tokens=False)
+        return whole if has_reasoning(whole) and not has_reasoning(text) else text
 
     def _texts(self, kind: str, texts: Sequence[str]) -> list[str]:
-        return [clean(answer.text) for answer in self.answers(kind, texts)]
+        answers = self.answers(kind, texts)
+        if failed := [answer.text for answer in answers if answer.failure]:
+            raise InputError(failed[0])
+        return [clean(without_reasoning(answer.text)) for answer in answers]
+
+
+def _texts_of(prompt: str) -> str:
+    """The beginning of what follows a prompt's instruction."""
+    return prompt.partition("\n\n")[2][:80]

@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers.utils import logging
 
+from .control_tokens import BREAKABLE, THINKING
 from .errors import InputError
 from .history import Block, Item, clean
 from .summarize import SummaryRequest
@@ -26,15 +27,6 @@ _DATE |= {"%Y": "2024", "%y": "24", "%F": TEMPLATE_DATE, "%H": "00", "%I": "12",
 # Stands before a template, in place of what transformers calls so: templates are given plain values only, no functions.
 _STRFTIME = "".join(f".replace({directive!r}, {value!r})" for directive, value in _DATE.items())
 _STRFTIME = f"{{%- macro strftime_now(format) -%}}{{{{- format{_STRFTIME} -}}}}{{%- endmacro %}}\n"
-# An opening or closing mark of a model's reasoning: <think>, [THINK], <seed:think>, ◁/think▷.
-_THINKING = re.compile(r"([<\[◁])(/?)((?:\w{1,20}:)?think(?:ing)?)([>\]▷])", re.IGNORECASE)
-
-# What chat templates and tokenizers take for control tokens or roles: <|im_start|>, </s>, <think>, <<SYS>>, [/INST].
-_CONTROL = re.compile(
-    r"[<＜](?=[^<>＜＞\s]{1,64}[>＞])|"
-    # Letters up to the first two capitals side by side: one way to match, so that long runs take linear time.
-    r"[\[［](?=/?(?:[a-z_]|[A-Z](?![A-Z]))*[A-Z]{2}[A-Za-z_]*[\]］])"
-)
 
 
 def neutralize(text: str) -> str:
@@ -43,7 +35,7 @@ def neutralize(text: str) -> str:
     For servers, whose tokenizer is not here to say what its control tokens are.
     """
     line = clean(text)
-    return _CONTROL.sub(r"\g<0> ", line) if any(opening in line for opening in "<＜[［") else line
+    return BREAKABLE.sub(r"\g<0> ", line) if any(opening in line for opening in "<＜[［◁") else line
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,7 +323,7 @@ class Encoder:
                 "The chat template does not show the user's message exactly once. Use another model, or remove the "
                 "template (chat: false in a recipe)."
             )
-        if (marks := _THINKING.findall(tail)) and not marks[-1][1]:
+        if (marks := THINKING.findall(tail)) and not marks[-1][1]:
             opening, _, name, closing = marks[-1]
             tail = f"{tail.rstrip()}\n\n{opening}/{name}{closing}\n\n"
             logger.warning_once(

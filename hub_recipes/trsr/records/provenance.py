@@ -118,6 +118,11 @@ class SummaryProvenance:
         return {method: count for method, count in self.values.get("fallen_back_by_method", {}).items() if count}
 
     @property
+    def limit(self) -> int:
+        """Users of each split that were summarised, as a trial; 0 = all."""
+        return self.values.get("limit") or 0
+
+    @property
     def block_size(self) -> int:
         """Items per block."""
         return self._required("block_size", positive=True)

@@ -2,12 +2,29 @@
 
 import functools
 import re
+from collections.abc import Iterable, Sequence
 
 from trsr.core.answer import Answer
-from trsr.core.history import clean
+from trsr.core.control_tokens import CONTROL_TOKEN, has_reasoning, without_reasoning
+from trsr.core.history import Block, clean
 from trsr.core.prompts import SummaryPrompts
 
 LONGEST = 2000  # characters; two or three sentences have a quarter of it
+
+# Share of an answer's words in runs of four that stood in it before. Of 32 greedy answers of SmolLM2-135M-Instruct about
+# books, the 16 that a reader calls loops have .33 or more, the others less than .30. Human prose of 60 to 100 words has
+# less: one of 4,527 blurbs and film plots has .48, for its text stands in it twice, the others .21 at most. Gopher's filter
+# takes .15 in runs of five words, of whole web pages (Rae et al. 2021, arXiv 2112.11446, table A1).
+LOOP = 0.3
+LOOP_RUN = 4  # words
+LOOP_RUN_CHARACTERS = 8  # in scripts without spaces between words
+# So many such words at least: a short summary may say a thing twice. Of 523 answers of the nano model, which often does,
+# four have as many.
+LOOP_LEAST = 2.5  # lengths of a run
+# Share of an answer's runs of six words that stand in the items it was asked about. Of the same answers, the four that do
+# no more than copy have .67 or more, the others that are no loops .32 or less.
+ECHO = 0.5
+ECHO_RUN = 6  # words
 
 _REFUSAL = re.compile(
     r"(?:sorry|i apologi[sz]e|(?:i['’]m|i am) (?:really |very |so )?(?:sorry|unable|not able)|"
@@ -16,34 +33,82 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _FENCED = re.compile(r"\s*(?:```|~~~|\{|\[\s*[\"{])")
-_CONTROL = re.compile(r"<\||\|>|</?s>|</?think|</?tool|_of_turn>|<</?SYS|\[/?INST")
+_CONTROL = re.compile(CONTROL_TOKEN)
 _HEADING = re.compile(r"#.*|\*\*[^*]*\*\*:?|[^.!?;]*:")
+_UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff"  # Thai, Japanese, Chinese
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 
 
-def reject_reason(answer: Answer, prompts: SummaryPrompts) -> str:
+def summary_text(answer: Answer) -> str:
+    """The summary in an answer, as one clean line: without its reasoning."""
+    return clean(without_reasoning(answer.text))
+
+
+def reject_reason(answer: Answer, prompts: SummaryPrompts, block: Block = ()) -> str:
     """Why an answer is no summary, in a word or two; empty for a summary.
 
-    `cut off` (it met the limit of tokens), `empty`, `too long`, `refusal`, or `wrong form`: code or JSON, a heading with
-    nothing below it, control tokens or reasoning, the instruction repeated.
+    A failure of the engine; `only reasoning`; `loop`, whether it ends or not; `cut off` (it met the limit of tokens);
+    `empty`; `too long`; `refusal`; `echo`: of the instruction or of the items; or `wrong form`: code or JSON, a heading
+    with nothing below it, control tokens.
+
+    Args:
+        block: The items that were asked about.
     """
-    text = clean(answer.text)
     if answer.failure:
         return answer.failure
-    if answer.finish_reason == "length":
-        return "cut off"
     if answer.finish_reason == "content_filter":
         return "refusal"
-    if not any(char.isalnum() for char in text):
+    told = without_reasoning(answer.text)
+    text = clean(told)
+    empty = not any(char.isalnum() for char in text)
+    if empty and has_reasoning(answer.text):
+        return "only reasoning"
+    if repeated_share(text) >= LOOP:
+        return "loop"
+    if answer.finish_reason == "length":
+        return "cut off"
+    if empty:
         return "empty"
     if len(text) > LONGEST:
         return "too long"
     if _REFUSAL.match(text):
         return "refusal"
-    forms = (_FENCED.match(answer.text), _HEADING.fullmatch(answer.text.strip()), _CONTROL.search(text))
-    return "wrong form" if any(forms) or _repeats(text, prompts) else ""
+    if _FENCED.match(told) or _HEADING.fullmatch(told.strip()) or _CONTROL.search(text):
+        return "wrong form"
+    return "echo" if _says_instruction(text, prompts) or _copied_share(text, block) > ECHO else ""
 
 
-def _repeats(text: str, prompts: SummaryPrompts) -> bool:
+def repeated_share(text: str) -> float:
+    """Share of the words in runs that stood in the text before; of characters where a script has no spaces.
+
+    0 where they are too few for a loop.
+    """
+    # Numbers are left out: a loop may count its rounds.
+    words = [word for word in _WORD.findall(text.casefold()) if not word.isdigit()]
+    unspaced = 2 * sum("\u0e00" <= word <= "\u9fff" for word in words) > len(words)
+    length = LOOP_RUN_CHARACTERS if unspaced else LOOP_RUN
+    seen: set[tuple[str, ...]] = set()
+    repeated = end = 0
+    for start, run in enumerate(_runs(words, length)):
+        if run in seen:
+            repeated += start + length - max(start, end)
+            end = start + length
+        seen.add(run)
+    return repeated / len(words) if repeated >= LOOP_LEAST * length else 0.0
+
+
+def _copied_share(text: str, block: Block) -> float:
+    """Share of the text's runs of words that stand in one of the items."""
+    runs = set(_runs(text.casefold().split(), ECHO_RUN)) if block else set()
+    copied = {run for item in block for run in _runs(item.text.casefold().split(), ECHO_RUN)} if runs else set()
+    return len(runs & copied) / len(runs) if runs else 0.0
+
+
+def _runs(words: Sequence[str], length: int) -> Iterable[tuple[str, ...]]:
+    return zip(*(words[start:] for start in range(length)), strict=False)
+
+
+def _says_instruction(text: str, prompts: SummaryPrompts) -> bool:
     """Whether a whole sentence of an instruction stands in the text."""
     said = text.lower()
     return any(sentence in said for sentence in _sentences(prompts))

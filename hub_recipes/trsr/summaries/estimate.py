@@ -4,10 +4,13 @@ Whatever decides about calls (blocks, duplicates, shared first blocks, what is k
 """
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice, product
 from pathlib import Path
+from random import Random
 
 from trsr.core.answer import Answer
 from trsr.core.prompts import SummaryPrompts
@@ -18,6 +21,7 @@ from trsr.summaries.accept import LONGEST
 from trsr.summaries.caches import import_cache
 from trsr.summaries.continuation import PreviousSummaries
 from trsr.summaries.engines.base import Engine, Request
+from trsr.summaries.event_loop import run_to_end
 from trsr.summaries.run import identity, read, strategies
 from trsr.summaries.scheduler import Scheduler
 from trsr.summaries.store import Store
@@ -70,17 +74,29 @@ def token_count(tokenizer: str | None = None) -> Callable[[str], int]:
 
 
 class _MadeUp(Engine):
-    """Answers every question with its key, and counts."""
+    """Answers every question with its key, and counts.
+
+    Attributes:
+        drawn: At most `sample` of the questions, each as likely as any other.
+    """
 
     batch = 256
 
-    def __init__(self, like: Engine, answer_tokens: int, count: Callable[[str], int]) -> None:
+    def __init__(self, like: Engine, answer_tokens: int, count: Callable[[str], int], sample: int) -> None:
         self.identity = like.identity
         self.calls = self.tokens_in = 0
-        self._filling = "word " * (min(answer_tokens * CHARACTERS, LONGEST - 100) // 5)
+        self.drawn: list[Request] = []
+        self._sample, self._random = sample, Random(0)
+        # Different words: a repeated one would be taken for a loop.
+        words = map("".join, product("abcdefghij", repeat=4))
+        self._filling = " ".join(islice(words, min(answer_tokens * CHARACTERS, LONGEST - 100) // 5))
         self._count = count
 
     async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:
+        for number, request in enumerate(requests, self.calls):
+            place = number if number < self._sample else self._random.randrange(number + 1)
+            if place < self._sample:
+                self.drawn[place : place + 1] = [request]
         self.calls += len(requests)
         self.tokens_in += sum(self._count(request.text) for request in requests)
         return [Answer(f"{request.key} {self._filling}") for request in requests]
@@ -98,22 +114,27 @@ def estimate(
     store: Path | None = None,
     since: str | None = None,
     caches: Sequence[str] = (),
+    limit: int = 0,
     answer_tokens: int = 160,
     count: Callable[[str], int] | None = None,
+    measure: int = 0,
 ) -> dict[str, dict[str, float | None]]:
-    """Calls, tokens, seconds and price of each method, and of all together. Nothing is asked and nothing is kept.
+    """Calls, tokens, seconds and price of each method, and of all together. Nothing is kept, and nothing is asked but what
+    `measure` says.
 
     The calls are those of a run in which no answer is put again and no two different questions get the same answer.
 
     Args:
-        source, methods, block_size, max_blocks, revision, store, since, caches: As of `summarize_dataset`.
+        source, methods, block_size, max_blocks, revision, store, since, caches, limit: As of `summarize_dataset`.
         answer_tokens: Of one answer; what a summary adds to the next question is taken to be as long.
         count: Tokens of a text; by default a quarter of its characters.
+        measure: Questions to put to the engine, for the seconds a call; for engines in this process.
     """
-    texts, splits = read(source, revision)
+    texts, splits = read(source, revision, limit)
     prompts = SummaryPrompts()
     wanted = {**identity(engine, prompts), "block_size": block_size, "max_blocks": max_blocks}
     told: dict[str, dict[str, float | None]] = {}
+    measure = 0 if rates.seconds(1) else measure
     with tempfile.TemporaryDirectory() as folder:
         known = Store(Path(folder) / "known.sqlite")
         if store is not None and store.exists():
@@ -122,9 +143,9 @@ def estimate(
             import_cache(known, cache, engine, texts)
         for some in dict.fromkeys([*((method,) for method in methods), methods]):
             earlier = PreviousSummaries(since, texts, some, wanted) if since else None
-            made_up = _MadeUp(engine, answer_tokens, count or token_count())
+            made_up = _MadeUp(engine, answer_tokens, count or token_count(), measure)
             with _copied(known, Path(folder) / "run.sqlite") as kept:
-                scheduler = Scheduler(made_up, kept, prompts)
+                scheduler = Scheduler(made_up, kept, prompts, keep_going=True)
                 scheduler.run(strategies(splits, texts, some, block_size, max_blocks, earlier), lambda _: None)
             calls, tokens_in, tokens_out = made_up.calls, made_up.tokens_in, made_up.calls * answer_tokens
             told[" + ".join(some)] = {
@@ -134,7 +155,23 @@ def estimate(
                 "seconds": rates.seconds(calls),
                 "price": rates.price(tokens_in, tokens_out),
             }
+    if made_up.drawn:
+        each = _seconds_a_call(engine, made_up.drawn)
+        for cost in told.values():
+            cost |= {"seconds": round(each * (cost["calls"] or 0), 1), "seconds_measured_on": len(made_up.drawn)}
     return told
+
+
+def _seconds_a_call(engine: Engine, requests: Sequence[Request]) -> float:
+    """Seconds a call that the engine takes on this machine, without those to load its model."""
+
+    async def asked() -> float:
+        await engine.answers(requests[:1])
+        start = time.perf_counter()
+        await engine.answers(requests)
+        return (time.perf_counter() - start) / len(requests)
+
+    return run_to_end(asked())
 
 
 @contextmanager

@@ -65,6 +65,8 @@ def summarize_on_ray(
     store: Path | None = None,
     caches: Sequence[str] = (),
     export: Path | None = None,
+    limit: int = 0,
+    keep_going: bool = False,
     address: str = "local",
     workers: int | None = None,
     partitions: int | None = None,
@@ -94,8 +96,8 @@ def summarize_on_ray(
     with tempfile.TemporaryDirectory() as scratch:
         beside = out.with_name(f"{out.name}.store.sqlite") if engine.cacheable else Path(scratch) / "store.sqlite"
         store = (store or beside).resolve()
-        check_out(source, out, revision)
-        texts, splits = read(source, revision)
+        check_out(source, out, revision, limit=limit)
+        texts, splits = read(source, revision, limit)
         if engine.cacheable:
             for cache in caches:
                 import_cache(Store(store), cache, engine, texts)
@@ -104,9 +106,18 @@ def summarize_on_ray(
             gpus = _gpus(engine, ray.cluster_resources()) if gpus is None else gpus
             workers = workers or _workers(ray.cluster_resources(), gpus)
             parts = deal(splits, block_size, max_blocks, partitions or PARTITIONS_A_WORKER * workers)
-            asked_twice = _ask(ray, make, engine, parts, texts, store, workers, gpus, cut)
+            asked_twice = _ask(ray, make, engine, parts, texts, store, workers, gpus, keep_going, cut)
         told = summarize_dataset(
-            source, out, engine, revision=revision, store=store, caches=caches, export=export, **cut
+            source,
+            out,
+            engine,
+            revision=revision,
+            store=store,
+            caches=caches,
+            export=export,
+            limit=limit,
+            keep_going=keep_going,
+            **cut,
         )
     return told, asked_twice
 
@@ -143,6 +154,7 @@ def _ask(
     store: Path,
     workers: int,
     gpus: float,
+    keep_going: bool,
     cut: Mapping[str, Any],
 ) -> int:
     """Fill the store with the answers to what all users ask; the number of questions that were asked twice."""
@@ -161,6 +173,7 @@ def _ask(
         "share": max(1, engine.workers // workers),
         "keeper": keeper,
         "texts": ray.put(texts),
+        "keep_going": keep_going,
         **cut,
     }
     made = ray.data.from_arrow(parts).map_batches(
@@ -250,6 +263,7 @@ class Worker:
         share: int,
         keeper: Any,
         texts: Any,
+        keep_going: bool,
         **cut: Any,
     ) -> None:
         import ray
@@ -259,6 +273,7 @@ class Worker:
         self._wanted = identity
         self._keeper = keeper
         self._texts: dict[str, str] = ray.get(texts)
+        self._keep_going = keep_going
         self._cut = cut
 
     def __call__(self, part: pa.Table) -> pa.Table:
@@ -271,7 +286,9 @@ class Worker:
                     f"A worker has the engine {dict(self._engine.identity)!r}, the driver {self._wanted!r}. Install the "
                     "same on all machines, and name the model's revision (--engine-revision)."
                 )
-            Scheduler(self._engine, kept, advance=kept.count).run(asking, lambda trail: None)
+            Scheduler(self._engine, kept, advance=kept.count, keep_going=self._keep_going).run(
+                asking, lambda trail: None
+            )
         except Unanswered:
             pass  # a few rejected questions: the plain run meets them among all the others
         except TrsrError as mistake:

@@ -15,7 +15,7 @@ from trsr.core.history import Block, Item, blocks_by_count, count_blocks
 from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import METHODS, Steps, calls, steps
 from trsr.dataset import contract
-from trsr.errors import DataError
+from trsr.errors import DataError, UsageError
 from trsr.records.checksums import dataset_checksum
 from trsr.records.files import one_writer
 from trsr.records.versions import versions
@@ -120,6 +120,8 @@ def summarize_dataset(
     since: str | None = None,
     caches: Sequence[str] = (),
     export: Path | None = None,
+    limit: int = 0,
+    keep_going: bool = False,
 ) -> dict[str, Any]:
     """Write the dataset `source` to `out` with one config of summaries a method.
 
@@ -131,15 +133,20 @@ def summarize_dataset(
         since: Dataset of earlier summaries, which are continued: blocks that have not changed are not asked again.
         caches: Where more generations are taken from, see `caches.import_cache`.
         export: Folder to write as a dataset of the generations that were used.
+        limit: Users of each split, the first ones, 0 = all; the dataset then has no others, and says so.
+        keep_going: Do not end where most answers are no summaries.
 
     Returns:
         The provenance that was written.
+
+    Raises:
+        EngineError: If the engine cannot go on, or most of its answers are no summaries. What was answered is kept.
     """
     prompts = SummaryPrompts()
-    made_from = check_out(source, out, revision, since)
+    made_from = check_out(source, out, revision, since, limit)
     if export:
         contract.check_replaceable(export, ["generations"], contract.provenance(source, revision).with_summaries({}))
-    texts, splits = read(source, revision)
+    texts, splits = read(source, revision, limit)
     beside = out.with_name(f"{out.name}.store.sqlite") if engine.cacheable else None
     kept = Store(path) if (path := store or beside) else None
     if not engine.cacheable and (caches or export):
@@ -153,7 +160,7 @@ def summarize_dataset(
     put = {method: calls(lengths, method) for method in methods}
     with tempfile.TemporaryDirectory() as folder:
         with tqdm(total=sum(put.values()), desc="summaries", unit="summary", mininterval=1) as bar:
-            scheduler = Scheduler(engine, kept, prompts, bar.update, turns=methods)
+            scheduler = Scheduler(engine, kept, prompts, bar.update, turns=methods, keep_going=keep_going)
             made = add_summaries(splits, texts, scheduler, Path(folder), methods=methods, since=earlier, **cut)
         items = DatasetDict(train=contract.read(source, "items", "train", revision))
         provenance = {
@@ -165,9 +172,11 @@ def summarize_dataset(
                 "calls": put,
                 **({"since": earlier.record()} if earlier else {}),
                 "source": made_from,
+                **({"limit": limit} if limit else {}),
                 **(
                     kept.counts()
                     | {
+                        "reasoning_removed": scheduler.reasoning_removed,
                         "fallen_back": dict(sorted(scheduler.fallen_back.items())),
                         "fallen_back_by_method": {method: scheduler.fallen_back_in[method] for method in methods},
                     }
@@ -185,10 +194,11 @@ def summarize_dataset(
     return provenance
 
 
-def check_out(source: str, out: Path, revision: str | None = None, since: str | None = None) -> str:
+def check_out(source: str, out: Path, revision: str | None = None, since: str | None = None, limit: int = 0) -> str:
     """Make sure that `out` is free, or holds summaries of the same histories and items; before anything is asked.
 
-    Summaries that are continued where they stand may be of other histories, under the same name.
+    Summaries that are continued where they stand may be of other histories, under the same name. Summaries of a part of the
+    users take the place of another part's alone.
 
     Returns:
         The checksum of what is summarised.
@@ -196,10 +206,14 @@ def check_out(source: str, out: Path, revision: str | None = None, since: str | 
     Raises:
         DataError: If `out` holds something else.
     """
+    if limit < 0:
+        raise UsageError(f"--limit must not be negative, got {limit}.")
     checksum = dataset_checksum(source, revision, MADE_FROM)
     out = out.resolve()  # a folder, also where its name is that of a dataset in the package
     before = contract.provenance(str(out)) if out.is_dir() else None
     contract.check_replaceable(out, MADE_FROM, contract.provenance(source, revision).with_summaries({}))
+    if before and limit and not before.summaries.limit:
+        raise DataError(f"{out} holds all users, which --limit would cut to {limit} a split. Choose another --out.")
     if not before or before.summaries.summarised == checksum:
         return checksum
     in_place = [Path(one).resolve() for one in (source, since) if one and Path(one).is_dir()]
@@ -219,10 +233,12 @@ def _same_rows(source: str, revision: str | None, other: str) -> bool:
     )
 
 
-def read(source: str, revision: str | None = None) -> tuple[dict[str, str], dict[str, Dataset]]:
-    """Item id to text, and the rows of `histories` by split; every id is in the catalogue."""
+def read(source: str, revision: str | None = None, limit: int = 0) -> tuple[dict[str, str], dict[str, Dataset]]:
+    """Item id to text, and the rows of `histories` by split, `limit` of each if it is given; every id is in the catalogue."""
     texts = contract.texts(source, revision)
     splits = {split: contract.read(source, "histories", split, revision) for split in contract.SPLITS}
+    if limit:
+        splits = {split: rows.select(range(min(limit, len(rows)))) for split, rows in splits.items()}
     for split, rows in splits.items():
         contract.check_ids(rows, texts, f"{source}, split {split}")
     return texts, splits

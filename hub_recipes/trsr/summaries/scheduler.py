@@ -4,28 +4,36 @@ Strategies of many users are open at a time, in a window that moves on as the ol
 into one queue, first come first served: all first blocks of the window, then all second ones, and no user waits for the
 slowest of a level. A question is looked up in the store, joined to the same one under way, or put to the engine; its
 answer is judged and kept before anything builds on it. One that stays bad gives way to the extractive summarizer, counted
-by reason.
+by reason; where most first answers are bad, the run ends.
 """
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Protocol
 
+from tqdm.auto import tqdm
+
 from trsr.core.answer import Answer
+from trsr.core.control_tokens import has_reasoning
 from trsr.core.extractive import ExtractiveSummarizer
-from trsr.core.history import clean
 from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import Steps, SummaryRequest, SummaryResult, answers
 from trsr.errors import EngineError
-from trsr.summaries.accept import reject_reason
-from trsr.summaries.engines.base import ATTEMPTS, Engine, Request
+from trsr.summaries.accept import reject_reason, summary_text
+from trsr.summaries.engines.base import ATTEMPTS, UNREACHABLE, Engine, Request
+from trsr.summaries.event_loop import run_to_end
+from trsr.summaries.failures import FailureWatch
 from trsr.summaries.store import Generation
+from trsr.summaries.support import SupportCount
 
 # So many requests in a row without an answer, and the engine is taken to be gone.
 FAILURES = 20
+# Different failures that are shown.
+TOLD = 10
 # So many strategies are begun before answers that came meanwhile are looked at.
 TOGETHER = 64
 
@@ -62,10 +70,12 @@ class Scheduler:
         advance: Called with a number of answered questions, for a progress bar.
         window: Most strategies open at a time; by default a thousand, and more for engines that take more at once.
         turns: What the strategies are called, which come in turn: a user's, one a method.
+        keep_going: Do not end where most answers are no summaries.
 
     Attributes:
         fallen_back: Reason -> number of summaries that the extractive summarizer wrote in the engine's place.
         fallen_back_in: The same by the names in `turns`.
+        reasoning_removed: Number of summaries from whose answer a block of reasoning was taken out.
         left_open: Strategies that ended without a trail, because the engine leaves their questions for a later run.
     """
 
@@ -77,13 +87,17 @@ class Scheduler:
         advance: Callable[[int], object] | None = None,
         window: int = 0,
         turns: Sequence[str] = ("",),
+        keep_going: bool = False,
     ) -> None:
         self.engine = engine
         self.store = store
         self.prompts = prompts or SummaryPrompts()
         self.fallen_back: Counter[str] = Counter()
         self.fallen_back_in: Counter[str] = Counter()
-        self.left_open = 0
+        self.left_open = self.reasoning_removed = 0
+        self._watch = None if keep_going else FailureWatch(engine.identity.get("sampling", {}))
+        self._support = SupportCount() if engine.notice else None
+        self._told: set[str] = set()
         self._advance_bar = advance or (lambda _: None)
         self._window = window or max(1024, 4 * engine.workers * engine.batch)
         self._turns = turns
@@ -99,7 +113,9 @@ class Scheduler:
         Raises:
             EngineError: If the engine cannot go on. What was answered so far is in the store.
         """
-        asyncio.run(self._run(strategies, emit))
+        if self.engine.notice:
+            _say(self.engine.notice)
+        run_to_end(self._run(strategies, emit))
 
     async def _run(self, strategies: Iterable[Steps], emit: Callable[[SummaryResult | None], object]) -> None:
         self._emit = emit
@@ -112,8 +128,7 @@ class Scheduler:
         self._arrived: list[tuple[Request, Answer | None]] = []
         self._settling: asyncio.Task[None] | None = None
         self._failures = self._answered = 0
-        # Such questions were answered before: one that is rejected now says nothing of the engine.
-        self._found = False
+        self._failure = ""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._begin(strategies))
@@ -123,8 +138,12 @@ class Scheduler:
             raise group.exceptions[0] from None
         finally:
             await self.engine.close()
-        if self._failures and not self._answered:
-            raise Unanswered(self._gone("unreachable"))
+        if self._failure and not self._answered:
+            raise Unanswered(self._gone())
+        if self._watch and (verdict := self._watch.last()):
+            raise EngineError(verdict)
+        if self._support and (said := self._support.last()):
+            _say(said)
 
     async def _begin(self, strategies: Iterable[Steps]) -> None:
         coming = iter(strategies)
@@ -156,9 +175,7 @@ class Scheduler:
 
     async def _settle(self) -> None:
         arrived, self._arrived, self._settling = self._arrived, [], None
-        judged = [
-            (request, answer, reject_reason(answer, self.prompts) if answer else "") for request, answer in arrived
-        ]
+        judged = [(request, answer, self._judge(answer, request) if answer else "") for request, answer in arrived]
         if self.store is not None:
             self.store.put(
                 [
@@ -181,16 +198,14 @@ class Scheduler:
             if answer is None:
                 self._leave(request)
                 continue
-            if not (self._found and answer.failure.startswith("rejected")):
-                self._failures = self._failures + 1 if answer.failure else 0
-            self._answered += not answer.failure
-            if self._failures >= FAILURES:
-                raise EngineError(self._gone(why))
+            self._count(request, answer, why)
             if why and not answer.failure and request.attempt + 1 < ATTEMPTS:
                 self._queue.put_nowait(replace(request, attempt=request.attempt + 1))
                 continue
             for one, slot in self._waiting.pop(request.key):
-                self._fill(one, slot, self._fall_back(one, request.question, why) if why else clean(answer.text))
+                self._fill(
+                    one, slot, self._fall_back(one, request.question, why) if why else self._read(answer, request)
+                )
                 done += [one] if one.missing == 0 else []
         self._go_on(done)
 
@@ -214,17 +229,60 @@ class Scheduler:
             some = list(dict.fromkeys(one for one, _, _ in asked if one.missing == 0))
 
     def _put(self, request: Request, kept: Sequence[Generation], one: _Open, slot: int) -> None:
-        good = next((attempt for attempt in kept if not attempt.problem), None)
+        answers = [Answer(attempt.text, attempt.finish_reason) for attempt in kept]
+        # A summary stays one; what was no summary once may be one by now.
+        reasons = [
+            attempt.problem and self._judge(answer, request) for attempt, answer in zip(kept, answers, strict=True)
+        ]
+        if kept:
+            self._answered += 1
+            if (
+                self._watch
+                and not kept[0].attempt
+                and (verdict := self._watch.add(request.question.kind, reasons[0], kept[0].text))
+            ):
+                raise EngineError(verdict)
+        good = next((answer for answer, why in zip(answers, reasons, strict=True) if not why), None)
         if good is not None:
-            self._found = True
-            self._fill(one, slot, clean(good.text))
+            self._fill(one, slot, self._read(good, request))
         elif (attempt := kept[-1].attempt + 1 if kept else 0) >= ATTEMPTS:
-            self._fill(one, slot, self._fall_back(one, request.question, kept[-1].problem))
+            self._fill(one, slot, self._fall_back(one, request.question, reasons[-1]))
         elif request.key in self._waiting:
             self._waiting[request.key].append((one, slot))
         else:
             self._waiting[request.key] = [(one, slot)]
             self._queue.put_nowait(replace(request, attempt=attempt))
+
+    def _judge(self, answer: Answer, request: Request) -> str:
+        if not self.engine.cacheable:
+            return answer.failure  # counts, in no model's words
+        return reject_reason(answer, self.prompts, request.question.block)
+
+    def _read(self, answer: Answer, request: Request) -> str:
+        self.reasoning_removed += has_reasoning(answer.text)
+        summary = summary_text(answer)
+        if self._support and (said := self._support.add(request.text, summary)):
+            _say(said)
+        return summary
+
+    def _count(self, request: Request, answer: Answer, why: str) -> None:
+        """Take note of an answer that has come; end the run if the engine is gone, or most answers are no summaries."""
+        if answer.failure:
+            self._failure = f"{answer.failure}: {answer.text}" if answer.text else answer.failure
+            if answer.text not in self._told and len(self._told) < TOLD:
+                self._told.add(answer.text)
+                _say(f"No answer, {self._failure}")
+        else:
+            self._answered += 1
+        self._failures = self._failures + 1 if answer.failure else 0
+        if answer.failure == UNREACHABLE and self._failures >= FAILURES:
+            raise EngineError(self._gone())
+        if (
+            self._watch
+            and not request.attempt
+            and (verdict := self._watch.add(request.question.kind, why, answer.text))
+        ):
+            raise EngineError(verdict)
 
     def _fill(self, one: _Open, slot: int, text: str) -> None:
         one.texts[slot] = text
@@ -255,8 +313,12 @@ class Scheduler:
             for _ in range(self.engine.workers):
                 self._queue.put_nowait(None)
 
-    def _gone(self, why: str) -> str:
+    def _gone(self) -> str:
         return (
-            f"The engine {self.engine.identity['engine']!r} gave no answer {self._failures} times in a row: {why}. "
+            f"The engine {self.engine.identity['engine']!r} gave no answer {self._failures} times in a row: {self._failure}. "
             "Nothing was written. Run the same command again when it answers: what was answered is kept."
         )
+
+
+def _say(line: str) -> None:
+    tqdm.write(line, file=sys.stderr)

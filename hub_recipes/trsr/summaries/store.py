@@ -69,7 +69,8 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._base = sqlite3.connect(path, timeout=60, isolation_level=None)
+        # A run beside a notebook's loop has a thread of its own, and no other uses the store meanwhile.
+        self._base = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
         self._base.executescript(_TABLES)
         self._engines: dict[str, int] = {}
 
@@ -110,7 +111,7 @@ class Store:
 
         Returns:
             `questions` (different ones), `asked` (attempts made for this store), `retried` (questions with more than one),
-            `reused` (questions put again, or answered by an import), `imported` by origin, `tokens` of what was asked,
+            `rejected` (attempts that were no summaries, by reason), `reused` (questions put again, or answered by an import), `imported` by origin, `tokens` of what was asked,
             `engines` by number of attempts.
         """
         one = self._base.execute
@@ -120,6 +121,7 @@ class Store:
             "WHERE origin = ''"
         ).fetchone()
         (retried,) = one("SELECT count(*) FROM (SELECT 1 FROM used GROUP BY key HAVING count(*) > 1)").fetchone()
+        rejected = dict(one("SELECT problem, count(*) FROM used WHERE problem != '' GROUP BY problem ORDER BY problem"))
         imported = dict(
             one("SELECT origin, count(DISTINCT key) FROM used WHERE origin != '' GROUP BY origin ORDER BY origin")
         )
@@ -128,6 +130,7 @@ class Store:
             "questions": questions,
             "asked": asked,
             "retried": retried,
+            "rejected": rejected,
             "reused": times - questions + sum(imported.values()),
             "imported": imported,
             "tokens": {"prompt": prompt, "completion": completion},

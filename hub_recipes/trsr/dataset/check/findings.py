@@ -64,6 +64,11 @@ CODES: dict[str, tuple[Severity, str]] = {
     "summary-empty": ("error", "the summary is empty"),
     "summary-long": ("warning", "the summary is too long for a summary"),
     "summary-not-last": ("warning", "the summary is not the last block's, as it is in the recurrent strategy"),
+    "summary-fallen-back": (
+        "note",
+        "the extractive summarizer wrote some summaries, for the model's answers were none",
+    ),
+    "summary-partial": ("warning", "only the first users of each split are here: run trsr summarize without --limit"),
     "blocks-empty": ("error", "there are no block summaries, or one of them is empty"),
     "blocks-count": ("error", "no cut of the history gives this number of blocks"),
     "title-in-summary": ("warning", "the target's title stands in the summary, and not in the history"),

@@ -20,7 +20,7 @@ from trsr.dataset.check.language import disagrees, guess
 from trsr.dataset.check.lengths import Lengths, Spread
 from trsr.dataset.check.provenance import languages, read_provenance, severity_overrides
 from trsr.dataset.check.sft import Prompted
-from trsr.dataset.check.summaries import mark_summaries
+from trsr.dataset.check.summaries import mark_summaries, note_provenance
 from trsr.dataset.check.timestamps import Times
 from trsr.dataset.check.users import Users, mark_differing, mark_users
 from trsr.errors import DataError
@@ -92,6 +92,7 @@ class _Check:
             if config not in self.configs:
                 self.findings.note("config-missing", config, shown=f"there are {names(self.configs)}")
         Times(self.findings).note_built(self.provenance.counts)
+        note_provenance(self.findings, self.provenance.summaries)
         catalogue = self._catalogue()
         self._hint_language(catalogue)
         for config in contract.CONFIGS[1:4]:

@@ -8,13 +8,30 @@ import pyarrow.compute as pc
 
 from trsr.dataset.check.batches import Batch
 from trsr.dataset.check.catalogue import Catalogue
-from trsr.dataset.check.findings import Findings
+from trsr.dataset.check.findings import Findings, show
 from trsr.dataset.check.histories import Histories
 from trsr.dataset.check.lengths import Lengths, blank, words
 from trsr.dataset.check.texts import mark_texts
+from trsr.records.provenance import SummaryProvenance
 
 # Words. Our prompts ask for two or three sentences.
 LONGEST = 300
+# Share of the summaries that another than the model wrote.
+TOO_MANY = 0.05
+
+
+def note_provenance(findings: Findings, summaries: SummaryProvenance) -> None:
+    """Note what the provenance says of summaries that are missing, or that the model did not write."""
+    if summaries.limit:
+        findings.note("summary-partial", shown=f"the first {show(summaries.limit)}")
+    if not (fallen_back := summaries.fallen_back_by_method):
+        return
+    reasons = ", ".join(f"{show(why)} {count}" for why, count in summaries.fallen_back.items())
+    for method, count in fallen_back.items():
+        if total := summaries.calls.get(method, 0):
+            if count > TOO_MANY * total:
+                findings.severity_overrides["summary-fallen-back"] = "warning"
+            findings.note("summary-fallen-back", method, shown=f"{count:,} of {total:,} ({reasons})")
 
 
 def mark_summaries(

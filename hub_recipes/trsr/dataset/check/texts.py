@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from trsr.core.control_tokens import CONTROL_TOKEN
 from trsr.core.history import Item
 from trsr.core.prompts import RankingPrompt, SummaryPrompts
 from trsr.dataset.check.batches import Batch, mask
@@ -18,11 +19,6 @@ from trsr.dataset.check.findings import Findings
 # What `trsr.core.history.clean` leaves out or makes a space, but for ordinary separators.
 _CONTROLS = r"[\p{Cc}\p{Zl}\p{Zp}]|[^\P{Cf}\x{200c}\x{200d}]"
 _CONTROLS_IN_LINES = r"[\x00-\x09\x0b-\x1f\x7f-\x9f\p{Zl}\p{Zp}]|[^\P{Cf}\x{200c}\x{200d}]"
-# ChatML and Llama 3, DeepSeek, Llama 2 and Mistral, Gemma.
-_TOKENS = (
-    r"<\|[^<>|\n]{1,48}\|>|<\x{ff5c}[^<>\n]{1,48}\x{ff5c}>|\[/?INST\]|<</?SYS>>|</?s>|"
-    r"<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>"
-)
 _BREAK = r"[\n\r\x0b\x0c\x1c-\x1e\x{85}\x{2028}\x{2029}]"
 
 
@@ -31,7 +27,7 @@ def mark_texts(findings: Findings, batch: Batch, column: str) -> None:
     texts = batch.columns[column]
     for code, pattern in (
         ("control-character", _CONTROLS),
-        ("control-token", _TOKENS),
+        ("control-token", CONTROL_TOKEN),
         ("forged-heading", rf"(?i){_BREAK}[\s\-*#>]*(?:{'|'.join(map(re.escape, headings()))})"),
     ):
         found = mask(pc.match_substring_regex(texts, pattern))
@@ -46,7 +42,7 @@ def mark_prompts(findings: Findings, batch: Batch, column: str) -> None:
         twice |= pc.count_substring_regex(prompts, rf"(?m)^[ \t]*{re.escape(heading)}").to_numpy() > 1
     for code, found in (
         ("control-character", mask(pc.match_substring_regex(prompts, _CONTROLS_IN_LINES))),
-        ("control-token", mask(pc.match_substring_regex(prompts, _TOKENS))),
+        ("control-token", mask(pc.match_substring_regex(prompts, CONTROL_TOKEN))),
         ("forged-heading", twice),
     ):
         findings.mark(code, batch, np.flatnonzero(found), prompts.filter(pa.array(found)))

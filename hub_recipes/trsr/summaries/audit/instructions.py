@@ -7,12 +7,9 @@ import re
 from collections.abc import Iterator
 from functools import cache
 
+from trsr.core.control_tokens import CONTROL_TOKEN
 from trsr.dataset.check.texts import headings
 
-_TOKEN = (
-    r"[<＜][|｜][^<>|｜\n]{1,48}[|｜][>＞]|\[/?INST\]|<</?SYS>>|</?s>|</?(?:think|tool_call|tool_response)>|"
-    r"<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>"
-)
 _COMMAND = (
     r"\b(?:ignore|disregard|forget|override)\s+(?:(?:all|any|every|everything|the|of|these|those|this|that|your|my|and)"
     r"\s+){0,3}(?:above|previous|prior|earlier|preceding|foregoing|system|instructions?|prompts?|rules)\b"
@@ -41,5 +38,5 @@ def instructions(text: str) -> Iterator[tuple[str, str]]:
 @cache
 def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
     heading = rf"(?:^|\n)[ \-*#>]*(?:{'|'.join(map(re.escape, headings()))})"
-    kinds = {"command": _COMMAND, "role": _ROLE, "heading": heading, "token": _TOKEN}
+    kinds = {"command": _COMMAND, "role": _ROLE, "heading": heading, "token": CONTROL_TOKEN}
     return tuple((kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern in kinds.items())

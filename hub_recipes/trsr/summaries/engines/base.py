@@ -15,6 +15,8 @@ from trsr.records.checksums import PREFIX
 
 # A question is put this often before something else stands in for its answer.
 ATTEMPTS = 3
+# The failure of an answer that may come later. Every other one is the question's own.
+UNREACHABLE = "unreachable"
 # Greedy decoding would only repeat a bad answer.
 RETRY_TEMPERATURE = 0.7
 
@@ -27,12 +29,14 @@ class Sampling:
         max_new_tokens: Longest answer.
         temperature: Of the first attempt; 0 is greedy.
         extra: More fields of the request to a server.
+        repetition_penalty: Of a model in this process: above 1, tokens that were there before are less likely.
     """
 
     max_new_tokens: int = 160
     temperature: float = 0.0
     seed: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
+    repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.temperature < 0 or self.seed < 0:
@@ -40,6 +44,8 @@ class Sampling:
                 "An answer needs at least 1 new token, and neither temperature nor seed may be negative; got "
                 f"{self.max_new_tokens}, {self.temperature} and {self.seed}."
             )
+        if self.repetition_penalty <= 0:
+            raise UsageError(f"The repetition penalty must be more than 0, 1 is none; got {self.repetition_penalty}.")
 
     def of(self, attempt: int) -> tuple[float, int]:
         """Temperature and seed of an attempt, counted from 0."""
@@ -48,6 +54,8 @@ class Sampling:
     def to_dict(self) -> dict[str, object]:
         drawn: dict[str, object] = {"temperature": self.temperature} if self.temperature else {}
         more: dict[str, object] = {"extra": dict(self.extra)} if self.extra else {}
+        if self.repetition_penalty != 1:
+            more["repetition_penalty"] = self.repetition_penalty
         kept = {"do_sample": self.temperature > 0, "max_new_tokens": self.max_new_tokens, "seed": self.seed}
         return {**kept, **drawn, **more}
 
@@ -86,6 +94,8 @@ class Engine(ABC):
     Attributes:
         identity: Engine, model, revision and sampling: all that its answers depend on beside the prompt.
         cacheable: Whether an answer costs enough to be kept.
+        in_process: Whether this machine does the work, so that a few answers tell how long all of them take.
+        notice: What a user must know before it is asked; its first summaries are then held against what was asked.
         offline_instructions: If its answers come back through a cache, in a later run: what to do until then.
     """
 
@@ -93,6 +103,8 @@ class Engine(ABC):
     workers: int = 1
     batch: int = 64
     cacheable: bool = True
+    in_process: bool = False
+    notice: str = ""
     offline_instructions: str = ""
 
     @abstractmethod

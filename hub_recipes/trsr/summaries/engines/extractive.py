@@ -12,6 +12,7 @@ class ExtractiveEngine(Engine):
     """Counts field values and recurring words; costs next to nothing, so nothing is kept."""
 
     cacheable = False
+    in_process = True
 
     def __init__(self) -> None:
         self.identity = {"engine": "extractive"}

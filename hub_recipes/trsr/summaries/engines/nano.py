@@ -9,6 +9,12 @@ from trsr.summaries.engines.transformers import TransformersEngine
 class NanoEngine(TransformersEngine):
     """A language model that needs neither network nor GPU. Small: it knows the wording of `trsr.pretrain.nano.wording`, and no other."""
 
+    batch = 64
+    notice = (
+        "The nano model knows the made-up worlds of this package alone: of real items it writes what none of them says. For "
+        "those take extractive, transformers:MODEL or openai:MODEL."
+    )
+
     def __init__(self, sampling: Sampling) -> None:
         if summarizer_path("nano") is None:
             raise EngineError(

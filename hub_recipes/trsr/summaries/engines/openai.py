@@ -1,13 +1,13 @@
 """Summaries from an OpenAI-compatible server: vLLM, SGLang, llama.cpp, `transformers serve`, Inference Providers.
 
-Asks patiently: a server that is busy, slow, broken or gone for a moment is asked again. The key comes from the environment
+Asks patiently: a server that is busy, slow, broken or gone for a moment is asked again. What no second try would change ends
+the run in one line; the first question is put alone, so that it shows before others are sent. The key comes from the environment
 or from the Hub's login, and goes nowhere but into the header of a request.
 """
 
 import asyncio
 import os
 import random
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -18,19 +18,23 @@ from urllib.parse import urlsplit
 from huggingface_hub import AsyncInferenceClient
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import get_token, parse_ratelimit_headers
-from tqdm.auto import tqdm
 
 from trsr.core.answer import Answer
 from trsr.core.history import clean
-from trsr.errors import EngineError
-from trsr.summaries.engines.base import Engine, Request, Sampling, Server
+from trsr.errors import EngineError, UsageError
+from trsr.summaries.engines.base import UNREACHABLE, Engine, Request, Sampling, Server
 
 TRIES = 8
 LONGEST_WAIT = 60.0  # seconds, unless the server asks for more
 LONGEST_ASKED = 300.0
 # Of this question alone: too long, or refused by a filter. Asking again would change nothing.
 _REJECTED = frozenset({400, 413, 422})
-_FATAL = frozenset({401, 402, 403, 404, 405})
+# Statuses below 500 that pass: time-out, conflict, too early, too many requests. All others are here to stay.
+_PASSING = frozenset({408, 409, 425, 429})
+_PERMANENT = frozenset({501, 505})
+# So many different questions rejected, and none answered, or so many pages of HTML: it is not the question.
+REJECTIONS = 5
+UNREADABLE = 3
 # Connections that a client of httpx keeps open: more in one client would be opened anew for every request.
 _KEPT_OPEN = 20
 
@@ -46,6 +50,11 @@ class OpenAIEngine(Engine):
     batch = 1
 
     def __init__(self, model: str, revision: str | None, sampling: Sampling, server: Server) -> None:
+        if sampling.repetition_penalty != 1:
+            raise UsageError(
+                "--repetition-penalty is for models in this process; a server is asked for one as it calls it, such as "
+                "--extra-body '{\"repetition_penalty\": 1.1}'."
+            )
         self.identity = {"engine": "openai", "model": model, "revision": revision, "sampling": sampling.to_dict()}
         self.workers = server.concurrency
         self.model = model
@@ -55,12 +64,13 @@ class OpenAIEngine(Engine):
         self._token = ""
         self._closed_until = 0.0  # on the loop's clock
         self._jitter = random.Random(sampling.seed)
-        self._told: set[str] = set()
+        # Models that reason count their reasoning too, and some servers take no other name.
+        self._limit = "max_completion_tokens" if "max_completion_tokens" in sampling.extra else "max_tokens"
 
     async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:
         if not self._clients:
             self._connect()
-        return [await self._answer(request) for request in requests]
+        return [await self._in_turn(request) for request in requests]
 
     async def close(self) -> None:
         for client in self._clients:
@@ -74,11 +84,27 @@ class OpenAIEngine(Engine):
             for _ in range(0, self.workers, _KEPT_OPEN)
         ]
         self._next = cycle(self._clients)
+        self._alone = asyncio.Lock()
+        self._tried = False  # whether the server has been seen to take questions
+        self._rejected = 0
+
+    async def _in_turn(self, request: Request) -> Answer:
+        """Answer a question; alone, until the server has been tried."""
+        async with self._alone:
+            if not self._tried:
+                answer = await self._answer(request)
+                self._tried = not answer.failure.startswith("rejected")
+                self._rejected += not self._tried
+                if self._rejected == REJECTIONS:
+                    raise self._wrong(f"rejects every question ({answer.text})")
+                return answer
+        return await self._answer(request)
 
     async def _answer(self, request: Request) -> Answer:
-        reason = ""
+        reason, status = "", 0
         for number in range(TRIES):
             await self._open()
+            asked_to_wait = 0.0
             try:
                 async with asyncio.timeout(self.server.timeout):
                     return await self._ask(request)
@@ -87,47 +113,72 @@ class OpenAIEngine(Engine):
             except HfHubHTTPError as error:
                 status = error.response.status_code
                 reason = self._explain(error)
-                if status in _FATAL:
-                    raise EngineError(
-                        f"The server does not answer for {self.model!r}: {reason}. Check --base-url, the model's name "
-                        "and the key (OPENAI_API_KEY; for Inference Providers: hf auth login)."
-                    ) from None
+                if status in _REJECTED and self._takes_another_limit(_said(error)):
+                    continue
                 if status in _REJECTED:
-                    self._tell(reason)
-                    return Answer("", failure=f"rejected ({status})")
+                    return Answer(reason, failure=f"rejected ({status})")
+                if status in _PERMANENT or (status < 500 and status not in _PASSING):
+                    raise self._wrong(f"does not answer for {self.model!r}: {reason}") from None
                 asked_to_wait = _asked_to_wait(error.response.headers)
             except TimeoutError:
-                reason, asked_to_wait = f"no answer in {self.server.timeout:g} s", 0.0
+                reason, status = f"no answer in {self.server.timeout:g} s", 0
             except HTTPError as error:
-                reason, asked_to_wait = f"could not be reached ({type(error).__name__})", 0.0
-            except (ValueError, TypeError, KeyError, AttributeError, IndexError):
-                reason, asked_to_wait = "an answer that cannot be read", 0.0
+                reason, status = f"could not be reached ({type(error).__name__})", 0
+                if type(error).__name__ == "TooManyRedirects":
+                    raise self._wrong("sends requests round in circles") from None
+            except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+                reason, status = self._unreadable(error), 200
+                if number + 1 == UNREADABLE and not self._tried:
+                    raise self._wrong(f"gives {reason}") from None
             if asked_to_wait:
                 # For all, not for this request alone: what the others send would be turned away too.
                 self._closed_until = max(self._closed_until, asyncio.get_running_loop().time() + asked_to_wait)
             elif number < TRIES - 1:
                 longest = min(self.server.backoff * 2**number, LONGEST_WAIT)
                 await asyncio.sleep(longest * self._jitter.uniform(0.5, 1))
-        self._tell(reason)
-        return Answer("", failure="unreachable")
+        if not self._tried and not status:
+            raise self._wrong(f"is {UNREACHABLE}, tried {TRIES} times: {reason}")
+        return Answer(reason, failure=UNREACHABLE)
 
     async def _ask(self, request: Request) -> Answer:
         temperature, seed = self.sampling.of(request.attempt)
+        more = dict(self.sampling.extra)
+        if self._limit == "max_completion_tokens":
+            more.setdefault(self._limit, self.sampling.max_new_tokens)
         said: Any = await next(self._next).chat_completion(
             [{"role": "user", "content": request.text}],
             model=self.model,
-            max_tokens=self.sampling.max_new_tokens,
+            max_tokens=self.sampling.max_new_tokens if self._limit == "max_tokens" else None,
             temperature=temperature,
             seed=seed,
-            extra_body=dict(self.sampling.extra) or None,
+            extra_body=more or None,
         )
         first, used = said.choices[0], said.usage
-        text = first.message.content or ""
-        if not isinstance(text, str):
-            raise TypeError("the answer is no text")
+        text = _text(first.message)
         text = text.encode("utf-8", "replace").decode()  # JSON can hold half of a character
         tokens = (int(used.prompt_tokens or 0), int(used.completion_tokens or 0)) if used is not None else (0, 0)
         return Answer(text, clean(str(first.finish_reason or ""))[:40], *tokens)
+
+    def _takes_another_limit(self, said: str) -> bool:
+        """Whether a refusal asks for the newer name of the longest answer, which is used from then on."""
+        if self._limit == "max_completion_tokens" or "max_completion_tokens" not in said:
+            return False
+        self._limit = "max_completion_tokens"
+        return True
+
+    def _wrong(self, what: str) -> EngineError:
+        """What will not pass: asking again would change nothing."""
+        return EngineError(
+            f"The server {self.server.base_url or 'of Inference Providers'} {what}. Check --base-url (most end in /v1), the "
+            "model's name, the options (--extra-body) and the key (OPENAI_API_KEY; for Inference Providers: hf auth login)."
+        )
+
+    @staticmethod
+    def _unreadable(error: Exception) -> str:
+        said = clean(getattr(error, "doc", ""))  # of a JSONDecodeError
+        if said.startswith("<"):
+            return f"a page of HTML in place of an answer ({said[:80]!r})"
+        return f"an answer that cannot be read{f' ({said[:80]!r})' if said else ''}"
 
     async def _open(self) -> None:
         """Wait until the server takes requests again."""
@@ -135,14 +186,34 @@ class OpenAIEngine(Engine):
             await asyncio.sleep(seconds)
 
     def _explain(self, error: HfHubHTTPError) -> str:
-        said = clean(error.server_message or error.response.text)[:300].replace(self._token, "***")
+        said = _said(error)[:300].replace(self._token, "***")
         return f"HTTP {error.response.status_code}{': ' + said if said else ''}"
 
-    def _tell(self, reason: str) -> None:
-        """Show a reason once."""
-        if reason not in self._told and len(self._told) < 10:
-            self._told.add(reason)
-            tqdm.write(f"No answer from the server: {reason}", file=sys.stderr)
+
+def _said(error: HfHubHTTPError) -> str:
+    return clean(error.server_message or error.response.text)
+
+
+def _text(message: Any) -> str:
+    """What a message says; of one that only reasons, its reasoning as an open block.
+
+    Raises:
+        TypeError: If its content is neither text nor a list of parts.
+    """
+    content = message.content
+    if isinstance(content, list):
+        return "".join(map(_part, content))
+    if content is not None and not isinstance(content, str):
+        raise TypeError(f"the content is a {type(content).__name__}")
+    reasoning = message.reasoning or getattr(message, "reasoning_content", None)
+    return content or (f"<think>{reasoning}" if reasoning else "")
+
+
+def _part(part: Any) -> str:
+    """A part of a content: its text, or its reasoning as a closed block."""
+    if part["type"] == "thinking":
+        return "<think></think>"
+    return str(part["text"]) if part["type"] in ("text", "output_text") else ""
 
 
 def _token(base_url: str | None) -> str:

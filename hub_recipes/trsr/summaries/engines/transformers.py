@@ -3,6 +3,7 @@
 A model in a folder is known by its content, see `weights`.
 """
 
+import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from trsr.core.answer import Answer
+from trsr.core.decoding import Draw
 from trsr.core.generation import ModelSummarizer
 from trsr.core.modeling import SUMMARIZER, load_adapter
 from trsr.core.prompts import TEMPLATE_DATE, Encoder
@@ -26,6 +28,10 @@ class TransformersEngine(Engine):
     Args:
         adapter: Folder of a PEFT adapter that summarises; `model` is a folder then.
     """
+
+    # What a killed run loses. About a batch of a model with a few hundred tokens a prompt.
+    batch = 16
+    in_process = True
 
     def __init__(self, model: str, revision: str | None, sampling: Sampling, adapter: Path | None = None) -> None:
         self.sampling = sampling
@@ -46,32 +52,24 @@ class TransformersEngine(Engine):
     async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:
         made: dict[int, Answer] = {}
         for kind in ("block", "merge", "update"):
-            places = [n for n, one in enumerate(requests) if one.question.kind == kind and not self._drawn(one)]
+            places = [place for place, one in enumerate(requests) if one.question.kind == kind]
             if places:
                 texts = [requests[place].text for place in places]
-                made |= zip(places, self._summarizer(0.0).answers(kind, texts), strict=True)
-        for place, one in enumerate(requests):
-            if self._drawn(one):
-                temperature, seed = self.sampling.of(one.attempt)
-                # One by one: what is drawn must not depend on which others happen to be asked with it.
-                with torch.random.fork_rng():
-                    torch.manual_seed(seed)
-                    (made[place],) = self._summarizer(temperature).answers(one.question.kind, [one.text])
+                draws = [self._draw(requests[place]) for place in places]
+                made |= zip(places, self._summarizer.answers(kind, texts, draws), strict=True)
         return [made[place] for place in range(len(requests))]
 
-    def _drawn(self, request: Request) -> bool:
-        return self.sampling.of(request.attempt)[0] > 0
-
-    def _summarizer(self, temperature: float) -> ModelSummarizer:
+    def _draw(self, request: Request) -> Draw | None:
+        temperature, seed = self.sampling.of(request.attempt)
         if not temperature:
-            return self._greedy
-        return ModelSummarizer(
-            *self._loaded, max_new_tokens=self.sampling.max_new_tokens, do_sample=True, temperature=temperature
-        )
+            return None
+        return Draw(temperature, int.from_bytes(hashlib.sha256(f"{request.key} {seed}".encode()).digest()[:8]))
 
     @cached_property
-    def _greedy(self) -> ModelSummarizer:
-        return ModelSummarizer(*self._loaded, max_new_tokens=self.sampling.max_new_tokens)
+    def _summarizer(self) -> ModelSummarizer:
+        penalty = self.sampling.repetition_penalty
+        more: dict[str, Any] = {"repetition_penalty": penalty} if penalty != 1 else {}
+        return ModelSummarizer(*self._loaded, max_new_tokens=self.sampling.max_new_tokens, **more)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Encoder]:
