@@ -57,6 +57,8 @@ def last_line(said):
         (["train", "nano-sample", "--outt", "x"], "unrecognized arguments: --outt"),
         (["trian"], "invalid choice: 'trian'"),
         (["check", "./nowhere"], "No dataset folder at './nowhere'"),
+        (["check", "data/here/nowhere"], "No dataset folder at 'data/here/nowhere'"),
+        (["check", "~/nowhere"], "No dataset folder at '~/nowhere'"),
         (["recommend", "nowhere.json"], "nowhere.json"),
     ],
 )
@@ -145,6 +147,17 @@ def test_a_bug_is_not_taken_for_a_finding(tmp_path):
     )
     assert done.returncode == Exit.BUG
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["recipes", "--json"], ["recipes"], ["check", "sample", "--limit", "5"]])
+def test_a_reader_that_goes_away_ends_it_quietly(tmp_path, words):
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "wb") as unread:
+        done = subprocess.run(
+            command(*words), stdout=unread, stderr=subprocess.PIPE, env=environment(tmp_path), text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (Exit.UNREAD, "")
 
 
 def test_the_codes_are_documented():

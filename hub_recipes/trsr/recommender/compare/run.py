@@ -42,12 +42,11 @@ def compare(
         metric: Of tests, slices and pictures.
         against: Test all others against this system alone; default all pairs.
         seed: Of bootstrap and tests.
+        plots: Draw pictures, where matplotlib is installed.
 
     Raises:
         CompareError: If the evaluations do not fit each other, or the dataset does not fit them. Nothing is written.
     """
-    if plots:
-        pictures.check("--no-plots")
     scored, validated = _by_split([read(source) for source in sources])
     aligned = align(scored)
     values = measure.each_user(aligned)
@@ -73,7 +72,7 @@ def compare(
         "calibration": measure.calibration(aligned, _fits(aligned, validated)),
         "versions": versions(),
     }
-    _write(out, results, _long(aligned, values), plots)
+    _write(out, results, _long(aligned, values), plots and pictures.available())
     return results
 
 
