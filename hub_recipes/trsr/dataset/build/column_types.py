@@ -8,12 +8,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from trsr.core.history import field_text
+from trsr.dataset.build import id_lists
 from trsr.dataset.build.item_text import clean_column
 
 _ID = "^[!-~]+$"
@@ -73,16 +75,10 @@ def moment(value: object) -> float | None:
     return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
 
 
-def identifiers(value: object) -> list[str] | None:
-    """A list of ids, or text that holds one: JSON or ids between spaces."""
+def identifiers(value: object, separator: str = " ") -> list[str] | None:
+    """A list of ids, or text that holds one, as `id_lists.split` reads it."""
     if isinstance(value, str):
-        if not value.lstrip().startswith("["):
-            value = value.split()
-        else:
-            try:
-                value = json.loads(value)
-            except json.JSONDecodeError:
-                return None
+        value = id_lists.split(value, separator)
     if not isinstance(value, list):
         return None
     made = [found for part in value if (found := identifier(part)) is not None]
@@ -120,4 +116,13 @@ def text(words: int = 40, values: int = 0) -> Kind:
 
 ID = Kind(pa.string(), identifier, _plain_ids, "no id")
 MOMENT = Kind(pa.float64(), moment, _plain_moments, "neither a number nor an ISO 8601 date")
-IDS = Kind(pa.list_(pa.string()), identifiers, None, "no list of ids")
+# Cells that are text as they are; of all others a space, so that they count as filled.
+RAW = Kind(pa.string(), lambda value: value if isinstance(value, str) else " ", None)
+
+
+def ids(separator: str = " ") -> Kind:
+    """Lists of ids; in text without brackets they stand between separators."""
+    return Kind(pa.list_(pa.string()), partial(identifiers, separator=separator), None, "no list of ids")
+
+
+IDS = ids()

@@ -32,7 +32,10 @@ def in_order(table: pa.Table, ids: pa.Array, *, drop: bool = False) -> tuple[Seq
     places = pc.index_in(items, value_set=ids)
     if places.null_count and not drop:
         first = items.filter(places.is_null())[0].as_py()
-        raise DataError(f"Item {first!r} is not in the items file. Add it, or give --drop-unknown.")
+        raise DataError(
+            f"Item {first!r} is not in the items file. Add it, or give --drop-unknown. {places.null_count:,} of "
+            f"{len(items):,} interactions are with such items; those of the file are called as {ids[0].as_py()!r} is."
+        )
     times = table["time"].to_numpy() if "time" in table.column_names else np.zeros(len(owner))
     order = np.lexsort((times, owner))  # stable: equal times stay as they are
     order = order[places.is_valid().to_numpy(zero_copy_only=False)[order]]
