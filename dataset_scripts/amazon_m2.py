@@ -78,7 +78,7 @@ def _printed(texts: pa.Array) -> pa.Array:
     """Lists between brackets in other spellings as numpy prints them; any other text stays as it is."""
     made = []
     for text in texts.to_pylist():
-        ids = id_lists.split(text) if text.lstrip().startswith(("[", "(", "array(")) else None
+        ids = id_lists.split(text) if id_lists.bracketed(text) else None
         made.append(text if ids is None else f"[{' '.join(map(repr, map(str, ids)))}]")
     return pa.array(made, pa.string())
 

@@ -130,12 +130,13 @@ def read_log(
     options: argparse.Namespace, faults: Faults, ids: pa.Array
 ) -> tuple[Sequences, dict[str, int], building.Sums]:
     """What users met, counts and checksums; several files are read as one, in the order in which they are given."""
-    parts, total, sums = [], Reading(), {}
+    parts, total, sums, plain = [], Reading(), {}, False
     for path, name in _named(options.interactions).items():
         if options.limit and total.rows >= options.limit:
             break
         file = _table(path, options, faults)
-        wanted = _wanted_of_log(file, options, faults, ids)
+        wanted, plain_here = _wanted_of_log(file, options, faults, ids)
+        plain |= plain_here
         limit = options.limit and options.limit - total.rows
         table, reading = tabular.read(file, wanted, faults, workers=options.workers, limit=limit)
         if reading.sha256 and reading.sha256 in sums.values():
@@ -146,7 +147,7 @@ def read_log(
         total.broken += reading.broken
     table = pa.concat_tables(parts)
     if options.list_column:
-        table = listed(table, ids, faults, options.list_column, total)
+        table = after_lists(sound_lists(table, ids, faults, options.list_column, total) if plain else table)
     found, counts = in_order(table, ids, drop=options.drop_unknown)
     counts |= {"users_read": len(found)}
     building.note_short(lengths(found.items), options.min_history, faults)
@@ -184,15 +185,18 @@ def _table(path: Path, options: argparse.Namespace, faults: Faults, *, items: bo
     return file
 
 
-def _wanted_of_log(file: Table, options: argparse.Namespace, faults: Faults, ids: pa.Array) -> tabular.Wanted:
-    """The columns of a log, and how to read them."""
-    item = options.item or ITEM
+def _wanted_of_log(
+    file: Table, options: argparse.Namespace, faults: Faults, ids: pa.Array
+) -> tuple[tabular.Wanted, bool]:
+    """The columns of a log, how to read them, and whether its lists are ids between separators."""
+    item, plain = options.item or ITEM, False
     wanted = {"user": (options.user, column_types.ID)}
     if not options.list_column:
         wanted["item"] = (item, column_types.ID)
     else:
         start, _ = tabular.read(file, {"cells": (options.list_column, column_types.RAW)}, Faults(), limit=1000)
-        separator = id_lists.separator_of(start["cells"].to_pylist(), set(ids.to_pylist()))
+        cells = [cell for cell in start["cells"].to_pylist() if cell.strip() and not id_lists.bracketed(cell)]
+        plain, separator = bool(cells), id_lists.separator_of(cells, set(ids.to_pylist()))
         wanted["items"] = (options.list_column, column_types.ids(separator))
         # RecBole calls a history after the item that follows it.
         follows = options.list_column == f"{item}_list" and item in (file.columns or ())
@@ -203,11 +207,11 @@ def _wanted_of_log(file: Table, options: argparse.Namespace, faults: Faults, ids
         wanted["time"] = (options.time, column_types.MOMENT)
     elif not options.list_column and (times := [name for name in file.columns or () if name.lower() in TIMES]):
         faults.notes.append(f"{file.name} is taken to be in order: --time {times[0]} would sort a user's rows")
-    return wanted
+    return wanted, plain
 
 
-def listed(table: pa.Table, ids: pa.Array, faults: Faults, column: str, reading: Reading) -> pa.Table:
-    """Lists with what comes after them, if anything does, without those that are separated in another way than most."""
+def sound_lists(table: pa.Table, ids: pa.Array, faults: Faults, column: str, reading: Reading) -> pa.Table:
+    """The rows whose lists are separated as most are: of the others, what was taken for an id is several, and unknown."""
     items = contract.one_chunk(table["items"])
     unknown = pc.unique(items.flatten().filter(pc.invert(pc.is_in(items.flatten(), value_set=ids))))
     known = set(ids.to_pylist()) if len(unknown) else set()
@@ -222,6 +226,11 @@ def listed(table: pa.Table, ids: pa.Array, faults: Faults, column: str, reading:
         keep = np.ones(len(table), dtype=bool)
         keep[owners.to_numpy()] = False
         table = table.filter(pa.array(keep))
+    return table
+
+
+def after_lists(table: pa.Table) -> pa.Table:
+    """Lists with the item that comes after them, where the table has one."""
     if "item" in table.column_names:
         items, after = contract.one_chunk(table["items"]), contract.one_chunk(table["item"])
         whole = [[*before, last] for before, last in zip(items.to_pylist(), after.to_pylist(), strict=True)]

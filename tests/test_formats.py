@@ -60,6 +60,11 @@ def atomic(path: Path, rows: list[dict]) -> Path:
     return path
 
 
+def recoded(path: Path, encoding: str) -> Path:
+    path.write_bytes(path.read_bytes().decode("unicode_escape").encode(encoding))
+    return path
+
+
 def document(path: Path, content, encoding="utf-8", **options) -> Path:
     path.write_text(json.dumps(content, ensure_ascii=False, **options), encoding=encoding, newline="\n")
     return path
@@ -118,6 +123,9 @@ FORMS = {
     "JSON columns": lambda f: (
         [], document(f / "items.json", pd.DataFrame(ACCENTED).to_dict()),
         document(f / "events.json", pd.DataFrame(EVENTS).to_dict()),
+    ),
+    "JSON lines in UTF-16": lambda f: (
+        [], recoded(save(f / "items.jsonl", ACCENTED), "utf-16"), recoded(save(f / "events.jsonl", EVENTS), "utf-8-sig")
     ),
     "JSON lines in .json": lambda f: (
         [], save(f / "items.jsonl", ACCENTED).rename(f / "items.json"), save(f / "events.jsonl", EVENTS)
@@ -230,6 +238,10 @@ ENDINGS = {
     "Windows": (
         lambda f: {"items": separated(f / "items.csv", [{**i, "title": f"“{i['title']}”"} for i in ACCENTED], ",",
                                       encoding="cp1252")}, [], "give --encoding cp1252"),
+    "Windows read as Latin-1": (
+        lambda f: {"items": separated(f / "items.csv", [{**i, "title": f"“{i['title']}”"} for i in ACCENTED], ",",
+                                      encoding="cp1252")}, ["--encoding", "latin-1"],
+        "items.csv has letters or quotes that latin-1 does not have. Give --encoding cp1252."),
     "UTF-8 read as Latin-1": (
         lambda f: {"items": save(f / "items.csv", ACCENTED)}, ["--encoding", "latin-1"],
         "items.csv is UTF-8, not latin-1, in which its line 2 would read 'b0,Ã\\x89lan Ã\\x96re 0,Ada Mos'. Leave out --enc"),
@@ -301,6 +313,21 @@ def test_rows_that_were_left_out_are_told_where_a_later_step_fails_too(tmp_path,
     said = capsys.readouterr().err
     assert "error: Item 'b7' is not in the items file" in said
     assert "left out, not UTF-8: 1 (items.csv, line 9)" in said
+
+
+def test_rows_of_another_encoding_are_left_out_where_the_user_says_so(tmp_path, capsys):
+    mixed = [ITEMS[n] if n % 5 else ACCENTED[n] for n in range(20)]
+    items = separated(tmp_path / "items.csv", mixed, ",", encoding="latin-1")
+    assert run(tmp_path, "--encoding", "utf-8", "--drop-unknown", items=items) == 0
+    assert "left out, not UTF-8: 4 (items.csv, line 2; items.csv, line 7;" in capsys.readouterr().out
+
+
+def test_a_list_of_its_own_may_hold_an_unknown_id_with_separators(tmp_path):
+    rows = [{**row, "items": ["b0 b1", *row["items"]]} for row in LISTS]
+    log = save(tmp_path / "lists.jsonl", rows)
+    assert run(tmp_path, "--list-column", "items", "--drop-unknown", interactions=log) == 0
+    counts = contract.provenance(str(tmp_path / "out"))["counts"]
+    assert (counts["log_rows_broken"], counts["interactions_dropped"], counts["users_kept"]) == (0, 9, 4)
 
 
 def test_elements_of_a_document_that_are_no_objects_are_named(tmp_path, expected, capsys):

@@ -22,7 +22,7 @@ def split(text: str, separator: str = " ") -> list[object] | None:
     text = text.strip()
     if found := _ARRAY.match(text):
         text = found[1]
-    if text[:1] not in ("[", "("):
+    if not bracketed(text):
         if separator == " ":
             return list(text.split())
         ids = [part.strip() for part in text.split(separator)]
@@ -53,20 +53,24 @@ def _unquoted(word: str) -> str:
     return ast.literal_eval(word) if word[0] in "'\"" else word
 
 
+def bracketed(text: str) -> bool:
+    """Whether a cell says by itself where its list begins and ends."""
+    return text.lstrip().startswith(("[", "(", "array("))
+
+
 def separator_of(cells: Iterable[str], known: Collection[str]) -> str:
     """The separator of cells: the one that gives most known ids, and of equals the first of SEPARATORS."""
     found = dict.fromkeys(SEPARATORS, 0)
     for cell in cells:
         for separator in SEPARATORS:
-            found[separator] += sum(part in known for part in split(cell, separator) or () if isinstance(part, str))
+            found[separator] += len(_known(cell, separator, known))
     return max(SEPARATORS, key=found.__getitem__)
 
 
 def differently_separated(identifier: str, known: Collection[str]) -> bool:
-    """Whether what was taken for an id, and is unknown, is several known ids."""
-    return any(
-        (len(parts := split(identifier, separator) or ()) > 1 and any(part in known for part in parts))
-        or (separator in identifier and identifier.strip(separator) in known)
-        for separator in SEPARATORS
-        if identifier[:1] not in "[("
-    )
+    """Whether what was taken for an id, and is unknown, holds known ids and separators."""
+    return any(_known(identifier, separator, known) or identifier.strip(separator) in known for separator in SEPARATORS)
+
+
+def _known(text: str, separator: str, known: Collection[str]) -> list[str]:
+    return [part for part in split(text, separator) or () if isinstance(part, str) and part in known]

@@ -54,7 +54,7 @@ class Source:
         """Whether readers can take the bytes as they are."""
         return self.encoding == "utf-8" and self.separator is None
 
-    def open(self, saw: Callable[[bytes], object] = len) -> IO[bytes]:
+    def open(self, saw: Callable[[bytes], object] | None = None) -> IO[bytes]:
         """The unpacked file in UTF-8, with a separator of one byte.
 
         Args:

@@ -195,7 +195,10 @@ def _unnamed(source: Source, form: str, layout: Layout, first: Sequence[str], na
     check_header(columns, source.name)
     usual = {*names, *ID_FIELDS, "user_id", "title", "timestamp"}
     if header := [cell for cell in first if cell in usual or (_TYPED.fullmatch(cell))]:
-        raise DataError(f"{source.name}: its first row is a header, with {', '.join(header)}: leave out --no-header.")
+        raise DataError(
+            f"{source.name}: its first row is a header, with {', '.join(header)}: leave out "
+            "--no-header and names for its columns."
+        )
     return Table(source, form, dict(zip(columns, columns, strict=True)), replace(layout, names=columns), hint)
 
 

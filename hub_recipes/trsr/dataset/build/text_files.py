@@ -48,6 +48,8 @@ def encoding_of(name: str, start: bytes, given: str | None = None) -> str:
     if encoding == "utf-8":
         if not given and len(broken) >= _LEAST and not whole:
             raise DataError(_not_utf8(name, broken))
+    elif encoding == "iso8859-1" and _of_windows(broken):
+        raise DataError(f"{name} has letters or quotes that latin-1 does not have. Give --encoding cp1252.")
     elif len(whole) >= _LEAST and not broken:
         number, line = whole[0]
         garbled = line.decode(encoding, "replace")
@@ -101,8 +103,7 @@ def _not_utf8(name: str, broken: list[tuple[int, bytes]]) -> str:
     number, line = broken[0]
     told = f"{name} is not UTF-8: {len(broken)} of its first lines are not, and none beyond ASCII is; the first is line"
     try:
-        # The bytes that Latin-1 has for control characters are letters and quotes in Windows' encoding.
-        guess = "cp1252" if any(0x80 <= byte < 0xA0 for _, one in broken for byte in one) else "latin-1"
+        guess = "cp1252" if _of_windows(broken) else "latin-1"
         read = _around(line.decode(guess))
     except UnicodeDecodeError:
         return f"{told} {number}. Name its encoding: --encoding shift_jis, gb18030, cp1251, ..."
@@ -110,6 +111,11 @@ def _not_utf8(name: str, broken: list[tuple[int, bytes]]) -> str:
         f"{told} {number}, which reads {read!r} in {guess}. If that is right, give --encoding {guess}, else the encoding "
         "that it was written in. (--encoding utf-8 leaves such rows out.)"
     )
+
+
+def _of_windows(lines: list[tuple[int, bytes]]) -> bool:
+    """Whether there are bytes that are control characters in Latin-1, and letters and quotes in Windows' encoding."""
+    return any(0x80 <= byte < 0xA0 for _, line in lines for byte in line)
 
 
 def _around(text: str) -> str:
@@ -128,7 +134,7 @@ def separator_bytes(given: str) -> bytes:
 
 class _Recoder(io.RawIOBase):
     def __init__(
-        self, raw: IO[bytes], encoding: str, separator: bytes | None, name: str, saw: Callable[[bytes], object]
+        self, raw: IO[bytes], encoding: str, separator: bytes | None, name: str, saw: Callable[[bytes], object] | None
     ) -> None:
         self._raw, self._encoding, self._separator, self._name, self._saw = raw, encoding, separator, name, saw
         # UTF-8 passes as it is: rows of other bytes are counted by whoever reads them.
@@ -141,7 +147,7 @@ class _Recoder(io.RawIOBase):
     def readinto(self, target) -> int:
         while not self._ready:
             piece = self._raw.read(1 << 20)
-            if piece:
+            if piece and self._saw:
                 self._saw(piece)
             self._ready = memoryview(self._split(self._utf8(piece), last=not piece))
             if not piece:
@@ -178,7 +184,7 @@ class _Recoder(io.RawIOBase):
 
 
 def recoded(
-    raw: IO[bytes], encoding: str, separator: bytes | None, name: str, saw: Callable[[bytes], object]
+    raw: IO[bytes], encoding: str, separator: bytes | None, name: str, saw: Callable[[bytes], object] | None
 ) -> IO[bytes]:
     """A file in UTF-8, with SEPARATOR in place of a separator of several bytes.
 
