@@ -55,6 +55,7 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,8 @@ def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, d
             said = ", ".join(map(repr, numbers))
             faults.notes.append(f"{file.name}: {said} is no part of texts: pandas' row numbers have such names")
         fields = [name for name in known if not _is_id(name, options) and name not in numbers]
+    if any(map(str.isdigit, fields)):
+        faults.notes.append(f"{file.name}: texts call columns by their numbers; --items-columns gives them names")
     if leaks := [name for name in fields if _is_id(name, options)]:
         raise DataError(f"{', '.join(sorted(leaks))}: an id is no text, it would tell the model which item it is.")
     whole, short = column_types.text(words=0), column_types.text(options.field_words, options.field_values)
@@ -135,6 +138,7 @@ def read_log(
         if options.limit and total.rows >= options.limit:
             break
         file = _table(path, options, faults)
+        file = replace(file, source=replace(file.source, name=name))
         wanted, plain_here = _wanted_of_log(file, options, faults, ids)
         plain |= plain_here
         limit = options.limit and options.limit - total.rows
@@ -145,6 +149,8 @@ def read_log(
         sums[name] = reading.sha256
         total.rows += reading.rows
         total.broken += reading.broken
+    if len({tuple(part.column_names) for part in parts}) > 1:
+        raise DataError("Of --interactions, some have an item after the list, and some have not. Read them one by one.")
     table = pa.concat_tables(parts)
     if options.list_column:
         table = after_lists(sound_lists(table, ids, faults, options.list_column, total) if plain else table)
@@ -196,7 +202,7 @@ def _wanted_of_log(
     else:
         start, _ = tabular.read(file, {"cells": (options.list_column, column_types.RAW)}, Faults(), limit=1000)
         cells = [cell for cell in start["cells"].to_pylist() if cell.strip() and not id_lists.bracketed(cell)]
-        plain, separator = bool(cells), id_lists.separator_of(cells, set(ids.to_pylist()))
+        plain, separator = bool(cells), id_lists.separator_of(cells, set(ids.to_pylist()) if cells else ())
         wanted["items"] = (options.list_column, column_types.ids(separator))
         # RecBole calls a history after the item that follows it.
         follows = options.list_column == f"{item}_list" and item in (file.columns or ())

@@ -350,6 +350,15 @@ def test_users_with_few_items_are_told_with_the_option_that_keeps_them(tmp_path,
         assert len(histories(tmp_path / least)) == len([n for n in range(9) if n + 1 >= 6]) + more
 
 
+def test_columns_without_names_are_numbers_in_texts_and_that_is_said(tmp_path, capsys):
+    items = separated(tmp_path / "items.csv", ITEMS, ",", header=False)
+    events = separated(tmp_path / "events.csv", EVENTS, ",", header=False)
+    given = ["--no-header", "--item-id", "1", "--title", "2", "--user", "1", "--item", "2", "--time", "3"]
+    assert run(tmp_path, *given, items=items, interactions=events) == 0
+    assert contract.read(str(tmp_path / "out"), "items", "train")["text"][0] == "2: Book 0; 3: Ada Moss; 4: 100"
+    assert "items.csv: texts call columns by their numbers; --items-columns gives them names" in capsys.readouterr().out
+
+
 def test_a_log_whose_times_are_not_used_says_so(tmp_path, capsys):
     assert run(tmp_path) == 0
     assert "events.csv is taken to be in order: --time timestamp would sort a user's rows" in capsys.readouterr().out
@@ -422,6 +431,8 @@ def test_what_is_no_list_is_none():
     ):
         assert id_lists.split(text) is None, text
     assert id_lists.split(" A, B,", ",") == ["A", "B"]
+    assert id_lists.split("(1) (2)") == ["(1)", "(2)"]
+    assert id_lists.split("array(1) b") == ["array(1)", "b"]
     assert id_lists.split("", ",") == id_lists.split("[]") == []
     with pytest.raises(UsageError):
         text_table(Path(__file__), "csv", sep="\n")

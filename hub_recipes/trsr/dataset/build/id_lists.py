@@ -20,9 +20,11 @@ def split(text: str, separator: str = " ") -> list[object] | None:
             another one do not count.
     """
     text = text.strip()
-    if found := _ARRAY.match(text):
-        text = found[1]
-    if not bracketed(text):
+    if array := _ARRAY.match(text):
+        text = array[1]
+    if not text.startswith("["):
+        if (found := _bracketed(text)) is not None:
+            return found
         if separator == " ":
             return list(text.split())
         ids = [part.strip() for part in text.split(separator)]
@@ -36,7 +38,7 @@ def split(text: str, separator: str = " ") -> list[object] | None:
 
 def _bracketed(text: str) -> list[object] | None:
     """Words between brackets, with commas between all of them or none, as Python and numpy write them."""
-    if {"[": "]", "(": ")"}[text[0]] != text[-1:] or len(text) < 2:
+    if text[:1] + text[-1:] not in ("[]", "()") or len(text) < 2:
         return None
     inner = text[1:-1]
     words = _WORD.findall(inner)
