@@ -110,6 +110,7 @@ def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, d
     wanted = {f"field {name}": (name, whole if name == "text" else short) for name in fields}
     wanted |= {"item_id": (options.item_id, column_types.ID), "title": (options.title, whole)}
     table, reading = tabular.read(file, wanted, faults, workers=options.workers)
+    _note_encoding(faults)
     texts = {name: contract.one_chunk(table[f"field {name}"]) for name in fields}
     columns = {"item_id": table["item_id"], "title": table["title"], "text": sentences(texts)}
     found = pa.table(columns | {name: column for name, column in texts.items() if name not in columns})
@@ -149,6 +150,7 @@ def read_log(
         sums[name] = reading.sha256
         total.rows += reading.rows
         total.broken += reading.broken
+    _note_encoding(faults)
     if len({tuple(part.column_names) for part in parts}) > 1:
         raise DataError("Of --interactions, some have an item after the list, and some have not. Read them one by one.")
     table = pa.concat_tables(parts)
@@ -158,6 +160,11 @@ def read_log(
     counts |= {"users_read": len(found)}
     building.note_short(lengths(found.items), options.min_history, faults)
     return found, _counted("log", total) | counts, sums
+
+
+def _note_encoding(faults: Faults) -> None:
+    if faults.counts["not UTF-8"]:
+        faults.notes.append("rows that are not UTF-8 are read where --encoding gives the encoding of the file")
 
 
 def _named(paths: Sequence[Path]) -> dict[Path, str]:
@@ -186,7 +193,7 @@ def _table(path: Path, options: argparse.Namespace, faults: Faults, *, items: bo
         names=[name.strip() for name in names.split(",")] if names else [],
         key=options.item_id if items else options.user,
     )
-    if file.source.encoding != "utf-8":
+    if file.source.encoding != "utf-8" and not options.encoding:
         faults.notes.append(f"{file.name} is read as {file.source.encoding}")
     return file
 

@@ -262,11 +262,11 @@ ENDINGS = {
     "semicolons": (
         lambda f: {"items": separated(f / "items.csv", ITEMS, ";")}, [],
         "there is no column 'item_id'; the columns are item_id;title;author;pages. Its rows were cut at ',', and look "
-        "separated by ';': give --sep ';'."),
+        "separated by ';': give --sep ';' (for the items alone, --items-sep)."),
     "two colons": (
-        lambda f: {"interactions": separated(f / "events.csv", EVENTS, "::")}, [], "give --sep '::'."),
-    "tabs": (lambda f: {"interactions": separated(f / "events.csv", EVENTS, "\t")}, [], "give --sep tab."),
-    "no semicolons": (lambda f: {}, ["--sep", ";"], "Its rows were cut at ';', and look separated by ',': give --sep ','."),
+        lambda f: {"interactions": separated(f / "events.csv", EVENTS, "::")}, [], "give --sep '::' "),
+    "tabs": (lambda f: {"interactions": separated(f / "events.csv", EVENTS, "\t")}, [], "give --sep tab "),
+    "no semicolons": (lambda f: {}, ["--sep", ";"], "Its rows were cut at ';', and look separated by ',': give --sep ',' "),
     "no separator": (lambda f: {}, ["--sep", '"'], "--sep takes what stands between two cells"),
     "no header": (
         lambda f: {"interactions": separated(f / "events.csv", [{**e, "n": "1", "m": "1"} for e in EVENTS], ",", header=False)},
@@ -277,6 +277,9 @@ ENDINGS = {
         [], "the columns are 1, 2, 3.5. If its first row is one of the data, give --no-header"),
     "a header with --no-header": (
         lambda f: {}, ["--no-header"], "items.csv: its first row is a header, with item_id, title: leave out --no-header"),
+    "numbers": (
+        lambda f: {"items": separated(f / "items.csv", ITEMS, ",", header=False)}, ["--no-header"],
+        "there is no column 'item_id'; the columns are 1, 2, 3, 4. Columns without a header go by number, or by the names"),
     "too few names": (
         lambda f: {"items": separated(f / "items.csv", ITEMS, ";", header=False)}, ["--items-columns", "item_id,title,a,p"],
         "4 columns are named, and its first row has 1 cells. Its rows were cut at ',', and look separated by ';'"),
@@ -313,6 +316,7 @@ def test_rows_that_were_left_out_are_told_where_a_later_step_fails_too(tmp_path,
     said = capsys.readouterr().err
     assert "error: Item 'b7' is not in the items file" in said
     assert "left out, not UTF-8: 1 (items.csv, line 9)" in said
+    assert "rows that are not UTF-8 are read where --encoding gives the encoding of the file" in said
 
 
 def test_rows_of_another_encoding_are_left_out_where_the_user_says_so(tmp_path, capsys):

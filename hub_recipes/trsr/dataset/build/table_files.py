@@ -188,6 +188,10 @@ def _named(source: Source, form: str, layout: Layout, header: Sequence[str], hin
 def _unnamed(source: Source, form: str, layout: Layout, first: Sequence[str], names: Sequence[str], hint: str) -> Table:
     """With given names, or numbers."""
     columns = tuple(names) or tuple(str(number) for number in range(1, len(first) + 1))
+    hint = (
+        hint
+        or "Columns without a header go by number, or by the names that --items-columns and --interactions-columns give."
+    )
     if len(columns) != len(first):
         raise DataError(
             f"{source.name}: {len(columns)} columns are named, and its first row has {len(first)} cells. {hint}".strip()
@@ -221,4 +225,4 @@ def _separator_hint(rows: Sequence[str], used: str, width: int) -> str:
         return ""
     best = max(widths, key=widths.__getitem__)
     shown = {"\t": "tab", "\x01": "$'\\x01'"}.get(best, f"'{best}'")
-    return f"Its rows were cut at {used!r}, and look separated by {shown}: give --sep {shown}."
+    return f"Its rows were cut at {used!r}, and look separated by {shown}: give --sep {shown} (for the items alone, --items-sep)."
