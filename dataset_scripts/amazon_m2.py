@@ -32,6 +32,7 @@ import pyarrow.compute as pc
 from trsr.dataset import contract
 from trsr.dataset.build import command as building
 from trsr.dataset.build import id_lists, protocol
+from trsr.dataset.build.column_types import are_ids
 from trsr.dataset.build.csv_blocks import Layout
 from trsr.dataset.build.scan import Faults, Masks, Reading, find, scan
 from trsr.dataset.build.sequences import Sequences, encode, lists
@@ -58,8 +59,8 @@ A user is a session, named by a hash of its items. The licence of the source dat
 def read_products(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, dict[str, int], building.Sums]:
     """The config `items` of the locale, counts and checksums."""
 
-    def work(table: pa.Table) -> tuple[pa.Table, Masks]:
-        broken = ~building.matches(contract.one_chunk(table["id"]), building.ID)
+    def work(table: pa.Table) -> tuple[tuple[pa.Table, int], Masks]:
+        broken = ~are_ids(contract.one_chunk(table["id"]))
         here = pc.equal(table["locale"], options.locale)
         good = table.filter(pc.and_(here, pa.array(~broken))).rename_columns(columns)
         return building.items(good, FIELDS, shown), {"no product id": broken}
@@ -67,8 +68,10 @@ def read_products(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table
     shown = building.shown_fields(options.text_fields, FIELDS)
     source, reading = find(options.source, "products_train.csv"), Reading()
     wanted, columns = ["id", "locale", *FIELDS[:-1], "desc"], ["item_id", "locale", *FIELDS]
-    table = building.concat(scan(source, CSV, wanted, work, faults, reading, workers=options.workers))
+    parts = list(scan(source, CSV, wanted, work, faults, reading, workers=options.workers))
+    table = building.concat((part for part, _ in parts), source.name, reading, f"not of the locale {options.locale}")
     items, counts = building.deduplicate(table, ("title", "text"))
+    counts = {"products_cells_unescaped": sum(count for _, count in parts)} | counts
     elsewhere = reading.rows - reading.broken - len(table)
     before = {"products_read": reading.rows, "products_broken": reading.broken, "products_of_other_locales": elsewhere}
     return items, before | counts, {source.name: reading.sha256}
@@ -110,7 +113,7 @@ def read_sessions(
             before = pc.replace_with_mask(before, pa.array(unprinted), _printed(before.filter(pa.array(unprinted))))
             unprinted = ~building.matches(before, PRINTED)
         quotes = pc.count_substring(before, "'").to_numpy()
-        unnamed = ~unprinted & ~building.matches(after, building.ID)
+        unnamed = ~unprinted & ~are_ids(after)
         good = here & ~unprinted & ~unnamed
         logged = quotes // 2 + 1  # the target too
         short = good & (logged < options.min_history)
@@ -133,7 +136,8 @@ def read_sessions(
         totals += counts
         few.append(lengths)
     building.note_short(np.concatenate(few), options.min_history, faults)
-    table = building.concat(tables)
+    bounds = f"of {options.min_history} to {options.max_history} items"
+    table = building.concat(tables, source.name, reading, f"not of the locale {options.locale}, or not {bounds}")
     before = pc.binary_join(printed_ids(contract.one_chunk(table["before"])), " ")
     texts = pc.unique(pc.binary_join_element_wise(before, contract.one_chunk(table["after"]), " "))
     logged = pc.split_pattern(texts, " ")
@@ -159,7 +163,9 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     """Read, keep, divide and write. Returns the counts."""
     building.apply_defaults(options, 11, 26, building.PAPER)
     products, counts, sums = read_products(options, faults)
+    faults.so_far |= counts
     sessions, found, more = read_sessions(options, faults, contract.one_chunk(products["item_id"]))
+    faults.so_far |= found
     histories, found, users = building.paper(sessions, options, found)
     tables = {"items": {"train": building.dataset(products)}, "histories": histories}
     sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}

@@ -37,6 +37,7 @@ import pyarrow.compute as pc
 from trsr.dataset import contract
 from trsr.dataset.build import command as building
 from trsr.dataset.build import impressions, protocol
+from trsr.dataset.build.column_types import are_ids
 from trsr.dataset.build.csv_blocks import Layout
 from trsr.dataset.build.impressions import Sorter, Written
 from trsr.dataset.build.scan import Faults, Masks, Reading, find, scan
@@ -71,21 +72,24 @@ _DAY = 86_400
 def read_news(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, dict[str, int], building.Sums]:
     """The config `items` of all parts, counts and checksums."""
 
-    def work(table: pa.Table) -> tuple[pa.Table, Masks]:
-        broken = ~building.matches(contract.one_chunk(table["item_id"]), building.ID)
+    def work(table: pa.Table) -> tuple[tuple[pa.Table, int], Masks]:
+        broken = ~are_ids(contract.one_chunk(table["item_id"]))
         named = [pc.equal(pc.utf8_lower(table[name]), name) for name in ("category", "title")]
         header = ~broken & contract.one_chunk(pc.and_(*named)).to_numpy(zero_copy_only=False)
         good = table.filter(pa.array(~broken & ~header))
         return building.items(good, FIELDS, shown), {"no news id": broken, "a header, which MIND has none of": header}
 
     shown = building.shown_fields(options.text_fields, FIELDS)
-    parts, sums, counts = [], {}, {"items_broken": 0}
+    parts, sums, counts, total = [], {}, {"items_broken": 0}, Reading()
     for where in options.sources:
         source, reading = find(where, "news.tsv"), Reading()
         parts += scan(source, Layout("\t", False, NEWS), NEWS[:5], work, faults, reading, workers=options.workers)
         sums[source.name] = reading.sha256
         counts["items_broken"] += reading.broken
-    items, found = building.deduplicate(building.concat(parts), ("title", "text"))
+        total.rows, total.broken = total.rows + reading.rows, total.broken + reading.broken
+    table = building.concat((part for part, _ in parts), "news.tsv", total, "nothing else")
+    items, found = building.deduplicate(table, ("title", "text"))
+    counts["items_cells_unescaped"] = sum(count for _, count in parts)
     return items, counts | found, sums
 
 
@@ -102,7 +106,7 @@ def checked(table: pa.Table) -> tuple[pa.Table, Masks]:
                 text[name] = pc.replace_substring_regex(text[name], " +", " ")
     text["time"] = pc.strptime(text["time"], "%m/%d/%Y %I:%M:%S %p", "s", error_is_null=True).cast(pa.int64())
     numbered = building.matches(text["impression_id"], "^[0-9]{1,18}$")
-    named = building.matches(text["user_id"], building.ID)
+    named = are_ids(text["user_id"])
     timed = text["time"].is_valid().to_numpy(zero_copy_only=False)
     good = numbered & named & timed
     made = pa.table(text).filter(pa.array(good))
@@ -130,7 +134,7 @@ def read_users(
     source, reading = find(options.sources[0], "behaviors.tsv"), Reading()
     layout = Layout("\t", False, BEHAVIORS)
     parts = scan(source, layout, BEHAVIORS[:4], work, faults, reading, workers=options.workers, limit=options.limit)
-    table = building.concat(parts)
+    table = building.concat(parts, source.name, reading, "without a history")
     first = earliest(table)
     logged = table["logged"].to_numpy()[first]
     building.note_short(logged, options.min_history, faults)
@@ -264,6 +268,7 @@ def by_time(
         sorters[part] = Sorter(folder / part)
         found, sum_ = read_impressions(options, faults, ids, where, part, sorters[part])
         counts |= found
+        faults.so_far |= found
         sums |= sum_
     days = sorters["train"].days
     if len(days) < 2:
@@ -294,6 +299,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
         parts = "one part, the training part" if wanted == 1 else "two parts, the training part and the dev part"
         raise DataError(f"The protocol {options.protocol} takes {parts}; got {len(options.sources)}.")
     news, counts, sums = read_news(options, faults)
+    faults.so_far |= counts
     ids = contract.one_chunk(news["item_id"])
     items = {"train": building.dataset(news)}
     options.out.resolve().parent.mkdir(parents=True, exist_ok=True)
@@ -301,6 +307,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
         if options.protocol == "paper":
             building.apply_defaults(options, 11, 26, building.PAPER)
             found, more, sums_ = read_users(options, faults, ids)
+            faults.so_far |= more
             histories, more, text = building.paper(found, options, more)
             sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}
             text = protocol.describe({"items": items, "histories": histories}, users=text, **sampling)

@@ -62,7 +62,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trsr.core.history import ID_FIELDS
+from trsr.core.field_values import ID_FIELDS
 from trsr.dataset import contract
 from trsr.dataset.build import column_types, id_lists, protocol
 from trsr.dataset.build import command as building
@@ -106,10 +106,11 @@ def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, d
         faults.notes.append(f"{file.name}: texts call columns by their numbers; --items-columns gives them names")
     if leaks := [name for name in fields if _is_id(name, options)]:
         raise DataError(f"{', '.join(sorted(leaks))}: an id is no text, it would tell the model which item it is.")
-    whole, short = column_types.text(words=0), column_types.text(options.field_words, options.field_values)
-    wanted = {f"field {name}": (name, whole if name == "text" else short) for name in fields}
-    wanted |= {"item_id": (options.item_id, column_types.ID), "title": (options.title, whole)}
+    short = column_types.text(options.field_words, options.field_values)
+    wanted = {f"field {name}": (name, column_types.WHOLE_TEXT if name == "text" else short) for name in fields}
+    wanted |= {"item_id": (options.item_id, column_types.ID), "title": (options.title, column_types.text(words=0))}
     table, reading = tabular.read(file, wanted, faults, workers=options.workers)
+    faults.so_far |= _counted("items", reading)
     _note_encoding(faults)
     texts = {name: contract.one_chunk(table[f"field {name}"]) for name in fields}
     columns = {"item_id": table["item_id"], "title": table["title"], "text": sentences(texts)}
@@ -119,7 +120,8 @@ def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, d
             f"Item {empty['item_id'][0].as_py()!r} has no text in {', '.join(fields)}. Fill it, or give --drop-unknown."
         )
     items, counts = building.deduplicate(found, ("text",))
-    return items, _counted("items", reading) | counts, {options.items.name: reading.sha256}
+    counts = _counted("items", reading) | {"items_cells_unescaped": reading.unescaped} | counts
+    return items, counts, {options.items.name: reading.sha256}
 
 
 def _is_id(name: str, options: argparse.Namespace) -> bool:
@@ -127,7 +129,8 @@ def _is_id(name: str, options: argparse.Namespace) -> bool:
 
 
 def _counted(what: str, reading: Reading) -> dict[str, int]:
-    return {f"{what}_rows_read": reading.rows, f"{what}_rows_broken": reading.broken}
+    lost = {f"{what}_lines_broken": reading.lines} if reading.lines > reading.broken else {}
+    return {f"{what}_rows_read": reading.rows, f"{what}_rows_broken": reading.broken, **lost}
 
 
 def read_log(
@@ -150,14 +153,20 @@ def read_log(
         sums[name] = reading.sha256
         total.rows += reading.rows
         total.broken += reading.broken
+        total.lines += reading.lines
     _note_encoding(faults)
     if len({tuple(part.column_names) for part in parts}) > 1:
         raise DataError("Of --interactions, some have an item after the list, and some have not. Read them one by one.")
     table = pa.concat_tables(parts)
     if options.list_column:
         table = after_lists(sound_lists(table, ids, faults, options.list_column, total) if plain else table)
+    faults.so_far |= _counted("log", total)
     found, counts = in_order(table, ids, drop=options.drop_unknown)
     counts |= {"users_read": len(found)}
+    if units := [name.removeprefix("times_in_") for name in counts if name.startswith("times_in_")]:
+        faults.notes.append(
+            f"column {options.time!r} holds times in {' and '.join(units)}: items are out of order. Write all in one unit."
+        )
     building.note_short(lengths(found.items), options.min_history, faults)
     return found, _counted("log", total) | counts, sums
 
@@ -236,6 +245,7 @@ def sound_lists(table: pa.Table, ids: pa.Array, faults: Faults, column: str, rea
         for user in table["user"].take(owners).to_pylist():
             faults.add(f"user {user!r}", reason)
         reading.broken += len(owners)
+        reading.lines += len(owners)
         keep = np.ones(len(table), dtype=bool)
         keep[owners.to_numpy()] = False
         table = table.filter(pa.array(keep))
@@ -255,7 +265,9 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     """Read, keep, divide, draw and write. Returns the counts."""
     building.apply_defaults(options, 11, 26, {})
     items, counts, sums = read_items(options, faults)
+    faults.so_far |= counts
     found, more, sums_ = read_log(options, faults, contract.one_chunk(items["item_id"]))
+    faults.so_far |= more
     histories, more, users = building.paper(found, options, more)
     tables = {"items": {"train": building.dataset(items)}, "histories": histories}
     options.item = options.item or ITEM

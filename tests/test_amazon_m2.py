@@ -85,7 +85,13 @@ def test_a_small_example_by_hand(tmp_path, capsys):
         ["B1 B2", "B3", "UK"],
         session(range(10), ""),
     ]
-    products = [*PRODUCTS, PRODUCTS[4], ["B0", "DE", "Ding", *[""] * 8], ["B99", "UK", *[""] * 9]]
+    products = [
+        [*PRODUCTS[0][:4], "Brand &amp; Sons", *PRODUCTS[0][5:]],
+        *PRODUCTS[1:],
+        PRODUCTS[4],
+        ["B0", "DE", "Ding", *[""] * 8],
+        ["B99", "UK", *[""] * 9],
+    ]
     counts = run(raw(tmp_path / "raw", [*SESSIONS, *odd], products), *SMALL, "--train", "all", out=tmp_path / "out")
     found = rows(tmp_path / "out")
     assert len(found) == 10
@@ -101,8 +107,9 @@ def test_a_small_example_by_hand(tmp_path, capsys):
         1,
     )
     assert contract.read(str(tmp_path / "out"), "items", "train")["text"][0] == (
-        "title: Thing 0; price: 9.99; brand: Brand; description: A, long way"
+        "title: Thing 0; price: 9.99; brand: Brand & Sons; description: A, long way"
     )
+    assert counts["products_cells_unescaped"] == 1
     said = capsys.readouterr().out
     # Sessions of more than 9 items are printed over several lines.
     assert "left out, prev_items is no printed list: 1 (raw/sessions_train.csv, line " in said

@@ -32,13 +32,19 @@ def pair(request):
     return encoder, decision_config(encoder, 1.5)
 
 
-WORDS = st.lists(st.sampled_from(["sea", "a,", ";", "\x00", " ", "\n", "é"]), max_size=6).map(" ".join)
+PIECES = ["sea", "a,", ";", "\x00", "\n", "é", "&amp;", "&#39;", "&#x92;", "&#xd800;", "&no;", "&", "#1", "書籍", "ไทย"]
+WORDS = st.lists(st.sampled_from([*PIECES, " "]), max_size=9).map(" ".join) | st.lists(
+    st.sampled_from([*PIECES, " "]), max_size=9
+).map("".join)
 PLAIN = st.one_of(st.none(), st.just(float("nan")), st.booleans(), st.floats(), st.text(max_size=5), WORDS)
+OBJECTS = st.dictionaries(st.sampled_from(["a", "id", "$oid", "$date", "$numberLong"]), PLAIN, max_size=2)
 ITEMS = st.one_of(
     st.text(max_size=30).map(lambda text: f"t {text}"),
     st.dictionaries(
         st.sampled_from(["title", "id", "Genre; x", "tags", "year", "item_id"]),
-        st.one_of(PLAIN, st.integers(), st.lists(st.one_of(PLAIN, st.lists(PLAIN, max_size=2)), max_size=3)),
+        st.one_of(
+            PLAIN, st.integers(), OBJECTS, st.lists(st.one_of(PLAIN, OBJECTS, st.lists(PLAIN, max_size=2)), max_size=3)
+        ),
     ).map(lambda fields: {"title": "a", **{k: v for k, v in fields.items() if k != "title"}}),
 )
 

@@ -293,8 +293,7 @@ ENDINGS = {
         ["--list-column", "items"], "User 'u' has several rows"),
     "other ids": (
         lambda f: {"interactions": separated(f / "e.csv", [{"user_id": "u", "item_id": "B1"}] * 2, ",")}, [],
-        "Item 'B1' is not in the items file. Add it, or give --drop-unknown. 2 of 2 interactions are with such items; those "
-        "of the file are called as 'b0' is."),
+        "Item 'B1' is not in the items file, where ids are as 'b0' is; 2 of 2 interactions are with such items."),
 }  # fmt: skip
 
 

@@ -75,6 +75,16 @@ def test_the_text_takes_other_fields_in_another_order(tmp_path):
     assert contract.read(str(tmp_path / "out"), "items", "train")["text"][0] == "title: Title 0; abstract: Abstract 0"
 
 
+def test_entities_in_news_are_unescaped_and_a_missing_user_is_none(tmp_path, capsys):
+    news = ["N0\tnews\tlocal\tSalt &amp; Pepper\t&quot;Yes&quot;\thttps://x\t[]\t[]", *NEWS[1:]]
+    raw = part(tmp_path / "a", [*USERS, behavior(9, "nan", range(11)), behavior(10, "1e+18", range(11))], news)
+    counts = run(raw, *SMALL, "--train", "all", out=tmp_path / "out")
+    assert contract.read(str(tmp_path / "out"), "items", "train")[0]["title"] == "Salt & Pepper"
+    assert counts["items_cells_unescaped"] == 2
+    assert {row["user_id"] for row in rows(tmp_path / "out")} == {f"U{n}" for n in range(9)}
+    assert "left out, no user id: 2 " in capsys.readouterr().out
+
+
 def test_odd_histories_are_kept_dropped_or_cut_as_said(tmp_path):
     odd = [
         behavior(20, "repeats", [5] * 6 + [6] * 5),

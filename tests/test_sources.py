@@ -42,9 +42,45 @@ def test_a_cell_over_several_lines_counts_as_lines_not_as_rows(tmp_path):
 
 def test_a_quote_within_a_cell_is_a_character_and_an_open_one_is_named(tmp_path):
     rows, named, _ = read(tmp_path, b'a,b\n5" pipe,1\n"x",2\n"y,3\nz,4\n', CSV)
-    assert rows == [('5" pipe', "1"), ("x", "2")]
+    assert rows == [('5" pipe', "1"), ("x", "2"), ("z", "4")]
     assert named == [(4, "broken quotes (unexpected end of data)")]
     assert read(tmp_path, b'"a\t"b"\n')[0] == [('"a', '"b"')]
+
+
+LOG = [f"u{n},i{n % 7},{n}" + (',"one, two"' if n % 3 == 0 else ",x") for n in range(18_000)]
+
+
+@pytest.mark.parametrize("size", [None, 5000])
+def test_a_quote_that_is_never_closed_costs_its_own_line(tmp_path, size):
+    for broken in (LOG[12].replace("u12", '"u12'), LOG[12].replace('two"', "two")):
+        content = "\n".join(["user,item,time,note", *LOG[:12], broken, *LOG[13:]]).encode() + b"\n"
+        rows, named, reading = read(tmp_path, content, CSV, ["user"], size=size)
+        assert rows == [(f"u{n}",) for n in range(18_000) if n != 12]
+        assert [line for line, _ in named] == [14]
+        assert (reading.rows, reading.broken, reading.lines) == (18_000, 1, 1)
+
+
+def test_lines_that_are_lost_are_counted_beside_rows(tmp_path):
+    faults = Faults()
+    content = b'a,b\n"1\n\n2",3,4\n5,6\n"7\n8"\n9\n'
+    for odd in (b"", b'x"y,0\n'):
+        rows, _, reading = read(tmp_path, content + odd, CSV, faults=faults)
+        assert rows == [("5", "6")] + [('x"y', "0")] * bool(odd)
+        assert (reading.broken, reading.lines) == (3, 6)
+    name = f"{tmp_path.name}/t"
+    assert faults.report() == (
+        f"left out, fewer than 2 cells: 4 rows, 6 lines ({name}, lines 6 to 7; {name}, line 8; "
+        f"{name}, lines 6 to 7; {name}, line 8)\n"
+        f"left out, more than 2 cells: 2 rows, 6 lines ({name}, lines 2 to 4; {name}, lines 2 to 4)\n"
+    )
+
+
+@pytest.mark.parametrize("odd", [b"", b'5" pipe,1\n', b'"open,1\n'])
+def test_a_long_cell_is_read_behind_an_odd_quote_too(tmp_path, odd):
+    long = "x, y " * 40_000
+    rows, named, _ = read(tmp_path, b"a,b\n" + odd + f'"{long}",2\n'.encode(), CSV)
+    assert rows[-1] == (long, "2")
+    assert len(named) == odd.startswith(b'"')
 
 
 def test_bytes_that_are_no_text_are_named(tmp_path):
@@ -138,3 +174,27 @@ def test_whatever_the_bytes_the_rows_add_up(tmp_path_factory, content, layout, s
     if faults.counts:
         with pytest.raises(DataError, match=r"t, line \d+: "):
             read(folder, content, layout, faults=Faults(strict=True))
+
+
+CELL = st.text('b",\n', max_size=5).map(lambda text: "a" + text.replace("\n", "\na"))
+
+
+@given(
+    st.lists(st.tuples(CELL, CELL), min_size=1, max_size=8),
+    st.lists(st.integers(0, 80), max_size=2),
+    st.integers(1, 60),
+)
+@settings(deadline=None, max_examples=25)
+def test_whatever_quotes_are_broken_every_line_is_read_or_counted(tmp_path_factory, made, strays, size):
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(made)
+    content = text.getvalue()
+    for place in strays:
+        content = content[:place] + '"' + content[place:] if place < len(content) else content
+    folder = tmp_path_factory.mktemp("quotes")
+    rows, _, reading = read(folder, b"a,b\n" + content.encode(), CSV, size=size)
+    read_lines = sum(1 + sum(cell.count("\n") for cell in row) for row in rows)
+    assert read_lines + reading.lines == content.count("\n")
+    if not strays:
+        assert rows == made
+    assert read(folder, b"a,b\n" + content.encode(), CSV)[0] == rows

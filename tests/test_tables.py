@@ -119,6 +119,7 @@ def test_a_small_example_by_hand(tmp_path, capsys):
     assert counts == {
         "items_rows_read": 20,
         "items_rows_broken": 0,
+        "items_cells_unescaped": 0,
         "items_read": 20,
         "items_without_text": 0,
         "items_repeated": 0,
@@ -193,6 +194,47 @@ def test_dates_and_numbers_sort_and_ties_keep_their_order(tmp_path):
     assert sequence(["10", "9", "9", "1e1"]) == "1203"
     assert sequence(["2024-01-02", "2024-01-01T23:00:00Z", "2024-01-02T00:30:00+01:00"]) == "120"
     assert sequence([4, 3.5, 4, 1]) == "3102"
+
+
+def test_units_and_ties_of_times_are_told(tmp_path, capsys):
+    # u3 in milliseconds from its last book on; u4's last two and u5's first two at one time.
+    times = {"u3": [1, 2, 3, 4_000], "u4": [1, 2, 3, 4, 4], "u5": [1, 1, 2, 3, 4, 5]}
+    events = [
+        {**event, "timestamp": str(time * 10**9)}
+        for user, books in READ.items()
+        for event, time in zip(
+            (event for event in EVENTS if event["user_id"] == user),
+            times.get(user, range(1, len(books) + 1)),
+            strict=True,
+        )
+    ]
+    assert run(tmp_path, "--time", "timestamp", interactions=save(tmp_path / "events.csv", events)) == 0
+    counts = contract.provenance(str(tmp_path / "out"))["counts"]
+    assert counts["users_with_last_two_at_one_time"] == 1
+    assert (counts["times_in_seconds"], counts["times_in_milliseconds"]) == (44, 1)
+    said = capsys.readouterr().out
+    assert "column 'timestamp' holds times in seconds and milliseconds: items are out of order." in said
+    assert run(tmp_path, "--time", "timestamp", out="other") == 0
+    assert not [name for name in contract.provenance(str(tmp_path / "other"))["counts"] if name.startswith("times_in_")]
+
+
+def test_an_ending_tells_what_was_lost_before(tmp_path, capsys):
+    rows = [{**row, "item_id": ""} if number % 2 else row for number, row in enumerate(ITEMS)]
+    items = save(tmp_path / "items.csv", rows)
+    assert run(tmp_path, items=items) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: Item 'b1' is not in the items file; 20 of 45 interactions are with such items.")
+    assert "left out, no id in column 'item_id': 10 (items.csv, line 3; " in said
+    assert "items rows broken          10\n" in said
+    assert run(tmp_path, "--drop-unknown", "--min-history", "20", items=items) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: No user is left of 9")
+    assert "interactions dropped           20\n" in said
+    assert "left out, no id in column 'item_id': 10" in said
+    assert run(tmp_path, items=save(tmp_path / "items.csv", [{**row, "item_id": ""} for row in ITEMS])) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: items.csv has no rows that can be used.\n")
+    assert "left out, no id in column 'item_id': 20 (items.csv, line 2; " in said
 
 
 def test_without_times_the_file_is_in_order(tmp_path):

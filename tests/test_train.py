@@ -238,7 +238,10 @@ def test_long_prompts_are_shortened_and_never_cut(base, tmp_path):
         assert start == ids[: -1 - len(suffix)]
         assert encoder.tokenizer.decode(ids).startswith(f"<s>{encoder.prompt.instruction}")
 
-    with pytest.raises(ValueError, match="does not fit into 30"):
+    # The item is named whose text is too long.
+    with pytest.raises(
+        DataError, match=r"^Item 'i\d+', a candidate of user '\w+': .* does not fit into 30 .* `trsr check`"
+    ):
         encoded(make_recipe(base, dataset, max_tokens=30))
 
 

@@ -8,10 +8,8 @@ import math
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 
-# Columns that identify an item. They never reach a prompt: an id in the text leaks identity.
-ID_FIELDS = frozenset({"id", "item_id", "asin", "isbn", "news_id"})
+from .field_values import ID_FIELDS, first_words, flat, unescape
 
 # ZERO WIDTH JOINER and NON-JOINER shape Persian, Indic scripts and emoji; every other format character is dropped.
 _KEPT_FORMAT = frozenset("\u200c\u200d")
@@ -85,7 +83,7 @@ def sentence(fields: Mapping[str, object], words: int = 0, values: int = 0) -> s
         words: Longest field in words; 0 = all.
         values: Most values of a list; 0 = all.
     """
-    if text := field_text(fields.get("text")):
+    if text := whole_text(fields.get("text")):
         return text
     parts = []
     for name, value in fields.items():
@@ -102,34 +100,24 @@ def label(name: str) -> str:
 def field_text(value: object, words: int = 0, values: int = 0) -> str:
     """A field's value as one clean line; empty for None, NaN, NaT and pandas' NA.
 
-    Lists, also arrays and lists in lists, are joined with commas, without the parts that are missing or blank.
+    Lists, also arrays and lists in lists, are joined with commas, without the parts that are missing or blank; an object
+    is read as `name: value` for each of its keys. HTML entities become the characters that they stand for.
 
     Args:
-        words: Longest line in words; 0 = all. A comma at the cut goes.
+        words: Longest line in words, see `first_words`; 0 = all.
         values: Most values of a list; 0 = all.
     """
-    parts = _flat(value)
-    line = clean(", ".join(map(str, parts[:values] if values else parts)))
-    found = line.split(" ", words) if words else []
-    return " ".join(found[:words]).rstrip(",") if len(found) > words > 0 else line
+    return first_words(clean(unescape(_joined(value, values))), words)
 
 
-def _flat(value: object) -> list[object]:
-    """The values of a list and of lists in it, without those that say nothing; of any other value that value."""
-    # Arrays, and numpy's numbers: 3.1 as a float32 reads 3.0999999046325684 in a table, and then here as well.
-    if getattr(value, "ndim", 0) or (isinstance(value, Real) and hasattr(value, "tolist")):
-        value = value.tolist()  # type: ignore[attr-defined]
-    if isinstance(value, (list, tuple)):
-        return [kept for part in value for kept in _flat(part)]
-    return [] if _is_missing(value) else [value]
+def whole_text(value: object) -> str:
+    """The field `text` as one clean line. Entities stay: a dataset's texts were unescaped when it was built."""
+    return clean(_joined(value))
 
 
-def _is_missing(value: object) -> bool:
-    """Whether a value is None, NaN, NaT, pandas' NA or blank text."""
-    try:
-        return value is None or bool(value != value) or (isinstance(value, str) and not value.strip())
-    except TypeError:  # pandas' NA does not say whether it differs from itself
-        return True
+def _joined(value: object, values: int = 0) -> str:
+    parts = flat(value)
+    return ", ".join(map(str, parts[:values] if values else parts))
 
 
 Block = tuple[Item, ...]

@@ -13,7 +13,7 @@ from pathlib import Path
 from transformers import DecisionConfig
 from transformers.decision.template_utils import SPLIT
 
-from trsr.core.history import ID_FIELDS
+from trsr.core.field_values import ENTITIES, ID_FIELDS, UNSPACED, WINDOWS
 from trsr.core.prompts import Encoder
 
 # Format and control characters that `core.history.clean` drops: categories Cc and Cf, but for the two joiners.
@@ -26,10 +26,12 @@ _DROPPED = (
     ("\U0001d173", "\U0001d17a"), ("\U000e0001", "\U000e0001"), ("\U000e0020", "\U000e007f"),
 )  # fmt: skip
 
-# `clean` is core.history.clean, `field` is field_text, `item` is Item.parse, and `line` breaks up added tokens as the encoder
+# `clean` is core.history.clean, `field` is field_text, `first_words` and the like are those of core.field_values, `item` is Item.parse, and `line` breaks up added tokens as the encoder
 # does: what comes from outside is one line, whatever it holds. Lengths are linear: text is put together by a block of `set`.
 _TEMPLATE = """\
 {#- State: {"summary": text, "recent_items": [item, ...]}, oldest first, or the summary alone. Instructions: an item. -#}
+{%- set entities = __ENTITIES__ -%}
+{%- set windows = __WINDOWS__ -%}
 {%- macro clean(value) -%}
 {%- set kept -%}
 {%- for c in value|string -%}
@@ -47,22 +49,58 @@ _TEMPLATE = """\
 {{- kept.text -}}
 {%- endmacro -%}
 {%- macro parts(value) -%}
-{%- if value is sequence and value is not string and value is not mapping -%}
+{%- if value is mapping and value|length == 1 and (value|first == "$date" or (value|first)[:7] == "$number") -%}
+{{- parts(value[value|first]) -}}
+{%- elif value is mapping -%}
+{%- for name, inner in value.items() if name|lower not in __IDS__ and name != "$oid" -%}
+{%- set found = parts(inner).split("\x00")[:-1] -%}
+{%- if found -%}{{- (name ~ ": " ~ found|join(", ")).replace("\x00", "") ~ "\x00" -}}{%- endif -%}
+{%- endfor -%}
+{%- elif value is sequence and value is not string -%}
 {%- for one in value -%}{{- parts(one) -}}{%- endfor -%}
 {%- elif value is not none and value == value and (value|string).strip() -%}
-{{- (value|string).replace("\\x00", "") ~ "\\x00" -}}
+{{- (value|string).replace("\x00", "") ~ "\x00" -}}
 {%- endif -%}
 {%- endmacro -%}
-{%- macro field(value, words, values) -%}
-{%- set kept = parts(value).split("\\x00")[:-1] -%}
-{%- set text = clean((kept[:values] if values else kept)|join(", ")) -%}
-{%- set found = text.split(" ") -%}
-{%- if 0 < words < found|length -%}{{- (found[:words]|join(" ")).rstrip(",") -}}{%- else -%}{{- text -}}{%- endif -%}
+{%- macro unescape(text) -%}
+{%- for piece in text.split("&") -%}
+{%- set name = piece.split(";")[0] if not loop.first and ";" in piece[:9] else "" -%}
+{%- set kept = namespace(code=-1, shown=entities.get(name, "")) -%}
+{%- if name[:2] in ("#x", "#X") and name[2:] and not name[2:]|list|reject("in", "0123456789abcdefABCDEF")|list -%}
+{%- set kept.code = name[2:]|int(-1, 16) -%}
+{%- elif name[:1] == "#" and name[1:] and not name[1:]|list|reject("in", "0123456789")|list -%}
+{%- set kept.code = name[1:]|int(-1) -%}
+{%- endif -%}
+{%- if kept.code in windows -%}{%- set kept.shown = windows[kept.code] -%}
+{%- elif 0 <= kept.code < 55296 or 57344 <= kept.code < 1114112 -%}{%- set kept.shown = "%c"|format(kept.code) -%}
+{%- endif -%}
+{%- if kept.shown -%}{{- kept.shown ~ piece[name|length + 1:] -}}
+{%- else -%}{{- ("" if loop.first else "&") ~ piece -}}{%- endif -%}
+{%- endfor -%}
 {%- endmacro -%}
+{%- macro first_words(text, words) -%}
+{%- set marked -%}
+{%- for c in text -%}
+{%- if c == " " -%}{{- "\x00 \x00" -}}{%- elif __UNSPACED__ -%}{{- "\x00" ~ c ~ "\x00" -}}{%- else -%}{{- c -}}{%- endif -%}
+{%- endfor -%}
+{%- endset -%}
+{%- set pieces = marked.split("\x00")|select|list -%}
+{%- set kept = namespace(words=0, end=0) -%}
+{%- for piece in pieces if kept.words < words -%}
+{%- set kept.words = kept.words + (piece != " ") -%}{%- set kept.end = kept.end + piece|length -%}
+{%- endfor -%}
+{{- text[:kept.end].rstrip(",") if kept.words == words and text[kept.end:] else text -}}
+{%- endmacro -%}
+{%- macro field(value, words, values) -%}
+{%- set kept = parts(value).split("\x00")[:-1] -%}
+{%- set text = clean(unescape((kept[:values] if values else kept)|join(", "))) -%}
+{{- first_words(text, words) if words else text -}}
+{%- endmacro -%}
+{%- macro whole(value) -%}{{- clean(parts(value).split("\x00")[:-1]|join(", ")) -}}{%- endmacro -%}
 {%- macro item(value) -%}
 {%- set kept = namespace(parts=[]) -%}
 {%- if value is string -%}{%- set kept.parts = [clean(value)] -%}
-{%- elif value is mapping and field(value.get("text"), 0, 0) -%}{%- set kept.parts = [field(value["text"], 0, 0)] -%}
+{%- elif value is mapping and whole(value.get("text")) -%}{%- set kept.parts = [whole(value["text"])] -%}
 {%- elif value is mapping -%}
 {%- for name, given in value.items() -%}
 {%- set shown = "" if name.lower() in __IDS__ else field(given, __WORDS__, __VALUES__).replace(";", ",") -%}
@@ -124,7 +162,12 @@ _CASES: tuple[tuple[str | None, Sequence[_Item], _Item], ...] = (
         None,
         (
             {"title": "A; B", "genres": ["x", None, float("nan"), ["y", " "]], "blurb": None},
-            {"text": "C", "title": "D"},
+            {"text": "C &amp; c", "title": "D"},
+            {
+                "title": "Salt &amp; Pepper &#39;n&#x27; &#146;&foo;&amp;lt;",
+                "details": {"Brand": ["A", "B"], "asin": "7"},
+            },
+            {"title": "書籍と映画 " * 50, "since": {"$date": "2020"}},
         ),
         {"item_id": "7", "ti;t:le": "Emma", "about": "many words, " * 50, "price": float("nan"), "new": True},
     ),
@@ -160,7 +203,10 @@ def _template(encoder: Encoder) -> str:
     prompt, head, tail = encoder.prompt, *encoder.frame()
     broken = list(encoder.added_tokens())
     values = {
-        "DROPPED": " or ".join(f"{_quoted(low)} <= c <= {_quoted(high)}" for low, high in _DROPPED),
+        "DROPPED": _within(_DROPPED),
+        "UNSPACED": _within(UNSPACED),
+        "ENTITIES": _mapping(ENTITIES),
+        "WINDOWS": _mapping(WINDOWS),
         "FIRSTS": _quoted(sorted({token[0] for token, _ in broken})),
         "BROKEN": _quoted(broken),
         "IDS": _quoted(sorted(ID_FIELDS)),
@@ -179,6 +225,15 @@ def _template(encoder: Encoder) -> str:
     for name, value in values.items():
         text = text.replace(f"__{name}__", value)
     return text
+
+
+def _within(ranges: Sequence[tuple[str, str]]) -> str:
+    """Whether the character `c` is in one of some ranges, for Jinja."""
+    return " or ".join(f"{_quoted(low)} <= c <= {_quoted(high)}" for low, high in ranges)
+
+
+def _mapping(values: Mapping) -> str:
+    return "{" + ", ".join(f"{json.dumps(key)}: {_quoted(value)}" for key, value in values.items()) + "}"
 
 
 def _quoted(value: str | Sequence) -> str:

@@ -98,6 +98,9 @@ def encode_rows(
 
     Args:
         form: `flat`: a row a prompt (`input_ids`, `labels`); `shared-prefix`: a row a user, see `shared_prefix.row`.
+
+    Raises:
+        DataError: If an item leaves no room for the instruction; it is named.
     """
     made: list[dict[str, np.ndarray]] = []
     counts = {"rows": 0, "tokens": 0, "shortened": 0}
@@ -108,8 +111,15 @@ def encode_rows(
         history = [
             Item.parse(texts[one]) for one in row["history"][-encoder.prompt.recent_items or len(row["history"]) :]
         ]
-        # And the answer.
-        prefix = encoder.prefix_ids(row.get("summary"), history, max(map(len, suffixes)) + 1)
+        longest = max(range(len(suffixes)), key=lambda place: len(suffixes[place]))
+        try:
+            # And the answer.
+            prefix = encoder.prefix_ids(row.get("summary"), history, len(suffixes[longest]) + 1)
+        except ValueError as error:
+            raise DataError(
+                f"Item {item_ids[longest]!r}, a candidate of user {row['user_id']!r}: {error} The long items of a dataset "
+                "are named by `trsr check`, and cut by --field-words when it is built."
+            ) from None
         answers = [encoder.yes_id] + [encoder.no_id] * negatives
         prompts = [
             np.array([*prefix.ids, *suffix, answer], dtype=np.int32)

@@ -18,22 +18,32 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from trsr.dataset import contract
-from trsr.dataset.build import protocol
-from trsr.dataset.build.item_text import clean_column, sentences
-from trsr.dataset.build.scan import Faults
+from trsr.dataset.build import column_types, protocol
+from trsr.dataset.build.item_text import sentences
+from trsr.dataset.build.scan import Faults, Reading
 from trsr.dataset.build.sequences import Sequences
 from trsr.errors import DataError, TrsrError
 
-ID = "^[!-~]+$"  # printable ASCII without spaces
 PAPER = {"train": 10_000, "validation": 1000, "test": 1000}  # users
 Sums = dict[str, str | None]  # name of a file -> its SHA-256; None if it was not read to its end
 
 
-def concat(parts: Iterable[pa.Table]) -> pa.Table:
-    """Parts of a file as one table. Raises DataError if it has no rows."""
+def concat(parts: Iterable[pa.Table], name: str, reading: Reading, other: str) -> pa.Table:
+    """Parts of a file as one table.
+
+    Args:
+        name: Of the file.
+        other: What the rows are that were read, are not broken, and are in no part.
+
+    Raises:
+        DataError: If it has no rows.
+    """
     tables = list(parts)
     if not sum(map(len, tables)):
-        raise DataError("No row is left. Are these the right files?")
+        raise DataError(
+            f"No row is left of the {reading.rows:,} in {name}: {reading.broken:,} cannot be read, "
+            f"{reading.rows - reading.broken:,} are {other}. Is this the right file?"
+        )
     return pa.concat_tables(tables)
 
 
@@ -42,17 +52,19 @@ def matches(values: pa.Array, pattern: str) -> np.ndarray:
     return pc.match_substring_regex(values, pattern).to_numpy(zero_copy_only=False)
 
 
-def items(table: pa.Table, fields: Sequence[str], shown: Sequence[str]) -> pa.Table:
-    """Rows of the config `items`, in the order of the table.
+def items(table: pa.Table, fields: Sequence[str], shown: Sequence[str]) -> tuple[pa.Table, int]:
+    """Rows of the config `items`, in the order of the table, and how many cells had HTML entities.
 
     Args:
         table: `item_id` and the fields as they were read.
         fields: The item's own fields; one is `title`.
         shown: Those that make the text, in order.
     """
-    texts = {name: clean_column(contract.one_chunk(table[name])) for name in fields}
+    cells = {name: contract.one_chunk(table[name]) for name in fields}
+    texts = {name: column_types.text(words=0).read(cells[name]) for name in fields}
     text = sentences({name: texts[name] for name in shown})
-    return pa.table({"item_id": table["item_id"], "title": texts["title"], "text": text, **texts})
+    made = pa.table({"item_id": table["item_id"], "title": texts["title"], "text": text, **texts})
+    return made, sum(map(column_types.count_escaped, cells.values()))
 
 
 def deduplicate(items: pa.Table, needed: Sequence[str]) -> tuple[pa.Table, dict[str, int]]:
@@ -215,6 +227,11 @@ def write(
     contract.write(options.out, tables, provenance=provenance, body=body, header={"tags": ["llm-trsr"]})
 
 
+def _table(counts: Mapping[str, int]) -> str:
+    width = max(map(len, counts), default=0)
+    return "".join(f"{name.replace('_', ' '):{width}}  {count:>11,}\n" for name, count in counts.items())
+
+
 def command(
     parser: argparse.ArgumentParser,
     make: Callable[[argparse.Namespace, Faults], Mapping[str, int]],
@@ -233,11 +250,10 @@ def command(
             raise DataError(f"--workers is at least 1, --limit at least 0; got {options.workers} and {options.limit}.")
         counts = make(options, faults)
     except (TrsrError, OSError) as error:
-        print(f"error: {error}\n{faults.report()}".strip(), file=sys.stderr)
+        # What was lost so far may be the cause, whichever step it is that cannot go on.
+        print(f"error: {error}\n{_table(faults.so_far)}{faults.report()}", end="", file=sys.stderr)
         return 2
-    width = max(map(len, counts))
-    print("\n".join(f"{name.replace('_', ' '):{width}}  {count:>11,}" for name, count in counts.items()))
-    print(faults.report(), end="")
+    print(_table(counts) + faults.report(), end="")
     print(f"Written to {options.out}")
     try:
         then(options)

@@ -7,11 +7,11 @@ by row, with the same result.
 import codecs
 import csv
 import difflib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
-from typing import IO, Literal
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,18 @@ from pyarrow import csv as arrow
 
 from trsr.dataset.build import jsonl
 from trsr.errors import DataError
+
+_LONGEST = 1 << 26  # characters of a cell
+
+Lines = tuple[np.ndarray, np.ndarray]  # of each row, the line on which it starts and the number of its lines
+
+
+class Broken(NamedTuple):
+    """A row that cannot be used: where it starts, why, and how many lines of the file are lost with it."""
+
+    line: int
+    why: str
+    lines: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +66,24 @@ class Block:
     first: int
     columns: tuple[str, ...]
     content: bytes | None
-    rows: Sequence[tuple[int, list[str] | str]] = ()
+    rows: Sequence[tuple[int, int, list[str] | str]] = ()
 
 
-def parse(
-    block: Block, layout: Layout, wanted: Sequence[str]
-) -> tuple[pa.Table, Callable[[], np.ndarray], list[tuple[int, str]]]:
-    """The wanted columns, the line of each row (worked out when asked for), and broken rows by line."""
+def parse(block: Block, layout: Layout, wanted: Sequence[str]) -> tuple[pa.Table, Callable[[], Lines], list[Broken]]:
+    """The wanted columns, the lines of each row (worked out when asked for), and broken rows."""
     if layout.objects:
-        table, numbers, broken = jsonl.parse(block.content or b"", block.first, wanted)
-        return table, lambda: numbers, broken
+        table, numbers, faults = jsonl.parse(block.content or b"", block.first, wanted)
+        return table, lambda: _single(numbers), [Broken(line, why) for line, why in faults]
     if block.content is None or not _is_text(block.content):
         found = block.rows or list(_rows((block.content or b"").splitlines(keepends=True), block.first, layout))
-        found = [(line, _checked(cells, len(block.columns))) for line, cells in found]
-        good = [(line, cells) for line, cells in found if isinstance(cells, list)]
+        found = [(line, lines, _checked(cells, len(block.columns))) for line, lines, cells in found]
+        good = [(line, lines, cells) for line, lines, cells in found if isinstance(cells, list)]
         places = [block.columns.index(name) for name in wanted]
-        columns = [pa.array([cells[place] for _, cells in good], pa.string()) for place in places]
+        columns = [pa.array([cells[place] for _, _, cells in good], pa.string()) for place in places]
         table = pa.table(dict(zip(wanted, columns, strict=True)))
-        broken = [(line, why) for line, why in found if isinstance(why, str)]
-        return table, lambda: np.array([line for line, _ in good], dtype=int), broken
+        broken = [Broken(line, why, lines) for line, lines, why in found if isinstance(why, str)]
+        starts, spans = (np.array([row[place] for row in good], dtype=int) for place in (0, 1))
+        return table, lambda: (starts, spans), broken
     if not layout.quoted:
         return _plain(block, layout, wanted)
     odd: dict[int, str] = {}  # record, from 0 -> why
@@ -82,15 +93,19 @@ def parse(
         return "skip"
 
     table = _columns(block, layout, wanted, note)
-    starts = partial(_record_lines, block)
 
-    def lines() -> np.ndarray:
-        return np.delete(starts(), sorted(odd)) if odd else starts()
+    def lines() -> Lines:
+        starts, spans = _record_lines(block)
+        return np.delete(starts, sorted(odd)), np.delete(spans, sorted(odd))
 
     if not odd:
         return table, lines, []
-    numbers = starts()
-    return table, lines, [(int(numbers[record]), why) for record, why in sorted(odd.items())]
+    starts, spans = _record_lines(block)
+    return table, lines, [Broken(int(starts[record]), why, int(spans[record])) for record, why in sorted(odd.items())]
+
+
+def _single(numbers: np.ndarray) -> Lines:
+    return numbers, np.ones_like(numbers)
 
 
 def _is_text(content: bytes) -> bool:
@@ -100,9 +115,7 @@ def _is_text(content: bytes) -> bool:
         return False
 
 
-def _plain(
-    block: Block, layout: Layout, wanted: Sequence[str]
-) -> tuple[pa.Table, Callable[[], np.ndarray], list[tuple[int, str]]]:
+def _plain(block: Block, layout: Layout, wanted: Sequence[str]) -> tuple[pa.Table, Callable[[], Lines], list[Broken]]:
     """`parse` without quoting: a cell ends where a delimiter or a line break stands, so that no cell is looked into.
 
     Many times as fast as a CSV reader, above all where long columns are not wanted.
@@ -126,8 +139,8 @@ def _plain(
     buffers = [None, pa.py_buffer(edges), pa.py_buffer(text)]
     pieces = pa.Array.from_buffers(pa.string(), max(len(edges) - 1, 0), buffers)
     columns = [pieces.take(pa.array(2 * (first[good] + block.columns.index(name)))) for name in wanted]
-    broken = [(block.first + int(line), _miscounted(int(cells[line]), len(block.columns))) for line in odd]
-    return pa.table(columns, names=list(wanted)), lambda: block.first + np.flatnonzero(good), broken
+    broken = [Broken(block.first + int(line), _miscounted(int(cells[line]), len(block.columns))) for line in odd]
+    return pa.table(columns, names=list(wanted)), lambda: _single(block.first + np.flatnonzero(good)), broken
 
 
 def _columns(block: Block, layout: Layout, wanted: Sequence[str], note: Callable[..., str]) -> pa.Table:
@@ -149,8 +162,8 @@ def _columns(block: Block, layout: Layout, wanted: Sequence[str], note: Callable
     )
 
 
-def _record_lines(block: Block) -> np.ndarray:
-    """The line on which each row of a quoted block starts; empty lines are no rows."""
+def _record_lines(block: Block) -> Lines:
+    """The lines of each row of a quoted block; empty lines are no rows."""
     assert block.content is not None
     content = np.frombuffer(block.content, np.uint8)
     ends = np.flatnonzero(content == ord("\n"))
@@ -160,7 +173,8 @@ def _record_lines(block: Block) -> np.ndarray:
     last = np.flatnonzero(np.searchsorted(quotes, ends) % 2 == 0)  # lines that end a row
     first = np.concatenate([[0], last[:-1] + 1])
     starts = np.concatenate([[0], ends[last[:-1]] + 1])
-    return block.first + first[ends[last] > starts]
+    filled = ends[last] > starts
+    return block.first + first[filled], (last - first + 1)[filled]
 
 
 def blocks(
@@ -268,21 +282,35 @@ def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
         yield text.replace("\r\n", "\n").replace("\r", " ")
 
 
-def _rows(lines: Iterable[bytes], first: int, layout: Layout) -> Iterator[tuple[int, list[str] | str]]:
-    """(line, cells) or (line, why they cannot be told) of each row, one by one, as Python's csv reads them."""
+def _rows(lines: Iterable[bytes], first: int, layout: Layout) -> Iterator[tuple[int, int, list[str] | str]]:
+    """(line, number of lines, cells or why they cannot be told) of each row, one by one, as Python's csv reads them.
+
+    Where quotes are broken, or one is never closed, the row's first line is lost, and those after it are read anew.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST))
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
-    reader = csv.reader(_decoded(lines), delimiter=layout.delimiter, quoting=quoting, strict=True)
-    while True:
-        line = first + reader.line_num
+    stream, again, taken = _decoded(lines), deque[str](), list[str]()
+    line = first
+
+    def feed() -> Iterator[str]:
+        while (text := again.popleft() if again else next(stream, None)) is not None:
+            taken.append(text)
+            yield text
+
+    done = False
+    while not done:
         try:
-            cells = next(reader, None)
+            for cells in csv.reader(feed(), delimiter=layout.delimiter, quoting=quoting, strict=True):
+                if cells:
+                    yield line, len(taken), cells
+                line += len(taken)
+                taken.clear()
+            done = True
         except csv.Error as error:
-            yield line, f"broken quotes ({error})"
-            continue
-        if cells is None:
-            return
-        if cells:
-            yield line, cells
+            yield line, 1, f"broken quotes ({error})"
+            line += 1
+            again.extendleft(reversed(taken[1:]))
+            taken.clear()
 
 
 def _slowly(
@@ -291,7 +319,7 @@ def _slowly(
     """The rest of a file row by row: a quote within a cell is taken as it is, and one that stays open is named."""
     found = _rows(lines, first, layout)
     if columns is None:
-        line, header = next(found, (1, ""))
+        line, _, header = next(found, (1, 1, ""))
         if isinstance(header, str):
             raise DataError(f"{name}, line {line}: there is no header{header and f': {header}'}.")
         check_header(columns := tuple(header), f"{name}, line {line}")

@@ -6,11 +6,12 @@ import pyarrow.compute as pc
 
 from trsr.dataset.build.sequences import Sequences, lists
 from trsr.dataset.contract import one_chunk
+from trsr.dataset.time_units import count_units
 from trsr.errors import DataError
 
 
 def in_order(table: pa.Table, ids: pa.Array, *, drop: bool = False) -> tuple[Sequences, dict[str, int]]:
-    """What users met, and counts.
+    """What users met, and counts: with times also of users whose last two items tie, and of times in several units.
 
     Args:
         table: `user`, `item` and optionally `time`, which sorts a user's rows: equal times, and all rows without it,
@@ -33,12 +34,20 @@ def in_order(table: pa.Table, ids: pa.Array, *, drop: bool = False) -> tuple[Seq
     if places.null_count and not drop:
         first = items.filter(places.is_null())[0].as_py()
         raise DataError(
-            f"Item {first!r} is not in the items file. Add it, or give --drop-unknown. {places.null_count:,} of "
-            f"{len(items):,} interactions are with such items; those of the file are called as {ids[0].as_py()!r} is."
+            f"Item {first!r} is not in the items file, where ids are as {ids[0].as_py()!r} is; {places.null_count:,} of "
+            f"{len(items):,} interactions are with such items. Add them, or give --drop-unknown."
         )
-    times = table["time"].to_numpy() if "time" in table.column_names else np.zeros(len(owner))
+    timed = "time" in table.column_names
+    times = table["time"].to_numpy() if timed else np.zeros(len(owner))
     order = np.lexsort((times, owner))  # stable: equal times stay as they are
     order = order[places.is_valid().to_numpy(zero_copy_only=False)[order]]
     lengths = np.bincount(owner[order], minlength=len(users.dictionary))
     found = Sequences(users.dictionary, lists(lengths, places.take(pa.array(order))), ids)
-    return found, {"interactions_read": len(items), "interactions_dropped": places.null_count}
+    counts = {"interactions_read": len(items), "interactions_dropped": places.null_count}
+    if timed:
+        ends = np.cumsum(lengths)[lengths > 1]
+        ties = times[order[ends - 1]] == times[order[ends - 2]]
+        counts["users_with_last_two_at_one_time"] = int(ties.sum())
+        if len(units := count_units(times)) > 1:
+            counts |= {f"times_in_{unit}": count for unit, count in units.items()}
+    return found, counts

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from trsr.dataset.build.csv_blocks import Block, Layout, blocks, check_column, parse
+from trsr.dataset.build.csv_blocks import Block, Broken, Layout, blocks, check_column, parse
 from trsr.dataset.build.text_files import recoded
 from trsr.errors import DataError
 
@@ -99,30 +99,39 @@ class Faults:
     Attributes:
         strict: Raise at the first one instead.
         counts: Reason -> rows.
+        lines: Reason -> lines of a file that were lost with these rows.
         named: Reason -> places, as in "behaviors.tsv, line 12".
-        notes: What else is said of the files, a line each.
+        notes: What else is to be told at the end.
+        so_far: All counts of the steps that are done, for an ending in which a later one fails.
     """
 
     strict: bool = False
     counts: Counter[str] = field(default_factory=Counter)
+    lines: Counter[str] = field(default_factory=Counter)
     named: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    so_far: dict[str, int] = field(default_factory=dict)
 
-    def add(self, place: str, reason: str) -> None:
+    def add(self, place: str, reason: str, lines: int = 1) -> None:
         if self.strict:
             raise DataError(f"{place}: {reason}. Mend the row; without --strict it is left out and counted.")
         self.counts[reason] += 1
+        self.lines[reason] += lines
         places = self.named.setdefault(reason, [])
         if len(places) < NAMED:
             places.append(place)
 
     def report(self) -> str:
-        """One line a reason, then the notes."""
-        left_out = (
-            f"left out, {reason}: {count:,} ({'; '.join(self.named[reason])}{'; ...' if count > NAMED else ''})"
+        """One line a reason or note."""
+        left_out = "".join(
+            f"left out, {reason}: {self._amount(reason)} ({'; '.join(self.named[reason])}{'; ...' if count > NAMED else ''})\n"
             for reason, count in sorted(self.counts.items())
         )
-        return "".join(f"{line}\n" for line in (*left_out, *dict.fromkeys(self.notes)))
+        return left_out + "".join(f"{note}\n" for note in dict.fromkeys(self.notes))
+
+    def _amount(self, reason: str) -> str:
+        rows, lines = self.counts[reason], self.lines[reason]
+        return f"{rows:,}" if lines == rows else f"{rows:,} row{'s' * (rows > 1)}, {lines:,} lines"
 
 
 @dataclass(slots=True)
@@ -132,11 +141,15 @@ class Reading:
     Attributes:
         rows: Rows read, broken ones too; the header and empty lines are none.
         broken: Rows that were left out as faults.
+        lines: Lines of the file that were lost with them.
+        unescaped: Cells whose HTML entities were read as the characters that they stand for.
         sha256: Of the unpacked file; None as long as it was not read to its end.
     """
 
     rows: int = 0
     broken: int = 0
+    lines: int = 0
+    unescaped: int = 0
     sha256: str | None = None
 
 
@@ -202,30 +215,32 @@ def scan(
     reading.sha256 = digest.hexdigest()
 
 
-def _take(made: tuple[Result, int, list[tuple[int, str]]], name: str, faults: Faults, reading: Reading) -> Result:
+def _take(made: tuple[Result, int, list[Broken]], name: str, faults: Faults, reading: Reading) -> Result:
     result, rows, broken = made
     reading.rows += rows
     reading.broken += len(broken)
-    for line, reason in sorted(broken):
-        faults.add(f"{name}, line {line}", reason)
+    for line, reason, lines in sorted(broken):
+        reading.lines += lines
+        place = f"line {line}" if lines == 1 else f"lines {line} to {line + lines - 1}"
+        faults.add(f"{name}, {place}", reason, lines)
     return result
 
 
 def _work(
     block: Block, layout: Layout, wanted: Sequence[str], work: Work[Result], limit: int | None
-) -> tuple[Result, int, list[tuple[int, str]]]:
-    """What `work` makes of a block, its number of rows, and the broken ones by line."""
+) -> tuple[Result, int, list[Broken]]:
+    """What `work` makes of a block, its number of rows, and the broken ones."""
     table, lines, broken = parse(block, layout, wanted)
     if limit is not None and limit < len(table) + len(broken):
-        numbers = lines()
-        end = np.sort([*numbers, *(line for line, _ in broken)])[limit]
+        numbers, _ = lines()
+        end = np.sort([*numbers, *(row.line for row in broken)])[limit]
         table = table.slice(0, int((numbers < end).sum()))
-        broken = [(line, reason) for line, reason in broken if line < end]
+        broken = [row for row in broken if row.line < end]
     result, masks = work(table)
     rows = len(table) + len(broken)
     for reason, mask in masks.items():
         places = np.flatnonzero(mask)
         if len(places):
-            numbers = lines()
-            broken += [(int(numbers[place]), reason) for place in places]
+            numbers, spans = lines()
+            broken += [Broken(int(numbers[place]), reason, int(spans[place])) for place in places]
     return result, rows, broken

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trsr.dataset.build import jsonl
-from trsr.dataset.build.column_types import Kind
+from trsr.dataset.build.column_types import Kind, count_escaped
 from trsr.dataset.build.csv_blocks import check_column
 from trsr.dataset.build.scan import Faults, Masks, Reading, Source, scan
 from trsr.dataset.build.table_files import Table
@@ -41,16 +41,20 @@ def read(table: Table, wanted: Wanted, faults: Faults, *, workers: int = 1, limi
     names = list(dict.fromkeys(column for column, _ in wanted.values()))
 
     def work(rows: pa.Table) -> tuple[pa.Table, Masks]:
-        made = {name: kind.read(one_chunk(rows[column])) for name, (column, kind) in wanted.items()}
-        whole, masks = np.ones(len(rows), dtype=bool), {}
+        cells = {column: one_chunk(rows[column]) for column in names}
+        made = {name: kind.read(cells[column]) for name, (column, kind) in wanted.items()}
+        whole = np.ones(len(rows), dtype=bool)
+        masks: Masks = {}
         for name, (column, kind) in wanted.items():
-            if kind.fault:
-                broken = whole & made[name].is_null().to_numpy(zero_copy_only=False)
-                masks[f"{kind.fault} in column {column!r}"] = broken
+            for why, broken in kind.faults(cells[column], made[name]).items():
+                reason = f"{why} in column {column!r}"
+                masks[reason] = masks.get(reason, ~whole & whole) | (whole & broken)
                 whole = whole & ~broken
+        texts = {column for column, kind in wanted.values() if kind.unescapes}
+        escaped.append(sum(count_escaped(cells[column]) for column in texts))
         return pa.table(made).filter(pa.array(whole)), masks
 
-    reading = Reading()
+    reading, escaped = Reading(), list[int]()  # a block each: appending is safe on several threads
     if table.layout is None or table.document:
         batches = _document(table, names, faults, reading) if table.document else _batches(table, names, reading)
         parts = _by_row(batches, table.name, work, faults, reading, limit)
@@ -58,6 +62,7 @@ def read(table: Table, wanted: Wanted, faults: Faults, *, workers: int = 1, limi
         layout = replace(table.layout, names=tuple(names)) if table.layout.objects else table.layout
         parts = list(scan(table.source, layout, names, work, faults, reading, workers=workers, limit=limit))
     found = pa.concat_tables(parts) if parts else None
+    reading.unescaped = sum(escaped)
     if table.columns is None:
         # Objects may lack a key; that all of them do is looked at only where nothing was found.
         filled = {column for name, (column, _) in wanted.items() if found is not None and not _blank(found[name])}
@@ -114,6 +119,7 @@ def _document(table: Table, names: list[str], faults: Faults, reading: Reading) 
     for number, reason in broken:
         faults.add(f"{table.name}, row {number}", reason)
     reading.broken += len(broken)
+    reading.lines += len(broken)
     reading.rows += len(broken)
     yield rows, numbers
     reading.sha256 = sha256
@@ -130,6 +136,7 @@ def _by_row(
         parts.append(made)
         for reason, mask in masks.items():
             reading.broken += int(mask.sum())
+            reading.lines = reading.broken
             for row in np.flatnonzero(mask).tolist():
                 faults.add(f"{name}, row {numbers[row]}", reason)
         reading.rows += len(rows)

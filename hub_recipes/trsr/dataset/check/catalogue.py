@@ -13,6 +13,10 @@ from trsr.dataset.check.findings import Findings
 from trsr.dataset.check.lengths import Lengths, blank, words
 from trsr.dataset.check.texts import mark_ids, mark_texts
 
+# Either fills most of a prompt of 2,048 tokens.
+LONG_WORDS = 1000
+LONG_CHARACTERS = 6000
+
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
@@ -73,7 +77,12 @@ def read_catalogue(read: Iterable[Batch], findings: Findings, lengths: Lengths) 
         findings.mark("item-without-title", batch, blank(titles[-1]))
         mark_ids(findings, batch, "item-id-in-text", batch.ids, texts)
         mark_texts(findings, batch, "text")
-        lengths.add("item text, words", words(texts))
+        counts, characters = words(texts), pc.utf8_length(texts).to_numpy()
+        lengths.add("item text, words", counts)
+        lengths.add("item text, characters", characters)
+        long = np.flatnonzero((counts > LONG_WORDS) | (characters > LONG_CHARACTERS))
+        shown = [f"{counts[place]:,} words, {characters[place]:,} characters" for place in long.tolist()]
+        findings.mark("item-long", batch, long, pa.array(shown, pa.string()))
     ids = pa.concat_arrays([batch.ids for batch in kept] or [pa.array([], pa.string())])
     groups = np.unique(np.concatenate(digests), return_inverse=True)[1] if digests else np.zeros(0, np.int64)
     same = _earlier(ids.dictionary_encode().indices.to_numpy())

@@ -34,6 +34,10 @@ CODES: dict[str, tuple[Severity, str]] = {
     "item-without-title": ("warning", "the item has no title"),
     "item-id-in-text": ("error", "the text holds the item's own id, which tells the model which item it is"),
     "text-repeated": ("note", "another item has the same text: no model can tell them apart"),
+    "item-long": (
+        "note",
+        "a prompt may have no room for a text so long. Build the dataset with --field-words, or with other --text-fields",
+    ),
     "text-withheld": ("note", "the terms of the data forbid to share texts, so none are there to examine"),
     "item-unknown": ("error", "an id that has no row in `items`"),
     "user-repeated": ("error", "the user has a row already in this split"),
@@ -50,6 +54,11 @@ CODES: dict[str, tuple[Severity, str]] = {
     "negative-like-target": ("warning", "a negative has the target's very text: the question has no right answer"),
     "timestamps-length": ("error", "timestamps go with the history, one an item, and may add the target's"),
     "timestamps-order": ("error", "timestamps fall: a history is oldest first"),
+    "timestamps-units": (
+        "warning",
+        "times in several units, such as seconds and milliseconds: the order is not that of time",
+    ),
+    "timestamps-tied": ("note", "target and last item of the history have one time: which came last is not known"),
     "timestamps-split": ("note", "a row is older than the newest of an earlier split"),
     "row-differs": ("error", "the row is not that of the config with the histories. Run trsr summarize anew"),
     "summary-empty": ("error", "the summary is empty"),

@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from trsr.core.field_values import WORD
+
 
 @dataclass(frozen=True, slots=True)
 class Spread:
@@ -45,7 +47,9 @@ def _spread(counts: np.ndarray) -> Spread:
 
 
 def words(texts: pa.Array) -> np.ndarray:
-    """Words of each text: (n,)."""
+    """Words of each text, as `core.field_values` counts them: (n,)."""
+    if not pc.all(pc.string_is_ascii(texts)).as_py():
+        return pc.count_substring_regex(texts, WORD).to_numpy().astype(np.int64)
     return pc.list_value_length(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(texts))).to_numpy() * ~blank(texts)
 
 

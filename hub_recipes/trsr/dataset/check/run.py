@@ -91,6 +91,7 @@ class _Check:
         for config in ("items", "histories"):
             if config not in self.configs:
                 self.findings.note("config-missing", config, shown=f"there are {names(self.configs)}")
+        Times(self.findings).note_built(self.stated.get("counts"))
         catalogue = self._catalogue()
         self._hint_language(catalogue)
         for config in contract.CONFIGS[1:4]:

@@ -1,10 +1,13 @@
 """Rules for the optional column `timestamps`: numbers or Arrow timestamps, one an item, oldest first."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 
 from trsr.dataset.check.batches import Batch, kind
 from trsr.dataset.check.findings import Findings, show
+from trsr.dataset.time_units import UNITS, unit_places
 
 
 class Times:
@@ -14,6 +17,18 @@ class Times:
         self.findings = findings
         self._newest: dict[str, float] = {}
         self._refused: set[str] = set()
+        self._unit: int | None = None
+
+    def note_built(self, counts: object) -> None:
+        """Note what a build counted, where the dataset itself holds no times."""
+        if not isinstance(counts, Mapping):
+            return
+        units = [f"{count:,} in {unit}" for unit in UNITS if isinstance(count := counts.get(f"times_in_{unit}"), int)]
+        if units:
+            self.findings.note("timestamps-units", shown=f"in the log: {', '.join(units)}")
+        ties, users = (counts.get(name) for name in ("users_with_last_two_at_one_time", "users_read"))
+        if isinstance(ties, int) and isinstance(users, int) and ties:
+            self.findings.note("timestamps-tied", shown=f"in the log: {ties:,} of {users:,} users")
 
     def mark(self, batch: Batch) -> None:
         """Apply the rules to a batch."""
@@ -35,10 +50,23 @@ class Times:
         if not len(some):
             return
         last = flat[lengths.cumsum()[some] - 1]
+        if not pa.types.is_temporal(column.type.value_type):
+            self._mark_units(batch, flat, rows)
+        both = np.flatnonzero((lengths == items + 1) & (lengths > 1))
+        ends = lengths.cumsum()[both]
+        self.findings.mark("timestamps-tied", batch, both[flat[ends - 1] == flat[ends - 2]])
         earlier = [newest for split, newest in self._newest.items() if split != batch.split]
         if earlier:
             self.findings.mark("timestamps-split", batch, some[last < max(earlier)])
         self._newest[batch.split] = max(last.max(), self._newest.get(batch.split, last.max()))
+
+    def _mark_units(self, batch: Batch, times: np.ndarray, rows: np.ndarray) -> None:
+        """Mark rows with times in another unit than the first ones of the dataset."""
+        places = unit_places(times)
+        some = np.flatnonzero(places >= 0)
+        if len(some) and self._unit is None:
+            self._unit = int(places[some[0]])
+        self.findings.mark("timestamps-units", batch, rows[some[places[some] != self._unit]])
 
 
 def _numbers(values: pa.Array) -> np.ndarray | None:

@@ -1,0 +1,100 @@
+"""The values of an item's fields: what a missing one is, lists and objects as parts, HTML entities, and the first words.
+
+The same for datasets and for requests. Knows nothing of items.
+"""
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from html.entities import name2codepoint
+from itertools import islice
+from numbers import Real
+
+# Columns that identify an item. They never reach a prompt: an id in the text leaks identity.
+ID_FIELDS = frozenset({"id", "item_id", "asin", "isbn", "news_id"})
+
+# Scripts that put no spaces between words, as ranges: Thai to Myanmar, Khmer, Chinese and Japanese with their marks.
+UNSPACED = (
+    ("\u0e00", "\u109f"), ("\u1780", "\u17ff"), ("\u2e80", "\u312f"), ("\u3190", "\u9fff"), ("\uf900", "\ufaff"),
+    ("\uff01", "\uff9f"), ("\U00020000", "\U0003ffff"),
+)  # fmt: skip
+_UNSPACED = "".join(f"{low}-{high}" for low, high in UNSPACED)
+# A character of such a script, or what stands between spaces.
+WORD = rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+"
+_WORDS = re.compile(WORD)
+
+# The names of HTML 4 and the one that XML adds, and what browsers read for numbers that are control characters.
+ENTITIES = {name: chr(code) for name, code in name2codepoint.items()} | {"apos": "'"}
+WINDOWS = dict(zip(range(0x80, 0xA0), bytes(range(0x80, 0xA0)).decode("cp1252", "replace"), strict=True))
+_ENTITY = re.compile(r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,7});")
+
+
+def flat(value: object) -> list[object]:
+    """The values of a list and of lists in it, without those that say nothing; of any other value that value.
+
+    An object gives `name: value` for each of its keys but ids. Bytes are read as UTF-8, and a decimal is its digits.
+
+    Raises:
+        UnicodeDecodeError: If bytes are no UTF-8.
+    """
+    value = unwrap(value)
+    # Arrays, and numpy's numbers: 3.1 as a float32 reads 3.0999999046325684 in a table, and then here as well.
+    if getattr(value, "ndim", 0) or (isinstance(value, Real) and hasattr(value, "tolist")):
+        value = value.tolist()  # type: ignore[attr-defined]
+    if isinstance(value, (list, tuple)):
+        return [kept for part in value for kept in flat(part)]
+    if isinstance(value, Mapping):
+        shown = {str(key): flat(inner) for key, inner in value.items() if not _is_id(str(key))}
+        return [f"{key}: {', '.join(map(str, parts))}" for key, parts in shown.items() if parts]
+    if is_missing(value):
+        return []
+    return [format(value, "f") if isinstance(value, Decimal) else value]
+
+
+def _is_id(name: str) -> bool:
+    return name.lower() in ID_FIELDS or name == "$oid"
+
+
+def unwrap(value: object) -> object:
+    """Bytes as UTF-8, and what MongoDB exports as `{"$date": ...}` or `{"$numberLong": ...}` as it stands in there.
+
+    Raises:
+        UnicodeDecodeError: If bytes are no UTF-8.
+    """
+    while isinstance(value, Mapping) and len(value) == 1 and re.fullmatch(r"\$(date|number\w+)", str(*value)):
+        value = next(iter(value.values()))
+    return bytes(value).decode() if isinstance(value, (bytes, bytearray)) else value
+
+
+def is_missing(value: object) -> bool:
+    """Whether a value is None, NaN, NaT, pandas' NA or blank text."""
+    try:
+        return value is None or bool(value != value) or (isinstance(value, str) and not value.strip())
+    except TypeError:  # pandas' NA does not say whether it differs from itself
+        return True
+
+
+def unescape(text: str) -> str:
+    """Text with HTML's entities as the characters that they stand for, once: `&amp;` is `&`, and `&amp;lt;` is `&lt;`."""
+    return _ENTITY.sub(_character, text) if "&" in text else text
+
+
+def _character(entity: re.Match[str]) -> str:
+    name = entity[1]
+    if name[0] != "#":
+        return ENTITIES.get(name, entity[0])
+    code = int(name[2:], 16) if name[1] in "xX" else int(name[1:])
+    if code > 0x10FFFF or 0xD800 <= code <= 0xDFFF:
+        return entity[0]
+    return WINDOWS.get(code, chr(code))
+
+
+def first_words(line: str, words: int) -> str:
+    """At most `words` words of a line; 0 = all. A comma at the cut goes.
+
+    A word is what stands between spaces; of a script that has none between words, a character is one.
+    """
+    if not 0 < words < len(line):
+        return line
+    ends = [word.end() for word in islice(_WORDS.finditer(line), words + 1)]
+    return line[: ends[words - 1]].rstrip(",") if len(ends) > words else line
