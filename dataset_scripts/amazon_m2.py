@@ -31,7 +31,7 @@ import pyarrow.compute as pc
 
 from trsr.dataset import contract
 from trsr.dataset.build import command as building
-from trsr.dataset.build import protocol
+from trsr.dataset.build import id_lists, protocol
 from trsr.dataset.build.column_types import are_ids
 from trsr.dataset.build.csv_blocks import Layout
 from trsr.dataset.build.scan import Faults, Masks, Reading, find, scan
@@ -42,8 +42,8 @@ CSV = Layout(",", True)
 # The paper calls the description by its full name.
 FIELDS = ("title", "price", "brand", "color", "size", "model", "material", "author", "description")
 LANGUAGES = {"UK": "en", "DE": "de", "JP": "ja", "ES": "es", "FR": "fr", "IT": "it"}
-# How numpy prints an array of strings; a quote within one would be a fault.
-PRINTED = r"^\s*\[\s*('[^'\s]+'(\s+'[^'\s]+')*)?\s*\]\s*$"
+# How numpy prints an array of strings, and Python a list; a quote within one would be a fault.
+PRINTED = r"^\s*\[\s*('[^'\s]+'((\s+|\s*,\s*)'[^'\s]+')*)?\s*\]\s*$"
 CARD = """\
 # Amazon-M2 ({locale}) for text-rich sequential recommendation
 
@@ -77,8 +77,17 @@ def read_products(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table
     return items, before | counts, {source.name: reading.sha256}
 
 
+def _printed(texts: pa.Array) -> pa.Array:
+    """Lists between brackets in other spellings as numpy prints them; any other text stays as it is."""
+    made = []
+    for text in texts.to_pylist():
+        ids = id_lists.split(text) if id_lists.bracketed(text) else None
+        made.append(text if ids is None else f"[{' '.join(map(repr, map(str, ids)))}]")
+    return pa.array(made, pa.string())
+
+
 def printed_ids(texts: pa.Array) -> pa.ListArray:
-    """Lists of ids as numpy prints them: `['B0A' 'B0B']`, over several lines when long."""
+    """Lists of ids as numpy prints them: `['B0A' 'B0B']`, over several lines when long; commas may stand between."""
     # Between quotes stands what is no id and an id in turn, the former first.
     pieces = pc.split_pattern(texts, "'")
     lengths = np.diff(pieces.offsets.to_numpy())
@@ -99,8 +108,11 @@ def read_sessions(
     def work(table: pa.Table) -> tuple[pa.Table, Masks]:
         before, after = contract.one_chunk(table["prev_items"]), contract.one_chunk(table["next_item"])
         here = pc.equal(contract.one_chunk(table["locale"]), options.locale).to_numpy(zero_copy_only=False)
-        quotes = pc.count_substring(before, "'").to_numpy()
         unprinted = ~building.matches(before, PRINTED)
+        if unprinted.any():
+            before = pc.replace_with_mask(before, pa.array(unprinted), _printed(before.filter(pa.array(unprinted))))
+            unprinted = ~building.matches(before, PRINTED)
+        quotes = pc.count_substring(before, "'").to_numpy()
         unnamed = ~unprinted & ~are_ids(after)
         good = here & ~unprinted & ~unnamed
         logged = quotes // 2 + 1  # the target too
@@ -109,14 +121,21 @@ def read_sessions(
         fits = pa.array(good & ~short & ~long)
         made = pa.table({"before": before.filter(fits), "after": after.filter(fits)})
         counts = np.array([good.sum(), short.sum(), long.sum()])
-        return (made, counts), {"prev_items is no printed list": unprinted, "no next_item": ~unprinted & unnamed}
+        return (made, counts, logged[short]), {
+            "prev_items is no printed list": unprinted,
+            "no next_item": ~unprinted & unnamed,
+        }
 
     source, reading = find(options.source, "sessions_train.csv"), Reading()
     wanted = ["prev_items", "next_item", "locale"]
-    tables, totals = [], np.zeros(3, dtype=int)
-    for table, counts in scan(source, CSV, wanted, work, faults, reading, workers=options.workers, limit=options.limit):
+    tables, totals, few = [], np.zeros(3, dtype=int), [np.array([], int)]
+    for table, counts, lengths in scan(
+        source, CSV, wanted, work, faults, reading, workers=options.workers, limit=options.limit
+    ):
         tables.append(table)
         totals += counts
+        few.append(lengths)
+    building.note_short(np.concatenate(few), options.min_history, faults)
     bounds = f"of {options.min_history} to {options.max_history} items"
     table = building.concat(tables, source.name, reading, f"not of the locale {options.locale}, or not {bounds}")
     before = pc.binary_join(printed_ids(contract.one_chunk(table["before"])), " ")

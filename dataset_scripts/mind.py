@@ -74,7 +74,10 @@ def read_news(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, di
 
     def work(table: pa.Table) -> tuple[tuple[pa.Table, int], Masks]:
         broken = ~are_ids(contract.one_chunk(table["item_id"]))
-        return building.items(table.filter(pa.array(~broken)), FIELDS, shown), {"no news id": broken}
+        named = [pc.equal(pc.utf8_lower(table[name]), name) for name in ("category", "title")]
+        header = ~broken & contract.one_chunk(pc.and_(*named)).to_numpy(zero_copy_only=False)
+        good = table.filter(pa.array(~broken & ~header))
+        return building.items(good, FIELDS, shown), {"no news id": broken, "a header, which MIND has none of": header}
 
     shown = building.shown_fields(options.text_fields, FIELDS)
     parts, sums, counts, total = [], {}, {"items_broken": 0}, Reading()
@@ -134,6 +137,7 @@ def read_users(
     table = building.concat(parts, source.name, reading, "without a history")
     first = earliest(table)
     logged = table["logged"].to_numpy()[first]
+    building.note_short(logged, options.min_history, faults)
     mask = np.zeros(len(table), dtype=bool)
     mask[first[fits(logged)]] = True
     kept = table.select(["user_id", "history"]).filter(pa.array(mask)).combine_chunks()
@@ -270,6 +274,10 @@ def by_time(
     if len(days) < 2:
         raise DataError(
             f"The training part has impressions of {len(days)} days; expected 2 or more, the last to validate."
+        )
+    if sorters["dev"].rows == 0:
+        raise DataError(
+            "The dev part has no impression that can be used. MIND's test part has no clicks: give the dev part."
         )
     ordered = {
         "train": sorters["train"].read(days - {max(days)}),

@@ -7,10 +7,14 @@
     python dataset_scripts/tables.py --items books.csv --interactions ratings.csv --out my-books \\
         --text-fields title,author,genres --time timestamp
 
-Reads CSV, TSV, JSONL and Parquet, plain or .gz: one row an item, and one row an interaction or, with --list-column, one
-row a user. TSV cells are taken as they are, without quoting. A broken row, or one in which an id, a time or a list is none,
-is left out, counted and named; --strict stops at it. HTML entities are unescaped once, objects are read as `name: value`,
-and of items with one id, one stays. What is kept, divided and drawn is `trsr.dataset.build.protocol`'s.
+Reads CSV, TSV, JSON (an object a line, an array, an object of objects), Parquet and RecBole's atomic files, plain or .gz:
+one row an item, and one row an interaction or, with --list-column, one row a user. TSV cells, and those between separators
+of several characters, are taken as they are, without quoting. A broken row, or one in which an id, a time or a list is
+none, is left out, counted and named; --strict stops at it. HTML entities are unescaped once, objects are read as
+`name: value`, and of items with one id, one stays. What is kept, divided and drawn is `trsr.dataset.build.protocol`'s.
+
+A list of ids may be a real one, or text: JSON, as Python or numpy print it, or ids between spaces, commas, bars or
+semicolons. With --item beside --list-column, that column holds what comes after the list.
 
 Amazon Reviews 2023, one category:
 
@@ -30,6 +34,17 @@ MovieLens, with a column of plots joined to movies.csv:
         --item-id movieId --user userId --item movieId --text-fields title,genres,plot --time timestamp --keep-last \\
         --drop-unknown
 
+MovieLens 1M as it is, in Latin-1 and without headers:
+
+    python dataset_scripts/tables.py --items movies.dat --interactions ratings.dat --sep :: --encoding latin-1 \\
+        --items-columns item_id,title,genres --interactions-columns user_id,item_id,rating,timestamp \\
+        --time timestamp --keep-last --out data/ml-1m
+
+RecBole's atomic files:
+
+    python dataset_scripts/tables.py --items ml-1m.item --interactions ml-1m.inter --title movie_title \\
+        --time timestamp --keep-last --out data/ml-1m
+
 A shop's own export, a row a purchase:
 
     python dataset_scripts/tables.py --items products.parquet --interactions orders.parquet --out data/shop \\
@@ -37,25 +52,33 @@ A shop's own export, a row a purchase:
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from trsr.core.field_values import ID_FIELDS
 from trsr.dataset import contract
-from trsr.dataset.build import column_types, protocol
+from trsr.dataset.build import column_types, id_lists, protocol
 from trsr.dataset.build import command as building
 from trsr.dataset.build import tables as tabular
 from trsr.dataset.build.interactions import in_order
 from trsr.dataset.build.item_text import sentences
 from trsr.dataset.build.scan import Faults, Reading
-from trsr.dataset.build.sequences import Sequences
+from trsr.dataset.build.sequences import Sequences, lengths
+from trsr.dataset.build.table_files import FORMATS, Table, format_of, text_table
 from trsr.errors import DataError
 from trsr.hub import push_dataset
 
+ITEM = "item_id"  # what --item is by default; whether it was given matters beside --list-column
+# An index that pandas wrote, with a name and without.
+ROW_NUMBERS = re.compile(r"|Unnamed: \d+(\.\d+)?|__index_.*")
+TIMES = {"timestamp", "time", "date", "datetime", "created_at", "unixreviewtime"}
 CARD = """\
 # Histories for text-rich sequential recommendation
 
@@ -70,19 +93,25 @@ The licence of the source data applies to everything here.
 
 def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, dict[str, int], building.Sums]:
     """The config `items`, counts and the checksum."""
-    form = tabular.format_of(options.items, options.items_format)
+    file = _table(options.items, options, faults, items=True)
     if options.text_fields:
         fields = [name.strip() for name in options.text_fields.split(",")]
     else:
-        known = tabular.columns(options.items, form)
-        fields = [name for name in known if name and not _is_id(name, options) and not name.startswith("__index_")]
+        known = file.names()
+        if numbers := [name for name in known if ROW_NUMBERS.fullmatch(name)]:
+            said = ", ".join(map(repr, numbers))
+            faults.notes.append(f"{file.name}: {said} is no part of texts: pandas' row numbers have such names")
+        fields = [name for name in known if not _is_id(name, options) and name not in numbers]
+    if any(map(str.isdigit, fields)):
+        faults.notes.append(f"{file.name}: texts call columns by their numbers; --items-columns gives them names")
     if leaks := [name for name in fields if _is_id(name, options)]:
         raise DataError(f"{', '.join(sorted(leaks))}: an id is no text, it would tell the model which item it is.")
     short = column_types.text(options.field_words, options.field_values)
     wanted = {f"field {name}": (name, column_types.WHOLE_TEXT if name == "text" else short) for name in fields}
     wanted |= {"item_id": (options.item_id, column_types.ID), "title": (options.title, column_types.text(words=0))}
-    table, reading = tabular.read(options.items, form, wanted, faults, workers=options.workers)
+    table, reading = tabular.read(file, wanted, faults, workers=options.workers)
     faults.so_far |= _counted("items", reading)
+    _note_encoding(faults)
     texts = {name: contract.one_chunk(table[f"field {name}"]) for name in fields}
     columns = {"item_id": table["item_id"], "title": table["title"], "text": sentences(texts)}
     found = pa.table(columns | {name: column for name, column in texts.items() if name not in columns})
@@ -107,26 +136,129 @@ def _counted(what: str, reading: Reading) -> dict[str, int]:
 def read_log(
     options: argparse.Namespace, faults: Faults, ids: pa.Array
 ) -> tuple[Sequences, dict[str, int], building.Sums]:
-    """What users met, counts and the checksum."""
-    form = tabular.format_of(options.interactions, options.interactions_format)
-    wanted = {"user": (options.user, column_types.ID)}
+    """What users met, counts and checksums; several files are read as one, in the order in which they are given."""
+    parts, total, sums, plain = [], Reading(), {}, False
+    for path, name in _named(options.interactions).items():
+        if options.limit and total.rows >= options.limit:
+            break
+        file = _table(path, options, faults)
+        file = replace(file, source=replace(file.source, name=name))
+        wanted, plain_here = _wanted_of_log(file, options, faults, ids)
+        plain |= plain_here
+        limit = options.limit and options.limit - total.rows
+        table, reading = tabular.read(file, wanted, faults, workers=options.workers, limit=limit)
+        if reading.sha256 and reading.sha256 in sums.values():
+            raise DataError(f"{name} holds the same as another of --interactions. Give each file once.")
+        parts.append(table)
+        sums[name] = reading.sha256
+        total.rows += reading.rows
+        total.broken += reading.broken
+        total.lines += reading.lines
+    _note_encoding(faults)
+    if len({tuple(part.column_names) for part in parts}) > 1:
+        raise DataError("Of --interactions, some have an item after the list, and some have not. Read them one by one.")
+    table = pa.concat_tables(parts)
     if options.list_column:
-        wanted["items"] = (options.list_column, column_types.IDS)
-    else:
-        wanted["item"] = (options.item, column_types.ID)
-    if options.time:
-        wanted["time"] = (options.time, column_types.MOMENT)
-    table, reading = tabular.read(
-        options.interactions, form, wanted, faults, workers=options.workers, limit=options.limit
-    )
-    faults.so_far |= _counted("log", reading)
+        table = after_lists(sound_lists(table, ids, faults, options.list_column, total) if plain else table)
+    faults.so_far |= _counted("log", total)
     found, counts = in_order(table, ids, drop=options.drop_unknown)
     counts |= {"users_read": len(found)}
     if units := [name.removeprefix("times_in_") for name in counts if name.startswith("times_in_")]:
         faults.notes.append(
             f"column {options.time!r} holds times in {' and '.join(units)}: items are out of order. Write all in one unit."
         )
-    return found, _counted("log", reading) | counts, {options.interactions.name: reading.sha256}
+    building.note_short(lengths(found.items), options.min_history, faults)
+    return found, _counted("log", total) | counts, sums
+
+
+def _note_encoding(faults: Faults) -> None:
+    if faults.counts["not UTF-8"]:
+        faults.notes.append("rows that are not UTF-8 are read where --encoding gives the encoding of the file")
+
+
+def _named(paths: Sequence[Path]) -> dict[Path, str]:
+    """What files are called: by their names, and by their folders' too where two have one name."""
+    names = [path.name for path in paths]
+    if len(set(names)) < len(names):
+        names = [f"{path.resolve().parent.name}/{path.name}" for path in paths]
+    if len(set(names)) < len(names):
+        raise DataError(f"Two of --interactions are called {max(names, key=names.count)!r}. Give each file once.")
+    return dict(zip(paths, names, strict=True))
+
+
+def _table(path: Path, options: argparse.Namespace, faults: Faults, *, items: bool = False) -> Table:
+    """A table's file, opened as the options say; what is not as usual is noted."""
+    form = options.items_format if items else options.interactions_format
+    sep = (options.items_sep if items else None) or options.sep
+    names = options.items_columns if items else options.interactions_columns
+    if (form := format_of(path, form, sep)) == "parquet":
+        return tabular.parquet_table(path)
+    file = text_table(
+        path,
+        form,
+        sep=sep,
+        encoding=options.encoding,
+        header=not options.no_header,
+        names=[name.strip() for name in names.split(",")] if names else [],
+        key=options.item_id if items else options.user,
+    )
+    if file.source.encoding != "utf-8" and not options.encoding:
+        faults.notes.append(f"{file.name} is read as {file.source.encoding}")
+    return file
+
+
+def _wanted_of_log(
+    file: Table, options: argparse.Namespace, faults: Faults, ids: pa.Array
+) -> tuple[tabular.Wanted, bool]:
+    """The columns of a log, how to read them, and whether its lists are ids between separators."""
+    item, plain = options.item or ITEM, False
+    wanted = {"user": (options.user, column_types.ID)}
+    if not options.list_column:
+        wanted["item"] = (item, column_types.ID)
+    else:
+        start, _ = tabular.read(file, {"cells": (options.list_column, column_types.RAW)}, Faults(), limit=1000)
+        cells = [cell for cell in start["cells"].to_pylist() if cell.strip() and not id_lists.bracketed(cell)]
+        plain, separator = bool(cells), id_lists.separator_of(cells, set(ids.to_pylist()) if cells else ())
+        wanted["items"] = (options.list_column, column_types.ids(separator))
+        # RecBole calls a history after the item that follows it.
+        follows = options.list_column == f"{item}_list" and item in (file.columns or ())
+        if options.item or follows:
+            wanted["item"] = (item, column_types.ID)
+            faults.notes.append(f"{file.name}: {item!r} is taken for what comes after the list {options.list_column!r}")
+    if options.time:
+        wanted["time"] = (options.time, column_types.MOMENT)
+    elif not options.list_column and (times := [name for name in file.columns or () if name.lower() in TIMES]):
+        faults.notes.append(f"{file.name} is taken to be in order: --time {times[0]} would sort a user's rows")
+    return wanted, plain
+
+
+def sound_lists(table: pa.Table, ids: pa.Array, faults: Faults, column: str, reading: Reading) -> pa.Table:
+    """The rows whose lists are separated as most are: of the others, what was taken for an id is several, and unknown."""
+    items = contract.one_chunk(table["items"])
+    unknown = pc.unique(items.flatten().filter(pc.invert(pc.is_in(items.flatten(), value_set=ids))))
+    known = set(ids.to_pylist()) if len(unknown) else set()
+    odd = [one for one in unknown.to_pylist() if id_lists.differently_separated(one, known)]
+    if odd:
+        reason = f"ids in column {column!r} are separated in another way than most, or than known"
+        owners = pc.list_parent_indices(items).filter(pc.is_in(items.flatten(), value_set=pa.array(odd, pa.string())))
+        owners = pc.unique(owners)
+        for user in table["user"].take(owners).to_pylist():
+            faults.add(f"user {user!r}", reason)
+        reading.broken += len(owners)
+        reading.lines += len(owners)
+        keep = np.ones(len(table), dtype=bool)
+        keep[owners.to_numpy()] = False
+        table = table.filter(pa.array(keep))
+    return table
+
+
+def after_lists(table: pa.Table) -> pa.Table:
+    """Lists with the item that comes after them, where the table has one."""
+    if "item" in table.column_names:
+        items, after = contract.one_chunk(table["items"]), contract.one_chunk(table["item"])
+        whole = [[*before, last] for before, last in zip(items.to_pylist(), after.to_pylist(), strict=True)]
+        table = table.set_column(table.column_names.index("items"), "items", pa.array(whole, items.type))
+    return table
 
 
 def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
@@ -138,6 +270,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     faults.so_far |= more
     histories, more, users = building.paper(found, options, more)
     tables = {"items": {"train": building.dataset(items)}, "histories": histories}
+    options.item = options.item or ITEM
     sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}
     building.write(
         options,
@@ -155,7 +288,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
         counts=counts | more,
         body=CARD.format(
             items=options.items.name,
-            interactions=options.interactions.name,
+            interactions="`, `".join(path.name for path in options.interactions),
             protocol=protocol.describe(tables, users=users, **sampling),
         ),
     )
@@ -166,12 +299,22 @@ def arguments() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    kinds = sorted(set(tabular.FORMATS.values()))
+    kinds = sorted(set(FORMATS.values()))
     add("--items", type=Path, required=True, metavar="FILE", help="one row an item")
-    add("--interactions", type=Path, required=True, metavar="FILE", help="one row an interaction, or a user")
+    add("--interactions", type=Path, nargs="+", required=True, metavar="FILE", help="one row an interaction, or a user")
     building.add_options(parser, fields=None, sizes=("all others", "a twelfth", "a twelfth"))
     add("--items-format", choices=kinds, help="default: by the file's name")
     add("--interactions-format", choices=kinds, help="default: by the file's name")
+    add("--sep", help="between two cells, such as ';', '::' or tab; default: , in .csv and a tab in .tsv")
+    add("--items-sep", metavar="SEP", help="that of the items, where it is another")
+    add("--encoding", help="of both files, such as latin-1; default: UTF-8, or UTF-16 where the bytes say so")
+    add("--no-header", action="store_true", help="the first row is one of the data: columns are called 1, 2, ...")
+    add("--items-columns", metavar="A,B,...", help="names of the items' columns, where they have no header")
+    add(
+        "--interactions-columns",
+        metavar="A,B,...",
+        help="names of the interactions' columns, where they have no header",
+    )
     add("--item-id", default="item_id", help="column of the items (%(default)s)")
     add("--title", default="title", help="column of the items (%(default)s)")
     add(
@@ -183,7 +326,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     add("--field-values", type=int, default=0, metavar="N", help="values a list keeps; 0 = all (%(default)s)")
     add("--user", default="user_id", help="column of the interactions (%(default)s)")
-    add("--item", default="item_id", help="column of the interactions (%(default)s)")
+    add("--item", help="column of the interactions (item_id); with --list-column: what comes after the list")
     order = parser.add_mutually_exclusive_group()
     order.add_argument("--time", help="column that sorts a user's rows; default: their order in the file")
     order.add_argument("--list-column", help="column with a user's items, oldest first: a row is then a user")

@@ -59,6 +59,21 @@ def test_what_numpy_prints_is_read_back(made):
     assert amazon_m2.printed_ids(pa.array(printed, pa.string())).to_pylist() == made
 
 
+@pytest.mark.parametrize("spelled", [str, lambda ids: str(ids).replace("'", '"'), tuple, lambda ids: str(ids) + " "])
+def test_lists_in_other_spellings_are_the_same_lists(tmp_path, spelled):
+    run(raw(tmp_path / "numpy", SESSIONS), *SMALL, out=tmp_path / "one")
+    lists = [[f"B{number}" for number in range(n, n + 10 + n % 3)] for n in range(9)]
+    other = [[str(spelled(ids)), *session[1:]] for ids, session in zip(lists, SESSIONS, strict=True)]
+    assert run(raw(tmp_path / "other", other), *SMALL, out=tmp_path / "two")["sessions_broken"] == 0
+    assert rows(tmp_path / "two") == rows(tmp_path / "one")
+
+
+def test_sessions_with_few_items_are_told_with_the_option_that_keeps_them(tmp_path, capsys):
+    run(raw(tmp_path / "raw", [*SESSIONS, session(range(4)), session([1])]), *SMALL, out=tmp_path / "out")
+    said = "2 users have fewer than 11 items: --min-history 5 keeps 1 of them, --min-history 2 keeps 2 of them\n"
+    assert said in capsys.readouterr().out
+
+
 def test_a_small_example_by_hand(tmp_path, capsys):
     odd = [
         session(range(9)),

@@ -19,7 +19,8 @@ from trsr.core.history import clean, field_text
 from trsr.core.prompts import RankingPrompt
 from trsr.dataset.build import column_types
 from trsr.dataset.build.scan import Faults
-from trsr.dataset.build.tables import format_of, read
+from trsr.dataset.build.table_files import format_of, text_table
+from trsr.dataset.build.tables import parquet_table, read
 
 LOST = "an id that lost digits as a float in column 'id'"
 FORMS = ("csv", "jsonl", "parquet")
@@ -37,10 +38,14 @@ def write(path: Path, column: str, values: list) -> Path:
     return path
 
 
+def table_of(path):
+    return parquet_table(path) if path.suffix == ".parquet" else text_table(path, format_of(path))
+
+
 def column(path: Path, kind: column_types.Kind, name: str = "id") -> tuple[list, Faults]:
     """What is read of a column of a file, and what was left out."""
     faults = Faults()
-    table, reading = read(path, format_of(path), {"read": (name, kind)}, faults)
+    table, reading = read(table_of(path), {"read": (name, kind)}, faults)
     assert reading.broken == sum(faults.counts.values())
     return table["read"].to_pylist(), faults
 

@@ -307,3 +307,18 @@ def test_the_verb_prints_and_draws(tmp_path, capsys, small_dataset):
         main(["compare", str(tmp_path / "nowhere")])
     assert stop.value.code == 2
     assert "No scores.parquet" in capsys.readouterr().err
+
+
+def test_without_matplotlib_there_are_tables_and_a_line_about_pictures(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    folders = [evaluation(tmp_path / name, {name: hits(user)}) for name, user in (("a", "u1"), ("b", "u2"))]
+    main(["compare", *folders, "--out", str(tmp_path / "out")])
+    said = capsys.readouterr().out
+    assert said.splitlines()[-1].endswith("without pictures, which need matplotlib: pip install 'llm-trsr[plots]'")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "comparison.json",
+        "comparison.md",
+        "per_user.parquet",
+    }
+    main(["compare", *folders, "--out", str(tmp_path / "out"), "--no-plots"])
+    assert "pictures" not in capsys.readouterr().out

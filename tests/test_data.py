@@ -110,7 +110,13 @@ def test_here_and_links_are_places_too(tmp_path, monkeypatch):
     assert (tmp_path / "here" / contract.PROVENANCE).exists()
 
 
-def test_no_folder():
+def test_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    # Of these the first three are no Hub id; `data/nowhere` could be one, were there no folder `data`.
+    for place in ("~/nowhere", "data/a/nowhere", str(tmp_path / "nowhere"), "data/nowhere"):
+        with pytest.raises(DataError, match="No dataset folder at"):
+            contract.configs(place)
     with pytest.raises(DataError, match=r"No dataset folder at './nowhere'\. Make one with dataset_scripts/"):
         contract.read("./nowhere", "items", "train")
 

@@ -60,6 +60,8 @@ def last_line(said):
         (["train", "nano-sample", "--outt", "x"], "unrecognized arguments: --outt"),
         (["trian"], "invalid choice: 'trian'"),
         (["check", "./nowhere"], "No dataset folder at './nowhere'"),
+        (["check", "data/here/nowhere"], "No dataset folder at 'data/here/nowhere'"),
+        (["check", "~/nowhere"], "No dataset folder at '~/nowhere'"),
         (["recommend", "nowhere.json"], "nowhere.json"),
     ],
 )
@@ -175,6 +177,17 @@ def test_half_a_file_is_a_mistake_and_named(tmp_path):
     done = run(tmp_path, "evaluate", "run")
     assert done.returncode == Exit.MISTAKE, done.stderr[-2000:]
     assert re.fullmatch(r"error: run/run\.json is no JSON file, or not whole: .*", last_line(done.stderr))
+
+
+@pytest.mark.parametrize("words", [["recipes", "--json"], ["recipes"], ["check", "sample", "--limit", "5"]])
+def test_a_reader_that_goes_away_ends_it_quietly(tmp_path, words):
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "wb") as unread:
+        done = subprocess.run(
+            command(*words), stdout=unread, stderr=subprocess.PIPE, env=environment(tmp_path), text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (Exit.UNREAD, "")
 
 
 def test_the_codes_are_documented():

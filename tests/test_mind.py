@@ -182,6 +182,41 @@ def test_broken_rows_are_named_and_strict_stops(tmp_path, capsys):
     assert not (tmp_path / "strict").exists()
 
 
+def test_headers_are_no_rows(tmp_path, capsys):
+    news = ["news_id\tCategory\tsubcategory\tTitle\tabstract\turl\ttitle_entities\tabstract_entities", *NEWS]
+    behaviors = ["impression_id\tuser_id\ttime\thistory\timpressions", *USERS]
+    run(part(tmp_path / "plain", USERS), *SMALL, out=tmp_path / "one")
+    capsys.readouterr()
+    run(part(tmp_path / "a", behaviors, news), *SMALL, out=tmp_path / "two")
+    assert parquet(tmp_path / "two") == parquet(tmp_path / "one")
+    said = capsys.readouterr().out
+    assert "left out, a header, which MIND has none of: 1 (a/news.tsv, line 1)" in said
+    assert "left out, no impression id: 1 (a/behaviors.tsv, line 1)" in said
+
+
+def test_files_that_give_no_row_say_why(tmp_path, capsys):
+    numbered = part(tmp_path / "a", USERS, [f"{n}\t{line}" for n, line in enumerate(NEWS)])
+    assert mind.main([str(numbered), *SMALL, "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "error: No row is left" in said
+    assert "left out, more than 8 cells: 60 (a/news.tsv, line 1; " in said
+    unlabelled = [behavior(1, "U1", [1, 2, 8], "N9 N8", "11/15/2019 1:00:00 AM")]
+    train, test = part(tmp_path / "train", TIMED), part(tmp_path / "test", unlabelled)
+    assert mind.main([str(train), str(test), "--protocol", "impressions", "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "The dev part has no impression that can be used. MIND's test part has no clicks: give the dev part." in said
+    assert "ends neither with -0 nor with -1: 2 (train/behaviors.tsv, line 8; test/behaviors.tsv, line 1)" in said
+
+
+def test_users_with_few_items_are_told_with_the_option_that_keeps_them(tmp_path, capsys):
+    few = [behavior(20, "few", range(6)), behavior(21, "fewer", range(3)), behavior(22, "one", [1])]
+    raw = part(tmp_path / "a", [*USERS, *few])
+    run(raw, *SMALL, out=tmp_path / "out")
+    said = "3 users have fewer than 11 items: --min-history 5 keeps 1 of them, --min-history 2 keeps 2 of them\n"
+    assert said in capsys.readouterr().out
+    assert run(raw, *SMALL, "--min-history", "5", out=tmp_path / "five")["users_dropped_short"] == 2
+
+
 @pytest.mark.parametrize("protocol", ["paper", "impressions"])
 def test_the_order_of_rows_and_the_number_of_workers_change_no_byte(tmp_path, monkeypatch, protocol):
     monkeypatch.setattr("trsr.dataset.build.scan.BLOCK", 50_000)

@@ -20,7 +20,7 @@ TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "hub_recipes", "model_car
 FLOORS = [
     {"core", "errors", "metrics", "__init__"},
     {"records", "assets", "registration"},
-    {"report"},
+    {"report", "progress"},
     {"dataset"},
     {"summaries"},
     {"recommender"},

@@ -27,7 +27,7 @@ from trsr.cli import (
     summarize,
     train,
 )
-from trsr.cli.exits import Exit, ended
+from trsr.cli.exits import Exit, ended, quiet_without_reader
 from trsr.cli.outcome import Outcome
 from trsr.cli.progress import readable_progress
 
@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not sys.warnoptions:
         # Calls inside peft and TRL, which their next versions replace.
         warnings.filterwarnings("ignore", r"`(is_)?gradient_checkpointing(_enable)?` is deprecated", FutureWarning)
-    with ended():
+    with ended(), quiet_without_reader():
         if code := _run(options):
             sys.exit(code)
 

@@ -28,6 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Outcome:
     from trsr.recommender.compare.report import document
     from trsr.recommender.compare.run import compare
+    from trsr.report import plots
 
     results = compare(
         options.results,
@@ -39,4 +40,6 @@ def run(options: argparse.Namespace) -> Outcome:
         seed=options.seed,
         plots=not options.no_plots,
     )
-    return Outcome(results, f"{document(results)}\nWrote {options.out}")
+    undrawn = not options.no_plots and not plots.available()
+    told = f"; without pictures, which need matplotlib: {plots.INSTALL}" if undrawn else ""
+    return Outcome(results, f"{document(results)}\nWrote {options.out}{told}")

@@ -3,10 +3,12 @@
 import contextlib
 import errno
 import os
+import select
 import sys
 import traceback
 from collections.abc import Iterator
 from enum import IntEnum
+from typing import TextIO
 
 from trsr.core.errors import TrsrError
 
@@ -21,6 +23,7 @@ class Exit(IntEnum):
     FULL = 4  # no room on the disk
     BUG = 70  # with a traceback
     STOPPED = 130  # Ctrl-C
+    UNREAD = 141  # whoever read the output went away, as `| head` does
 
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -46,6 +49,31 @@ def ended() -> Iterator[None]:
             _end(Exit.MISTAKE, f"error: {error}")
         traceback.print_exc()
         sys.exit(Exit.BUG)
+
+
+@contextlib.contextmanager
+def quiet_without_reader() -> Iterator[None]:
+    """End without a word when whoever reads what is printed has gone, as `| head` does."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _unread(sys.stdout):
+            raise  # the pipe was another
+        # What is left has no reader: Python would complain about it when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(Exit.UNREAD)
+
+
+def _unread(stream: TextIO) -> bool:
+    """Whether a stream is a pipe that nobody reads any more; where the system cannot tell, it is taken for one."""
+    if not hasattr(select, "poll"):
+        return True
+    pipe = select.poll()
+    pipe.register(stream.fileno(), select.POLLOUT)
+    return any(event & select.POLLERR for _, event in pipe.poll(0))
 
 
 def _end(code: Exit, line: str) -> None:

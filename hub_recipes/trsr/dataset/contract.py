@@ -121,7 +121,9 @@ def _place(source: str) -> str:
     """Where a dataset is, for `load_dataset`. Raises DataError for a folder that is not there."""
     path = dataset_path(source)
     folder = Path(path)
-    looks_local = folder.is_absolute() or path.startswith(".") or folder.exists()
+    # A Hub id has one slash at most; `data/x` is a folder that is not there where `data` is one here.
+    looks_local = folder.is_absolute() or path[:1] in {".", "~"} or len(folder.parts) > 2 or folder.exists()
+    looks_local |= len(folder.parts) == 2 and folder.parent.is_dir()
     if looks_local and not folder.is_dir():
         raise DataError(f"No dataset folder at {source!r}. Make one with dataset_scripts/, or name a Hub dataset.")
     return path

@@ -2,13 +2,22 @@
 
 from trsr.errors import UsageError
 
+INSTALL = "pip install 'llm-trsr[plots]'"
 
-def check(leave_out: str) -> None:
-    """Raises ValueError with the install line if matplotlib is missing; `leave_out` is the option that skips pictures."""
+
+def available() -> bool:
+    """Whether matplotlib is installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise UsageError(f"Pictures need matplotlib: pip install 'llm-trsr[plots]', or pass {leave_out}.") from None
+        return False
+    return True
+
+
+def check(leave_out: str) -> None:
+    """Raises ValueError with the install line if matplotlib is missing; `leave_out` is the option that needs none."""
+    if not available():
+        raise UsageError(f"Pictures need matplotlib: {INSTALL}, or pass {leave_out}.")
 
 
 def figure(width: float, height: float):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 
 from trsr.core.field_values import UNSPACED, is_missing, unescape, unwrap
 from trsr.core.history import field_text, whole_text
+from trsr.dataset.build import id_lists
 from trsr.dataset.build.item_text import ESCAPED, clean_column, unescape_column
 
 # Nothing that could be a float or stand for a missing value: these are looked at.
@@ -166,28 +168,23 @@ def moment(value: object) -> float | None:
     return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
 
 
-def identifiers(value: object) -> list[str] | None:
-    """A list of ids, or text that holds one: JSON or ids between spaces."""
-    value = _listed(value)
+def identifiers(value: object, separator: str = " ") -> list[str] | None:
+    """A list of ids, or text that holds one, as `id_lists.split` reads it."""
+    value = _listed(value, separator)
     if value is None:
         return None
     made = [found for part in value if (found := identifier(part)) is not None]
     return made if len(made) == len(value) else None
 
 
-def _listed(value: object) -> list[object] | None:
+def _listed(value: object, separator: str = " ") -> list[object] | None:
     if isinstance(value, str):
-        if not value.lstrip().startswith("["):
-            return list(value.split())
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
-            return None
+        value = id_lists.split(value, separator)
     return value if isinstance(value, list) else None
 
 
-def _list_fault(value: object) -> str:
-    bad = [_id_fault(part) for part in _listed(value) or () if identifier(part) is None]
+def _list_fault(value: object, separator: str = " ") -> str:
+    bad = [_id_fault(part) for part in _listed(value, separator) or () if identifier(part) is None]
     return f"a list with {bad[0]}" if bad and bad[0] != "no id" else "no list of ids"
 
 
@@ -270,5 +267,15 @@ def _no_text(value: object) -> str:
 
 ID = Kind(pa.string(), identifier, _plain_ids, _id_fault)
 MOMENT = Kind(pa.float64(), moment, _plain_moments, lambda value: "neither a number nor an ISO 8601 date")
-IDS = Kind(pa.list_(pa.string()), identifiers, None, _list_fault)
+# Cells that are text as they are; of all others a space, so that they count as filled.
+RAW = Kind(pa.string(), lambda value: value if isinstance(value, str) else " ", None, _no_text)
+
+
+def ids(separator: str = " ") -> Kind:
+    """Lists of ids; in text without brackets they stand between separators."""
+    read, fault = partial(identifiers, separator=separator), partial(_list_fault, separator=separator)
+    return Kind(pa.list_(pa.string()), read, None, fault)
+
+
+IDS = ids()
 WHOLE_TEXT = Kind(pa.string(), _unless_undecodable(whole_text), _plain_whole_texts, _no_text)

@@ -121,6 +121,18 @@ def paper(
     return made, total, protocol.in_words(options.min_history, options.max_history, options.keep_last)
 
 
+def note_short(counts: np.ndarray, shortest: int, faults: Faults) -> None:
+    """Say how many more users a lower --min-history keeps, if some have too few items.
+
+    Args:
+        counts: Items of each user, the target counted.
+    """
+    if len(short := counts[counts < shortest]):
+        kept = {int((short >= least).sum()): least for least in (2, 5) if least < shortest}
+        told = ", ".join(f"--min-history {kept[more]} keeps {more:,} of them" for more in sorted(kept) if more)
+        faults.notes.append(f"{len(short):,} users have fewer than {shortest} items: {told or 'one at most'}")
+
+
 def dataset(table: pa.Table) -> Dataset:
     """Columns of text as a config `items`."""
     return contract.in_memory(table.cast(contract.items_features(table.column_names).arrow_schema))
@@ -198,7 +210,8 @@ def write(
     script: str,
 ) -> None:
     """Write the dataset folder, with its provenance. What does not change the dataset is not told."""
-    aside = ("sources", "workers", "strict", "push_to_hub", "private", "accept_data_licence")
+    aside = {"sources", "interactions", "workers", "strict", "push_to_hub", "private", "accept_data_licence"}
+    aside |= {"sep", "items_sep", "encoding", "no_header", "items_columns", "interactions_columns"}  # forms of files
     provenance = {
         "dataset": terms.to_dict(),
         "script": f"dataset_scripts/{script}",

@@ -34,8 +34,8 @@ def in_order(table: pa.Table, ids: pa.Array, *, drop: bool = False) -> tuple[Seq
     if places.null_count and not drop:
         first = items.filter(places.is_null())[0].as_py()
         raise DataError(
-            f"Item {first!r} is not in the items file; {places.null_count:,} of {len(items):,} interactions are with such "
-            "items. Add them, or give --drop-unknown."
+            f"Item {first!r} is not in the items file, where ids are as {ids[0].as_py()!r} is; {places.null_count:,} of "
+            f"{len(items):,} interactions are with such items. Add them, or give --drop-unknown."
         )
     timed = "time" in table.column_names
     times = table["time"].to_numpy() if timed else np.zeros(len(owner))

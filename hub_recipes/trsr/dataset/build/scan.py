@@ -20,6 +20,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from trsr.dataset.build.csv_blocks import Block, Broken, Layout, blocks, check_column, parse
+from trsr.dataset.build.text_files import recoded
 from trsr.errors import DataError
 
 BLOCK = 16 << 20  # bytes that are parsed at once
@@ -37,14 +38,32 @@ class Source:
     Attributes:
         name: What messages call it.
         size: Bytes, for the progress bar: unpacked, but of .gz as they are.
+        encoding: As Python calls it.
+        separator: One of several bytes, in UTF-8; None for any other.
     """
 
     path: Path
     member: str | None
     name: str
     size: int
+    encoding: str = "utf-8"
+    separator: bytes | None = None
 
-    def open(self) -> IO[bytes]:
+    @property
+    def as_read(self) -> bool:
+        """Whether readers can take the bytes as they are."""
+        return self.encoding == "utf-8" and self.separator is None
+
+    def open(self, saw: Callable[[bytes], object] | None = None) -> IO[bytes]:
+        """The unpacked file in UTF-8, with a separator of one byte.
+
+        Args:
+            saw: Is called with its own bytes where they are not taken as they are.
+        """
+        raw = self._unpacked()
+        return raw if self.as_read else recoded(raw, self.encoding, self.separator, self.name, saw)
+
+    def _unpacked(self) -> IO[bytes]:
         if self.member:
             return zipfile.ZipFile(self.path).open(self.member)
         if self.path.suffix == ".gz":
@@ -108,7 +127,7 @@ class Faults:
             f"left out, {reason}: {self._amount(reason)} ({'; '.join(self.named[reason])}{'; ...' if count > NAMED else ''})\n"
             for reason, count in sorted(self.counts.items())
         )
-        return left_out + "".join(f"{note}\n" for note in self.notes)
+        return left_out + "".join(f"{note}\n" for note in dict.fromkeys(self.notes))
 
     def _amount(self, reason: str) -> str:
         rows, lines = self.counts[reason], self.lines[reason]
@@ -163,13 +182,21 @@ def scan(
         DataError: If the file cannot be read, has no header or lacks a wanted column; at a fault, if faults are strict.
     """
     digest, jobs = hashlib.sha256(), deque[Future]()
+
+    def saw(piece: bytes) -> None:
+        digest.update(piece)
+        bar.update(len(piece))
+
+    def nothing(_: object) -> None:
+        pass
+
     try:
         with (
-            source.open() as raw,
+            source.open(saw) as raw,
             ThreadPoolExecutor(1 if limit else workers) as pool,
             tqdm(total=source.size, desc=source.name, unit="B", unit_scale=True, disable=None) as bar,
         ):
-            for block in blocks(raw, layout, size or BLOCK, digest.update, bar.update, source.name):
+            for block in blocks(raw, layout, size or BLOCK, saw if source.as_read else nothing, nothing, source.name):
                 for name in wanted:
                     check_column(name, block.columns, source.name)
                 left = max(limit - reading.rows, 0) if limit else None

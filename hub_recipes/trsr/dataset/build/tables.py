@@ -1,12 +1,12 @@
-"""Somebody's table as columns of known kinds: CSV, TSV, JSON lines and Parquet, plain or .gz; broken rows are named.
+"""Somebody's table as columns of known kinds: CSV, TSV, JSON and Parquet, plain or .gz; broken rows are named.
 
-TSV cells are taken as they are, without quoting.
+TSV cells are taken as they are, without quoting. How a file is written is `table_files`'.
 """
 
 import gzip
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,52 +17,17 @@ import pyarrow.parquet as pq
 
 from trsr.dataset.build import jsonl
 from trsr.dataset.build.column_types import Kind, count_escaped
-from trsr.dataset.build.csv_blocks import Layout, blocks, check_column
-from trsr.dataset.build.scan import BLOCK, Faults, Masks, Reading, Source, scan
+from trsr.dataset.build.csv_blocks import check_column
+from trsr.dataset.build.scan import Faults, Masks, Reading, Source, scan
+from trsr.dataset.build.table_files import Table
 from trsr.dataset.contract import one_chunk
 from trsr.errors import DataError
 
-FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
-_LAYOUTS = {"csv": Layout(",", True), "tsv": Layout("\t", False), "jsonl": Layout("", False, objects=True)}
 Wanted = Mapping[str, tuple[str, Kind]]  # what it is called from here on -> its column, and how to read it
+Read = Callable[[pa.Table], tuple[pa.Table, Masks]]
 
 
-def format_of(path: Path, form: str | None = None) -> str:
-    """The format of a table: as said, or by the file's name.
-
-    Raises:
-        DataError: If there is no such file, or its name tells no format.
-    """
-    if not path.is_file():
-        raise DataError(f"No file at {str(path)!r}.")
-    plain = path.with_suffix("") if path.suffix == ".gz" else path
-    if not (form := form or FORMATS.get(plain.suffix.lower())):
-        raise DataError(f"{path.name}: its name tells no format; expected {', '.join(FORMATS)}, plain or .gz.")
-    return form
-
-
-def columns(path: Path, form: str) -> list[str]:
-    """The columns of a table; of JSON lines all keys, in the order in which they are met.
-
-    Raises:
-        DataError: If the file cannot be read.
-    """
-    if form == "parquet":
-        return _parquet(path).schema_arrow.names
-    source = _source(path)
-    try:
-        with source.open() as raw:
-            if form == "jsonl":
-                return jsonl.keys(raw)
-            first = next(blocks(raw, _LAYOUTS[form], BLOCK, lambda piece: None, lambda count: None, path.name))
-    except (EOFError, OSError) as error:
-        raise DataError(f"{path.name} cannot be read as {form}: {error}") from error
-    return list(first.columns)
-
-
-def read(
-    path: Path, form: str, wanted: Wanted, faults: Faults, *, workers: int = 1, limit: int = 0
-) -> tuple[pa.Table, Reading]:
+def read(table: Table, wanted: Wanted, faults: Faults, *, workers: int = 1, limit: int = 0) -> tuple[pa.Table, Reading]:
     """The wanted columns of all rows that are not broken.
 
     Args:
@@ -72,16 +37,13 @@ def read(
     Raises:
         DataError: If the file cannot be read, has no rows, or lacks a column; at a broken row, if faults are strict.
     """
+    wanted = {name: (table.in_file(column), kind) for name, (column, kind) in wanted.items()}
     names = list(dict.fromkeys(column for column, _ in wanted.values()))
-    if form != "jsonl":
-        known = columns(path, form)
-        for name in names:
-            check_column(name, known, path.name)
 
-    def work(table: pa.Table) -> tuple[pa.Table, Masks]:
-        cells = {column: one_chunk(table[column]) for column in names}
+    def work(rows: pa.Table) -> tuple[pa.Table, Masks]:
+        cells = {column: one_chunk(rows[column]) for column in names}
         made = {name: kind.read(cells[column]) for name, (column, kind) in wanted.items()}
-        whole = np.ones(len(table), dtype=bool)
+        whole = np.ones(len(rows), dtype=bool)
         masks: Masks = {}
         for name, (column, kind) in wanted.items():
             for why, broken in kind.faults(cells[column], made[name]).items():
@@ -93,23 +55,23 @@ def read(
         return pa.table(made).filter(pa.array(whole)), masks
 
     reading, escaped = Reading(), list[int]()  # a block each: appending is safe on several threads
-    if form == "parquet":
-        parts = _scan_parquet(path, names, work, faults, reading, limit)
+    if table.layout is None or table.document:
+        batches = _document(table, names, faults, reading) if table.document else _batches(table, names, reading)
+        parts = _by_row(batches, table.name, work, faults, reading, limit)
     else:
-        layout = _LAYOUTS[form]
-        layout = replace(layout, names=tuple(names)) if layout.objects else layout
-        parts = list(scan(_source(path), layout, names, work, faults, reading, workers=workers, limit=limit))
-    table = pa.concat_tables(parts) if parts else None
+        layout = replace(table.layout, names=tuple(names)) if table.layout.objects else table.layout
+        parts = list(scan(table.source, layout, names, work, faults, reading, workers=workers, limit=limit))
+    found = pa.concat_tables(parts) if parts else None
     reading.unescaped = sum(escaped)
-    if form == "jsonl":
+    if table.columns is None:
         # Objects may lack a key; that all of them do is looked at only where nothing was found.
-        found = {column for name, (column, _) in wanted.items() if table is not None and not _blank(table[name])}
-        known = names if found.issuperset(names) else columns(path, form)
+        filled = {column for name, (column, _) in wanted.items() if found is not None and not _blank(found[name])}
+        known = names if filled.issuperset(names) else table.names()
         for name in names:
-            check_column(name, known, path.name)
-    if table is None or not len(table):
-        raise DataError(f"{path.name} has no rows that can be used.")
-    return table, reading
+            check_column(name, known, table.name)
+    if found is None or not len(found):
+        raise DataError(f"{table.name} has no rows that can be used.")
+    return found, reading
 
 
 def _blank(column: pa.ChunkedArray) -> bool:
@@ -118,8 +80,10 @@ def _blank(column: pa.ChunkedArray) -> bool:
     )
 
 
-def _source(path: Path) -> Source:
-    return Source(path, None, path.name, path.stat().st_size)
+def parquet_table(path: Path) -> Table:
+    """A Parquet file. Raises DataError if it is none."""
+    names = _parquet(path).schema_arrow.names
+    return Table(Source(path, None, path.name, path.stat().st_size), "parquet", dict(zip(names, names, strict=True)))
 
 
 def _parquet(path: Path) -> pq.ParquetFile:
@@ -130,24 +94,52 @@ def _parquet(path: Path) -> pq.ParquetFile:
         raise DataError(f"{path.name} cannot be read as parquet: {error}") from error
 
 
-def _scan_parquet(path: Path, names: list[str], work, faults: Faults, reading: Reading, limit: int) -> list[pa.Table]:
-    parts = []
+Batch = tuple[pa.Table, np.ndarray]  # rows, and their numbers from 1
+
+
+def _batches(table: Table, names: list[str], reading: Reading) -> Iterator[Batch]:
+    """The rows of a Parquet file."""
+    path, first = table.source.path, 1
     try:
         for batch in _parquet(path).iter_batches(columns=names):
             batch.validate(full=True)  # text that is none is seen here
-            table = pa.table(batch).slice(0, limit - reading.rows if limit else len(batch))
-            made, masks = work(table)
-            parts.append(made)
-            for reason, mask in masks.items():
-                reading.broken += int(mask.sum())
-                reading.lines = reading.broken
-                for row in np.flatnonzero(mask).tolist():
-                    faults.add(f"{path.name}, row {reading.rows + row + 1}", reason)
-            reading.rows += len(table)
-            if limit and reading.rows >= limit:
-                return parts
+            yield pa.table(batch), np.arange(first, first + len(batch))
+            first += len(batch)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path.name} cannot be read as parquet: {error}") from error
     with path.open("rb") as raw:
         reading.sha256 = hashlib.file_digest(raw, "sha256").hexdigest()
+
+
+def _document(table: Table, names: list[str], faults: Faults, reading: Reading) -> Iterator[Batch]:
+    """The rows of a JSON document; those that are no objects are named."""
+    assert table.document is not None
+    content, sha256 = table.document
+    rows, numbers, broken = jsonl.parse(content, 1, names)
+    for number, reason in broken:
+        faults.add(f"{table.name}, row {number}", reason)
+    reading.broken += len(broken)
+    reading.lines += len(broken)
+    reading.rows += len(broken)
+    yield rows, numbers
+    reading.sha256 = sha256
+
+
+def _by_row(
+    batches: Iterator[Batch], name: str, work: Read, faults: Faults, reading: Reading, limit: int
+) -> list[pa.Table]:
+    """What `work` makes of rows, and the broken ones by their number."""
+    parts = []
+    for batch, numbers in batches:
+        rows = batch.slice(0, max(limit - reading.rows, 0) if limit else len(batch))
+        made, masks = work(rows)
+        parts.append(made)
+        for reason, mask in masks.items():
+            reading.broken += int(mask.sum())
+            reading.lines = reading.broken
+            for row in np.flatnonzero(mask).tolist():
+                faults.add(f"{name}, row {numbers[row]}", reason)
+        reading.rows += len(rows)
+        if limit and reading.rows >= limit:
+            break
     return parts

@@ -43,12 +43,11 @@ def compare(
         metric: Of tests, slices and pictures.
         against: Test all others against this system alone; default all pairs.
         seed: Of bootstrap and tests.
+        plots: Draw pictures, where matplotlib is installed.
 
     Raises:
         CompareError: If the evaluations are not of the same candidates, or not of `dataset`. Nothing is written.
     """
-    if plots:
-        pictures.check("--no-plots")
     evaluations, validated = _by_split([read(source) for source in sources])
     aligned = align(evaluations)
     values = measure.each_user(aligned)
@@ -75,7 +74,7 @@ def compare(
         "versions": versions(),
     }
     results["verdict"] = verdict.of_comparison(results, against or evaluations[0].own)
-    _write(out, results, _long(aligned, values), plots)
+    _write(out, results, _long(aligned, values), plots and pictures.available())
     return results
 
 
