@@ -18,6 +18,7 @@ from trsr.core.generation import ModelSummarizer
 from trsr.core.modeling import SUMMARIZER, load_adapter
 from trsr.core.prompts import TEMPLATE_DATE, Encoder
 from trsr.errors import UsageError
+from trsr.progress import loading
 from trsr.records.checksums import digest
 from trsr.summaries.engines.base import Engine, Request, Sampling
 
@@ -37,7 +38,8 @@ class TransformersEngine(Engine):
         self.sampling = sampling
         if sampling.extra:
             raise UsageError("--extra-body is for servers; transformers:MODEL takes none.")
-        config = AutoConfig.from_pretrained(model, revision=revision)
+        with loading(model):
+            config = AutoConfig.from_pretrained(model, revision=revision)
         self._model, self._adapter = model, adapter
         self._revision = getattr(config, "_commit_hash", None) or revision
         folder = Path(model).resolve()
@@ -74,9 +76,10 @@ class TransformersEngine(Engine):
     @cached_property
     def _loaded(self) -> tuple[Any, Encoder]:
         device = torch.accelerator.current_accelerator() or torch.device("cpu")
-        tokenizer = AutoTokenizer.from_pretrained(self._model, revision=self._revision)
-        network: Any = AutoModelForCausalLM.from_pretrained(self._model, revision=self._revision, dtype="auto")
-        if self._adapter:
-            load_adapter(network, SUMMARIZER, str(self._adapter), {})
+        with loading(self._model):
+            tokenizer = AutoTokenizer.from_pretrained(self._model, revision=self._revision)
+            network: Any = AutoModelForCausalLM.from_pretrained(self._model, revision=self._revision, dtype="auto")
+            if self._adapter:
+                load_adapter(network, SUMMARIZER, str(self._adapter), {})
         context = getattr(network.config.get_text_config(), "max_position_embeddings", 0) or 0
         return network.to(device).eval(), Encoder(tokenizer, context=context)
