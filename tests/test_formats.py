@@ -144,7 +144,7 @@ def test_forms_leave_no_trace_in_the_provenance_but_names_and_checksums(tmp_path
     options, items, interactions = FORMS["two colons"](tmp_path)
     assert run(tmp_path, *options, items=items, interactions=interactions) == 0
     assert run(tmp_path, items=save(tmp_path / "items.csv", ACCENTED), out="plain") == 0
-    made, plain = (contract.provenance(str(tmp_path / out)) for out in ("out", "plain"))
+    made, plain = (dict(contract.provenance(str(tmp_path / out)).values) for out in ("out", "plain"))
     assert (made.pop("sources"), made["dataset"].pop("name")) != (plain.pop("sources"), plain["dataset"].pop("name"))
     assert made == plain
 
@@ -157,7 +157,7 @@ def test_several_logs_are_read_as_one(tmp_path, expected, capsys):
     bounds = ["--min-history", "3", "--max-history", "6", "--negatives", "4"]
     assert tables.main([*paths, *bounds]) == 0
     assert parquet(tmp_path / "out") == expected
-    made = contract.provenance(str(tmp_path / "out"))
+    made = contract.provenance(str(tmp_path / "out")).values
     assert [one["file"] for one in made["sources"]] == ["items.csv", f"{tmp_path.name}/events.csv", "more/events.csv"]
     assert made["counts"]["log_rows_read"] == 45
     logs[1].write_bytes(logs[0].read_bytes())
@@ -189,7 +189,7 @@ def test_lists_in_the_usual_spellings(tmp_path, spelling, expected):
     # Silent before: of "A, B, C" the ids "A," and "B," were unknown, and dropped.
     assert run(tmp_path, "--list-column", "items", "--drop-unknown", items=items, interactions=log) == 0
     assert parquet(tmp_path / "out") == expected
-    assert contract.provenance(str(tmp_path / "out"))["counts"]["interactions_dropped"] == 0
+    assert contract.provenance(str(tmp_path / "out")).counts["interactions_dropped"] == 0
 
 
 def test_a_list_that_is_separated_in_another_way_than_most_is_left_out_and_named(tmp_path, capsys):
@@ -329,7 +329,7 @@ def test_a_list_of_its_own_may_hold_an_unknown_id_with_separators(tmp_path):
     rows = [{**row, "items": ["b0 b1", *row["items"]]} for row in LISTS]
     log = save(tmp_path / "lists.jsonl", rows)
     assert run(tmp_path, "--list-column", "items", "--drop-unknown", interactions=log) == 0
-    counts = contract.provenance(str(tmp_path / "out"))["counts"]
+    counts = contract.provenance(str(tmp_path / "out")).counts
     assert (counts["log_rows_broken"], counts["interactions_dropped"], counts["users_kept"]) == (0, 9, 4)
 
 

@@ -210,13 +210,13 @@ def test_units_and_ties_of_times_are_told(tmp_path, capsys):
         )
     ]
     assert run(tmp_path, "--time", "timestamp", interactions=save(tmp_path / "events.csv", events)) == 0
-    counts = contract.provenance(str(tmp_path / "out"))["counts"]
+    counts = contract.provenance(str(tmp_path / "out")).counts
     assert counts["users_with_last_two_at_one_time"] == 1
     assert (counts["times_in_seconds"], counts["times_in_milliseconds"]) == (44, 1)
     said = capsys.readouterr().out
     assert "column 'timestamp' holds times in seconds and milliseconds: items are out of order." in said
     assert run(tmp_path, "--time", "timestamp", out="other") == 0
-    assert not [name for name in contract.provenance(str(tmp_path / "other"))["counts"] if name.startswith("times_in_")]
+    assert not [name for name in contract.provenance(str(tmp_path / "other")).counts if name.startswith("times_in_")]
 
 
 def test_an_ending_tells_what_was_lost_before(tmp_path, capsys):
@@ -224,7 +224,7 @@ def test_an_ending_tells_what_was_lost_before(tmp_path, capsys):
     items = save(tmp_path / "items.csv", rows)
     assert run(tmp_path, items=items) == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: Item 'b1' is not in the items file; 20 of 45 interactions are with such items.")
+    assert said.startswith("error: Item 'b1' is not in the items file, where ids are as 'b0' is; 20 of 45 interactions are with such items.")
     assert "left out, no id in column 'item_id': 10 (items.csv, line 3; " in said
     assert re.search(r"items rows broken +10\n", said)
     assert run(tmp_path, "--drop-unknown", "--min-history", "20", "--max-history", "30", items=items) == 2
