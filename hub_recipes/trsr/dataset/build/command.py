@@ -244,6 +244,7 @@ def command(
         The exit code; a user's mistake ends in one message.
     """
     options = parser.parse_args(argv)
+    datasets.disable_progress_bars()  # a bar for each file that is written says nothing
     faults = Faults(options.strict)
     try:
         if options.workers < 1 or options.limit < 0:
