@@ -352,3 +352,29 @@ def test_corners(llama):
 
 def test_equal_scores_keep_their_order():
     assert rank([0.5, 2.0, 0.5, 2.0]) == [1, 3, 0, 2]
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
+@torch.no_grad()
+def test_a_head_in_half_precision_tells_candidates_apart(kind, plan):
+    """In bf16 logits of about 20 come in steps of 1/8; the two answers' are computed in fp32 from the same hidden states."""
+    model = tiny.model(kind)
+    weight = model.get_output_embeddings().weight
+    weight[YES] *= 40 / model(torch.tensor([[7, 8, 9]])).logits[0, -1, YES].abs()
+    weight[NO] = weight[YES] * (1 + 0.05 * torch.randn(len(weight[YES]), generator=torch.Generator().manual_seed(0)))
+    model = model.to(torch.bfloat16)
+    prefix, suffixes = prompts(lengths=(4,) * 40)
+    scores = Scorer(model, YES, NO, plan=plan).log_odds(prefix, suffixes)
+    coarse = one_by_one(model, prefix, suffixes)
+    assert len(coarse.unique()) < 40
+    assert len(scores.unique()) == 40
+    weight = model.get_output_embeddings().weight.float()
+    hidden = [
+        model.model(input_ids=torch.tensor([prefix + suffix])).last_hidden_state[0, -1].float() for suffix in suffixes
+    ]
+    expected = torch.stack(hidden) @ (weight[YES] - weight[NO])
+    # What is left is the noise of the hidden states, whose batches differ.
+    assert (scores - expected).abs().mean() < (coarse - expected).abs().mean()
+    # The head is as before.
+    assert model(torch.tensor([[7, 8, 9]])).logits.dtype == torch.bfloat16

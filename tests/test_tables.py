@@ -224,7 +224,9 @@ def test_an_ending_tells_what_was_lost_before(tmp_path, capsys):
     items = save(tmp_path / "items.csv", rows)
     assert run(tmp_path, items=items) == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: Item 'b1' is not in the items file, where ids are as 'b0' is; 20 of 45 interactions are with such items.")
+    assert said.startswith(
+        "error: Item 'b1' is not in the items file, where ids are as 'b0' is; 20 of 45 interactions are with such items."
+    )
     assert "left out, no id in column 'item_id': 10 (items.csv, line 3; " in said
     assert re.search(r"items rows broken +10\n", said)
     assert run(tmp_path, "--drop-unknown", "--min-history", "20", "--max-history", "30", items=items) == 2

@@ -109,3 +109,33 @@ def _through_head(model, rows: torch.Tensor, positions: torch.Tensor) -> Iterato
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def precise_logits(model, tokens: Sequence[int]) -> Iterator[None]:
+    """Let a head in half precision give the logits of `tokens` in fp32, from the same weights and hidden states.
+
+    bf16 keeps 8 bits: around a logit of 20 it knows steps of 1/8, so that many candidates get one score. The other logits stay
+    what they are. Nothing changes for a head in fp32, nor for one that is no plain linear layer.
+    """
+    head = model.get_output_embeddings()
+    if type(head) is not torch.nn.Linear or head.weight.dtype not in (torch.bfloat16, torch.float16):
+        yield
+        return
+    reader = threading.get_ident()
+
+    def recompute(module, arguments, logits):
+        if threading.get_ident() != reader or module.weight.is_meta:  # offloaded again by now
+            return None
+        hidden, weight = arguments[0], module.weight[list(tokens)].to(logits.device)
+        bias = None if module.bias is None else module.bias[list(tokens)].float()
+        precise = logits.float()  # a copy
+        with torch.autocast(logits.device.type, enabled=False):
+            precise[..., list(tokens)] = torch.nn.functional.linear(hidden.float(), weight.float(), bias)
+        return precise
+
+    handle = head.register_forward_hook(recompute)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -17,7 +17,7 @@ from transformers.utils import logging
 from .errors import InputError
 from .exactness import Reference
 from .fork import same_rotation, why_not_forkable
-from .forward import device, exclusive, fork_prefix, packed_logits, prefill, row_logits
+from .forward import device, exclusive, fork_prefix, packed_logits, precise_logits, prefill, row_logits
 from .groups import batch_by_length, hoist_common_prefix, split_evenly
 from .packed import Row, why_not_packable
 
@@ -95,7 +95,7 @@ class Scorer:
         indices = {suffix: index for index, suffix in enumerate(dict.fromkeys(map(tuple, suffixes)))}
         scores = torch.empty(len(indices))
         if indices:
-            with exclusive(self.model):
+            with exclusive(self.model), precise_logits(self.model, [self.yes_id, self.no_id]):
                 for group, logits in self._logits(list(prefix), list(indices)):
                     answers = logits[:, [self.yes_id, self.no_id]].float()  # (group, 2)
                     scores[group] = (answers[:, 0] - answers[:, 1]).cpu()
