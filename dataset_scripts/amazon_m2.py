@@ -141,7 +141,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     building.apply_defaults(options, 11, 26, building.PAPER)
     products, counts, sums = read_products(options, faults)
     sessions, found, more = read_sessions(options, faults, contract.one_chunk(products["item_id"]))
-    histories, found, users = building.paper(sessions, options, found)
+    histories, found, users = building.make_histories(sessions, options, found)
     tables = {"items": {"train": building.dataset(products)}, "histories": histories}
     sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}
     counts |= found

@@ -293,7 +293,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
         if options.protocol == "paper":
             building.apply_defaults(options, 11, 26, building.PAPER)
             found, more, sums_ = read_users(options, faults, ids)
-            histories, more, text = building.paper(found, options, more)
+            histories, more, text = building.make_histories(found, options, more)
             sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}
             text = protocol.describe({"items": items, "histories": histories}, users=text, **sampling)
         else:

@@ -126,7 +126,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     building.apply_defaults(options, 11, 26, {})
     items, counts, sums = read_items(options, faults)
     found, more, sums_ = read_log(options, faults, contract.one_chunk(items["item_id"]))
-    histories, more, users = building.paper(found, options, more)
+    histories, more, users = building.make_histories(found, options, more)
     tables = {"items": {"train": building.dataset(items)}, "histories": histories}
     sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}
     building.write(

@@ -73,6 +73,15 @@ def moment(value: object) -> float | None:
     return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
 
 
+def number(value: object) -> float | None:
+    """A finite number, such as a rating."""
+    try:
+        found = float(str(value))
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None
+
+
 def identifiers(value: object) -> list[str] | None:
     """A list of ids, or text that holds one: JSON or ids between spaces."""
     if isinstance(value, str):
@@ -121,3 +130,4 @@ def text(words: int = 40, values: int = 0) -> Kind:
 ID = Kind(pa.string(), identifier, _plain_ids, "no id")
 MOMENT = Kind(pa.float64(), moment, _plain_moments, "neither a number nor an ISO 8601 date")
 IDS = Kind(pa.list_(pa.string()), identifiers, None, "no list of ids")
+NUMBER = Kind(pa.float64(), number, _plain_moments)

@@ -22,6 +22,7 @@ from trsr.dataset.build import protocol
 from trsr.dataset.build.item_text import clean_column, sentences
 from trsr.dataset.build.scan import Faults
 from trsr.dataset.build.sequences import Sequences
+from trsr.dataset.build.splits import Division
 from trsr.errors import DataError, TrsrError
 
 ID = "^[!-~]+$"  # printable ASCII without spaces
@@ -81,10 +82,10 @@ def deduplicate(items: pa.Table, needed: Sequence[str]) -> tuple[pa.Table, dict[
     return made, counts
 
 
-def paper(
-    found: Sequences, options: argparse.Namespace, counts: Mapping[str, int]
+def make_histories(
+    found: Sequences, options: argparse.Namespace, counts: Mapping[str, int], division: Division = protocol.PAPER
 ) -> tuple[dict[str, Dataset], dict[str, int], str]:
-    """The protocol `paper` with a script's options.
+    """Rows of `histories` with a script's options.
 
     Args:
         counts: What was counted before, of users too.
@@ -92,11 +93,12 @@ def paper(
     Returns:
         The splits of `histories`, all counts, and which users are kept, in words.
     """
-    made, users = protocol.paper(
+    made, users = protocol.make_histories(
         found,
         shortest=options.min_history,
         longest=options.max_history,
         keep_last=options.keep_last,
+        division=division,
         train=options.train,
         validation=options.validation,
         test=options.test,

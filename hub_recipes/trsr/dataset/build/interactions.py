@@ -9,7 +9,9 @@ from trsr.dataset.contract import one_chunk
 from trsr.errors import DataError
 
 
-def in_order(table: pa.Table, ids: pa.Array, *, drop: bool = False) -> tuple[Sequences, dict[str, int]]:
+def in_order(
+    table: pa.Table, ids: pa.Array, *, drop: bool = False, min_rating: float | None = None
+) -> tuple[Sequences, dict[str, int]]:
     """What users met, and counts.
 
     Args:
@@ -17,6 +19,7 @@ def in_order(table: pa.Table, ids: pa.Array, *, drop: bool = False) -> tuple[Seq
             keep their order. Or `user` and `items`, one row a user.
         ids: Of all items, sorted.
         drop: Leave out items that are not in `ids` instead of raising.
+        min_rating: Take rows whose `rating` is at least as high; the others were met all the same.
 
     Raises:
         DataError: If an item is unknown, or a user has several lists.
@@ -33,9 +36,23 @@ def in_order(table: pa.Table, ids: pa.Array, *, drop: bool = False) -> tuple[Seq
     if places.null_count and not drop:
         first = items.filter(places.is_null())[0].as_py()
         raise DataError(f"Item {first!r} is not in the items file. Add it, or give --drop-unknown.")
-    times = table["time"].to_numpy() if "time" in table.column_names else np.zeros(len(owner))
+    timed = "time" in table.column_names
+    times = table["time"].to_numpy() if timed else np.zeros(len(owner))
     order = np.lexsort((times, owner))  # stable: equal times stay as they are
     order = order[places.is_valid().to_numpy(zero_copy_only=False)[order]]
-    lengths = np.bincount(owner[order], minlength=len(users.dictionary))
-    found = Sequences(users.dictionary, lists(lengths, places.take(pa.array(order))), ids)
-    return found, {"interactions_read": len(items), "interactions_dropped": places.null_count}
+    counts = np.bincount(owner[order], minlength=len(users.dictionary))
+    found = Sequences(
+        users.dictionary,
+        lists(counts, places.take(pa.array(order))),
+        ids,
+        times=lists(counts, pa.array(times[order])) if timed else None,
+    )
+    told = {"interactions_read": len(items), "interactions_dropped": places.null_count}
+    if min_rating is None:
+        return found, told
+    ratings = table["rating"].to_numpy()[order]  # NaN where there is none
+    told |= {
+        "interactions_without_rating": int(np.isnan(ratings).sum()),
+        "interactions_below_min_rating": int((ratings < min_rating).sum()),
+    }
+    return found.where(ratings >= min_rating), told
