@@ -152,6 +152,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
         terms=contract.Terms("amazon-m2", "apache-2.0", language=(LANGUAGES[options.locale],)),
         sources=sums | more,
         sampling=sampling,
+        protocol={"split": "users"},
         counts=counts,
         body=CARD.format(
             locale=options.locale,

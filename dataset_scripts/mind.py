@@ -308,6 +308,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
             terms=TERMS,
             sources=sums | sums_,
             sampling=sampling,
+            protocol={"split": "users" if options.protocol == "paper" else "impressions"},
             counts=counts | more,
             body=CARD.format(protocol=text),
         )

@@ -46,13 +46,14 @@ import pyarrow.compute as pc
 
 from trsr.core.history import ID_FIELDS
 from trsr.dataset import contract
-from trsr.dataset.build import column_types, protocol
+from trsr.dataset.build import column_types, protocol, protocol_options
 from trsr.dataset.build import command as building
 from trsr.dataset.build import tables as tabular
 from trsr.dataset.build.interactions import in_order
 from trsr.dataset.build.item_text import sentences
 from trsr.dataset.build.scan import Faults, Reading
 from trsr.dataset.build.sequences import Sequences
+from trsr.dataset.build.splits import Division
 from trsr.errors import DataError
 from trsr.hub import push_dataset
 
@@ -103,10 +104,10 @@ def _counted(what: str, reading: Reading) -> dict[str, int]:
 
 def read_log(
     options: argparse.Namespace, faults: Faults, ids: pa.Array
-) -> tuple[Sequences, dict[str, int], building.Sums]:
-    """What users met, counts and the checksum."""
+) -> tuple[Sequences, Division, dict[str, int], building.Sums]:
+    """What users met, how they are divided, counts and checksums."""
     form = tabular.format_of(options.interactions, options.interactions_format)
-    wanted = {"user": (options.user, column_types.ID)}
+    wanted = {"user": (options.user, column_types.ID), **protocol_options.columns(options)}
     if options.list_column:
         wanted["items"] = (options.list_column, column_types.IDS)
     else:
@@ -116,17 +117,23 @@ def read_log(
     table, reading = tabular.read(
         options.interactions, form, wanted, faults, workers=options.workers, limit=options.limit
     )
-    found, counts = in_order(table, ids, drop=options.drop_unknown)
+    found, counts = in_order(table, ids, drop=options.drop_unknown, min_rating=options.min_rating)
     counts |= {"users_read": len(found)}
-    return found, _counted("log", reading) | counts, {options.interactions.name: reading.sha256}
+    found, outside = protocol_options.core(found, options)
+    division, given, sums = protocol_options.division(options, table, faults)
+    counts = _counted("log", reading) | counts | outside | given
+    return found, division, counts, {options.interactions.name: reading.sha256, **sums}
 
 
 def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     """Read, keep, divide, draw and write. Returns the counts."""
-    building.apply_defaults(options, 11, 26, {})
+    protocol_options.apply_defaults(options)
     items, counts, sums = read_items(options, faults)
-    found, more, sums_ = read_log(options, faults, contract.one_chunk(items["item_id"]))
-    histories, more, users = building.make_histories(found, options, more)
+    found, division, more, sums_ = read_log(options, faults, contract.one_chunk(items["item_id"]))
+    if options.k_core:
+        items = items.filter(pc.is_in(items["item_id"], value_set=found.catalogue))
+    histories, more, users = building.make_histories(found, options, more, division)
+    users += protocol_options.in_words(options)
     tables = {"items": {"train": building.dataset(items)}, "histories": histories}
     sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}
     building.write(
@@ -142,11 +149,12 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
         ),
         sources=sums | sums_,
         sampling=sampling,
+        protocol=protocol_options.record(options),
         counts=counts | more,
         body=CARD.format(
             items=options.items.name,
             interactions=options.interactions.name,
-            protocol=protocol.describe(tables, users=users, **sampling),
+            protocol=protocol.describe(tables, users=users, division=division, **sampling),
         ),
     )
     return counts | more
@@ -159,7 +167,9 @@ def arguments() -> argparse.ArgumentParser:
     kinds = sorted(set(tabular.FORMATS.values()))
     add("--items", type=Path, required=True, metavar="FILE", help="one row an item")
     add("--interactions", type=Path, required=True, metavar="FILE", help="one row an interaction, or a user")
-    building.add_options(parser, fields=None, sizes=("all others", "a twelfth", "a twelfth"))
+    bounds = ("11; leave-one-out: 4; other splits: 2", "26; of a row")
+    building.add_options(parser, fields=None, bounds=bounds, sizes=("all others", "a twelfth", "a twelfth"))
+    protocol_options.add_options(parser)
     add("--items-format", choices=kinds, help="default: by the file's name")
     add("--interactions-format", choices=kinds, help="default: by the file's name")
     add("--item-id", default="item_id", help="column of the items (%(default)s)")

@@ -599,6 +599,8 @@ def test_rules_agree_with_plain_sets(seed):
     ]
     table = pa.Table.from_pylist(rows, schema=contract.HISTORIES.arrow_schema)
     columns = {name: table[name].combine_chunks() for name in table.column_names}
+    also_met = [draw(4) for _ in rows]
+    columns["also_met"] = pa.array(also_met, pa.list_(pa.string()))
     ids = pa.array([f"i{n}" for n in range(20)])
     groups = np.arange(20) // 2  # items 0 and 1, 2 and 3, ... have the same text
     batch = Batch("histories", "test", np.arange(300), columns["user_id"], columns, 300)
@@ -615,12 +617,17 @@ def test_rules_agree_with_plain_sets(seed):
         "target-in-negatives": lambda h, t, n: t in n,
         "target-in-history": lambda h, t, n: t in h,
         "negative-in-history": lambda h, t, n: bool({*n} & {*h}),
+        "negative-met": lambda h, t, n, others: bool({*n} & {*others}),
         "negative-repeated": lambda h, t, n: len({*n}) < len(n),
         "negative-like-target": lambda h, t, n: any(text(one) == text(t) and one != t for one in n),
     }
     assert expected.keys() == RULES.keys()
     for code, rule in RULES.items():
-        holds = [expected[code](row["history"], row["target"], row["negatives"]) for row in rows]
+        beside = [(others,) if code == "negative-met" else () for others in also_met]
+        holds = [
+            expected[code](row["history"], row["target"], row["negatives"], *more)
+            for row, more in zip(rows, beside, strict=True)
+        ]
         assert sorted(set(rule(read)[0].tolist())) == [n for n, one in enumerate(holds) if one], code
         assert any(holds), code
     assert len(np.unique(read.fingerprints())) == 300

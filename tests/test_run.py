@@ -103,9 +103,9 @@ def test_where_splits_are_made_by_time_a_users_other_choice_may_be_measured(run,
     rows = contract.read(str(other), "histories", "test")
     found = Run.read(run)
     with pytest.raises(RunError, match="4 of the 4 choices"):
-        found.check_users(rows, "data", by_time=True)
+        found.check_users(rows, "data", in_several_splits=True)
     targets = ["another"] * len(rows)
-    found.check_users(rows.remove_columns("target").add_column("target", targets), "data", by_time=True)
+    found.check_users(rows.remove_columns("target").add_column("target", targets), "data", in_several_splits=True)
 
 
 def test_a_dataset_is_known_wherever_it_lies(run, data, tmp_path):

@@ -119,23 +119,23 @@ class Run:
                 f"{checksums[0]}, the run's was {checksums[1]}. {remedy}"
             )
 
-    def check_users(self, rows: Dataset, where: str, by_time: bool) -> None:
+    def check_users(self, rows: Dataset, where: str, in_several_splits: bool) -> None:
         """Raise RunError where the run was trained on users of `rows`: figures on them say nothing.
 
         Args:
             where: What they are users of, for the message.
-            by_time: Whether splits are made by time, so that users stand in several: then what was trained on is a user's
-                choice of an item.
+            in_several_splits: Whether users stand in several splits, see `Provenance.users_in_several_splits`: then what was
+                trained on is a user's choice of an item.
         """
         path = self.folder / TRAINED_ON
         if not path.is_file():
             return
-        width = 2 if by_time else 1
+        width = 2 if in_several_splits else 1
         trained = {tuple(pair[:width]) for pair in read_json(path)["rows"]}
         asked = set(zip(*(rows[name] for name in ("user_id", "target")[:width]), strict=True))
         if known := asked & trained:
             raise RunError(
-                f"{self.folder} was trained on {len(known)} of the {len(asked)} {'choices' if by_time else 'users'} of "
+                f"{self.folder} was trained on {len(known)} of the {len(asked)} {'choices' if in_several_splits else 'users'} of "
                 f"{where}, such as user {min(known)[0]!r}: they cannot measure it. Train anew on that dataset, or give one "
                 "whose users were not trained on."
             )

@@ -176,6 +176,10 @@ class Provenance:
         for name in ("dataset", "options", "sampling", "counts", "summaries"):
             if not isinstance(self.values.get(name, {}), Mapping):
                 raise DataError(f"{FILE} of {self.source}: {name!r} is {self.values[name]!r:.80}, not a JSON object.")
+        if not isinstance(self.values.get("protocol", {}), Mapping | str):
+            raise DataError(
+                f"{FILE} of {self.source}: 'protocol' is {self.values['protocol']!r:.80}, not a JSON object."
+            )
         object.__setattr__(self, "terms", Terms.of({"name": "dataset", **self.values.get("dataset", {})}))
 
     def __bool__(self) -> bool:
@@ -208,21 +212,44 @@ class Provenance:
         return {name: built.get(name) or 0 for name in ("field_words", "field_values")}
 
     @property
+    def protocol_record(self) -> Mapping[str, Any]:
+        """How the interactions became rows: `split` (`users`, `leave-one-out`, `date`, `given` or `impressions`) and, where
+        they were asked for, `dates`, `min_rating` and `k_core`."""
+        known = self.values.get("protocol")
+        if isinstance(known, Mapping) and "split" in known:
+            return known
+        # As earlier versions have it.
+        places = [known, *(self.values.get(part, {}).get("protocol") for part in ("sampling", "options"))]
+        return {"split": "impressions" if "impressions" in places else "users"}
+
+    @property
     def by_impressions(self) -> bool:
-        """Whether a row is a click and its negatives were shown beside it; users then stand in several splits."""
-        return "impressions" in (
-            self.values.get("protocol"),
-            self.values.get("sampling", {}).get("protocol"),
-            self.values.get("options", {}).get("protocol"),
-        )
+        """Whether a row is a click, and its negatives were shown beside it."""
+        return self.protocol_record["split"] == "impressions"
+
+    @property
+    def users_in_several_splits(self) -> bool:
+        """Whether splits divide a user's own items, so that what is learnt of a user is one target of several."""
+        return self.protocol_record["split"] in ("impressions", "leave-one-out", "date")
 
     @property
     def protocol(self) -> str:
-        """What a user's candidates are, in words."""
+        """What a user's candidates are, how users are divided and which interactions count, in words."""
         if self.by_impressions:
             return "a clicked item and what was shown beside it and not clicked, a row a click"
-        drawn = self.values.get("sampling", {})
-        return f"1 positive and {drawn.get('negatives', 'the given')} {drawn.get('sampling', '')} negatives a user"
+        drawn, record = self.values.get("sampling", {}), self.protocol_record
+        parts = [f"1 positive and {drawn.get('negatives', 'the given')} {drawn.get('sampling', '')} negatives a user"]
+        if record["split"] == "leave-one-out":
+            parts.append("leave-one-out in time")
+        if record["split"] == "date":
+            parts.append(f"split by date at {' and '.join(record.get('dates', ()))}")
+        if record["split"] == "given":
+            parts.append("splits as given")
+        if "min_rating" in record:
+            parts.append(f"ratings of {record['min_rating']:g} or more")
+        if "k_core" in record:
+            parts.append(f"{record['k_core']}-core")
+        return ", ".join(parts)
 
     @property
     def has_summaries(self) -> bool:

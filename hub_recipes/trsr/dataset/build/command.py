@@ -183,11 +183,16 @@ def write(
     terms: contract.Terms,
     sources: Sums,
     sampling: Mapping[str, Any],
+    protocol: Mapping[str, Any],
     counts: Mapping[str, int],
     body: str,
     script: str,
 ) -> None:
-    """Write the dataset folder, with its provenance. What does not change the dataset is not told."""
+    """Write the dataset folder, with its provenance. What does not change the dataset is not told.
+
+    Args:
+        protocol: As `Provenance.protocol_record` has it: how users are divided, and which interactions count.
+    """
     aside = ("sources", "workers", "strict", "push_to_hub", "private", "accept_data_licence")
     provenance = {
         "dataset": terms.to_dict(),
@@ -198,6 +203,7 @@ def write(
         },
         "seed": options.seed,
         "sampling": dict(sampling),
+        "protocol": dict(protocol),
         "counts": dict(counts),
         "written_with": {"datasets": datasets.__version__, "pyarrow": pa.__version__},
     }

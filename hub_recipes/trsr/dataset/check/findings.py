@@ -47,6 +47,12 @@ CODES: dict[str, tuple[Severity, str]] = {
         "error",
         "a negative is in the history, so it is easily told from the target, or no negative",
     ),
+    "negative-met": ("error", "the user met the item at another time, in this split or another, so it is no negative"),
+    "target-in-earlier-split": (
+        "error",
+        "the target stands in the user's row of an earlier split: training sees the answer",
+    ),
+    "target-time-tied": ("note", "the target and the last item of the history have one time: which came first?"),
     "negative-like-target": ("warning", "a negative has the target's very text: the question has no right answer"),
     "timestamps-length": ("error", "timestamps go with the history, one an item, and may add the target's"),
     "timestamps-order": ("error", "timestamps fall: a history is oldest first"),

@@ -8,12 +8,17 @@ from trsr.dataset.check.findings import Findings, show
 
 
 class Times:
-    """Reads the timestamps of a dataset, split after split in the order of time."""
+    """Reads the timestamps of a dataset, split after split in the order of time.
+
+    Attributes:
+        seen: Whether there were any.
+    """
 
     def __init__(self, findings: Findings) -> None:
         self.findings = findings
         self._newest: dict[str, float] = {}
         self._refused: set[str] = set()
+        self.seen = False
 
     def mark(self, batch: Batch) -> None:
         """Apply the rules to a batch."""
@@ -31,7 +36,11 @@ class Times:
         rows = np.repeat(np.arange(len(lengths)), lengths)
         falls = (flat[1:] < flat[:-1]) & (rows[1:] == rows[:-1])
         self.findings.mark("timestamps-order", batch, rows[1:][falls])
+        self.seen = True
         some = np.flatnonzero(lengths)
+        both = np.flatnonzero((lengths == items + 1) & (items > 0))
+        ends = lengths.cumsum()[both]
+        self.findings.mark("target-time-tied", batch, both[flat[ends - 1] == flat[ends - 2]])
         if not len(some):
             return
         last = flat[lengths.cumsum()[some] - 1]
