@@ -169,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--locale", choices=sorted(LANGUAGES), default="UK", help="(%(default)s)")
     building.add_options(parser, fields=",".join(FIELDS))
     push_dataset.add_options(parser)
-    return building.command(parser, make, argv, then=push_dataset.as_asked)
+    return building.command(parser, make, argv, then=push_dataset.push_if_requested)
 
 
 if __name__ == "__main__":

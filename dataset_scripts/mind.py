@@ -328,7 +328,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sizes=(f"10000{impressed[2]}", f"1000{impressed[2]}", f"1000{impressed[2]}"),
     )
     push_dataset.add_options(parser)
-    return building.command(parser, make, argv, then=push_dataset.as_asked)
+    return building.command(parser, make, argv, then=push_dataset.push_if_requested)
 
 
 if __name__ == "__main__":

@@ -193,7 +193,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the dataset, report, and return the exit code."""
-    return building.command(arguments(), make, argv, then=push_dataset.as_asked)
+    return building.command(arguments(), make, argv, then=push_dataset.push_if_requested)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def bench(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     base = tiny.save_base(BASES["plain"], folder / "base")
     datasets = [str(tiny.dataset(folder / name, negatives=count)) for name, count in (("even", 6), ("hard", 4))]
-    return Bench("nano-goodbooks", datasets, str(base), folder / "out", ("optim.max_steps=2",), seeds=(0, 1))
+    return Bench("domain", datasets, str(base), folder / "out", ("optim.max_steps=2",), seeds=(0, 1))
 
 
 def test_one_table_for_each_set_of_candidates(bench, monkeypatch):
@@ -54,7 +54,7 @@ def test_one_table_for_each_set_of_candidates(bench, monkeypatch):
 
 @pytest.mark.parametrize("form", [*FORMS, *ABLATIONS], ids=lambda form: form.name)
 def test_every_form_is_a_recipe(form):
-    assert load_recipe("nano-goodbooks", form.changes)
+    assert load_recipe("domain", form.changes)
     assert not form.trained or form.trained in [one.name for one in FORMS]
 
 

@@ -149,7 +149,7 @@ def completions(line, tmp_path):
 def test_the_shell_completes_verbs_options_and_recipes(tmp_path):
     assert [one.strip() for one in completions("trsr eva", tmp_path)] == ["evaluate"]
     assert "--since" in [one.strip() for one in completions("trsr summarize sample --si", tmp_path)]
-    assert {one.strip() for one in completions("trsr train nano-", tmp_path)} == {"nano-sample", "nano-goodbooks"}
+    assert {one.strip() for one in completions("trsr train nano-", tmp_path)} == {"nano-sample"}
 
 
 @pytest.mark.parametrize(

@@ -34,15 +34,15 @@ def test_a_user_with_two_rows_is_scored_twice_and_goes_on(byte_tokenizer, llama,
     encoder = Encoder(byte_tokenizer)
     scorer = Scorer(llama.eval(), encoder.yes_id, encoder.no_id)
     partial = tmp_path / "partial.jsonl"
-    scores = score(Candidates.of(ROWS, 0), TEXTS, encoder, scorer, partial=partial)
+    scores = score(Candidates.of(ROWS, 0), TEXTS, encoder, scorer, partial=partial).log_odds
     assert np.isfinite(scores).tolist() == [[True, True, False, False], [True] * 4]
     for place in range(2):
-        alone = score(Candidates.of(ROWS.select([place]), 0), TEXTS, encoder, scorer)[0]
+        alone = score(Candidates.of(ROWS.select([place]), 0), TEXTS, encoder, scorer).log_odds[0]
         np.testing.assert_allclose(scores[place, : len(alone)], alone, atol=1e-5)
     lines = partial.read_text().splitlines()
-    key, values = json.loads(lines[1])
-    partial.write_text(f"{lines[0]}\n{json.dumps([key, [value + 1 for value in values]])}\n")
-    again = score(Candidates.of(ROWS, 0), TEXTS, encoder, scorer, partial=partial)
+    key, values, shortened = json.loads(lines[1])
+    partial.write_text(f"{lines[0]}\n{json.dumps([key, [value + 1 for value in values], shortened])}\n")
+    again = score(Candidates.of(ROWS, 0), TEXTS, encoder, scorer, partial=partial).log_odds
     np.testing.assert_allclose(again[1], scores[1] + 1)
     np.testing.assert_array_equal(again[0, :2], scores[0, :2])
 

@@ -131,12 +131,12 @@ def test_a_stopped_job_is_taken_up_by_the_next_one(tmp_path):
     store.execute("PRAGMA journal_mode=WAL")
     store.execute("CREATE TABLE generations (text)")
     store.execute("INSERT INTO generations VALUES ('kept')")  # in the log beside the file, which is never copied
-    with pytest.raises(SystemExit), job.kept("ORG/trsr/books", tmp_path / "first", 60, api):
+    with pytest.raises(SystemExit), job.synced_folder("ORG/trsr/books", tmp_path / "first", 60, api):
         sys.exit(143)  # as SIGTERM does
     store.close()
     assert api.made == ["ORG/trsr"]
     assert sorted(path.name for path in api.folder.rglob("*") if path.is_file()) == ["run.json", "store.sqlite.kept"]
-    with job.kept("ORG/trsr/books", tmp_path / "second", 60, api):
+    with job.synced_folder("ORG/trsr/books", tmp_path / "second", 60, api):
         assert (tmp_path / "second" / "runs" / "run.json").exists()
         found = sqlite3.connect(tmp_path / "second" / "store.sqlite").execute("SELECT text FROM generations").fetchall()
         assert found == [("kept",)]
@@ -144,7 +144,7 @@ def test_a_stopped_job_is_taken_up_by_the_next_one(tmp_path):
 
 def test_the_folder_is_copied_while_the_verb_goes_on_and_a_failed_copy_does_not_stop_it(tmp_path, capsys):
     api = FolderForBucket(tmp_path / "bucket")
-    with job.kept("ORG/trsr", tmp_path / "here", 0.0005, api):
+    with job.synced_folder("ORG/trsr", tmp_path / "here", 0.0005, api):
         (tmp_path / "here" / "one").write_text("1")
         broken = tmp_path / "here" / "broken.sqlite"
         broken.write_text("no database at all, which is long enough to be read as one" * 20)

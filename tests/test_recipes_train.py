@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from tests import tiny
 from trsr.core.modeling import PROMPT_FILE
-from trsr.recommender.evaluate import PEERS, evaluate_run
+from trsr.recommender.evaluate import BASELINES, evaluate_run
 from trsr.recommender.recipe import load_recipe, names
 from trsr.recommender.train import lora_targets, train
 
@@ -52,7 +52,7 @@ def test_one_step(name, tmp_path):
     assert not (run / "checkpoints").exists()
 
     results = evaluate_run(run, run / "test", limit=2)
-    assert set(results["systems"]) == {*PEERS, name}
+    assert set(results["systems"]) == {*BASELINES, name}
     assert 0 <= results["systems"][name]["recall@3"]["value"] <= 1
     assert math.isfinite(results["systems"][name]["mrr@10"]["value"])
     scores = Dataset.from_parquet(str(run / "test" / "scores.parquet"))[name]

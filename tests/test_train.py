@@ -186,7 +186,7 @@ def test_what_is_scored_was_trained(plan, base, dataset):
     model = AutoModelForCausalLM.from_pretrained(recipe.base).eval()
     scorer = Scorer(model, encoder.yes_id, encoder.no_id, plan=plan)
     candidates = Candidates.of(rows, 0)
-    scores = score(candidates, texts, encoder, scorer)
+    scores = score(candidates, texts, encoder, scorer).log_odds
     for place, (example, (row, item_id, _)) in enumerate(zip(examples, labelled(rows, 1, recipe.seed), strict=True)):
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([example["input_ids"][:-1]])).logits[0, -1]  # (vocabulary,)
@@ -306,8 +306,8 @@ def test_the_adapter_learns(base, dataset, tmp_path):
     assert encoder.prompt == ranking_prompt(recipe)
     rows, texts = contract.read(str(dataset), "recurrent", "test"), contract.texts(str(dataset))
     candidates = Candidates.of(rows, 0)
-    with_adapter = score(candidates, texts, encoder, scorer)
-    without = score(candidates, texts, encoder, load_run(loaded, adapter=False)[1])
+    with_adapter = score(candidates, texts, encoder, scorer).log_odds
+    without = score(candidates, texts, encoder, load_run(loaded, adapter=False)[1]).log_odds
     assert abs(with_adapter - without).max() > 0.1
 
 

@@ -50,6 +50,18 @@ def test_no_verb_warns(tmp_path):
     assert not re.findall(r".*(?:Warning|\[transformers\]|deprecated).*", said)
     assert "Creating parquet" not in said
     assert "Generating" not in said
+    assert "Loading weights" not in said
+    assert "grad_norm" not in said
+    # One bar a step, named after it.
+    bars = {
+        line.removeprefix("+ "): re.findall(r"^([^\n|]+): +100%", shown, re.M)
+        for line, shown in re.findall(r"^(\+ .*)\n((?:(?!\+ ).*\n?)*)", done.stderr, re.M)
+    }
+    assert {line.split()[0]: found for line, found in bars.items() if found} == {
+        "summarize": ["summaries"],
+        "train": ["encode", "train mine"],
+        "evaluate": ["mine"],
+    }
 
 
 def test_gradient_checkpointing_is_asked_for_by_the_name_that_this_version_knows(tmp_path, recwarn):

@@ -11,7 +11,7 @@ from trsr.core.answer import Answer
 from trsr.core.history import Item, blocks_by_count
 from trsr.core.prompts import Encoder, SummaryPrompts
 from trsr.core.summarize import METHODS, summarize
-from trsr.pretrain.nano.lessons import Lessons, asked, lesson
+from trsr.pretrain.nano.lessons import Lessons, lesson, question_answers
 from trsr.pretrain.nano.wording import STRENGTHS, PlainEnglishSummarizer
 from trsr.summaries.accept import reject_reason
 
@@ -72,8 +72,12 @@ def test_counts_come_back_in_order_at_the_end_of_a_long_history():
 
 def test_asked_holds_every_call_of_a_strategy():
     history = items(*[("Bo", "sea")] * 12)
-    assert [question.kind for question, _ in asked(history, "recurrent", WRITER)] == ["block", "update", "update"]
-    found = asked(history, "hierarchical", WRITER)
+    assert [question.kind for question, _ in question_answers(history, "recurrent", WRITER)] == [
+        "block",
+        "update",
+        "update",
+    ]
+    found = question_answers(history, "hierarchical", WRITER)
     assert [question.kind for question, _ in found] == ["block"] * 3 + ["merge"]
     assert found[-1][0].summaries == tuple(answer for _, answer in found[:-1])
 

@@ -183,7 +183,7 @@ def _dated():
 # What stands behind each base that a recipe names: the architecture of its checkpoint and a tokenizer of its kind.
 BASES = {
     "nano": ("llama", byte_level),
-    "data/goodbooks-base": ("llama", byte_level),
+    "data/mine-base": ("llama", byte_level),
     "Qwen/Qwen3-0.6B": ("qwen3", chatml),
     "Qwen/Qwen3.5-2B": ("qwen3_5", chatml),
     "Qwen/Qwen3.5-4B": ("qwen3_5", chatml),

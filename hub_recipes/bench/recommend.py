@@ -196,7 +196,7 @@ def arguments() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("datasets", nargs="+", metavar="DATASET", help="folders or Hub ids with summaries; the first is trained on")
     add("--base", help="folder or Hub id; without it, one is trained on the first dataset")
-    add("--recipe", default="nano-goodbooks", help="(%(default)s)")
+    add("--recipe", default="domain", help="(%(default)s)")
     add("--set", dest="changes", nargs="+", default=(), metavar="KEY=VALUE", help="of the recipe, for all forms")
     add("--peers", type=Path, metavar="DIR", help="what hub_recipes/baselines.py wrote; without it, they are fitted")
     add("--no-peers", action="store_true", help="ours alone")

@@ -47,7 +47,7 @@ def run(
         count = longer[0] if longer else steps
         folder = out / f"{width}x{layers}x{count}"
         name = train_base(datasets[0], folder / "base", width, layers, count, seed)
-        bench = Bench("nano-goodbooks", datasets, str(folder / "base"), folder, changes, (seed,), FORMS[:1])
+        bench = Bench("domain", datasets, str(folder / "base"), folder, changes, (seed,), FORMS[:1])
         for dataset, _, figures in bench.evaluated():
             found[dataset].append(f"{name}={figures}")
     for dataset, sources in found.items():

@@ -4,23 +4,9 @@ The command line shows these, and files that cannot be read or written, in one l
 shows where it happened. `TrsrError` is the kind of all of them.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from trsr.core.errors import InputError, LoadError, TrsrError
 
 __all__ = ["InputError", "LoadError", "TrsrError"]
-
-
-@contextmanager
-def loading(model: str) -> Iterator[None]:
-    """Raise LoadError for a model that transformers does not know how to load, in place of its ValueError."""
-    try:
-        yield
-    except TrsrError:
-        raise
-    except (ValueError, ImportError) as error:
-        raise LoadError(f"The model {model} cannot be loaded: {' '.join(str(error).split())}") from error
 
 
 class UsageError(InputError):

@@ -21,6 +21,7 @@ from trsr.summaries.engines.make import engine
 from trsr.summaries.run import summarize_dataset
 
 FORMS = {"recent items only": "none", "hierarchical": "hierarchical", "recurrent": "recurrent"}
+BASELINES = ("chance", "popularity", "tf-idf")
 RELEASED = "recurrent"
 
 
@@ -88,16 +89,16 @@ def _evaluate(out: Path, recipes: dict[str, Recipe], seed: int) -> dict[str, Any
     texts = contract.texts(dataset)
     train_rows = contract.read(dataset, "histories", "train")
     candidates = Candidates.of(contract.read(dataset, "histories", "test"), seed)
-    systems = {name: evaluate.peer_scores(name, candidates, train_rows, texts) for name in evaluate.PEERS}
+    systems = {name: evaluate.baseline_scores(name, candidates, train_rows, texts) for name in BASELINES}
     runs = {label: Run.read(out / "runs" / recipe.name) for label, recipe in recipes.items()}
     released = runs[RELEASED]
     for label, run in runs.items():
         encoder, scorer = evaluate.load_run(run)
         own = Candidates.of(contract.read(dataset, run.recipe.config, "test"), seed)
-        systems[label] = evaluate.score(own, texts, encoder, scorer, label)
+        systems[label] = evaluate.score(own, texts, encoder, scorer, label).log_odds
         if label == RELEASED:
             known = Candidates.of(contract.read(dataset, label, "validation"), seed)
-            fitted = {label: evaluate.score(known, texts, encoder, scorer, f"{label} validation")}
+            fitted = {label: evaluate.score(known, texts, encoder, scorer, f"{label} validation").log_odds}
             about = evaluate.describe(released, "validation")
             evaluate.write_results(released.folder / "validation", fitted, known, about)
     pairs = tuple((label, "recent items only") for label in ("hierarchical", "recurrent"))

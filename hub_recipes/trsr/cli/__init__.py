@@ -1,7 +1,7 @@
-"""`trsr VERB`: a file a verb.
+"""The command line `trsr VERB`; each verb is a module of this package.
 
-A verb's docstring is its help: the first line stands in `trsr --help`, all of it in `trsr VERB --help`. `add` declares its
-options, `run` acts on them, and what it needs is imported only then.
+The docstring of a verb is its help: `trsr --help` shows the first line, `trsr VERB --help` all of it. `add` declares the
+options, `run` acts on them and imports what it needs.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import warnings
 from trsr import __version__
 from trsr.cli import (
     audit,
+    base,
     check,
     compare,
     demo,
@@ -30,13 +31,14 @@ from trsr.cli.exits import Exit, ended
 from trsr.cli.outcome import Outcome
 from trsr.cli.progress import readable_progress
 
-# In the order in which they are used.
+# In the usual order of use.
 VERBS = {
     "quickstart": quickstart,
     "check": check,
     "summarize": summarize,
     "audit": audit,
     "recipes": recipes,
+    "base": base,
     "train": train,
     "evaluate": evaluate,
     "compare": compare,
@@ -49,50 +51,50 @@ VERBS = {
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Docstrings as they are written, verbs and what they do side by side."""
+    """Keep the line breaks of docstrings, and show each verb and its summary on one line."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=24, width=120)
-        self._action_max_length = 4 + max(map(len, VERBS))  # argparse forgets that verbs are indented
+        self._action_max_length = 4 + max(map(len, VERBS))  # argparse does not count the indentation of verbs
 
 
 def command_line() -> argparse.ArgumentParser:
-    """All verbs and their options; what a verb does is the `act` of what is read."""
+    """The parser of all verbs and their options; it sets `act` to the `run` of the chosen verb."""
     parser = argparse.ArgumentParser(
         prog="trsr",
         description="LLM-TRSR: text-rich sequential recommendation with LLM summaries.",
-        epilog="Examples and options of a verb: trsr VERB --help\n\nIts exit code: 0 done, 1 done and something is wrong, 2 a mistake, 3 open questions, 4 a full disk, 130 Ctrl-C.",
+        epilog="Examples and options of a verb: trsr VERB --help\n\nExit codes: 0 success, 1 problems found, 2 user error, 3 summaries incomplete, 4 disk full, 130 Ctrl-C.",
         formatter_class=_Help,
     )
     parser.add_argument("--version", action="version", version=f"trsr {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, verb in VERBS.items():
         about = (verb.__doc__ or name).strip().replace("%", "%%")
-        one = verbs.add_parser(
+        verb_parser = verbs.add_parser(
             name,
             help=about.splitlines()[0],
             description=about,
             formatter_class=_Help,
         )
-        verb.add(one)
-        one.set_defaults(act=verb.run)
+        verb.add(verb_parser)
+        verb_parser.set_defaults(act=verb.run)
     return parser
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a verb. How it may end: `trsr.cli.exits`."""
+    """Run a verb. For its exit codes see `trsr.cli.exits`."""
     parser = command_line()
     if "_ARGCOMPLETE" in os.environ:
         import argcomplete
 
         argcomplete.autocomplete(parser)
     options = parser.parse_args(arguments)
-    # Workers of tokenizers and data loaders fork; the warning about it helps nobody here.
+    # Data loaders fork after tokenizers have used threads, which is harmless here but causes a warning.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # A bar for each file that is read or written says nothing beside those of the steps.
+    # No progress bar for each file: the steps have bars of their own.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     if not sys.warnoptions:
-        # peft's and TRL's own calls, which their next versions mend.
+        # Calls inside peft and TRL, which their next versions replace.
         warnings.filterwarnings("ignore", r"`(is_)?gradient_checkpointing(_enable)?` is deprecated", FutureWarning)
     with ended():
         if code := _run(options):
@@ -101,12 +103,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(options: argparse.Namespace) -> Exit:
     for_scripts = getattr(options, "json", False)
-    # Whatever a verb says on its way is not for the script.
-    aside = contextlib.redirect_stdout(sys.stderr) if for_scripts else contextlib.nullcontext()
-    with readable_progress(), aside:
+    # With --json, stdout holds the JSON object alone; all other output goes to stderr.
+    redirect = contextlib.redirect_stdout(sys.stderr) if for_scripts else contextlib.nullcontext()
+    with readable_progress(), redirect:
         outcome: Outcome | None = options.act(options)
     if outcome is None:
         return Exit.DONE
-    if told := outcome.json() if for_scripts else outcome.text:
-        print(told)
+    if text := outcome.json() if for_scripts else outcome.text:
+        print(text)
     return outcome.exit

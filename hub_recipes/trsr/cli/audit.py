@@ -1,8 +1,8 @@
-"""Measure what the summaries say of their histories, leave out and invent, beside controls.
+"""Measure how faithful summaries are to their histories: what they cover, omit and invent, compared with controls.
 
 examples:
   trsr audit data/mine-summaries
-  trsr audit data/mine-summaries --write       keeps it for the card of a release
+  trsr audit data/mine-summaries --write       keeps the results for the card of a release
   trsr audit ORG/trsr-mind --limit 1000 --json | jq .warnings
 """
 
@@ -19,7 +19,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", help="revision of the dataset")
     parser.add_argument("--limit", type=int, default=0, metavar="N", help="first rows of each split; items whole (all)")
     parser.add_argument("--seed", type=int, default=0, help="of the controls (%(default)s)")
-    parser.add_argument("--write", action="store_true", help="keep it in the dataset folder, for the card of a release")
+    parser.add_argument(
+        "--write", action="store_true", help="keep the results in the dataset folder, for the card of a release"
+    )
     add_json(parser)
 
 
@@ -30,7 +32,7 @@ def run(options: argparse.Namespace) -> Outcome:
     folder = Path(options.dataset)
     if options.write and not folder.is_dir():
         raise UsageError(f"--write takes a dataset folder on this machine, got {options.dataset!r}.")
-    found = audit(options.dataset, revision=options.revision, limit=options.limit, seed=options.seed)
+    results = audit(options.dataset, revision=options.revision, limit=options.limit, seed=options.seed)
     if options.write:
-        print(f"Wrote {write(found, folder)}", file=sys.stderr)
-    return Outcome(found, as_text(found, options.dataset))
+        print(f"Wrote {write(results, folder)}", file=sys.stderr)
+    return Outcome(results, as_text(results, options.dataset))

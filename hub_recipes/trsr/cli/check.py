@@ -1,4 +1,4 @@
-"""Look for what breaks the data contract, leaks the answer or would spoil training.
+"""Check a dataset: data contract, leaks of the target, and problems for training.
 
 Exit code: 0 without errors, 1 with errors, 2 if the dataset cannot be read.
 
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> Outcome:
     from trsr.dataset.check.report import as_dict, as_text
     from trsr.dataset.check.run import check
 
-    # It would log what cannot be read as it is; the report shows it escaped.
+    # `datasets` logs the content of unreadable files unescaped; the report escapes it.
     logging.set_verbosity(logging.CRITICAL)
     report = check(options.dataset, revision=options.revision, limit=options.limit, examples=options.examples)
     failed = report.failed(strict=options.strict)

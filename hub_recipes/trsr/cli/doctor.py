@@ -1,8 +1,8 @@
-"""Look at versions, a ranking, device, disk, token and the Hub, and say what to do.
+"""Diagnose the installation: versions, a test ranking, device, disk, token and the Hub, with advice.
 
-Ranks a known request with the recommender in the package, and names every pair of versions that does not fit.
-Exit code: 0, or 1 if files are missing, versions do not fit, or the ranking is not the known one. A token is never
-shown, only whether there is one. Heavy packages are imported one section at a time, and none of them is needed.
+Ranks a known request with the recommender in the package, and lists all conflicts between versions.
+Exit code: 0, or 1 if files are missing, versions conflict, or the ranking is not the expected one. A token is never
+shown, only whether there is one. Works without the heavy packages: a section that needs a missing one shows its error.
 
 examples:
   trsr doctor
@@ -37,8 +37,8 @@ NEEDED = (
     ASSETS / "sample",
     CONSTRAINTS,
 )
-LEAST_DISK = 5e9  # bytes: a small base, its cache and a few checkpoints
-# The README's ten lines, and the log-odds that the recommender in the package gives, in the order of the candidates.
+LEAST_DISK = 5e9  # bytes: enough for a small base, its cache and a few checkpoints
+# The example of the README, and the expected log-odds of its candidates, in order.
 REQUEST = {
     "history": [
         {"title": "The Salt Lantern", "genre": "sea stories"},
@@ -57,58 +57,62 @@ Section = dict[str, Any]
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--offline", action="store_true", help="ask nothing of the Hub")
+    parser.add_argument("--offline", action="store_true", help="send no request to the Hub")
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> Outcome:
-    found = examine(options.offline)
+    sections = examine(options.offline)
     lines = []
-    for section, values in found.items():
-        if section != "conflicts":  # told below, with what mends them
+    for section, values in sections.items():
+        if section != "conflicts":  # listed below, with their remedies
             lines += [section, *(f"  {name:14} {value}" for name, value in values.items())]
-    told = advice(found)
+    advice_lines = advice(sections)
     return Outcome(
-        {**found, "advice": told}, "\n".join([*lines, "", *told]).rstrip(), Exit.FOUND if broken(found) else Exit.DONE
+        {**sections, "advice": advice_lines},
+        "\n".join([*lines, "", *advice_lines]).rstrip(),
+        Exit.FOUND if broken(sections) else Exit.DONE,
     )
 
 
 def examine(offline: bool = False) -> dict[str, Section]:
-    """Sections of what was found, as plain values. A token is never among them, only whether there is one.
+    """Examine the installation. Returns sections of plain values, without the token.
 
-    A section that could not be looked at holds an `error`. `conflicts` holds the command that mends each.
+    A section that failed holds an `error`. `conflicts` maps each conflict to the command that resolves it.
 
     Args:
-        offline: Ask nothing of the Hub.
+        offline: Send no request to the Hub.
     """
     ranking = _section(_ranking)
     pairs = conflicts()
-    if "error" in ranking and (refused := _refused_peft()):
-        pairs.append(refused)
+    if "error" in ranking and (peft_conflict := _refused_peft()):
+        pairs.append(peft_conflict)
     return {
         "versions": {"python": platform.python_version(), **versions(), **dict(_extras())},
-        "conflicts": {str(pair): _mend(pair) for pair in pairs},
+        "conflicts": {str(pair): _repair_command(pair) for pair in pairs},
         "ranking": ranking,
         "device": _section(_device),
         "disk": _section(_disk),
         "hub": _section(lambda: _hub(offline)),
-        "package": {"path": str(ASSETS.parent), "missing": [str(one) for one in NEEDED if not one.exists()]},
+        "package": {"path": str(ASSETS.parent), "missing": [str(path) for path in NEEDED if not path.exists()]},
     }
 
 
-def broken(found: dict[str, Section]) -> bool:
-    """Whether files are missing, versions do not fit, or the recommender in the package does not rank as it should."""
-    return bool(found["package"]["missing"] or found["conflicts"] or "error" in found["ranking"])
+def broken(sections: dict[str, Section]) -> bool:
+    """Whether files are missing, versions conflict, or the test ranking is not the expected one."""
+    return bool(sections["package"]["missing"] or sections["conflicts"] or "error" in sections["ranking"])
 
 
-def advice(found: dict[str, Section]) -> list[str]:
-    """What to do about what was found, a line each."""
-    device, disk, hub = (found[name] for name in ("device", "disk", "hub"))
-    lines = [f"{conflict} Run: {command}" for conflict, command in found["conflicts"].items()]
-    if found["package"]["missing"]:
+def advice(sections: dict[str, Section]) -> list[str]:
+    """Advice for the problems in `sections`, a line each."""
+    device, disk, hub = (sections[name] for name in ("device", "disk", "hub"))
+    lines = [f"{conflict} Run: {command}" for conflict, command in sections["conflicts"].items()]
+    if sections["package"]["missing"]:
         lines.append("Files of the package are missing: install llm-trsr again.")
-    elif "error" in found["ranking"]:
-        lines.append(f"The recommender in the package fails: {found['ranking']['error']} Run: {_tested(*RANKS_WITH)}")
+    elif "error" in sections["ranking"]:
+        lines.append(
+            f"The recommender in the package fails: {sections['ranking']['error']} Run: {_tested(*RANKS_WITH)}"
+        )
     if device.get("kind") == "cpu":
         lines.append("No accelerator: the nano recipes run in minutes; the others are made for a GPU.")
     if disk.get("free_gb", LEAST_DISK) < LEAST_DISK / 1e9:
@@ -124,36 +128,39 @@ def advice(found: dict[str, Section]) -> list[str]:
     return lines
 
 
-def _section(look: Callable[[], Section]) -> Section:
+def _section(examine_section: Callable[[], Section]) -> Section:
     try:
-        return look()
-    except Exception as error:  # whatever is broken is what was looked for
+        return examine_section()
+    except Exception as error:  # any exception is a finding
         return {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
 
 
 def _ranking() -> Section:
-    """The log-odds of a known request; with an `error` if they are not the known ones."""
+    """The log-odds of a known request; with an `error` if they are not the expected ones."""
     from transformers import pipeline
 
     recommender = pipeline(TASK, device="cpu")  # type: ignore[call-overload]
-    answer = sorted(recommender(REQUEST)["candidates"], key=lambda one: one["index"])
-    found: Section = {"log_odds": [round(one["log_odds"], 4) for one in answer], "expected": list(LOG_ODDS)}
-    if any(abs(one - known) > TOLERANCE for one, known in zip(found["log_odds"], LOG_ODDS, strict=True)):
-        found["error"] = "The log-odds are not those that this package gives."
-    return found
+    answer = sorted(recommender(REQUEST)["candidates"], key=lambda candidate: candidate["index"])
+    section: Section = {
+        "log_odds": [round(candidate["log_odds"], 4) for candidate in answer],
+        "expected": list(LOG_ODDS),
+    }
+    if any(abs(value - expected) > TOLERANCE for value, expected in zip(section["log_odds"], LOG_ODDS, strict=True)):
+        section["error"] = "The log-odds are not those that this package gives."
+    return section
 
 
 def _refused_peft() -> Conflict | None:
-    """The peft that transformers refuses. It requires none, and asks for one in a constant."""
+    """The conflict of peft with the least version that transformers accepts: a constant in its code, no requirement."""
     try:
         from transformers.integrations.peft import MIN_PEFT_VERSION
-    except Exception:  # it has no such constant, or cannot be imported, which the ranking has told
+    except Exception:  # no such constant, or an import error, which the ranking section reports
         return None
     return conflict_with("transformers", Requirement(f"peft>={MIN_PEFT_VERSION}"))
 
 
-def _mend(pair: Conflict) -> str:
-    """The command that mends it: with the tested versions, or where they are installed, with what is asked for."""
+def _repair_command(pair: Conflict) -> str:
+    """The command that resolves a conflict: install the tested versions or, if they are installed, the required ones."""
     names = [name for name in pair.names if name != "llm-trsr"]
     return _tested(*names) if any(map(_differs, names)) else f"pip install '{pair.needs}'"
 
@@ -163,7 +170,7 @@ def _tested(*names: str) -> str:
 
 
 def _differs(name: str) -> bool:
-    """Whether another version is installed than the tested one."""
+    """Whether the installed version is not the tested one."""
     lines = CONSTRAINTS.read_text(encoding="utf-8").splitlines() if CONSTRAINTS.is_file() else []
     pins = [Requirement(line) for line in lines if not line.startswith("#")]
     return any(conflict_with("llm-trsr", pin) for pin in pins if canonicalize_name(pin.name) == canonicalize_name(name))
@@ -180,26 +187,26 @@ def _extras() -> Iterator[tuple[str, str]]:
 def _device() -> Section:
     import torch
 
-    where = torch.accelerator.current_accelerator()
-    found: Section = {"kind": where.type if where else "cpu", "threads": torch.get_num_threads()}
-    if where and where.type == "cuda":
+    accelerator = torch.accelerator.current_accelerator()
+    section: Section = {"kind": accelerator.type if accelerator else "cpu", "threads": torch.get_num_threads()}
+    if accelerator and accelerator.type == "cuda":
         free, total = torch.cuda.mem_get_info()
-        found |= {
+        section |= {
             "name": torch.cuda.get_device_name(),
             "memory_gb": round(total / 1e9, 1),
             "free_gb": round(free / 1e9, 1),
             "bf16": torch.cuda.is_bf16_supported(),
             "count": torch.cuda.device_count(),
         }
-    return found
+    return section
 
 
 def _disk() -> Section:
     from huggingface_hub import constants
 
     cache = Path(constants.HF_HOME)
-    there = next(one for one in (cache, *cache.parents) if one.exists())
-    return {"cache": str(cache), "free_gb": round(shutil.disk_usage(there).free / 1e9, 1)}
+    existing_folder = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    return {"cache": str(cache), "free_gb": round(shutil.disk_usage(existing_folder).free / 1e9, 1)}
 
 
 def _hub(offline: bool) -> Section:
@@ -208,22 +215,22 @@ def _hub(offline: bool) -> Section:
     from huggingface_hub.utils import get_session
 
     token = get_token()
-    kept = {"environment": "HF_TOKEN" in os.environ, "file": Path(constants.HF_TOKEN_PATH).is_file()}
-    found: Section = {
+    token_sources = {"environment": "HF_TOKEN" in os.environ, "file": Path(constants.HF_TOKEN_PATH).is_file()}
+    section: Section = {
         "endpoint": constants.ENDPOINT,
-        "token": next((place for place, there in kept.items() if there and token), None),
+        "token": next((source for source, present in token_sources.items() if present and token), None),
         "reachable": None,
         "user": None,
     }
     if offline or constants.HF_HUB_OFFLINE:
-        return found
+        return section
     try:
-        # Asked once and by hand: the clients would try again for a minute.
+        # A single request without huggingface_hub, which would retry for a minute.
         get_session().get(f"{constants.ENDPOINT}/api/models", params={"limit": 1}, timeout=5)
-        found["reachable"] = True
-        found["user"] = HfApi(token=token).whoami()["name"] if token else None
+        section["reachable"] = True
+        section["user"] = HfApi(token=token).whoami()["name"] if token else None
     except HfHubHTTPError:
-        pass  # it answered, if only to say no
+        pass  # the Hub answered, with an error
     except (HTTPError, OSError):
-        found["reachable"] = False
-    return found
+        section["reachable"] = False
+    return section

@@ -30,6 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Outcome:
+    from trsr.recommender.compare import verdict
     from trsr.recommender.evaluate import evaluate_run, results_folder
     from trsr.recommender.results import table
 
@@ -51,5 +52,10 @@ def run(options: argparse.Namespace) -> Outcome:
         dataset=options.dataset,
         shuffle_summaries=options.shuffle_summaries,
     )
-    told = [table(results["systems"]), "", results.get("not_fitted"), f"{results['n_users']} users. Wrote {out}"]
-    return Outcome(results, "\n".join(line for line in told if line is not None))
+    parts = [
+        verdict.of_evaluation(out),
+        table(results["systems"]),
+        results.get("not_fitted"),
+        f"{results['n_users']} users. Wrote {out}",
+    ]
+    return Outcome(results, "\n\n".join(part for part in parts if part))

@@ -1,4 +1,4 @@
-"""What a verb found: as text for people, as one JSON object for scripts."""
+"""The result of a verb: text for a terminal, one JSON object for scripts."""
 
 import argparse
 import json
@@ -12,11 +12,11 @@ from trsr.cli.exits import Exit
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Printed when the verb is through.
+    """Result of a verb, printed at its end.
 
     Attributes:
         values: Plain values, for --json.
-        text: Of the same, for a terminal.
+        text: The same result as text, for a terminal.
     """
 
     values: Mapping[str, Any]
@@ -28,14 +28,14 @@ class Outcome:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """Let scripts ask for `Outcome.json`; all else then goes to stderr."""
+    """Add --json, which prints `Outcome.json`; all other output then goes to stderr."""
     parser.add_argument("--json", action="store_true", help="print one JSON object, and nothing else, on stdout")
 
 
 def _strict(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null."""
+    """Replace NaN and infinity by None: JSON has neither."""
     if isinstance(value, Mapping):
-        return {name: _strict(one) for name, one in value.items()}
+        return {name: _strict(item) for name, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_strict(one) for one in value]
+        return [_strict(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

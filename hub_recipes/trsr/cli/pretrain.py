@@ -1,7 +1,7 @@
-"""Train from scratch: the nano base on made-up worlds, its adapter that summarises, or a base that knows a dataset's items.
+"""Train from scratch: the nano base, its summarising adapter, or a domain base for one dataset.
 
-A domain base learns from the histories of a dataset with recurrent summaries; adapters are then fine-tuned on it as on any
-other base. Killed, it goes on.
+Nano is trained on synthetic data. A domain base is trained on the histories of a dataset with recurrent summaries; adapters
+are then fine-tuned on it as on any other base. A killed run goes on when started again.
 
 examples:
   trsr pretrain nano --out try --steps 500 --seed 1
@@ -26,21 +26,21 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     out = options.out or Path(options.model)
-    given = {"seed": options.seed} | ({"steps": options.steps} if options.steps else {})
+    settings = {"seed": options.seed} | ({"steps": options.steps} if options.steps else {})
     if options.dataset and options.model != "domain":
-        raise UsageError(f"{options.model} is trained on made-up worlds: leave out --dataset, or train a domain base.")
+        raise UsageError(f"{options.model} is trained on synthetic data: leave out --dataset, or train a domain base.")
     if options.model == "nano":
         from trsr.pretrain.nano.base import pretrain
 
-        made = pretrain(out, **given)
+        record = pretrain(out, **settings)
     elif options.model == "nano-summarizer":
         from trsr.pretrain.nano.summarizer import train_summarizer
 
-        made = train_summarizer(out, **given)
+        record = train_summarizer(out, **settings)
     else:
         from trsr.pretrain.domain.train import train_domain
 
         if not options.dataset:
             raise UsageError("A domain base is trained on a dataset: give --dataset FOLDER_OR_HUB_ID.")
-        made = train_domain(options.dataset, out, revision=options.revision, **given)
-    print(f"Wrote {out}: {made['parameters']} parameters, {made['seconds']} seconds")
+        record = train_domain(options.dataset, out, revision=options.revision, **settings)
+    print(f"Wrote {out}: {record['parameters']} parameters, {record['seconds']} seconds")

@@ -1,4 +1,4 @@
-"""Progress bars where nobody watches them redrawn: in a log, a line now and then."""
+"""Progress bars for logs: where stderr is no terminal, print the state of a bar as a line now and then."""
 
 import contextlib
 import re
@@ -14,7 +14,7 @@ _UP = "\x1b[A"
 
 @contextlib.contextmanager
 def readable_progress() -> Iterator[None]:
-    """Write bars as lines to a stderr that is no terminal, whichever library draws them."""
+    """Write progress bars of any library as lines, if stderr is no terminal."""
     if sys.stderr.isatty():
         yield
         return
@@ -27,43 +27,42 @@ def readable_progress() -> Iterator[None]:
 
 
 class Lines:
-    """A text stream without control characters: what a carriage return would overwrite is shown every so often.
+    """A text stream that removes control characters: states of a bar, which \\r would overwrite, are written now and then.
 
     Args:
-        stream: Where the lines go.
-        every: Seconds between two states of bars; the last one is always shown.
-        clock: Tells the seconds.
+        stream: Receives the lines.
+        every: Seconds between two states of a bar; the last state is always written.
+        clock: Returns seconds.
     """
 
     def __init__(self, stream: TextIO, every: float = EVERY, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._every, self._clock = stream, every, clock
-        self._bar = self._told = ""
+        self._bar = self._last_written = ""
         self._shown = clock()
         self._ended = False
-        self._held: list[
-            str
-        ] = []  # a line break, and what came after it: until it is known whether the cursor goes back
+        # A line break and the text after it, until it is clear whether the cursor moves up again.
+        self._pending: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        # A bar below another one is drawn by a line break, its state, and a step up again: nothing has ended there.
-        if len(self._held) == 2 and text.startswith(_UP):
-            state, self._held = self._held[1], []
+        # A bar below another is drawn as a line break, its state, and cursor up: the upper bar has not ended.
+        if len(self._pending) == 2 and text.startswith(_UP):
+            state, self._pending = self._pending[1], []
             self._pass_on(state + text)
-        elif self._held and (len(self._held) == 2 or not text.startswith("\r")):
+        elif self._pending and (len(self._pending) == 2 or not text.startswith("\r")):
             self._release()
             self.write(text)
-        elif self._held or (text and not text.strip("\n")):
-            self._held.append(text)
+        elif self._pending or (text and not text.strip("\n")):
+            self._pending.append(text)
         else:
             self._pass_on(text)
         return len(text)
 
     def _release(self) -> None:
-        held, self._held = self._held, []
-        for text in held:
+        pending, self._pending = self._pending, []
+        for text in pending:
             self._pass_on(text)
 
     def _pass_on(self, text: str) -> None:
@@ -73,25 +72,25 @@ class Lines:
             plain = plain[1:]
         self._stream.write(plain)
         for state in states:
-            self._bar, done, rest = state.rstrip(" ").partition("\n")
-            if done:
+            self._bar, line_break, following = state.rstrip(" ").partition("\n")
+            if line_break:
                 self.finish()
-                self._stream.write(rest)
+                self._stream.write(following)
             elif self._clock() - self._shown >= self._every:
                 self._show()
 
     def finish(self) -> None:
-        """The bar is drawn no more: its last state is a line."""
+        """Write the last state of the bar, which has ended, as a line."""
         self._show()
         self._bar = ""
 
     def end(self) -> None:
-        """Show no more bars: one that an error left open is drawn once more when it is forgotten."""
+        """Write what is pending, and ignore bars from now on: after an error, a bar is drawn once more when it is deleted."""
         self._release()
         self.finish()
         self._ended = True
 
     def _show(self) -> None:
-        if self._bar.strip() and self._bar != self._told and not self._ended:
+        if self._bar.strip() and self._bar != self._last_written and not self._ended:
             self._stream.write(f"{self._bar}\n")
-            self._told, self._shown = self._bar, self._clock()
+            self._last_written, self._shown = self._bar, self._clock()

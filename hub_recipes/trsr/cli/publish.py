@@ -1,7 +1,7 @@
-"""Show what a release would hold and change on the Hub, and push it.
+"""Assemble a release, show what it would change on the Hub, and push it.
 
-Without --push nothing on the Hub changes: the folder, its cards and a table of changes are shown. A push that was
-interrupted goes on where it stopped, and one that changes nothing makes no commit.
+Without --push nothing on the Hub changes: the release folder is written, and a table of changes is shown. Run an interrupted
+push again to complete it; a repo without changes gets no commit.
 
 examples:
   trsr publish runs/mine --namespace ORG
@@ -22,7 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--namespace", required=True, metavar="ORG", help="user or organisation on the Hub")
     add("--name", help="of dataset, pipeline and Space; the adapter is NAME-lora (trsr-DATASET)")
     add("--push", action="store_true", help="push; without it nothing on the Hub changes")
-    add("--tag", default="v1.0", help="set when all commits are there (%(default)s)")
+    add("--tag", default="v1.0", help="tag to set after all commits (%(default)s)")
     add("--revision", default="main", metavar="BRANCH", help="branch to commit to (%(default)s)")
     add("--create-pr", action="store_true", help="open pull requests instead of committing")
     add(
@@ -31,18 +31,18 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="commit over what others edited in our files on the Hub since our last commit",
     )
     add("--private", action="store_true", help="create the repos private")
-    add("--gated", choices=("auto", "manual"), help="who downloads dataset or adapter agrees to its terms first")
+    add("--gated", choices=("auto", "manual"), help="gate dataset and adapter: users must accept the terms first")
     add("--out", type=Path, help="release folder (RUN/release)")
     add("--dataset", help="the run's dataset, if it is no longer where the recipe says")
     add("--license", help="of the weights (the base's)")
-    add("--data-license", help="of the data, as the Hub knows it (what its provenance says)")
-    add("--data-license-name", help="with --data-license other: what it is called")
-    add("--data-license-link", metavar="URL", help="with --data-license other: where it stands")
+    add("--data-license", help="of the data, an identifier of the Hub (that in its provenance)")
+    add("--data-license-name", help="with --data-license other: its name")
+    add("--data-license-link", metavar="URL", help="with --data-license other: its web address")
     add("--language", nargs="+", metavar="CODE", help="ISO 639 codes of the items' text")
     add(
         "--accept-data-licence",
         action="store_true",
-        help="you have read the terms of data that may not be passed on: ids and summaries are published, gated",
+        help="you have read the terms of data whose texts may not be shared: ids and summaries are published, gated",
     )
     add_json(parser)
 
@@ -51,23 +51,25 @@ def run(options: argparse.Namespace) -> Outcome:
     from trsr.hub.preflight import Options
     from trsr.hub.publish import publish
 
-    how = Options(options.private, options.gated, options.revision, options.tag, options.create_pr, options.overwrite)
-    stated = {
+    push_options = Options(
+        options.private, options.gated, options.revision, options.tag, options.create_pr, options.overwrite
+    )
+    data_terms = {
         "license": options.data_license,
         "license_name": options.data_license_name,
         "license_link": options.data_license_link,
         "language": tuple(options.language) if options.language else None,
     }
-    done = publish(
+    result = publish(
         options.run,
         options.namespace,
         options.name,
-        how,
+        push_options,
         push=options.push,
         folder=options.out,
         dataset=options.dataset,
         license=options.license,
-        terms={name: value for name, value in stated.items() if value},
+        terms={name: value for name, value in data_terms.items() if value},
         accept_data_licence=options.accept_data_licence,
     )
-    return Outcome(done, "")  # told on the way
+    return Outcome(result, "")  # `publish` has printed all

@@ -1,6 +1,7 @@
 """Run the whole method on the sample that ships with the package, in minutes.
 
-Offline and on a CPU: summaries, three fine-tuned recommenders, their ranking, the release folders. Killed, it goes on.
+Offline and on a CPU: summaries, three fine-tuned recommenders, their ranking, the release folders. A killed run goes on
+when started again.
 
 examples:
   trsr quickstart

@@ -1,4 +1,4 @@
-"""List the recipes that ship with the package, and what memory they need.
+"""List the recipes in the package, and the memory that they need.
 
 examples:
   trsr recipes
@@ -14,7 +14,7 @@ from trsr.cli.outcome import Outcome, add_json
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipes", nargs="*", metavar="recipe", help="names or YAML files (all that ship)")
-    parser.add_argument("--fits", action="store_true", help="count parameters and memory, and say which cards hold it")
+    parser.add_argument("--fits", action="store_true", help="count parameters and memory, and show which GPUs suffice")
     add_json(parser)
 
 
@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> Outcome:
     if options.fits:
         from trsr.recommender.memory import fits, table
 
-        found = fits(recipes)
-        return Outcome(found, table(found))
-    lines = [f"{one.name:32} {one.base:40} {one.dataset:24} {one.summary}" for one in recipes]
-    return Outcome({"recipes": [one.to_dict() for one in recipes]}, "\n".join(lines))
+        results = fits(recipes)
+        return Outcome(results, table(results))
+    lines = [f"{recipe.name:32} {recipe.base:40} {recipe.dataset:24} {recipe.summary}" for recipe in recipes]
+    return Outcome({"recipes": [recipe.to_dict() for recipe in recipes]}, "\n".join(lines))

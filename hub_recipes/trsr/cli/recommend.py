@@ -1,6 +1,6 @@
-"""Rank candidates for a history of your own, given as JSON.
+"""Rank candidates for a history. Request and answer are JSON.
 
-A request is {"history": [...], "candidates": [...]}, an item a text or its fields; or a list of requests. The answer is JSON.
+A request is {"history": [...], "candidates": [...]}, where an item is a text or an object of fields; or a list of requests.
 
 examples:
   trsr recommend request.json --top-k 3
@@ -20,7 +20,8 @@ from trsr.errors import UsageError
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("request", help="JSON file, or - for stdin")
     parser.add_argument(
-        "--model", help="run, release folder, or pipeline repo, whose code is run (the one in the package)"
+        "--model",
+        help="run, release folder or pipeline repo; the code of a release or repo is executed (default: in the package)",
     )
     parser.add_argument("--method", choices=("recurrent", "hierarchical"))
     parser.add_argument("--summarizer", choices=("auto", "adapter", "base-model", "extractive", "none"), default="auto")

@@ -1,6 +1,6 @@
 """Fine-tune a base with LoRA by recipe.
 
-A recipe is a name (see: trsr recipes) or a YAML file; anything in it can be changed here. Killed, it goes on from its last
+A recipe is a name (see: trsr recipes) or a YAML file; key=value changes any setting in it. A killed run goes on from its last
 checkpoint. On several GPUs: accelerate launch --config_file hub_recipes/accelerate/gpus.yaml -m trsr train RECIPE
 
 examples:
@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from trsr.recommender.recipe import load_recipe
 
-    # Its mistakes are told before torch is imported.
+    # Before torch is imported, so that mistakes in the recipe are reported at once.
     recipe = load_recipe(options.recipe, options.overrides)
     from trsr.recommender.train import train
 

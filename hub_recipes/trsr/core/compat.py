@@ -1,6 +1,7 @@
-"""What differs between versions of transformers and peft, and the one name of theirs that is private, in one place.
+"""Differences between versions of transformers and peft, and the one private name of theirs that we use.
 
-A published pipeline repo brings this code along, pinned, and meets versions that nobody chose: a model is asked what it takes.
+A published pipeline repo carries this code and runs with whatever versions its user has installed. So the signature of a
+model decides, not a version number.
 """
 
 import inspect
@@ -10,18 +11,18 @@ from typing import Any
 
 
 def cache_name(model) -> str:
-    """What a model calls its cache, as an argument and in its output: `cache`, before transformers 5.24 `past_key_values`."""
-    taken = _arguments(model)
-    return "past_key_values" if "past_key_values" in taken and "cache" not in taken else "cache"
+    """The name of a model's cache, as an argument and in its output: `cache`, before transformers 5.24 `past_key_values`."""
+    arguments = _arguments(model)
+    return "past_key_values" if "past_key_values" in arguments and "cache" not in arguments else "cache"
 
 
 def last_logits_only(model) -> dict[str, int]:
-    """The argument that asks a model for the logits of the last position alone; empty where it takes none."""
+    """The argument for logits of the last position alone, as keyword -> value; empty where the model takes none."""
     return {"logits_to_keep": 1} if "logits_to_keep" in _arguments(model) else {}
 
 
 def _arguments(model):
-    # Of the class: wrappers that are put on one model for several devices hide them.
+    # Of the class: accelerate wraps the forward of one model, which hides its arguments.
     return inspect.signature(type(plain(model)).forward).parameters
 
 
@@ -52,11 +53,11 @@ def use_adapter(model, name: str) -> None:
 
 @contextmanager
 def using_adapter(model, name: str | None) -> Iterator[None]:
-    """Run with the adapter `name`, or with the base alone; what was on before is on again afterwards, also after an error."""
+    """Use the adapter `name`, or the base alone, within the context; the previous state is restored, also after an error."""
     layers = adapter_layers(model)
-    before = [(layer.disable_adapters, _names(layer.active_adapters)) for layer in layers]
-    # Switching decides anew which weights are trained.
-    trained = [(weight, weight.requires_grad) for layer in layers for weight in layer.parameters()]
+    states = [(layer.disable_adapters, _names(layer.active_adapters)) for layer in layers]
+    # Switching adapters changes which weights require gradients.
+    gradients = [(weight, weight.requires_grad) for layer in layers for weight in layer.parameters()]
     try:
         for layer in layers:
             if name is not None:
@@ -64,12 +65,12 @@ def using_adapter(model, name: str | None) -> Iterator[None]:
             layer.enable_adapters(name is not None)
         yield
     finally:
-        for layer, (disabled, names) in zip(layers, before, strict=True):
+        for layer, (disabled, names) in zip(layers, states, strict=True):
             layer.set_adapter(names)
             layer.enable_adapters(not disabled)
-        for weight, wanted in trained:
-            if weight.requires_grad is not wanted:
-                weight.requires_grad_(wanted)
+        for weight, trained_before in gradients:
+            if weight.requires_grad is not trained_before:
+                weight.requires_grad_(trained_before)
 
 
 def _names(active: str | Sequence[str]) -> list[str]:

@@ -1,16 +1,16 @@
-"""What can go wrong at a user's hands: the message says what was got, what was expected and what to do."""
+"""Errors that a user can act on: each message says what was given, what was expected and what to do."""
 
 
 class TrsrError(Exception):
-    """The kind of all errors that a user can do something about."""
+    """Base class of all errors that a user can act on."""
 
 
 class InputError(TrsrError, ValueError):
-    """Values that do not fit."""
+    """An argument or a value in the input is invalid."""
 
 
 class LoadError(TrsrError):
     """A recommender that cannot be loaded: the message says which part, why, and what to do.
 
-    Neither an OSError nor a ValueError, of which `pipeline` makes a list of tracebacks.
+    Neither an OSError nor a ValueError: `pipeline` catches those and shows a list of tracebacks instead of the message.
     """

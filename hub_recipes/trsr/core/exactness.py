@@ -1,4 +1,4 @@
-"""Whether a fast way through a model gives what a plain way gives, or differs by more than rounding does.
+"""Test whether a fast way to compute logits gives the same as a plain way, but for rounding.
 
 In half precision any two exact ways differ by some per cent, which hides a wrong mask, window, position or state. So ways
 are first compared in fp32, from the same weights, where exact ones agree to about 1e-6. Then in the precision in use: there
@@ -18,18 +18,19 @@ from torch.overrides import TorchFunctionMode
 Way = Callable[[], torch.Tensor]
 Precision = type[AbstractContextManager]
 
-# Of the logits' spread. In fp32 exact ways differ by 1e-6 of it; a position too far by 1 moves a pretrained model by 0.1.
+# Allowed drift, as a part of the spread of the logits. In fp32 exact ways drift by 1e-6; with positions shifted by 1, a
+# pretrained model drifts by 0.1.
 ALLOWED = 1e-3
-# Times the noise. In bf16 pretrained models have a noise of 0.05 of the spread.
+# Allowed drift, as a multiple of the noise. In bf16 the noise of pretrained models is 0.05 of the spread.
 ALLOWED_NOISE = 3
-# What a model may raise that does not know a way.
+# Errors that a model may raise where it does not support a way.
 ERRORS = (TypeError, AttributeError, RuntimeError, ValueError, IndexError, KeyError, AssertionError)
 
 _HALF = (torch.bfloat16, torch.float16)
 
 
 class Fp32(TorchFunctionMode):
-    """Within it, torch computes in fp32 whatever the weights are kept in, autocast or not.
+    """A context in which torch computes in fp32, whatever the precision of the weights, with or without autocast.
 
     Each operation gets its half-precision tensors in fp32, for itself alone: without gradients, no second copy of all weights
     is kept. Writing into such a tensor has no effect. Kernels that are not torch's own may stay in half precision, or raise.
@@ -54,7 +55,7 @@ class Fp32(TorchFunctionMode):
 
 
 class Reference:
-    """What a model gives by plain ways, to judge fast ones by.
+    """The logits of a model by plain ways, to compare fast ways with.
 
     Args:
         plain: Gives the logits (..., vocabulary), each prompt by itself.
@@ -67,7 +68,7 @@ class Reference:
 
     @torch.no_grad()
     def fault(self, fast: Way) -> str | None:
-        """What is wrong with a way; None if nothing is."""
+        """Why a fast way may not be used: its error or its drift; None if it is exact."""
         stages = self._stages
         try:
             for precision, truth, noise in stages:
@@ -81,16 +82,16 @@ class Reference:
 
     @cached_property
     def _stages(self) -> list[tuple[Precision, torch.Tensor, float]]:
-        """The precisions to compare in, each with the logits that are true there and the noise that is known without `again`."""
+        """The precisions to compare in, each with its true logits and the noise that is known without `again`."""
         in_use = self._plain()
-        # Plain ways may agree to the bit where a fast one rounds.
+        # Two plain ways may agree to the last bit where a fast one rounds differently.
         rounding = ALLOWED_NOISE * torch.finfo(in_use.dtype).eps
         in_use = in_use.float()
-        # Whatever a kernel raises that takes no fp32, there is another yardstick.
+        # A kernel without fp32 may raise anything; the second plain way is the yardstick then.
         with suppress(Exception):
             truth = _logits(self._plain, Fp32)
-            rest = (nullcontext, truth, ALLOWED_NOISE * _distance(in_use, truth))
-            return [(Fp32, truth, 0.0)] if torch.equal(in_use, truth) else [(Fp32, truth, 0.0), rest]
+            precision_in_use = (nullcontext, truth, ALLOWED_NOISE * _distance(in_use, truth))
+            return [(Fp32, truth, 0.0)] if torch.equal(in_use, truth) else [(Fp32, truth, 0.0), precision_in_use]
         return [(nullcontext, in_use, rounding)]
 
     def _noise(self, precision: Precision, truth: torch.Tensor) -> float:
@@ -104,10 +105,10 @@ def _logits(way: Way, precision: Precision) -> torch.Tensor:
         return way().float()
 
 
-def _distance(found: torch.Tensor, truth: torch.Tensor) -> float:
-    """How far logits are from the true ones, as a part of their spread."""
+def _distance(logits: torch.Tensor, truth: torch.Tensor) -> float:
+    """Distance of logits from the true ones, relative to the spread of the true ones."""
     spread = (truth - truth.mean(-1, keepdim=True)).norm()
-    return ((found - truth).norm() / spread.clamp(min=1e-6)).item()
+    return ((logits - truth).norm() / spread.clamp(min=1e-6)).item()
 
 
 def _raised(value):

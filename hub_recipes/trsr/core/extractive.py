@@ -1,4 +1,4 @@
-"""The summarizer that needs no model: the field values that recur, with their counts.
+"""A summarizer that needs no model: it counts the field values that recur.
 
 A summary reads `genre: mystery x6, travel x2; author: Mara Quill x3`. It is text like any other summary, and all that
 the next step sees: `update` and `merge` read the counts back from it. Every value carries a count and the last ` xN` is
@@ -61,7 +61,7 @@ class ExtractiveSummarizer:
         return [self._write([self._read(summary), self._count(block)]) for summary, block in pairs]
 
     def _count(self, block: Block) -> Counts:
-        """Counts of one block; a value counts once an item."""
+        """Counts of one block; a value counts once per item."""
         counts: Counts = {}
         for item in block:
             words: set[str] = set()
@@ -74,18 +74,18 @@ class ExtractiveSummarizer:
         return counts
 
     def _read(self, summary: str) -> Counts:
-        """Counts of a summary written here; of any other text, its words once each."""
+        """Parse the counts of a summary that `_write` wrote; in any other text, count each word once."""
         counts: Counts = {}
         if summary == NOTHING:
             return counts
         for part in clean(summary).split(";"):
             match = _FIELD.match(part)
             values = match[2].split(",") if match else []
-            found = [one for value in values if (one := _COUNTED.fullmatch(value.strip()))]
-            if match and found and len(found) == len(values):
-                # Written newest first among equals: read in reverse, the order is again that of last mention.
-                for one in reversed(found):
-                    counts.setdefault(match[1].strip().lower(), Counter())[one[1]] += int(one[2])
+            matches = [counted for value in values if (counted := _COUNTED.fullmatch(value.strip()))]
+            if match and matches and len(matches) == len(values):
+                # Equal counts are written newest first; in reverse they are again in the order of last mention.
+                for counted in reversed(matches):
+                    counts.setdefault(match[1].strip().lower(), Counter())[counted[1]] += int(counted[2])
             else:
                 words = {word for word in _WORD.findall(part.lower()) if word not in STOP_WORDS}
                 counts.setdefault("words", Counter()).update(sorted(words))
@@ -96,23 +96,23 @@ class ExtractiveSummarizer:
         total: Counts = {}
         for counts in parts:
             for field, counter in counts.items():
-                into = total.setdefault(field, Counter())
+                sums = total.setdefault(field, Counter())
                 for value, count in counter.items():
                     # Re-inserted, so that the order of the dict is the order of last mention.
-                    into[value] = into.pop(value, 0) + count
+                    sums[value] = sums.pop(value, 0) + count
         words = total.pop("words", Counter())
-        # A word said once is noise beside field values, but all there is when items are running text.
+        # A word that occurs once is noise beside field values; where items are running text, there is nothing else.
         kept_words = {word: n for word, n in words.items() if n > 1} if total else words
-        shown = [f"{field}: {_top(counter, self.values)}" for field, counter in total.items() if counter]
+        fields = [f"{field}: {_top(counter, self.values)}" for field, counter in total.items() if counter]
         if kept_words:
-            shown.append(f"words: {_top(kept_words, self.words)}")
-        return "; ".join(shown) or NOTHING
+            fields.append(f"words: {_top(kept_words, self.words)}")
+        return "; ".join(fields) or NOTHING
 
 
 def field_values(text: str, max_value_words: int = 4) -> Iterator[tuple[str, str, bool]]:
-    """The values of an item's text, each once a field: field, value, and whether it can tell a taste.
+    """The distinct values of each field of an item's text: field, value, and whether the value can show a preference.
 
-    Running text, and what names one item alone, such as its title, cannot.
+    Running text cannot, nor can a value that names one item alone, such as a title.
     """
     for part in text.split(";"):
         match = _FIELD.match(part)

@@ -14,19 +14,19 @@ from transformers import Cache
 
 # With a cache these models restart the scan from zero state and raise no error.
 _FORGETFUL = ("jamba", "zamba", "mamba", "falcon_mamba")
-# Checked in fp32 to go on from the state of their linear-attention and convolution layers.
+# Tested in fp32: they continue from the state of their linear-attention and convolution layers.
 _STATEFUL = ("qwen3_5", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "falcon_h1", "lfm2", "bamba", "mamba2")
 
 
 def why_not_forkable(model) -> str | None:
-    """Why copies of `model`'s cache are not to be continued, as far as can be known without trying; None otherwise."""
+    """Why copies of the cache of `model` may not be continued, as far as its config tells; None if they may."""
     config = model.config
     kinds = set(getattr(config.get_text_config(), "layer_types", None) or ())
     if config.model_type in _FORGETFUL:
         return "its selective scan starts anew behind a cache"
     states = kinds - {"full_attention", "sliding_attention", "chunked_attention"}
     if states and config.model_type not in _STATEFUL and model.dtype != torch.float32:
-        # A lost state may change the logits of a short probe by as little as rounding does.
+        # Losing the state may change the logits of a short probe by no more than rounding.
         return f"in half precision a probe cannot tell whether its {', '.join(sorted(states))} layers keep their state"
     return None
 
@@ -43,9 +43,11 @@ def same_rotation(config, prefix: int, lengths: Sequence[int]) -> bool:
     """
     text = config.get_text_config()
     rope = getattr(text, "rope_parameters", None) or {}
-    for one in [rope, *(value for value in rope.values() if isinstance(value, dict))]:
-        kind = one.get("rope_type") or "default"
-        limit = one.get("original_max_position_embeddings") or getattr(text, "max_position_embeddings", None) or 0
+    for parameters in [rope, *(value for value in rope.values() if isinstance(value, dict))]:
+        kind = parameters.get("rope_type") or "default"
+        limit = (
+            parameters.get("original_max_position_embeddings") or getattr(text, "max_position_embeddings", None) or 0
+        )
         if kind == "longrope" and prefix <= limit < max(lengths):
             return False
         if "dynamic" in kind and max(lengths) > limit:
@@ -70,19 +72,19 @@ def fork(cache: Cache, rows: torch.Tensor) -> Cache:
 
 def _fork_layer(layer, rows: torch.Tensor):
     twin = copy.copy(layer)
-    # A layer without state of its own, such as one that reads another's keys, is shown as it is.
-    known = type(layer).__name__ == "DummyLayer"
+    # A layer without state of its own, such as one that reuses the keys of another, needs no fork.
+    forkable = type(layer).__name__ == "DummyLayer"
     if getattr(layer, "keys", None) is not None:
         twin.keys, twin.values = _select(layer.keys, rows), _select(layer.values, rows)
         twin.update = MethodType(_show_keys, twin)
-        known = True
+        forkable = True
     if hasattr(layer, "update_conv_state"):
         twin.conv_states = _select_all(layer.conv_states, rows)
         twin.recurrent_states = _select_all(layer.recurrent_states, rows)
         twin.update_conv_state = MethodType(_show_conv, twin)
         twin.update_recurrent_state = MethodType(_show_recurrent, twin)
-        known = True
-    if not known and getattr(layer, "is_initialized", False):
+        forkable = True
+    if not forkable and getattr(layer, "is_initialized", False):
         raise TypeError(f"Cache layer {type(layer).__name__} cannot be forked.")
     return twin
 

@@ -1,6 +1,6 @@
-"""One forward of each kind that sharing a prefix takes. Scoring and training are put together from these.
+"""The forwards for a shared prefix: prefill, rows behind a cache, packed rows. Scoring and training are built from these.
 
-Only the places whose logits are asked for go through the language-model head. Gradients flow through everything.
+Only the positions whose logits are needed go through the language-model head. Gradients flow through everything.
 """
 
 import threading
@@ -22,7 +22,7 @@ _LOCKS_GUARD = threading.Lock()
 
 
 def exclusive(model) -> "threading.RLock":
-    """The lock of a model, to be held by whoever switches its adapters or reads its head: threads share one model.
+    """The lock of a model. Hold it while switching adapters or hooking the head: threads share one model.
 
     The same for a model and for the `PeftModel` around it. The thread that holds it may take it again.
     """
@@ -34,9 +34,9 @@ def prefill(model, prefix: torch.Tensor, cache: Cache | None = None) -> Cache:
     """The cache after a prefix (P,).
 
     Args:
-        cache: To be filled; None takes the kind that the model makes.
+        cache: Filled and returned; None takes a cache of the kind that the model creates.
     """
-    # Asked for one position, a model whose last layers reuse keys skips the others there.
+    # With logits for one position alone, a model whose last layers reuse keys skips the other positions there.
     options = {cache_name(model): cache, "use_cache": True, **last_logits_only(model)}
     ids = prefix[None].to(device(model))
     none = torch.zeros(0, dtype=torch.long)
@@ -75,7 +75,7 @@ def packed_logits(model, parts: Sequence[torch.Tensor], row: Row, cache: Cache |
 
 
 def device(model) -> torch.device:
-    """Where input goes. Where weights are kept elsewhere until they are used, hooks bring it to them."""
+    """The device for input tensors. Weights that are offloaded until use have hooks, which move the input to them."""
     return torch.device("cpu") if model.device.type == "meta" else model.device
 
 
@@ -91,10 +91,10 @@ def _logits(model, ids, positions, rows, ends, cache, mask) -> torch.Tensor:
 
 
 @contextmanager
-def _through_head(model, rows: torch.Tensor, places: torch.Tensor) -> Iterator[None]:
-    """Let only position `places[i]` of row `rows[i]` through the language-model head.
+def _through_head(model, rows: torch.Tensor, positions: torch.Tensor) -> Iterator[None]:
+    """Let only position `positions[i]` of row `rows[i]` through the language-model head.
 
-    Places are negative, counted from the end: an adapter may put virtual tokens before a row. Other threads are left alone.
+    Positions are negative, counted from the end: an adapter may put virtual tokens before a row. Other threads are left alone.
     """
     reader = threading.get_ident()
 
@@ -102,7 +102,7 @@ def _through_head(model, rows: torch.Tensor, places: torch.Tensor) -> Iterator[N
         if threading.get_ident() != reader:
             return None
         hidden = arguments[0]  # (n, width, hidden)
-        return (hidden[rows.to(hidden.device), places.to(hidden.device)][:, None], *arguments[1:])
+        return (hidden[rows.to(hidden.device), positions.to(hidden.device)][:, None], *arguments[1:])
 
     handle = model.get_output_embeddings().register_forward_pre_hook(pick)
     try:

@@ -1,4 +1,4 @@
-"""Items, histories and the blocks they are cut into.
+"""Items, and histories cut into blocks.
 
 Text that comes from outside is made one clean line here, so that nothing later can mistake it for prompt structure.
 Knows nothing of tokenizers or models.
@@ -28,14 +28,14 @@ def clean(text: str) -> str:
     line = " ".join(text.split())
     if line.isprintable():
         return line
-    kept = []
+    chars = []
     for char in line:
         category = unicodedata.category(char)
         if category == "Cs":
-            kept.append("\ufffd")
+            chars.append("\ufffd")
         elif category[0] != "C" or char in _KEPT_FORMAT or category in ("Co", "Cn"):
-            kept.append(char)
-    return " ".join("".join(kept).split())
+            chars.append(char)
+    return " ".join("".join(chars).split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,8 @@ def sentence(fields: Mapping[str, object], words: int = 0, values: int = 0) -> s
         return text
     parts = []
     for name, value in fields.items():
-        if str(name).lower() not in ID_FIELDS and (shown := field_text(value, words, values)):
-            parts.append(f"{label(str(name))}: {shown.replace(';', ',')}")
+        if str(name).lower() not in ID_FIELDS and (text := field_text(value, words, values)):
+            parts.append(f"{label(str(name))}: {text.replace(';', ',')}")
     return "; ".join(parts)
 
 
@@ -112,17 +112,17 @@ def field_text(value: object, words: int = 0, values: int = 0) -> str:
     """
     parts = _flat(value)
     line = clean(", ".join(map(str, parts[:values] if values else parts)))
-    found = line.split(" ", words) if words else []
-    return " ".join(found[:words]).rstrip(",") if len(found) > words > 0 else line
+    split = line.split(" ", words) if words else []
+    return " ".join(split[:words]).rstrip(",") if len(split) > words > 0 else line
 
 
 def _flat(value: object) -> list[object]:
-    """The values of a list and of lists in it, without those that say nothing; of any other value that value."""
-    # Arrays, and numpy's numbers: 3.1 as a float32 reads 3.0999999046325684 in a table, and then here as well.
+    """The values of a list and of the lists in it, without missing ones; any other value as a list of itself."""
+    # Arrays and numpy scalars, as Python values: a float32 of 3.1 becomes 3.0999999046325684, as it does in a table.
     if getattr(value, "ndim", 0) or (isinstance(value, Real) and hasattr(value, "tolist")):
         value = value.tolist()  # type: ignore[attr-defined]
     if isinstance(value, (list, tuple)):
-        return [kept for part in value for kept in _flat(part)]
+        return [value_inside for part in value for value_inside in _flat(part)]
     return [] if _is_missing(value) else [value]
 
 
@@ -130,7 +130,7 @@ def _is_missing(value: object) -> bool:
     """Whether a value is None, NaN, NaT, pandas' NA or blank text."""
     try:
         return value is None or bool(value != value) or (isinstance(value, str) and not value.strip())
-    except TypeError:  # pandas' NA does not say whether it differs from itself
+    except TypeError:  # a comparison of pandas' NA has no truth value
         return True
 
 

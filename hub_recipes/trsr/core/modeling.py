@@ -19,14 +19,14 @@ logger = logging.getLogger(__name__)
 
 PROMPT_FILE = "ranking_prompt.json"
 ADAPTER_FILE = "adapter_config.json"
-RANKER = "default"  # what the adapter that ranks is called in memory: the name that peft gives
-SUMMARIZER = "summarizer"  # and the one that summarises
-RELEASE_FILE = "release.json"  # of a release folder: kind of repo, which is its folder's name -> repo id
+RANKER = "default"  # name in memory of the adapter that ranks: the default of peft
+SUMMARIZER = "summarizer"  # name in memory of the adapter that summarises
+RELEASE_FILE = "release.json"  # in a release folder: kind of repo (the name of its folder) -> repo id
 DECISION_FILES = ("decision.json", "decision_template.jinja")
 
-# How a repo is asked, whichever it is.
+# Options of every request to the Hub.
 _HUB_OPTIONS = ("token", "cache_dir", "local_files_only", "force_download", "proxies")
-# What `pipeline` and the Auto classes pass on, and what is the pipeline repo's own or a base does not take.
+# Options that `pipeline` and the Auto classes pass on, but that a base does not take.
 _OWN_OPTIONS = (
     "adapter_kwargs",
     "trust_remote_code",
@@ -40,7 +40,7 @@ _OWN_OPTIONS = (
 
 
 class TextRichRecommender:
-    """Loads the base with its adapter; what it returns is the base's own class. Stands where the Auto classes want a model.
+    """Loads the base with its adapter, as a model of the base's own class. The Auto classes take it for a model class.
 
     A pipeline repo's config.json says under `trsr`: `base_model`, `base_revision`, `adapter`, `adapter_revision`,
     `ranking_prompt`, `temperature`, `bias`, `summarizer`, `method`, `block_size`, `max_blocks`, and `summarizer_adapter`: a second
@@ -51,7 +51,7 @@ class TextRichRecommender:
 
     @classmethod
     def register_for_auto_class(cls, auto_class="AutoModel"):
-        """Called by the Auto classes; nothing to do, for a base saves itself."""
+        """Does nothing; the Auto classes require it."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
@@ -69,87 +69,94 @@ class TextRichRecommender:
         """
         name = str(pretrained_model_name_or_path)
         hub = {option: kwargs[option] for option in _HUB_OPTIONS if kwargs.get(option) is not None}
-        asked = {**hub, "revision": kwargs.get("revision"), "subfolder": kwargs.get("subfolder") or ""}
+        repo_options = {**hub, "revision": kwargs.get("revision"), "subfolder": kwargs.get("subfolder") or ""}
         config = kwargs.get("config")
-        # `revision` is the base's where an adapter repo is loaded, as transformers has it.
-        adapter_at = {**hub, "revision": (kwargs.get("adapter_kwargs") or {}).get("revision")}
+        # For an adapter repo, `revision` is that of the base, as in transformers.
+        adapter_options = {**hub, "revision": (kwargs.get("adapter_kwargs") or {}).get("revision")}
         adapted = None
-        with suppress(LoadError):  # out of reach: then its config is as well, or it is cached and no adapter repo
-            adapted = None if config else optional_file(name, ADAPTER_FILE, adapter_at)
+        # Out of reach: loading the config fails as well, or the repo is cached and holds no adapter.
+        with suppress(LoadError):
+            adapted = None if config else optional_file(name, ADAPTER_FILE, adapter_options)
         if adapted:
-            settings = _of_adapter(name, Path(adapted), adapter_at, kwargs.get("revision"))
-            options, asked = dict(kwargs), adapter_at
+            settings = _of_adapter(name, Path(adapted), adapter_options, kwargs.get("revision"))
+            options, repo_options = dict(kwargs), adapter_options
         else:
             with _loading(name):
-                config = config or AutoConfig.from_pretrained(name, **asked)
+                config = config or AutoConfig.from_pretrained(name, **repo_options)
             settings = getattr(config, "trsr", None) or {}
             if "base_model" not in settings:
-                return _plain(name, kwargs, asked)
-            options = {**_set_in_config(config, name, asked), **kwargs}
+                return _plain(name, kwargs, repo_options)
+            options = {**_set_in_config(config, name, repo_options), **kwargs}
         options = {option: value for option, value in options.items() if option not in _OWN_OPTIONS}
-        parts = _parts(settings, name, asked)
-        base, at = parts["base_model"]
+        parts = _parts(settings, name, repo_options)
+        base, part_options = parts["base_model"]
         with _loading(f"The base {base}"):
-            model: Any = AutoModelForCausalLM.from_pretrained(base, **{**options, **at})
-        for part, called in (("adapter", RANKER), ("summarizer_adapter", SUMMARIZER)):
+            model: Any = AutoModelForCausalLM.from_pretrained(base, **{**options, **part_options})
+        for part, memory_name in (("adapter", RANKER), ("summarizer_adapter", SUMMARIZER)):
             if part in parts:
-                adapter, at = parts[part]
-                load_adapter(model, called, adapter, {**hub, **at})
+                adapter, part_options = parts[part]
+                load_adapter(model, memory_name, adapter, {**hub, **part_options})
         if "summarizer_adapter" in parts:
             use_adapter(model, RANKER)
         model.config.trsr = settings
-        model.trsr_parts = parts  # where each is from, for saving
-        # `pipeline("decision")` looks its files up by the model's name, without a revision: not the base's name, then, but
-        # the folder that holds this revision of the pipeline repo.
-        decision = [path for file in DECISION_FILES if (path := optional_file(name, file, asked))]
+        model.trsr_parts = parts  # the origin of each, for saving
+        # `pipeline("decision")` looks for its files under the model's name, without a revision. So the name must be the folder
+        # with this revision of the pipeline repo, not the name of the base.
+        decision = [path for file in DECISION_FILES if (path := optional_file(name, file, repo_options))]
         model.name_or_path = str(Path(decision[0]).parent) if len(decision) == len(DECISION_FILES) else name
         return model
 
 
 @contextmanager
-def _loading(what: str) -> Iterator[None]:
-    """What fails inside is a LoadError of one line."""
+def _loading(part: str) -> Iterator[None]:
+    """Turn an error within the context into a LoadError of one line: `part` cannot be loaded."""
     try:
         yield
     except (OSError, ValueError, ImportError) as error:
-        raise LoadError(f"{what} cannot be loaded: {' '.join(str(error).split())}") from error
+        raise LoadError(f"{part} cannot be loaded: {' '.join(str(error).split())}") from error
 
 
-def _set_in_config(config, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What a caller has set in the pipeline repo's config, to be passed on to the base: the Auto classes put it there."""
-    stated = AutoConfig.from_pretrained(name, **asked).to_dict()
-    changed = {key: value for key, value in config.to_dict().items() if key not in stated or value != stated[key]}
+def _set_in_config(config, name: str, repo_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options for the base that a caller gave to an Auto class, which put them into the config of the pipeline repo."""
+    written = AutoConfig.from_pretrained(name, **repo_options).to_dict()
+    changed = {key: value for key, value in config.to_dict().items() if key not in written or value != written[key]}
     if attention := attention_of(config):
         changed["attn_implementation"] = attention
     return {key: value for key, value in changed.items() if not key.startswith("_") and key != "dtype"}
 
 
-def _parts(settings: Mapping[str, Any], name: str, asked: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Where the parts of the pipeline repo `name` are: setting -> a repo or folder, and the revision and subfolder in it."""
-    parts = {"base_model": _locate(settings["base_model"], settings.get("base_revision"), name, asked)}
+def _parts(
+    settings: Mapping[str, Any], name: str, repo_options: Mapping[str, Any]
+) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Locate base and adapters of the pipeline repo `name`: setting -> repo or folder, and the revision and subfolder in it."""
+    parts = {"base_model": _locate(settings["base_model"], settings.get("base_revision"), name, repo_options)}
     if settings.get("adapter"):
-        adapter, at = parts["adapter"] = _locate(settings["adapter"], settings.get("adapter_revision"), name, asked)
+        adapter, options = parts["adapter"] = _locate(
+            settings["adapter"], settings.get("adapter_revision"), name, repo_options
+        )
         if second := settings.get("summarizer_adapter"):
-            inside = adapter, {**at, "subfolder": _join(at.get("subfolder"), second)}
-            parts["summarizer_adapter"] = _locate(second, None, name, asked) if second.startswith(".") else inside
+            inside = adapter, {**options, "subfolder": _join(options.get("subfolder"), second)}
+            parts["summarizer_adapter"] = (
+                _locate(second, None, name, repo_options) if second.startswith(".") else inside
+            )
     return parts
 
 
-def _locate(part: str, revision: str | None, name: str, asked: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _locate(part: str, revision: str | None, name: str, repo_options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if not part.startswith("."):
-        held = _in_release(part, Path(name, asked.get("subfolder", "")))
-        return (str(held), {"revision": None}) if held else (part, {"revision": revision})
+        folder = _in_release(part, Path(name, repo_options.get("subfolder", "")))
+        return (str(folder), {"revision": None}) if folder else (part, {"revision": revision})
     if Path(name).is_dir():
-        return str((Path(name) / asked.get("subfolder", "") / part).resolve()), {"revision": None}
+        return str((Path(name) / repo_options.get("subfolder", "") / part).resolve()), {"revision": None}
     if not part.startswith("./"):
         raise LoadError(f"{name} names {part!r}, a path outside it, which only a local folder may do.")
-    return name, {"revision": asked["revision"], "subfolder": _join(asked.get("subfolder", ""), part[2:])}
+    return name, {"revision": repo_options["revision"], "subfolder": _join(repo_options.get("subfolder", ""), part[2:])}
 
 
 def _in_release(repo: str, pipeline: Path) -> Path | None:
     """The folder of a base or an adapter beside a local pipeline; None where there is no release, or none with this repo.
 
-    What merely lies there under such a folder's name is never taken for the repo.
+    A folder that merely has the right name is never taken for the repo: release.json must name it.
     """
     if not pipeline.is_dir():
         return None
@@ -171,22 +178,22 @@ def load_adapter(model, name: str, source: str, options: Mapping[str, Any]) -> N
     """Load an adapter into a base, whole or not at all, and switch it on.
 
     Args:
-        name: What it is called in memory.
+        name: Of the adapter in memory.
         source: Its Hub id or folder.
-        options: Its revision and subfolder, and how the Hub is asked.
+        options: Its revision and subfolder, and options for the Hub.
 
     Raises:
-        LoadError: If it is not there, if weights of it are missing, or if there are others.
+        LoadError: If there is no such adapter, or its weights are not exactly those that its config describes.
     """
-    what = f"The adapter {_join(source, options.get('subfolder'))}"
-    # transformers takes an adapter that it may not read for none at all.
+    adapter = f"The adapter {_join(source, options.get('subfolder'))}"
+    # transformers treats an adapter that it may not read like a missing one, and raises no error.
     if optional_file(source, ADAPTER_FILE, options) is None:
-        raise LoadError(f"{what} cannot be loaded: there is no {ADAPTER_FILE}.")
-    # Two adapters are meant to be here, and the second one may change embeddings that are tied. Of the weights of the first,
-    # transformers reports that they are missing in the second's file.
+        raise LoadError(f"{adapter} cannot be loaded: there is no {ADAPTER_FILE}.")
+    # No warnings for what is intended: a second adapter, which may change tied embeddings. transformers also reports the
+    # weights of the first adapter as missing from the file of the second.
     log = logging.getLogger("transformers.integrations.peft")
     level = log.level
-    with warnings.catch_warnings(), _loading(what):
+    with warnings.catch_warnings(), _loading(adapter):
         warnings.filterwarnings("ignore", "Already found a `peft_config`")
         warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
         try:
@@ -194,78 +201,78 @@ def load_adapter(model, name: str, source: str, options: Mapping[str, Any]) -> N
             loaded = model.load_adapter(source, name, adapter_kwargs=dict(options))
         finally:
             log.setLevel(level)
-    _check_loaded(what, loaded.to_dict(), f".{name}")
+    _check_loaded(adapter, loaded.to_dict(), f".{name}")
 
 
-def _check_loaded(what: str, loaded: Mapping[str, Any], marker: str = "") -> None:
+def _check_loaded(part: str, loaded: Mapping[str, Any], marker: str = "") -> None:
     """Raise LoadError where weights of an adapter are missing, of another shape, or left over.
 
     Args:
-        what: What was loaded, for the message.
-        loaded: What transformers reports of it.
-        marker: What the names of its weights hold; missing ones without it belong to others.
+        part: Name of the adapter, for the message.
+        loaded: The loading report of transformers.
+        marker: Part of the names of its weights; missing weights without it belong to other adapters.
     """
-    lacks = sorted(key for key in loaded.get("missing_keys", ()) if marker in key)
-    others = sorted(str(key) for kind in ("unexpected_keys", "mismatched_keys") for key in loaded.get(kind, ()))
-    if lacks or others:
+    missing = sorted(key for key in loaded.get("missing_keys", ()) if marker in key)
+    unexpected = sorted(str(key) for kind in ("unexpected_keys", "mismatched_keys") for key in loaded.get(kind, ()))
+    if missing or unexpected:
         raise LoadError(
-            f"{what} does not fit its config: it lacks {len(lacks)} weights and has {len(others)} others, such as "
-            f"{(lacks + others)[0]!r}. It is damaged, or made for another base: publish it again."
+            f"{part} does not fit its config: it lacks {len(missing)} weights and has {len(unexpected)} others, such as "
+            f"{(missing + unexpected)[0]!r}. It is damaged, or made for another base: publish it again."
         )
 
 
-def _of_adapter(name: str, config: Path, asked: Mapping[str, Any], revision: str | None) -> dict[str, Any]:
-    """The settings of an adapter repo: it names its base, and brings its ranking prompt along."""
-    stated = json.loads(config.read_text(encoding="utf-8"))
+def _of_adapter(name: str, config: Path, repo_options: Mapping[str, Any], revision: str | None) -> dict[str, Any]:
+    """Settings as in a pipeline repo, from an adapter repo: its config names the base, and it holds its ranking prompt."""
+    adapter_config = json.loads(config.read_text(encoding="utf-8"))
     settings = {
-        "base_model": stated["base_model_name_or_path"],
-        "base_revision": stated.get("revision") or revision,
+        "base_model": adapter_config["base_model_name_or_path"],
+        "base_revision": adapter_config.get("revision") or revision,
         "adapter": name,
-        "adapter_revision": asked["revision"],
+        "adapter_revision": repo_options["revision"],
     }
-    if prompt := optional_file(name, PROMPT_FILE, asked):
+    if prompt := optional_file(name, PROMPT_FILE, repo_options):
         settings["ranking_prompt"] = json.loads(Path(prompt).read_text(encoding="utf-8"))
-    if decision := optional_file(name, DECISION_FILES[0], asked):
+    if decision := optional_file(name, DECISION_FILES[0], repo_options):
         decided = json.loads(Path(decision).read_text(encoding="utf-8"))
         settings["temperature"] = decided.get("temperature", {}).get("noul", 1.0)
         settings["bias"] = decided.get("bias", {}).get("noul", 0.0)
     return settings
 
 
-def _plain(name: str, kwargs: Mapping[str, Any], asked: Mapping[str, Any]):
-    """A model without adapters of ours, which transformers loads itself; it may bring its ranking prompt along."""
+def _plain(name: str, kwargs: Mapping[str, Any], repo_options: Mapping[str, Any]):
+    """Load a model that is no recommender of ours, as transformers does; its repo may hold a ranking prompt."""
     options = {key: value for key, value in kwargs.items() if key not in ("config", "_from_pipeline")}
     with _loading(name):
         model = AutoModelForCausalLM.from_pretrained(name, **options)
     try:
-        prompt = optional_file(name, PROMPT_FILE, asked)
+        prompt = optional_file(name, PROMPT_FILE, repo_options)
     except LoadError as error:
-        logger.warning(f"{error} The default prompt is taken.")
+        logger.warning(f"{error} The default prompt is used.")
         return model
     if prompt:
         model.config.trsr = {"ranking_prompt": json.loads(Path(prompt).read_text(encoding="utf-8"))}
     return model
 
 
-def optional_file(repo: str, file: str, asked: Mapping[str, Any]) -> str | None:
-    """Where a file of a repo or folder lies; None if it has none.
+def optional_file(repo: str, file: str, repo_options: Mapping[str, Any]) -> str | None:
+    """The local path of a file of a repo or folder, downloaded if needed; None if there is no such file.
 
     Args:
-        asked: Revision, subfolder, and how the Hub is asked.
+        repo_options: Revision and subfolder, and options for the Hub, such as `token`.
 
     Raises:
-        LoadError: If nobody can say whether there is one: the Hub is out of reach, and it is not in the cache.
+        LoadError: If the Hub is out of reach and the file is not in the cache, so that nobody knows whether it exists.
     """
-    path = _join(asked.get("subfolder"), file)
+    path = _join(repo_options.get("subfolder"), file)
     if Path(repo).is_dir():
         return str(Path(repo) / path) if (Path(repo) / path).is_file() else None
-    options = {key: value for key, value in asked.items() if key not in ("subfolder", "proxies")}
+    options = {key: value for key, value in repo_options.items() if key not in ("subfolder", "proxies")}
     try:
         return hf_hub_download(repo, path, **options)
     except LocalEntryNotFoundError as error:
-        where = {key: options[key] for key in ("cache_dir", "revision") if options.get(key)}
-        # Not None: known not to be there.
-        if try_to_load_from_cache(repo, path, **where) is not None:
+        cache_options = {key: options[key] for key in ("cache_dir", "revision") if options.get(key)}
+        # Not None: the cache records that the file does not exist.
+        if try_to_load_from_cache(repo, path, **cache_options) is not None:
             return None
         raise LoadError(
             f"Whether {repo} has a file {path} cannot be told: the Hub is out of reach, and the file is not in the cache. "

@@ -1,8 +1,8 @@
-"""Many suffixes in one row behind one prefix: which models may, and the mask that keeps the suffixes apart.
+"""Pack many suffixes into one row behind one prefix: which models allow it, and the mask that separates the suffixes.
 
 Every suffix token sees the prefix and its own suffix up to itself (a tree mask). A ready-made mask is taken as it is:
 transformers adds no causality and no window to it, and layers that carry a state do not read it at all, so a model that
-misunderstands it is wrong without a word. Hence an allow-list; what is not known here is not packed.
+misreads it gives wrong logits and raises no error. Hence an allow-list: a model type that is not listed is not packed.
 
 Knows nothing of caches or tokens: lengths go in, positions and masks come out.
 """
@@ -14,11 +14,11 @@ import torch
 
 from .compat import attention_of, plain
 
-# What takes one mask for all layers, and has no window.
+# Model types that take one mask for all layers, and have no window.
 _PLAIN = ("llama", "gemma", "granite", "olmo2", "gpt_neox", "gpt2", "opt", "falcon")
-# What takes one mask for all layers; a window, if the config has one, holds in all of them and must be in that mask.
+# Model types that take one mask for all layers; a window, if the config has one, applies to all of them and must be in that mask.
 _ONE_WINDOW = ("mistral", "mixtral", "phi3", "qwen3_moe")
-# What takes a mask for each type of layer.
+# Model types that take a mask for each type of layer.
 _BY_LAYER = ("qwen2", "qwen3", "gemma2", "gemma3_text", "gemma4", "gemma4_text", "smollm3", "olmo3", "gpt_oss")
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"
@@ -31,14 +31,14 @@ def why_not_packable(model) -> str | None:
     text = config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or [_FULL])
     attention = attention_of(text)
-    if other := kinds - {_FULL, _SLIDING}:
-        return f"it has {', '.join(sorted(other))} layers, which do not read a mask"
+    if unmasked := kinds - {_FULL, _SLIDING}:
+        return f"it has {', '.join(sorted(unmasked))} layers, which do not read a mask"
     if config.model_type not in _PLAIN + _ONE_WINDOW + _BY_LAYER:
         return f"no mask is known for model type {config.model_type!r}"
     if not type(base).__module__.startswith("transformers."):
         return f"{type(base).__name__} is not the {config.model_type} of transformers"
     if attention not in ("sdpa", "eager"):
-        # flash attention takes no such mask, flex attention wants its own kind.
+        # flash attention takes no such mask, flex attention a kind of its own.
         return f"attention {attention!r} takes no ready-made mask; sdpa and eager do"
     if getattr(text, "alibi", False):
         return "alibi counts distances along the row"
@@ -57,9 +57,9 @@ class Row:
     """Suffixes laid end to end behind a prefix of `prefix` tokens, T suffix tokens in all.
 
     Attributes:
-        positions: (T,) place of each token in its own prompt.
+        positions: (T,) position of each token in its own prompt.
         owners: (T,) number of the suffix that each token belongs to.
-        ends: (suffixes,) place in the row of each one's last token.
+        ends: (suffixes,) index in the row of the last token of each.
     """
 
     prefix: int
@@ -72,38 +72,38 @@ class Row:
         positions = [prefix + step for length in lengths for step in range(length)]
         owners = [owner for owner, length in enumerate(lengths) for _ in range(length)]
         ends = torch.tensor(lengths).cumsum(0) - 1
-        return cls(prefix, *(torch.as_tensor(one, device=device) for one in (positions, owners, ends)))
+        return cls(prefix, *(torch.as_tensor(values, device=device) for values in (positions, owners, ends)))
 
     def visible(self, window: int | None = None) -> torch.Tensor:
-        """(T, prefix + T) True where a token may look. The window counts positions: rows lie elsewhere than they count."""
+        """(T, prefix + T) True where a token may attend. A window counts positions in the prompt, not indices in the row."""
         rows = self.positions[:, None]
-        seen = torch.ones(len(rows), self.prefix + len(rows), dtype=torch.bool, device=rows.device)
-        seen[:, self.prefix :] = (self.owners[:, None] == self.owners) & (self.positions <= rows)
+        visible = torch.ones(len(rows), self.prefix + len(rows), dtype=torch.bool, device=rows.device)
+        visible[:, self.prefix :] = (self.owners[:, None] == self.owners) & (self.positions <= rows)
         if window is not None:
             before = torch.arange(self.prefix, device=rows.device)
-            seen &= torch.cat([before, self.positions]) > rows - window
-        return seen
+            visible &= torch.cat([before, self.positions]) > rows - window
+        return visible
 
     def masks(self, config, dtype: torch.dtype) -> torch.Tensor | dict[str, torch.Tensor]:
-        """What a model of this config wants as `attention_mask`, (1, 1, T, prefix + T) or one such for each layer type.
+        """The `attention_mask` for a model of this config: (1, 1, T, prefix + T), or one such for each layer type.
 
         Args:
-            config: Of a model without `refusal`.
+            config: Of a model that `why_not_packable` allows.
             dtype: The model's; for the mask that eager attention adds.
         """
         text = config.get_text_config()
         window = getattr(text, "sliding_window", None)
 
-        def ready(seen: torch.Tensor) -> torch.Tensor:
+        def as_attention_mask(visible: torch.Tensor) -> torch.Tensor:
             if attention_of(text) == "eager":
                 # Added to the scores there: a bool would count as 0 and 1, and mask nothing.
                 least = torch.finfo(dtype).min
-                seen = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, least)
-            return seen[None, None]
+                visible = torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, least)
+            return visible[None, None]
 
         if config.model_type not in _BY_LAYER:
-            return ready(self.visible(window))
-        masks = {_FULL: ready(self.visible())}
+            return as_attention_mask(self.visible(window))
+        masks = {_FULL: as_attention_mask(self.visible())}
         if _SLIDING in text.layer_types:
-            masks[_SLIDING] = ready(self.visible(window))
+            masks[_SLIDING] = as_attention_mask(self.visible(window))
         return masks

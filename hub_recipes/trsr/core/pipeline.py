@@ -31,13 +31,13 @@ class TextRichRecommendationPipeline(Pipeline):
     """Ranks candidates for a user by the log-odds that the model answers yes.
 
     A request is `{"history": [...], "candidates": [...], "summary": optional}`; an item is a string or a dict of fields,
-    the history is oldest first. Without a summary the history is summarised first: `summarizer="adapter"` switches to the
-    adapter for it that the repo brings, if it does, `"base-model"` lets the base do it with all adapters off,
+    the history is oldest first. Without a summary the history is summarised first: `summarizer="adapter"` uses the
+    second adapter, if the repo holds one, `"base-model"` uses the base with all adapters off,
     `"extractive"` counts fields and needs no model, `None` ranks by recent items alone, and `"auto"` takes what the model
-    was trained with, where it is here.
+    was trained with, where that is available.
 
     The answer is `{"candidates": [{"index", "item", "score", "log_odds", "rank"}, ...]}`, best first: `index` is the
-    place in the input, `score` is P(yes) among yes and no, after the fitted temperature and bias, ranks count from 1, equal
+    position in the input, `score` is P(yes) among yes and no, after the fitted temperature and bias, ranks count from 1, equal
     scores keep their input order.
 
     Threads may share a pipeline, and take turns at its model. Lists of requests are answered in a list; Datasets and
@@ -68,7 +68,7 @@ class TextRichRecommendationPipeline(Pipeline):
         self._trained_with = settings.get("summarizer")
         self._has_adapter = bool(settings.get("summarizer_adapter"))
         self._trained_method = settings.get("method") or "recurrent"
-        # Without them a repo that summarises would be served other blocks than it was trained with.
+        # Defaults could cut other blocks than those that the repo was trained with.
         unstated = [key for key in ("block_size", "max_blocks") if settings.get("method") and not settings.get(key)]
         if unstated:
             raise InputError(f"config.json does not say {' and '.join(unstated)} under `trsr`. Publish the repo again.")
@@ -105,11 +105,11 @@ class TextRichRecommendationPipeline(Pipeline):
         return {}, forward, after
 
     def __call__(self, inputs, **kwargs):
-        """Rank for one request, for each of a list of them, or for those of a Dataset or generator as they come."""
+        """Rank the candidates of a request, or of each request of a list, Dataset or generator."""
         if isinstance(inputs, (list, tuple)):
             if not inputs:
                 return []
-            # All are read before any is scored, so that a broken request costs nothing.
+            # All requests are checked before the first is scored, so that a faulty one costs no time.
             for request in inputs:
                 self.preprocess(request)
             return super().__call__(list(inputs), **kwargs)
@@ -118,7 +118,7 @@ class TextRichRecommendationPipeline(Pipeline):
         return super().__call__(inputs, **kwargs)
 
     def get_iterator(self, inputs, num_workers, batch_size, *params):
-        # A batch of ours is a user with all candidates: none is padded to another.
+        # A batch is one user with all candidates: requests are not padded to one another.
         return super().get_iterator(inputs, num_workers, 1, *params)
 
     def rank(self, history: Sequence, candidates: Sequence, *, summary: str | None = None, **options) -> list[dict]:
@@ -127,7 +127,7 @@ class TextRichRecommendationPipeline(Pipeline):
         Args:
             history: Items, oldest first: strings or dicts of fields.
             candidates: Items to rank.
-            summary: What stands for the history; made of it by default.
+            summary: Replaces the summary of the history, which is written by default.
             options: `top_k`, `summarizer`, `method` and `max_new_tokens`, as in a call.
 
         Returns:
@@ -139,7 +139,7 @@ class TextRichRecommendationPipeline(Pipeline):
         """Write a folder from which `pipeline("text-rich-recommendation", model=..., trust_remote_code=True)` loads it again.
 
         Args:
-            kwargs: What transformers passes on, such as `max_shard_size`; weights are kept as they are.
+            kwargs: Ignored: options that transformers passes on, such as `max_shard_size`; weights are copied as they are.
 
         Raises:
             ValueError: See `saving.save_recommender`.
@@ -211,9 +211,9 @@ class TextRichRecommendationPipeline(Pipeline):
                     "item": ranked["given"][index],
                     "score": _probability(scores[index] / self._temperature + self._bias),
                     "log_odds": scores[index],
-                    "rank": place,
+                    "rank": position,
                 }
-                for place, index in enumerate(rank(scores)[:top_k], 1)
+                for position, index in enumerate(rank(scores)[:top_k], 1)
             ]
         }
         if return_summary:
@@ -225,14 +225,14 @@ class TextRichRecommendationPipeline(Pipeline):
         return answer
 
     def blocks(self, history: Sequence) -> list[Block]:
-        """Cut a history, oldest first, as it is cut to be summarised: of a long one the newest blocks are kept."""
+        """Cut a history, oldest first, into the blocks that are summarised: of a long history the newest blocks are kept."""
         return blocks_by_count(_items(history, "history", self.encoder.prompt), self._block_size, self._max_blocks)
 
     def update(self, summary: str, new_items: Sequence, summarizer: str = "auto", max_new_tokens: int = 160) -> str:
-        """Advance a summary by one block of new items, oldest first; an empty summary is begun.
+        """Advance a summary by one block of new items, oldest first. An empty summary starts from the block alone.
 
         Raises:
-            ValueError: If there are no new items, or nothing writes summaries.
+            ValueError: If there are no new items, or no summarizer.
         """
         block = tuple(_items(new_items, "new_items", self.encoder.prompt))
         if not block:
@@ -244,7 +244,7 @@ class TextRichRecommendationPipeline(Pipeline):
         """Merge summaries of blocks, oldest first, into one.
 
         Raises:
-            ValueError: If there are no summaries, or nothing writes them.
+            ValueError: If there are no summaries, or no summarizer.
         """
         if not summaries:
             raise InputError("There are no summaries to merge.")
@@ -261,7 +261,7 @@ class TextRichRecommendationPipeline(Pipeline):
         return name
 
     def _named(self, summarizer: str | None) -> str | None:
-        """The summarizer that stands behind a name: one of SUMMARIZERS but for `auto`."""
+        """The summarizer to use: `auto` becomes the one that the model was trained with, or the nearest available."""
         if summarizer == "adapter" and not self._has_adapter:
             raise InputError("This repo has no adapter that summarises. Choose 'base-model' or 'extractive'.")
         if summarizer != "auto":
@@ -270,7 +270,7 @@ class TextRichRecommendationPipeline(Pipeline):
             return None
         if self._trained_with and self._trained_with in SUMMARIZERS:
             return self._trained_with
-        # Trained with what is not here. A base that follows no instructions cannot be asked for a summary.
+        # The summarizer of training is not available. A base without a chat template follows no instructions.
         name = "adapter" if self._has_adapter else "base-model" if self.encoder.chat else "extractive"
         if self._trained_with:
             logger.warning_once(
@@ -281,7 +281,7 @@ class TextRichRecommendationPipeline(Pipeline):
 
     @contextmanager
     def _writing(self, name: str, max_new_tokens: int) -> Iterator[Summarizer]:
-        """The summarizer called `name`, with its adapter switched on as long as it writes."""
+        """The summarizer called `name`, with its adapter active within the context."""
         if name == "extractive":
             yield ExtractiveSummarizer()
             return
@@ -293,11 +293,11 @@ def _items(values, name: str, prompt: RankingPrompt) -> list[Item]:
     if isinstance(values, (str, Mapping)) or not isinstance(values, Sequence):
         raise TypeError(f"'{name}' is a list of items, got {type(values).__name__}.")
     items = []
-    for place, value in enumerate(values):
+    for index, value in enumerate(values):
         try:
             items.append(prompt.item(value))
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{name}[{place}]: {error}") from None
+            raise type(error)(f"{name}[{index}]: {error}") from None
     return items
 
 

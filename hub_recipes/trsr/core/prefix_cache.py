@@ -1,11 +1,11 @@
-"""The tokens that many prompts begin with, run once: a left-padded batch starts from copies of their cache.
+"""Run the common prefix of many prompts once: a left-padded batch starts from copies of its cache.
 
     long row     b e g i n n i n g   r e s t   o f   a   p r o m p t
     short row            b e g i n   n i n g   a n o t h e r   o n e
                 |----- cache ----|  |------------- run -------------|
 
 The rows stand as in any left-padded batch, so positions and windows are right as they are. Where padding would be run,
-the last tokens of the beginning are run instead.
+the last tokens of the prefix are run instead.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from transformers import DynamicCache
 
 from .compat import adapter_layers, cache_name
 
-# A recurrent or convolution layer is not among them: its state cannot be cut back to fewer tokens.
+# Without recurrent and convolution layers: their state cannot be cut back to fewer tokens.
 _LAYERS = {"DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}
 
 
 class PrefixCache:
-    """The cache after `ids`.
+    """The key-value cache of a model after the tokens `ids`.
 
     Args:
         model: A causal language model with `generate`.
@@ -35,7 +35,7 @@ class PrefixCache:
         self._model = model
         self._made_in = _state(model)
         self._cache = self._empty_cache()
-        self._cache.activate_past_recording()  # all keys are wanted, also where a window is shorter
+        self._cache.activate_past_recording()  # keep all keys, also where a window is shorter
         row = torch.tensor([self.ids], device=model.device)
         model.generate(
             input_ids=row,
@@ -47,23 +47,23 @@ class PrefixCache:
         )
 
     def is_current(self) -> bool:
-        """Whether the model is as it was: no weight trained or moved since, no adapter switched on or off."""
+        """Whether the model is unchanged since: no weight trained or moved, no adapter switched on or off."""
         return self._made_in == _state(self._model)
 
     def rows(self, shared: int, padding: torch.Tensor) -> DynamicCache:
         """The first `shared` columns of each row of a left-padded batch.
 
         Args:
-            shared: How many tokens of the beginning all rows have.
+            shared: Number of tokens of the prefix that all rows begin with.
             padding: (rows,) columns of padding.
         """
         columns = torch.arange(shared) - padding[:, None]  # (rows, shared)
-        columns = columns.clamp(min=0)  # padding may show anything: it is masked
+        columns = columns.clamp(min=0)  # padding may hold any state: it is masked
         cache = self._empty_cache()
         for number, layer in enumerate(self._cache.layers):
-            kept = [state for name in ("keys", "values") if (state := getattr(layer, name, None)) is not None]
-            if kept:  # else it reads another layer's
-                keys, values = (state[0][:, columns.to(state.device)].transpose(0, 1) for state in kept)
+            states = [state for name in ("keys", "values") if (state := getattr(layer, name, None)) is not None]
+            if states:  # else the layer reuses the keys of another
+                keys, values = (state[0][:, columns.to(state.device)].transpose(0, 1) for state in states)
                 cache.update(keys, values, number)  # (rows, heads, shared, size) each
         return cache
 
@@ -76,8 +76,11 @@ class PrefixCache:
 
 
 def _state(model) -> tuple[object, ...]:
-    """Changes whenever the model's answers may have changed."""
-    weights = [(one.data_ptr(), 0 if one.is_inference() else one._version) for one in model.parameters()]
+    """A value that changes whenever the model's logits may have changed: versions of weights, and active adapters."""
+    weights = [
+        (parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version)
+        for parameter in model.parameters()
+    ]
     adapters = [
         (layer.disable_adapters, tuple(layer.active_adapters), tuple(getattr(layer, "merged_adapters", ())))
         for layer in adapter_layers(model)

@@ -1,4 +1,4 @@
-"""Write a recommender as a pipeline repo: config, code, tokenizer, and the parts that lie in no repo of their own."""
+"""Write a recommender as a pipeline repo: config, code, tokenizer, and the weights that no other repo holds."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from .errors import InputError
 from .modeling import DECISION_FILES
 
 CODE = Path(__file__).parent
-# What a part is copied with. Weights are safetensors: other formats can run code where they are loaded.
+# File types that are copied with a base or an adapter. Weights are safetensors: other formats can run code where they are loaded.
 _COPIED = {".safetensors", ".json", ".jinja", ".txt", ".model"}
 # The setting that names a part -> the folder it is copied into, and the setting that names its revision.
 _FOLDERS = {
@@ -26,7 +26,7 @@ _FOLDERS = {
 
 
 def save_recommender(folder: Path, model, tokenizer, settings: Mapping[str, Any]) -> None:
-    """Write a folder from which `pipeline` loads this recommender again, and that may be pushed to a model repo as it is.
+    """Write a folder from which `pipeline` loads this recommender again; it can be pushed to a model repo unchanged.
 
     A base or adapter that has a repo on the Hub is named there, with its revision; one from a local folder is copied, and
     a model that was made in memory is saved.
@@ -42,14 +42,14 @@ def save_recommender(folder: Path, model, tokenizer, settings: Mapping[str, Any]
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         draft = Path(temporary) / "draft"
         draft.mkdir()
-        stated = {**settings, **_write_parts(draft, model)}
-        write_config(draft, plain(model).config.to_dict(), stated)
+        all_settings = {**settings, **_write_parts(draft, model)}
+        write_config(draft, plain(model).config.to_dict(), all_settings)
         tokenizer.save_pretrained(draft)
         copy_code(draft)
-        written = Path(str(getattr(plain(model), "name_or_path", "")))
+        source = Path(str(getattr(plain(model), "name_or_path", "")))
         for name in DECISION_FILES:
-            if (written / name).is_file():
-                shutil.copyfile(written / name, draft / name)
+            if (source / name).is_file():
+                shutil.copyfile(source / name, draft / name)
         shutil.copytree(draft, folder, dirs_exist_ok=True)
 
 
@@ -73,7 +73,7 @@ def write_config(folder: Path, base: Mapping[str, Any], settings: Mapping[str, A
         },
         "trsr": dict(settings),
     }
-    # Where loading fails, `pipeline` goes on to try these, and tells of weights that no pipeline repo has.
+    # If loading fails, `pipeline` would try these architectures, and report missing weights, which a pipeline repo never has.
     config.pop("architectures", None)
     for key in ("_name_or_path", "_commit_hash", "transformers_version"):
         config.pop(key, None)
@@ -86,15 +86,15 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def core_modules(*starts: str) -> list[str]:
-    """The modules beside this one that a pipeline repo needs: what its two entry points import, and so on."""
-    found: dict[str, None] = {}
+    """Names of the modules in this folder that a pipeline repo needs: its two entry points and all that they import."""
+    modules: dict[str, None] = {}
     waiting = list(starts) or ["pipeline", "modeling"]
     while waiting:
         name = waiting.pop()
-        if name not in found:
-            found[name] = None
+        if name not in modules:
+            modules[name] = None
             waiting += re.findall(r"^from \.(\w+) import", (CODE / f"{name}.py").read_text(encoding="utf-8"), re.M)
-    return sorted(found)
+    return sorted(modules)
 
 
 def copy_code(folder: Path) -> None:
@@ -108,30 +108,30 @@ def _write_parts(folder: Path, model) -> dict[str, Any]:
     parts = getattr(model, "trsr_parts", None)
     if parts is None:
         return _save_in_memory(folder, model)
-    stated: dict[str, Any] = dict.fromkeys(_FOLDERS)
-    for key, (source, at) in parts.items():
-        into, revision = _FOLDERS[key]
-        if Path(source).is_dir() or at.get("subfolder"):
-            _copy(_local(source, at), folder / into)
-            stated[key] = f"./{into}"
+    settings: dict[str, Any] = dict.fromkeys(_FOLDERS)
+    for key, (source, options) in parts.items():
+        subfolder, revision = _FOLDERS[key]
+        if Path(source).is_dir() or options.get("subfolder"):
+            _copy(_local(source, options), folder / subfolder)
+            settings[key] = f"./{subfolder}"
         else:
-            stated[key] = source
+            settings[key] = source
         if revision:
-            stated[revision] = None if stated[key].startswith("./") else at.get("revision")
-    return stated
+            settings[revision] = None if settings[key].startswith("./") else options.get("revision")
+    return settings
 
 
 def _save_in_memory(folder: Path, model) -> dict[str, Any]:
-    stated: dict[str, Any] = dict.fromkeys((*_FOLDERS, "base_revision", "adapter_revision"))
+    settings: dict[str, Any] = dict.fromkeys((*_FOLDERS, "base_revision", "adapter_revision"))
     base, adapted = plain(model), plain(model) is not model
     if not adapted:
         if adapter_layers(model):
             raise InputError(
-                "The model holds adapters, and nothing says where they are from. Give the pipeline a PeftModel, or load it "
+                "The model holds adapters of unknown origin. Give the pipeline a PeftModel, or load it "
                 'with pipeline("text-rich-recommendation", model=...).'
             )
         model.save_pretrained(folder / "base")
-        return stated | {"base_model": "./base"}
+        return settings | {"base_model": "./base"}
     model.save_pretrained(folder / "adapter")
     (folder / "adapter" / "README.md").unlink(missing_ok=True)
     name = str(base.name_or_path)
@@ -139,19 +139,19 @@ def _save_in_memory(folder: Path, model) -> dict[str, Any]:
         raise InputError("The base of the PeftModel has no name: save it first, and load it from there.")
     if Path(name).is_dir():
         _copy(Path(name), folder / "base")
-        return stated | {"base_model": "./base", "adapter": "./adapter"}
-    return stated | {
+        return settings | {"base_model": "./base", "adapter": "./adapter"}
+    return settings | {
         "base_model": name,
         "base_revision": getattr(base.config, "_commit_hash", None),
         "adapter": "./adapter",
     }
 
 
-def _local(source: str, at: Mapping[str, Any]) -> Path:
-    """The folder of a part: what was loaded from the Hub is in the cache."""
+def _local(source: str, options: Mapping[str, Any]) -> Path:
+    """The folder of a base or adapter; one from the Hub is in the cache, for it was loaded from there."""
     if not Path(source).is_dir():
-        source = snapshot_download(source, revision=at.get("revision"), local_files_only=True)
-    return Path(source) / (at.get("subfolder") or "")
+        source = snapshot_download(source, revision=options.get("revision"), local_files_only=True)
+    return Path(source) / (options.get("subfolder") or "")
 
 
 def _copy(source: Path, into: Path) -> None:

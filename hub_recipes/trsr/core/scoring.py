@@ -25,8 +25,8 @@ logger = logging.get_logger(__name__)
 
 PLANS = ("packed", "fork", "batch")
 
-# The next three were measured on one CPU thread, with bodies of 0.6 M and 23.6 M parameters.
-# Suffix tokens in a packed row. Longer rows spend attention on masked places, shorter ones multiply small matrices:
+# The next three constants were measured on one CPU thread, on models of 0.6 M and 23.6 M parameters without embeddings.
+# Suffix tokens in a packed row. Longer rows spend attention on masked positions, shorter ones multiply small matrices:
 # 256 to 512 was best behind 60 to 1,500 tokens.
 ROW_TOKENS = 512
 # Behind fewer tokens than this, copies are cheap: forking beat packing by 1% to 7% with 21 candidates and by up to 20%
@@ -34,7 +34,7 @@ ROW_TOKENS = 512
 SHORT_PREFIX = 256
 # Padding, in tokens, that costs as much as one more forward; the best of 16 to 5,000.
 PADDING = 48
-# Accelerators pay more for a forward and less for a token. Reasoned, not measured.
+# Factor for accelerators, where a forward costs more and a token less. An estimate, not measured.
 ON_ACCELERATORS = 8
 
 Scored = Iterator[tuple[list[int], torch.Tensor]]
@@ -47,14 +47,14 @@ class Scorer:
         model: A causal language model, with or without a PEFT adapter.
         yes_id: Token of the positive answer.
         no_id: Token of the negative answer.
-        plan: One of `PLANS`; None takes the first that may hold for the architecture and its attention, and that gives
-            on a probe what separate prompts give.
+        plan: One of `PLANS`; None takes the first that is allowed for the architecture and its attention, and
+            that gives the same logits on a probe as separate prompts.
         group_tokens: Most tokens in one forward, copies of the prefix included; bounds memory, whatever the number of
             candidates. A prefix or a suffix is never split.
 
     Attributes:
-        plan: The plan in use. Where it is `packed` by choice of the Scorer, short prefixes are forked.
-        stepped_down: Which of the plans that share are not in use, and why.
+        plan: The plan in use. If the Scorer chose `packed`, it forks short prefixes.
+        stepped_down: Plans that share the prefix but cannot be used here -> reason.
         forwarded_tokens: Tokens sent through the model so far, padding included.
 
     Raises:
@@ -92,14 +92,14 @@ class Scorer:
         """
         if not prefix or not all(len(suffix) for suffix in suffixes):
             raise InputError("Prefix and suffixes must hold at least one token each.")
-        places = {suffix: place for place, suffix in enumerate(dict.fromkeys(map(tuple, suffixes)))}
-        scores = torch.empty(len(places))
-        if places:
+        indices = {suffix: index for index, suffix in enumerate(dict.fromkeys(map(tuple, suffixes)))}
+        scores = torch.empty(len(indices))
+        if indices:
             with exclusive(self.model):
-                for group, logits in self._logits(list(prefix), list(places)):
+                for group, logits in self._logits(list(prefix), list(indices)):
                     answers = logits[:, [self.yes_id, self.no_id]].float()  # (group, 2)
                     scores[group] = (answers[:, 0] - answers[:, 1]).cpu()
-        return scores[[places[tuple(suffix)] for suffix in suffixes]]
+        return scores[[indices[tuple(suffix)] for suffix in suffixes]]
 
     def _logits(self, prefix: list[int], suffixes: Sequence[Sequence[int]], plan: str | None = None) -> Scored:
         """Logits (group, vocabulary) after each suffix, group by group."""
@@ -114,26 +114,26 @@ class Scorer:
     def _packed(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> Scored:
         # Without a config every layer keeps the whole prefix, as the mask has it; the windows are in the mask.
         view = fork_prefix(self.model, self._read(prefix, DynamicCache()), 1)
-        where = device(self.model)
+        input_device = device(self.model)
         for group in split_evenly(list(map(len, suffixes)), min(ROW_TOKENS * self._scale, self.group_tokens)):
-            parts = [torch.tensor(suffixes[place]) for place in group]
-            row = Row.of(len(prefix), list(map(len, parts)), where)
+            parts = [torch.tensor(suffixes[index]) for index in group]
+            row = Row.of(len(prefix), list(map(len, parts)), input_device)
             self.forwarded_tokens += len(row.positions)
             yield group, packed_logits(self.model, parts, row, view)
 
     def _forked(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> Scored:
         cache = self._read(prefix, None)
         for group in self._level(prefix, suffixes):
-            rows = [suffixes[place] for place in group]
+            rows = [suffixes[index] for index in group]
             yield group, self._rows(rows, len(prefix), fork_prefix(self.model, cache, len(group)))
 
     def _batched(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> Scored:
         for group in self._level(prefix, suffixes):
-            yield group, self._rows([[*prefix, *suffixes[place]] for place in group])
+            yield group, self._rows([[*prefix, *suffixes[index]] for index in group])
 
     def _alone(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> Scored:
-        for place, suffix in enumerate(suffixes):
-            yield [place], self._rows([[*prefix, *suffix]])
+        for index, suffix in enumerate(suffixes):
+            yield [index], self._rows([[*prefix, *suffix]])
 
     def _level(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> Iterator[list[int]]:
         return batch_by_length(
@@ -153,11 +153,11 @@ class Scorer:
         return 1 if device(self.model).type == "cpu" else ON_ACCELERATORS
 
     def _refusal(self, plan: str) -> str | None:
-        """Why a plan is ruled out before any try."""
+        """Why a plan is ruled out before it is tried; None if it is not."""
         return {"packed": why_not_packable, "fork": why_not_forkable, "batch": lambda model: None}[plan](self.model)
 
     def _choose(self) -> tuple[str, str]:
-        """The plans for long and short prefixes that hold on two short candidates. Says once what was stepped down from."""
+        """The plans for long and short prefixes that hold on two short candidates. Logs the reasons against the others."""
         vocabulary = self.model.get_input_embeddings().weight.shape[0]
         ids = [(37 * step + 11) % vocabulary for step in range(27)]
         prefix, suffixes = ids[:16], [ids[16:19], ids[19:]]
@@ -180,5 +180,5 @@ class Scorer:
 
 
 def rank(scores: Sequence[float]) -> list[int]:
-    """Places of `scores`, best first; equal scores keep their order."""
-    return sorted(range(len(scores)), key=lambda place: -scores[place])
+    """Indices of `scores`, best first; equal scores keep their order."""
+    return sorted(range(len(scores)), key=lambda index: -scores[index])

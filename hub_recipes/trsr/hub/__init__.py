@@ -1,1 +1,1 @@
-"""A recommender -> repos on the Hub: what each of them holds, whether it may go, and how it gets there."""
+"""Publish a recommender on the Hub: assemble its repos, check them, and push them."""

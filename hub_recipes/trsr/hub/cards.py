@@ -1,6 +1,6 @@
-"""Cards: what a run's records say, in typed form, and the templates of model_cards/ that show it.
+"""Cards of a release: collect the facts of a run in typed form, and render the templates of model_cards/ with them.
 
-Strict: a missing value fails the render, and a figure comes from a results file or a run's record. Values are data: they
+Strict: a missing value fails the render, and every figure comes from a results file or a run's record. Values are data: they
 can neither close the header nor become markup or template code. In a template a value never opens a line, see `plain`.
 """
 
@@ -39,11 +39,11 @@ _POWERS = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A request of the release's own test split, and what the release answered to it.
+    """A request from the test split, and the answer of the released recommender.
 
     Attributes:
         request: `history` and `candidates`, and `summary` where the release cannot write one itself.
-        summary: What stood for the history; None where the recommender takes no summary.
+        summary: The summary in the prompt; None where the recommender takes no summary.
         ranked: (index of the candidate, P(yes)), best first.
         decided: P(yes) of the second candidate, the chosen one, as decision files give it.
     """
@@ -56,7 +56,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that cards tell of a release.
+    """Everything that the cards of a release show.
 
     Attributes:
         record: The run's `run.json`.
@@ -71,9 +71,9 @@ class Facts:
         configs: The `configs` of the dataset card's header.
         audit: Of the summaries, as `trsr audit --write` leaves it; None for data that was not audited.
         example: A request of the test split and its answer; None where there is none to show.
-        branch: That the repos are pushed to.
-        max_length: Tokens of the longest prompt with its answer that base and recipe take.
-        printed: What the dataset card's snippet prints, a line each.
+        branch: Branch that the repos are pushed to.
+        max_length: Context of the base in tokens; None if its config does not state it.
+        printed: Output of the code snippet on the dataset card, line by line.
     """
 
     names: Names
@@ -101,12 +101,12 @@ class Facts:
 
     @property
     def beside(self) -> bool:
-        """Whether negatives are what was shown beside the target, rather than drawn."""
+        """Whether negatives are items shown beside the target in an impression, rather than sampled ones."""
         return self.provenance.by_impressions
 
     @staticmethod
     def requirement(package: str, versions: Mapping[str, str]) -> Markdown:
-        """What pip takes: the package, in the version that the run used, where its record says that."""
+        """A requirement for pip: the package, pinned to the version in `versions` if there is one."""
         version = str(versions.get(package) or "")
         return Markdown(f"{package}=={version}" if re.fullmatch(r"[\w.]+", version) else package)
 
@@ -114,30 +114,30 @@ class Facts:
 def gather(
     run: Run, prompt: RankingPrompt, names: Names, terms: Terms, license: str | None, branch: str = "main"
 ) -> Facts:
-    """Read what the run, its results and its dataset say.
+    """Collect the facts for cards from a run, its results and its dataset.
 
     Raises:
-        ReleaseError: With all that is missing, and results that are not those of the whole split.
+        ReleaseError: If something is missing, or results are not of the whole split; lists all problems.
         ResultsError: If results are missing.
     """
     recipe, record = run.recipe, run.record
     test, validation = run.results("test"), run.results("validation")
     weights: Mapping[str, str | None] = {"license": license} if license else _license_of(recipe)
-    made = contract.provenance(recipe.dataset, recipe.dataset_revision)
+    provenance = contract.provenance(recipe.dataset, recipe.dataset_revision)
     problems = []
     if not weights.get("license"):
         problems.append(f"The base {recipe.base} states no licence in its card. Give --license.")
-    elif wrong := licences.problem(str(weights["license"]), "--license", "the weights"):
-        problems.append(wrong)
-    if wrong := licences.problem(terms.license, "--data-license", "the data"):
-        problems.append(wrong)
+    elif problem := licences.problem(str(weights["license"]), "--license", "the weights"):
+        problems.append(problem)
+    if problem := licences.problem(terms.license, "--data-license", "the data"):
+        problems.append(problem)
     if terms.license == "other" and not terms.license_name:
         problems.append("The licence of the data is not known. Give --data-license, and --data-license-name for other.")
     if not terms.language:
         problems.append("The language of the items is not known. Give --language, such as --language en.")
     if terms.license_link and not re.match(r"https?://|LICENSE", terms.license_link):
         problems.append(f"The link to the licence of the data is no web address: {terms.license_link!r}.")
-    if recipe.summary != "none" and not made.has_summaries:
+    if recipe.summary != "none" and not provenance.has_summaries:
         problems.append(f"{PROVENANCE} of {recipe.dataset} does not say what wrote its summaries.")
     if run.checksums is None:
         problems.append(
@@ -145,9 +145,9 @@ def gather(
             "known. Train it anew."
         )
     problems += [
-        f"The results on {one.split} are {fault}. Make them anew: trsr evaluate {run.folder} --split {one.split}"
-        for one in (validation, test)
-        if (fault := _not_the_runs_own(one, run))
+        f"The results on {measured.split} are {fault}. Make them anew: trsr evaluate {run.folder} --split {measured.split}"
+        for measured in (validation, test)
+        if (fault := _not_the_runs_own(measured, run))
     ]
     if no_fit := _no_fit(validation, run):
         problems.append(no_fit)
@@ -160,7 +160,7 @@ def gather(
         record,
         test,
         {"bias": 0.0, **validation.temperature} if validation.temperature else None,
-        made,
+        provenance,
         terms,
         weights.get("license") or "other",
         None if "base" in names.own else record.get("base_revision"),
@@ -172,29 +172,29 @@ def gather(
     )
 
 
-def _not_the_runs_own(found: Results, run: Run) -> str | None:
-    """What keeps results from standing for the run: they must be of its adapter and the whole split of its dataset."""
-    if found.weights != run.weights:
+def _not_the_runs_own(measured: Results, run: Run) -> str | None:
+    """Why results cannot represent the run; None if they are of its adapter, on the whole split of its dataset."""
+    if measured.weights != run.weights:
         return "not of this adapter"
-    if found.limit:
-        return f"of the first {found.limit:,} rows alone"
-    if found.shuffled_summaries:
+    if measured.limit:
+        return f"of the first {measured.limit:,} rows alone"
+    if measured.shuffled_summaries:
         return "those of shuffled summaries"
-    if found.checksums != run.checksums:
+    if measured.checksums != run.checksums:
         return (
             "not of the dataset that the run was trained on"
-            if found.checksums
+            if measured.checksums
             else "of a dataset that they do not name"
         )
     return None
 
 
 def _no_fit(validation: Results, run: Run) -> str | None:
-    """Why P(yes) of these results is no probability; None where it is."""
+    """Why P(yes) is not calibrated: no temperature was fitted, or the fit hit a bound. None if it is calibrated."""
     if not validation.temperature:
         return validation.not_fitted or f"No temperature was fitted. Run: trsr evaluate {run.folder} --split validation"
     value = validation.temperature["value"]
-    if not 1.001 * LOWEST < value < 0.999 * HIGHEST:  # kept by an earlier release
+    if not 1.001 * LOWEST < value < 0.999 * HIGHEST:  # fitted by an earlier release, which accepted a bound
         return (
             f"The temperature of {run.folder}, {value}, is a bound of the fit: its scores do not tell one. Evaluate it again, "
             f"on more validation users: trsr evaluate {run.folder} --split validation"
@@ -202,9 +202,9 @@ def _no_fit(validation: Results, run: Run) -> str | None:
     return None
 
 
-def complete(facts: Facts, **found) -> Facts:
-    """Add what is known once the folders are written."""
-    return replace(facts, **found)
+def complete(facts: Facts, **values) -> Facts:
+    """Return the facts with fields replaced that are known only after the folders are written."""
+    return replace(facts, **values)
 
 
 def card(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> str:
@@ -241,14 +241,14 @@ def card(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> str:
 
 
 def _reproducible(facts: Facts, commits: Mapping[str, str | None]) -> dict[str, object]:
-    """The recipe with base and data as the Hub has them, not as this machine had."""
-    where = {
+    """The recipe with base and dataset as Hub ids and commits, in place of local paths."""
+    on_hub = {
         "base": facts.names.base,
         "base_revision": commits.get("base"),
         "dataset": facts.names.dataset,
         "dataset_revision": commits.get("dataset"),
     }
-    return facts.recipe.to_dict() | where
+    return facts.recipe.to_dict() | on_hub
 
 
 def _decision_request(example: Example) -> dict[str, object]:
@@ -259,29 +259,29 @@ def _decision_request(example: Example) -> dict[str, object]:
 
 
 def _code(values: Mapping | str, indent: int = 4) -> str:
-    """Values as JSON, which for strings and lists of them is Python too; it can close no block of code."""
+    """Values as JSON, which for strings and lists of them is Python too; no value can end a code block in Markdown."""
 
     def escaped(char: str) -> str:
         return char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1]
 
-    shown = json.dumps(values, indent=indent, ensure_ascii=False).replace("`", "\\u0060").replace("<", "\\u003c")
-    return "".join(map(escaped, shown))
+    text = json.dumps(values, indent=indent, ensure_ascii=False).replace("`", "\\u0060").replace("<", "\\u003c")
+    return "".join(map(escaped, text))
 
 
 def _printed(example: Example) -> str:
-    """What the snippet of `parts/example.md` prints."""
+    """Output of the code snippet in `parts/example.md`."""
     return "\n".join(([example.summary] if example.summary else []) + [str(list(example.ranked))])
 
 
 def _fence(text: str, language: str) -> str:
-    """A block of code, which nothing in it can close."""
+    """A Markdown code block; its fence is longer than any in `text`, so that the text cannot end it."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text}\n{fence}"
 
 
 def _license_of(recipe: Recipe) -> dict[str, str | None]:
-    """What the card of the base says: `license` and, for `other`, its name and link."""
+    """Licence of the base, from its card: `license` and, for `other`, its name and link."""
     source = base_path(recipe.base)
     try:
         if Path(source).is_dir():
@@ -325,7 +325,7 @@ def _header(kind: str, facts: Facts, commits: Mapping[str, str | None]):
             **terms.header(),
             **gate,
         )
-    shown: dict[str, Any] = {
+    appearance: dict[str, Any] = {
         "emoji": "📚",
         "colorFrom": "indigo",
         "colorTo": "green",
@@ -333,7 +333,7 @@ def _header(kind: str, facts: Facts, commits: Mapping[str, str | None]):
         "sdk_version": GRADIO,
     }
     if kind == "space":
-        # The bases that travel with a release are small; how large another one is, a card cannot know.
+        # The bases that travel with a release are small; the hardware that another base needs is not known here.
         hardware: dict[str, Any] = {"suggested_hardware": "cpu-basic"} if "base" in names.own else {}
         return SpaceCardData(
             title=names.space.split("/")[-1],
@@ -344,18 +344,18 @@ def _header(kind: str, facts: Facts, commits: Mapping[str, str | None]):
             short_description="Rank items by their text, after LLM-TRSR",
             tags=tags,
             **hardware,
-            **shown,
+            **appearance,
         )
     return SpaceCardData(
-        title=kind, app_file="app.py", license="apache-2.0", tags=["evaluate", "metric", *tags[:2]], **shown
+        title=kind, app_file="app.py", license="apache-2.0", tags=["evaluate", "metric", *tags[:2]], **appearance
     )
 
 
 def size_category(rows: int) -> str:
-    """What the Hub calls a dataset of so many rows, all configs and splits together."""
-    for place, name in enumerate(_POWERS):
-        if rows < 10 ** (place + 3):
-            return f"{_POWERS[place - 1]}<n<{name}" if place else f"n<{name}"
+    """Size category of the Hub for a number of rows, all configs and splits together: `10K<n<100K`."""
+    for index, name in enumerate(_POWERS):
+        if rows < 10 ** (index + 3):
+            return f"{_POWERS[index - 1]}<n<{name}" if index else f"n<{name}"
     return f"n>{_POWERS[-1]}"
 
 

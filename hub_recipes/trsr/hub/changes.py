@@ -1,7 +1,7 @@
-"""How a release differs from what the Hub holds: the plan of a push, read only.
+"""Compare a release with the Hub: the plan of a push. Changes nothing on the Hub.
 
-Checksums tell what differs. Titles of commits tell who wrote it: a file that no commit of ours touched last is somebody
-else's, or was edited by somebody else. The first kind is kept, the second stops a push, see `preflight.check`.
+Checksums show which files differ. Commit titles show who wrote them: a file whose last commit is not ours was added or
+edited by somebody else. An added file is kept, an edited one stops the push, see `preflight.check`.
 """
 
 import hashlib
@@ -18,15 +18,15 @@ from trsr.hub.release import Release, pin
 from trsr.hub.repos import TYPES
 from trsr.hub.retry import with_retries
 
-KEPT = ".gitattributes"  # the Hub's own
+GIT_ATTRIBUTES = ".gitattributes"  # the Hub adds it to every repo
 RELEASE_TITLE, DATASET_TITLE = "Release with LLM-TRSR", "Dataset for LLM-TRSR"
-# Titles of our commits begin so; a merged pull request adds its number. The last is the Hub's, of a new repo.
+# Our commit titles start with these; a merged pull request appends its number. The last is the first commit of any repo.
 _OURS = (RELEASE_TITLE, DATASET_TITLE, "initial commit")
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignCommit:
-    """A commit of somebody else. Its texts are theirs: one line, without control characters."""
+    """A commit of somebody else. Its texts are untrusted, so they are reduced to one line without control characters."""
 
     id: str
     authors: str
@@ -39,17 +39,17 @@ class ForeignCommit:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """How a folder differs from its repo.
+    """Differences between a folder and its repo.
 
     Attributes:
         head: The repo's newest commit on the branch; None if there is no such repo or branch.
         exists: Whether the repo is there.
-        private, gated: As the Hub has it.
+        private, gated: Settings of the repo on the Hub.
         sizes: Path -> bytes of each file of the folder.
         added, changed, removed: Paths that a push would commit.
-        foreign: Paths that somebody else put there. They are kept.
+        foreign: Paths that somebody else added to the repo. They are kept.
         edited: Paths among `added` and `changed` that somebody else changed or deleted since our last commit.
-        commits: Of others since then, newest first.
+        commits: Commits of others since our last one, newest first.
     """
 
     kind: str
@@ -67,7 +67,7 @@ class Change:
     commits: tuple[ForeignCommit, ...] = ()
 
     def operations(self, folder: Path) -> list[CommitOperationAdd | CommitOperationDelete]:
-        """What makes the repo hold what the folder holds."""
+        """The operations of a commit after which the repo holds the files of the folder."""
         written = [CommitOperationAdd(name, folder / name) for name in (*self.added, *self.changed)]
         return [*written, *(CommitOperationDelete(name) for name in self.removed)]
 
@@ -77,7 +77,7 @@ class Change:
 
 
 def plan(release: Release, hub: HfApi, branch: str = "main") -> list[Change]:
-    """What a push would change, repo by repo. Reads the Hub, writes to the release folder alone."""
+    """What a push would change, repo by repo. Reads the Hub; writes known commits into the release folder, see `pin`."""
     commits: dict[str, str] = {}
     changes = []
     for kind in release.names.own:
@@ -90,48 +90,50 @@ def plan(release: Release, hub: HfApi, branch: str = "main") -> list[Change]:
 
 
 def compare_release(release: Release, hub: HfApi, kind: str, revision: str) -> Change:
-    """How the folder of a kind differs from a revision of its repo."""
+    """Compare the release folder of a kind with a revision of its repo."""
     return compare(release.folder / kind, hub, release.names.repo(kind), kind, revision)
 
 
 def compare(folder: Path, hub: HfApi, repo: str, kind: str, revision: str) -> Change:
-    """How a folder differs from a revision of a repo.
+    """Compare a folder with a revision of a repo.
 
     Args:
         kind: Of `repos.TYPES`.
     """
     local = _files(folder)
 
-    def look():
+    def fetch_info():
         try:
             return hub.repo_info(repo, repo_type=TYPES[kind], revision=revision), True
-        except RevisionNotFoundError:  # there is no such branch yet
+        except RevisionNotFoundError:  # the repo has no such branch yet
             return hub.repo_info(repo, repo_type=TYPES[kind]), False
         except RepositoryNotFoundError:
             return None, False
 
     def tree(commit: str, expand: bool = False) -> dict[str, RepoFile]:
-        def listed() -> dict[str, RepoFile]:
+        def list_files() -> dict[str, RepoFile]:
             entries = hub.list_repo_tree(repo, repo_type=TYPES[kind], revision=commit, recursive=True, expand=expand)
-            return {entry.path: entry for entry in entries if isinstance(entry, RepoFile) and entry.path != KEPT}
+            return {
+                entry.path: entry for entry in entries if isinstance(entry, RepoFile) and entry.path != GIT_ATTRIBUTES
+            }
 
-        return with_retries(f"List {repo}", listed)
+        return with_retries(f"List {repo}", list_files)
 
-    info, branched = with_retries(f"Look at {repo}", look)
+    info, branched = with_retries(f"Look at {repo}", fetch_info)
     remote = tree(info.sha) if branched else {}
     added = {name for name in local if name not in remote}
     changed = {name for name, path in local.items() if name in remote and not _equal(path, remote[name])}
-    left = {name for name in remote if name not in local}
+    only_remote = {name for name in remote if name not in local}
     foreign, edited, commits = set[str](), set[str](), list[ForeignCommit]()
-    if remote and (added or changed or left):
-        # Asked only where something differs: the Hub looks up each file's last commit for it.
+    if remote and (added or changed or only_remote):
+        # Only where something differs, because `expand` is slow: the Hub looks up the last commit of each file.
         theirs = {
             name
             for name, file in tree(info.sha, expand=True).items()
-            if not (file.last_commit and _ours(file.last_commit.title))
+            if not (file.last_commit and _is_our_title(file.last_commit.title))
         }
-        foreign, edited = left & theirs, changed & theirs
-        commits, last = _since_ours(hub, repo, TYPES[kind], info.sha)
+        foreign, edited = only_remote & theirs, changed & theirs
+        commits, last = _commits_since_ours(hub, repo, TYPES[kind], info.sha)
         if commits and last and added:
             edited |= added & tree(last).keys()  # deleted on the Hub
     return Change(
@@ -144,32 +146,35 @@ def compare(folder: Path, hub: HfApi, repo: str, kind: str, revision: str) -> Ch
         {name: path.stat().st_size for name, path in local.items()},
         added=tuple(sorted(added)),
         changed=tuple(sorted(changed)),
-        removed=tuple(sorted(left - foreign)),
+        removed=tuple(sorted(only_remote - foreign)),
         foreign=tuple(sorted(foreign)),
         edited=tuple(sorted(edited)),
         commits=tuple(commits),
     )
 
 
-def _ours(title: str) -> bool:
+def _is_our_title(title: str) -> bool:
     return title.startswith(_OURS)
 
 
-def _since_ours(hub: HfApi, repo: str, repo_type: str, revision: str) -> tuple[list[ForeignCommit], str | None]:
+def _commits_since_ours(hub: HfApi, repo: str, repo_type: str, revision: str) -> tuple[list[ForeignCommit], str | None]:
     """The commits of others since our last one, newest first, and our last one."""
-    listed = with_retries(
+    commits = with_retries(
         f"List the commits of {repo}", lambda: hub.list_repo_commits(repo, repo_type=repo_type, revision=revision)
     )
-    found: list[ForeignCommit] = []
-    for one in listed:
-        if _ours(one.title):
-            return found, one.commit_id
-        found.append(
+    foreign: list[ForeignCommit] = []
+    for commit in commits:
+        if _is_our_title(commit.title):
+            return foreign, commit.commit_id
+        foreign.append(
             ForeignCommit(
-                one.commit_id, _line(", ".join(one.authors)), one.created_at.date().isoformat(), _line(one.title)
+                commit.commit_id,
+                _line(", ".join(commit.authors)),
+                commit.created_at.date().isoformat(),
+                _line(commit.title),
             )
         )
-    return found, None
+    return foreign, None
 
 
 def _line(text: str) -> str:
@@ -177,7 +182,7 @@ def _line(text: str) -> str:
 
 
 def _equal(path: Path, remote: RepoFile) -> bool:
-    """Whether a file is the remote one, by the checksum that the Hub keeps of it."""
+    """Whether a file equals the remote one, by size and checksum."""
     if path.stat().st_size != remote.size:
         return False
     if remote.lfs:
@@ -188,26 +193,28 @@ def _equal(path: Path, remote: RepoFile) -> bool:
 
 
 def show(changes: Iterable[Change]) -> str:
-    """A plan as a Markdown table, and below it the files of each repo and what others did there."""
+    """Format a plan: a Markdown table, then for each repo its changed files and the commits of others."""
     changes = list(changes)
     lines = ["| repo | type | files | size | on the Hub |", "|---|---|---|---|---|"]
-    for one in changes:
-        counts = (("new", one.added), ("changed", one.changed), ("removed", one.removed))
-        told = ", ".join(f"{len(paths)} {word}" for word, paths in counts if paths)
-        state = told if one.exists else f"new repo, {told}"
-        size = _size(sum(one.sizes.values()))
-        lines.append(f"| {one.repo} | {TYPES[one.kind]} | {len(one.sizes)} | {size} | {state or 'up to date'} |")
-    for one in changes:
+    for change in changes:
+        counts = (("new", change.added), ("changed", change.changed), ("removed", change.removed))
+        counts_text = ", ".join(f"{len(paths)} {word}" for word, paths in counts if paths)
+        state = counts_text if change.exists else f"new repo, {counts_text}"
+        size = _size(sum(change.sizes.values()))
+        lines.append(
+            f"| {change.repo} | {TYPES[change.kind]} | {len(change.sizes)} | {size} | {state or 'up to date'} |"
+        )
+    for change in changes:
         files = {
-            "new": one.added,
-            "changed": one.changed,
-            "removed": one.removed,
-            "kept, for it is not ours": one.foreign,
-            "edited on the Hub since our last commit": one.edited,
+            "new": change.added,
+            "changed": change.changed,
+            "removed": change.removed,
+            "kept, for it is not ours": change.foreign,
+            "edited on the Hub since our last commit": change.edited,
         }
-        named = [f"  {what}: {', '.join(map(_line, paths))}" for what, paths in files.items() if paths]
-        named += [f"  commit of somebody else: {commit}" for commit in one.commits]
-        lines += ["", f"{one.repo} ({TYPES[one.kind]})", *named] if named else []
+        details = [f"  {label}: {', '.join(map(_line, paths))}" for label, paths in files.items() if paths]
+        details += [f"  commit of somebody else: {commit}" for commit in change.commits]
+        lines += ["", f"{change.repo} ({TYPES[change.kind]})", *details] if details else []
     return "\n".join(lines)
 
 
@@ -219,9 +226,9 @@ def _size(count: float) -> str:
     raise AssertionError("unreachable")
 
 
-def unseen(release: Release) -> list[Change]:
-    """The plan where there is no Hub to compare with: everything is new."""
-    nowhere: dict[str, Any] = {
+def plan_without_hub(release: Release) -> list[Change]:
+    """The plan where the Hub cannot be reached: every file counts as new."""
+    absent: dict[str, Any] = {
         "head": None,
         "exists": False,
         "private": False,
@@ -232,7 +239,7 @@ def unseen(release: Release) -> list[Change]:
     changes = []
     for kind in release.names.own:
         sizes = {name: path.stat().st_size for name, path in _files(release.folder / kind).items()}
-        changes.append(Change(kind, release.names.repo(kind), sizes=sizes, added=tuple(sizes), **nowhere))
+        changes.append(Change(kind, release.names.repo(kind), sizes=sizes, added=tuple(sizes), **absent))
     return changes
 
 

@@ -1,8 +1,8 @@
 """The recommender as a decision model: `decision.json` and `decision_template.jinja`, which render our ranking prompt.
 
-With them, `pipeline("decision")` and every server of `/v1/systemone` give each candidate the probability that our
-pipeline gives it, but for the bias: they know a temperature alone. A request's state is `{"summary": text, "recent_items": [item, ...]}`, oldest first, and each
-candidate is a question `{"type": "noul", "instructions": item}`.
+With them, `pipeline("decision")` and every server of `/v1/systemone` give each candidate the same probability as our
+pipeline, but without the bias, for they support a temperature alone. The state of a request is
+`{"summary": text, "recent_items": [item, ...]}`, oldest first, and each candidate is a question `{"type": "noul", "instructions": item}`.
 """
 
 import copy
@@ -27,7 +27,7 @@ _DROPPED = (
 )  # fmt: skip
 
 # `clean` is core.history.clean, `field` is field_text, `item` is Item.parse, and `line` breaks up added tokens as the encoder
-# does: what comes from outside is one line, whatever it holds. Lengths are linear: text is put together by a block of `set`.
+# does, so that untrusted text is always one line. Text is joined in a block of `set`, which takes linear time.
 _TEMPLATE = """\
 {#- State: {"summary": text, "recent_items": [item, ...]}, oldest first, or the summary alone. Instructions: an item. -#}
 {%- macro clean(value) -%}
@@ -84,13 +84,13 @@ _TEMPLATE = """\
 
 
 def write(folder: Path, encoder: Encoder, temperature: float, bias: float) -> bool:
-    """Write the decision files, if there can be some, see `decision_config`. Returns whether."""
+    """Write the decision files, unless `decision_config` gives None. Returns whether they were written."""
     config = decision_config(encoder, temperature)
     if config is None:
         return False
     config.save_pretrained(folder)
     if bias:
-        # transformers skips settings that it does not know; our own loader of adapter repos reads this one.
+        # transformers ignores unknown settings; our own loader of adapter repos reads this one.
         path = folder / "decision.json"
         values = {**json.loads(path.read_text(encoding="utf-8")), "bias": {"noul": bias}}
         path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8", newline="\n")
@@ -134,24 +134,24 @@ _CASES: tuple[tuple[str | None, Sequence[_Item], _Item], ...] = (
 def _agree(
     encoder: Encoder, config: DecisionConfig, summary: str | None, recent: Sequence[_Item], candidate: _Item
 ) -> bool:
-    """Whether the template's token ids are the encoder's."""
+    """Whether the template gives the same token ids as the encoder."""
     request = {
         "state": {"summary": summary, "recent_items": list(recent)},
         "questions": {"candidate": {"type": "noul", "instructions": candidate}},
     }
-    # The sentinels are added to the tokenizer that is asked: a copy, for the encoder's goes into the release.
+    # `prepare_inputs` adds sentinels to the tokenizer: a copy, for that of the encoder goes into the release.
     inputs, _ = config.prepare_inputs(request, copy.deepcopy(encoder.tokenizer))[0]
-    items = [encoder.prompt.item(one) for one in recent]
+    items = [encoder.prompt.item(item) for item in recent]
     ours = encoder.prefix_ids(summary, items).ids + encoder.suffix_ids(encoder.prompt.item(candidate))
     return inputs["input_ids"][0].tolist() == ours
 
 
 def _labels(encoder: Encoder) -> list[str]:
-    """The answer words as they follow the cue, yes first; empty if they are no single tokens on their own."""
-    wanted = [encoder.yes_id, encoder.no_id]
+    """The answer words as they follow the cue, yes first; empty if they are not single tokens without context."""
+    answer_ids = [encoder.yes_id, encoder.no_id]
     for form in (" {}", "{}"):
         labels = [form.format(word) for word in (encoder.prompt.yes, encoder.prompt.no)]
-        if encoder.tokenizer(labels, add_special_tokens=False)["input_ids"] == [[one] for one in wanted]:
+        if encoder.tokenizer(labels, add_special_tokens=False)["input_ids"] == [[token_id] for token_id in answer_ids]:
             return labels
     return []
 

@@ -1,6 +1,6 @@
-"""Identifiers of licences that the Hub knows, and what is wrong with another.
+"""Check licence identifiers: the Hub refuses cards with a licence that it does not know.
 
-The Hub refuses cards that name others. Its list: https://huggingface.co/docs/hub/repositories-licenses
+Its list: https://huggingface.co/docs/hub/repositories-licenses
 """
 
 from difflib import get_close_matches
@@ -20,11 +20,11 @@ LICENCES = frozenset(
 
 
 def problem(licence: str, option: str, what: str) -> str | None:
-    """What is wrong with an identifier; None if the Hub takes it.
+    """A message for a licence that the Hub does not know, with the nearest ones; None if it knows the licence.
 
     Args:
-        option: Of the command line, which gives another.
-        what: Whose licence it is.
+        option: Command-line option that sets the licence.
+        what: What the licence covers, such as `the weights`.
     """
     if licence in LICENCES:
         return None

@@ -1,6 +1,6 @@
-"""What is checked before a push writes anything: the token, the namespace, the repos and the tag.
+"""Check token, namespace, repos and tag before a push writes anything.
 
-All problems of a release are told at once.
+All problems of a release are reported at once.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Literal
 from huggingface_hub import HfApi, ModelCard
 
 from trsr.errors import HubError, ReleaseError
-from trsr.hub.changes import KEPT, Change
+from trsr.hub.changes import GIT_ATTRIBUTES, Change
 from trsr.hub.repos import TAGGED, TYPES
 from trsr.hub.retry import with_retries
 
@@ -20,7 +20,7 @@ TAG = "v1.0"
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to push.
+    """Options of a push.
 
     Attributes:
         private: Create repos and collection private.
@@ -31,7 +31,7 @@ class Options:
         overwrite: Commit over what others changed in our files. The repo's history keeps it.
 
     Raises:
-        ReleaseError: If branch or tag is no name that git takes, or options exclude one another.
+        ReleaseError: If branch or tag is not a valid name in git, or options exclude one another.
     """
 
     private: bool = False
@@ -53,7 +53,7 @@ class Options:
 
 
 def is_ref(name: str) -> bool:
-    """Whether git takes a name for a branch or a tag, see `git check-ref-format`."""
+    """Whether a name is valid for a branch or a tag, see `git check-ref-format`."""
     parts = name.split("/")
     return not (
         re.search(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{", name)
@@ -64,50 +64,50 @@ def is_ref(name: str) -> bool:
     )
 
 
-def edits(change: Change, options: Options) -> str | None:
-    """Why a push may not go over what others did in a repo; None where it may."""
+def edit_conflict(change: Change, options: Options) -> str | None:
+    """Why a push may not overwrite the edits of others in a repo; None if there are none, or `overwrite` is set."""
     if not change.edited or options.overwrite:
         return None
-    told = "; ".join(map(str, change.commits)) or "no commit of ours is left in its history"
+    commits = "; ".join(map(str, change.commits)) or "no commit of ours is left in its history"
     return (
         f"{change.repo} ({TYPES[change.kind]}): somebody else changed {', '.join(change.edited)} since our last commit "
-        f"({told}). Take that over into what you publish, or push with --overwrite: the repo's history keeps it."
+        f"({commits}). Take that over into what you publish, or push with --overwrite: the repo's history keeps it."
     )
 
 
 def check(hub: HfApi, changes: list[Change], options: Options) -> None:
-    """Look at everything that could stop a push.
+    """Check everything that could stop a push.
 
     Raises:
-        ReleaseError: If a repo is not ours to change, somebody else edited files of ours there, or the tag stands elsewhere; with
-            all such problems.
+        ReleaseError: If a repo is not ours to change, others edited our files there, or it has the tag at another commit;
+            lists all such problems.
     """
     problems = []
-    for one in changes:
-        stands = _tags(hub, one).get(options.tag) if one.kind in TAGGED and not options.create_pr else None
-        if stands and not (one.same and one.head == stands):
+    for change in changes:
+        tagged_commit = _tags(hub, change).get(options.tag) if change.kind in TAGGED and not options.create_pr else None
+        if tagged_commit and not (change.same and change.head == tagged_commit):
             problems.append(
-                f"{one.repo} has a tag {options.tag} at {stands[:12]}, which is not this release. Give another --tag."
+                f"{change.repo} has a tag {options.tag} at {tagged_commit[:12]}, which is not this release. Give another --tag."
             )
-        if one.exists and options.private and not one.private:
-            problems.append(f"{one.repo} exists and is public. Make it private in its settings, or leave --private.")
-        if one.head and not one.same and not is_ours(hub, one.repo, TYPES[one.kind], one.head):
-            problems.append(f"{one.repo} exists and is no release of LLM-TRSR. Choose another --name.")
-        elif one.head and (problem := edits(one, options)):
+        if change.exists and options.private and not change.private:
+            problems.append(f"{change.repo} exists and is public. Make it private in its settings, or leave --private.")
+        if change.head and not change.same and not is_ours(hub, change.repo, TYPES[change.kind], change.head):
+            problems.append(f"{change.repo} exists and is no release of LLM-TRSR. Choose another --name.")
+        elif change.head and (problem := edit_conflict(change, options)):
             problems.append(problem)
     if problems:
         raise ReleaseError("\n".join(problems))
 
 
 def check_rights(hub: HfApi, namespace: str) -> None:
-    """Raise HubError if the token plainly cannot write to the namespace."""
+    """Raise HubError if the token or the user has no right to write to the namespace, as far as `whoami` tells."""
     user = with_retries("Log in", hub.whoami)
     if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise HubError("The token may read only. Make one that may write: https://huggingface.co/settings/tokens")
-    known = {user["name"], *(org["name"] for org in user.get("orgs", []))}
-    if namespace.lower() not in {name.lower() for name in known}:
+    namespaces = {user["name"], *(org["name"] for org in user.get("orgs", []))}
+    if namespace.lower() not in {name.lower() for name in namespaces}:
         raise HubError(
-            f"{user['name']} is no member of {namespace}. Give --namespace one of: {', '.join(sorted(known))}"
+            f"{user['name']} is no member of {namespace}. Give --namespace one of: {', '.join(sorted(namespaces))}"
         )
     roles = {org["name"].lower(): org.get("roleInOrg") for org in user.get("orgs", [])}
     if roles.get(namespace.lower()) == "read":
@@ -115,7 +115,7 @@ def check_rights(hub: HfApi, namespace: str) -> None:
 
 
 def _tags(hub: HfApi, change: Change) -> dict[str, str]:
-    """Tag -> commit of a repo; none if it does not exist."""
+    """Tag -> commit of a repo; empty if the repo does not exist."""
     if not change.exists:
         return {}
     refs = with_retries(f"Look at {change.repo}", lambda: hub.list_repo_refs(change.repo, repo_type=TYPES[change.kind]))
@@ -125,10 +125,10 @@ def _tags(hub: HfApi, change: Change) -> dict[str, str]:
 def is_ours(hub: HfApi, repo: str, repo_type: str, revision: str | None = None) -> bool:
     """Whether a repo is empty or carries our tag."""
 
-    def read() -> bool:
+    def is_empty_or_tagged() -> bool:
         listed = hub.list_repo_files(repo, repo_type=repo_type, revision=revision)
-        born_with = {KEPT, "README.md"} if repo_type == "space" else {KEPT}
-        if set(listed) <= born_with:
+        initial_files = {GIT_ATTRIBUTES, "README.md"} if repo_type == "space" else {GIT_ATTRIBUTES}
+        if set(listed) <= initial_files:
             return True
         if "README.md" not in listed:
             return False
@@ -136,4 +136,4 @@ def is_ours(hub: HfApi, repo: str, repo_type: str, revision: str | None = None) 
         header = ModelCard(Path(path).read_text(encoding="utf-8"), ignore_metadata_errors=True).data
         return "llm-trsr" in (header.to_dict().get("tags") or [])
 
-    return with_retries(f"Look at {repo}", read)
+    return with_retries(f"Look at {repo}", is_empty_or_tagged)

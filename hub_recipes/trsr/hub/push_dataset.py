@@ -1,4 +1,4 @@
-"""Push a dataset folder to the Hub as it is, before there is a recommender: one commit, texts only where they may go."""
+"""Push a dataset folder to the Hub, before there is a recommender: one commit, item texts only if their licence allows."""
 
 import argparse
 import tempfile
@@ -24,32 +24,32 @@ def push_dataset(
     hub: HfApi | None = None,
     say: Callable[[str], object] = print,
 ) -> str:
-    """Make the dataset repo hold what the folder holds. Files that others put there are kept.
+    """Push a dataset folder to a dataset repo. Files that others added there are kept.
 
-    Where the data's terms forbid to pass texts on, item ids and histories are pushed, behind a gate that was closed before.
+    Where the terms of the data forbid to share texts, item ids and histories alone are pushed, to a gated repo.
 
     Args:
         folder: Of the data contract, with its `provenance.json`.
-        repo: ORG/NAME; made where it does not exist.
-        accept_data_licence: Needed for data whose texts may not be passed on.
+        repo: ORG/NAME; created if it does not exist.
+        accept_data_licence: Required for data whose texts may not be shared.
         overwrite: Commit over what others edited in our files on the Hub.
 
     Returns:
-        The commit that holds it.
+        The commit that holds the folder.
 
     Raises:
-        ReleaseError, HubError: With what is refused; nothing is written then.
+        ReleaseError, HubError: If the push is refused; nothing is written then.
     """
     from trsr.hub.changes import DATASET_TITLE, compare
-    from trsr.hub.preflight import Options, check_rights, edits, is_ours
+    from trsr.hub.preflight import Options, check_rights, edit_conflict, is_ours
 
-    hub, how = hub or HfApi(), Options(overwrite=overwrite)
+    hub, options = hub or HfApi(), Options(overwrite=overwrite)
     namespace, _, name = repo.partition("/")
     if not name:
         raise ReleaseError(f"--push-to-hub takes ORG/NAME, got {repo!r}.")
     terms = contract.provenance(str(folder)).terms
-    if wrong := licences.problem(terms.license, "--license", f"the dataset {terms.name}"):
-        raise ReleaseError(wrong)
+    if problem := licences.problem(terms.license, "--license", f"the dataset {terms.name}"):
+        raise ReleaseError(problem)
     if not terms.share_text and not accept_data_licence:
         raise ReleaseError(
             f"The licence of {terms.name} ({terms.license_name or terms.license}) does not allow to pass its texts on. "
@@ -59,10 +59,10 @@ def push_dataset(
     exists = with_retries(f"Look at {repo}", lambda: hub.repo_exists(repo, repo_type="dataset"))
     if exists and not is_ours(hub, repo, "dataset"):
         raise ReleaseError(f"{repo} exists and is no dataset of LLM-TRSR. Choose another name.")
-    with tempfile.TemporaryDirectory() as place:
-        source = folder if terms.share_text else _without_texts(folder, terms, Path(place) / "dataset")
+    with tempfile.TemporaryDirectory() as temporary:
+        source = folder if terms.share_text else _without_texts(folder, terms, Path(temporary) / "dataset")
         change = compare(source, hub, repo, "dataset", "main")
-        if problem := edits(change, how):
+        if problem := edit_conflict(change, options):
             raise ReleaseError(problem)
         if change.same and change.head:
             say(f"{repo}: up to date, {change.head[:12]}")
@@ -71,21 +71,21 @@ def push_dataset(
             f"Create {repo}", lambda: hub.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
         )
         if not terms.share_text:
-            # Before the commit: what is gated was never open.
+            # Gate before the commit, so that the files are never public.
             with_retries(
                 f"Gate {repo}", lambda: hub.update_repo_settings(repo, repo_type="dataset", gated="manual") or True
             )
 
         def send() -> str:
-            # Looked at anew when tried again: the answer to a commit that landed may have got lost.
-            now = compare(source, hub, repo, "dataset", "main")
-            if problem := edits(now, how):
+            # Compared again on a retry: the commit may have succeeded although its response was lost.
+            current = compare(source, hub, repo, "dataset", "main")
+            if problem := edit_conflict(current, options):
                 raise ReleaseError(problem)
-            if now.same and now.head:
-                return now.head
-            operations = now.operations(source)
+            if current.same and current.head:
+                return current.head
+            operations = current.operations(source)
             return hub.create_commit(
-                repo, operations, repo_type="dataset", commit_message=DATASET_TITLE, parent_commit=now.head
+                repo, operations, repo_type="dataset", commit_message=DATASET_TITLE, parent_commit=current.head
             ).oid
 
         commit = with_retries(f"Commit to {repo}", send, also=STALE)
@@ -94,7 +94,7 @@ def push_dataset(
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of a script that can push what it wrote to --out."""
+    """Add the options for pushing the dataset that a script wrote to --out."""
     add = parser.add_argument
     add("--push-to-hub", metavar="ORG/NAME", help="then push the dataset: one commit")
     add("--private", action="store_true", help="with --push-to-hub: create the repo private")
@@ -102,8 +102,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--accept-data-licence", action="store_true", help="you have read the terms of data whose texts stay at home")
 
 
-def as_asked(options: argparse.Namespace) -> None:
-    """Push --out, if --push-to-hub was given."""
+def push_if_requested(options: argparse.Namespace) -> None:
+    """Push the dataset in --out, if --push-to-hub was given."""
     if options.push_to_hub:
         push_dataset(
             options.out,

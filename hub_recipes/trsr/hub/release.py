@@ -1,6 +1,6 @@
-"""Assemble a release from a finished run: a folder for each repo, byte for byte as it will stand there.
+"""Assemble a release from a finished run: a folder for each repo, byte for byte as it will be pushed.
 
-Does not speak to the Hub. Commits that later repos name are written in by `pin`, as they become known.
+Makes no request to the Hub. `pin` writes the commits of earlier repos into later ones, as they become known.
 """
 
 import json
@@ -31,7 +31,7 @@ from trsr.recommender.train import write_adapter_config
 from trsr.records.files import read_json, whole_folder
 from trsr.records.provenance import Terms
 
-# All that a repo may hold. Code is listed by name: whatever else could run on a stranger's machine is refused.
+# File types that a repo may hold. Code is listed by name: any other file that could run on a user's machine is refused.
 SUFFIXES = {".json", ".jinja", ".md", ".parquet", ".safetensors", ".txt", ".yaml"}
 PLAIN = {".gitattributes", "LICENSE"}
 
@@ -42,7 +42,7 @@ class Release:
 
     Attributes:
         folder: Holds one folder a kind of repo, `names.own`.
-        facts: What the cards tell.
+        facts: What the cards show.
     """
 
     folder: Path
@@ -65,11 +65,11 @@ def assemble(
         names: Without them, repos name one another by relative paths, so that the folder can be moved as a whole.
         terms: Under which terms the data may be used; default, what its provenance says.
         license: Of the weights; default, the base's own.
-        branch: That the release will be pushed to: what cards say loads from there.
+        branch: Branch that the release will be pushed to; the code on its cards loads from there.
 
     Raises:
         ReleaseError, ResultsError, DataError: If something is missing.
-        RunError: If the dataset that the run's recipe names is not what it was trained on.
+        RunError: If the dataset in the recipe is not the one that the run was trained on.
     """
     check_replaceable(folder)
     recipe = run.recipe
@@ -89,20 +89,20 @@ def assemble(
 
 
 def check_replaceable(folder: Path) -> None:
-    """Make sure that `folder` is free, or holds a release and nothing else. Raises ReleaseError."""
+    """Raise ReleaseError unless `folder` is missing or empty, or holds a release and nothing else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    told = f"{folder} holds no release, so it is left as it is. Choose another --out, or empty it."
+    message = f"{folder} holds no release, so it is left as it is. Choose another --out, or empty it."
     try:
         config = json.loads((folder / "pipeline" / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise ReleaseError(told) from None
+        raise ReleaseError(message) from None
     if "trsr" not in config or not (folder / "adapter").is_dir():
-        raise ReleaseError(told)
-    known = (*TYPES, RELEASE_FILE, ".DS_Store")
-    if others := sorted(path.name for path in folder.iterdir() if path.name not in known):
+        raise ReleaseError(message)
+    expected = (*TYPES, RELEASE_FILE, ".DS_Store")
+    if unexpected := sorted(path.name for path in folder.iterdir() if path.name not in expected):
         raise ReleaseError(
-            f"{folder} holds a release and {', '.join(others)}, which would be lost. Choose another --out, or move them."
+            f"{folder} holds a release and {', '.join(unexpected)}, which would be lost. Choose another --out, or move them."
         )
 
 
@@ -113,11 +113,11 @@ def _write_repos(draft: Path, run: Run, facts: cards.Facts) -> cards.Facts:
         check_base(Path(source))
         shutil.copytree(source, draft / "base")
     shutil.copytree(run.adapter, draft / "adapter")
-    settings, decides = write_pipeline(draft / "pipeline", recipe, names, facts.fitted)
+    settings, has_decision_files = write_pipeline(draft / "pipeline", recipe, names, facts.fitted)
     summarises = settings["summarizer_adapter"] is not None
     if summarises:
         shutil.copytree(str(summarizer_path(recipe.base)), draft / "adapter" / SUMMARIZER)
-    if decides:
+    if has_decision_files:
         for name in ("decision.json", "decision_template.jinja"):
             shutil.copyfile(draft / "pipeline" / name, draft / "adapter" / name)
     rows, configs, printed = write_dataset(draft / "dataset", recipe, terms) if "dataset" in names.own else ({}, [], [])
@@ -127,11 +127,11 @@ def _write_repos(draft: Path, run: Run, facts: cards.Facts) -> cards.Facts:
             for path, origin in files.items():
                 (draft / kind / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(origin, draft / kind / path)
-    # By it the pipeline finds its base and adapter in this folder before they are on the Hub.
+    # With it the pipeline finds its base and adapter in this folder before they are on the Hub.
     write_json(draft / RELEASE_FILE, {kind: names.repo(kind) for kind in names.own})
     return cards.complete(
         facts,
-        has_decision_files=decides,
+        has_decision_files=has_decision_files,
         summarises=summarises,
         rows=rows,
         configs=configs,
@@ -141,13 +141,13 @@ def _write_repos(draft: Path, run: Run, facts: cards.Facts) -> cards.Facts:
 
 
 def _context(recipe: Recipe) -> int | None:
-    """Tokens that the base can read; None if its config does not say."""
+    """Context length of the base in tokens; None if its config does not state it."""
     config = AutoConfig.from_pretrained(base_path(recipe.base), revision=recipe.base_revision)
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def check_base(folder: Path) -> None:
-    """Raises ReleaseError for a base that holds texts that may not be passed on."""
+    """Raise ReleaseError for a base whose vocabulary was made from texts that may not be shared."""
     record = folder / "training.json"
     if record.is_file() and read_json(record).get("share_text") is False:
         raise ReleaseError(
@@ -157,36 +157,36 @@ def check_base(folder: Path) -> None:
 
 
 def pin(release: Release, commits: Mapping[str, str], kind: str | None = None) -> None:
-    """Write the commits that are known into the files that name them, and render the cards.
+    """Write known commits into the files that refer to them, and render the cards.
 
     Args:
-        commits: Kind of repo -> commit. What is missing is named without a commit, that is, its main branch.
+        commits: Kind of repo -> commit. A repo without one is referred to by its main branch.
         kind: The only folder to write to; None for all.
     """
     folder, names = release.folder, release.names
-    known = {"base": release.facts.base_revision, "dataset": release.facts.dataset_revision, **commits}
-    for one in names.own if kind is None else [kind]:
-        if one == "adapter":
-            for path in (folder / one, folder / one / SUMMARIZER):
+    all_commits = {"base": release.facts.base_revision, "dataset": release.facts.dataset_revision, **commits}
+    for repo_kind in names.own if kind is None else [kind]:
+        if repo_kind == "adapter":
+            for path in (folder / repo_kind, folder / repo_kind / SUMMARIZER):
                 if path.is_dir():
-                    write_adapter_config(path, names.base, known["base"])
-        elif one == "pipeline":
-            config = read_json(folder / one / "config.json")
-            config["trsr"] |= {"base_revision": known["base"], "adapter_revision": known.get("adapter")}
-            write_json(folder / one / "config.json", config)
-        elif one == "space":
-            shown = {
+                    write_adapter_config(path, names.base, all_commits["base"])
+        elif repo_kind == "pipeline":
+            config = read_json(folder / repo_kind / "config.json")
+            config["trsr"] |= {"base_revision": all_commits["base"], "adapter_revision": all_commits.get("adapter")}
+            write_json(folder / repo_kind / "config.json", config)
+        elif repo_kind == "space":
+            space_settings = {
                 "model": names.pipeline,
-                "revision": known.get("pipeline"),
+                "revision": all_commits.get("pipeline"),
                 "license": release.facts.license_name or release.facts.license,
                 "dataset": names.dataset,
-                "dataset_revision": known["dataset"],
+                "dataset_revision": all_commits["dataset"],
                 "dataset_license": release.facts.terms.license_name or release.facts.terms.license,
             }
-            write_json(folder / one / "recommender.json", shown)
-        if not names.local and one != "base":
-            (folder / one / "README.md").write_text(
-                cards.card(one, release.facts, known), encoding="utf-8", newline="\n"
+            write_json(folder / repo_kind / "recommender.json", space_settings)
+        if not names.local and repo_kind != "base":
+            (folder / repo_kind / "README.md").write_text(
+                cards.card(repo_kind, release.facts, all_commits), encoding="utf-8", newline="\n"
             )
 
 
@@ -199,7 +199,7 @@ def write_pipeline(
         fitted: As `calibration.Calibration`.
 
     Returns:
-        What config.json says under `trsr`, and whether it can be asked as a decision model, see `decision.write`.
+        The settings under `trsr` in config.json, and whether decision files were written, see `decision.write`.
     """
     folder.mkdir(parents=True)
     source = base_path(recipe.base)
@@ -215,7 +215,7 @@ def write_pipeline(
     tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
     encoder = make_encoder(recipe, tokenizer, original)
     if not recipe.chat:
-        tokenizer.chat_template = None  # what is served is prompted as it was trained
+        tokenizer.chat_template = None  # serve with the prompt format of training
     tokenizer.save_pretrained(folder)
     saved = read_json(folder / "tokenizer_config.json")
     for key in ("is_local", "local_files_only", "name_or_path"):  # of this machine, not of the tokenizer
@@ -229,25 +229,25 @@ def write_pipeline(
 
 
 def sft_rows(rows: Dataset, texts: Mapping[str, str], prompt: RankingPrompt, negatives: int, seed: int) -> Dataset:
-    """Rows of prompt and completion that stock TRL trains on, in the wording of `prompt`."""
-    made = []
+    """Prompt-completion rows for an unmodified TRL SFTTrainer, in the wording of `prompt`."""
+    examples = []
     for row, item_id, label in labelled(rows, negatives, seed):
-        recent = [Item.parse(texts[one]) for one in row["history"]][len(row["history"]) - prompt.recent_items :]
+        recent = [Item.parse(texts[past_id]) for past_id in row["history"]][len(row["history"]) - prompt.recent_items :]
         text = prompt.prefix(row.get("summary"), recent) + prompt.suffix(Item.parse(texts[item_id]))
         answer = prompt.yes if label else prompt.no
-        made.append(
+        examples.append(
             {"prompt": text, "completion": f" {answer}", "user_id": row["user_id"], "item_id": item_id, "label": label}
         )
-    return Dataset.from_list(made, features=contract.SFT)
+    return Dataset.from_list(examples, features=contract.SFT)
 
 
 def write_dataset(folder: Path, recipe: Recipe, terms: Terms) -> tuple[dict[str, dict[str, int]], list, list[str]]:
-    """Write the dataset with its summaries and, for each kind of them, the rows that stock TRL trains on.
+    """Write the dataset with its summaries and, for each summarization method, prompt-completion rows for TRL.
 
     Where the terms forbid to share texts, `items` holds ids alone, and the configs that quote items are left out.
 
     Returns:
-        Rows of each config and split, the `configs` of the card's header, and what the card's snippet prints.
+        Rows of each config and split, the `configs` of the card's header, and the output of the code snippet on the card.
     """
     source, revision = recipe.dataset, recipe.dataset_revision
     texts, prompt = contract.texts(source, revision), ranking_prompt(recipe)
@@ -267,15 +267,15 @@ def write_dataset(folder: Path, recipe: Recipe, terms: Terms) -> tuple[dict[str,
     )
     rows = {config: {split: len(rows) for split, rows in splits.items()} for config, splits in tables.items()}
     configs = DatasetCard((folder / "README.md").read_text(encoding="utf-8")).data.to_dict()["configs"]
-    shown = next((method for method in contract.CONFIGS[2:4] if method in tables), "histories")
-    first = tables[shown]["test"][0]["history" if shown == "histories" else "summary"]
-    train = tables[shown]["train"]
+    example_config = next((method for method in contract.CONFIGS[2:4] if method in tables), "histories")
+    example = tables[example_config]["test"][0]["history" if example_config == "histories" else "summary"]
+    train = tables[example_config]["train"]
     users = [train[number] for number in range(min(3, len(train)))]
-    return rows, configs, [str(first), *(f"{user['user_id']} {user['target']}" for user in users)]
+    return rows, configs, [str(example), *(f"{user['user_id']} {user['target']}" for user in users)]
 
 
 def check_files(folder: Path) -> None:
-    """Raise ReleaseError for a file that could run on a stranger's machine, or that no repo of ours holds."""
+    """Raise ReleaseError for a file that could run on a user's machine, or whose type no repo of ours holds."""
     code = {f"{name}.py" for name in core_modules()} | set(spaces.space_files())
     for metric in spaces.METRICS:
         code |= set(spaces.metric_files(metric))

@@ -1,4 +1,4 @@
-"""What the repos of a release are called, and the order in which they depend on one another."""
+"""Names of the repos of a release, and the order in which they are pushed."""
 
 import re
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from huggingface_hub.utils import validate_repo_id
 from trsr.errors import ReleaseError
 from trsr.hub.spaces import METRICS
 
-# Each pins the commits of those before it that it names.
+# Kind -> repo type, in the order of pushing: each repo pins the commits of earlier repos that it refers to.
 TYPES = {
     "base": "model",
     "dataset": "dataset",
@@ -18,7 +18,7 @@ TYPES = {
     "space": "space",
     **dict.fromkeys(METRICS, "space"),
 }
-# Those that belong to one release and carry its tag. Base and metrics are shared by the releases of a namespace.
+# Kinds of repos that belong to one release and get its tag. Base and metrics are shared by the releases of a namespace.
 TAGGED = ("dataset", "adapter", "space", "pipeline")
 
 
@@ -62,11 +62,11 @@ def name_repos(
         namespace: User or organisation.
         name: Of dataset, pipeline and Space; the adapter is NAME-lora.
         base: Id of a base on the Hub; None where the release brings its base along.
-        new_base: What such a base is called.
+        new_base: Name of the repo for such a base.
         dataset: Id of a dataset on the Hub that is not published anew.
 
     Raises:
-        ReleaseError: If a name is none that the Hub takes.
+        ReleaseError: If the Hub does not allow a name.
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", namespace):
         raise ReleaseError(f"--namespace takes a user or organisation of the Hub, got {namespace!r}.")

@@ -1,4 +1,4 @@
-"""Call the Hub patiently: try again what may pass, and turn the rest into one clear error that never shows the token."""
+"""Call the Hub with retries for transient errors; any other error becomes one message, which never shows the token."""
 
 import time
 from collections.abc import Callable, Container
@@ -11,25 +11,25 @@ from tqdm.auto import tqdm
 from trsr.errors import HubError
 
 TRIES = 5
-LONGEST = 300.0  # seconds; the Hub counts calls over windows of five minutes
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-STALE = frozenset({409, 412})  # the Hub is busy with another commit, or thinks that it saw one
+LONGEST = 300.0  # seconds of one wait; the Hub counts calls over windows of five minutes
+_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+STALE = frozenset({409, 412})  # another commit is in progress, or came first
 _AGAIN = "Run the same command again: it goes on where it stopped."
 
 T = TypeVar("T")
 
 
 def with_retries(what: str, call: Callable[[], T], also: Container[int] = ()) -> T:
-    """Make a call, up to five times: errors of the network and of a busy server may pass.
+    """Make a call, up to five times: errors of the network and of a busy server are often transient.
 
-    The call has to bear repetition: its answer may get lost after it took effect.
+    The call must be safe to repeat: its response may get lost after it took effect.
 
     Args:
-        what: For messages: `Commit to ORG/NAME`.
-        also: More status codes that may pass.
+        what: What the call does, for messages: `Commit to ORG/NAME`.
+        also: Further status codes to try again on.
 
     Raises:
-        HubError: If the call cannot succeed, or did not in five tries.
+        HubError: If the error is not transient, or five tries failed.
     """
     for attempt in range(1, TRIES + 1):
         try:
@@ -37,8 +37,8 @@ def with_retries(what: str, call: Callable[[], T], also: Container[int] = ()) ->
         except (HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled, RuntimeError) as raised:
             error = _origin(raised)
             status = _status(error)
-            passing = isinstance(error, HTTPError) and (status is None or status in _PASSING or status in also)
-            if not passing:
+            transient = isinstance(error, HTTPError) and (status is None or status in _TRANSIENT or status in also)
+            if not transient:
                 if not isinstance(error, (HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled)):
                     raise
                 raise HubError(explain(what, error)) from None
@@ -51,7 +51,7 @@ def with_retries(what: str, call: Callable[[], T], also: Container[int] = ()) ->
 
 
 def explain(what: str, error: Exception) -> str:
-    """One error of the Hub in plain words."""
+    """The message for an error of the Hub: what failed, why, and what to do."""
     status = _status(error)
     if isinstance(error, OfflineModeIsEnabled):
         return f"{what}: HF_HUB_OFFLINE is set. Unset it to speak to the Hub."
@@ -68,12 +68,12 @@ def explain(what: str, error: Exception) -> str:
 
 
 def _origin(error: BaseException) -> Exception:
-    """The Hub's own error, where a client library raised another one from it."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, HTTPError):
-            return seen
-        seen = seen.__cause__
+    """The HTTP error of the Hub that caused an error of a client library; else the error itself."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, HTTPError):
+            return cause
+        cause = cause.__cause__
     assert isinstance(error, Exception)
     return error
 
@@ -84,8 +84,8 @@ def _status(error: Exception) -> int | None:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, HfHubHTTPError):
-        said = f": {error.server_message}" if error.server_message else ""
-        text = f"the Hub answered {error.response.status_code}{said}"
+        server_message = f": {error.server_message}" if error.server_message else ""
+        text = f"the Hub answered {error.response.status_code}{server_message}"
     else:
         text = f"the Hub could not be reached ({type(error).__name__}: {error})"
     token = get_token()
@@ -98,7 +98,7 @@ def _wait(error: Exception, attempt: int) -> float:
         limits = parse_ratelimit_headers(error.response.headers)
         if limits and not limits.remaining:
             return min(float(limits.reset_in_seconds) + 1, LONGEST)
-        said = error.response.headers.get("Retry-After", "")
-        if said.isdigit():
-            return min(float(said), LONGEST)
+        retry_after = error.response.headers.get("Retry-After", "")
+        if retry_after.isdigit():
+            return min(float(retry_after), LONGEST)
     return float(2 ** (attempt - 1))

@@ -1,6 +1,6 @@
-"""The files of our Spaces, as repo path -> source file: a metric Space each for `METRICS`, and the recommender's.
+"""Locate the files of our Spaces: one Space for each metric in `METRICS`, and one for the recommender.
 
-Knows where they lie in a checkout and in an installed package; cards and uploads are left to others.
+They lie in different places in a checkout and in an installed package. Cards and uploads are left to others.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ SPACE = (
 
 
 def metric_files(name: str) -> dict[str, Path]:
-    """Files of the Space of a metric in `METRICS`, but for its README.
+    """Files of the Space of a metric in `METRICS`, without its README: path in the repo -> source file.
 
     `evaluate.load("ORG/NAME")` reads NAME.py, so the Space has to be called NAME.
 
@@ -49,12 +49,12 @@ def space_files() -> dict[str, Path]:
 
 
 def space_folder() -> Path:
-    """Where the recommender's Space lies. Raises FileNotFoundError if the package was installed without it."""
+    """The folder with the files of the recommender's Space. Raises FileNotFoundError if it was not installed."""
     return _folder("space", "space")
 
 
 def _folder(installed: str, checkout: str) -> Path:
-    """Inside the package in a wheel; beside it in a checkout."""
+    """The folder of a Space: in the package of a wheel, or beside the package in a checkout."""
     for folder in (PACKAGE / installed, PACKAGE.parent / checkout):
         if (folder / "app.py").is_file():
             return folder

@@ -1,8 +1,8 @@
-"""Ranking metrics of scored candidates, a value a user, and the calibration error.
+"""Ranking metrics of scored candidates, one value per user, and the calibration error.
 
 Takes arrays and returns numbers; knows nothing of models, files or how candidates were chosen, and leaves statistics
 over users to `significance`. Ties count half: every ranking metric is its exact expectation when tied candidates are
-put in random order, so a constant scorer gets chance. `mask` (users, candidates) says which cells hold a candidate, for
+put in random order, so a constant scorer gets the score of chance. `mask` (users, candidates) says which cells hold a candidate, for
 lists of unequal length; without it, all do.
 
 Travels inside the metric Spaces: the standard library and numpy only.
@@ -43,12 +43,12 @@ def per_user(
         raise ValueError(f"Cut-offs are whole numbers from 1, got {list(at)}.")
     recall_at, mrr_at, ndcg_at = (RECALL_AT, MRR_AT, NDCG_AT) if at is None else (at, at, at)
     scores, labels, mask = checked(scores, labels, mask)
-    ranked = np.where(mask, scores, -np.inf)  # an absent candidate is never above, nor tied with, a present one
+    ranked = np.where(mask, scores, -np.inf)  # an empty cell ranks below every candidate, and ties with none
     positives, negatives = labels.sum(1), (mask & ~labels).sum(1)
 
-    # One row a positive: `better` candidates above it, `group` tied with it, itself counted.
-    user, place = np.nonzero(labels)
-    own = ranked[user, place, None]  # (positives, 1)
+    # One row per positive: `better` candidates above it, `group` tied with it, itself included.
+    user, column = np.nonzero(labels)
+    own = ranked[user, column, None]  # (positives, 1)
     above, tied = ranked[user] > own, ranked[user] == own  # (positives, candidates)
     better, group = above.sum(1), tied.sum(1)
     wrong = ((above + tied / 2) * ~labels[user]).sum(1)  # negatives above it, tied ones by half
@@ -56,56 +56,61 @@ def per_user(
     def total(values: np.ndarray) -> np.ndarray:
         return np.bincount(user, values, len(scores))  # (users,)
 
-    found = {f"recall@{k}": total(np.clip(k - better, 0, group) / group) / positives for k in recall_at}
+    metrics = {f"recall@{k}": total(np.clip(k - better, 0, group) / group) / positives for k in recall_at}
 
-    # The first positive stands in the group of the highest positive score.
+    # The first positive is in the tied group with the highest score of a positive.
     top = np.where(labels, ranked, -np.inf).max(1, keepdims=True)
     first = (ranked > top).sum(1), (ranked == top).sum(1), (labels & (ranked == top)).sum(1)
-    width = scores.shape[1]  # no rank lies beyond it, whatever k is
-    found |= {f"mrr@{k}": _reciprocal_rank(*first, min(k, width)) for k in mrr_at}
+    width = scores.shape[1]  # the largest rank, whatever k is
+    metrics |= {f"mrr@{k}": _reciprocal_rank(*first, min(k, width)) for k in mrr_at}
 
     for k in ndcg_at:
         last = min(k, width)
         gains = np.concatenate([[0], np.cumsum(1 / np.log2(np.arange(2, last + 2)))])  # of the first 0, 1, ... ranks
         expected = (gains[np.minimum(better + group, last)] - gains[np.minimum(better, last)]) / group
-        found[f"ndcg@{k}"] = total(expected) / gains[np.minimum(positives, last)]
-    return found | {"auc": total(1 - wrong / negatives[user]) / positives}
+        metrics[f"ndcg@{k}"] = total(expected) / gains[np.minimum(positives, last)]
+    return metrics | {"auc": total(1 - wrong / negatives[user]) / positives}
 
 
 def padded(
     scores: Sequence[Sequence[float]], labels: Sequence[Sequence[int]]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lists of unequal length as scores, labels and mask, each (users, the most candidates).
+    """Pad lists of unequal length to arrays: scores, labels and mask, each (users, longest list).
 
     Raises:
-        ValueError: If there are no users, or a user has not one label a score.
+        ValueError: If there are no users, or a user has not as many labels as scores.
     """
     if len(scores) != len(labels) or not len(scores):
         raise ValueError(f"Expected a list of scores and one of labels a user, got {len(scores)} and {len(labels)}.")
-    for user, (given, known) in enumerate(zip(scores, labels, strict=True)):
-        if len(given) != len(known):
-            raise ValueError(f"User in row {user} has {len(given)} scores and {len(known)} labels, expected as many.")
-    mask = np.arange(max(map(len, scores))) < np.array([[len(given)] for given in scores])
+    for user, (user_scores, user_labels) in enumerate(zip(scores, labels, strict=True)):
+        if len(user_scores) != len(user_labels):
+            raise ValueError(
+                f"User in row {user} has {len(user_scores)} scores and {len(user_labels)} labels, expected as many."
+            )
+    mask = np.arange(max(map(len, scores))) < np.array([[len(user_scores)] for user_scores in scores])
     table, truth = np.zeros(mask.shape), np.zeros(mask.shape)
-    table[mask] = np.concatenate([np.asarray(given, dtype=np.float64) for given in scores])
-    truth[mask] = np.concatenate([np.asarray(known, dtype=np.float64) for known in labels])
+    table[mask] = np.concatenate([np.asarray(user_scores, dtype=np.float64) for user_scores in scores])
+    truth[mask] = np.concatenate([np.asarray(user_labels, dtype=np.float64) for user_labels in labels])
     return table, truth, mask
 
 
 def _reciprocal_rank(better: np.ndarray, group: np.ndarray, hits: np.ndarray, k: int) -> np.ndarray:
     """Expected 1 / rank of the first of `hits` positives in a tied group that starts after `better` others."""
     total = np.zeros(len(group))
-    unseen = np.ones(len(group))  # probability that no positive stands among the places of the group so far
+    none_so_far = np.ones(len(group))  # probability that no earlier position of the group holds a positive
     for step in range(1, k + 1):
         chance = np.minimum(hits / np.maximum(group - step + 1, 1), 1)
         rank = better + step
-        total += np.where(rank <= k, unseen * chance / rank, 0)
-        unseen *= 1 - chance
+        total += np.where(rank <= k, none_so_far * chance / rank, 0)
+        none_so_far *= 1 - chance
     return total
 
 
 def checked(scores, labels, mask, what: str = "scores") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The three as arrays of float, bool and bool. Raises ValueError as `per_user` does, calling the first `what`."""
+    """Validate scores, labels and mask, and return them as arrays of float, bool and bool.
+
+    Raises ValueError as `per_user` does; `what` names the scores in messages.
+    """
     scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels)
     mask = np.ones(scores.shape, dtype=bool) if mask is None else np.asarray(mask)
     if scores.ndim != 2 or not scores.size or not scores.shape == labels.shape == mask.shape:
@@ -134,7 +139,7 @@ def checked(scores, labels, mask, what: str = "scores") -> tuple[np.ndarray, np.
 def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS) -> float:
     """Distance of mean probability and share of positives, over equal-width bins weighted by their candidates.
 
-    Holds for the share of positives in `labels` only: with 20 negatives a user, 1 in 21.
+    Valid only for the share of positives in `labels`: with 20 negatives per user, 1 in 21.
 
     Args:
         probabilities: Of any shape, from 0 to 1.
@@ -150,7 +155,7 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins
 
 
 def calibration_gaps(probabilities: np.ndarray, labels: np.ndarray, user: np.ndarray | int, bins: int) -> np.ndarray:
-    """Sums of probability - label, (users, bins), of flat probabilities and labels; `user` is the row each goes to."""
+    """Sums of probability - label, (users, bins), from flat probabilities and labels; `user` is the row index of each."""
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise ValueError("Probabilities must lie from 0 to 1. Log-odds become probabilities by the logistic function.")
     cell = user * bins + np.minimum((probabilities * bins).astype(int), bins - 1)

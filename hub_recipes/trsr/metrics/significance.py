@@ -1,6 +1,6 @@
-"""Statistics over users: bootstrap intervals, paired tests, and `evaluate`, which puts them beside the metrics.
+"""Statistics over users: bootstrap intervals, paired tests, and `evaluate`, all metrics with their intervals.
 
-Takes arrays and returns numbers, as `metrics` does; the seed of every resampling is passed in.
+Takes arrays and returns numbers, as `ranking` does; the seed of every resampling is passed in.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from trsr.metrics.ranking import BINS, calibration_gaps, checked, per_user
 
-_CELLS = 2_000_000  # of one chunk of resamples, so that many users do not fill the memory
+_CELLS = 2_000_000  # of one chunk of resamples, which bounds memory
 
 
 def summary(
@@ -20,13 +20,13 @@ def summary(
 
     Args:
         values: Metric -> (rows,). All metrics share the resamples.
-        users: Of the rows. What is drawn is users, with all of their rows: rows of one user tell less than as many of
-            others. Without it, a row is a user.
+        users: User id of each row. Users are resampled with all of their rows, because rows of one user are not
+            independent. Without it, each row is a user.
     """
     table = np.stack([np.asarray(column, dtype=np.float64) for column in values.values()], axis=1)  # (users, metrics)
     if not table.size or not np.isfinite(table).all():
         raise ValueError(f"Expected finite values of at least one user, got an array {table.shape}.")
-    # Measured from the first user, so that a value that all users share comes out exact.
+    # Relative to the first user, so that a value that all users share is exact.
     shifted = table - table[0]
     means = table[0] + shifted.mean(0)
     rows = _by_user(np.ones((len(table), 1)), users)  # (users, 1)
@@ -36,11 +36,11 @@ def summary(
 
 
 def _by_user(columns: np.ndarray, users: Sequence[str] | None) -> np.ndarray:
-    """Sums of (rows, m) `columns` over each user's rows, (users, m), in the order in which users are met."""
-    number = {user: place for place, user in enumerate(dict.fromkeys(users))} if users is not None else {}
-    if users is None or len(number) == len(columns):
+    """Sums of (rows, m) `columns` over each user's rows, (users, m), in the order of first occurrence."""
+    index_of = {user: index for index, user in enumerate(dict.fromkeys(users))} if users is not None else {}
+    if users is None or len(index_of) == len(columns):
         return columns
-    owner = [number[user] for user in users]
+    owner = [index_of[user] for user in users]
     return np.stack([np.bincount(owner, column) for column in columns.T], axis=1)
 
 
@@ -85,19 +85,19 @@ def evaluate(
     """
     scores, labels, mask = checked(scores, labels, mask)
     counts = mask.sum(1)
-    found: dict[str, object] = {
+    results: dict[str, object] = {
         "n_users": len(scores) if users is None else len(set(users)),
         "n_candidates": float(counts.mean()),
     }
-    found |= summary(per_user(scores, labels, mask), seed, users=users)
+    results |= summary(per_user(scores, labels, mask), seed, users=users)
     if probabilities is not None:
-        given, _, _ = checked(probabilities, labels, mask, "probabilities")
-        gaps = calibration_gaps(given[mask], labels[mask], np.nonzero(mask)[0], BINS)
+        checked_probabilities, _, _ = checked(probabilities, labels, mask, "probabilities")
+        gaps = calibration_gaps(checked_probabilities[mask], labels[mask], np.nonzero(mask)[0], BINS)
         columns = _by_user(np.column_stack([gaps, counts]), users)
-        sums = np.vstack([columns.sum(0), _resampled(columns, seed, 1000)])  # what was observed, then the resamples
+        sums = np.vstack([columns.sum(0), _resampled(columns, seed, 1000)])  # the observed sum, then the resamples
         errors = np.abs(sums[:, :-1]).sum(1) / sums[:, -1]
-        found["ece"] = _interval(errors[0], errors[1:])
-    return found
+        results["ece"] = _interval(errors[0], errors[1:])
+    return results
 
 
 def paired_test(
@@ -120,7 +120,7 @@ def paired_test(
     difference = a - b
     interval = summary({"difference": difference}, seed, users=users)["difference"]
     difference = _by_user(difference[:, None], users)[:, 0]  # (users,)
-    # Sums that are equal on paper may differ in their last bits.
+    # Sums that are equal mathematically may differ in their last bits.
     bound = abs(difference.sum()) - 1e-12 * np.abs(difference).sum()
     random = np.random.default_rng(seed)
     flips = (random.integers(2, size=(size, len(difference))) * 2 - 1 for size in _chunks(len(difference), resamples))

@@ -1,1 +1,1 @@
-"""Bases trained from scratch: the nano model in the package, and one that knows a dataset's items."""
+"""Train bases from scratch: the nano model in the package, and domain bases for one dataset."""

@@ -1,6 +1,6 @@
-"""A small Llama from scratch that ranks: byte-level BPE, three losses, and a run that goes on after a kill.
+"""Train a small Llama from scratch to rank: byte-level BPE, three losses, and runs that can be resumed.
 
-Knows nothing of where prompts come from. Each user's candidates come in groups, the chosen one first.
+Knows nothing of where prompts come from. Candidates come in groups, one chosen item per group, which is the first.
 """
 
 import json
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
 from trsr.errors import UsageError
+from trsr.progress import show_training
 from trsr.recommender.train import last_checkpoint
 from trsr.records.files import bind
 
@@ -30,7 +31,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, splits: Sequence[Any]
     BOS acts as an attention sink: without it nothing is learnt.
 
     Args:
-        splits: Pre-tokenizers, the last one to bytes: no token reaches over where they cut.
+        splits: Pre-tokenizers, the last one to bytes; no token crosses a split.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
@@ -52,22 +53,22 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, splits: Sequence[Any]
     )
 
 
-def begin(out: Path, work: Path, **made_from: Any) -> None:
-    """Make sure that a run may write its checkpoints to `work` and its model to `out`.
+def claim_folders(out: Path, work: Path, **made_from: Any) -> None:
+    """Claim the folders of a run: `work` for its checkpoints, `out` for its model.
 
     Args:
-        made_from: All that the model depends on.
+        made_from: All settings and inputs that determine the model.
 
     Raises:
-        UsageError: If `work` is of another run, or `out` holds something else than a model made here.
+        UsageError: If `work` belongs to another run, or `out` holds anything but a model of `trsr pretrain`.
     """
     if out.exists() and any(out.iterdir()) and not (out / "training.json").is_file():
         raise UsageError(f"{out} is not empty and holds no model of trsr pretrain. Choose another --out.")
     bind(work, made_from)
 
 
-def kept_tokenizer(work: Path, make: Callable[[], PreTrainedTokenizerFast]) -> PreTrainedTokenizerFast:
-    """The tokenizer of the run in `work`, which is made there first."""
+def load_or_train_tokenizer(work: Path, make: Callable[[], PreTrainedTokenizerFast]) -> PreTrainedTokenizerFast:
+    """Load the tokenizer of the run in `work`; the first call makes and saves it."""
     if not (work / "tokenizer.json").exists():
         make().save_pretrained(work)
     return PreTrainedTokenizerFast.from_pretrained(work)
@@ -93,7 +94,7 @@ def llama(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, heads: i
 
 
 def ranking_losses(answers: torch.Tensor, sizes: torch.Tensor, yes: int, no: int) -> dict[str, torch.Tensor]:
-    """Losses of groups of candidates, the chosen one first in each, and how often it leads.
+    """Losses of groups of candidates, the chosen one first in each, and how often it ranks first.
 
     Args:
         answers: Logits (candidates, vocabulary).
@@ -101,27 +102,27 @@ def ranking_losses(answers: torch.Tensor, sizes: torch.Tensor, yes: int, no: int
 
     Returns:
         `listwise`: cross-entropy of the softmax over a group's log-odds. `answer`: cross-entropy of yes or no, where
-        yes and no weigh the same, as in fine-tuning. `first`: share of groups whose chosen candidate leads.
+        yes and no have the same weight, as in fine-tuning. `first`: share of groups whose chosen candidate ranks first.
     """
     groups = torch.arange(len(sizes)).repeat_interleave(sizes)
     chosen = sizes.cumsum(0) - sizes
-    other = torch.ones(len(answers)).index_fill(0, chosen, 0.0)
+    is_negative = torch.ones(len(answers)).index_fill(0, chosen, 0.0)
     odds = answers[:, yes] - answers[:, no]  # (candidates,)
-    # A group's largest log-odds are taken out, so that none overflows.
+    # The largest log-odds of a group are subtracted before exp, so that none overflows.
     peak = torch.zeros(len(sizes)).scatter_reduce(0, groups, odds.detach(), "amax", include_self=False)
     total = torch.zeros(len(sizes)).index_add(0, groups, (odds - peak[groups]).exp())
-    each = F.cross_entropy(answers, torch.where(other > 0, no, yes), reduction="none")
-    refused = torch.zeros(len(sizes)).index_add(0, groups, each * other) / (sizes - 1)
-    beaten = torch.zeros(len(sizes)).index_add(0, groups, (odds >= odds[chosen][groups]) * other)
+    answer_losses = F.cross_entropy(answers, torch.where(is_negative > 0, no, yes), reduction="none")
+    negative_losses = torch.zeros(len(sizes)).index_add(0, groups, answer_losses * is_negative) / (sizes - 1)
+    negatives_ahead = torch.zeros(len(sizes)).index_add(0, groups, (odds >= odds[chosen][groups]) * is_negative)
     return {
         "listwise": (total.log() + peak - odds[chosen]).mean(),
-        "answer": (each[chosen].mean() + refused.mean()) / 2,
-        "first": (beaten == 0).float().mean(),
+        "answer": (answer_losses[chosen].mean() + negative_losses.mean()) / 2,
+        "first": (negatives_ahead == 0).float().mean(),
     }
 
 
 class RankingTrainer(Trainer):
-    """Trainer with the losses of the ranking and of the text; logs each of them."""
+    """Trainer for the ranking losses and the language-model loss on the text; logs each of them."""
 
     def __init__(self, *args, forward: Forward, yes: int, no: int, text_weight: float, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -139,7 +140,8 @@ class RankingTrainer(Trainer):
     def log(self, logs, *args, **kwargs):
         if self._parts and "loss" in logs:
             logs |= {
-                name: round(sum(one[name] for one in self._parts) / len(self._parts), 4) for name in self._parts[0]
+                name: round(sum(step_losses[name] for step_losses in self._parts) / len(self._parts), 4)
+                for name in self._parts[0]
             }
             self._parts.clear()
         super().log(logs, *args, **kwargs)
@@ -157,14 +159,14 @@ def arguments(
     weight_decay: float = 0.05,
     save_steps: int = 250,
 ) -> TrainingArguments:
-    """How a small model is trained on CPU, on rows in their order.
+    """Arguments of a Trainer for a small model on CPU, with rows in their given order.
 
     Args:
         work: Folder for checkpoints.
-        rows: Of a step.
-        learning_rate: Its peak; a cosine after the warm-up.
-        least: Share of the peak that the cosine ends at.
-        warmup: Steps; a tenth of all at most.
+        rows: Rows per step.
+        learning_rate: Peak; after the warm-up it follows a cosine.
+        least: Final learning rate, as a share of the peak.
+        warmup: Steps; at most a tenth of all steps.
     """
     return TrainingArguments(
         output_dir=str(work),
@@ -184,20 +186,21 @@ def arguments(
         use_cpu=True,
         report_to="none",
         remove_unused_columns=False,
-        # Rows follow from their number, and may grow harder with it.
+        # A row is determined by its number, and rows may get harder with it.
         train_sampling_strategy="sequential",
     )
 
 
 def fit(trainer: Trainer) -> dict[str, Any]:
-    """Train; a run that was killed goes on from its newest whole checkpoint. Returns what a record says of the run."""
+    """Train; a killed run goes on from its newest complete checkpoint. Returns settings and costs for `training.json`."""
     started, spent = time.monotonic(), time.process_time()
+    show_training(trainer, "pretrain")
     last, _ = last_checkpoint(Path(str(trainer.args.output_dir)))
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     return {
         "learning_rate": trainer.args.learning_rate,
         "seed": trainer.args.seed,
-        "seconds": round(time.monotonic() - started),  # these two since the start or the last kill
+        "seconds": round(time.monotonic() - started),  # both times since the start or the last kill
         "cpu_seconds": round(time.process_time() - spent),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -206,16 +209,16 @@ def fit(trainer: Trainer) -> dict[str, Any]:
 
 
 def save(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, made: Mapping[str, Any], card: str, out: Path
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, record: Mapping[str, Any], card: str, out: Path
 ) -> None:
-    """Write weights in bf16 safetensors, config, tokenizer, `training.json` (what `made` holds) and the card."""
+    """Write weights in bf16 safetensors, config, tokenizer, `training.json` (`record`) and the card."""
     out.mkdir(parents=True, exist_ok=True)
     config = model.config
-    # Half the bytes; the config still says float32, so it is computed in full precision after loading.
+    # bf16 halves the file; the config still says float32, so a loaded model computes in full precision.
     model.to(torch.bfloat16).save_pretrained(out)  # type: ignore[arg-type]
     config.dtype = "float32"
     config.architectures = ["LlamaForCausalLM"]
     config.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    (out / "training.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8", newline="\n")
+    (out / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8", newline="\n")
     (out / "README.md").write_text(card, encoding="utf-8", newline="\n")

@@ -1,1 +1,1 @@
-"""A dataset with summaries -> an adapter that ranks, and how well it does."""
+"""Train and evaluate recommenders: from a dataset with summaries to an adapter, its scores and results."""

@@ -1,7 +1,7 @@
-"""Simple peers of a recommender, scored on exactly the released candidates.
+"""Simple baselines, scored on exactly the released candidates.
 
-They see what a recommender sees and no more: training interactions, item texts, and histories. Knows nothing of metrics,
-nor of where text vectors come from. Scores are (users, candidates) float64 in the order of `Candidates`, higher is better; cells
+They use the same data as a recommender: training interactions, item texts, and histories. Knows nothing of metrics, nor
+of where text vectors come from. Scores are (users, candidates) float64 in the order of `Candidates`, higher is better; cells
 past the end of a shorter list are NaN, which `trsr.metrics.ranking` refuses unless they are masked.
 """
 
@@ -19,12 +19,12 @@ from trsr.errors import InputError
 
 
 def chance(candidates: Candidates) -> np.ndarray:
-    """The same score for every candidate."""
+    """A baseline that gives every candidate the same score."""
     return candidates.score(lambda row, ids: np.zeros(len(ids)))
 
 
 def popularity(train: Dataset, candidates: Candidates) -> np.ndarray:
-    """How often a candidate occurs in the histories and targets of the training users; 0 for one never seen.
+    """A baseline by popularity: how often a candidate occurs in the histories and targets of the training users; 0 for one never seen.
 
     Args:
         train: The training split of `histories`.
@@ -39,25 +39,27 @@ def item_knn(
 ) -> np.ndarray:
     """Item-based nearest neighbours: the similarity of a candidate to the user's last items, summed.
 
-    The similarity of two items is n(both) / (sqrt(n(one) n(other)) + shrink), where n counts the sequences that hold them.
+    The similarity of two items is n(both) / (sqrt(n(one) n(other)) + shrink), where n counts the sequences that contain them.
 
     Args:
         sequences: Item ids, one sequence a user.
         candidates: What to score.
         recent: Items of the history that count, from its end.
-        shrink: Draws the similarity of seldom items towards 0.
+        shrink: Shrinks the similarity of rare items towards 0.
 
     Reference:
         Sarwar et al., Item-based collaborative filtering recommendation algorithms (WWW 2001), with a shrunk cosine.
     """
     _check_recent(recent)
-    place: dict[str, int] = {}
+    index_of: dict[str, int] = {}
     cells = [
-        (user, place.setdefault(item_id, len(place))) for user, ids in enumerate(sequences) for item_id in set(ids)
+        (user, index_of.setdefault(item_id, len(index_of)))
+        for user, ids in enumerate(sequences)
+        for item_id in set(ids)
     ]
     users, items = np.array(cells, dtype=int).reshape(-1, 2).T
-    seen = coo_array((np.ones(len(cells)), (users, items))).tocsr()  # (users, items)
-    both = (seen.T @ seen).tocoo()
+    interactions = coo_array((np.ones(len(cells)), (users, items))).tocsr()  # (users, items)
+    both = (interactions.T @ interactions).tocoo()
     counts = both.diagonal()
     value = both.data / (np.sqrt(counts[both.row] * counts[both.col]) + shrink)
     value[both.row == both.col] = 0  # an item is no neighbour of itself
@@ -65,10 +67,10 @@ def item_knn(
 
     def summed(row: Mapping, ids: Sequence[str]) -> np.ndarray:
         scores = np.zeros(len(ids))
-        past = [place[item_id] for item_id in row["history"][-recent:] if item_id in place]
-        known = [(number, place[item_id]) for number, item_id in enumerate(ids) if item_id in place]
-        if past and known:
-            numbers, columns = map(list, zip(*known, strict=True))
+        past = [index_of[item_id] for item_id in row["history"][-recent:] if item_id in index_of]
+        known_candidates = [(number, index_of[item_id]) for number, item_id in enumerate(ids) if item_id in index_of]
+        if past and known_candidates:
+            numbers, columns = map(list, zip(*known_candidates, strict=True))
             scores[numbers] = near[past][:, columns].sum(axis=0)
         return scores
 
@@ -89,15 +91,15 @@ def tfidf(texts: Mapping[str, str], candidates: Candidates, recent: int = 10) ->
     _check_recent(recent)
     check_ids(candidates.rows, texts, "TF-IDF")
     vectors = TfidfVectorizer(sublinear_tf=True, norm="l2").fit_transform(texts.values())  # (items, words)
-    place = {item_id: index for index, item_id in enumerate(texts)}
+    index_of = {item_id: index for index, item_id in enumerate(texts)}
 
     def cosine(row: Mapping, ids: Sequence[str]) -> np.ndarray:
-        past = [place[item_id] for item_id in row["history"][-recent:]]
+        past = [index_of[item_id] for item_id in row["history"][-recent:]]
         if not past:
             return np.zeros(len(ids))
         profile = np.asarray(vectors[past].mean(axis=0)).ravel()  # (words,)
         # Candidates have length 1 already, or 0 if they share no word with the vocabulary.
-        return vectors[[place[item_id] for item_id in ids]] @ profile / (np.linalg.norm(profile) or 1.0)
+        return vectors[[index_of[item_id] for item_id in ids]] @ profile / (np.linalg.norm(profile) or 1.0)
 
     return candidates.score(cosine)
 
@@ -105,14 +107,14 @@ def tfidf(texts: Mapping[str, str], candidates: Candidates, recent: int = 10) ->
 def bm25(
     texts: Mapping[str, str], candidates: Candidates, *, recent: int = 10, k1: float = 1.2, b: float = 0.75
 ) -> np.ndarray:
-    """Okapi BM25 of a candidate's text for the words of the user's last items, a word as often as it occurs there.
+    """Okapi BM25 of a candidate's text for the query of all words of the user's last items, repeated words included.
 
     Args:
         texts: Item id to text; document frequencies and the mean length are over all of them.
         candidates: What to score.
         recent: Items of the history that count, from its end.
         k1: How slowly repeated words saturate.
-        b: How much longer texts are held back, from 0 to 1.
+        b: Strength of the length normalisation, from 0 to 1.
 
     Raises:
         ValueError: If `recent` is below 1, or an id of `candidates` has no text.
@@ -125,17 +127,19 @@ def bm25(
     check_ids(candidates.rows, texts, "BM25")
     counts = CountVectorizer().fit_transform(texts.values()).tocoo()  # (items, words)
     lengths = np.asarray(counts.sum(axis=1)).ravel()
-    found = np.bincount(counts.col, minlength=counts.shape[1])
-    rarity = np.log1p((len(texts) - found + 0.5) / (found + 0.5))
-    held = k1 * (1 - b + b * lengths / lengths.mean())
-    value = rarity[counts.col] * counts.data * (k1 + 1) / (counts.data + held[counts.row])
+    document_counts = np.bincount(counts.col, minlength=counts.shape[1])
+    rarity = np.log1p((len(texts) - document_counts + 0.5) / (document_counts + 0.5))
+    length_penalty = k1 * (1 - b + b * lengths / lengths.mean())
+    value = rarity[counts.col] * counts.data * (k1 + 1) / (counts.data + length_penalty[counts.row])
     weights = coo_array((value, (counts.row, counts.col)), counts.shape).tocsr()
     words = counts.tocsr()
-    place = {item_id: index for index, item_id in enumerate(texts)}
+    index_of = {item_id: index for index, item_id in enumerate(texts)}
 
     def matched(row: Mapping, ids: Sequence[str]) -> np.ndarray:
-        asked = np.asarray(words[[place[item_id] for item_id in row["history"][-recent:]]].sum(axis=0)).ravel()
-        return weights[[place[item_id] for item_id in ids]] @ asked
+        query_counts = np.asarray(
+            words[[index_of[item_id] for item_id in row["history"][-recent:]]].sum(axis=0)
+        ).ravel()
+        return weights[[index_of[item_id] for item_id in ids]] @ query_counts
 
     return candidates.score(matched)
 
@@ -158,15 +162,15 @@ def nearest(
     if count < 1:
         raise InputError(f"count is {count}, expected at least 1 nearest item.")
     check_ids(candidates.rows, vectors, "Nearest items")
-    place = {item_id: index for index, item_id in enumerate(vectors)}
+    index_of = {item_id: index for index, item_id in enumerate(vectors)}
     table = np.stack(list(vectors.values())).astype(np.float64)  # (items, width)
     table /= np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
 
     def near(row: Mapping, ids: Sequence[str]) -> np.ndarray:
-        past = [place[item_id] for item_id in row["history"][-recent:]]
+        past = [index_of[item_id] for item_id in row["history"][-recent:]]
         if not past:
             return np.zeros(len(ids))
-        cosines = table[[place[item_id] for item_id in ids]] @ table[past].T  # (candidates, items of the history)
+        cosines = table[[index_of[item_id] for item_id in ids]] @ table[past].T  # (candidates, items of the history)
         return np.sort(cosines, axis=1)[:, -count:].mean(axis=1)
 
     return candidates.score(near)

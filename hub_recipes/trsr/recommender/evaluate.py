@@ -1,6 +1,6 @@
-"""Score the released candidates with a recommender or a peer, and measure the ranking.
+"""Score the released candidates with a recommender and with baselines, and measure the ranking.
 
-Writes `scores.parquet` (a row a candidate) and `results.json` (what cards and tables are rendered from).
+Writes `scores.parquet` (a row per candidate) and `results.json`, the source of cards and tables.
 """
 
 import hashlib
@@ -8,7 +8,7 @@ import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,12 @@ from trsr.core.prompts import Encoder
 from trsr.core.scoring import Scorer
 from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
-from trsr.errors import CalibrationError, EvaluationError, LoadError, loading
+from trsr.errors import CalibrationError, EvaluationError, LoadError
 from trsr.metrics import ranking, significance
 from trsr.metrics.calibration import fit_calibration
+from trsr.progress import loading
 from trsr.recommender import baselines
-from trsr.recommender import scores as scored
+from trsr.recommender import scores as score_files
 from trsr.recommender.examples import make_encoder
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.results import FILE
@@ -42,14 +43,15 @@ from trsr.records.versions import versions
 
 logger = logging.get_logger(__name__)
 
-PEERS = ("chance", "popularity", "tf-idf")
+BASELINES = ("chance", "popularity", "item-knn", "tf-idf")
+NEIGHBOURS = 50_000  # training users that item-knn counts, so that its time and memory are bounded
 
 
 def load_run(run: Run, adapter: bool = True) -> tuple[Encoder, Scorer]:
-    """The encoder of a finished run, and its scorer.
+    """Load the encoder and the scorer of a finished run.
 
     Args:
-        adapter: False leaves the adapter away: the base as it is (zero-shot).
+        adapter: False loads the base alone (zero-shot).
     """
     recipe = run.recipe
     source = base_path(recipe.base)
@@ -57,14 +59,27 @@ def load_run(run: Run, adapter: bool = True) -> tuple[Encoder, Scorer]:
     with loading(recipe.base):
         tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
         model: Any = AutoModelForCausalLM.from_pretrained(source, revision=recipe.base_revision, dtype="auto")
+        if adapter:
+            try:
+                load_adapter(model, RANKER, str(run.adapter), {})
+            except LoadError as error:
+                raise EvaluationError(f"{error} Or train again: trsr train RECIPE --out ANOTHER") from error
     encoder = make_encoder(recipe, tokenizer, model.config)
-    if adapter:
-        try:
-            load_adapter(model, RANKER, str(run.adapter), {})
-        except LoadError as error:
-            raise EvaluationError(f"{error} Or train again: trsr train RECIPE --out ANOTHER") from error
     model = model.to(gpu or "cpu").eval()
     return encoder, Scorer(model, encoder.yes_id, encoder.no_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Scores of a recommender, and the number of shortened prompts.
+
+    Attributes:
+        log_odds: (rows, candidates) float64; NaN past the end of a list.
+        shortened: Number of rows whose prompt lost recent items or words of the summary to fit the context.
+    """
+
+    log_odds: np.ndarray
+    shortened: int
 
 
 def score(
@@ -74,85 +89,97 @@ def score(
     scorer: Scorer,
     label: str = "score",
     partial: Path | None = None,
-) -> np.ndarray:
-    """Log-odds (rows, candidates) float64; NaN past the end of a list.
+) -> Scored:
+    """Score the candidates of every row with a model.
 
     Args:
-        partial: A file that keeps each row's scores as they come; a killed run goes on from it.
+        partial: A file to which the scores of each row are appended; a killed evaluation goes on from it.
     """
-    kept = _read_partial(partial)
+    known_scores = _read_partial(partial)
     encoded: dict[str, list[int]] = {}
+    shortened = 0
     out = partial.open("a", encoding="utf-8") if partial else None
     numbers = itertools.count()
     bar = tqdm(total=len(candidates), desc=label, unit="user", mininterval=1)
 
     def log_odds(row: Mapping, ids: Sequence[str]) -> list[float]:
-        # A user may stand in several rows, each with candidates of its own.
+        nonlocal shortened
+        # A user may have several rows, each with its own candidates.
         key = f"{next(numbers)} {row['user_id']}"
-        if key not in kept:
+        if key not in known_scores:
             for item_id in ids:
                 if item_id not in encoded:
                     encoded[item_id] = encoder.suffix_ids(Item.parse(texts[item_id]))
             suffixes = [encoded[item_id] for item_id in ids]
             history = [Item.parse(texts[item_id]) for item_id in row["history"]]
             prefix = encoder.prefix_ids(row.get("summary"), history, max(map(len, suffixes)))
-            kept[key] = scorer.log_odds(prefix.ids, suffixes).tolist()
+            was_shortened = bool(prefix.recent_dropped or prefix.summary_words_dropped)
+            known_scores[key] = scorer.log_odds(prefix.ids, suffixes).tolist(), was_shortened
             if out:
-                out.write(json.dumps([key, kept[key]]) + "\n")
+                out.write(json.dumps([key, *known_scores[key]]) + "\n")
                 out.flush()
         bar.update()
-        return kept[key]
+        scores, was_shortened = known_scores[key]
+        shortened += was_shortened
+        return scores
 
     try:
-        return candidates.score(log_odds)
+        return Scored(candidates.score(log_odds), shortened)
     finally:
         bar.close()
         if out:
             out.close()
 
 
-def _read_partial(path: Path | None) -> dict[str, list[float]]:
-    kept: dict[str, list[float]] = {}
+def _read_partial(path: Path | None) -> dict[str, tuple[list[float], bool]]:
+    """Key of a row -> its log-odds, and whether its prompt was shortened."""
+    known_scores: dict[str, tuple[list[float], bool]] = {}
     if path and path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
-                key, values = json.loads(line)
+                key, scores, was_shortened = json.loads(line)
             except ValueError:
                 continue  # the line that a kill cut off
-            kept[key] = values
-    return kept
+            known_scores[key] = scores, was_shortened
+    return known_scores
 
 
 def with_shuffled_summaries(rows: Dataset, seed: int) -> Dataset:
-    """The same users, each with the summary of another row: what a summary says of its own user is lost, its form stays.
+    """A control: the same rows, each with the summary of another row.
 
     Raises:
-        EvaluationError: If there is but one row.
+        EvaluationError: If there is only one row.
     """
     if len(rows) < 2:
         raise EvaluationError("Shuffling summaries takes at least 2 users.")
     order = np.random.default_rng(seed).permutation(len(rows))
-    giver = np.empty_like(order)
-    giver[order] = np.roll(order, 1)  # one circle through all rows: nobody keeps the own summary
-    return rows.remove_columns("summary").add_column("summary", [rows["summary"][int(place)] for place in giver])
+    donors = np.empty_like(order)
+    donors[order] = np.roll(order, 1)  # one cycle through all rows: none keeps its own summary
+    return rows.remove_columns("summary").add_column("summary", [rows["summary"][int(index)] for index in donors])
 
 
 def _checksum(rows: Dataset, texts: Mapping[str, str], recipe: Recipe, encoder: Encoder) -> str:
-    """Of what scores hang on but for the adapter: users, summaries, histories, candidates, item texts, prompt and base."""
+    """Checksum of all that determines the scores, except the adapter: base, prompt, rows and their item texts."""
     base = [base_checksum(recipe.base), recipe.base_revision]
-    made = hashlib.sha256(json.dumps([base, encoder.prompt.to_dict(), encoder.chat]).encode())
+    digest = hashlib.sha256(json.dumps([base, encoder.prompt.to_dict(), encoder.chat]).encode())
     for row in rows:
-        shown = [texts[item_id] for item_id in (*row["history"], row["target"], *row["negatives"])]
-        made.update(json.dumps([row, shown], sort_keys=True, default=str).encode())
-    return made.hexdigest()
+        item_texts = [texts[item_id] for item_id in (*row["history"], row["target"], *row["negatives"])]
+        digest.update(json.dumps([row, item_texts], sort_keys=True, default=str).encode())
+    return digest.hexdigest()
 
 
-def peer_scores(name: str, candidates: Candidates, train: Dataset, texts: Mapping[str, str]) -> np.ndarray:
-    """Scores (users, candidates) of a peer in `PEERS`."""
+def baseline_scores(name: str, candidates: Candidates, train: Dataset, texts: Mapping[str, str]) -> np.ndarray:
+    """Scores (users, candidates) of a baseline in `BASELINES`."""
     if name == "chance":
         return baselines.chance(candidates)
     if name == "popularity":
         return baselines.popularity(train, candidates)
+    if name == "item-knn":
+        trained = {
+            row["user_id"]: [*row["history"], row["target"]] for row in train.select(range(min(NEIGHBOURS, len(train))))
+        }
+        evaluated = {row["user_id"]: row["history"] for row in candidates.rows}
+        return baselines.item_knn({**evaluated, **trained}.values(), candidates)
     return baselines.tfidf(texts, candidates)
 
 
@@ -167,8 +194,8 @@ def measure(
     """Metrics with intervals; calibration too when the scores are log-odds.
 
     Args:
-        mask: That of `trsr.metrics.ranking`.
-        users: Of the rows, where a user has several.
+        mask: As in `trsr.metrics.ranking`.
+        users: User id of each row, if a user has several rows.
     """
     return significance.evaluate(scores, labels, expit(scores) if odds else None, mask=mask, seed=seed, users=users)
 
@@ -183,26 +210,28 @@ def write_results(
     """Measure each system's scores, test pairs against each other, and write results.json and scores.parquet.
 
     Args:
-        systems: Name -> scores (users, candidates). Peers' names stand in `PEERS`; the others give log-odds.
+        systems: Name -> scores (users, candidates). Scores of systems that are not in `BASELINES` are log-odds.
         about: As `describe` gives it. On the validation split the run's temperature and bias are fitted too,
-            where the scores tell them; else `not_fitted` says why.
+            if the scores allow it; else `not_fitted` says why.
         compare: Pairs (system, against) for a paired test on Recall@3.
     """
     labels, mask, seed = candidates.labels, candidates.mask, candidates.seed
     users = candidates.rows["user_id"]
-    each = {name: ranking.per_user(scores, labels, mask) for name, scores in systems.items()}
+    user_metrics = {name: ranking.per_user(scores, labels, mask) for name, scores in systems.items()}
     results = {
         **about,
         "seed": seed,
         "n_users": len(set(users)),
-        "candidates_a_user": _whole(mask.sum(1).mean()),
+        "candidates_a_user": _rounded_mean(mask.sum(1).mean()),
         "systems": {
-            name: measure(scores, labels, seed, name not in PEERS, mask, users) for name, scores in systems.items()
+            name: measure(scores, labels, seed, name not in BASELINES, mask, users) for name, scores in systems.items()
         },
         "paired": [
-            {"metric": "recall@3", "system": one, "against": other}
-            | significance.paired_test(each[one]["recall@3"], each[other]["recall@3"], seed, users=users)
-            for one, other in compare
+            {"metric": "recall@3", "system": name, "against": against}
+            | significance.paired_test(
+                user_metrics[name]["recall@3"], user_metrics[against]["recall@3"], seed, users=users
+            )
+            for name, against in compare
         ],
         "versions": versions(),
     }
@@ -211,22 +240,23 @@ def write_results(
             results["temperature"] = asdict(fit_calibration(systems[about["run"]], labels, mask, users))
         except CalibrationError as error:
             results |= {"temperature": None, "not_fitted": str(error)}
-    scored.write(out, systems, candidates)
+    score_files.write(out, systems, candidates)
     write_text(out / FILE, json.dumps(results, indent=2) + "\n")
     return results
 
 
-def _whole(mean: float) -> float:
-    """A mean number of candidates: whole where all lists are as long, as cards show it."""
+def _rounded_mean(mean: float) -> float:
+    """A mean number of candidates: an int if it is whole, else two decimals."""
     return int(mean) if mean == int(mean) else round(float(mean), 2)
 
 
 def describe(run: Run, split: str, adapter: bool = True) -> dict[str, Any]:
-    """What a results file says of a run besides its figures; its recipe names the dataset that is scored."""
+    """The fields of a results file that describe a run and the dataset that its recipe names."""
     recipe = run.recipe
     return {
-        **scored.about(recipe.dataset, recipe.config, split, recipe.dataset_revision),
+        **score_files.about(recipe.dataset, recipe.config, split, recipe.dataset_revision),
         "run": recipe.name,
+        "summary": recipe.summary,
         "weights": run.weights if adapter else None,
     }
 
@@ -234,16 +264,16 @@ def describe(run: Run, split: str, adapter: bool = True) -> dict[str, Any]:
 def results_folder(
     run: Path, split: str, *, limit: int = 0, adapter: bool = True, dataset: str | None = None, shuffle: bool = False
 ) -> Path:
-    """Where the results of an evaluation belong: RUN/SPLIT, and a folder beside it for each that is not the run's own.
+    """The folder for the results of an evaluation: RUN/SPLIT for the standard one, else RUN/SPLIT with a suffix.
 
-    The run's own are those of the adapter on the whole split of the dataset that it was trained on, wherever that lies now.
+    Standard is the adapter on the whole split of the dataset that it was trained on, wherever that dataset lies now.
     """
     name = split + ("" if adapter else "-no-adapter") + ("-shuffled" if shuffle else "")
     if limit:
         name += f"-limit-{limit}"
     if dataset:
-        here = Run.read(run).with_dataset(dataset)
-        if here.checksums is None or here.changed_data():
+        run_on_dataset = Run.read(run).with_dataset(dataset)
+        if run_on_dataset.checksums is None or run_on_dataset.changed_data():
             name += f"-{Path(dataset).resolve().name}"
     return run / name
 
@@ -260,20 +290,20 @@ def evaluate_run(
     dataset: str | None = None,
     shuffle_summaries: bool = False,
 ) -> dict[str, Any]:
-    """Evaluate a finished run beside the peers.
+    """Evaluate a finished run beside the baselines.
 
     Args:
         folder: Of the run.
-        out: Takes results.json and scores.parquet, see `results_folder`. A killed evaluation goes on from what it left there.
+        out: Takes results.json and scores.parquet, see `results_folder`. A killed evaluation goes on from there.
         limit: First rows only; 0 = all.
-        seed: Of the candidates' order, the bootstrap, and whose summary is whose when they are shuffled.
+        seed: Of the order of candidates, the bootstrap, and the shuffling of summaries.
         adapter: False measures the base as it is (zero-shot).
         dataset: Folder or Hub id to evaluate on; default the one that the run was trained on.
-        shuffle_summaries: A control: every user is ranked for by the summary of another one.
+        shuffle_summaries: A control: each user is ranked with the summary of another user.
 
     Raises:
-        RunError: If there is no finished run, the dataset is not the run's and was not asked for, or the run was trained on
-            its users.
+        RunError: If there is no finished run, its dataset has changed and `dataset` does not name another, or the run was
+            trained on users of the split.
         EvaluationError: If the run shows no summaries to shuffle.
     """
     run = Run.read(folder).with_dataset(dataset)
@@ -304,7 +334,7 @@ def evaluate_run(
     if shuffle_summaries:
         rows = with_shuffled_summaries(rows, seed)
     out.mkdir(parents=True, exist_ok=True)
-    # Named after what it depends on: another run, split or seed never goes on from it.
+    # The name holds all that the scores depend on, so that no other evaluation goes on from this file.
     about = describe(run, split, adapter)
     about |= {"limit": limit if limited else 0, "shuffled_summaries": shuffle_summaries}
     partial = (
@@ -312,13 +342,14 @@ def evaluate_run(
         / f".{split}-{seed}-{(about['weights'] or 'base')[:12]}-{_checksum(rows, texts, recipe, encoder)[:12]}.partial.jsonl"
     )
     candidates = Candidates.of(rows, seed)
-    systems = {name: peer_scores(name, candidates, train, texts) for name in PEERS}
+    systems = {name: baseline_scores(name, candidates, train, texts) for name in BASELINES}
     began = time.process_time()
-    systems[recipe.name] = score(candidates, texts, encoder, scorer, recipe.name, partial)
-    about["plan"] = scorer.plan
-    # Of scoring since the start or the last kill; what training took, the run says.
+    scored = score(candidates, texts, encoder, scorer, recipe.name, partial)
+    systems[recipe.name] = scored.log_odds
+    about |= {"plan": scorer.plan, "rows": len(rows), "shortened": scored.shortened}
+    # Scoring time since the start or the last kill; training time is in the record of the run.
     trained = run.record["cpu_seconds"] if adapter else 0.0
-    about["cost"] = {"train_seconds": trained, **scored.cost(began)}
-    results = write_results(out, systems, candidates, about, tuple((recipe.name, peer) for peer in PEERS))
+    about["cost"] = {"train_seconds": trained, **score_files.cost(began)}
+    results = write_results(out, systems, candidates, about, tuple((recipe.name, baseline) for baseline in BASELINES))
     partial.unlink()
     return results

@@ -19,15 +19,15 @@ from trsr.recommender.recipe import Recipe
 
 
 def ranking_prompt(recipe: Recipe) -> RankingPrompt:
-    """The prompt of a recipe; what is served reads items as its dataset was built, see `dataset_scripts/tables.py`."""
-    cut = contract.provenance(recipe.dataset, recipe.dataset_revision).item_text
+    """The prompt of a recipe. It shortens item texts as its dataset did when built, see `dataset_scripts/tables.py`."""
+    item_text = contract.provenance(recipe.dataset, recipe.dataset_revision).item_text
     return RankingPrompt(
         yes=recipe.yes,
         no=recipe.no,
         recent_items=recipe.recent_items,
         max_tokens=recipe.max_tokens,
-        field_words=cut["field_words"],
-        field_values=cut["field_values"],
+        field_words=item_text["field_words"],
+        field_values=item_text["field_values"],
     )
 
 
@@ -39,14 +39,14 @@ def make_encoder(recipe: Recipe, tokenizer, model_config) -> Encoder:
 
 
 def with_earlier_targets(rows: Dataset, targets: int, block_size: int, summary: str) -> Dataset:
-    """Each row, and after it the user at earlier times, newest first: `targets` in all where the history is long enough.
+    """Add rows of earlier targets of each user: `targets` rows in all, newest first, where the history is long enough.
 
-    An earlier target is the item after a full block: what the user's summary was then, a recurrent summary after each
-    block tells without another call. Nothing of an earlier row is newer than its target.
+    An earlier target is an item after a full block. Its summary needs no new call: it is the recurrent summary after that
+    block. No item or summary of an earlier row is newer than its target.
 
     Args:
         rows: Of `histories`, or of `recurrent` for the summaries.
-        block_size: Items of a block, as they were summarised.
+        block_size: Items per block of the summaries.
         summary: `recurrent`, or `none` for rows without summaries.
     """
 
@@ -59,18 +59,18 @@ def with_earlier_targets(rows: Dataset, targets: int, block_size: int, summary: 
             end = block * block_size
             earlier = {**row, "history": history[:end], "target": history[end]}
             if summary == "recurrent":
-                before = row["block_summaries"][: block - oldest]
-                earlier |= {"block_summaries": before, "summary": before[-1]}
+                summaries = row["block_summaries"][: block - oldest]
+                earlier |= {"block_summaries": summaries, "summary": summaries[-1]}
             yield earlier
 
-    return Dataset.from_list([one for row in rows for one in expand(row)], features=rows.features)
+    return Dataset.from_list([expanded for row in rows for expanded in expand(row)], features=rows.features)
 
 
 def groups(rows: Dataset, negatives: int, seed: int) -> Iterator[tuple[dict, list[str]]]:
-    """(row, item ids): each user's target, then `negatives` others drawn by (seed, user id).
+    """Yield (row, item ids): the target of each user, then `negatives` negatives, sampled by (seed, user id).
 
     Raises:
-        DataError: If a user has fewer negatives than asked for.
+        DataError: If a user has fewer than `negatives` negatives.
     """
     for row in rows:
         if len(row["negatives"]) < negatives:
@@ -78,37 +78,38 @@ def groups(rows: Dataset, negatives: int, seed: int) -> Iterator[tuple[dict, lis
                 f"User {row['user_id']!r} has {len(row['negatives'])} negatives, the recipe asks for {negatives}. "
                 "Lower `negatives`, or rebuild the dataset with more."
             )
-        others = random.Random(f"{seed}-{row['user_id']}").sample(row["negatives"], negatives)
-        yield row, [row["target"], *others]
+        sampled = random.Random(f"{seed}-{row['user_id']}").sample(row["negatives"], negatives)
+        yield row, [row["target"], *sampled]
 
 
 def labelled(rows: Dataset, negatives: int, seed: int) -> Iterator[tuple[dict, str, int]]:
-    """(row, item id, label) of all `groups`; the label is 1 for the target."""
+    """Yield (row, item id, label) for each candidate of all `groups`; the label is 1 for the target."""
     for row, item_ids in groups(rows, negatives, seed):
-        for place, item_id in enumerate(item_ids):
-            yield row, item_id, int(place == 0)
+        for index, item_id in enumerate(item_ids):
+            yield row, item_id, int(index == 0)
 
 
 def encode_rows(
     rows: Dataset, texts: Mapping[str, str], encoder: Encoder, negatives: int, seed: int, form: str = "flat"
 ) -> tuple[Dataset, dict[str, object]]:
-    """Training rows, and what is said of the prompts in them: how many, their tokens, how many shortened, a hash.
+    """Encode training rows. Also returns statistics of the prompts: `rows`, `tokens`, number `shortened`, and a `sha256`.
 
-    A user's prompts are shortened alike, by the longest of them. Both forms hold the same prompts.
+    All prompts of a user are shortened alike, by the longest of them. Both forms hold the same prompts.
 
     Args:
         form: `flat`: a row a prompt (`input_ids`, `labels`); `shared-prefix`: a row a user, see `shared_prefix.row`.
     """
-    made: list[dict[str, np.ndarray]] = []
+    examples: list[dict[str, np.ndarray]] = []
     counts = {"rows": 0, "tokens": 0, "shortened": 0}
     digest = hashlib.sha256()
     suffix_ids = functools.cache(lambda item_id: encoder.suffix_ids(Item.parse(texts[item_id])))
     for row, item_ids in tqdm(groups(rows, negatives, seed), total=len(rows), desc="encode", mininterval=1):
         suffixes = [suffix_ids(item_id) for item_id in item_ids]
         history = [
-            Item.parse(texts[one]) for one in row["history"][-encoder.prompt.recent_items or len(row["history"]) :]
+            Item.parse(texts[item_id])
+            for item_id in row["history"][-encoder.prompt.recent_items or len(row["history"]) :]
         ]
-        # And the answer.
+        # One more token for the answer.
         prefix = encoder.prefix_ids(row.get("summary"), history, max(map(len, suffixes)) + 1)
         answers = [encoder.yes_id] + [encoder.no_id] * negatives
         prompts = [
@@ -123,10 +124,10 @@ def encode_rows(
             counts["shortened"] += len(prompts)
         if form == "shared-prefix":
             user = shared_prefix.row(prefix.ids, suffixes, answers)
-            made.append({key: np.array(values, dtype=np.int32) for key, values in user.items()})
+            examples.append({key: np.array(values, dtype=np.int32) for key, values in user.items()})
         else:
-            made += [{"input_ids": prompt, "labels": _answer_alone(prompt)} for prompt in prompts]
-    columns = {key: [one[key] for one in made] for key in (made[0] if made else ())}
+            examples += [{"input_ids": prompt, "labels": _answer_alone(prompt)} for prompt in prompts]
+    columns = {key: [example[key] for example in examples] for key in (examples[0] if examples else ())}
     return Dataset.from_dict(columns), {**counts, "sha256": digest.hexdigest()}
 
 

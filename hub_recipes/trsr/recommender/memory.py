@@ -1,13 +1,13 @@
-"""What memory a recipe takes, and which cards hold it: counted on a model without weights, activations estimated.
+"""Compute the memory that a recipe needs, and the GPUs that suffice: counted on a model without weights, activations estimated.
 
-Counted from the architecture, to the byte: weights; the adapter with its gradients and AdamW's two moments; the cache of a
+Exact, from the architecture: weights; the adapter with its gradients and AdamW's two moments; the cache of a
 shared prefix. With P parameters of the base and A of the adapter, training holds 2 P + (4 + 4 + 8) A bytes: peft keeps an
 adapter in fp32 beside a base in bf16. A recipe without bf16 holds 4 P.
 
 Activations of T tokens through L layers of width H are estimated, after Korthikanti et al. 2022 (arXiv 2205.05198), without
-the terms of attention scores, which are never kept whole: 34 T H bytes a layer; with checkpointing 2 T H a layer, and one
-layer whole. T is batch_size x max_tokens: the longest prompts there can be. What the libraries take for themselves is not
-in it, so a card is taken to hold nine tenths of its size.
+the terms of attention scores, which are never stored whole: 34 T H bytes a layer; with checkpointing 2 T H a layer, and one
+layer whole. T is batch_size x max_tokens: the longest possible prompts. Memory of the libraries
+themselves is not included, so nine tenths of a card count as usable.
 
 References:
     The arithmetic of mixed precision and Adam: Rajbhandari et al. 2020 (ZeRO, arXiv 1910.02054), section 3.1.
@@ -18,18 +18,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trsr.assets.paths import ASSETS, base_path
-from trsr.errors import loading
 from trsr.recommender.recipe import Recipe
 from trsr.report import markdown
 
 CARDS = (16, 24, 48, 80)  # GB
 USABLE = 0.9
-_BASES = ASSETS / "bases.json"  # what sets the size of a base, of its config.json: its language model
+_BASES = ASSETS / "bases.json"  # the part of the config.json of a base that determines its size
 _TOKENS = 1000
 
 
 def fits(recipes: Sequence[Recipe]) -> dict[str, Any]:
-    """For each recipe its `parameters` and, in bytes, what each part takes; and the smallest card for each use.
+    """For each recipe its `parameters`, the bytes of each part, and the smallest card for each use.
 
     A base that `bases.json` does not name is looked up, in its folder or on the Hub.
     """
@@ -44,7 +43,7 @@ def fits(recipes: Sequence[Recipe]) -> dict[str, Any]:
 
 
 def count(base: str, revision: str | None, lora: Any) -> dict[str, int]:
-    """Count a base and its adapter: parameters, and bytes of a bf16 cache, those of no length and those of 1,000 tokens."""
+    """Count a base and its adapter: parameters, and bytes of a bf16 cache: the constant part, and those of 1,000 tokens."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, DynamicCache
@@ -55,19 +54,19 @@ def count(base: str, revision: str | None, lora: Any) -> dict[str, int]:
     config = _config(base, revision)
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-        once, twice = DynamicCache(config=config), DynamicCache(config=config)
+        short_cache, long_cache = DynamicCache(config=config), DynamicCache(config=config)
         with torch.no_grad():
-            for cache, tokens in ((once, _TOKENS), (twice, 2 * _TOKENS)):
-                given = torch.zeros(1, tokens, dtype=torch.long)
-                model(given, use_cache=True, **{cache_name(model): cache}, **last_logits_only(model))
+            for cache, tokens in ((short_cache, _TOKENS), (long_cache, 2 * _TOKENS)):
+                input_ids = torch.zeros(1, tokens, dtype=torch.long)
+                model(input_ids, use_cache=True, **{cache_name(model): cache}, **last_logits_only(model))
         parameters = model.num_parameters()
         targets = lora_targets(model, lora.target_modules)
         adapted: Any = get_peft_model(model, LoraConfig(r=lora.r, target_modules=targets, task_type="CAUSAL_LM"))
-    sizes = [cache_bytes(cache) for cache in (once, twice)]
+    sizes = [cache_bytes(cache) for cache in (short_cache, long_cache)]
     text = config.get_text_config()
     return {
         "parameters": parameters,
-        "adapter": sum(one.numel() for one in adapted.parameters() if one.requires_grad),
+        "adapter": sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad),
         "layers": text.num_hidden_layers,
         "width": text.hidden_size,
         "cache_of_1000_tokens": sizes[1] - sizes[0],
@@ -79,14 +78,14 @@ def cache_bytes(cache: Any) -> int:
     """Bytes of all tensors that a cache of transformers holds: keys and values, and states of linear attention."""
     import torch
 
-    found = 0
+    total = 0
     for layer in cache.layers:
         for value in vars(layer).values():
             parts = (
                 value if isinstance(value, (list, tuple)) else value.values() if isinstance(value, dict) else [value]
             )
-            found += sum(one.numel() * one.element_size() for one in parts if isinstance(one, torch.Tensor))
-    return found
+            total += sum(tensor.numel() * tensor.element_size() for tensor in parts if isinstance(tensor, torch.Tensor))
+    return total
 
 
 def table(results: Mapping[str, Any]) -> str:
@@ -100,9 +99,14 @@ def table(results: Mapping[str, Any]) -> str:
         *(f"{use.replace('_', ' ')}, card" for use in uses),
     ]
     rows = []
-    for name, one in results["recipes"].items():
-        cells = [name, _count(one["parameters"]), _count(one["adapter"]), f"{one['cache_of_1000_tokens'] / 1e6:.1f} MB"]
-        cells += [f"{one[use] / 1e9:.1f} GB, {_card(one['card'][use])}" for use in uses]
+    for name, result in results["recipes"].items():
+        cells = [
+            name,
+            _count(result["parameters"]),
+            _count(result["adapter"]),
+            f"{result['cache_of_1000_tokens'] / 1e6:.1f} MB",
+        ]
+        cells += [f"{result[use] / 1e9:.1f} GB, {_card(result['card'][use])}" for use in uses]
         rows.append(cells)
     return markdown.table(head, rows)
 
@@ -111,12 +115,12 @@ def _row(recipe: Recipe, counted: Mapping[str, int]) -> dict[str, Any]:
     weights = (2 if recipe.optim.bf16 else 4) * counted["parameters"]
     adapter = 16 * counted["adapter"]
     layer = recipe.optim.batch_size * recipe.max_tokens * counted["width"]
-    whole = 34 * layer * counted["layers"]
-    kept = 2 * layer * counted["layers"] + 34 * layer
+    all_activations = 34 * layer * counted["layers"]
+    checkpointed_activations = 2 * layer * counted["layers"] + 34 * layer
     cache = counted["cache_of_no_length"] + counted["cache_of_1000_tokens"] * recipe.max_tokens // _TOKENS
     needed = {
-        "training": weights + adapter + kept,
-        "training_without_checkpointing": weights + adapter + whole,
+        "training": weights + adapter + checkpointed_activations,
+        "training_without_checkpointing": weights + adapter + all_activations,
         "inference": weights + 4 * counted["adapter"] + cache,
     }
     return {
@@ -124,8 +128,8 @@ def _row(recipe: Recipe, counted: Mapping[str, int]) -> dict[str, Any]:
         **counted,
         "weights": weights,
         "adapter_gradients_and_optimizer": adapter,
-        "activations_estimated": kept,
-        "activations_without_checkpointing_estimated": whole,
+        "activations_estimated": checkpointed_activations,
+        "activations_without_checkpointing_estimated": all_activations,
         **needed,
         "card": {use: next((gb for gb in CARDS if size <= USABLE * gb * 1e9), None) for use, size in needed.items()},
     }
@@ -134,9 +138,11 @@ def _row(recipe: Recipe, counted: Mapping[str, int]) -> dict[str, Any]:
 def _config(base: str, revision: str | None) -> Any:
     from transformers import AutoConfig
 
-    stated = json.loads(_BASES.read_text(encoding="utf-8")).get(base)
-    if stated:
-        return AutoConfig.for_model(**stated)
+    from trsr.progress import loading
+
+    known_config = json.loads(_BASES.read_text(encoding="utf-8")).get(base)
+    if known_config:
+        return AutoConfig.for_model(**known_config)
     with loading(base):
         return AutoConfig.from_pretrained(base_path(base), revision=revision)
 

@@ -35,7 +35,7 @@ class Optim:
     `batch_size` counts rows a device and forward, `accumulation` forwards a step. In the form flat a row is a candidate, in
     the form shared-prefix a user with all 1 + negatives of them. `bf16` trains in bf16 where the device has arithmetic for it:
     GPUs, and processors with AVX512-BF16 or AMX; elsewhere, and where it is false, in fp32. A run's record says which it was.
-    An evaluation computes in the precision that the base is kept in, whatever stands here.
+    An evaluation computes in the precision of the weights of the base, whatever this says.
     """
 
     learning_rate: float = 1e-4
@@ -50,7 +50,7 @@ class Optim:
     scheduler: str = "cosine"
     bf16: bool = True
     gradient_checkpointing: bool = True
-    save_steps: int = 200  # a killed run goes on from the last of these
+    save_steps: int = 200  # steps between checkpoints; a killed run goes on from the last one
     device: str = "auto"  # auto | cpu
 
 
@@ -58,26 +58,26 @@ class Optim:
 class Watch:
     """Loss and ranking on validation users while a run is trained."""
 
-    steps: int = 0  # between two looks; 0: none
+    steps: int = 0  # training steps between two validations; 0: no validation
     users: int = 200  # the first ones; 0: all
-    keep: str = "last"  # last | best: the adapter of the look with the best Recall@3, as in the paper
-    report_to: str = "none"  # none | tensorboard | trackio, or what else transformers' report_to knows
+    keep: str = "last"  # last | best: the adapter with the best Recall@3 in a validation, as in the paper
+    report_to: str = "none"  # none | tensorboard | trackio, or another value of report_to in transformers
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What one fine-tuning run needs.
+    """Settings of one fine-tuning run.
 
     Attributes:
         base: Hub id or folder of a causal language model; `nano` is the one in the package.
-        dataset: Hub id or folder that keeps the data contract; `sample` is the one in the package.
+        dataset: Hub id or folder of a dataset that follows the data contract; `sample` is the one in the package.
         summary: Which summaries the prompt shows.
         recent_items: Newest items shown beside the summary.
-        targets: Items of a user to be trained on: the newest one and, going back, those that follow a full block, each with
-            the summary of its time. More than 1 with recurrent summaries or none.
-        negatives: Training candidates a user that were not chosen, for each one that was.
+        targets: Positives of a user in training: the newest item and, going back, the items that follow a full block, each
+            with the summary up to then. More than 1 needs recurrent summaries, or none.
+        negatives: Training candidates that were not chosen, per positive.
         form: A training row is a candidate (flat) or a user, whose candidates share one prefix (shared-prefix). Same prompts
-            and loss; with gradient checkpointing, models that keep a state run every prompt whole all the same.
+            and loss; with gradient checkpointing, models with recurrent layers run every prompt whole even so.
         listwise: 0: the paper's cross-entropy of yes and no; 1: softmax over a user's candidates of their log-odds of yes;
             their mix between. Above 0 only in the form shared-prefix.
         max_tokens: Longest prompt; longer ones are shortened by rule. 0: the model's context.
@@ -107,7 +107,7 @@ class Recipe:
 
     @property
     def config(self) -> str:
-        """The config of the dataset that its rows are read from."""
+        """The config of the dataset that training and evaluation read rows from."""
         return "histories" if self.summary == "none" else self.summary
 
     def __post_init__(self) -> None:
@@ -121,12 +121,12 @@ class Recipe:
         if self.watch.keep not in KEEP:
             problems.append(f"watch.keep: got {self.watch.keep!r}, expected one of {', '.join(KEEP)}")
         elif self.watch.keep == "best" and not self.watch.steps:
-            problems.append("watch.keep: got 'best' with watch.steps 0, expected steps between two looks")
+            problems.append("watch.keep: got 'best' with watch.steps 0, expected steps between two validations")
         if not 0 <= self.listwise <= 1:
             problems.append(f"listwise: got {self.listwise}, expected 0 to 1")
         elif self.listwise and self.form == "flat":
             problems.append(f"listwise: got {self.listwise} in the form flat, expected 0, or form: shared-prefix")
-        for place, value, least in (
+        for key, value, least in (
             ("recent_items", self.recent_items, 0),
             ("targets", self.targets, 1),
             ("negatives", self.negatives, 1),
@@ -142,10 +142,10 @@ class Recipe:
             ("watch.users", self.watch.users, 0),
         ):
             if value < least:
-                problems.append(f"{place}: got {value}, expected at least {least}")
-        for place, rate in (("optim.learning_rate", self.optim.learning_rate), ("optim.epochs", self.optim.epochs)):
+                problems.append(f"{key}: got {value}, expected at least {least}")
+        for key, rate in (("optim.learning_rate", self.optim.learning_rate), ("optim.epochs", self.optim.epochs)):
             if not rate > 0:
-                problems.append(f"{place}: got {rate}, expected more than 0")
+                problems.append(f"{key}: got {rate}, expected more than 0")
         if not 0 <= self.lora.dropout < 1:
             problems.append(f"lora.dropout: got {self.lora.dropout}, expected 0 or more and less than 1")
         if self.optim.device not in ("auto", "cpu"):
@@ -186,7 +186,7 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path.name} is not readable YAML: {error}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"{path.name} must hold `key: value` lines, got {type(values).__name__}.")
-    # YAML 1.1 reads the keys yes and no as booleans too.
+    # YAML 1.1 reads the keys yes and no as booleans.
     values = {
         {True: "yes", False: "no"}.get(key, key) if isinstance(key, bool) else key: value
         for key, value in values.items()
@@ -198,15 +198,15 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
             problems.append(f"{override!r}: write an override as key=value or section.key=value")
             continue
         *sections, last = key.split(".")
-        into = values
+        section_values = values
         for section in sections:
-            into = into.setdefault(section, {})
-            if not isinstance(into, dict):
+            section_values = section_values.setdefault(section, {})
+            if not isinstance(section_values, dict):
                 problems.append(f"{key}: {section} is not a section")
                 break
         else:
             try:
-                into[last] = yaml.safe_load(text)
+                section_values[last] = yaml.safe_load(text)
             except yaml.YAMLError:
                 problems.append(f"{key}: {text!r} is not readable YAML")
     values.setdefault("name", path.stem)
@@ -219,43 +219,43 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
-def _build(record: type, values: Mapping, place: str, problems: list[str]):
-    """Make a record of plain values; mistakes are added to `problems`, and None stands for a record with any."""
-    known = {entry.name: entry for entry in dataclasses.fields(record)}
+def _build(record: type, values: Mapping, path: str, problems: list[str]):
+    """Build a record from plain values. Mistakes are appended to `problems`, each with its key; returns None if there are any."""
+    fields = {entry.name: entry for entry in dataclasses.fields(record)}
     hints = typing.get_type_hints(record)
     before = len(problems)
-    found = {}
+    arguments = {}
     for key, value in values.items():
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f", did you mean {close[0]!r}?" if close else f", expected one of {', '.join(known)}"
-            problems.append(f"{place}{key}: unknown key{hint}")
+        if key not in fields:
+            close = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f", did you mean {close[0]!r}?" if close else f", expected one of {', '.join(fields)}"
+            problems.append(f"{path}{key}: unknown key{hint}")
         elif dataclasses.is_dataclass(hints[key]):
             if isinstance(value, Mapping):
-                found[key] = _build(hints[key], value, f"{place}{key}.", problems)
+                arguments[key] = _build(hints[key], value, f"{path}{key}.", problems)
             else:
-                problems.append(f"{place}{key}: got {value!r}, expected a section")
+                problems.append(f"{path}{key}: got {value!r}, expected a section")
         else:
             try:
-                found[key] = _cast(value, hints[key])
+                arguments[key] = _cast(value, hints[key])
             except TypeError as error:
-                problems.append(f"{place}{key}: {error}")
-    for key, entry in known.items():
+                problems.append(f"{path}{key}: {error}")
+    for key, entry in fields.items():
         required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
         if required and key not in values:
-            problems.append(f"{place}{key}: missing")
+            problems.append(f"{path}{key}: missing")
         if required:
-            found.setdefault(key, "")
+            arguments.setdefault(key, "")
     try:
-        # Made in spite of problems, so that wrong values are told beside wrong keys; a part that failed has its default.
-        made = record(**{key: value for key, value in found.items() if value is not None})
+        # Built in spite of problems, to report wrong values beside wrong keys; a section that failed has its default.
+        built = record(**{key: value for key, value in arguments.items() if value is not None})
     except RecipeError as error:
         problems.extend(str(error).splitlines())
-    return made if len(problems) == before else None
+    return built if len(problems) == before else None
 
 
 def _cast(value, hint):
-    """`value` as the annotated type; YAML reads 1e-4 as text, and whole numbers may stand for fractions."""
+    """`value` as the annotated type. YAML reads 1e-4 as text, and an int may be given for a float."""
     if isinstance(hint, types.UnionType):
         return None if value is None else _cast(value, typing.get_args(hint)[0])
     if typing.get_origin(hint) is tuple:

@@ -1,4 +1,4 @@
-"""A results file, read: the one place that cards and tables take numbers from."""
+"""Read a results file. Cards and tables take their numbers from this record alone."""
 
 import math
 from collections.abc import Mapping
@@ -18,18 +18,18 @@ _NAMES = {"recall": "Recall", "mrr": "MRR", "ndcg": "NDCG", "auc": "AUC", "ece":
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What `trsr evaluate` wrote.
+    """Results of one evaluation, as `trsr evaluate` wrote them.
 
     Attributes:
         system: Name of the run among `systems`.
         systems: Name -> metric -> `value`, `low`, `high`.
         paired: Tests of pairs of systems, as `significance.paired_test` gives them.
-        weights: SHA-256 of the adapter that was measured; None for the base without one.
-        checksums: Of the dataset that was scored, as `run.data_checksums`; None where an earlier version measured.
+        weights: SHA-256 of the evaluated adapter; None for the base without one.
+        checksums: Of the dataset that was scored, as `run.data_checksums`; None in files of earlier versions.
         limit: That only the first `limit` rows were scored; 0 = all.
-        shuffled_summaries: That users were ranked for by the summaries of others.
+        shuffled_summaries: Whether each user was ranked with the summary of another user.
         temperature: As `calibration.Calibration`, on validation only; None where none could be fitted.
-        not_fitted: Why not.
+        not_fitted: Why no temperature could be fitted.
     """
 
     split: str
@@ -49,7 +49,7 @@ class Results:
 
 
 def read(path: Path) -> Results:
-    """Read a results file. Raises ResultsError naming what is missing, of all systems, or is no number."""
+    """Read a results file. Raises ResultsError with all values that are missing or not finite, of all systems."""
     if not path.is_file():
         raise ResultsError(f"No results at {path}. Make them: trsr evaluate RUN --split {path.parent.name}")
     values = read_json(path)
@@ -59,8 +59,8 @@ def read(path: Path) -> Results:
     system, systems = values["run"], values["systems"]
     problems = [] if system in systems else [f"there is no system {system!r}"]
     for name, metrics in systems.items():
-        wanted = REPORTED if name == system else COLUMNS
-        if lacking := [metric for metric in wanted if not _measured((metrics or {}).get(metric))]:
+        required = REPORTED if name == system else COLUMNS
+        if lacking := [metric for metric in required if not _measured((metrics or {}).get(metric))]:
             problems.append(f"the system {name!r} lacks {', '.join(lacking)}")
     if problems:
         raise ResultsError(f"{path}: {'; '.join(problems)}. Make it anew: trsr evaluate RUN")
@@ -89,7 +89,7 @@ def _measured(metric: Mapping | None) -> bool:
 
 
 def metric_name(name: str) -> str:
-    """A metric as people write it: `recall@3` is Recall@3."""
+    """A metric's name for display: `recall@3` becomes Recall@3."""
     kind, at, k = name.partition("@")
     return _NAMES.get(kind, kind) + at + k
 
@@ -99,7 +99,10 @@ def table(systems: Mapping[str, Mapping], columns: tuple[str, ...] = COLUMNS) ->
     rows = [
         [
             plain(name),
-            *(f"{one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f})" for one in (values[c] for c in columns)),
+            *(
+                f"{interval['value']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
+                for interval in (values[c] for c in columns)
+            ),
         ]
         for name, values in systems.items()
     ]

@@ -1,4 +1,4 @@
-"""A finished run, read once from its folder: what was trained, on which data, and what was measured.
+"""Read a finished run from its folder: recipe, data checksums, adapter checksum and results.
 
 Loads no model; `evaluate.load_run` and `serving` do.
 """
@@ -32,12 +32,12 @@ class Run:
     """A finished run.
 
     Attributes:
-        folder: Where it lies.
-        recipe: What was trained; its `dataset` may have been moved since, see `with_dataset`.
-        record: `run.json` as it is: counts, costs, versions.
+        folder: Path of the run.
+        recipe: As trained; its `dataset` may have moved since, see `with_dataset`.
+        record: Content of `run.json`: counts, costs, versions.
         weights: SHA-256 of the adapter's weights.
-        checksums: Of each config of the dataset that was read, as `data_checksums` gives them; None where an earlier
-            version trained the run and did not record them.
+        checksums: Of each config that training read, as `data_checksums` gives them; None for runs of earlier versions,
+            which did not record them.
     """
 
     folder: Path
@@ -70,7 +70,7 @@ class Run:
 
     @property
     def precision(self) -> str:
-        """The precision that it was trained in: `bf16` or `fp32`."""
+        """The precision of training: `bf16` or `fp32`."""
         return self.record["precision"]
 
     @property
@@ -80,63 +80,63 @@ class Run:
 
     @property
     def fitted(self) -> Mapping[str, Any] | None:
-        """The temperature of P(yes), as the validation split's results have it; None before that was evaluated."""
+        """Temperature and bias of P(yes), from the results on validation; None before that split was evaluated."""
         path = self.folder / "validation" / results.FILE
         return results.read(path).temperature if path.is_file() else None
 
     def results(self, split: str) -> Results:
-        """What was measured on a whole split of the run's own dataset. Raises ResultsError if nothing was."""
+        """Results on a whole split of the run's own dataset. Raises ResultsError if it was not evaluated."""
         return results.read(self.folder / split / results.FILE)
 
     def with_dataset(self, source: str | None) -> "Run":
-        """The same run, its recipe naming the dataset at `source`; None leaves it where it is."""
+        """The same run, with the dataset at `source` in its recipe; None changes nothing."""
         if source is None:
             return self
         return replace(self, recipe=replace(self.recipe, dataset=source, dataset_revision=None))
 
     def data_checksums(self) -> dict[str, str]:
-        """Of the dataset that its recipe names, as it is now."""
+        """Current checksums of the dataset that the recipe names."""
         return data_checksums(self.recipe.dataset, self.recipe.config, self.recipe.dataset_revision)
 
     def changed_data(self) -> list[str]:
-        """Configs in which the dataset that its recipe names is not what was trained on; none where that is unknown.
+        """Configs of the recipe's dataset that differ from those the run was trained on; empty if that was not recorded.
 
         Raises:
-            DataError: If the dataset is not there.
+            DataError: If there is no such dataset.
         """
         return [] if self.checksums is None else changed_configs(self.checksums, self.data_checksums())
 
     def check_data(self, remedy: str) -> None:
-        """Raise RunError where the dataset that the recipe names is not what was trained on.
+        """Raise RunError if the dataset in the recipe differs from the one that the run was trained on.
 
         Args:
             remedy: What to do instead; ends the message.
         """
         if changed := self.changed_data():
-            checksums = [found.get(changed[0]) for found in (self.data_checksums(), self.checksums or {})]
+            checksums = [by_config.get(changed[0]) for by_config in (self.data_checksums(), self.checksums or {})]
             raise RunError(
                 f"{self.recipe.dataset} is not the dataset that {self.folder} was trained on: its config {changed[0]} is "
                 f"{checksums[0]}, the run's was {checksums[1]}. {remedy}"
             )
 
-    def check_users(self, rows: Dataset, where: str, in_several_splits: bool) -> None:
-        """Raise RunError where the run was trained on users of `rows`: figures on them say nothing.
+    def check_users(self, rows: Dataset, description: str, in_several_splits: bool) -> None:
+        """Raise RunError if the run was trained on users of `rows`: an evaluation on them would be invalid.
 
         Args:
-            where: What they are users of, for the message.
-            in_several_splits: Whether users stand in several splits, see `Provenance.users_in_several_splits`: then what was
-                trained on is a user's choice of an item.
+            description: Dataset and split of `rows`, for the message.
+            in_several_splits: Whether a user occurs in several splits, see `Provenance.users_in_several_splits`. Then pairs
+                of user and target are compared instead of users.
         """
         path = self.folder / TRAINED_ON
         if not path.is_file():
             return
         width = 2 if in_several_splits else 1
         trained = {tuple(pair[:width]) for pair in read_json(path)["rows"]}
-        asked = set(zip(*(rows[name] for name in ("user_id", "target")[:width]), strict=True))
-        if known := asked & trained:
+        evaluated = set(zip(*(rows[name] for name in ("user_id", "target")[:width]), strict=True))
+        if overlap := evaluated & trained:
             raise RunError(
-                f"{self.folder} was trained on {len(known)} of the {len(asked)} {'choices' if in_several_splits else 'users'} of "
-                f"{where}, such as user {min(known)[0]!r}: they cannot measure it. Train anew on that dataset, or give one "
+                f"{self.folder} was trained on {len(overlap)} of the {len(evaluated)} {'choices' if in_several_splits else 'users'} of "
+                f"{description}, such as user {min(overlap)[0]!r}: they cannot measure it. Train anew on that dataset, or give one "
                 "whose users were not trained on."
             )
 
@@ -147,10 +147,10 @@ def is_finished(folder: Path) -> bool:
 
 
 def data_checksums(source: str, config: str, revision: str | None = None) -> dict[str, str]:
-    """Config -> checksum, of what a run reads of a dataset: its items, its histories, and the summaries of one kind."""
+    """Config -> checksum, for the configs of a dataset that a run reads: items, histories, and one kind of summaries."""
     present, folder = contract.configs(source, revision), Path(dataset_path(source))
     return {
-        # The files of a folder that we did not write may lie elsewhere: all of them count, then.
+        # A folder that we did not write may have other subfolders: then all its files count.
         name: dataset_checksum(source, revision, (name,) if (folder / name).is_dir() else ())
         for name in dict.fromkeys(("items", "histories", config))
         if name in present
@@ -158,5 +158,5 @@ def data_checksums(source: str, config: str, revision: str | None = None) -> dic
 
 
 def changed_configs(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Configs that differ between two `data_checksums`, or are in one alone."""
+    """Configs that differ between two `data_checksums`, or occur in only one of them."""
     return [name for name in {**before, **now} if before.get(name) != now.get(name)]

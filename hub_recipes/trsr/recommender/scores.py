@@ -1,6 +1,6 @@
-"""The file of scores that an evaluation leaves: a row a candidate, a column a system; what was scored, and at what cost.
+"""The scores file of an evaluation: a row per candidate, a column per system. Also describes the data, and the cost.
 
-Knows nothing of metrics, nor of who scored.
+Knows nothing of metrics, nor of the systems.
 """
 
 import time
@@ -24,7 +24,7 @@ KEYS = ("user_id", "item_id", "label")
 
 
 def write(folder: Path, systems: Mapping[str, np.ndarray], candidates: Candidates) -> None:
-    """Write FILE: the columns ROW and KEYS, and one float64 column a system. It is there whole, or not at all.
+    """Write FILE: the columns ROW and KEYS, and one float64 column a system. The file is complete or absent.
 
     Args:
         systems: Name -> scores (users, candidates).
@@ -34,26 +34,26 @@ def write(folder: Path, systems: Mapping[str, np.ndarray], candidates: Candidate
     users = [user_id for user_id, ids in zip(candidates.rows["user_id"], lists, strict=True) for _ in ids]
     keys = users, [item_id for ids in lists for item_id in ids], candidates.labels[mask].astype(int)
     columns: dict[str, Any] = {ROW: np.nonzero(mask)[0], **dict(zip(KEYS, keys, strict=True))}
-    columns |= {name: made[mask] for name, made in systems.items()}
+    columns |= {name: scores[mask] for name, scores in systems.items()}
     with whole_file(folder / FILE) as draft:
         pq.write_table(pa.table(columns), draft)
 
 
 def about(source: str, config: str, split: str, revision: str | None = None) -> dict[str, Any]:
-    """What a results file says of the data that was scored."""
-    made = contract.provenance(source, revision)
+    """The fields of a results file that describe the scored data."""
+    provenance = contract.provenance(source, revision)
     return {
-        "dataset": made.terms.name,
+        "dataset": provenance.terms.name,
         "config": config,
         "split": split,
-        "protocol": made.protocol,
+        "protocol": provenance.protocol,
         "dataset_checksums": data_checksums(source, config, revision),
     }
 
 
 def cost(began: float) -> dict[str, float]:
-    """What the process has spent: `cpu_seconds`, all threads, since `time.process_time()` was `began`, and `peak_mib`.
+    """Cost of the process so far: `cpu_seconds`, all threads, since `time.process_time()` was `began`, and `peak_mib`.
 
-    Memory is the largest resident size since the process started, whatever it did before.
+    Memory is the largest resident size since the process started, including earlier work.
     """
     return {"cpu_seconds": round(time.process_time() - began, 2), "peak_mib": round(peak_mib(), 1)}

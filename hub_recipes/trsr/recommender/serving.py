@@ -1,6 +1,6 @@
-"""A trained recommender as a pipeline: of the package, of a run, of a release folder or of a repo.
+"""Load a trained recommender as a pipeline: from the package, a run, a release folder or a repo.
 
-What a pipeline repo says of a run is said here too, so that a run serves what its release will serve.
+The settings of a pipeline repo are made here too, so that a run answers exactly as its release.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,8 @@ from trsr.assets.paths import NANO, TASK, base_path, summarizer_path
 from trsr.core.modeling import RANKER, SUMMARIZER, load_adapter
 from trsr.core.pipeline import TextRichRecommendationPipeline
 from trsr.dataset import contract
-from trsr.errors import UsageError, loading
+from trsr.errors import UsageError
+from trsr.progress import loading, without_bars
 from trsr.recommender.examples import ranking_prompt
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.run import Run, is_finished
@@ -21,10 +22,10 @@ from trsr.records.checksums import digest
 
 
 def pipeline_settings(recipe: Recipe, fitted: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a pipeline must know of a run, as config.json says it under `trsr`, but for where base and adapter are.
+    """The settings of a run that a pipeline needs, as under `trsr` in config.json, but without base and adapter.
 
     Args:
-        fitted: As `calibration.Calibration`; without it, probabilities are those of the log-odds as they are.
+        fitted: As `calibration.Calibration`; without it, P(yes) is the logistic function of the log-odds.
     """
     writer = _summarizer(recipe)
     return {
@@ -46,20 +47,22 @@ def load_recommender(source: str | None = None, **options):
         options: For `transformers.pipeline`, such as `revision`.
 
     Returns:
-        A `TextRichRecommendationPipeline`. Only a repo that was named may bring code along.
+        A `TextRichRecommendationPipeline`. Code from a repo or release runs only if `source` names it.
 
     Raises:
-        UsageError: If it cannot be loaded, with the cause alone.
+        UsageError: If it cannot be loaded, with the first cause.
     """
     if source is None:
-        return pipeline(TASK, model=str(NANO / "pipeline"), **options)  # type: ignore[call-overload]
+        with without_bars():
+            return pipeline(TASK, model=str(NANO / "pipeline"), **options)  # type: ignore[call-overload]
     folder = Path(source)
     if is_finished(folder):
         return _of_run(Run.read(folder), **options)
     if (folder / "pipeline" / "config.json").is_file():
         source = str(folder / "pipeline")
     try:
-        return pipeline(TASK, model=source, trust_remote_code=True, **options)  # type: ignore[call-overload]
+        with without_bars():
+            return pipeline(TASK, model=source, trust_remote_code=True, **options)  # type: ignore[call-overload]
     except Exception as error:  # the code is the repo's own
         raise UsageError(
             f"{source} cannot be loaded: {_first_cause(error)}. If it was published with an earlier release, its code may not "
@@ -75,44 +78,44 @@ def _of_run(run: Run, **options) -> TextRichRecommendationPipeline:
     with loading(recipe.base):
         model: Any = AutoModelForCausalLM.from_pretrained(source, revision=recipe.base_revision, dtype="auto")
         tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
+        settings = pipeline_settings(recipe, run.fitted)
+        if settings["summarizer_adapter"]:
+            load_adapter(model, SUMMARIZER, str(summarizer_path(recipe.base)), {})
+        load_adapter(model, RANKER, str(run.adapter), {})
     if not recipe.chat:
         tokenizer.chat_template = None
-    settings = pipeline_settings(recipe, run.fitted)
-    if settings["summarizer_adapter"]:
-        load_adapter(model, SUMMARIZER, str(summarizer_path(recipe.base)), {})
-    load_adapter(model, RANKER, str(run.adapter), {})
     model.config.trsr = settings
     return TextRichRecommendationPipeline(model=model.eval(), tokenizer=tokenizer, **options)
 
 
 def _first_cause(error: Exception) -> str:
     """The last line of the first traceback that transformers lists in an error; else the error in one line."""
-    _, listed, rest = str(error).partition("an error is thrown:\n")
-    first = rest.split("while loading with")[0].strip().splitlines()
+    _, listed, after_marker = str(error).partition("an error is thrown:\n")
+    first = after_marker.split("while loading with")[0].strip().splitlines()
     return (first[-1] if listed and first else " ".join(str(error).split())).rstrip(".")
 
 
 def _block_sizes(recipe: Recipe) -> dict[str, int | None]:
-    """How histories were cut for the summaries that the run was trained with, so that they are served cut alike."""
+    """Block size and number of blocks of the training summaries, so that a pipeline cuts histories the same way."""
     if recipe.summary == "none":
         return {"block_size": None, "max_blocks": None}
-    made = contract.provenance(recipe.dataset, recipe.dataset_revision).summaries
-    return {"block_size": made.block_size, "max_blocks": made.max_blocks}
+    summaries = contract.provenance(recipe.dataset, recipe.dataset_revision).summaries
+    return {"block_size": summaries.block_size, "max_blocks": summaries.max_blocks}
 
 
 def _summarizer(recipe: Recipe) -> str:
-    """What wrote the summaries: `none`, `extractive`, `adapter`, `base-model`, or `other-model` and `server`, which a
-    pipeline does not have.
+    """What wrote the training summaries: `none`, `extractive`, `adapter` or `base-model`; or `other-model` or `server`,
+    which a pipeline cannot run.
     """
     if recipe.summary == "none":
         return "none"
-    made = contract.provenance(recipe.dataset, recipe.dataset_revision).summaries
-    if made.engine == "extractive":
+    summaries = contract.provenance(recipe.dataset, recipe.dataset_revision).summaries
+    if summaries.engine == "extractive":
         return "extractive"
-    if made.engine == "nano":
+    if summaries.engine == "nano":
         return "adapter" if summarizer_path(recipe.base) else "other-model"
-    if made.engine == "openai":
+    if summaries.engine == "openai":
         return "server"
     folder = Path(recipe.base)
-    own = made.revision == digest(folder) if folder.is_dir() else made.model == recipe.base
+    own = summaries.revision == digest(folder) if folder.is_dir() else summaries.model == recipe.base
     return "base-model" if own else "other-model"

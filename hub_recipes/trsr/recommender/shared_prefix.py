@@ -1,15 +1,15 @@
-"""Train on a user's candidates together: what all their prompts begin with goes through the model once, in the graph.
+"""Train on all candidates of a user together: their common prefix goes through the model once, with gradients.
 
-A row is a user. Four plans give the same answers and the same gradients:
+A row is a user. Four plans give the same logits and the same gradients:
 
 * `packed`: the prefix once, then all suffixes end to end in one row behind its cache, under a mask that keeps them apart
   (`core.packed` says which models may).
 * `fork`: the prefix once, then each suffix as a row of its own from a copy of the cache (`core.fork`). For attention,
   convolution and recurrent layers alike, because no mask is involved.
 * `tree`: prefix and suffixes in one row, under such a mask. For gradient checkpointing, which allows no cache.
-* `rows`: every prompt whole, as a batch padded on the right. Any causal model can do that.
+* `rows`: every prompt whole, as a batch padded on the right. Works with any causal model.
 
-Prompts and their encoding come from outside.
+Prompts are built and encoded elsewhere.
 """
 
 import functools
@@ -60,11 +60,11 @@ def collate(rows: Sequence[Mapping[str, list[int]]]) -> dict[str, object]:
     """Users end to end, unpadded: `input_ids` (tokens), `seq_lengths` a list a user, `labels` (candidates of all)."""
     labels = torch.tensor([answer for row in rows for answer in row["labels"]])
     return {
-        # First, because the Trainer takes the first one's length for the size of the batch.
+        # First, because the Trainer takes the length of the first value as the batch size.
         "labels": labels,
         "input_ids": torch.tensor([token for row in rows for token in row["input_ids"]]),
         "seq_lengths": [list(row["seq_lengths"]) for row in rows],
-        # The Trainer counts these as they are; in `labels` it would leave the first one out.
+        # The Trainer counts all of these; of `labels` it would not count the first.
         "shift_labels": labels,
     }
 
@@ -91,7 +91,7 @@ def answer_logits(model, prefix: Sequence[int], suffixes: Sequence[Sequence[int]
     start = torch.as_tensor(prefix, device=model.device)
     ends = [torch.as_tensor(suffix, device=model.device) for suffix in suffixes]
     lengths = [len(end) for end in ends]
-    # Where frequencies hang on the longest position in sight, a prompt is what it is when served only by itself.
+    # Where rotary frequencies depend on the longest position in a row, only separate prompts give the logits of serving.
     if not same_rotation(model.config, len(start), [len(start) + length for length in lengths]):
         return torch.cat([row_logits(model, [torch.cat([start, end])]) for end in ends])
     if plan == "rows":
@@ -109,60 +109,67 @@ def _forked(model, start: torch.Tensor, ends: Sequence[torch.Tensor]) -> torch.T
     cache = prefill(model, start)
     groups = list(batch_by_length([len(end) for end in ends], len(start) + sum(map(len, ends)), PADDING))
     logits = [
-        row_logits(model, [ends[place] for place in group], len(start), fork_prefix(model, cache, len(group)))
+        row_logits(model, [ends[index] for index in group], len(start), fork_prefix(model, cache, len(group)))
         for group in groups
     ]
-    order = torch.tensor([place for group in groups for place in group], device=start.device)
+    order = torch.tensor([index for group in groups for index in group], device=start.device)
     return torch.cat(logits)[order.argsort()]
 
 
 @dataclass(frozen=True, slots=True)
 class Tree(Row):
-    """A prefix and its suffixes in one row with no cache: owner 0 is the prefix, which all see."""
+    """A prefix and its suffixes in one row without a cache: owner 0 is the prefix, which all suffixes attend to."""
 
     @classmethod
     def of(cls, prefix: int, lengths: Sequence[int], device=None) -> "Tree":
-        behind = Row.of(prefix, lengths, device)
-        places = torch.arange(prefix, device=device)
-        positions = torch.cat([places, behind.positions])
-        return cls(0, positions, torch.cat([torch.zeros_like(places), behind.owners + 1]), prefix + behind.ends)
+        suffix_row = Row.of(prefix, lengths, device)
+        prefix_positions = torch.arange(prefix, device=device)
+        positions = torch.cat([prefix_positions, suffix_row.positions])
+        return cls(
+            0,
+            positions,
+            torch.cat([torch.zeros_like(prefix_positions), suffix_row.owners + 1]),
+            prefix + suffix_row.ends,
+        )
 
     def visible(self, window: int | None = None) -> torch.Tensor:
-        """(T, T) True where a token may look: at the prefix and its own suffix, up to itself."""
-        back = self.positions[:, None] - self.positions
-        seen = (back >= 0) & ((self.owners == 0) | (self.owners == self.owners[:, None]))
-        return seen if window is None else seen & (back < window)
+        """(T, T) True where a token may attend: to the prefix and its own suffix, up to itself."""
+        distance = self.positions[:, None] - self.positions
+        visible = (distance >= 0) & ((self.owners == 0) | (self.owners == self.owners[:, None]))
+        return visible if window is None else visible & (distance < window)
 
 
 def losses(
     logits: torch.Tensor, labels: torch.Tensor, sizes: Sequence[int], yes: int, no: int, listwise: float = 0.0
 ) -> torch.Tensor:
-    """Loss of each candidate; their mean is the loss of the users.
+    """Loss of each candidate; the loss of a batch is their mean.
 
     Args:
         logits: (candidates, vocabulary), the users' candidates one after the other.
         labels: (candidates,) answer tokens; `yes` once a user.
         sizes: Candidates of each user.
         listwise: 0: the paper's cross-entropy of the answer token over the vocabulary; 1: cross-entropy of the chosen
-            candidate over the user's candidates, by the log-odds of yes; their mix between. A user weighs by its candidates.
+            candidate over the user's candidates, by the log-odds of yes; their mix between. A user weighs as much as it has candidates.
     """
     logits = logits.float()
-    each = (1 - listwise) * F.cross_entropy(logits, labels, reduction="none") if listwise < 1 else torch.zeros(())
+    answer_losses = (
+        (1 - listwise) * F.cross_entropy(logits, labels, reduction="none") if listwise < 1 else torch.zeros(())
+    )
     if not listwise:
-        return each
+        return answer_losses
     odds = logits[:, yes] - logits[:, no]  # (candidates,)
     chosen = labels == yes
     users = [
-        F.cross_entropy(user, picked.int().argmax()).expand(len(user))
-        for user, picked in zip(odds.split(list(sizes)), chosen.split(list(sizes)), strict=True)
+        F.cross_entropy(user_odds, is_chosen.int().argmax()).expand(len(user_odds))
+        for user_odds, is_chosen in zip(odds.split(list(sizes)), chosen.split(list(sizes)), strict=True)
     ]
-    return each + listwise * torch.cat(users)
+    return answer_losses + listwise * torch.cat(users)
 
 
 def choose_plan(model, example: Mapping[str, list[int]], checkpointing: bool = False) -> str:
-    """The first plan that gives on `example`, a real row, what prompts one by one give; it is said once.
+    """Choose the first plan that gives the same logits on `example`, a real row, as separate prompts; log the choice.
 
-    Without gradient checkpointing `packed`, then `fork`; with it `tree`; `rows` where none of these holds.
+    Without gradient checkpointing `packed`, then `fork`; with it `tree`; `rows` if none of these is exact.
     """
     prefix, *suffixes = torch.tensor(example["input_ids"]).split(list(example["seq_lengths"]))
 
@@ -171,38 +178,38 @@ def choose_plan(model, example: Mapping[str, list[int]], checkpointing: bool = F
             return torch.cat([answer_logits(model, prefix, [suffix], "rows") for suffix in suffixes])
         return answer_logits(model, prefix, suffixes, plan)
 
-    why: dict[str, str | None] = {}
+    reason_against: dict[str, str | None] = {}
     mode = model.training
     model.eval()  # dropout would differ, and use up random numbers
     try:
         reference = Reference(partial(logits, "alone"), partial(logits, "rows"))
         for plan in ("tree",) if checkpointing else ("packed", "fork"):
-            why[plan] = why_not_forkable(model) if plan == "fork" else why_not_packable(model)
-            why[plan] = why[plan] or reference.fault(partial(logits, plan))
-            if why[plan] is None:
+            reason_against[plan] = why_not_forkable(model) if plan == "fork" else why_not_packable(model)
+            reason_against[plan] = reason_against[plan] or reference.fault(partial(logits, plan))
+            if reason_against[plan] is None:
                 break
         else:
             plan = "rows"
     finally:
         model.train(mode)
-    reasons = "; ".join(f"not {name}: {reason}" for name, reason in why.items() if reason)
+    reasons = "; ".join(f"not {name}: {reason}" for name, reason in reason_against.items() if reason)
     name = type(model.get_base_model() if isinstance(model, PeftModel) else model).__name__
-    told = f"{name} is trained by the plan {plan}" + (f" ({reasons})" if reasons else "") + "."
+    message = f"{name} is trained by the plan {plan}" + (f" ({reasons})" if reasons else "") + "."
     if plan == "rows":
-        also = " Without gradient checkpointing prefixes may be shared." if checkpointing else ""
-        logger.warning(f"{told} Every prompt goes through whole.{also}")
+        hint = " Without gradient checkpointing prefixes may be shared." if checkpointing else ""
+        logger.warning(f"{message} Every prompt goes through whole.{hint}")
     else:
-        logger.info(told)
+        logger.info(message)
     return plan
 
 
 class SharedPrefixTrainer(SFTTrainer):
     """SFTTrainer on rows of `row`; a step's loss is the mean over all its candidates, whatever the groups' sizes.
 
-    `batch_size` counts users. They go through one after the other, but their activations are kept until the backward:
+    `batch_size` counts users. They run one after the other, but their activations are kept until the backward pass:
     accumulation of smaller batches gives the same gradients in less memory and hardly more time. Metrics are over answer
-    tokens; `num_tokens` counts what goes through the model, padding left out, so a shared prefix counts once. Dropout hits a
-    shared prefix alike for all its candidates. A router's auxiliary loss is left out.
+    tokens; `num_tokens` counts tokens sent through the model, without padding, so a shared prefix counts once. Dropout in
+    a shared prefix is the same for all its candidates. A router's auxiliary loss is left out.
 
     Attributes:
         plan: The plan in use.
@@ -264,7 +271,7 @@ class SharedPrefixTrainer(SFTTrainer):
 
 
 def _take_users(base) -> None:
-    """Let `base` take a batch of users in one call, as wrappers for several devices need it: one forward a backward."""
+    """Let the forward of `base` take a batch of users. Wrappers for several devices need one forward per backward."""
     forward = base.forward
 
     @functools.wraps(forward)

@@ -28,44 +28,45 @@ from trsr.assets.paths import base_path
 from trsr.core.modeling import PROMPT_FILE
 from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.dataset import contract
-from trsr.errors import TrainError, loading
+from trsr.errors import TrainError
+from trsr.progress import loading, show_training
 from trsr.recommender import shared_prefix
 from trsr.recommender.examples import encode_rows, make_encoder, with_earlier_targets
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.run import ADAPTER, FILE, RECIPE, TRAINED_ON, changed_configs, data_checksums, is_finished
-from trsr.recommender.validation import Watching, curves, draw, ranking
+from trsr.recommender.validation import RankingMixin, curves, draw, ranking
 from trsr.records.files import one_writer, read_json, whole_folder, write_text
 from trsr.records.versions import versions
 
-SPACING = 5  # items between two targets of a user, where no summaries are read that say it
+SPACING = 5  # items between two targets of a user, for datasets without summaries and thus without a block size
 
 
-class AdapterTrainer(Watching, SFTTrainer):
-    """SFTTrainer that ranks when it evaluates, and writes no card of its own: ours is rendered from the run's records."""
+class AdapterTrainer(RankingMixin, SFTTrainer):
+    """SFTTrainer that also ranks when it evaluates. It writes no card: ours is rendered from the records of the run."""
 
     def create_model_card(self, *args, **kwargs) -> None:
         pass
 
 
 class UserTrainer(shared_prefix.SharedPrefixTrainer, AdapterTrainer):
-    """The same on a row a user."""
+    """AdapterTrainer for the form shared-prefix, where a row is a user."""
 
 
 @one_writer
 def train(recipe: Recipe, out: Path) -> dict[str, object]:
     """Run a recipe and write `out`: adapter/, recipe.yaml, run.json. A killed run goes on where it stopped.
 
-    Also as one of several processes: `accelerate launch -m trsr train ...`.
+    Supports several processes: `accelerate launch -m trsr train ...`.
 
     Raises:
-        TrainError: If `out` holds another run, or this one complete.
-        DataError: If the dataset does not keep the contract.
+        TrainError: If `out` holds another run, or this run is finished.
+        DataError: If the dataset violates the data contract.
     """
     cpu = recipe.optim.device == "cpu" or not torch.accelerator.is_available()
     half = recipe.optim.bf16 and _bf16(cpu)
     checkpoints = out / "checkpoints"
     arguments = _arguments(recipe, checkpoints, half, cpu)
-    # Of several processes the first writes what the run leaves.
+    # Of several processes, the first one writes the files of the run.
     with arguments.main_process_first(local=False):
         _claim(recipe, out)
     first = arguments.process_index == 0
@@ -91,13 +92,15 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     if recipe.targets > 1:
         rows = with_earlier_targets(rows, recipe.targets, _block_size(recipe), recipe.summary)
     examples, counts = encode_rows(rows, texts, encoder, recipe.negatives, recipe.seed, recipe.form)
-    looked_at: dict[str, object] = {}
+    validation_options: dict[str, object] = {}
     if recipe.watch.steps:
         held_out = contract.read(recipe.dataset, config, "validation", recipe.dataset_revision)
         held_out = held_out.select(range(min(recipe.watch.users or len(held_out), len(held_out))))
         contract.check_ids(held_out, texts, f"{recipe.dataset}, config {config}, split validation")
-        looked_at["eval_dataset"], _ = encode_rows(held_out, texts, encoder, recipe.negatives, recipe.seed, recipe.form)
-        looked_at["ranking"] = ranking(held_out, texts, encoder, recipe.seed)
+        validation_options["eval_dataset"], _ = encode_rows(
+            held_out, texts, encoder, recipe.negatives, recipe.seed, recipe.form
+        )
+        validation_options["ranking"] = ranking(held_out, texts, encoder, recipe.seed)
     if first:
         write_text(out / TRAINED_ON, json.dumps(trained_on) + "\n")
         write_text(out / RECIPE, yaml.safe_dump(recipe.to_dict(), sort_keys=False))
@@ -107,7 +110,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         arguments,
         train_dataset=examples,
         processing_class=tokenizer,
-        **looked_at,
+        **validation_options,
         peft_config=LoraConfig(
             r=recipe.lora.r,
             lora_alpha=recipe.lora.alpha,
@@ -117,9 +120,10 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
             revision=recipe.base_revision,
         ),
     )
-    # SFTTrainer has been seen to drop rows whose answer it cut: nothing may be cut here.
+    show_training(trainer, f"train {recipe.name}")
+    # SFTTrainer drops rows whose answer it truncated: it must not truncate any here.
     assert len(trainer.train_dataset) == (len(rows) if recipe.form == "shared-prefix" else counts["rows"])
-    taken = _learn(trainer, checkpoints)
+    training = _learn(trainer, checkpoints)
     record = {
         "recipe": recipe.to_dict(),
         "seed": recipe.seed,
@@ -127,7 +131,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         "dataset_checksums": checksums,
         "data": {"config": config, "users": users, "targets": len(rows), **counts},
         "plan": getattr(trainer, "plan", "rows"),
-        **taken,
+        **training,
         "seconds": round(time.monotonic() - started, 1),
         "cpu_seconds": round(time.process_time() - spent, 1),  # of this process, since the start or the last kill
         "device": str(trainer.args.device),
@@ -136,7 +140,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     }
     if first:
         save_adapter(trainer.model, encoder.prompt, recipe.base, recipe.base_revision, out / ADAPTER)
-        draw(taken["curves"], out / "curves.png")
+        draw(training["curves"], out / "curves.png")
         write_text(out / FILE, json.dumps(record, indent=2) + "\n")
         if (checkpoints / "runs").is_dir():  # where tensorboard logs
             shutil.move(checkpoints / "runs", out / "logs")
@@ -146,7 +150,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
 
 
 def _trainer(recipe: Recipe, encoder: Encoder):
-    """The trainer of the recipe's form, less the arguments that both have."""
+    """The trainer class for the form of the recipe, with the arguments that only this form needs."""
     if recipe.form == "flat":
         return AdapterTrainer
     return functools.partial(UserTrainer, yes_id=encoder.yes_id, no_id=encoder.no_id, listwise=recipe.listwise)
@@ -155,35 +159,35 @@ def _trainer(recipe: Recipe, encoder: Encoder):
 def lora_targets(model, names: Sequence[str]) -> list[str] | str:
     """`names` as peft takes them; a pattern where the model has more than its language model.
 
-    The parts for images and sound have modules of the same names: text never reaches them, and peft may not know them.
+    Vision and audio towers have modules of the same names: text never reaches them, and peft may not support them.
 
     Raises:
         TrainError: If a name matches no module.
     """
     decoder = model.get_decoder()
-    places = [f".{place}" for place, _ in decoder.named_modules()]
-    missing = [name for name in names if not any(place.endswith(f".{name}") for place in places)]
+    module_names = [f".{module_name}" for module_name, _ in decoder.named_modules()]
+    missing = [name for name in names if not any(module_name.endswith(f".{name}") for module_name in module_names)]
     if missing:
-        linear = {place for place, module in decoder.named_modules() if isinstance(module, torch.nn.Linear)}
-        known = sorted({place.rsplit(".", 1)[-1] for place in linear})
+        linear = {module_name for module_name, module in decoder.named_modules() if isinstance(module, torch.nn.Linear)}
+        linear_names = sorted({module_name.rsplit(".", 1)[-1] for module_name in linear})
         raise TrainError(
             f"lora.target_modules: this base has no module {', '.join(missing)}. "
-            f"Its linear layers are {', '.join(known) or 'none'}."
+            f"Its linear layers are {', '.join(linear_names) or 'none'}."
         )
     if model.config.get_text_config() is model.config:
         return list(names)
-    root = next(place for place, module in model.named_modules() if module is decoder)
+    root = next(module_name for module_name, module in model.named_modules() if module is decoder)
     return rf"{re.escape(root)}\.(.*\.)?({'|'.join(map(re.escape, names))})"
 
 
 def _learn(trainer: SFTTrainer, checkpoints: Path) -> dict[str, Any]:
-    """Train, going on from the last checkpoint. The loss is a mean over the steps taken now; None without any."""
+    """Train, going on from the last checkpoint. Returns fields of the record; `loss` is the mean over the steps of this call, None if there were none."""
     with trainer.args.main_process_first(local=False):
         last, state = last_checkpoint(checkpoints)
     if last and state.global_step >= state.max_steps:
         # Resuming a finished run makes the Trainer run one extra step.
-        kept = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
-        set_peft_model_state_dict(trainer.model, load_peft_weights(str(kept or last)))
+        best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+        set_peft_model_state_dict(trainer.model, load_peft_weights(str(best or last)))
         trainer.state = state
         return {
             "steps": state.global_step,
@@ -193,7 +197,7 @@ def _learn(trainer: SFTTrainer, checkpoints: Path) -> dict[str, Any]:
         }
     loss = trainer.train(resume_from_checkpoint=str(last) if last else None).training_loss
     if trainer.args.world_size > 1:
-        # The Trainer's own is a process's: it averages over processes only what it logs.
+        # This loss is of one process: the Trainer averages only logged values over processes.
         loss = trainer.accelerator.gather(torch.tensor(loss, device=trainer.args.device)).mean().item()
     return {
         "steps": trainer.state.global_step,
@@ -204,11 +208,11 @@ def _learn(trainer: SFTTrainer, checkpoints: Path) -> dict[str, Any]:
 
 
 def last_checkpoint(folder: Path) -> tuple[Path | None, TrainerState]:
-    """The newest whole checkpoint and its state; or None and a fresh state. What a kill cut off is removed."""
+    """The newest complete checkpoint and its state, or None and a fresh state. Incomplete checkpoints are deleted."""
     newest: tuple[Path | None, TrainerState] = (None, TrainerState())
     for path in folder.glob("checkpoint-*"):
         try:
-            # The Trainer writes its state last: where that can be read, all else is there.
+            # The Trainer writes its state last: if that can be read, the checkpoint is complete.
             state = TrainerState.load_from_json(str(path / TRAINER_STATE_NAME))
         except (OSError, ValueError):
             shutil.rmtree(path)
@@ -229,7 +233,7 @@ def save_adapter(model, prompt: RankingPrompt, base: str, revision: str | None, 
 
 
 def write_adapter_config(folder: Path, base: str, revision: str | None) -> None:
-    """Name the base and its commit in adapter_config.json, and sort what peft keeps as a set."""
+    """Set the base and its commit in adapter_config.json, and sort `target_modules`, which peft keeps as a set."""
     path = folder / "adapter_config.json"
     config = read_json(path)
     config["base_model_name_or_path"] = base
@@ -270,7 +274,7 @@ def _arguments(recipe: Recipe, checkpoints: Path, half: bool, cpu: bool) -> SFTC
         seed=recipe.seed,
         data_seed=recipe.seed,
         use_cpu=cpu,
-        # TRL's default of 1,024 cuts answers off and drops the rows; ours are shortened by rule already.
+        # TRL's default of 1,024 would truncate answers and drop the rows; our prompts are shortened already.
         max_length=None,
         packing=False,
         dataset_kwargs={"skip_prepare_dataset": True},
@@ -278,18 +282,18 @@ def _arguments(recipe: Recipe, checkpoints: Path, half: bool, cpu: bool) -> SFTC
 
 
 def _checkpointing() -> str:
-    """What transformers calls gradient checkpointing: since 5.24 otherwise than before."""
-    known = {entry.name for entry in dataclasses.fields(SFTConfig)}
-    return "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
+    """The name of the option for gradient checkpointing, which transformers 5.24 changed."""
+    names = {entry.name for entry in dataclasses.fields(SFTConfig)}
+    return "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
 
 
 def _claim(recipe: Recipe, out: Path) -> None:
     """Make sure that `out` is free, or holds an unfinished run of this very recipe."""
-    kept = out / RECIPE
-    if kept.exists():
-        other = yaml.safe_load(kept.read_text(encoding="utf-8"))
-        if other != json.loads(json.dumps(recipe.to_dict())):
-            changed = sorted(key for key, value in recipe.to_dict().items() if other.get(key) != value)
+    recipe_path = out / RECIPE
+    if recipe_path.exists():
+        other_recipe = yaml.safe_load(recipe_path.read_text(encoding="utf-8"))
+        if other_recipe != json.loads(json.dumps(recipe.to_dict())):
+            changed = sorted(key for key, value in recipe.to_dict().items() if other_recipe.get(key) != value)
             raise TrainError(
                 f"{out} holds a run of another recipe (differs in {', '.join(changed)}). Choose another --out."
             )
@@ -301,7 +305,7 @@ def _claim(recipe: Recipe, out: Path) -> None:
 
 
 def _check_resumed(recipe: Recipe, out: Path, checksums: Mapping[str, str]) -> None:
-    """Raise TrainError where an unfinished run in `out` was begun with another dataset than there is now."""
+    """Raise TrainError if the dataset has changed since the unfinished run in `out` began."""
     path = out / TRAINED_ON
     before = read_json(path)["dataset_checksums"] if path.is_file() else checksums
     if changed := changed_configs(before, checksums):
@@ -312,19 +316,19 @@ def _check_resumed(recipe: Recipe, out: Path, checksums: Mapping[str, str]) -> N
 
 
 def _block_size(recipe: Recipe) -> int:
-    """Items between two targets of a user: those of a block of the summaries."""
-    made = contract.provenance(recipe.dataset, recipe.dataset_revision).summaries
+    """Items between two targets of a user: the block size of the summaries."""
+    summaries = contract.provenance(recipe.dataset, recipe.dataset_revision).summaries
     if recipe.summary == "none":
-        return made.known_block_sizes().get("block_size", SPACING)
-    return made.block_size
+        return summaries.known_block_sizes().get("block_size", SPACING)
+    return summaries.block_size
 
 
 def _bf16(cpu: bool) -> bool:
     """Whether the device that trains has arithmetic in bf16: a GPU, or a processor with AVX512-BF16 or AMX.
 
-    Where torch cannot tell what the processor has, it is taken to have none (torch before 2.13 has no public way).
+    False where torch cannot tell: before 2.13 it has no public function for it.
     """
     if not cpu:
         return torch.cuda.is_bf16_supported()
-    has: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -1,1 +1,1 @@
-"""What is written down of a run: versions, checksums, costs."""
+"""Records of runs and datasets: provenance, checksums, versions, costs, and atomic writes."""

@@ -1,4 +1,4 @@
-"""Models and datasets by their content: what is made from one depends on that, not on where it lies."""
+"""Checksums of models and datasets: they identify the content, wherever it lies."""
 
 import hashlib
 import re
@@ -18,9 +18,9 @@ _SUFFIXES = {".safetensors", ".json", ".jinja"}  # weights, configs, tokenizer, 
 
 
 def digest(*folders: Path) -> str:
-    """`sha256:` and the checksum of the folders' weights, configs and tokenizers.
+    """Checksum of the weights, configs and tokenizers in folders, as `sha256:` and hex digits.
 
-    That of a file is kept in Hugging Face's home, and made anew when the file's size or time has changed.
+    Checksums of files are cached in the home folder of Hugging Face, and computed again when size or time of a file changes.
 
     Raises:
         ValueError: If a folder holds no safetensors.
@@ -35,20 +35,20 @@ def digest(*folders: Path) -> str:
 
 
 def base_checksum(base: str) -> str:
-    """The `digest` of a base in a folder or in the package; of one on the Hub, its id."""
+    """Identify a base: its `digest` if it is a folder or in the package, its id if it is on the Hub."""
     folder = Path(base_path(base))
     return digest(folder) if folder.is_dir() else base
 
 
 def dataset_checksum(source: str, revision: str | None = None, configs: Collection[str] = ()) -> str:
-    """What a dataset holds, in one word: of a folder `sha256:` and a checksum, of a Hub dataset its commit.
+    """Identify the content of a dataset: `sha256:` and a checksum for a folder, the commit for a Hub dataset.
 
     The checksum is over the names and contents of the folder's Parquet files. Cards and records do not count.
 
     Args:
         source: Folder, Hub id, or the name of a dataset in the package.
-        configs: Those that count, such as `items` and `histories`; default all. A summary that is added later changes
-            the checksum of all configs, not that of the others. Of a Hub dataset they make no difference.
+        configs: Configs to include, such as `items` and `histories`; default all. Adding summaries later changes the
+            checksum of all configs, but not that of `items` and `histories`. Ignored for a Hub dataset.
 
     Raises:
         DataError: If the folder holds no such Parquet file, or the Hub dataset cannot be read.
@@ -65,17 +65,19 @@ def dataset_checksum(source: str, revision: str | None = None, configs: Collecti
         if not configs or name.partition("/")[0] in configs
     ]
     if not lines:
-        wanted = f" of {', '.join(configs)}" if configs else ""
-        raise DataError(f"No Parquet files{wanted} in the dataset folder {source!r}. Make one with dataset_scripts/.")
+        of_configs = f" of {', '.join(configs)}" if configs else ""
+        raise DataError(
+            f"No Parquet files{of_configs} in the dataset folder {source!r}. Make one with dataset_scripts/."
+        )
     return PREFIX + hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _commit(repo: str, revision: str | None) -> str:
-    """The commit that a revision of a Hub dataset names; without network, that of the copy on this machine."""
+    """The commit of a revision of a Hub dataset; offline, the commit of the cached copy."""
     if revision and re.fullmatch("[0-9a-f]{40}", revision):
         return revision
     try:
-        # A cached file lies in a folder that is called after its commit.
+        # The cache holds a file in a folder named after its commit.
         return Path(hf_hub_download(repo, "README.md", repo_type="dataset", revision=revision)).parent.name
     except (HTTPError, EntryNotFoundError, HFValidationError) as error:
         raise DataError(f"No dataset {repo!r}: no such folder here, and not read from the Hub: {error}") from None
@@ -83,11 +85,11 @@ def _commit(repo: str, revision: str | None) -> str:
 
 def _checksum(path: Path) -> str:
     state = path.stat()
-    place = hashlib.sha256(f"{path.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()
-    kept = Path(HF_HOME) / "trsr" / "checksums" / place
-    if kept.is_file():
-        return kept.read_text(encoding="utf-8")
+    key = hashlib.sha256(f"{path.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()
+    cache_file = Path(HF_HOME) / "trsr" / "checksums" / key
+    if cache_file.is_file():
+        return cache_file.read_text(encoding="utf-8")
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    write_text(kept, found)
-    return found
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    write_text(cache_file, checksum)
+    return checksum

@@ -1,4 +1,4 @@
-"""Pairs of installed packages whose versions do not fit together. Reads their metadata; imports none of them."""
+"""Find installed packages with incompatible versions. Reads package metadata; imports none of them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A package that asks for versions of another, of which `installed` is none."""
+    """A requirement of a package that the installed version of another package does not meet."""
 
     package: str
     needs: str  # as pip takes it: peft>=0.22
@@ -22,51 +22,53 @@ class Conflict:
         return self.package, Requirement(self.needs).name
 
     def __str__(self) -> str:
-        package, other = self.names
-        found = f"{other} {self.installed} is installed" if self.installed else f"{other} is not installed"
-        return f"{package} {_installed(package)} needs {self.needs}, and {found}."
+        package, needed = self.names
+        state = f"{needed} {self.installed} is installed" if self.installed else f"{needed} is not installed"
+        return f"{package} {_installed(package)} needs {self.needs}, and {state}."
 
 
 def conflicts(root: str = "llm-trsr") -> list[Conflict]:
-    """Those among `root` and all that it requires, directly or through others, the root's own first.
+    """All conflicts of `root` and its direct and indirect requirements, those of `root` first.
 
-    What only an extra asks for counts where it is installed, and is not followed further. Empty if `root` itself is not
+    Requirements of extras count only if installed, and their own requirements are not checked. Empty if `root` is not
     installed.
     """
     if _installed(root) is None:
         return []
     extras = metadata(root).get_all("Provides-Extra") or []
-    waiting, seen, found = [Requirement(f"{root}[{','.join(extras)}]")], set(), []
+    waiting, visited, results = [Requirement(f"{root}[{','.join(extras)}]")], set(), []
     while waiting:
-        asked = waiting.pop(0)
-        key = canonicalize_name(asked.name), frozenset(asked.extras)
-        if key in seen or _installed(asked.name) is None:
+        requirement = waiting.pop(0)
+        key = canonicalize_name(requirement.name), frozenset(requirement.extras)
+        if key in visited or _installed(requirement.name) is None:
             continue
-        seen.add(key)
-        for need, optional in _requirements(asked):
-            conflict = conflict_with(asked.name, need)
+        visited.add(key)
+        for need, optional in _requirements(requirement):
+            conflict = conflict_with(requirement.name, need)
             if conflict and (conflict.installed or not optional):
-                found.append(conflict)
+                results.append(conflict)
             if not optional:
                 waiting.append(need)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(results))
 
 
 def conflict_with(package: str, need: Requirement) -> Conflict | None:
-    """The conflict if what `package` needs is not installed; None if it is."""
+    """The conflict if the requirement `need` of `package` is not met; None if it is."""
     installed = _installed(need.name)
     if installed is not None and need.specifier.contains(installed, prereleases=True):
         return None
     return Conflict(package, f"{need.name}{need.specifier}", installed)
 
 
-def _requirements(asked: Requirement) -> Iterator[tuple[Requirement, bool]]:
-    """What a package requires, and whether only an extra does."""
-    for line in requires(asked.name) or []:
+def _requirements(requirement: Requirement) -> Iterator[tuple[Requirement, bool]]:
+    """The requirements of a package, each with whether only an extra requires it."""
+    for line in requires(requirement.name) or []:
         need = Requirement(line)
-        by = [extra for extra in ("", *asked.extras) if not need.marker or need.marker.evaluate({"extra": extra})]
-        if by:
-            yield need, "" not in by
+        extras = [
+            extra for extra in ("", *requirement.extras) if not need.marker or need.marker.evaluate({"extra": extra})
+        ]
+        if extras:
+            yield need, "" not in extras
 
 
 def _installed(package: str) -> str | None:

@@ -1,10 +1,10 @@
-"""What this process has spent, on any system."""
+"""Peak memory of this process, on any operating system."""
 
 import sys
 
 
 def peak_mib() -> float:
-    """The largest resident size since the process started, whatever it did, in MiB."""
+    """The largest resident size since the process started, in MiB."""
     try:
         import resource
     except ImportError:  # Windows; psutil comes with accelerate

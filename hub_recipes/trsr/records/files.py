@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, know what they were made from, and have one writer at a time."""
+"""Write files and folders atomically, bind a work folder to its settings, and allow one writer at a time."""
 
 import functools
 import hashlib
@@ -20,12 +20,12 @@ from trsr.errors import UsageError
 MADE_FROM = "made_from.json"
 P = ParamSpec("P")
 R = TypeVar("R")
-_held: set[str] = set()
+_locked_here: set[str] = set()
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A draft to write; it takes the place of `path` where the block ends without an error."""
+    """Yield a draft path to write; it replaces `path` if the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
@@ -36,13 +36,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file atomically."""
     with whole_file(path) as draft:
         draft.write_text(text, encoding="utf-8", newline="\n")
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises UsageError if it is not whole."""
+    """The content of a JSON file. Raises UsageError if it is not valid JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -53,13 +53,13 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """An empty draft beside `folder` to fill; it takes its place, and all that it held, where the block ends without an error.
+    """Yield an empty draft folder to fill; it replaces `folder` and its content if the block ends without an error.
 
-    Whether `folder` may be replaced is for the caller to know.
+    The caller must check whether `folder` may be replaced.
     """
-    folder = folder.resolve()  # "." and links have a place beside them too
+    folder = folder.resolve()  # so that the draft lies beside the real folder, also for "." and links
     draft, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))
-    with locked(folder):  # so a draft that is there is one that a kill left
+    with locked(folder):  # so an existing draft was left by a killed process
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         try:
@@ -76,44 +76,46 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def bind(folder: Path, made_from: Mapping[str, Any]) -> None:
-    """Make sure that a work folder is free, or was begun with the same settings; they are noted there.
+    """Bind a work folder to settings: it must be new or empty, or bound to the same settings. They are written into it.
 
     Args:
-        made_from: Settings and checksums, by name, as JSON can hold them.
+        made_from: Settings and checksums by name; values must be valid in JSON.
 
     Raises:
-        UsageError: If it was begun with others, or holds files and no such note.
+        UsageError: If it is bound to other settings, or holds files but no settings.
     """
-    note, now = folder / MADE_FROM, json.loads(json.dumps(made_from))
+    note, settings = folder / MADE_FROM, json.loads(json.dumps(made_from))
     if note.is_file():
         before = read_json(note)
-        if changed := sorted(name for name in before | now if before.get(name) != now.get(name)):
-            told = "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in changed)
-            raise UsageError(f"{folder} was made from something else: {told}. Choose another folder, or remove it.")
+        if changed := sorted(name for name in before | settings if before.get(name) != settings.get(name)):
+            differences = "; ".join(f"{name} was {before.get(name)}, is {settings.get(name)}" for name in changed)
+            raise UsageError(
+                f"{folder} was made from something else: {differences}. Choose another folder, or remove it."
+            )
     elif folder.exists() and any(folder.iterdir()):
         raise UsageError(
             f"{folder} is not empty, and does not say what it was made from. Choose another, or remove it."
         )
     else:
-        write_text(note, json.dumps(now, indent=2) + "\n")
+        write_text(note, json.dumps(settings, indent=2) + "\n")
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing `folder`. A process that holds it already goes on; a killed one holds nothing.
+    """Keep other processes from writing `folder`. Reentrant within a process; the lock ends with the process.
 
     Raises:
         UsageError: If another process holds it.
     """
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()
     # Processes that were launched together write together: the first one holds the lock for all.
-    if name in _held or os.environ.get("RANK", "0") != "0":
+    if name in _locked_here or os.environ.get("RANK", "0") != "0":
         yield
         return
     # Not beside the folder: its parent need not be ours to write to.
     path = Path(HF_HOME) / "trsr" / "locks" / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    # SQLite locks a file by the means of the system, which end with the process, on Windows as elsewhere.
+    # SQLite uses file locks of the operating system, which end with the process, on Windows too.
     with closing(sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)) as lock:
         try:
             lock.execute("PRAGMA journal_mode=OFF")
@@ -123,16 +125,16 @@ def locked(folder: Path) -> Iterator[None]:
                 raise UsageError(
                     f"Another process is writing {folder}. Wait until it has ended, or choose another folder."
                 ) from None
-            # This file system has no locks: nothing is guarded there.
-        _held.add(name)
+            # This file system has no locks: go on without one.
+        _locked_here.add(name)
         try:
             yield
         finally:
-            _held.discard(name)
+            _locked_here.discard(name)
 
 
 def one_writer(function: Callable[P, R]) -> Callable[P, R]:
-    """Let one process at a time run a function that writes the folder `out`."""
+    """Decorate a function that writes the folder `out`, so that one process at a time can run it on a folder."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)

@@ -1,7 +1,7 @@
-"""What made a dataset: its `provenance.json` as a record, and the one place that knows its keys.
+"""The record of how a dataset was made: `provenance.json`, whose keys only this module knows.
 
-Does not read files: `trsr.dataset.contract.provenance` does. What a property cannot find is an error that names it, and never
-a guess: a guess of how histories were cut could show a model what it is asked for.
+Does not read files: `trsr.dataset.contract.provenance` does. A missing value is an error that names it, never a default: a
+wrong block size could leak the target into a summary.
 """
 
 from collections.abc import Mapping
@@ -11,17 +11,17 @@ from typing import Any
 from trsr.errors import DataError
 
 FILE = "provenance.json"
-# What two kinds of summaries must agree in for one to continue the other.
+# Fields in which two datasets must agree for one to continue the summaries of the other.
 _CONTINUED = ("model", "revision", "sampling", "prompts", "block_size", "max_blocks")
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What may be done with a dataset, by its source. Stands in `provenance.json` under `dataset`.
+    """Name and terms of use of a dataset: the object `dataset` in `provenance.json`.
 
     Attributes:
-        name: Short name: `mind`, `goodbooks`. Releases are called after it.
-        license: Identifier that the Hub knows, such as `cc-by-sa-4.0`; `other` wants `license_name`.
+        name: Short name: `mind`, `goodbooks`. Releases are named after it.
+        license: Identifier that the Hub knows, such as `cc-by-sa-4.0`; `other` needs `license_name`.
         language: ISO 639 codes.
         share_text: Whether texts of the source may be published. If not, a release holds ids and summaries only.
     """
@@ -35,7 +35,7 @@ class Terms:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Terms":
-        """The terms as a file has them. Raises DataError for a key that is not known."""
+        """Build terms from the values in the file. Raises DataError for an unknown key."""
         try:
             languages = values.get("language", ())
             return cls(**{**values, "language": (languages,) if isinstance(languages, str) else tuple(languages)})
@@ -46,17 +46,17 @@ class Terms:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items() if v is not None}
 
     def header(self) -> dict[str, Any]:
-        """For the YAML header of a card."""
+        """The fields for the YAML header of a card."""
         return {name: v for name, v in self.to_dict().items() if name not in ("name", "share_text") and v}
 
 
 @dataclass(frozen=True, slots=True)
 class SummaryProvenance:
-    """What wrote a dataset's summaries.
+    """How the summaries of a dataset were made.
 
     Attributes:
-        values: As the file has them, under `summaries`.
-        source: Of the dataset, for messages.
+        values: The object `summaries` in `provenance.json`.
+        source: Folder or id of the dataset, for messages.
     """
 
     values: Mapping[str, Any]
@@ -65,27 +65,27 @@ class SummaryProvenance:
     @property
     def engine(self) -> str:
         """`extractive`, `nano`, `transformers`, `openai` or `vllm`."""
-        return self._needed("engine")
+        return self._required("engine")
 
     @property
     def model(self) -> str:
         """Name or Hub id of the language model."""
-        return self._needed("model")
+        return self._required("model")
 
     @property
     def revision(self) -> str | None:
-        """Commit or checksum of the language model; None where a server does not say."""
-        return self._needed("revision")
+        """Commit or checksum of the language model; None if it is not known, as behind a server."""
+        return self._required("revision")
 
     @property
     def sampling(self) -> Mapping[str, Any]:
-        """How answers were drawn."""
-        return self._needed("sampling")
+        """Sampling parameters of the language model."""
+        return self._required("sampling")
 
     @property
     def calls(self) -> Mapping[str, int]:
-        """Method -> number of summaries that were asked for."""
-        return self._needed("calls")
+        """Method -> number of requested summaries."""
+        return self._required("calls")
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -94,7 +94,7 @@ class SummaryProvenance:
 
     @property
     def prompts(self) -> Mapping[str, str]:
-        """The wording of a language model's questions; empty for an engine that reads no prompts."""
+        """Prompt texts for the language model; empty for an engine without prompts."""
         return self.values.get("prompts") or {}
 
     @property
@@ -119,23 +119,23 @@ class SummaryProvenance:
 
     @property
     def block_size(self) -> int:
-        """Items of a block."""
-        return self._needed("block_size", positive=True)
+        """Items per block."""
+        return self._required("block_size", positive=True)
 
     @property
     def max_blocks(self) -> int:
-        """Newest blocks of a history that were summarised."""
-        return self._needed("max_blocks", positive=True)
+        """Largest number of blocks of a history: the newest ones were summarised."""
+        return self._required("max_blocks", positive=True)
 
     def known_block_sizes(self) -> dict[str, int]:
-        """`block_size` and `max_blocks`, as far as the file has them as positive numbers."""
+        """`block_size` and `max_blocks`, if the file has positive numbers for them."""
         sizes = {name: self.values.get(name) for name in ("block_size", "max_blocks")}
         return {name: size for name, size in sizes.items() if isinstance(size, int) and size > 0}
 
     def differences(self, wanted: Mapping[str, Any]) -> list[str]:
-        """Where these summaries were made otherwise than `wanted` says, so that the one cannot continue the other.
+        """Differences between how these summaries were made and `wanted`, a later `values`; if any, they cannot be continued.
 
-        Who served the model does not count.
+        A different engine for the same model does not count.
         """
         differ = [part for part in _CONTINUED if self.values.get(part) != wanted.get(part)]
         engines = {self.values.get("engine"), wanted.get("engine")}
@@ -143,7 +143,7 @@ class SummaryProvenance:
             differ.append("engine")
         return [f"{part} was {self.values.get(part)!r}, is {wanted.get(part)!r}" for part in differ]
 
-    def _needed(self, name: str, positive: bool = False) -> Any:
+    def _required(self, name: str, positive: bool = False) -> Any:
         value = self.values.get(name)
         if name not in self.values or (positive and not (isinstance(value, int) and value > 0)):
             raise DataError(
@@ -155,15 +155,15 @@ class SummaryProvenance:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What made a dataset.
+    """How a dataset was made: the content of its `provenance.json`.
 
     Attributes:
-        values: The file as it is; empty for a dataset that has none.
-        source: Of the dataset, for messages.
-        terms: Under which terms it may be used.
+        values: The JSON object; empty for a dataset without the file.
+        source: Folder or id of the dataset, for messages.
+        terms: Name and terms of use.
 
     Raises:
-        DataError: If the file is not a JSON object, or a part of it is not what it should be.
+        DataError: If the file, or a part of it that should be, is not a JSON object.
     """
 
     values: Mapping[str, Any]
@@ -187,27 +187,27 @@ class Provenance:
 
     @property
     def name(self) -> str | None:
-        """Of the dataset; None where the file does not say."""
+        """Name of the dataset; None if the file does not state it."""
         return self.values.get("dataset", {}).get("name")
 
     @property
     def script(self) -> str:
-        """What built it."""
-        return self._needed("script")
+        """The script that built the dataset."""
+        return self._required("script")
 
     @property
     def seed(self) -> int:
-        """Of the splits and the negatives."""
-        return self._needed("seed")
+        """Seed of the splits and the negatives."""
+        return self._required("seed")
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """What was read, left out and kept."""
+        """Numbers of rows read, left out and kept."""
         return self.values.get("counts", {})
 
     @property
     def item_text(self) -> dict[str, int]:
-        """How item texts were cut, as options of `core.prompts.RankingPrompt`: `field_words`, `field_values`; 0 = not."""
+        """Limits of item texts, as options of `core.prompts.RankingPrompt`: `field_words`, `field_values`; 0 = none."""
         built = self.values.get("options", {})
         return {name: built.get(name) or 0 for name in ("field_words", "field_values")}
 
@@ -224,21 +224,22 @@ class Provenance:
 
     @property
     def by_impressions(self) -> bool:
-        """Whether a row is a click, and its negatives were shown beside it."""
+        """Whether a row is a click, with the items shown beside it as negatives."""
         return self.protocol_record["split"] == "impressions"
 
     @property
     def users_in_several_splits(self) -> bool:
-        """Whether splits divide a user's own items, so that what is learnt of a user is one target of several."""
+        """Whether a user occurs in several splits, each time with other targets."""
         return self.protocol_record["split"] in ("impressions", "leave-one-out", "date")
 
     @property
     def protocol(self) -> str:
-        """What a user's candidates are, how users are divided and which interactions count, in words."""
+        """The candidates of a user, the splits and the filters in words, for cards and results."""
         if self.by_impressions:
             return "a clicked item and what was shown beside it and not clicked, a row a click"
-        drawn, record = self.values.get("sampling", {}), self.protocol_record
-        parts = [f"1 positive and {drawn.get('negatives', 'the given')} {drawn.get('sampling', '')} negatives a user"]
+        sampling, record = self.values.get("sampling", {}), self.protocol_record
+        negatives = f"{sampling.get('negatives', 'the given')} {sampling.get('sampling', '')}"
+        parts = [f"1 positive and {negatives} negatives a user"]
         if record["split"] == "leave-one-out":
             parts.append("leave-one-out in time")
         if record["split"] == "date":
@@ -253,23 +254,23 @@ class Provenance:
 
     @property
     def has_summaries(self) -> bool:
-        """Whether the file says what wrote summaries."""
+        """Whether the file describes summaries."""
         return "summaries" in self.values
 
     @property
     def summaries(self) -> SummaryProvenance:
-        """What wrote the summaries."""
+        """How the summaries were made."""
         return SummaryProvenance(self.values.get("summaries", {}), self.source)
 
     def with_terms(self, terms: Terms) -> "Provenance":
-        """The same under other terms."""
+        """The same provenance with other terms."""
         return Provenance({**self.values, "dataset": terms.to_dict()}, self.source)
 
     def with_summaries(self, values: Mapping[str, Any]) -> "Provenance":
-        """The same with what wrote new summaries."""
+        """The same provenance with the description of new summaries."""
         return Provenance({**self.values, "summaries": dict(values)}, self.source)
 
-    def _needed(self, name: str) -> Any:
+    def _required(self, name: str) -> Any:
         if name not in self.values:
             raise DataError(f"{self.source} does not say its {name} ({FILE}). Build it again with dataset_scripts/.")
         return self.values[name]

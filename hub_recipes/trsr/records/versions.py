@@ -1,16 +1,16 @@
-"""The versions a run used, for its records."""
+"""Versions of installed packages, for the record of a run."""
 
 from importlib.metadata import PackageNotFoundError, version
 
 PACKAGES = ("llm-trsr", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "tokenizers", "numpy")
 
 
-def versions(*more: str) -> dict[str, str]:
-    """Package to installed version, of PACKAGES and `more`; packages that are not installed are left out."""
-    found = {}
-    for package in (*PACKAGES, *more):
+def versions(*packages: str) -> dict[str, str]:
+    """Package -> installed version, of PACKAGES and `packages`; without those that are not installed."""
+    installed = {}
+    for package in (*PACKAGES, *packages):
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed

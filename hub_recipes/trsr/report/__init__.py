@@ -1,1 +1,1 @@
-"""Text and pictures for people: Markdown, plots, card templates."""
+"""Output for readers: Markdown, plots, card templates."""

@@ -1,4 +1,4 @@
-"""Text from outside as Markdown that shows it: it opens no link, tag, code, table cell or template."""
+"""Escape untrusted text for Markdown: it cannot start a link, tag, code, table cell or template."""
 
 import re
 from collections.abc import Sequence
@@ -8,23 +8,23 @@ from trsr.core.history import clean
 _ENTITIES = {
     "<": "&lt;", "|": "&#124;", "[": "&#91;", "{": "&#123;", "*": "&#42;", "_": "&#95;", "\\": "&#92;", "`": "'"
 }  # fmt: skip
-_MARKUP = re.compile(r"[<|\[{*\\`]|(?<!\w)_|_(?!\w)")  # the underscores of a_name are not
+_MARKUP = re.compile(r"[<|\[{*\\`]|(?<!\w)_|_(?!\w)")  # not the underscores inside a_name
 
 
 class Markdown(str):
-    """Text that we made ourselves and that is shown as it is. Every other string goes through `plain`."""
+    """Trusted text, which is shown without escaping. Every other string goes through `plain`."""
 
 
 def plain(text: str) -> str:
-    """`text` as one line without markup.
+    """Return `text` as one line without markup.
 
-    Within a line: at the start of one, a `#` or `-` would still open a block, so a word of ours stands before it.
+    For use within a line only: at the start of a line, a `#` or `-` would still open a block.
     """
-    shown = re.sub(r"&(?=#|\w+;)", "&amp;", clean(text))
-    return _MARKUP.sub(lambda match: _ENTITIES[match[0]], shown)
+    escaped = re.sub(r"&(?=#|\w+;)", "&amp;", clean(text))
+    return _MARKUP.sub(lambda match: _ENTITIES[match[0]], escaped)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of cells as they are: what comes from outside goes through `plain` first."""
+    """A Markdown table. Cells are not escaped: pass untrusted text through `plain` first."""
     lines = ["| " + " | ".join(line) + " |" for line in (head, *rows)]
     return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])

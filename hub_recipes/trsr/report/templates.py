@@ -1,6 +1,7 @@
-"""The templates of model_cards/, filled in strictly: a missing value fails the render, and values are data.
+"""Render the templates of model_cards/. A missing value is an error, and values are data.
 
-They can neither close the header nor become markup or template code. In a template a value never opens a line, see `plain`.
+A value can neither close the YAML header nor become markup or template code. No template starts a line with a value, see
+`markdown.plain`.
 """
 
 import functools
@@ -15,15 +16,15 @@ from trsr.core.history import clean
 from trsr.errors import ReleaseError
 from trsr.report.markdown import Markdown, plain
 
-# Beside the package in a wheel; at the top of the tree in a checkout.
+# In the package in a wheel; at the top of the tree in a checkout.
 _FOLDERS = [PACKAGE / "model_cards", PACKAGE.parent.parent / "model_cards"]
 
 
 def render(template: str, values: Mapping[str, object]) -> str:
-    """Fill model_cards/`template`.md.
+    """Render model_cards/`template`.md.
 
     Raises:
-        ReleaseError: If the template names a value that is not given, or is None.
+        ReleaseError: If the template uses a value that is missing or None.
     """
     try:
         return _environment().get_template(f"{template}.md").render(values)
@@ -38,7 +39,7 @@ def _environment() -> SandboxedEnvironment:
     environment = SandboxedEnvironment(
         loader=FileSystemLoader(_FOLDERS),
         undefined=StrictUndefined,
-        finalize=_shown,
+        finalize=_as_markdown,
         keep_trailing_newline=True,
         trim_blocks=True,
         autoescape=False,
@@ -47,26 +48,26 @@ def _environment() -> SandboxedEnvironment:
     return environment
 
 
-def _shown(value: object) -> object:
-    """A value as Markdown shows it."""
+def _as_markdown(value: object) -> object:
+    """A value for a template: strings are escaped, see `plain`. Raises ValueError for None."""
     if value is None:
         raise ValueError("it is None")
     return value if isinstance(value, (Markdown, StrictUndefined, int, float)) else plain(str(value))
 
 
 def _number(value, form: str) -> str:
-    """A number in a format of Python's."""
-    return format(value + 0, form)  # the sum fails for what is no number, and names what is missing
+    """Format a number with a format specification of Python."""
+    return format(value + 0, form)  # `+ 0` fails for anything but a number, and names a missing value
 
 
 def yaml_header(header: Mapping) -> str:
-    """The header of a card, each text in it one line."""
+    """The YAML header of a card; every text in it is reduced to one line."""
 
     def cleaned(value):
         if isinstance(value, Mapping):
-            return {name: cleaned(one) for name, one in value.items()}
+            return {name: cleaned(item) for name, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return [cleaned(one) for one in value]
+            return [cleaned(item) for item in value]
         return clean(value) if isinstance(value, str) else value
 
     return yaml.safe_dump(cleaned(header), sort_keys=False, allow_unicode=True).strip()

@@ -12,7 +12,8 @@ from pathlib import Path
 from trsr.core.answer import Answer
 from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import METHODS
-from trsr.errors import UsageError, loading
+from trsr.errors import UsageError
+from trsr.progress import loading
 from trsr.summaries.accept import LONGEST
 from trsr.summaries.caches import import_cache
 from trsr.summaries.continuation import PreviousSummaries

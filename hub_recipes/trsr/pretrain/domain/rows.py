@@ -1,4 +1,4 @@
-"""Rows of a dataset's users: a history, and candidates that branch off after its items.
+"""Training rows from the users of a dataset: a history, with candidates to score after several of its items.
 
 Two thirds of the rows score candidates at many positions of a history window; the rest use the fine-tuning format: once, behind
 the summary of the whole past. A row is determined by its number.
@@ -19,20 +19,20 @@ from trsr.core.history import Item
 from trsr.core.prompts import Encoder
 from trsr.errors import DataError
 
-STRETCH = 24  # items, at most
-SHORTEST = 6  # items of a stretch, where there are as many
-FEWEST = 2  # items that candidates of a stretch are asked after
-ASKED = 10  # places of a stretch that are asked after, at most
-SHOWN = (3, 5, 10, 10)  # recent items behind a summary of the whole past; ten are what adapters read
+STRETCH = 24  # most items of a history window
+SHORTEST = 6  # least items of a window, if the history is as long
+FEWEST = 2  # items of a window before the first candidates
+ASKED = 10  # most positions of a window at which candidates are scored
+SHOWN = (3, 5, 10, 10)  # numbers of recent items after a summary of the whole past; adapters use 10
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user's items, oldest first, and the summaries on the way.
+    """A user's items, oldest first, and their recurrent summaries.
 
     Attributes:
-        items: The target is the last one, where it may be seen.
-        summaries: Number of items that a summary speaks of, from the first -> the summary.
+        items: Ends with the target, if training may use it.
+        summaries: Number of oldest items -> the summary of them.
     """
 
     items: tuple[str, ...]
@@ -40,34 +40,34 @@ class User:
 
 
 def users(rows: Iterable[Mapping[str, Any]], block_size: int, target: bool) -> list[User]:
-    """Users of a config `recurrent`, whose summaries after each full block are known.
+    """Users from rows of the config `recurrent`, with the summary after each block.
 
     Args:
-        target: Take the target for the newest item. Without it only the history is learnt from.
+        target: Append the target to the items; without it, training uses the history alone.
     """
-    found = []
+    all_users = []
     for row in rows:
         history, trail = row["history"], row["block_summaries"]
         blocks = math.ceil(len(history) / block_size)
         ends = [min(block * block_size, len(history)) for block in range(blocks - len(trail) + 1, blocks + 1)]
         items = (*history, row["target"]) if target else tuple(history)
-        found.append(User(items, dict(zip(ends, trail, strict=True))))
-    return found
+        all_users.append(User(items, dict(zip(ends, trail, strict=True))))
+    return all_users
 
 
 class Rows(Dataset):
-    """Row n is {"prefix": ids, "branches": [(tokens of the prefix that are seen, [ids of a candidate, ...]), ...]}.
+    """Row n is {"prefix": ids, "branches": [(visible tokens of the prefix, [ids of a candidate, ...]), ...]}.
 
-    Candidates of a branch are what the user chose next, then others: half of them drawn uniformly, half in proportion
-    to how often users chose them.
+    Candidates of a branch are the next item of the user, then negatives: half of them sampled uniformly, half by
+    popularity.
 
     Args:
         texts: Item id -> text.
-        length: Number of rows. Every user is met once before any is met again.
-        negatives: Other candidates a branch of a stretch; behind a whole past there are twice as many and two.
+        length: Number of rows. Users are visited in random order, each once per epoch.
+        negatives: Negatives per branch of a window; after a summary of the whole past, 2 * `negatives` + 2.
 
     Raises:
-        DataError: If there are too few items to draw from.
+        DataError: If there are too few items to sample negatives from.
     """
 
     def __init__(
@@ -94,8 +94,10 @@ class Rows(Dataset):
         chosen = Counter(item_id for user in users for item_id in user.items)
         self._ends = list(accumulate(chosen[item_id] for item_id in self._ids))
         self._newline = encoder.text_ids("\n")
-        self._line = {one: encoder.text_ids(f"- {item.text}") + self._newline for one, item in self._items.items()}
-        self._suffix = {one: encoder.suffix_ids(item) for one, item in self._items.items()}
+        self._line = {
+            item_id: encoder.text_ids(f"- {item.text}") + self._newline for item_id, item in self._items.items()
+        }
+        self._suffix = {item_id: encoder.suffix_ids(item) for item_id, item in self._items.items()}
         self._order: tuple[int, list[int]] = (-1, [])
 
     def __len__(self) -> int:
@@ -113,45 +115,45 @@ class Rows(Dataset):
         latest = max(0, len(user.items) - SHORTEST)
         start = rng.randint(0, latest) if rng.random() < 0.5 else 0
         summary = None
-        if kind < 0.7 and (fits := [end for end in ends if end <= latest]):
-            start = rng.choice(fits)
+        if kind < 0.7 and (starts := [end for end in ends if end <= latest]):
+            start = rng.choice(starts)
             summary = user.summaries[start]
         return self._stretch(user.items, start, summary, rng)
 
     def _user(self, number: int) -> int:
-        turn, place = divmod(number, len(self.users))
-        if self._order[0] != turn:
+        epoch, index = divmod(number, len(self.users))
+        if self._order[0] != epoch:
             self._order = (
-                turn,
-                random.Random(f"{self.seed}-turn-{turn}").sample(range(len(self.users)), len(self.users)),
+                epoch,
+                random.Random(f"{self.seed}-turn-{epoch}").sample(range(len(self.users)), len(self.users)),
             )
-        return self._order[1][place]
+        return self._order[1][index]
 
     def _past(self, user: User, end: int, rng: random.Random) -> dict[str, Any]:
-        shown = user.items[max(0, end - rng.choice(SHOWN)) : end]
-        prefix = self._encoder.prefix_ids(user.summaries[end], [self._items[item_id] for item_id in shown]).ids
+        recent = user.items[max(0, end - rng.choice(SHOWN)) : end]
+        prefix = self._encoder.prefix_ids(user.summaries[end], [self._items[item_id] for item_id in recent]).ids
         return {
             "prefix": prefix,
             "branches": [(len(prefix), self._candidates(user.items, end, 2 * self.negatives + 2, rng))],
         }
 
     def _stretch(self, items: Sequence[str], start: int, summary: str | None, rng: random.Random) -> dict[str, Any]:
-        shown = items[start : start + STRETCH]
-        # The prefix of the first item alone, without its line and the empty line that closes the prompt.
-        first = self._encoder.prefix_ids(summary, [self._items[shown[0]]]).ids
-        prefix = first[: -len(self._line[shown[0]]) - len(self._newline)]
-        places = range(FEWEST, len(shown))
-        asked = set(rng.sample(places, min(ASKED, len(places))))
+        window = items[start : start + STRETCH]
+        # The prefix for the first item, without the line of that item and the empty line at the end.
+        first = self._encoder.prefix_ids(summary, [self._items[window[0]]]).ids
+        prefix = first[: -len(self._line[window[0]]) - len(self._newline)]
+        positions = range(FEWEST, len(window))
+        chosen_positions = set(rng.sample(positions, min(ASKED, len(positions))))
         branches = []
-        for place, item_id in enumerate(shown):
-            if place in asked:
-                candidates = self._candidates(items, start + place, self.negatives, rng)
+        for position, item_id in enumerate(window):
+            if position in chosen_positions:
+                candidates = self._candidates(items, start + position, self.negatives, rng)
                 branches.append((len(prefix), [self._newline + ids for ids in candidates]))
             prefix = prefix + self._line[item_id]
         return {"prefix": prefix, "branches": branches}
 
-    def _candidates(self, items: Sequence[str], place: int, count: int, rng: random.Random) -> list[list[int]]:
-        own, drawn = set(items), [items[place]]
+    def _candidates(self, items: Sequence[str], position: int, count: int, rng: random.Random) -> list[list[int]]:
+        own, drawn = set(items), [items[position]]
         while len(drawn) <= count:
             if rng.random() < 0.5:
                 item_id = self._ids[bisect_right(self._ends, rng.random() * self._ends[-1])]

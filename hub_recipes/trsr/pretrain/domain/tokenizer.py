@@ -1,4 +1,4 @@
-"""A tokenizer whose tokens may be whole titles, names and values."""
+"""Train a tokenizer whose tokens may be whole titles, names and values."""
 
 from collections.abc import Iterable
 
@@ -6,17 +6,19 @@ from transformers import PreTrainedTokenizerFast
 
 from trsr.pretrain.scratch import train_tokenizer
 
-_NAME = r"^- (?:[^:;]{1,24}: )?|; [^:;]{1,24}: "  # of a field, with what opens the line or the field
-_COUNT = r" x\d+"  # of an extractive summary
+_NAME = (
+    r"^- (?:[^:;]{1,24}: )?|; [^:;]{1,24}: "  # name of a field, with the start of the line or the separator before it
+)
+_COUNT = r" x\d+"  # count in an extractive summary
 
 
 def superword_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE that cuts at lines, fields and listed values only, so that merges reach over words.
+    """Train byte-level BPE that splits at lines, fields and listed values only, so that tokens may span words.
 
-    An item of goodbooks (title, authors, four genres) takes 12 tokens of 10,240, not 27.
+    An item of goodbooks (title, authors, four genres) takes 12 tokens with a vocabulary of 10,240, instead of 27 with splits at words.
 
     Reference:
-        SuperBPE (arXiv 2503.13423): tokens over several words.
+        SuperBPE (arXiv 2503.13423): tokens that span several words.
     """
     from tokenizers import Regex, pre_tokenizers
 

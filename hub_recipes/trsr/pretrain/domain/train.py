@@ -12,7 +12,16 @@ from trsr.dataset import contract
 from trsr.pretrain.domain.batch import collate, forward
 from trsr.pretrain.domain.rows import Rows, users
 from trsr.pretrain.domain.tokenizer import superword_tokenizer
-from trsr.pretrain.scratch import CONTEXT, RankingTrainer, arguments, begin, fit, kept_tokenizer, llama, save
+from trsr.pretrain.scratch import (
+    CONTEXT,
+    RankingTrainer,
+    arguments,
+    claim_folders,
+    fit,
+    llama,
+    load_or_train_tokenizer,
+    save,
+)
 from trsr.records.checksums import dataset_checksum
 from trsr.records.files import one_writer
 from trsr.report.markdown import Markdown
@@ -40,21 +49,21 @@ def train_domain(
 ) -> dict[str, object]:
     """Train and write a base that knows a dataset's items.
 
-    Of training users everything is learnt from, of the others their histories without the targets, as sequential
-    recommenders are trained.
+    Training uses histories and targets of training users, and histories without targets of all others, as is usual for
+    sequential recommenders.
 
     Args:
         source: Folder or Hub id with the config `recurrent`.
         out: Folder to write.
         steps: Optimiser steps of `rows` users each.
-        negatives: Candidates that were not chosen, beside each that was.
-        work: Folder for checkpoints; a run that was killed goes on from the newest there.
+        negatives: Negatives per positive.
+        work: Folder for checkpoints; a killed run goes on from the newest one.
 
     Returns:
-        What stands in `training.json`.
+        The content of `training.json`.
 
     Raises:
-        DataError: If the dataset has no recurrent summaries, or does not say of how many items.
+        DataError: If the dataset has no recurrent summaries, or does not state their block size.
     """
     provenance = contract.provenance(source, revision)
     splits = {split: contract.read(source, "recurrent", split, revision) for split in contract.SPLITS}
@@ -64,7 +73,7 @@ def train_domain(
         contract.check_ids(table, texts, split)
     prompt = RankingPrompt(recent_items=10)
     work = work or out.with_name(out.name + "-checkpoints")
-    begin(
+    claim_folders(
         out,
         work,
         model="domain",
@@ -79,8 +88,10 @@ def train_domain(
         heads=heads,
         learning_rate=learning_rate,
     )
-    tokenizer = kept_tokenizer(work, lambda: superword_tokenizer(_prompts(splits["train"], texts, prompt), vocab_size))
-    everyone = [user for split, table in splits.items() for user in users(table, block_size, target=split == "train")]
+    tokenizer = load_or_train_tokenizer(
+        work, lambda: superword_tokenizer(_prompts(splits["train"], texts, prompt), vocab_size)
+    )
+    all_users = [user for split, table in splits.items() for user in users(table, block_size, target=split == "train")]
     set_seed(seed)
     model = llama(tokenizer, hidden, layers, heads)
     encoder = Encoder(tokenizer, prompt, context=CONTEXT)
@@ -88,7 +99,7 @@ def train_domain(
         model,
         arguments(work, steps=steps, rows=rows, learning_rate=learning_rate, seed=seed),
         data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
-        train_dataset=Rows(everyone, texts, encoder, length=steps * rows, negatives=negatives, seed=seed),
+        train_dataset=Rows(all_users, texts, encoder, length=steps * rows, negatives=negatives, seed=seed),
         forward=forward,
         yes=encoder.yes_id,
         no=encoder.no_id,
@@ -96,7 +107,7 @@ def train_domain(
     )
     record = fit(trainer)
     about = {
-        "command": f"trsr pretrain domain --dataset {_shown(source)} --seed {seed} --steps {steps}",
+        "command": f"trsr pretrain domain --dataset {_display_name(source)} --seed {seed} --steps {steps}",
         "data": provenance.terms.name,
         "share_text": provenance.terms.share_text,
         "parameters": model.num_parameters(),
@@ -116,8 +127,8 @@ def train_domain(
     return about
 
 
-def _shown(source: str) -> str:
-    """A folder by its name: where it lies is nobody's business."""
+def _display_name(source: str) -> str:
+    """A dataset's id, or the name of its folder without the path, which is private."""
     return Path(source).resolve().name if Path(source).is_dir() else source
 
 
@@ -128,5 +139,5 @@ def _prompts(rows: Dataset, texts: Mapping[str, str], prompt: RankingPrompt) -> 
         yield prompt.prefix(row["summary"], recent) + prompt.suffix(items[row["target"]])
     for item in items.values():
         yield from [prompt.suffix(item)] * 3
-    # An answer is one token, as it follows the cue.
+    # Repeated until each answer, with the space before it, is one token.
     yield from [f" {prompt.yes}", f" {prompt.no}"] * len(texts)

@@ -1,5 +1,5 @@
-"""The language model that ships with the package: its base and the adapter that summarises, made from nothing but seeds.
+"""Train the language model that ships with the package: a base and a summarising adapter, on synthetic data alone.
 
-`worlds` and `games` make up what is read, `curriculum` asks it as rankings, `lessons` as summaries in the words of `wording`;
-`base` and `summarizer` train.
+`worlds` and `games` generate the data, `curriculum` makes ranking prompts of it, and `lessons` summarisation prompts with
+answers in the wording of `wording`; `base` and `summarizer` train.
 """

@@ -1,7 +1,7 @@
 """Train the nano base from scratch: tokenizer, then a small Llama on the rankings of `curriculum`.
 
 Three losses: yes or no for each candidate, the softmax over a user's candidates, and the language-model loss on the prompt
-and the chosen item, which helps to find the match.
+and the chosen item, which helps to learn matching.
 """
 
 import random
@@ -18,10 +18,10 @@ from trsr.pretrain.scratch import (
     CONTEXT,
     RankingTrainer,
     arguments,
-    begin,
+    claim_folders,
     fit,
-    kept_tokenizer,
     llama,
+    load_or_train_tokenizer,
     save,
     train_tokenizer,
 )
@@ -30,7 +30,7 @@ from trsr.report.templates import render
 
 
 def world_tokenizer(worlds: int, vocab_size: int) -> PreTrainedTokenizerFast:
-    """Trained on the prompts of `worlds` worlds."""
+    """Train a tokenizer on the prompts of `worlds` worlds."""
     from tokenizers import pre_tokenizers
 
     words = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -40,7 +40,7 @@ def world_tokenizer(worlds: int, vocab_size: int) -> PreTrainedTokenizerFast:
 def _texts(worlds: int) -> Iterator[str]:
     prompt = RankingPrompt()
     for number in range(worlds):
-        world = training_world(-1 - number)  # pretraining counts up from 0, so these are never trained on
+        world = training_world(-1 - number)  # pretraining uses worlds 0, 1, ...: it never uses these
         rng = random.Random(number)
         for user in world.users:
             summary, recent, positive, _ = example(world, user.items, rng, 0, clean=False)
@@ -69,15 +69,15 @@ def pretrain(
 
     Args:
         out: Folder to write.
-        seed: Seeds weights and order. Games and worlds 0, 1, ... are trained on whatever the seed.
+        seed: Seeds weights and order. Games and worlds are always 0, 1, ..., whatever the seed.
         steps: Optimiser steps of `users` users with 1 + `negatives` candidates each.
-        work: Folder for checkpoints; a run that was killed goes on from the newest there.
+        work: Folder for checkpoints; a killed run goes on from the newest one.
 
     Returns:
-        What stands in `training.json`.
+        The content of `training.json`.
     """
     work = work or out.with_name(out.name + "-checkpoints")
-    begin(
+    claim_folders(
         out,
         work,
         model="nano",
@@ -91,7 +91,7 @@ def pretrain(
         heads=heads,
         learning_rate=learning_rate,
     )
-    tokenizer = kept_tokenizer(work, lambda: world_tokenizer(worlds=60, vocab_size=vocab_size))
+    tokenizer = load_or_train_tokenizer(work, lambda: world_tokenizer(worlds=60, vocab_size=vocab_size))
     set_seed(seed)
     model = llama(tokenizer, hidden, layers, heads)
     encoder = Encoder(tokenizer, RankingPrompt(recent_items=10), context=CONTEXT)
@@ -108,7 +108,7 @@ def pretrain(
         text_weight=0.2,
     )
     record = fit(trainer)
-    made = {
+    about = {
         "command": f"trsr pretrain nano --seed {seed} --steps {steps}",
         "data": f"trsr.pretrain.nano.games.game, and worlds 0 to {(rows - 1) // USERS_A_WORLD} of trsr.pretrain.nano.worlds.training_world",
         "parameters": model.num_parameters(),
@@ -116,5 +116,5 @@ def pretrain(
         "candidates_a_row": 1 + negatives,
         **record,
     }
-    save(model, tokenizer, made, render("base", made), out)
-    return made
+    save(model, tokenizer, about, render("base", about), out)
+    return about

@@ -1,8 +1,8 @@
-"""Matching games: the easiest form of the ranking question, for the first part of pretraining.
+"""Generate matching games: the easiest ranking prompts, for the first part of pretraining.
 
 A prompt names a few topics, as a summary or as items; the chosen candidate has one of them, the others have none. No
-noise, short prompts, names that never repeat: what is learnt here is to match text, and worlds build on it. Straight
-on worlds, a model this small stays at chance for thousands of steps.
+noise, short prompts, names that never repeat: they teach to match text. Trained on worlds at once, a model this small
+stays at chance for thousands of steps.
 """
 
 import random
@@ -18,7 +18,7 @@ def game(seed: int, hardness: float, negatives: int) -> tuple[str | None, list[I
 
     Args:
         seed: The same seed gives the same game.
-        hardness: 0 to 1: how many topics there are, and how much other text stands around them.
+        hardness: 0 to 1: the number of topics, and the amount of other text.
         negatives: Number of the other candidates.
     """
     rng = random.Random(f"game-{seed}")
@@ -26,7 +26,7 @@ def game(seed: int, hardness: float, negatives: int) -> tuple[str | None, list[I
     field = rng.choice(TOPIC_FIELDS)
     liked_count = rng.randint(1, 2 + round(5 * hardness))
     names = topic_names(rng, liked_count + negatives)
-    liked, others = names[:liked_count], names[liked_count:]
+    liked, other_topics = names[:liked_count], names[liked_count:]
     rich = rng.random() < hardness
     domain = tuple(name for name in rng.choice(DOMAINS) if name not in PROSE) if rich else ()
 
@@ -39,8 +39,8 @@ def game(seed: int, hardness: float, negatives: int) -> tuple[str | None, list[I
                 fields = {field: topic, "title": title}
         return Item("; ".join(f"{name}: {value}" for name, value in fields.items()))
 
-    shown = [topic for topic in liked for _ in range(rng.choice([1, 1, 2]))]
-    rng.shuffle(shown)
+    topics = [topic for topic in liked for _ in range(rng.choice([1, 1, 2]))]
+    rng.shuffle(topics)
     as_summary = rng.random() < 0.6
     noise = [item(" ".join(rng.sample(words, 2))) for _ in range(rng.randint(0, round(4 * hardness)))]
     if as_summary:
@@ -48,12 +48,17 @@ def game(seed: int, hardness: float, negatives: int) -> tuple[str | None, list[I
         if rich:
             parts.append("words: " + ", ".join(f"{rng.choice(words)} x{rng.randint(2, 4)}" for _ in range(4)))
             rng.shuffle(parts)
-        return "; ".join(parts), noise, item(rng.choice(liked)), [item(topic) for topic in others]
-    return None, [item(topic) for topic in shown[:8]], item(rng.choice(shown[:8])), [item(topic) for topic in others]
+        return "; ".join(parts), noise, item(rng.choice(liked)), [item(topic) for topic in other_topics]
+    return (
+        None,
+        [item(topic) for topic in topics[:8]],
+        item(rng.choice(topics[:8])),
+        [item(topic) for topic in other_topics],
+    )
 
 
 def topic_names(rng: random.Random, count: int) -> list[str]:
-    """So many different names of topics, of known and of made-up words."""
+    """`count` different names of topics, from known and made-up words."""
     words = lexicon()
     names: list[str] = []
     while len(names) < count:

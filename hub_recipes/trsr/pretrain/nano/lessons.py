@@ -1,9 +1,9 @@
-"""Lessons for the nano summariser: questions on users of synthetic worlds, as prompts put them, and what to answer.
+"""The training data of the nano summariser: summarisation prompts on users of synthetic worlds, with answers.
 
 Games come first: histories of a few topics and nothing else, whose names never repeat, so that only copying helps. Then
-worlds, ever richer. A batch is of one kind of question and one world, so that its rows are about as long. The answers are those of
-`wording`, at every step of both strategies. Worlds are not all alike: fields go by other names or are missing, titles are
-long, or prompt injection stands in them.
+worlds with more and more fields. A batch is of one kind of prompt and one world, so that its rows are of similar length.
+Answers come from `wording`, at every step of both strategies. Worlds vary: some have renamed or missing fields, long titles,
+or prompt injection in titles.
 """
 
 import random
@@ -18,9 +18,9 @@ from trsr.pretrain.nano.games import topic_names
 from trsr.pretrain.nano.wording import PlainEnglishSummarizer
 from trsr.pretrain.nano.worlds import MAKER_FIELDS, PROSE, TOPIC_FIELDS, World, training_world
 
-# Shares of the batches: blocks alone, games, and from where on worlds are as rich as they get.
+# Shares of the batches until which there are blocks alone, games, and worlds of less than full richness.
 BLOCKS, GAMES, RICH = 0.15, 0.3, 0.5
-FIRST_WORLD = 1_000_000  # the base was trained on those below
+FIRST_WORLD = 1_000_000  # the base was trained on worlds with smaller numbers
 _KINDS = ("block", "update", "update", "merge")
 _TOPIC_NAMES = ("kind", "style", "theme", "shelf", "department", "tag")
 _MAKER_NAMES = ("artist", "creator", "label", "maker", "publisher", "writer")
@@ -33,12 +33,12 @@ _ORDERS = (
 
 
 class Lessons(Dataset):
-    """Row i is always the same: the ids of a prompt with its answer, and how many of them are the answer's.
+    """A dataset of prompts with their answers, as token ids, and the lengths of the answers. Row i is always the same.
 
     Args:
         encoder: Encodes the prompts.
-        batches: Length of the dataset in batches; questions grow harder with them.
-        size: Rows a batch.
+        batches: Length of the dataset in batches; they get harder.
+        size: Rows per batch.
         end: Token that ends an answer.
     """
 
@@ -47,26 +47,26 @@ class Lessons(Dataset):
         self.batches = batches
         self.size = size
         self.end = end
-        self._made: tuple[int, list[tuple[str, str]]] | None = None
+        self._batch: tuple[int, list[tuple[str, str]]] | None = None
 
     def __len__(self) -> int:
         return self.batches * self.size
 
     def __getitem__(self, row: int) -> dict[str, object]:
         batch = row // self.size
-        if self._made is None or self._made[0] != batch:
-            self._made = batch, lesson(batch, self.size, batch / self.batches)
-        prompt, answer = self._made[1][row % self.size]
+        if self._batch is None or self._batch[0] != batch:
+            self._batch = batch, lesson(batch, self.size, batch / self.batches)
+        prompt, answer = self._batch[1][row % self.size]
         answered = [*self.encoder.text_ids(answer), self.end]
         return {"input_ids": [*self.encoder.request_ids(prompt), *answered], "answered": len(answered)}
 
 
 def lesson(number: int, size: int, progress: float) -> list[tuple[str, str]]:
-    """`size` prompts of one kind on users of one world, each with its answer.
+    """Make a batch: `size` prompts of one kind on users of one world, each with its answer.
 
     Args:
         number: The same number gives the same lesson.
-        progress: 0 to 1: how far the curriculum is.
+        progress: 0 to 1: position in the curriculum.
     """
     rng = random.Random(f"lesson-{number}")
     kind = "block" if progress < BLOCKS else rng.choice(_KINDS)
@@ -81,15 +81,17 @@ def lesson(number: int, size: int, progress: float) -> list[tuple[str, str]]:
         histories = [shape.items(user.items[-rng.randint(least, len(user.items)) :]) for user in world.users]
     prompts, writer = SummaryPrompts(), PlainEnglishSummarizer()
     method = "hierarchical" if kind == "merge" else "recurrent"
-    made = []
+    examples = []
     for items in histories:
-        question, answer = rng.choice([one for one in asked(items, method, writer) if one[0].kind == kind])
-        made.append((prompts.text(question), answer))
-    return made
+        question, answer = rng.choice(
+            [pair for pair in question_answers(items, method, writer) if pair[0].kind == kind]
+        )
+        examples.append((prompts.text(question), answer))
+    return examples
 
 
 def _game(rng: random.Random, hardness: float, kind: str) -> list[Item]:
-    """A history of topics alone, sometimes with makers."""
+    """A history of items with a topic alone, sometimes with a maker."""
     topics = topic_names(rng, rng.randint(1, 2 + round(3 * hardness)))
     makers = topic_names(rng, 3) if rng.random() < hardness / 2 else []
     field, maker = rng.choice(sorted(TOPIC_FIELDS)), rng.choice(sorted(MAKER_FIELDS))
@@ -100,25 +102,25 @@ def _game(rng: random.Random, hardness: float, kind: str) -> list[Item]:
     ]
 
 
-def asked(items: Sequence[Item], method: str, writer: Summarizer) -> list[tuple[SummaryRequest, str]]:
-    """All questions that a strategy puts for a history, each with the writer's answer."""
-    going = steps(blocks_by_count(items), method)
-    found: list[tuple[SummaryRequest, str]] = []
-    questions = next(going)
+def question_answers(items: Sequence[Item], method: str, writer: Summarizer) -> list[tuple[SummaryRequest, str]]:
+    """All requests of a summarisation strategy for a history, each with the answer of the writer."""
+    strategy = steps(blocks_by_count(items), method)
+    pairs: list[tuple[SummaryRequest, str]] = []
+    questions = next(strategy)
     while True:
         texts = answers(questions, writer)
-        found += zip(questions, texts, strict=True)
+        pairs += zip(questions, texts, strict=True)
         try:
-            questions = going.send(texts)
+            questions = strategy.send(texts)
         except StopIteration:
-            return found
+            return pairs
 
 
 class Shape:
-    """How the items of a world are written.
+    """Random variations in the text of a world's items: renamed, missing or shuffled fields, long titles, prompt injection.
 
     Args:
-        richness: 0 to 1: how likely they are written otherwise than the world does.
+        richness: 0 to 1: scales the probability of variations.
     """
 
     def __init__(self, world: World, rng: random.Random, richness: float) -> None:
@@ -128,9 +130,9 @@ class Shape:
             names = _TOPIC_NAMES if name in TOPIC_FIELDS else _MAKER_NAMES if name in MAKER_FIELDS else ()
             if names and rng.random() < 0.3 * richness:
                 self._renamed[name] = rng.choice(names)
-        odd = rng.random() < 0.3 * richness
-        self._missing = rng.choice([0.1, 0.3]) if odd else 0.0
-        self._ordering = 0.1 if odd else 0.0
+        irregular = rng.random() < 0.3 * richness
+        self._missing = rng.choice([0.1, 0.3]) if irregular else 0.0
+        self._ordering = 0.1 if irregular else 0.0
         self._long = rng.random() < 0.1 * richness
         self._shuffled = rng.random() < 0.2 * richness
 

@@ -1,8 +1,8 @@
-"""Teach the nano base to summarise: copying first, then the questions of `lessons`; what changed is kept as a LoRA adapter.
+"""Train the nano base to summarise: first to copy, then on `lessons`. The change of weights is written as a LoRA adapter.
 
-A model that only ever ranked cannot repeat a name it has just read. Random tokens that come again and again teach it that,
-where all weights may move; low ranks do not get there. So it is trained whole, and the change is written as factors of full
-rank: a model this small has room for them.
+A model that was trained to rank alone cannot repeat a name that it has just read. Repeated random tokens teach it to copy,
+if all weights are trained; low-rank adapters do not learn it. So all weights are trained, and the change is written as
+LoRA factors of full rank, which are small for a model of this size.
 """
 
 import json
@@ -19,25 +19,25 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, set_seed
 
 from trsr.assets.paths import base_path
 from trsr.core.prompts import Encoder, RankingPrompt
-from trsr.errors import loading
 from trsr.pretrain.nano.lessons import FIRST_WORLD, Lessons
-from trsr.pretrain.scratch import arguments, begin, fit
+from trsr.pretrain.scratch import arguments, claim_folders, fit
+from trsr.progress import loading
 from trsr.recommender.train import write_adapter_config
 from trsr.records.checksums import base_checksum
 from trsr.records.files import one_writer, read_json
 from trsr.report.templates import render
 
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens", "lm_head")
-LENGTH = 48  # tokens of a row to copy
-GROWS = 100  # steps until the tokens that repeat may be one more
+LENGTH = 48  # tokens of a row of `Copies`
+GROWS = 100  # steps after which the repeated pattern may be one token longer
 
 
 class Copies(Dataset):
-    """Row i is always the same: a few random tokens, again and again. At first 3 of them, later up to 16.
+    """A dataset of repeated patterns of random tokens, first of 3 tokens, later of up to 16. Row i is always the same.
 
     Args:
         steps: Length of the dataset in steps.
-        size: Rows a step.
+        size: Rows per step.
     """
 
     def __init__(self, encoder: Encoder, steps: int, size: int) -> None:
@@ -59,26 +59,26 @@ class Copies(Dataset):
 
 
 def collate(rows: Sequence[Mapping[str, Any]], pad: int) -> dict[str, torch.Tensor]:
-    """Right-padded ids and the tokens to predict, (rows, width) each; -100 where nothing is."""
+    """Right-padded ids and the tokens to predict, (rows, width) each; -100 where no token is to be predicted."""
     width = max(len(row["input_ids"]) for row in rows)
     ids = torch.full((len(rows), width), pad)
     labels = torch.full((len(rows), width), -100)
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         length = len(row["input_ids"])
-        ids[place, :length] = torch.tensor(row["input_ids"])
-        labels[place, length - row["answered"] : length] = ids[place, length - row["answered"] : length]
+        ids[index, :length] = torch.tensor(row["input_ids"])
+        labels[index, length - row["answered"] : length] = ids[index, length - row["answered"] : length]
     return {"input_ids": ids, "labels": labels}
 
 
 class AnswerTrainer(Trainer):
-    """Trainer with the loss on answers; logits are computed where a token of one is predicted, and nowhere else."""
+    """Trainer with the loss on answer tokens; logits are computed at their positions alone."""
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        # Padding is on the right, where causal attention never looks: no mask is needed.
+        # Padding is on the right, which causal attention cannot see: no mask is needed.
         hidden = model.model(inputs["input_ids"], use_cache=False).last_hidden_state  # (rows, width, size)
-        following = inputs["labels"][:, 1:]
-        wanted = following != -100
-        loss = F.cross_entropy(model.lm_head(hidden[:, :-1][wanted]), following[wanted])
+        targets = inputs["labels"][:, 1:]
+        is_answer = targets != -100
+        loss = F.cross_entropy(model.lm_head(hidden[:, :-1][is_answer]), targets[is_answer])
         return (loss, {}) if return_outputs else loss
 
 
@@ -99,19 +99,19 @@ def train_summarizer(
 
     Args:
         out: Folder to write.
-        seed: Seeds the order. Lessons 0, 1, ... are trained on whatever the seed.
-        steps: Optimiser steps of `size` questions.
-        copying: Steps of as many rows to copy, before them.
-        learning_rate: Its peak; twice that for copying.
-        base: A recipe's name of a base without a chat template.
+        seed: Seeds the order. Lessons are always 0, 1, ..., whatever the seed.
+        steps: Optimiser steps on lessons, of `size` prompts each.
+        copying: Optimiser steps on copying before them, of `size` rows each.
+        learning_rate: Peak; doubled for copying.
+        base: A base without a chat template, named as in a recipe.
         save_steps: Steps between checkpoints.
-        work: Folder for checkpoints; a run that was killed goes on from the newest there.
+        work: Folder for checkpoints; a killed run goes on from the newest one.
 
     Returns:
-        What stands in `training.json`.
+        The content of `training.json`.
     """
     work = work or out.with_name(out.name + "-checkpoints")
-    begin(
+    claim_folders(
         out,
         work,
         model="nano-summarizer",
@@ -130,16 +130,21 @@ def train_summarizer(
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
     def stage(name: str, rows: Dataset, count: int, rate: float) -> dict[str, Any]:
-        """Train on. What is said of a stage is said once, by the run that ends it."""
-        how = arguments(work / name, steps=count, rows=size, learning_rate=rate, seed=seed, save_steps=save_steps)
+        """Train a stage. Its record is written once, by the process that finishes it."""
+        training_arguments = arguments(
+            work / name, steps=count, rows=size, learning_rate=rate, seed=seed, save_steps=save_steps
+        )
         trainer = AnswerTrainer(
-            model, how, data_collator=lambda batch: collate(batch, tokenizer.pad_token_id), train_dataset=rows
+            model,
+            training_arguments,
+            data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
+            train_dataset=rows,
         )
         record = {"steps": count, "rows": count * size, **fit(trainer)}
-        said = work / f"{name}.json"
-        if not said.exists():
-            said.write_text(json.dumps(record), encoding="utf-8", newline="\n")
-        return read_json(said)
+        record_file = work / f"{name}.json"
+        if not record_file.exists():
+            record_file.write_text(json.dumps(record), encoding="utf-8", newline="\n")
+        return read_json(record_file)
 
     stages = {
         "copying": stage("copying", Copies(encoder, copying, size), copying, 2 * learning_rate),
@@ -147,31 +152,31 @@ def train_summarizer(
     }
     parameters = write_change(model, before, out)
     write_adapter_config(out, base, None)
-    made = {
+    about = {
         "command": f"trsr pretrain nano-summarizer --seed {seed} --steps {steps}",
         "data": f"trsr.pretrain.nano.lessons.lesson 0 to {steps - 1}, on worlds {FIRST_WORLD} and on of trsr.pretrain.nano.worlds",
         "parameters": parameters,
         "seed": seed,
-        "seconds": sum(one["seconds"] for one in stages.values()),
+        "seconds": sum(stage_record["seconds"] for stage_record in stages.values()),
         "stages": stages,
     }
-    (out / "training.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8", newline="\n")
-    (out / "README.md").write_text(render("summarizer", made), encoding="utf-8", newline="\n")
-    return made
+    (out / "training.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8", newline="\n")
+    (out / "README.md").write_text(render("summarizer", about), encoding="utf-8", newline="\n")
+    return about
 
 
 def write_change(model: Any, before: Mapping[str, torch.Tensor], out: Path) -> int:
-    """Write how a Llama with tied embeddings changed as a LoRA adapter whose product is that change, in bf16.
+    """Write the change of a Llama with tied embeddings as a LoRA adapter in bf16.
 
-    One factor is the change, the other one the identity; the rank is the size of the model. Adapters hold no norms: their
-    weights move into those of the layers that read them, so that the norms of the base do.
+    One factor is the change of a weight, the other one the identity; the rank is the hidden size. An adapter holds no
+    norms: their changes are folded into the weights of the layers after them.
 
     Args:
-        model: As trained. It is the adapted one afterwards, in bf16.
-        before: Name of a weight -> what it was.
+        model: As trained. Afterwards it is the base with the adapter, in bf16.
+        before: Name of a weight -> its value before training.
 
     Returns:
-        Parameters of the adapter.
+        Number of parameters of the adapter.
     """
     after = _without_norms(model, before)
     for name, weight in before.items():
@@ -193,23 +198,23 @@ def write_change(model: Any, before: Mapping[str, torch.Tensor], out: Path) -> i
 
 
 def _without_norms(model: Any, before: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Layer -> the weights with which it does after the norms of `before` what it does after those of the model."""
+    """Layer -> its trained weights, rescaled so that they give the same output with the norms in `before`."""
 
     def gain(norm: str) -> torch.Tensor:
         return model.get_parameter(f"{norm}.weight").detach() / before[f"{norm}.weight"]
 
-    found: dict[str, torch.Tensor] = {}
+    weights: dict[str, torch.Tensor] = {}
     for name, module in model.named_modules():
         if name.split(".")[-1] in LAYERS:
-            found[name] = module.weight.detach().clone()
+            weights[name] = module.weight.detach().clone()
             block = name.rsplit(".", 2)[0]
             if name.endswith(("q_proj", "k_proj", "v_proj")):
-                found[name] *= gain(f"{block}.input_layernorm")
+                weights[name] *= gain(f"{block}.input_layernorm")
             elif name.endswith(("gate_proj", "up_proj")):
-                found[name] *= gain(f"{block}.post_attention_layernorm")
+                weights[name] *= gain(f"{block}.post_attention_layernorm")
             elif name.endswith("lm_head"):
-                found[name] *= gain("model.norm")
-    return found
+                weights[name] *= gain("model.norm")
+    return weights
 
 
 def _factors(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:

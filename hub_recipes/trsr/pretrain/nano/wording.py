@@ -1,7 +1,7 @@
-"""A Summarizer that writes counts in plain English, and reads them back: what the nano summariser is taught to write.
+"""A Summarizer that writes counts in plain English and parses them: it gives the answers that the nano summariser learns.
 
 `Mostly sea stories, some ghost tales, a little opera; often by Mara Quill.` Topics come first, then makers; a word says how
-often each was chosen. A summary's words are all that the next step sees, so five strengths must do for five blocks.
+often each was chosen. The next step sees only these words, so five strengths must cover the counts of five blocks.
 """
 
 import re
@@ -12,7 +12,7 @@ from trsr.core.extractive import field_values
 from trsr.core.history import Block
 from trsr.pretrain.nano.worlds import MAKER_FIELDS
 
-# The word, from which count on it is used, and what count it stands for when it is read. Each ends in a token of its own.
+# The word, the least count for it, and the count that it is parsed as. Each word ends in a token of its own.
 STRENGTHS = (
     ("above all", 6.5, 7.0),
     ("mostly", 4.0, 4.5),
@@ -30,10 +30,10 @@ Counts = tuple[Counter[str], Counter[str]]  # topics, makers; in the order of la
 
 
 class PlainEnglishSummarizer:
-    """Names what recurs, with a word for how often.
+    """Names the most frequent topics and makers, each with a word for its count.
 
     Args:
-        topics, makers: Most of each in a summary: the most frequent, of equals the newest.
+        topics, makers: Largest number of each in a summary; of equal counts, the newest are kept.
     """
 
     def __init__(self, topics: int = 5, makers: int = 2) -> None:
@@ -44,10 +44,10 @@ class PlainEnglishSummarizer:
         return [self._write([_count(block)]) for block in blocks]
 
     def merge(self, summaries: Sequence[Sequence[str]]) -> list[str]:
-        return [self._write([_read(summary) for summary in group]) for group in summaries]
+        return [self._write([_parse_counts(summary) for summary in group]) for group in summaries]
 
     def update(self, pairs: Sequence[tuple[str, Block]]) -> list[str]:
-        return [self._write([_read(summary), _count(block)]) for summary, block in pairs]
+        return [self._write([_parse_counts(summary), _count(block)]) for summary, block in pairs]
 
     def _write(self, parts: Sequence[Counts]) -> str:
         """Write the sum of `parts`, oldest first."""
@@ -59,12 +59,12 @@ class PlainEnglishSummarizer:
                     total[value] = total.pop(value, 0) + count
         liked = [f"{_strength(count)} {value}" for value, count in _top(topics, self.topics)]
         by = [f"{_strength(count)} by {value}" for value, count in _top(makers, self.makers)]
-        said = "; ".join(", ".join(some) for some in (liked, by) if some)
-        return f"{said[0].upper()}{said[1:]}." if said else NOTHING
+        text = "; ".join(", ".join(phrases) for phrases in (liked, by) if phrases)
+        return f"{text[0].upper()}{text[1:]}." if text else NOTHING
 
 
 def _count(block: Block) -> Counts:
-    """Counts of one block; a value counts once an item. Text without fields is a title."""
+    """Counts of one block; a value counts once per item. Text without fields counts as a title."""
     topics: Counter[str] = Counter()
     makers: Counter[str] = Counter()
     for item in block:
@@ -75,14 +75,14 @@ def _count(block: Block) -> Counts:
     return topics, makers
 
 
-def _read(summary: str) -> Counts:
-    """Counts of a summary written here; what else it says is passed over."""
+def _parse_counts(summary: str) -> Counts:
+    """Counts in a summary that `_write` wrote; any other text in it is ignored."""
     topics: Counter[str] = Counter()
     makers: Counter[str] = Counter()
     # Written newest first among equals: read in reverse, the order is again that of last mention.
     for part in reversed(re.split(r"[,;] ", summary.removesuffix("."))):
-        if found := _PART.fullmatch(part):
-            (makers if found[2] else topics)[found[3]] += _STANDS_FOR[found[1].lower()]  # type: ignore[assignment]
+        if match := _PART.fullmatch(part):
+            (makers if match[2] else topics)[match[3]] += _STANDS_FOR[match[1].lower()]  # type: ignore[assignment]
     return topics, makers
 
 

@@ -1,8 +1,8 @@
-"""Synthetic worlds: catalogues of text-rich items and users whose long history says more than their last items.
+"""Generate synthetic worlds: catalogues of text-rich items, and users whose whole history tells more than their last items.
 
 A world has topics, makers who each work in one or two of them, and users with long-term interests that drift, a
 favourite maker, and, for most, a short burst of something else at the end. The next item mostly returns to the
-long-term interests, so the last five items alone often mislead. Everything follows from the seed.
+long-term interests, so the last five items alone often mislead. The seed determines everything.
 """
 
 import random
@@ -84,7 +84,7 @@ LAST_NAMES = (
     "Rahimi Kovacs Ellery Nakamura Stone Dupont Marsh Novak Abara Sinclair Holm Ferreira Winslow Grant Iyer "
     "Baptiste Crane Olsen Pryce Romano Thorne Ueda Vogel Yates Zeller Larkin Mbeki Hale Drummond Fisk Garrick"
 ).split()
-# Words of real catalogues, so that real shelves are not all rare letters to a tokenizer trained here.
+# Words of real catalogues, so that a tokenizer trained here does not split real shelf names into letters.
 SHELVES = (
     "fantasy romance mystery thriller horror classics fiction nonfiction biography memoir poetry drama humor "
     "children young adult historical contemporary literary science philosophy religion psychology business travel "
@@ -112,7 +112,7 @@ _CODAS = ("n r l s t m nd rt ck ll ss x th lin ver son man ley ton").split()
 
 @dataclass(frozen=True, slots=True)
 class WorldItem:
-    """An item and what it is made of. `topic` indexes the world's topics, -1 when it has none."""
+    """An item with its fields, topic and maker. `topic` indexes the world's topics, -1 when it has none."""
 
     item_id: str
     fields: dict[str, str]
@@ -122,7 +122,7 @@ class WorldItem:
 
 @dataclass(frozen=True, slots=True)
 class WorldUser:
-    """A user's items, oldest first; the last one is what a recommender should find."""
+    """A user's items, oldest first; the last one is the target."""
 
     user_id: str
     items: tuple[int, ...]
@@ -140,7 +140,7 @@ class World:
 
 
 def sample_world(seed: int = 0, items: int = 1500, users: int = 1500) -> World:
-    """The shipped kind of world: books whose topics read as English."""
+    """A world like the sample in the package: books whose topics are English words."""
     rng = random.Random(f"sample-{seed}")
     topics = {name: words.split() for name, words in TOPICS.items()}
     chosen = dict(rng.sample(sorted(topics.items()), 24))
@@ -148,10 +148,10 @@ def sample_world(seed: int = 0, items: int = 1500, users: int = 1500) -> World:
 
 
 def training_world(seed: int, items: int = 400, users: int = 64, richness: float = 1.0) -> World:
-    """A world to pretrain on, of any domain; in one of six, topics are made up, so that only matching helps.
+    """A world for pretraining, of a random domain. One world of six has random topics, so that only matching helps.
 
     Args:
-        richness: 0 to 1: at 0 items show their topic alone, at 1 they have all fields but, mostly, running text.
+        richness: 0 to 1: at 0 items have a topic alone, at 1 all fields, mostly without running text.
     """
     rng = random.Random(f"training-{seed}")
     words = lexicon()
@@ -174,8 +174,8 @@ def training_world(seed: int, items: int = 400, users: int = 64, richness: float
     if rng.random() < 0.85:
         domain = tuple(name for name in domain if name not in PROSE)
     if rng.random() >= richness:
-        kept = TOPIC_FIELDS if rng.random() >= richness else TOPIC_FIELDS | MAKER_FIELDS
-        domain = tuple(name for name in domain if name in kept)
+        allowed = TOPIC_FIELDS if rng.random() >= richness else TOPIC_FIELDS | MAKER_FIELDS
+        domain = tuple(name for name in domain if name in allowed)
     return _world(
         rng, topics, domain, items, users, per_maker=rng.choice([3, 6, 10]), invented=rng.choice([0.0, 0.5, 1.0])
     )
@@ -183,7 +183,7 @@ def training_world(seed: int, items: int = 400, users: int = 64, richness: float
 
 @cache
 def lexicon() -> list[str]:
-    """All words that topics draw on."""
+    """All words of topics, titles and shelves."""
     return sorted({word for words in TOPICS.values() for word in words.split()} | set(GENERIC) | set(SHELVES))
 
 
@@ -241,23 +241,23 @@ def _item(rng, item_id, names, topics, domain, topic, maker, maker_name, titles:
         )
     )
     about = re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", about)
-    shown: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for name in domain:
         if name == "title":
-            shown[name] = title
+            fields[name] = title
         elif name in PROSE:
-            shown[name] = about
+            fields[name] = about
         elif name in TOPIC_FIELDS - {"genres"}:
-            shown[name] = names[topic]
+            fields[name] = names[topic]
         elif name == "subcategory":
-            shown[name] = f"{first} {second}"
+            fields[name] = f"{first} {second}"
         elif name == "genres":
-            shown[name] = ", ".join([names[topic], *rng.sample(SHELVES, rng.choice([0, 1, 2]))])
+            fields[name] = ", ".join([names[topic], *rng.sample(SHELVES, rng.choice([0, 1, 2]))])
         elif name == "shelves":
-            shown[name] = ", ".join(rng.sample(SHELVES, 2))
+            fields[name] = ", ".join(rng.sample(SHELVES, 2))
         else:
-            shown[name] = maker_name
-    return WorldItem(item_id, shown, topic, maker)
+            fields[name] = maker_name
+    return WorldItem(item_id, fields, topic, maker)
 
 
 def _user(rng, user_id, live, by_topic, by_maker, catalogue) -> WorldUser:
@@ -267,23 +267,23 @@ def _user(rng, user_id, live, by_topic, by_maker, catalogue) -> WorldUser:
     length = rng.randint(13, 26)
     burst = rng.randint(4, 6) if rng.random() < 0.7 else 0
     burst_topic = rng.choice([topic for topic in live if topic not in interests])
-    loved = catalogue[rng.choice(by_topic[stable[0]])].maker
+    favourite_maker = catalogue[rng.choice(by_topic[stable[0]])].maker
     drift_at = rng.uniform(0.3, 0.6) * length
     items: list[int] = []
     while len(items) < length:
-        place = len(items)
-        last = place == length - 1
+        position = len(items)
+        last = position == length - 1
         roll = rng.random()
-        if burst and not last and place >= length - 1 - burst:
+        if burst and not last and position >= length - 1 - burst:
             pool = by_topic[burst_topic] if roll < 0.9 else by_topic[rng.choice(live)]
         elif roll < 0.05:
             pool = by_topic[rng.choice(live)]
         elif roll < 0.25:
-            pool = by_maker[loved]
+            pool = by_maker[favourite_maker]
         else:
-            early = place < drift_at
-            now = [drifted if early and topic == stable[2] else topic for topic in stable]
-            pool = by_topic[rng.choices(now, weights)[0]]
+            early = position < drift_at
+            current_topics = [drifted if early and topic == stable[2] else topic for topic in stable]
+            pool = by_topic[rng.choices(current_topics, weights)[0]]
         fresh = [number for number in pool if number not in items]
         items.append(rng.choice(fresh or [n for n in range(len(catalogue)) if n not in items]))
     return WorldUser(user_id, tuple(items), tuple(stable), bool(burst))
@@ -313,7 +313,7 @@ def invented_name(rng: random.Random) -> str:
 
 
 def _distinct(rng: random.Random, count: int, invented: float) -> list[str]:
-    """Names of makers; a share of them is `invented`, of syllables that no word list holds."""
+    """Names of makers; a share of `invented` of them is made of random syllables."""
     names: dict[str, None] = {}
     while len(names) < count:
         if rng.random() < invented:

@@ -1,1 +1,1 @@
-"""Several systems on the same candidates: from their score files to tables, tests, slices and pictures."""
+"""Compare systems on the same candidates: from their scores to tables, paired tests, slices and pictures."""

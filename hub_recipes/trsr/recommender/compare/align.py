@@ -1,4 +1,4 @@
-"""Score files of several evaluations, put in one order. What they score must be the same candidates of the same users."""
+"""Read the scores of several evaluations, and align them by user and candidate, which must be the same in all."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,21 +18,21 @@ NEEDED = ("run", "dataset", "split", "protocol", "systems")  # in results.json
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """One evaluation.
+class Evaluation:
+    """Scores and results of one evaluation.
 
     Attributes:
-        place: The folder, for messages.
-        about: Its results.json.
-        own: The system that it is about; the others stand beside it.
-        users: Who each row is of, sorted: a user, or a user's row of the data where users have several (`row_name`).
+        folder: For messages.
+        about: Content of results.json.
+        own: Name of the evaluated run; the other systems are its baselines.
+        users: Sorted. User id of each row or, if users have several rows in the data, `row_name`.
         owners: User id of each row.
         items: Item id of each row, sorted within a user.
-        labels: Whether a row is a positive.
+        labels: True where a row is a positive.
         systems: Name -> score of each row.
     """
 
-    place: str
+    folder: str
     about: Mapping[str, Any]
     own: str
     users: np.ndarray
@@ -44,12 +44,12 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Aligned:
-    """Systems on the same candidates.
+    """Scores of several systems on the same candidates.
 
     Attributes:
-        users: As in `Scored`, each once.
+        users: As in `Evaluation`, each once.
         owners: User id of each of them.
-        targets: A positive of each.
+        targets: Item id of a positive of each.
         labels, mask: (users, candidates) bool; the mask says which cells hold a candidate.
         seeds: System -> the scores of each of its seeds, (users, candidates) each.
         about: System -> the results.json of each of its seeds.
@@ -65,21 +65,21 @@ class Aligned:
 
 
 def row_name(user_id: str, row: int) -> str:
-    """What a row of the data is called where users have several."""
+    """Name of a row of the data, if users have several rows."""
     return f"{user_id} (row {row})"
 
 
-def read(source: str) -> Scored:
-    """Read what `trsr evaluate` or baselines.py wrote.
+def read(source: str) -> Evaluation:
+    """Read an evaluation that `trsr evaluate` or baselines.py wrote.
 
     Args:
-        source: A folder, or NAME=FOLDER, which calls the folder's own run NAME.
+        source: A folder, or NAME=FOLDER, which renames its run to NAME.
 
     Raises:
-        CompareError: If a file or column is missing, a candidate stands there twice, or a score is no number.
+        CompareError: If a file or column is missing, a candidate occurs twice, or a score is not finite.
     """
-    name, _, rest = source.partition("=")
-    renamed, folder = (name, Path(rest)) if rest and not Path(source).exists() else (None, Path(source))
+    name, _, folder_part = source.partition("=")
+    renamed, folder = (name, Path(folder_part)) if folder_part and not Path(source).exists() else (None, Path(source))
     for file in (FILE, results.FILE):
         if not (folder / file).is_file():
             raise CompareError(f"No {file} in {folder}. Make it: trsr evaluate RUN, or hub_recipes/baselines.py.")
@@ -105,68 +105,72 @@ def read(source: str) -> Scored:
     systems = {}
     for column in table.column_names:
         if column not in (ROW, *KEYS):
-            made = np.array(table[column].to_pylist(), dtype=float)[order]
-            if broken := int((~np.isfinite(made)).sum()):
+            scores = np.array(table[column].to_pylist(), dtype=float)[order]
+            if broken := int((~np.isfinite(scores)).sum()):
                 raise CompareError(f"{folder}: {broken} scores of {column!r} are not finite numbers. Make them anew.")
-            systems[renamed if renamed and column == about["run"] else column] = made
-    return Scored(
+            systems[renamed if renamed and column == about["run"] else column] = scores
+    return Evaluation(
         str(folder), about, renamed or about["run"], users, owners, items, labels[order].astype(bool), systems
     )
 
 
-def align(scored: Sequence[Scored]) -> Aligned:
-    """Put evaluations side by side; runs of one name and config are the seeds of one system.
+def align(evaluations: Sequence[Evaluation]) -> Aligned:
+    """Align evaluations. Runs with the same name and config count as seeds of one system.
 
     Raises:
-        CompareError: If users, candidates or targets differ, or systems of one name are no seeds of one run.
+        CompareError: If users, candidates or targets differ, or systems share a name but are not seeds of one run.
     """
-    if not scored:
+    if not evaluations:
         raise CompareError("Nothing to compare. Give folders that trsr evaluate wrote.")
-    first = scored[0]
-    for other in scored[1:]:
+    first = evaluations[0]
+    for other in evaluations[1:]:
         _check_same(first, other)
-    users, places, counts = np.unique(first.users, return_index=True, return_counts=True)
+    users, first_rows, counts = np.unique(first.users, return_index=True, return_counts=True)
     mask = np.arange(counts.max()) < counts[:, None]
     labels = np.zeros(mask.shape, dtype=bool)
     labels[mask] = first.labels
     targets = dict(zip(first.users[first.labels], first.items[first.labels], strict=True))
     if lacking := [user for user in users if user not in targets]:
-        raise CompareError(f"{first.place}: user {str(lacking[0])!r} has no positive among the candidates.")
+        raise CompareError(f"{first.folder}: user {str(lacking[0])!r} has no positive among the candidates.")
     seeds: dict[str, list[np.ndarray]] = {}
     about: dict[str, list[Mapping[str, Any]]] = {}
-    known: dict[str, Scored] = {}
-    runs = {one.own for one in scored}
-    for one in scored:
-        for name, made in one.systems.items():
-            if name in runs and name != one.own:
-                continue  # a peer beside a run gives way to an evaluation of its own
+    holders: dict[str, Evaluation] = {}
+    runs = {evaluation.own for evaluation in evaluations}
+    for evaluation in evaluations:
+        for name, scores in evaluation.systems.items():
+            if name in runs and name != evaluation.own:
+                continue  # skip a baseline that has an evaluation of its own
             table = np.zeros(mask.shape)
-            table[mask] = made
-            before = known.setdefault(name, one)
+            table[mask] = scores
+            before = holders.setdefault(name, evaluation)
             if any(np.array_equal(table, seed) for seed in seeds.get(name, [])):
                 continue
-            if before is not one and (name != one.own or before.about.get("config") != one.about.get("config")):
+            if before is not evaluation and (
+                name != evaluation.own or before.about.get("config") != evaluation.about.get("config")
+            ):
                 raise CompareError(
-                    f"{before.place} and {one.place} both hold {name!r}, which differ and are no two seeds of one run. "
-                    f"Call the run of one of them otherwise (NAME={one.place}), or leave it out."
+                    f"{before.folder} and {evaluation.folder} both hold {name!r}, which differ and are no two seeds of one run. "
+                    f"Call the run of one of them otherwise (NAME={evaluation.folder}), or leave it out."
                 )
             seeds.setdefault(name, []).append(table)
-            about.setdefault(name, []).append(one.about)
-    wanted = [str(targets[user]) for user in users]
-    return Aligned(users.tolist(), first.owners[places].tolist(), wanted, labels, mask, seeds, about)
+            about.setdefault(name, []).append(evaluation.about)
+    target_ids = [str(targets[user]) for user in users]
+    return Aligned(users.tolist(), first.owners[first_rows].tolist(), target_ids, labels, mask, seeds, about)
 
 
-def _check_same(first: Scored, other: Scored) -> None:
-    """Raise CompareError with the first thing in which two evaluations differ."""
+def _check_same(first: Evaluation, other: Evaluation) -> None:
+    """Raise CompareError if two evaluations differ in split, users, candidates or targets; names the first difference."""
     if difference := _difference(first, other):
-        one, two = (f"{each.place} (dataset {each.about['dataset']})" for each in (first, other))
+        first_name, other_name = (
+            f"{evaluation.folder} (dataset {evaluation.about['dataset']})" for evaluation in (first, other)
+        )
         raise CompareError(
-            f"{one} and {two} {difference}. Systems are compared on the same candidates: evaluate both on one dataset, "
+            f"{first_name} and {other_name} {difference}. Systems are compared on the same candidates: evaluate both on one dataset, "
             "split and limit."
         )
 
 
-def _difference(first: Scored, other: Scored) -> str | None:
+def _difference(first: Evaluation, other: Evaluation) -> str | None:
     splits = first.about["split"], other.about["split"]
     if splits[0] != splits[1]:
         return f"are of the splits {splits[0]} and {splits[1]}"
@@ -174,13 +178,15 @@ def _difference(first: Scored, other: Scored) -> str | None:
         mine, theirs = set(first.users.tolist()), set(other.users.tolist())
         if not mine & theirs:
             return "share no user"
-        for here, there, lacking in ((first, other, mine - theirs), (other, first, theirs - mine)):
+        for complete, incomplete, lacking in ((first, other, mine - theirs), (other, first, theirs - mine)):
             if lacking:
-                lacks = f"{there.place} lacks {len(lacking)} of {here.place}, such as {min(lacking)!r}"
-                return f"differ in their users: {lacks}"
-        pairs = [set(zip(one.users.tolist(), one.items.tolist(), strict=True)) for one in (first, other)]
-        odd = {user for user, _ in pairs[0] ^ pairs[1]}
-        return f"differ in the candidates of {len(odd)} users, such as {min(odd)!r}"
+                message = f"{incomplete.folder} lacks {len(lacking)} of {complete.folder}, such as {min(lacking)!r}"
+                return f"differ in their users: {message}"
+        pairs = [
+            set(zip(evaluation.users.tolist(), evaluation.items.tolist(), strict=True)) for evaluation in (first, other)
+        ]
+        differing_users = {user for user, _ in pairs[0] ^ pairs[1]}
+        return f"differ in the candidates of {len(differing_users)} users, such as {min(differing_users)!r}"
     if (changed := first.labels != other.labels).any():
         return f"differ in the target of user {str(first.users[changed][0])!r}"
     return None

@@ -1,4 +1,4 @@
-"""Aligned systems -> figures: intervals over users, means over seeds, paired tests, slices, calibration."""
+"""Compute the figures of a comparison: intervals over users, means over seeds, paired tests, slices, calibration."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -35,32 +35,32 @@ def over_seeds(values: PerUser) -> dict[str, dict[str, np.ndarray]]:
 def systems(
     values: PerUser, about: Mapping[str, Sequence[Mapping]], owners: Sequence[str], seed: int
 ) -> dict[str, dict[str, Any]]:
-    """System -> `seeds`, `cost`, and for each metric value, low and high, and with several seeds `sd`, their deviation.
+    """System -> `seeds`, `cost`, and for each metric value, low and high, and with several seeds `sd`, the standard deviation over seeds.
 
-    The interval is a bootstrap over users (`owners` of the rows) of each one's mean over seeds: it holds for these users'
-    kind, given these seeds; `sd` tells what another seed would change.
+    The interval is a bootstrap over users (`owners` of the rows) of their means over seeds: it covers the sampling of users,
+    given these seeds; `sd` shows the variation between seeds.
     """
-    means, found = over_seeds(values), {}
+    means, figures_of = over_seeds(values), {}
     for name, seeds in values.items():
         figures: dict[str, Any] = {"seeds": len(seeds), "cost": _cost(name, about[name])}
         for metric, interval in summary(means[name], seed, users=owners).items():
-            spread = [float(one[metric].mean()) for one in seeds]
+            spread = [float(seed_metrics[metric].mean()) for seed_metrics in seeds]
             figures[metric] = interval | ({"sd": float(np.std(spread, ddof=1))} if len(seeds) > 1 else {})
-        found[name] = figures
-    return found
+        figures_of[name] = figures
+    return figures_of
 
 
 def _cost(name: str, about: Sequence[Mapping]) -> dict[str, float] | None:
-    """Mean CPU seconds and largest memory of the seeds; None for a system that was scored beside another's run."""
-    costs = [one["cost"] for one in about if _own(name, one) == one["run"] and one.get("cost")]
+    """Mean CPU seconds and largest memory of the seeds; None for a baseline that was scored along with a run."""
+    costs = [result["cost"] for result in about if _own(name, result) == result["run"] and result.get("cost")]
     if not costs:
         return None
     mean = {
-        key: float(np.mean([one[key] for one in costs]))
+        key: float(np.mean([result[key] for result in costs]))
         for key in ("train_seconds", "cpu_seconds")
-        if all(one.get(key) is not None for one in costs)
+        if all(result.get(key) is not None for result in costs)
     }
-    return mean | {"peak_mib": max(one["peak_mib"] for one in costs)}
+    return mean | {"peak_mib": max(result["peak_mib"] for result in costs)}
 
 
 def paired(
@@ -70,7 +70,7 @@ def paired(
     seed: int,
     against: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Paired tests on one metric, of all pairs or of all against one; `p_holm` is corrected over all that are made.
+    """Paired tests on one metric, of all pairs or of all systems against one; `p_holm` is corrected over all these tests.
 
     Raises:
         CompareError: If there is no system `against`.
@@ -78,11 +78,11 @@ def paired(
     if against is not None and against not in means:
         raise CompareError(f"No system {against!r} to test against; there are {', '.join(means)}.")
     pairs = [(name, against) for name in means if name != against] if against else list(combinations(means, 2))
-    tests = [paired_test(means[one][metric], means[other][metric], seed, users=owners) for one, other in pairs]
+    tests = [paired_test(means[first][metric], means[second][metric], seed, users=owners) for first, second in pairs]
     adjusted = holm([test["p_value"] for test in tests])
     return [
-        {"system": one, "against": other, "metric": metric, **test, "p_holm": p}
-        for (one, other), test, p in zip(pairs, tests, adjusted, strict=True)
+        {"system": first, "against": second, "metric": metric, **test, "p_holm": p}
+        for (first, second), test, p in zip(pairs, tests, adjusted, strict=True)
     ]
 
 
@@ -93,17 +93,17 @@ def sliced(
     owners: Sequence[str],
     seed: int,
 ) -> dict[str, dict[str, Any]]:
-    """Slicing -> part -> `n_users` and, for each system, value, low and high of the metric."""
-    found: dict[str, dict[str, Any]] = {}
+    """Slicing -> slice -> `n_users` and, for each system, value, low and high of the metric."""
+    slices: dict[str, dict[str, Any]] = {}
     for slicing, labels in parts.items():
         table = np.array(labels)
-        found[slicing] = {}
+        slices[slicing] = {}
         for part in sorted(set(labels), key=_numbered):
             inside = table == part
-            values = {name: one[metric][inside] for name, one in means.items()}
-            users = [owner for owner, kept in zip(owners, inside, strict=True) if kept]
-            found[slicing][part] = {"n_users": len(set(users)), "systems": summary(values, seed, users=users)}
-    return found
+            values = {name: metrics[metric][inside] for name, metrics in means.items()}
+            users = [owner for owner, is_inside in zip(owners, inside, strict=True) if is_inside]
+            slices[slicing][part] = {"n_users": len(set(users)), "systems": summary(values, seed, users=users)}
+    return slices
 
 
 def _numbered(part: str) -> tuple[float, str]:
@@ -115,35 +115,38 @@ def calibration(aligned: Aligned, fits: Mapping[str, Sequence[Mapping | None]]) 
     """Balanced calibration error and reliability bins of the systems that give log-odds.
 
     Args:
-        fits: System -> temperature (`value`) and `bias` of each seed, None where they are not known.
+        fits: System -> temperature (`value`) and `bias` of each seed, None where there is none.
 
     Returns:
-        System -> `before` with `ece` and `bins`; with all fits known `after` too, with `temperatures` and `biases`. Errors
+        System -> `before` with `ece` and `bins`; if all seeds have a fit also `after`, with `temperatures` and `biases`. Errors
         are means over seeds; the bins are of the first seed.
     """
-    found: dict[str, dict[str, Any]] = {}
+    calibrations: dict[str, dict[str, Any]] = {}
     for name, seeds in aligned.seeds.items():
-        if not all("ece" in one["systems"].get(_own(name, one), {}) for one in aligned.about[name]):
+        if not all("ece" in result["systems"].get(_own(name, result), {}) for result in aligned.about[name]):
             continue
-        found[name] = {"before": _step(aligned, seeds, [(1.0, 0.0)] * len(seeds))}
-        known = [(fit["value"], fit.get("bias", 0.0)) for fit in fits.get(name, []) if fit]
-        if len(known) == len(seeds):
-            temperatures, biases = zip(*known, strict=True)
-            found[name] |= {
-                "after": _step(aligned, seeds, known), "temperatures": list(temperatures), "biases": list(biases),
+        calibrations[name] = {"before": _step(aligned, seeds, [(1.0, 0.0)] * len(seeds))}
+        known_fits = [(fit["value"], fit.get("bias", 0.0)) for fit in fits.get(name, []) if fit]
+        if len(known_fits) == len(seeds):
+            temperatures, biases = zip(*known_fits, strict=True)
+            calibrations[name] |= {
+                "after": _step(aligned, seeds, known_fits), "temperatures": list(temperatures), "biases": list(biases),
             }  # fmt: skip
-    return found
+    return calibrations
 
 
 def _own(name: str, about: Mapping) -> str:
-    """A system's name in its results file, which NAME=FOLDER may have changed."""
+    """A system's name in its results file, which NAME=FOLDER may have replaced."""
     return name if name in about["systems"] else about["run"]
 
 
 def _step(aligned: Aligned, seeds: Sequence[np.ndarray], fits: Sequence[tuple[float, float]]) -> dict[str, Any]:
     mask = aligned.mask
-    made = [
+    bins_of_seeds = [
         reliability(scores[mask], aligned.labels[mask], temperature, bias=bias)
         for scores, (temperature, bias) in zip(seeds, fits, strict=True)
     ]
-    return {"ece": float(np.mean([balanced_error(bins) for bins in made])), "bins": [asdict(one) for one in made[0]]}
+    return {
+        "ece": float(np.mean([balanced_error(bins) for bins in bins_of_seeds])),
+        "bins": [asdict(bucket) for bucket in bins_of_seeds[0]],
+    }

@@ -1,4 +1,4 @@
-"""A comparison's results file as pictures. Needs matplotlib."""
+"""Draw the results of a comparison. Needs matplotlib."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,22 +8,22 @@ from trsr.report import plots
 
 
 def draw(results: Mapping, folder: Path) -> list[Path]:
-    """Write systems.png, and slices.png and reliability.png where there is something to show. Returns what was written."""
-    wanted = {"systems.png": _systems, "slices.png": _slices, "reliability.png": _reliability}
-    made = []
-    for name, picture in wanted.items():
+    """Write systems.png, and slices.png and reliability.png where there is something to show. Returns the paths written."""
+    pictures = {"systems.png": _systems, "slices.png": _slices, "reliability.png": _reliability}
+    paths = []
+    for name, picture in pictures.items():
         if figure := picture(results):
-            made.append(folder / name)
-            figure.savefig(made[-1], dpi=120)
-    return made
+            paths.append(folder / name)
+            figure.savefig(paths[-1], dpi=120)
+    return paths
 
 
 def _systems(results: Mapping):
-    metric, each = results["metric"], results["systems"]
-    figure = plots.figure(7, 1.2 + 0.35 * len(each))
+    metric, systems = results["metric"], results["systems"]
+    figure = plots.figure(7, 1.2 + 0.35 * len(systems))
     axes = figure.add_subplot()
-    _points(axes, [one[metric] for one in each.values()], range(len(each)))
-    axes.set_yticks(range(len(each)), list(each))
+    _points(axes, [system[metric] for system in systems.values()], range(len(systems)))
+    axes.set_yticks(range(len(systems)), list(systems))
     axes.invert_yaxis()
     axes.set(xlabel=f"{metric_name(metric)}, 95% interval", title=f"{results['n_users']} users")
     return figure
@@ -34,12 +34,12 @@ def _slices(results: Mapping):
         return None
     names = list(results["systems"])
     figure = plots.figure(5 * len(results["slices"]), 3.4 + 0.1 * len(names))
-    for place, (slicing, parts) in enumerate(results["slices"].items(), 1):
-        axes = figure.add_subplot(1, len(results["slices"]), place)
+    for panel, (slicing, parts) in enumerate(results["slices"].items(), 1):
+        axes = figure.add_subplot(1, len(results["slices"]), panel)
         for number, name in enumerate(names):
-            values = [one["systems"][name] for one in parts.values()]
+            values = [part_results["systems"][name] for part_results in parts.values()]
             shift = 0.6 * (number / max(1, len(names) - 1) - 0.5)
-            _points(axes, values, [spot + shift for spot in range(len(parts))], upright=True, label=name)
+            _points(axes, values, [position + shift for position in range(len(parts))], upright=True, label=name)
         axes.set_xticks(range(len(parts)), list(parts))
         axes.set(title=slicing, ylabel=metric_name(results["metric"]))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(names), 5))
@@ -47,29 +47,35 @@ def _slices(results: Mapping):
 
 
 def _reliability(results: Mapping):
-    each = results["calibration"]
-    if not each:
+    systems = results["calibration"]
+    if not systems:
         return None
-    figure = plots.figure(4.5 * len(each), 4)
-    for place, (name, one) in enumerate(each.items(), 1):
-        axes = figure.add_subplot(1, len(each), place)
+    figure = plots.figure(4.5 * len(systems), 4)
+    for panel, (name, system) in enumerate(systems.items(), 1):
+        axes = figure.add_subplot(1, len(systems), panel)
         axes.plot([0, 1], [0, 1], "--", color="grey")
         for step in ("before", "after"):
-            if step in one:
-                bins = one[step]["bins"]
-                share = [each["positives"] for each in bins]
+            if step in system:
+                bins = system[step]["bins"]
+                share = [bucket["positives"] for bucket in bins]
                 axes.plot(
-                    [each["probability"] for each in bins], share, "o-", label=f"{step}: ECE {one[step]['ece']:.3f}"
+                    [bucket["probability"] for bucket in bins],
+                    share,
+                    "o-",
+                    label=f"{step}: ECE {system[step]['ece']:.3f}",
                 )
         axes.set(title=name, xlabel="P(yes)", ylabel="share of positives, balanced")
         axes.legend()
     return figure
 
 
-def _points(axes, values, places, *, upright: bool = False, label: str | None = None) -> None:
-    middle = [one["value"] for one in values]
-    error = [[one["value"] - one["low"] for one in values], [one["high"] - one["value"] for one in values]]
+def _points(axes, values, positions, *, upright: bool = False, label: str | None = None) -> None:
+    middle = [interval["value"] for interval in values]
+    error = [
+        [interval["value"] - interval["low"] for interval in values],
+        [interval["high"] - interval["value"] for interval in values],
+    ]
     if upright:
-        axes.errorbar(places, middle, yerr=error, fmt="o", markersize=4, capsize=2, label=label)
+        axes.errorbar(positions, middle, yerr=error, fmt="o", markersize=4, capsize=2, label=label)
     else:
-        axes.errorbar(middle, places, xerr=error, fmt="o", capsize=3, label=label)
+        axes.errorbar(middle, positions, xerr=error, fmt="o", capsize=3, label=label)

@@ -1,4 +1,4 @@
-"""A comparison's results file as Markdown tables. Computes nothing."""
+"""Format the results of a comparison as Markdown tables. Computes nothing."""
 
 from collections.abc import Mapping
 
@@ -8,58 +8,68 @@ from trsr.report.markdown import plain
 
 
 def table(results: Mapping, columns: tuple[str, ...] = COLUMNS) -> str:
-    """Systems with 95% intervals, seeds, time and memory."""
+    """Table of systems: metrics with 95% intervals, seeds, time and memory."""
     head = ["system", *map(metric_name, columns), "seeds", "CPU s", "peak MiB"]
     rows = []
-    for name, one in results["systems"].items():
+    for name, system in results["systems"].items():
         rows.append(
-            [plain(name), *(_interval(one[metric]) for metric in columns), str(one["seeds"]), *_cost(one["cost"])]
+            [
+                plain(name),
+                *(_interval(system[metric]) for metric in columns),
+                str(system["seeds"]),
+                *_cost(system["cost"]),
+            ]
         )
     return markdown.table(head, rows)
 
 
 def tests(results: Mapping) -> str:
-    """Paired tests, p-values corrected after Holm over all of them."""
+    """Table of paired tests, with p-values corrected after Holm over all rows."""
     head = ["system", "against", f"difference of {metric_name(results['metric'])}", "p", "p (Holm)"]
     return markdown.table(
         head,
         [
-            [plain(one["system"]), plain(one["against"]), _interval(one | {"value": one["difference"]}, "+"),
-             f"{one['p_value']:.4f}", f"{one['p_holm']:.4f}"]
-            for one in results["paired"]
+            [plain(test["system"]), plain(test["against"]), _interval(test | {"value": test["difference"]}, "+"),
+             f"{test['p_value']:.4f}", f"{test['p_holm']:.4f}"]
+            for test in results["paired"]
         ],
     )  # fmt: skip
 
 
 def slices(results: Mapping) -> str:
-    """The metric in each part of the users, a table a slicing."""
+    """Tables of the metric in each slice of the users, one table per slicing."""
     tables = []
     for slicing, parts in results["slices"].items():
-        head = [plain(slicing), *(f"{plain(part)} ({one['n_users']} users)" for part, one in parts.items())]
+        head = [
+            plain(slicing),
+            *(f"{plain(part)} ({part_results['n_users']} users)" for part, part_results in parts.items()),
+        ]
         rows = [
-            [plain(name), *(_interval(one["systems"][name]) for one in parts.values())] for name in results["systems"]
+            [plain(name), *(_interval(part_results["systems"][name]) for part_results in parts.values())]
+            for name in results["systems"]
         ]
         tables.append(markdown.table(head, rows))
     return "\n\n".join(tables)
 
 
 def calibration(results: Mapping) -> str:
-    """Calibration errors before and after temperature and bias; results of earlier releases have no bias."""
-    found = results["calibration"]
-    columns = ["temperatures", *(["biases"] if any("biases" in one for one in found.values()) else [])]
+    """Table of calibration errors before and after temperature and bias; results of earlier releases have no bias."""
+    systems = results["calibration"]
+    columns = ["temperatures", *(["biases"] if any("biases" in system for system in systems.values()) else [])]
     rows = []
-    for name, one in found.items():
-        shown = [", ".join(f"{value:.3g}" for value in one.get(column, [])) or "-" for column in columns]
-        after = f"{one['after']['ece']:.3f}" if "after" in one else "-"
-        rows.append([plain(name), f"{one['before']['ece']:.3f}", *shown, after])
+    for name, system in systems.items():
+        parameters = [", ".join(f"{value:.3g}" for value in system.get(column, [])) or "-" for column in columns]
+        after = f"{system['after']['ece']:.3f}" if "after" in system else "-"
+        rows.append([plain(name), f"{system['before']['ece']:.3f}", *parameters, after])
     return markdown.table(["system", "ECE before", *["temperature", "bias"][: len(columns)], "ECE after"], rows)
 
 
 def document(results: Mapping) -> str:
-    """Everything, as one Markdown file."""
+    """The whole comparison as one Markdown document."""
     metric = metric_name(results["metric"])
     parts = [
         f"# {plain(str(results['dataset']))}, {plain(results['split'])} split",
+        *([plain(results["verdict"])] if "verdict" in results else []),
         f"{results['n_users']} users, {plain(results['protocol'])}. Means over users and seeds with 95% bootstrap "
         "intervals over users. Time is of fitting and scoring; `A + B` is training and scoring.",
         table(results),
@@ -82,8 +92,8 @@ def document(results: Mapping) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _interval(one: Mapping, sign: str = "") -> str:
-    return f"{one['value']:{sign}.3f} ({one['low']:{sign}.3f} to {one['high']:{sign}.3f})"
+def _interval(interval: Mapping, sign: str = "") -> str:
+    return f"{interval['value']:{sign}.3f} ({interval['low']:{sign}.3f} to {interval['high']:{sign}.3f})"
 
 
 def _cost(cost: Mapping | None) -> list[str]:

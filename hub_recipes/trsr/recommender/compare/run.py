@@ -1,4 +1,4 @@
-"""The verb: read evaluations, compare them, and write tables, data and pictures."""
+"""Compare evaluations: read them, and write tables, data and pictures."""
 
 import json
 import tempfile
@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from trsr.dataset import contract
 from trsr.errors import CompareError
-from trsr.recommender.compare import measure, plot, report, slices
-from trsr.recommender.compare.align import Aligned, Scored, align, read, row_name
+from trsr.recommender.compare import measure, plot, report, slices, verdict
+from trsr.recommender.compare.align import Aligned, Evaluation, align, read, row_name
 from trsr.recommender.run import data_checksums
 from trsr.records.checksums import PREFIX
 from trsr.records.files import read_json
@@ -36,31 +36,31 @@ def compare(
     """Compare evaluations of the same candidates and write `out`: FILE, comparison.md, per_user.parquet and pictures.
 
     Args:
-        sources: Folders as `align.read` takes them, of one split. Folders of the validation split beside them give the
-            temperatures of their runs.
-        dataset: Folder or Hub id that the users come from; without it there are no slices.
-        category: Column of the items that holds a category; default the first of `slices.CATEGORIES` there is.
+        sources: Folders as `align.read` takes them, of one split. Folders of the validation split may be
+            among them: they give the temperatures of their runs.
+        dataset: Folder or Hub id of the evaluated dataset; without it there are no slices.
+        category: Column of the items that holds a category; default the first of `slices.CATEGORIES` that exists.
         metric: Of tests, slices and pictures.
         against: Test all others against this system alone; default all pairs.
         seed: Of bootstrap and tests.
 
     Raises:
-        CompareError: If the evaluations do not fit each other, or the dataset does not fit them. Nothing is written.
+        CompareError: If the evaluations are not of the same candidates, or not of `dataset`. Nothing is written.
     """
     if plots:
         pictures.check("--no-plots")
-    scored, validated = _by_split([read(source) for source in sources])
-    aligned = align(scored)
+    evaluations, validated = _by_split([read(source) for source in sources])
+    aligned = align(evaluations)
     values = measure.each_user(aligned)
     means = measure.over_seeds(values)
-    known = next(iter(means.values()))
-    if metric not in known:
-        raise CompareError(f"No metric {metric!r}; there are {', '.join(known)}.")
+    metrics = next(iter(means.values()))
+    if metric not in metrics:
+        raise CompareError(f"No metric {metric!r}; there are {', '.join(metrics)}.")
     if dataset:
-        for one in scored:
-            _check_data(one, dataset)
-    parts = _parts(aligned, dataset, scored[0].about["split"], category) if dataset else {}
-    about = scored[0].about
+        for evaluation in evaluations:
+            _check_data(evaluation, dataset)
+    parts = _parts(aligned, dataset, evaluations[0].about["split"], category) if dataset else {}
+    about = evaluations[0].about
     _check_replaceable(out, about)
     results: dict[str, Any] = {
         **{name: about.get(name) for name in ("dataset", "split", "protocol")},
@@ -74,60 +74,65 @@ def compare(
         "calibration": measure.calibration(aligned, _fits(aligned, validated)),
         "versions": versions(),
     }
+    results["verdict"] = verdict.of_comparison(results, against or evaluations[0].own)
     _write(out, results, _long(aligned, values), plots)
     return results
 
 
 def _check_replaceable(out: Path, about: Mapping[str, Any]) -> None:
-    """Make sure that `out` holds no file of other origin under the names to be written. Raises CompareError."""
+    """Raise CompareError if a file to be written exists in `out` and is not of a comparison of this dataset and split."""
     if not (out / FILE).is_file():
-        if found := [name for name in ("comparison.md", "per_user.parquet") if (out / name).exists()]:
-            raise CompareError(f"{out} holds a {found[0]} that is of no comparison. Choose another --out.")
+        if existing := [name for name in ("comparison.md", "per_user.parquet") if (out / name).exists()]:
+            raise CompareError(f"{out} holds a {existing[0]} that is of no comparison. Choose another --out.")
         return
     before = read_json(out / FILE)
     if changed := [name for name in ("dataset", "split") if before.get(name) != about.get(name)]:
-        told = "; ".join(f"its {name} is {before.get(name)}, not {about.get(name)}" for name in changed)
-        raise CompareError(f"{out} holds another comparison: {told}. Choose another --out, or remove it.")
+        differences = "; ".join(f"its {name} is {before.get(name)}, not {about.get(name)}" for name in changed)
+        raise CompareError(f"{out} holds another comparison: {differences}. Choose another --out, or remove it.")
 
 
-def _by_split(scored: list[Scored]) -> tuple[list[Scored], list[Scored]]:
-    """The evaluations to compare, and those of the validation split that tell temperatures."""
-    tested = [one for one in scored if one.about["split"] != "validation"]
-    return (tested, [one for one in scored if one not in tested]) if tested else (scored, scored)
+def _by_split(evaluations: list[Evaluation]) -> tuple[list[Evaluation], list[Evaluation]]:
+    """The evaluations to compare, and those of the validation split, which hold the temperatures."""
+    tested = [evaluation for evaluation in evaluations if evaluation.about["split"] != "validation"]
+    return (
+        (tested, [evaluation for evaluation in evaluations if evaluation not in tested])
+        if tested
+        else (evaluations, evaluations)
+    )
 
 
-def _check_data(one: Scored, dataset: str) -> None:
-    """Raise CompareError where an evaluation says that it scored other items or histories than those of `dataset`."""
-    scored = one.about.get("dataset_checksums") or {}
+def _check_data(evaluation: Evaluation, dataset: str) -> None:
+    """Raise CompareError if the recorded checksums of an evaluation differ from those of `dataset`."""
+    checksums = evaluation.about.get("dataset_checksums") or {}
     for config, now in data_checksums(dataset, "histories").items():
-        before = scored.get(config, now)
-        # A commit of the Hub and a folder cannot be told apart by their checksums; users and targets still can.
+        before = checksums.get(config, now)
+        # A commit of the Hub and the checksum of a folder are not comparable; users and targets are compared later.
         if now != before and now.startswith(PREFIX) and before.startswith(PREFIX):
             raise CompareError(
-                f"{one.place} scored another dataset than {dataset}: its config {config} was {before}, and is {now} there. "
+                f"{evaluation.folder} scored another dataset than {dataset}: its config {config} was {before}, and is {now} there. "
                 "Give the dataset that the systems were evaluated on."
             )
 
 
-def _fits(aligned: Aligned, validated: Sequence[Scored]) -> dict[str, list[Mapping | None]]:
+def _fits(aligned: Aligned, validated: Sequence[Evaluation]) -> dict[str, list[Mapping | None]]:
     """System -> temperature and bias that were fitted for the weights of each seed."""
 
     def key(about: Mapping) -> tuple:
         return about["run"], about.get("config"), about.get("weights")
 
-    fitted = {key(one.about): one.about.get("temperature") for one in validated}
-    return {name: [fitted.get(key(one)) for one in about] for name, about in aligned.about.items()}
+    fitted = {key(evaluation.about): evaluation.about.get("temperature") for evaluation in validated}
+    return {name: [fitted.get(key(seed_results)) for seed_results in about] for name, about in aligned.about.items()}
 
 
 def _parts(aligned: Aligned, dataset: str, split: str, category: str | None) -> dict[str, list[str]]:
-    """Slicing -> the part of each user, in the order of `aligned`."""
-    asked, items, train = (
+    """Slicing -> the slice of each user, in the order of `aligned`."""
+    split_rows, items, train = (
         contract.read(dataset, config, part)
         for config, part in (("histories", split), ("items", "train"), ("histories", "train"))
     )
-    contract.check_ids(asked, dict.fromkeys(items["item_id"]), f"{dataset}, split {split}")
+    contract.check_ids(split_rows, dict.fromkeys(items["item_id"]), f"{dataset}, split {split}")
     rows: dict[str, Any] = {}
-    for number, row in enumerate(asked):
+    for number, row in enumerate(split_rows):
         rows[row_name(row["user_id"], number)] = row
         rows.setdefault(row["user_id"], row)
     for user, target in zip(aligned.users, aligned.targets, strict=True):
@@ -147,26 +152,26 @@ def _parts(aligned: Aligned, dataset: str, split: str, category: str | None) -> 
         )
     category = category or next((name for name in slices.CATEGORIES if name in items.column_names), None)
     if category:
-        known = dict(zip(items["item_id"], items[category], strict=True))
-        parts[f"target's {category} in the last {slices.LAST} items"] = slices.by_category(ordered, known)
+        category_of = dict(zip(items["item_id"], items[category], strict=True))
+        parts[f"target's {category} in the last {slices.LAST} items"] = slices.by_category(ordered, category_of)
     return parts
 
 
 def _long(aligned: Aligned, values: measure.PerUser) -> pa.Table:
-    """A row a user, system and seed."""
+    """A table with one row per user, system and seed."""
     columns: dict[str, list] = {"user_id": [], "system": [], "seed": []}
     for name, seeds in values.items():
-        for number, one in enumerate(seeds):
+        for number, metrics in enumerate(seeds):
             columns["user_id"] += aligned.users
             columns["system"] += [name] * len(aligned.users)
             columns["seed"] += [number] * len(aligned.users)
-            for metric, column in one.items():
+            for metric, column in metrics.items():
                 columns.setdefault(metric, []).extend(column.tolist())
     return pa.table(columns)
 
 
 def _write(out: Path, results: Mapping, long: pa.Table, plots: bool) -> None:
-    """Write all files beside their place, and put them there when all are made."""
+    """Write all files to a draft folder, then move them to `out`."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".") as folder:
         draft = Path(folder)

@@ -1,6 +1,6 @@
-"""Parts of the test users: by history length, by popularity of the target, by whether the last items tell its category.
+"""Slice test users by history length, popularity of the target, and whether the last items share its category.
 
-Takes rows and returns a label a user; knows nothing of scores.
+Takes rows and returns a label per row; knows nothing of scores.
 """
 
 from collections import Counter
@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 CATEGORIES = ("category", "genre", "genres", "topic", "subcategory")
-LAST = 5  # items that may cover the target's category, as many as the ranking prompt of the paper shows
+LAST = 5  # items that may share the category of the target: as many as the ranking prompt of the paper shows
 
 
 def thirds(values: Sequence[float], unit: str) -> list[str]:
-    """A label a value, of the third that it falls into: "10 to 14 items", "1 item".
+    """Label each value with the third that it falls into: "10 to 14 items", "1 item".
 
     Equal values fall into the same part, so the parts may be uneven, and fewer than three.
     """
@@ -27,27 +27,27 @@ def thirds(values: Sequence[float], unit: str) -> list[str]:
 
 
 def by_length(rows: Iterable[Mapping]) -> list[str]:
-    """By the number of items in the history."""
+    """Label rows by the number of items in the history."""
     return thirds([len(row["history"]) for row in rows], "items")
 
 
 def by_popularity(rows: Iterable[Mapping], train: Iterable[Mapping]) -> list[str]:
-    """By how often the target occurs in the histories and targets of the training users."""
+    """Label rows by how often the target occurs in the histories and targets of the training users."""
     counts = Counter(item_id for row in train for item_id in (*row["history"], row["target"]))
     return thirds([counts[row["target"]] for row in rows], "times")
 
 
 def by_category(rows: Iterable[Mapping], categories: Mapping[str, str | None], last: int = LAST) -> list[str]:
-    """By whether one of the last items shares a category with the target.
+    """Label rows by whether one of the last items shares a category with the target.
 
     Args:
         categories: Item id to its categories, comma-separated; None or empty for an item without one.
     """
-    known = {item_id: _values(text) for item_id, text in categories.items()}
+    categories_of = {item_id: _values(text) for item_id, text in categories.items()}
     labels = []
     for row in rows:
-        near = set().union(*(known[item_id] for item_id in row["history"][-last:]))
-        target = known[row["target"]]
+        near = set().union(*(categories_of[item_id] for item_id in row["history"][-last:]))
+        target = categories_of[row["target"]]
         labels.append("covered" if target & near else "not covered" if target else "no category")
     return labels
 

