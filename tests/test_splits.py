@@ -20,6 +20,8 @@ from trsr.dataset.build.sequences import Sequences
 from trsr.dataset.build.splits import Division, given_splits
 from trsr.dataset.check.run import check
 from trsr.errors import DataError
+from trsr.summaries.engines.make import engine
+from trsr.summaries.run import summarize_dataset
 
 CATALOGUE = [f"i{number:02}" for number in range(40)]
 DAY = 86_400
@@ -390,6 +392,14 @@ def test_a_negative_that_is_met_later_is_none(left_out, tmp_path):
     )
     # Twice: `also_met` says so, and the later split's row shows it.
     assert errors(met_later) == [("negative-met", "train", 1), ("negative-met", "test", 1)]
+
+
+def test_summaries_of_such_a_dataset_check_clean(left_out, tmp_path):
+    summarize_dataset(str(left_out), tmp_path / "out", engine("extractive"))
+    assert errors(tmp_path / "out") == []
+    known, made = (contract.read(str(tmp_path / "out"), config, "test") for config in ("histories", "recurrent"))
+    assert known["also_met"] == made["also_met"]
+    assert contract.provenance(str(tmp_path / "out")).protocol_record == {"split": "leave-one-out"}
 
 
 def test_ties_are_seen_in_timestamps_too(left_out, tmp_path):
