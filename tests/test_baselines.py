@@ -89,7 +89,7 @@ def test_users_in_several_splits_are_refused(baselines, small_dataset, tmp_path,
     shutil.copytree(small_dataset, folder)
     record = {**contract.provenance(str(folder)).values, "protocol": {"split": split}}
     (folder / contract.PROVENANCE).write_text(json.dumps(record), encoding="utf-8")
-    with pytest.raises(DataError, match=f"divides each user's own items \\({split}\\)"):
+    with pytest.raises(DataError, match="divides each user's own items"):
         baselines.load([str(folder)])
 
 
