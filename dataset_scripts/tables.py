@@ -10,7 +10,7 @@
 Reads CSV, TSV, JSONL and Parquet, plain or .gz: one row an item, and one row an interaction or, with --list-column, one
 row a user. TSV cells are taken as they are, without quoting. A broken row, or one in which an id, a time or a list is none,
 is left out, counted and named; --strict stops at it. Of items with one id, one stays. What is kept, divided and drawn is
-`trsr.dataset.build.protocol`'s.
+`trsr.dataset.build.protocol`'s: by default as in the paper, by option leave-one-out in time, by a date or as given.
 
 Amazon Reviews 2023, one category:
 
@@ -29,6 +29,12 @@ MovieLens, with a column of plots joined to movies.csv:
     python dataset_scripts/tables.py --items movies-with-plots.csv --interactions ratings.csv --out data/movies \\
         --item-id movieId --user userId --item movieId --text-fields title,genres,plot --time timestamp --keep-last \\
         --drop-unknown
+
+The same as RecBole and SASRec have it, ratings of 4 and 5 only:
+
+    python dataset_scripts/tables.py --items movies-with-plots.csv --interactions ratings.csv --out data/movies-loo \\
+        --item-id movieId --user userId --item movieId --text-fields title,genres,plot --time timestamp --drop-unknown \\
+        --min-rating 4 --k-core 5 --split leave-one-out
 
 A shop's own export, a row a purchase:
 

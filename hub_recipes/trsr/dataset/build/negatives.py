@@ -80,8 +80,10 @@ def draw(sequences: Sequences, keys: np.ndarray, pool: Pool, count: int = 20, sa
         DataError: If the pool has too few other items.
     """
     made = np.empty((len(sequences), count), np.int32)
-    # Users who met about as much come together: one with very much does not make the rows of all others as long.
-    waiting, numbers = np.argsort(-lengths(sequences.all_met), kind="stable"), count
+    waiting, numbers = np.arange(len(sequences)), count
+    if sequences.met is not None:
+        # Before a cut, users differ much: one who met very much would make the rows of all others as long.
+        waiting = np.argsort(-lengths(sequences.met), kind="stable")
     # What a user gets does not depend on how much of the stream is looked at: nearly always the shortest piece is enough.
     while len(waiting) and numbers <= _PATIENCE * count and pool.total:
         still = []
@@ -101,10 +103,12 @@ def _stream(keys: np.ndarray, numbers: int, pool: Pool) -> np.ndarray:
 
 
 def _parts(users: np.ndarray, sequences: Sequences, numbers: int) -> Iterator[np.ndarray]:
-    """Users in parts that fill the memory, those who met most first."""
-    counts, start = lengths(sequences.all_met), 0
+    """Users in parts that fill the memory."""
+    # The most that a user from here on met.
+    longest = np.maximum.accumulate(lengths(sequences.all_met)[users][::-1])[::-1]
+    start = 0
     while start < len(users):
-        step = max(1, _CELLS // (int(counts[users[start]]) + numbers))
+        step = max(1, _CELLS // (int(longest[start]) + numbers))
         yield users[start : start + step]
         start += step
 

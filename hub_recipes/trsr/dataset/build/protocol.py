@@ -9,6 +9,7 @@ Reference:
     Unlike in that code, a negative is never an item of the user's history.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,6 +147,14 @@ def _tied_targets(sequences: Sequences) -> int:
     return int((times[ends - 1] == times[ends - 2]).sum())
 
 
+def _count_users(places: Sequence[np.ndarray], users: int) -> int:
+    """How many of `users` stand in one of the lists of places, or in several."""
+    mask = np.zeros(users, bool)
+    for some in places:
+        mask[some] = True
+    return int(mask.sum())
+
+
 def make_histories(
     sequences: Sequences,
     *,
@@ -189,7 +198,7 @@ def make_histories(
     cut = kept.cut
     if cut_rows:
         long = [places[lengths(users.items) > longest] for places, users in divided.values()]
-        cut = len(np.unique(np.concatenate(long)))
+        cut = _count_users(long, len(hashed))
         splits = {split: users.newest(longest) for split, users in splits.items()}
     pool = Pool.popular(splits["train"]) if sampling == "popularity" else Pool.uniform(len(sequences.catalogue))
     also_met = any(users.met is not None for users in splits.values())
@@ -199,7 +208,7 @@ def make_histories(
         # splits, each has numbers of its own: items that training calls wrong would be those that test asks about.
         keys = hashed[places, _STREAMS[split] if division.within_users else -1]
         made[split] = histories(splits[split], keys, pool, negatives=negatives, sampling=sampling, also_met=also_met)
-    used = len(np.unique(np.concatenate([places for places, _ in divided.values()])))
+    used = _count_users([places for places, _ in divided.values()], len(hashed))
     counts = {
         "users_read": len(sequences),
         "users_dropped_short": kept.short,
