@@ -166,7 +166,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     faults.so_far |= counts
     sessions, found, more = read_sessions(options, faults, contract.one_chunk(products["item_id"]))
     faults.so_far |= found
-    histories, found, users = building.paper(sessions, options, found)
+    histories, found, users = building.make_histories(sessions, options, found)
     tables = {"items": {"train": building.dataset(products)}, "histories": histories}
     sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}
     counts |= found
@@ -177,6 +177,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
         terms=contract.Terms("amazon-m2", "apache-2.0", language=(LANGUAGES[options.locale],)),
         sources=sums | more,
         sampling=sampling,
+        protocol={"split": "users"},
         counts=counts,
         body=CARD.format(
             locale=options.locale,

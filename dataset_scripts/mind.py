@@ -308,7 +308,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
             building.apply_defaults(options, 11, 26, building.PAPER)
             found, more, sums_ = read_users(options, faults, ids)
             faults.so_far |= more
-            histories, more, text = building.paper(found, options, more)
+            histories, more, text = building.make_histories(found, options, more)
             sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}
             text = protocol.describe({"items": items, "histories": histories}, users=text, **sampling)
         else:
@@ -323,6 +323,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
             terms=TERMS,
             sources=sums | sums_,
             sampling=sampling,
+            protocol={"split": "users" if options.protocol == "paper" else "impressions"},
             counts=counts | more,
             body=CARD.format(protocol=text),
         )

@@ -59,7 +59,7 @@ def make(out: Path, *, seed: int = 0, items: int = 1500, users: int = 1500) -> d
     catalogue = items_table(world)
     sequences = {user.user_id: [world.items[number].item_id for number in user.items] for user in world.users}
     drawing = {"negatives": 20, "sampling": "uniform", "seed": seed}
-    histories, counts = protocol.paper(
+    histories, counts = protocol.make_histories(
         Sequences.of(sequences, catalogue["item_id"]),
         test=max(1, users * 350 // 1500),
         validation=max(1, users * 150 // 1500),

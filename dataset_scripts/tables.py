@@ -11,7 +11,8 @@ Reads CSV, TSV, JSON (an object a line, an array, an object of objects), Parquet
 one row an item, and one row an interaction or, with --list-column, one row a user. TSV cells, and those between separators
 of several characters, are taken as they are, without quoting. A broken row, or one in which an id, a time or a list is
 none, is left out, counted and named; --strict stops at it. HTML entities are unescaped once, objects are read as
-`name: value`, and of items with one id, one stays. What is kept, divided and drawn is `trsr.dataset.build.protocol`'s.
+`name: value`, and of items with one id, one stays. What is kept, divided and drawn is `trsr.dataset.build.protocol`'s: by
+default as in the paper, by option leave-one-out in time, by a date or as given.
 
 A list of ids may be a real one, or text: JSON, as Python or numpy print it, or ids between spaces, commas, bars or
 semicolons. With --item beside --list-column, that column holds what comes after the list.
@@ -44,6 +45,11 @@ RecBole's atomic files:
 
     python dataset_scripts/tables.py --items ml-1m.item --interactions ml-1m.inter --title movie_title \\
         --time timestamp --keep-last --out data/ml-1m
+The same as RecBole and SASRec have it, ratings of 4 and 5 only:
+
+    python dataset_scripts/tables.py --items movies-with-plots.csv --interactions ratings.csv --out data/movies-loo \\
+        --item-id movieId --user userId --item movieId --text-fields title,genres,plot --time timestamp --drop-unknown \\
+        --min-rating 4 --k-core 5 --split leave-one-out
 
 A shop's own export, a row a purchase:
 
@@ -64,13 +70,14 @@ import pyarrow.compute as pc
 
 from trsr.core.field_values import ID_FIELDS
 from trsr.dataset import contract
-from trsr.dataset.build import column_types, id_lists, protocol
+from trsr.dataset.build import column_types, id_lists, protocol, protocol_options
 from trsr.dataset.build import command as building
 from trsr.dataset.build import tables as tabular
 from trsr.dataset.build.interactions import in_order
 from trsr.dataset.build.item_text import sentences
 from trsr.dataset.build.scan import Faults, Reading
 from trsr.dataset.build.sequences import Sequences, lengths
+from trsr.dataset.build.splits import Division
 from trsr.dataset.build.table_files import FORMATS, Table, format_of, text_table
 from trsr.errors import DataError
 from trsr.hub import push_dataset
@@ -135,8 +142,11 @@ def _counted(what: str, reading: Reading) -> dict[str, int]:
 
 def read_log(
     options: argparse.Namespace, faults: Faults, ids: pa.Array
-) -> tuple[Sequences, dict[str, int], building.Sums]:
-    """What users met, counts and checksums; several files are read as one, in the order in which they are given."""
+) -> tuple[Sequences, Division, dict[str, int], building.Sums]:
+    """What users met, how they are divided, counts and checksums.
+
+    Several files are read as one, in the order in which they are given.
+    """
     parts, total, sums, plain = [], Reading(), {}, False
     for path, name in _named(options.interactions).items():
         if options.limit and total.rows >= options.limit:
@@ -161,14 +171,17 @@ def read_log(
     if options.list_column:
         table = after_lists(sound_lists(table, ids, faults, options.list_column, total) if plain else table)
     faults.so_far |= _counted("log", total)
-    found, counts = in_order(table, ids, drop=options.drop_unknown)
+    found, counts = in_order(table, ids, drop=options.drop_unknown, min_rating=options.min_rating)
     counts |= {"users_read": len(found)}
+    found, outside = protocol_options.core(found, options)
+    splits = _table(options.splits, options, faults) if options.splits else None
+    division, given, more = protocol_options.division(options, table, splits, faults)
     if units := [name.removeprefix("times_in_") for name in counts if name.startswith("times_in_")]:
         faults.notes.append(
             f"column {options.time!r} holds times in {' and '.join(units)}: items are out of order. Write all in one unit."
         )
     building.note_short(lengths(found.items), options.min_history, faults)
-    return found, _counted("log", total) | counts, sums
+    return found, division, _counted("log", total) | counts | outside | given, sums | more
 
 
 def _note_encoding(faults: Faults) -> None:
@@ -190,7 +203,7 @@ def _table(path: Path, options: argparse.Namespace, faults: Faults, *, items: bo
     """A table's file, opened as the options say; what is not as usual is noted."""
     form = options.items_format if items else options.interactions_format
     sep = (options.items_sep if items else None) or options.sep
-    names = options.items_columns if items else options.interactions_columns
+    names = options.items_columns if items else options.interactions_columns if path in options.interactions else None
     if (form := format_of(path, form, sep)) == "parquet":
         return tabular.parquet_table(path)
     file = text_table(
@@ -212,7 +225,7 @@ def _wanted_of_log(
 ) -> tuple[tabular.Wanted, bool]:
     """The columns of a log, how to read them, and whether its lists are ids between separators."""
     item, plain = options.item or ITEM, False
-    wanted = {"user": (options.user, column_types.ID)}
+    wanted = {"user": (options.user, column_types.ID), **protocol_options.columns(options)}
     if not options.list_column:
         wanted["item"] = (item, column_types.ID)
     else:
@@ -263,12 +276,15 @@ def after_lists(table: pa.Table) -> pa.Table:
 
 def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     """Read, keep, divide, draw and write. Returns the counts."""
-    building.apply_defaults(options, 11, 26, {})
+    protocol_options.apply_defaults(options)
     items, counts, sums = read_items(options, faults)
     faults.so_far |= counts
-    found, more, sums_ = read_log(options, faults, contract.one_chunk(items["item_id"]))
+    found, division, more, sums_ = read_log(options, faults, contract.one_chunk(items["item_id"]))
     faults.so_far |= more
-    histories, more, users = building.paper(found, options, more)
+    if options.k_core:
+        items = items.filter(pc.is_in(items["item_id"], value_set=found.catalogue))
+    histories, more, users = building.make_histories(found, options, more, division)
+    users += protocol_options.in_words(options)
     tables = {"items": {"train": building.dataset(items)}, "histories": histories}
     options.item = options.item or ITEM
     sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}
@@ -285,11 +301,12 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
         ),
         sources=sums | sums_,
         sampling=sampling,
+        protocol=protocol_options.record(options),
         counts=counts | more,
         body=CARD.format(
             items=options.items.name,
             interactions="`, `".join(path.name for path in options.interactions),
-            protocol=protocol.describe(tables, users=users, **sampling),
+            protocol=protocol.describe(tables, users=users, division=division, **sampling),
         ),
     )
     return counts | more
@@ -302,7 +319,9 @@ def arguments() -> argparse.ArgumentParser:
     kinds = sorted(set(FORMATS.values()))
     add("--items", type=Path, required=True, metavar="FILE", help="one row an item")
     add("--interactions", type=Path, nargs="+", required=True, metavar="FILE", help="one row an interaction, or a user")
-    building.add_options(parser, fields=None, sizes=("all others", "a twelfth", "a twelfth"))
+    bounds = ("11; leave-one-out: 4; other splits: 2", "26; of a row")
+    building.add_options(parser, fields=None, bounds=bounds, sizes=("all others", "a twelfth", "a twelfth"))
+    protocol_options.add_options(parser)
     add("--items-format", choices=kinds, help="default: by the file's name")
     add("--interactions-format", choices=kinds, help="default: by the file's name")
     add("--sep", help="between two cells, such as ';', '::' or tab; default: , in .csv and a tab in .tsv")

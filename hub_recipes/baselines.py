@@ -119,13 +119,15 @@ def load(sources: Sequence[str]) -> Material:
     """Read datasets that differ in nothing but their negatives.
 
     Raises:
-        DataError: If they differ in more, have the same name, or as `trsr.dataset.contract` does.
+        DataError: If they differ in more, have one name, divide users' own items, or as `trsr.dataset.contract` does.
     """
     if len({Path(source).name for source in sources}) < len(sources):
         raise DataError(f"Two of {', '.join(sources)} have one name, and would be written to one folder. Rename one.")
     splits = {
         source: {split: contract.read(source, "histories", split) for split in contract.SPLITS} for source in sources
     }
+    if any(contract.provenance(source).protocol_record["split"] in ("leave-one-out", "date") for source in sources):
+        raise DataError(f"{sources[0]!r} divides each user's own items, and peers here know one sequence a user.")
     texts = contract.texts(sources[0])
     first = {split: rows.remove_columns("negatives") for split, rows in splits[sources[0]].items()}
     for source in sources:

@@ -82,6 +82,17 @@ def test_datasets_that_differ_in_more_than_negatives_share_no_fits(baselines, sm
         baselines.load([str(small_dataset), str(small_dataset)])
 
 
+@pytest.mark.parametrize("split", ["leave-one-out", "date"])
+def test_users_in_several_splits_are_refused(baselines, small_dataset, tmp_path, split):
+    """A peer knows one sequence of a user: that of training would be ranked from in test."""
+    folder = tmp_path / "within"
+    shutil.copytree(small_dataset, folder)
+    record = {**contract.provenance(str(folder)).values, "protocol": {"split": split}}
+    (folder / contract.PROVENANCE).write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(DataError, match="divides each user's own items"):
+        baselines.load([str(folder)])
+
+
 def test_controls(baselines, small_dataset, tmp_path, monkeypatch):
     """A constant scorer gets chance, one that sees the targets gets everything; the seeds are those of random peers."""
 

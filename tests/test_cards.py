@@ -459,6 +459,20 @@ def test_negatives_of_impressions_are_not_called_drawn(tmp_path):
         assert "drawn" not in card(kind, facts)
 
 
+def test_a_card_says_whether_users_stand_in_several_splits(tmp_path):
+    one = "a user stands in one split only"
+    for split in ("users", "given"):
+        facts = made(tmp_path, changed("provenance", protocol={"split": split}))
+        assert one in prose(card("dataset", facts))
+    for split in ("leave-one-out", "date", "impressions"):
+        text = prose(card("dataset", made(tmp_path, changed("provenance", protocol={"split": split}))))
+        assert one not in text
+        assert "splits" in text
+    facts = made(tmp_path, changed("provenance", counts={"items_also_met": 3}))
+    assert "The column `also_met` of `histories`" in prose(card("dataset", facts))
+    assert "also_met" not in card("dataset", sample(tmp_path))
+
+
 def test_a_card_says_what_its_release_holds(tmp_path):
     hub, none = of_a_hub_base(tmp_path), without_summaries(tmp_path)
     for kind in ("adapter", "pipeline"):

@@ -407,7 +407,7 @@ def timed(times):
         ("timestamps-length", lambda n, history: list(range(100, 100 + len(history) + 2 * (n == 7)))),
         ("timestamps-order", lambda n, history: [100, 99 if n == 7 else 100] + [101] * (len(history) - 2)),
         (
-            "timestamps-tied",
+            "target-time-tied",
             lambda n, history: [100 + place - (n == 7 and place == len(history)) for place in range(len(history) + 1)],
         ),
         ("timestamps-split", lambda n, history: [3 if n == 7 else 100] * len(history)),
@@ -438,11 +438,11 @@ def test_times_in_seconds_and_milliseconds_are_told(tmp_path):
 
 
 def test_what_a_build_counted_of_its_times_is_told(tmp_path):
-    counts = {"users_read": 9, "users_with_last_two_at_one_time": 4, "times_in_seconds": 30, "times_in_milliseconds": 2}
+    counts = {"users_read": 9, "targets_tied_in_time": 4, "times_in_seconds": 30, "times_in_milliseconds": 2}
     report = check(str(stating(SAMPLE, tmp_path / "d", counts=counts)))
     assert [(one.code, one.examples[0].shown) for one in report.findings] == [
         ("timestamps-units", "in the log: 30 in seconds, 2 in milliseconds"),
-        ("timestamps-tied", "in the log: 4 of 9 users"),
+        ("target-time-tied", "4 rows of all splits, when the log was read"),
     ]
     (odd,) = check(str(stating(SAMPLE, tmp_path / "odd", counts=["x"]))).findings
     assert odd.code == "provenance-unreadable"
@@ -667,6 +667,8 @@ def test_rules_agree_with_plain_sets(seed):
     ]
     table = pa.Table.from_pylist(rows, schema=contract.HISTORIES.arrow_schema)
     columns = {name: table[name].combine_chunks() for name in table.column_names}
+    also_met = [draw(4) for _ in rows]
+    columns["also_met"] = pa.array(also_met, pa.list_(pa.string()))
     ids = pa.array([f"i{n}" for n in range(20)])
     groups = np.arange(20) // 2  # items 0 and 1, 2 and 3, ... have the same text
     batch = Batch("histories", "test", np.arange(300), columns["user_id"], columns, 300)
@@ -683,12 +685,17 @@ def test_rules_agree_with_plain_sets(seed):
         "target-in-negatives": lambda h, t, n: t in n,
         "target-in-history": lambda h, t, n: t in h,
         "negative-in-history": lambda h, t, n: bool({*n} & {*h}),
+        "negative-met": lambda h, t, n, others: bool({*n} & {*others}),
         "negative-repeated": lambda h, t, n: len({*n}) < len(n),
         "negative-like-target": lambda h, t, n: any(text(one) == text(t) and one != t for one in n),
     }
     assert expected.keys() == RULES.keys()
     for code, rule in RULES.items():
-        holds = [expected[code](row["history"], row["target"], row["negatives"]) for row in rows]
+        beside = [(others,) if code == "negative-met" else () for others in also_met]
+        holds = [
+            expected[code](row["history"], row["target"], row["negatives"], *more)
+            for row, more in zip(rows, beside, strict=True)
+        ]
         assert sorted(set(rule(read)[0].tolist())) == [n for n, one in enumerate(holds) if one], code
         assert any(holds), code
     assert len(np.unique(read.fingerprints())) == 300

@@ -90,7 +90,7 @@ def test_odd_histories_are_kept_dropped_or_cut_as_said(tmp_path):
     odd = [
         behavior(20, "repeats", [5] * 6 + [6] * 5),
         behavior(21, "target-read-before", [*range(11), 0]),
-        behavior(22, "long", [n % 60 for n in range(400)]),
+        behavior(22, "long", [n % 30 for n in range(400)]),
         behavior(23, "untitled", [*range(11), 59]),
         behavior(24, "unknown", "N1  N2 " + " ".join(f"X{n}" for n in range(9))),
         behavior(25, "nobody", ""),
@@ -110,7 +110,9 @@ def test_odd_histories_are_kept_dropped_or_cut_as_said(tmp_path):
     assert counts["behaviors_without_history"] == 1
     run(raw, *SMALL, "--train", "all", "--keep-last", out=tmp_path / "last")
     long = {row["user_id"]: row for row in rows(tmp_path / "last")}["long"]
-    assert [*long["history"], long["target"]] == [f"N{n % 60}" for n in range(374, 400)]
+    assert [*long["history"], long["target"]] == [f"N{n % 30}" for n in range(374, 400)]
+    assert set(long["negatives"]).isdisjoint(f"N{n}" for n in range(30))
+    assert long["also_met"] == sorted({f"N{n}" for n in range(30)} - {*long["history"], long["target"]})
 
 
 TIMED = [

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trsr.dataset.build.negatives import Pool
-from trsr.dataset.build.protocol import describe, hashes, histories, in_words, keep_users, paper, split_users
+from trsr.dataset.build.protocol import describe, histories, in_words, keep_users, make_histories
 from trsr.dataset.build.sequences import Sequences
+from trsr.dataset.build.splits import hashes, split_users
 from trsr.errors import DataError
 
 USERS = [f"u{number}" for number in range(24)]
@@ -121,8 +122,8 @@ def test_the_whole_protocol_does_not_depend_on_the_order_of_rows():
     sequences = met()
     turned = dict(reversed(sequences.items()))
     options = {"shortest": 3, "longest": 6, "validation": 4, "test": 6, "negatives": 5, "sampling": "popularity"}
-    made, counts = paper(Sequences.of(sequences, CATALOGUE), **options)
-    again, _ = paper(Sequences.of(turned, CATALOGUE[::-1]), **options)
+    made, counts = make_histories(Sequences.of(sequences, CATALOGUE), **options)
+    again, _ = make_histories(Sequences.of(turned, CATALOGUE[::-1]), **options)
     assert {split: rows.to_list() for split, rows in made.items()} == {s: rows.to_list() for s, rows in again.items()}
     assert counts == {
         "users_read": 30,
@@ -137,8 +138,8 @@ def test_the_whole_protocol_does_not_depend_on_the_order_of_rows():
 
 def test_popularity_changes_the_negatives_alone():
     options = {"shortest": 3, "longest": 6, "validation": 4, "test": 6, "negatives": 5}
-    uniform, _ = paper(Sequences.of(met(), CATALOGUE), **options)
-    popular, _ = paper(Sequences.of(met(), CATALOGUE), **options, sampling="popularity")
+    uniform, _ = make_histories(Sequences.of(met(), CATALOGUE), **options)
+    popular, _ = make_histories(Sequences.of(met(), CATALOGUE), **options, sampling="popularity")
     for split in uniform:
         for column in ("user_id", "history", "target"):
             assert uniform[split][column] == popular[split][column]
@@ -154,17 +155,46 @@ def test_popularity_changes_the_negatives_alone():
 
 def test_an_item_met_twice_is_counted_where_it_is_the_target():
     sequences = {"u1": "aba", "u2": "aab", "u3": "cba"}
-    _, counts = paper(Sequences.of(sequences, "abcdef"), shortest=3, longest=3, negatives=1)
+    _, counts = make_histories(Sequences.of(sequences, "abcdef"), shortest=3, longest=3, negatives=1)
     assert counts["targets_in_own_history"] == 1
+
+
+def cut(made) -> dict[str, dict]:
+    return {row["user_id"]: row for rows in made.values() for row in rows}
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "popularity"])
+def test_what_was_met_before_the_cut_is_no_negative(sampling):
+    """Long users: 24 of 40 items were met, of which 4 are kept."""
+    rng = random.Random(1)
+    sequences = {f"u{n}": rng.sample(CATALOGUE, 24) for n in range(30)}
+    options = {"shortest": 3, "longest": 4, "negatives": 10, "sampling": sampling}
+    made, counts = make_histories(Sequences.of(sequences, CATALOGUE), keep_last=True, **options)
+    for user, row in cut(made).items():
+        assert set(row["negatives"]).isdisjoint(sequences[user])
+        assert [*row["history"], row["target"]] == sequences[user][-4:]
+        assert row["also_met"] == sorted(sequences[user][:-4])
+    assert counts["items_also_met"] == 30 * 20
+
+
+def test_negatives_of_users_that_are_not_cut_stay():
+    sequences = met()
+    long = {**sequences, "long": CATALOGUE[:7]}
+    options = {"shortest": 3, "longest": 6, "negatives": 5}
+    before, _ = make_histories(Sequences.of(sequences, CATALOGUE), **options)
+    after, counts = make_histories(Sequences.of(long, CATALOGUE), keep_last=True, **options)
+    assert "also_met" not in before["train"].column_names
+    assert counts["users_cut_to_newest"] == 2
+    assert all(row["negatives"] == cut(after)[user]["negatives"] for user, row in cut(before).items())
 
 
 def test_an_unknown_sampling_is_refused():
     with pytest.raises(DataError, match="Unknown negative sampling 'popular'; expected uniform or popularity"):
-        paper(Sequences.of(met(), CATALOGUE), sampling="popular")
+        make_histories(Sequences.of(met(), CATALOGUE), sampling="popular")
 
 
 def test_a_card_says_the_protocol():
-    made, _ = paper(Sequences.of(met(), CATALOGUE), shortest=3, longest=6, negatives=5)
+    made, _ = make_histories(Sequences.of(met(), CATALOGUE), shortest=3, longest=6, negatives=5)
     text = describe({"histories": made}, users=in_words(3, 6, False), negatives=5, sampling="uniform", seed=7)
     assert "| `histories` | train | 24 |" in text
     assert "users with 3 to 6 items." in text

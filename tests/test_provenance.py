@@ -37,6 +37,7 @@ def test_what_the_file_says_is_read_once_and_by_name():
     assert made.item_text == {"field_words": 40, "field_values": 0}
     assert made.protocol == "1 positive and 4 popularity negatives a user"
     assert not made.by_impressions
+    assert not made.users_in_several_splits
     written = made.summaries
     assert (written.engine, written.model, written.revision) == ("transformers", "ORG/MODEL", None)
     assert (written.block_size, written.max_blocks, written.methods) == (3, 5, ("recurrent",))
@@ -45,12 +46,15 @@ def test_what_the_file_says_is_read_once_and_by_name():
     assert not written.continues_others
 
 
-@pytest.mark.parametrize("place", [("protocol",), ("sampling", "protocol"), ("options", "protocol")])
+@pytest.mark.parametrize(
+    "place", [("protocol",), ("protocol", "split"), ("sampling", "protocol"), ("options", "protocol")]
+)
 def test_impressions_wherever_a_version_recorded_them(place):
     values = "impressions"
     for key in reversed(place):
         values = {key: values}
     assert Provenance(values).by_impressions
+    assert Provenance(values).users_in_several_splits
     assert Provenance(values).protocol == "a clicked item and what was shown beside it and not clicked, a row a click"
 
 
@@ -76,6 +80,7 @@ def test_a_block_has_a_positive_number_of_items(size):
         ([1], "holds list, not a JSON object"),
         ({"dataset": "blue"}, "'dataset' is 'blue', not a JSON object"),
         ({"dataset": {"colour": "blue"}}, "colour"),
+        ({"protocol": 3}, "'protocol' is 3, not a JSON object"),
         ({"counts": 3}, "'counts' is 3, not a JSON object"),
         ({"summaries": ["recurrent"]}, "'summaries'"),
     ],

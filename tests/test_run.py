@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, load_dataset
 
@@ -103,9 +105,24 @@ def test_where_splits_are_made_by_time_a_users_other_choice_may_be_measured(run,
     rows = contract.read(str(other), "histories", "test")
     found = Run.read(run)
     with pytest.raises(RunError, match="4 of the 4 choices"):
-        found.check_users(rows, "data", by_time=True)
+        found.check_users(rows, "data", in_several_splits=True)
     targets = ["another"] * len(rows)
-    found.check_users(rows.remove_columns("target").add_column("target", targets), "data", by_time=True)
+    found.check_users(rows.remove_columns("target").add_column("target", targets), "data", in_several_splits=True)
+
+
+def test_a_user_in_all_splits_by_design_is_no_leak(run, tmp_path):
+    """Leave-one-out: what was trained on is a user's choice of an item, and another choice of that user may be measured."""
+    same, others = (tiny.dataset(tmp_path / name, users=4) for name in ("same", "others"))
+    for folder in (same, others):
+        record = {**contract.provenance(str(folder)).values, "protocol": {"split": "leave-one-out"}}
+        (folder / contract.PROVENANCE).write_text(json.dumps(record), encoding="utf-8")
+    [file] = (others / "recurrent").glob("test-*")
+    table = pq.read_table(file)
+    targets = pa.array([f"i{number}" for number in range(len(table))])
+    pq.write_table(table.set_column(table.column_names.index("target"), "target", targets), file)
+    with pytest.raises(RunError, match="4 of the 4 choices"):
+        evaluate_run(run, run / "test", dataset=str(same))
+    evaluate_run(run, run / "other", dataset=str(others))
 
 
 def test_a_dataset_is_known_wherever_it_lies(run, data, tmp_path):

@@ -211,7 +211,7 @@ def test_units_and_ties_of_times_are_told(tmp_path, capsys):
     ]
     assert run(tmp_path, "--time", "timestamp", interactions=save(tmp_path / "events.csv", events)) == 0
     counts = contract.provenance(str(tmp_path / "out")).counts
-    assert counts["users_with_last_two_at_one_time"] == 1
+    assert counts["targets_tied_in_time"] == 1
     assert (counts["times_in_seconds"], counts["times_in_milliseconds"]) == (44, 1)
     said = capsys.readouterr().out
     assert "column 'timestamp' holds times in seconds and milliseconds: items are out of order." in said

@@ -323,8 +323,8 @@ def evaluate_run(
     config = recipe.config
     rows = contract.read(recipe.dataset, config, split, recipe.dataset_revision)
     if run.changed_data():
-        by_time = contract.provenance(recipe.dataset, recipe.dataset_revision).by_impressions
-        run.check_users(rows, f"{recipe.dataset}, split {split}", by_time)
+        several = contract.provenance(recipe.dataset, recipe.dataset_revision).users_in_several_splits
+        run.check_users(rows, f"{recipe.dataset}, split {split}", several)
     encoder, scorer = load_run(run, adapter)
     train = contract.read(recipe.dataset, "histories", "train", recipe.dataset_revision)
     limited = 0 < limit < len(rows)

@@ -119,23 +119,23 @@ class Run:
                 f"{checksums[0]}, the run's was {checksums[1]}. {remedy}"
             )
 
-    def check_users(self, rows: Dataset, description: str, by_time: bool) -> None:
+    def check_users(self, rows: Dataset, description: str, in_several_splits: bool) -> None:
         """Raise RunError if the run was trained on users of `rows`: an evaluation on them would be invalid.
 
         Args:
             description: Dataset and split of `rows`, for the message.
-            by_time: Whether splits are made by time, so that a user occurs in several. Then pairs of user and target are
-                compared instead of users.
+            in_several_splits: Whether a user occurs in several splits, see `Provenance.users_in_several_splits`. Then pairs
+                of user and target are compared instead of users.
         """
         path = self.folder / TRAINED_ON
         if not path.is_file():
             return
-        width = 2 if by_time else 1
+        width = 2 if in_several_splits else 1
         trained = {tuple(pair[:width]) for pair in read_json(path)["rows"]}
         evaluated = set(zip(*(rows[name] for name in ("user_id", "target")[:width]), strict=True))
         if overlap := evaluated & trained:
             raise RunError(
-                f"{self.folder} was trained on {len(overlap)} of the {len(evaluated)} {'choices' if by_time else 'users'} of "
+                f"{self.folder} was trained on {len(overlap)} of the {len(evaluated)} {'choices' if in_several_splits else 'users'} of "
                 f"{description}, such as user {min(overlap)[0]!r}: they cannot measure it. Train anew on that dataset, or give one "
                 "whose users were not trained on."
             )

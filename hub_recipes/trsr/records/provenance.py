@@ -181,6 +181,10 @@ class Provenance:
         for name in ("dataset", "options", "sampling", "counts", "summaries"):
             if not isinstance(self.values.get(name, {}), Mapping):
                 raise DataError(f"{FILE} of {self.source}: {name!r} is {self.values[name]!r:.80}, not a JSON object.")
+        if not isinstance(self.values.get("protocol", {}), Mapping | str):
+            raise DataError(
+                f"{FILE} of {self.source}: 'protocol' is {self.values['protocol']!r:.80}, not a JSON object."
+            )
         object.__setattr__(self, "terms", Terms.of({"name": "dataset", **self.values.get("dataset", {})}))
 
     def __bool__(self) -> bool:
@@ -213,23 +217,45 @@ class Provenance:
         return {name: built.get(name) or 0 for name in ("field_words", "field_values")}
 
     @property
+    def protocol_record(self) -> Mapping[str, Any]:
+        """How the interactions became rows: `split` (`users`, `leave-one-out`, `date`, `given` or `impressions`) and, where
+        they were asked for, `dates`, `min_rating` and `k_core`."""
+        known = self.values.get("protocol")
+        if isinstance(known, Mapping) and "split" in known:
+            return known
+        # As earlier versions have it.
+        places = [known, *(self.values.get(part, {}).get("protocol") for part in ("sampling", "options"))]
+        return {"split": "impressions" if "impressions" in places else "users"}
+
+    @property
     def by_impressions(self) -> bool:
-        """Whether a row is a click, with the items shown beside it as negatives; a user then occurs in several splits."""
-        return "impressions" in (
-            self.values.get("protocol"),
-            self.values.get("sampling", {}).get("protocol"),
-            self.values.get("options", {}).get("protocol"),
-        )
+        """Whether a row is a click, with the items shown beside it as negatives."""
+        return self.protocol_record["split"] == "impressions"
+
+    @property
+    def users_in_several_splits(self) -> bool:
+        """Whether a user occurs in several splits, each time with other targets."""
+        return self.protocol_record["split"] in ("impressions", "leave-one-out", "date")
 
     @property
     def protocol(self) -> str:
-        """The candidates of a user in words, for cards and results."""
+        """The candidates of a user, the splits and the filters in words, for cards and results."""
         if self.by_impressions:
             return "a clicked item and what was shown beside it and not clicked, a row a click"
-        sampling = self.values.get("sampling", {})
-        return (
-            f"1 positive and {sampling.get('negatives', 'the given')} {sampling.get('sampling', '')} negatives a user"
-        )
+        sampling, record = self.values.get("sampling", {}), self.protocol_record
+        negatives = f"{sampling.get('negatives', 'the given')} {sampling.get('sampling', '')}"
+        parts = [f"1 positive and {negatives} negatives a user"]
+        if record["split"] == "leave-one-out":
+            parts.append("leave-one-out in time")
+        if record["split"] == "date":
+            parts.append(f"split by date at {' and '.join(record.get('dates', ()))}")
+        if record["split"] == "given":
+            parts.append("splits as given")
+        if "min_rating" in record:
+            parts.append(f"ratings of {record['min_rating']:g} or more")
+        if "k_core" in record:
+            parts.append(f"{record['k_core']}-core")
+        return ", ".join(parts)
 
     @property
     def has_summaries(self) -> bool:

@@ -39,14 +39,14 @@ class Kind:
         type: Of what is read.
         one: A cell; None if it holds no such thing.
         plain: Of strings and whole numbers: what was read, and which cells it holds for, bool.
-        fault: What is wrong with a cell that holds no such thing.
+        fault: What is wrong with a cell that holds no such thing; None where an empty one will do.
         unescapes: Whether HTML entities are read as the characters that they stand for.
     """
 
     type: pa.DataType
     one: Callable[[object], object]
     plain: Callable[[pa.Array], tuple[pa.Array, np.ndarray]] | None
-    fault: Callable[[object], str]
+    fault: Callable[[object], str] | None
     unescapes: bool = False
 
     def read(self, cells: pa.Array) -> pa.Array:
@@ -62,6 +62,8 @@ class Kind:
 
     def faults(self, cells: pa.Array, read: pa.Array) -> dict[str, np.ndarray]:
         """What is wrong -> with which of the cells, bool; of those that `read` has a null for."""
+        if self.fault is None:
+            return {}
         broken = np.flatnonzero(read.is_null().to_numpy(zero_copy_only=False))
         found: dict[str, np.ndarray] = {}
         for place, value in zip(broken.tolist(), _values(_as_text(cells).take(pa.array(broken))), strict=True):
@@ -166,6 +168,15 @@ def moment(value: object) -> float | None:
         except ValueError:
             return None
     return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+
+
+def number(value: object) -> float | None:
+    """A finite number, such as a rating."""
+    try:
+        found = float(str(unwrap(value)))
+    except ValueError:  # bytes that are no UTF-8 too
+        return None
+    return found if math.isfinite(found) else None
 
 
 def identifiers(value: object, separator: str = " ") -> list[str] | None:
@@ -278,4 +289,6 @@ def ids(separator: str = " ") -> Kind:
 
 
 IDS = ids()
+NUMBER = Kind(pa.float64(), number, _plain_moments, None)
+NAME = Kind(pa.string(), identifier, None, None)
 WHOLE_TEXT = Kind(pa.string(), _unless_undecodable(whole_text), _plain_whole_texts, _no_text)

@@ -22,6 +22,7 @@ from trsr.dataset.build import column_types, protocol
 from trsr.dataset.build.item_text import sentences
 from trsr.dataset.build.scan import Faults, Reading
 from trsr.dataset.build.sequences import Sequences
+from trsr.dataset.build.splits import Division
 from trsr.errors import DataError, TrsrError
 
 PAPER = {"train": 10_000, "validation": 1000, "test": 1000}  # users
@@ -93,10 +94,10 @@ def deduplicate(items: pa.Table, needed: Sequence[str]) -> tuple[pa.Table, dict[
     return made, counts
 
 
-def paper(
-    found: Sequences, options: argparse.Namespace, counts: Mapping[str, int]
+def make_histories(
+    found: Sequences, options: argparse.Namespace, counts: Mapping[str, int], division: Division = protocol.PAPER
 ) -> tuple[dict[str, Dataset], dict[str, int], str]:
-    """The protocol `paper` with a script's options.
+    """Rows of `histories` with a script's options.
 
     Args:
         counts: What was counted before, of users too.
@@ -104,11 +105,12 @@ def paper(
     Returns:
         The splits of `histories`, all counts, and which users are kept, in words.
     """
-    made, users = protocol.paper(
+    made, users = protocol.make_histories(
         found,
         shortest=options.min_history,
         longest=options.max_history,
         keep_last=options.keep_last,
+        division=division,
         train=options.train,
         validation=options.validation,
         test=options.test,
@@ -205,11 +207,16 @@ def write(
     terms: contract.Terms,
     sources: Sums,
     sampling: Mapping[str, Any],
+    protocol: Mapping[str, Any],
     counts: Mapping[str, int],
     body: str,
     script: str,
 ) -> None:
-    """Write the dataset folder, with its provenance. What does not change the dataset is not told."""
+    """Write the dataset folder, with its provenance. What does not change the dataset is not told.
+
+    Args:
+        protocol: As `Provenance.protocol_record` has it: how users are divided, and which interactions count.
+    """
     aside = {"sources", "interactions", "workers", "strict", "push_to_hub", "private", "accept_data_licence"}
     aside |= {"sep", "items_sep", "encoding", "no_header", "items_columns", "interactions_columns"}  # forms of files
     provenance = {
@@ -221,6 +228,7 @@ def write(
         },
         "seed": options.seed,
         "sampling": dict(sampling),
+        "protocol": dict(protocol),
         "counts": dict(counts),
         "written_with": {"datasets": datasets.__version__, "pyarrow": pa.__version__},
     }

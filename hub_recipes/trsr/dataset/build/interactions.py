@@ -10,14 +10,17 @@ from trsr.dataset.time_units import count_units
 from trsr.errors import DataError
 
 
-def in_order(table: pa.Table, ids: pa.Array, *, drop: bool = False) -> tuple[Sequences, dict[str, int]]:
-    """What users met, and counts: with times also of users whose last two items tie, and of times in several units.
+def in_order(
+    table: pa.Table, ids: pa.Array, *, drop: bool = False, min_rating: float | None = None
+) -> tuple[Sequences, dict[str, int]]:
+    """What users met, and counts: with times also of times in several units.
 
     Args:
         table: `user`, `item` and optionally `time`, which sorts a user's rows: equal times, and all rows without it,
             keep their order. Or `user` and `items`, one row a user.
         ids: Of all items, sorted.
         drop: Leave out items that are not in `ids` instead of raising.
+        min_rating: Take rows whose `rating` is at least as high; the others were met all the same.
 
     Raises:
         DataError: If an item is unknown, or a user has several lists.
@@ -42,12 +45,20 @@ def in_order(table: pa.Table, ids: pa.Array, *, drop: bool = False) -> tuple[Seq
     order = np.lexsort((times, owner))  # stable: equal times stay as they are
     order = order[places.is_valid().to_numpy(zero_copy_only=False)[order]]
     lengths = np.bincount(owner[order], minlength=len(users.dictionary))
-    found = Sequences(users.dictionary, lists(lengths, places.take(pa.array(order))), ids)
+    found = Sequences(
+        users.dictionary,
+        lists(lengths, places.take(pa.array(order))),
+        ids,
+        times=lists(lengths, pa.array(times[order])) if timed else None,
+    )
     counts = {"interactions_read": len(items), "interactions_dropped": places.null_count}
-    if timed:
-        ends = np.cumsum(lengths)[lengths > 1]
-        ties = times[order[ends - 1]] == times[order[ends - 2]]
-        counts["users_with_last_two_at_one_time"] = int(ties.sum())
-        if len(units := count_units(times)) > 1:
-            counts |= {f"times_in_{unit}": count for unit, count in units.items()}
-    return found, counts
+    if timed and len(units := count_units(times)) > 1:
+        counts |= {f"times_in_{unit}": count for unit, count in units.items()}
+    if min_rating is None:
+        return found, counts
+    ratings = table["rating"].to_numpy()[order]  # NaN where there is none
+    counts |= {
+        "interactions_without_rating": int(np.isnan(ratings).sum()),
+        "interactions_below_min_rating": int((ratings < min_rating).sum()),
+    }
+    return found.where(ratings >= min_rating), counts

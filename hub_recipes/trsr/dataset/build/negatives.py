@@ -66,10 +66,10 @@ class Pool:
 
 
 def draw(sequences: Sequences, keys: np.ndarray, pool: Pool, count: int = 20, sampling: str = "uniform") -> np.ndarray:
-    """`count` different items for each user that the user has not met, as places in the catalogue.
+    """`count` different items for each user that the user has never met, as places in the catalogue.
 
     Args:
-        sequences: All that the users met, targets included.
+        sequences: Of the users; what they met counts whole, also where a part of it alone is used.
         keys: uint64 (users,).
         sampling: What the pool is, for the message.
 
@@ -81,6 +81,9 @@ def draw(sequences: Sequences, keys: np.ndarray, pool: Pool, count: int = 20, sa
     """
     made = np.empty((len(sequences), count), np.int32)
     waiting, numbers = np.arange(len(sequences)), count
+    if sequences.met is not None:
+        # Before a cut, users differ much: one who met very much would make the rows of all others as long.
+        waiting = np.argsort(-lengths(sequences.met), kind="stable")
     # What a user gets does not depend on how much of the stream is looked at: nearly always the shortest piece is enough.
     while len(waiting) and numbers <= _PATIENCE * count and pool.total:
         still = []
@@ -100,15 +103,19 @@ def _stream(keys: np.ndarray, numbers: int, pool: Pool) -> np.ndarray:
 
 
 def _parts(users: np.ndarray, sequences: Sequences, numbers: int) -> Iterator[np.ndarray]:
-    longest = int(lengths(sequences.items).max())
-    step = max(1, _CELLS // (longest + numbers))
-    for start in range(0, len(users), step):
+    """Users in parts that fill the memory."""
+    # The most that a user from here on met.
+    longest = np.maximum.accumulate(lengths(sequences.all_met)[users][::-1])[::-1]
+    start = 0
+    while start < len(users):
+        step = max(1, _CELLS // (int(longest[start]) + numbers))
         yield users[start : start + step]
+        start += step
 
 
 def _met(sequences: Sequences, users: np.ndarray) -> np.ndarray:
     """What users met, (users, longest); -1 where there is no more."""
-    items = sequences.items.take(pa.array(users))
+    items = sequences.all_met.take(pa.array(users))
     counts = lengths(items)
     met = np.full((len(users), int(counts.max())), -1, np.int64)
     met[np.arange(met.shape[1]) < counts[:, None]] = items.values.to_numpy()
@@ -141,7 +148,7 @@ def _one_by_one(sequences: Sequences, key: np.uint64, pool: Pool, count: int, sa
 
     Drawing from the rest has the same distribution as drawing until an item is new.
     """
-    met = sequences.items.values.to_numpy()
+    met = sequences.all_met.values.to_numpy()
     made: list[int] = []
     if pool.total:
         seen = _stream(np.array([key]), _PATIENCE * count, pool)[0]

@@ -1,15 +1,15 @@
-"""The protocol `paper`: what of a user's items is kept, who is in which split, which negatives a user gets.
+"""The protocol `paper` and its kin: what of a user's items is kept, who is in which split, which negatives a user gets.
 
 Every choice follows from the seed and from ids, never from the order of rows: the same users get the same split and
-negatives wherever and however often a dataset is made. Knows nothing of files.
+negatives wherever and however often a dataset is made. A negative is an item that the user never met, also not in what a
+protocol leaves out. Knows nothing of files.
 
 Reference:
     LLM-TRSR (arXiv 2403.13325) and its code: users with 11 to 26 items, the last one is the target, 20 negatives.
     Unlike in that code, a negative is never an item of the user's history.
 """
 
-import hashlib
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,8 @@ from datasets import Dataset
 
 from trsr.dataset.build import negatives as drawing
 from trsr.dataset.build.negatives import Pool
-from trsr.dataset.build.sequences import Sequences, decode, lengths, lists, newest
+from trsr.dataset.build.sequences import Sequences, decode, lengths, lists
+from trsr.dataset.build.splits import KINDS, Division, hashes
 from trsr.dataset.contract import HISTORIES, Tables, in_memory
 from trsr.errors import DataError
 
@@ -27,6 +28,9 @@ SAMPLINGS = {
     "uniform": "uniformly from the catalogue",
     "popularity": "in proportion to the interactions of training users",
 }
+PAPER = Division()
+_ALSO_MET = "also_met"
+_STREAMS = {"test": -1, "validation": -2, "train": -3}  # words of a user's hash that draws start from
 _PART = 1 << 16  # users in one chunk of a table: their texts stay far below 2 GB
 
 
@@ -47,11 +51,14 @@ class Kept:
     cut: int
 
 
-def keep_users(sequences: Sequences, *, shortest: int = 11, longest: int = 26, keep_last: bool = False) -> Kept:
+def keep_users(
+    sequences: Sequences, *, shortest: int = 11, longest: int = 26, keep_last: bool = False, cut: bool = True
+) -> Kept:
     """Keep the users with `shortest` to `longest` items, the target counted.
 
     Args:
         keep_last: Keep the newest `longest` items of a longer user instead of leaving the user out.
+        cut: False leaves that cut to a later step.
 
     Raises:
         DataError: If the bounds make no sense, or no user is left.
@@ -71,61 +78,25 @@ def keep_users(sequences: Sequences, *, shortest: int = 11, longest: int = 26, k
             f"{longest}. Give longer histories or other bounds.{hint}"
         )
     kept = sequences.take(np.flatnonzero(fits))
-    if keep_last:
-        kept = Sequences(kept.users, newest(kept.items, longest), kept.catalogue)
+    if keep_last and cut:
+        kept = kept.newest(longest)
     return Kept(kept, short, 0 if keep_last else long, long if keep_last else 0)
 
 
-def hashes(users: pa.StringArray, seed: int) -> np.ndarray:
-    """A seeded SHA-256 of each user's id, uint64 (users, 4): what divides users, and what their draws start from."""
-    found = (
-        hashlib.sha256(f'["split", {seed}, {json.dumps(user_id)}]'.encode()).digest() for user_id in users.to_pylist()
-    )
-    return np.frombuffer(b"".join(found), ">u8").astype(np.uint64).reshape(-1, 4)
-
-
-def split_users(
-    hashed: np.ndarray,
-    *,
-    validation: int | None = None,
-    test: int | None = None,
-    train: int | None = None,
-) -> dict[str, np.ndarray]:
-    """Divide users by the hashes of their ids.
-
-    Args:
-        hashed: As `hashes` gives them.
-        validation: Number of users; default a twelfth, at least one.
-        test: As `validation`. Who is in test does not change with the sizes of the other splits.
-        train: Default all others; with a number, the rest is left out.
-
-    Returns:
-        Split -> places in `hashed`, in the order of the hash.
-
-    Raises:
-        DataError: If a split would be empty, or there are too few users.
-    """
-    order = np.lexsort(hashed.T[::-1])
-    share = max(1, len(order) // 12)
-    test = share if test is None else test
-    validation = share if validation is None else validation
-    train = len(order) - test - validation if train is None else train
-    if min(train, validation, test) < 1 or train + validation + test > len(order):
-        raise DataError(
-            f"Cannot divide {len(order)} users into train {train}, validation {validation}, test {test}: every split "
-            "needs at least one user. Give more users, or other sizes."
-        )
-    held_out = test + validation
-    return {"train": order[held_out : held_out + train], "validation": order[test:held_out], "test": order[:test]}
-
-
 def histories(
-    sequences: Sequences, keys: np.ndarray, pool: Pool, *, negatives: int = 20, sampling: str = "uniform"
+    sequences: Sequences,
+    keys: np.ndarray,
+    pool: Pool,
+    *,
+    negatives: int = 20,
+    sampling: str = "uniform",
+    also_met: bool = False,
 ) -> Dataset:
     """Rows of the config `histories`, one a user: the last item is the target.
 
     Args:
         keys: What each user's draws start from, uint64 (users,).
+        also_met: Whether to write the column `also_met`: what the user met beside history and target, sorted by id.
 
     Raises:
         DataError: If `negatives` is below 1, or the pool has too few items that a user has not met.
@@ -133,12 +104,12 @@ def histories(
     if negatives < 1:
         raise DataError(f"A target needs at least 1 negative to be ranked against, got {negatives}.")
     drawn = drawing.draw(sequences, keys, pool, negatives, sampling)
-    return in_memory(
-        pa.concat_tables(
-            _rows(sequences.take(np.arange(start, min(start + _PART, len(drawn)))), drawn[start : start + _PART])
-            for start in range(0, len(drawn), _PART)
-        )
-    )
+    parts = []
+    for start in range(0, len(drawn), _PART):
+        some = sequences.take(np.arange(start, min(start + _PART, len(drawn))))
+        part = _rows(some, drawn[start : start + _PART])
+        parts.append(part.append_column(_ALSO_MET, decode(_others(some), some.catalogue)) if also_met else part)
+    return in_memory(pa.concat_tables(parts))
 
 
 def _rows(sequences: Sequences, drawn: np.ndarray) -> pa.Table:
@@ -157,12 +128,40 @@ def _repeated_targets(sequences: Sequences) -> int:
     return int((np.add.reduceat(same, ends[:-1], dtype=int) > 1).sum())
 
 
-def paper(
+def _others(sequences: Sequences) -> pa.ListArray:
+    """What users met beside their items, each once, sorted by id."""
+    size = len(sequences.catalogue)
+    met, mine = (
+        np.repeat(np.arange(len(sequences)), lengths(items)) * size + items.values.to_numpy()
+        for items in (sequences.all_met, sequences.items)
+    )
+    others = np.setdiff1d(met, mine)
+    counts = np.bincount(others // size, minlength=len(sequences))
+    return lists(counts, pa.array((others % size).astype(np.int32)))
+
+
+def _tied_targets(sequences: Sequences) -> int:
+    """Users whose target and last item of the history have one time: which came first is not known."""
+    assert sequences.times is not None
+    times, ends = sequences.times.values.to_numpy(), sequences.times.offsets.to_numpy()[1:]
+    return int((times[ends - 1] == times[ends - 2]).sum())
+
+
+def _count_users(places: Sequence[np.ndarray], users: int) -> int:
+    """How many of `users` stand in one of the lists of places, or in several."""
+    mask = np.zeros(users, bool)
+    for some in places:
+        mask[some] = True
+    return int(mask.sum())
+
+
+def make_histories(
     sequences: Sequences,
     *,
     shortest: int = 11,
     longest: int = 26,
     keep_last: bool = False,
+    division: Division = PAPER,
     train: int | None = None,
     validation: int | None = None,
     test: int | None = None,
@@ -170,39 +169,61 @@ def paper(
     sampling: str = "uniform",
     seed: int = 0,
 ) -> tuple[dict[str, Dataset], dict[str, int]]:
-    """The whole protocol: keep users, divide them, draw negatives.
+    """Keep users, divide them, draw negatives.
 
     Args:
+        shortest: Items that a user needs, in all splits together; the target counts.
+        longest: Items of a row, the target counted.
         sampling: `uniform`, or `popularity`: in proportion to what training users met. Users and splits are the same.
 
     Returns:
-        Split -> rows of the config `histories`, and counts of users.
+        Split -> rows of the config `histories`, and counts of users. Where something that users met was left out, rows have
+        the column `also_met`.
 
     Raises:
         DataError: As the steps do.
     """
     if sampling not in SAMPLINGS:
         raise DataError(f"Unknown negative sampling {sampling!r}; expected {' or '.join(SAMPLINGS)}.")
-    kept = keep_users(sequences, shortest=shortest, longest=longest, keep_last=keep_last)
+    if division.split == "leave-one-out" and shortest < 4:
+        raise DataError(
+            f"Leave-one-out asks for three items of a user, who needs at least 4 for that: got a minimum of {shortest}."
+        )
+    # By date, a row ends where its target is found: what is newest is known only then.
+    cut_rows = division.split == "date"
+    kept = keep_users(sequences, shortest=shortest, longest=longest, keep_last=keep_last or cut_rows, cut=not cut_rows)
     hashed = hashes(kept.sequences.users, seed)
-    places = split_users(hashed, validation=validation, test=test, train=train)
-    splits = {split: kept.sequences.take(some) for split, some in places.items()}
+    divided = division.divide(kept.sequences, hashed, {"train": train, "validation": validation, "test": test})
+    splits = {split: users for split, (_, users) in divided.items()}
+    cut = kept.cut
+    if cut_rows:
+        long = [places[lengths(users.items) > longest] for places, users in divided.values()]
+        cut = _count_users(long, len(hashed))
+        splits = {split: users.newest(longest) for split, users in splits.items()}
     pool = Pool.popular(splits["train"]) if sampling == "popularity" else Pool.uniform(len(sequences.catalogue))
-    made = {
-        # The order of users is that of the hash's first bits; its last ones have no part in it.
-        split: histories(users, hashed[places[split], -1], pool, negatives=negatives, sampling=sampling)
-        for split, users in splits.items()
-    }
-    used = sum(map(len, splits.values()))
+    also_met = any(users.met is not None for users in splits.values())
+    made = {}
+    for split, (places, _) in divided.items():
+        # The order of users is that of the hash's first bits; its last ones have no part in it. Of a user in several
+        # splits, each has numbers of its own: items that training calls wrong would be those that test asks about.
+        keys = hashed[places, _STREAMS[split] if division.within_users else -1]
+        made[split] = histories(splits[split], keys, pool, negatives=negatives, sampling=sampling, also_met=also_met)
+    used = _count_users([places for places, _ in divided.values()], len(hashed))
     counts = {
         "users_read": len(sequences),
         "users_dropped_short": kept.short,
         "users_dropped_long": kept.long,
-        "users_cut_to_newest": kept.cut,
+        "users_cut_to_newest": cut,
         "users_in_no_split": len(kept.sequences) - used,
         "users_kept": used,
         "targets_in_own_history": sum(map(_repeated_targets, splits.values())),
     }
+    if sequences.times is not None:
+        counts["targets_tied_in_time"] = sum(map(_tied_targets, splits.values()))
+    if division.within_users:
+        counts |= {f"rows_{split}": len(rows) for split, rows in made.items()}
+    if also_met:
+        counts["items_also_met"] = sum(len(rows.data[_ALSO_MET].combine_chunks().flatten()) for rows in made.values())
     return made, counts
 
 
@@ -230,18 +251,31 @@ def sizes(tables: Tables) -> str:
     return "\n".join(["| config | split | rows |", "|---|---|---|", *lines])
 
 
-def describe(tables: Tables, *, users: str, negatives: int, sampling: str, seed: int) -> str:
+def describe(
+    tables: Tables, *, users: str, negatives: int, sampling: str, seed: int, division: Division = PAPER
+) -> str:
     """Sizes, protocol and use in Markdown, for a dataset card.
 
     Args:
         users: Which users are kept, see `in_words`.
     """
+    name = "`paper` of [LLM-TRSR](https://arxiv.org/abs/2403.13325)"
+    which = "A user's last item is the `target`, the others are the `history`, oldest first."
+    if division.split != "users":
+        dates = f", {' and '.join(division.dates)}" if division.dates else ""
+        name, which = f"`{division.split}`{dates}", "A row's `history` is what came before its `target`, oldest first."
+    more = ""
+    if any(_ALSO_MET in rows.column_names for rows in tables["histories"].values()):
+        more = """
+`also_met`, sorted by id, is what else the user ever met: left out of the history, later than it, or rated lower. It is
+never among the negatives, and no model may be shown it.
+"""
     return f"""\
 {sizes(tables)}
 
-Protocol `paper` of [LLM-TRSR](https://arxiv.org/abs/2403.13325): {users}.
-A user's last item is the `target`, the others are the `history`, oldest first. The `negatives` are {negatives} items a
+Protocol {name}: {users}.
+{which} The `negatives` are {negatives} items a
 user, drawn {SAMPLINGS[sampling]},
-never the target nor an item of the history. Users are divided by a hash of their ids. The seed is {seed}.
-
+never the target nor an item of the history. {KINDS[division.split]} The seed is {seed}.
+{more}
 {USE}"""

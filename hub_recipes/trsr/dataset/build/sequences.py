@@ -1,7 +1,7 @@
 """What users met, as columns: no step in Python for each of them. An item is its place in the sorted catalogue."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +16,15 @@ class Sequences:
         users: Ids, all different; string (users,).
         items: Places in `catalogue`, oldest first; lists of int32 (users,).
         catalogue: Ids of all items, sorted; string (items,).
+        times: Of `items`, as numbers, where the log has them; lists of float64 (users,).
+        met: All of the catalogue that each user ever met, where `items` are a part of it only; lists of int32 (users,).
     """
 
     users: pa.StringArray
     items: pa.ListArray
     catalogue: pa.StringArray
+    times: pa.ListArray | None = None
+    met: pa.ListArray | None = None
 
     @classmethod
     def of(cls, found: Mapping[str, Sequence[str]], catalogue: Iterable[str]) -> "Sequences":
@@ -32,10 +36,43 @@ class Sequences:
     def __len__(self) -> int:
         return len(self.users)
 
+    @property
+    def all_met(self) -> pa.ListArray:
+        """All that each user ever met."""
+        return self.items if self.met is None else self.met
+
     def take(self, places: np.ndarray) -> "Sequences":
         """The users at these places."""
         chosen = pa.array(places)
-        return Sequences(self.users.take(chosen), self.items.take(chosen), self.catalogue)
+        times, met = (None if column is None else column.take(chosen) for column in (self.times, self.met))
+        return Sequences(self.users.take(chosen), self.items.take(chosen), self.catalogue, times, met)
+
+    def where(self, mask: np.ndarray) -> "Sequences":
+        """The same users with a part of their items.
+
+        Args:
+            mask: Which items stay, bool (values of `items`,).
+        """
+        kept = np.diff(np.append(0, np.cumsum(mask))[self.items.offsets.to_numpy()])
+        return self._with_items(kept, np.flatnonzero(mask))
+
+    def between(self, starts: np.ndarray, ends: np.ndarray) -> "Sequences":
+        """The same users with their items from place `starts` up to, but not with, place `ends`; ints (users,)."""
+        kept = ends - starts
+        first = self.items.offsets.to_numpy()[:-1] + starts - (np.cumsum(kept) - kept)
+        return self._with_items(kept, np.arange(kept.sum()) + np.repeat(first, kept))
+
+    def newest(self, count: int) -> "Sequences":
+        """The same users with their last `count` items."""
+        counts = lengths(self.items)
+        return self.between(np.maximum(counts - count, 0), counts)
+
+    def _with_items(self, kept: np.ndarray, chosen: np.ndarray) -> "Sequences":
+        if len(chosen) == len(self.items.values):
+            return self
+        places = pa.array(chosen)
+        times = None if self.times is None else lists(kept, self.times.values.take(places))
+        return replace(self, items=lists(kept, self.items.values.take(places)), times=times, met=self.all_met)
 
 
 def lists(lengths: np.ndarray, values: pa.Array) -> pa.ListArray:

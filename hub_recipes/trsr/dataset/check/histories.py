@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from trsr.dataset.check.batches import Batch
+from trsr.dataset.check.batches import Batch, kind
 from trsr.dataset.check.catalogue import Catalogue, hashes
 from trsr.dataset.check.findings import Findings
 from trsr.dataset.check.hashes import isin_sorted, mix, pair
@@ -46,12 +46,14 @@ class Histories:
     history: Ids
     target: Ids
     negatives: Ids
+    also_met: Ids | None = None  # where the dataset says so
 
     @classmethod
     def of(cls, batch: Batch, catalogue: Catalogue) -> "Histories":
         history, target, negatives = (batch.columns[name] for name in ("history", "target", "negatives"))
-        flat = [history.flatten(), target, negatives.flatten()]
-        lengths = [_lengths(history), np.ones(len(target), np.int64), _lengths(negatives)]
+        also_met = _also_met(batch)
+        flat = [history.flatten(), target, negatives.flatten(), *(column.flatten() for column in also_met)]
+        lengths = [_lengths(history), np.ones(len(target), np.int64), _lengths(negatives), *map(_lengths, also_met)]
         # All at once: a large catalogue is slow to ask.
         codes = np.split(catalogue.codes(pa.concat_arrays(flat)), np.cumsum([len(ids) for ids in flat])[:-1])
         rows = np.arange(len(target))
@@ -65,6 +67,11 @@ class Histories:
         """(user, target) in one number each: (rows,) uint64."""
         return pair(self.users, self.target.codes)
 
+    def met(self) -> np.ndarray:
+        """(user, item) of histories and targets in one number each: (elements,) uint64."""
+        items = np.concatenate([self.history.codes, self.target.codes])
+        return pair(self.users[np.concatenate([self.history.rows, self.target.rows])], items)
+
     def fingerprints(self) -> np.ndarray:
         """A number for all of a row, not 0: (rows,) uint64."""
         total = self.pairs()
@@ -75,6 +82,14 @@ class Histories:
             sums = np.concatenate([np.zeros(1, np.uint64), mixed.cumsum(dtype=np.uint64)])
             total = mix(total + sums[starts[1:]] - sums[starts[:-1]] + column.lengths.astype(np.uint64))
         return total | np.uint64(1)
+
+
+def _also_met(batch: Batch) -> list[pa.Array]:
+    """The optional column, if it is there and whole."""
+    column = batch.columns.get("also_met")
+    if column is None or kind(column.type) != "list of string" or column.null_count or column.flatten().null_count:
+        return []
+    return [column.cast(pa.list_(pa.string()))]
 
 
 def _lengths(lists: pa.Array) -> np.ndarray:
@@ -109,6 +124,13 @@ def negatives_in_history(rows: Histories) -> Hits:
     return rows.negatives.hits(isin_sorted(negatives, np.sort(history)))
 
 
+def negatives_met(rows: Histories) -> Hits:
+    if rows.also_met is None:
+        return np.zeros(0, int), None
+    met, negatives = _in_row(rows.also_met, rows.negatives)
+    return rows.negatives.hits(isin_sorted(negatives, np.sort(met)))
+
+
 def repeated_negatives(rows: Histories) -> Hits:
     (values,) = _in_row(rows.negatives)
     order = np.argsort(values, kind="stable")
@@ -138,6 +160,7 @@ RULES: Mapping[str, Callable[[Histories], Hits]] = {
     "target-in-negatives": target_in_negatives,
     "target-in-history": target_in_history,
     "negative-in-history": negatives_in_history,
+    "negative-met": negatives_met,
     "negative-repeated": repeated_negatives,
     "negative-like-target": negatives_like_target,
 }

@@ -21,7 +21,8 @@ def as_text(report: Report) -> str:
     ]
     counts = ", ".join(f"{_number(report.count(severity), severity)}" for severity in SEVERITIES)
     limit = f", the first {report.limit:,} rows of each split" if report.limit else ""
-    blocks = [lines, rows and ["rows read", *rows], spreads and ["lengths", *spreads]]
+    protocol = report.protocol and ["protocol", f"  {show(report.protocol, 200)}"]
+    blocks = [lines, protocol, rows and ["rows read", *rows], spreads and ["lengths", *spreads]]
     shown = ["\n".join(block) for block in blocks if block]
     return "\n\n".join([*shown, f"{show(report.source, 200)}{limit}: {counts}"])
 
@@ -31,6 +32,7 @@ def as_dict(report: Report) -> dict[str, Any]:
     return {
         "dataset": report.source,
         "limit": report.limit,
+        "protocol": report.protocol,
         "counts": {severity: report.count(severity) for severity in SEVERITIES},
         "findings": [{**asdict(one), "meaning": CODES[one.code][1]} for one in report.findings],
         "rows": report.rows,

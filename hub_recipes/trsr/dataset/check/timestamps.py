@@ -11,24 +11,24 @@ from trsr.dataset.time_units import UNITS, unit_places
 
 
 class Times:
-    """Reads the timestamps of a dataset, split after split in the order of time."""
+    """Reads the timestamps of a dataset, split after split in the order of time.
+
+    Attributes:
+        seen: Whether there were any.
+    """
 
     def __init__(self, findings: Findings) -> None:
         self.findings = findings
         self._newest: dict[str, float] = {}
         self._refused: set[str] = set()
         self._unit: int | None = None
+        self.seen = False
 
-    def note_built(self, counts: object) -> None:
-        """Note what a build counted, where the dataset itself holds no times."""
-        if not isinstance(counts, Mapping):
-            return
+    def note_built(self, counts: Mapping[str, object]) -> None:
+        """Note units that a build counted, where the dataset itself holds no times."""
         units = [f"{count:,} in {unit}" for unit in UNITS if isinstance(count := counts.get(f"times_in_{unit}"), int)]
         if units:
             self.findings.note("timestamps-units", shown=f"in the log: {', '.join(units)}")
-        ties, users = (counts.get(name) for name in ("users_with_last_two_at_one_time", "users_read"))
-        if isinstance(ties, int) and isinstance(users, int) and ties:
-            self.findings.note("timestamps-tied", shown=f"in the log: {ties:,} of {users:,} users")
 
     def mark(self, batch: Batch) -> None:
         """Apply the rules to a batch."""
@@ -46,15 +46,16 @@ class Times:
         rows = np.repeat(np.arange(len(lengths)), lengths)
         falls = (flat[1:] < flat[:-1]) & (rows[1:] == rows[:-1])
         self.findings.mark("timestamps-order", batch, rows[1:][falls])
+        self.seen = True
         some = np.flatnonzero(lengths)
+        both = np.flatnonzero((lengths == items + 1) & (items > 0))
+        ends = lengths.cumsum()[both]
+        self.findings.mark("target-time-tied", batch, both[flat[ends - 1] == flat[ends - 2]])
         if not len(some):
             return
         last = flat[lengths.cumsum()[some] - 1]
         if not pa.types.is_temporal(column.type.value_type):
             self._mark_units(batch, flat, rows)
-        both = np.flatnonzero((lengths == items + 1) & (lengths > 1))
-        ends = lengths.cumsum()[both]
-        self.findings.mark("timestamps-tied", batch, both[flat[ends - 1] == flat[ends - 2]])
         earlier = [newest for split, newest in self._newest.items() if split != batch.split]
         if earlier:
             self.findings.mark("timestamps-split", batch, some[last < max(earlier)])
