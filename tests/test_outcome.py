@@ -10,7 +10,7 @@ from trsr.cli import VERBS, command_line, main
 from trsr.cli.outcome import Outcome
 from trsr.hub import retry
 
-FOR_SCRIPTS = {"check", "summarize", "audit", "recipes", "evaluate", "compare", "publish", "doctor"}
+FOR_SCRIPTS = {"check", "summarize", "audit", "base", "recipes", "evaluate", "compare", "publish", "doctor"}
 
 
 def told(capsys, *words):

@@ -381,15 +381,16 @@ def test_a_dry_run_shows_what_would_change_and_changes_nothing(hub, run, publish
     how = {"folder": tmp_path / "release", "hub": client(hub), "say": said.append}
     told = publish(run, "ORG", None, Options(), **how)
     assert not hub.state()["repos"]
-    assert said[0].startswith("Loaded in a fresh process: the log-odds of 63 candidates of 3 test users differ")
+    assert said[0].startswith("Verdict: recurrent, Recall@3 ")
+    assert said[1].startswith("Loaded in a fresh process: the log-odds of 63 candidates of 3 test users differ")
     assert told["compared"]
     assert [one["exists"] for one in told["repos"]] == [False] * 8
-    assert "| ORG/trsr-sample-lora | model | 6 |" in said[1]
+    assert "| ORG/trsr-sample-lora | model | 6 |" in said[2]
     assert (
         "\n\nORG/trsr-sample-lora (model)\n  new: README.md, adapter_config.json, adapter_model.safetensors, "
-        in said[1]
+        in said[2]
     )
-    assert said[1].count("new repo") == 8
+    assert said[2].count("new repo") == 8
     assert all(
         (tmp_path / "release" / kind / "README.md").is_file() for kind in ("adapter", "pipeline", "dataset", "space")
     )
@@ -397,7 +398,7 @@ def test_a_dry_run_shows_what_would_change_and_changes_nothing(hub, run, publish
     state = published[0].state()
     said.clear()
     publish(run, "ORG", None, Options(), **how | {"hub": client(published[0])})
-    assert said[1].count("up to date") == 8
+    assert said[2].count("up to date") == 8
     assert published[0].state() == state
 
 
