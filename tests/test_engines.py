@@ -194,6 +194,20 @@ def test_a_question_that_always_fails_is_named_and_the_others_are_answered(tmp_p
     assert not [one for one in store if one.problem]
 
 
+def test_a_run_that_goes_on_and_is_left_with_what_is_rejected_ends_well(tmp_path):
+    """A server that answered before is at work, whatever it says of the rest."""
+
+    def fault(prompt, times):
+        return 400 if share(prompt[::-1], 4) else None
+
+    with ChatServer(lambda prompt, seed: Answer(summary(prompt)), fault) as server:
+        trails, scheduler, _ = run(asked(server), tmp_path)
+        again, anew, _ = run(asked(server), tmp_path)
+        assert sum(done == 400 for *_, done in server.log) > 2 * backend.REJECTIONS
+    assert again == trails
+    assert anew.fallen_back == scheduler.fallen_back
+
+
 @pytest.mark.parametrize("status", [401, 402, 403, 404])
 def test_a_refusal_to_serve_ends_the_run_and_shows_no_key(tmp_path, status, capsys):
     with (

@@ -236,6 +236,7 @@ class Scheduler:
         ]
         if kept:
             self._answered += 1
+            self.engine.has_answered = True
             if (
                 self._watch
                 and not kept[0].attempt

@@ -96,6 +96,7 @@ class Engine(ABC):
         cacheable: Whether an answer costs enough to be kept.
         in_process: Whether this machine does the work, so that a few answers tell how long all of them take.
         notice: What a user must know before it is asked; its first summaries are then held against what was asked.
+        has_answered: Whether the store of the run holds an answer of it: then one that rejects some questions is at work.
         offline_instructions: If its answers come back through a cache, in a later run: what to do until then.
     """
 
@@ -105,6 +106,7 @@ class Engine(ABC):
     cacheable: bool = True
     in_process: bool = False
     notice: str = ""
+    has_answered: bool = False
     offline_instructions: str = ""
 
     @abstractmethod

@@ -95,7 +95,7 @@ class OpenAIEngine(Engine):
                 answer = await self._answer(request)
                 self._tried = not answer.failure.startswith("rejected")
                 self._rejected += not self._tried
-                if self._rejected == REJECTIONS:
+                if self._rejected == REJECTIONS and not self.has_answered:
                     raise self._wrong(f"rejects every question ({answer.text})")
                 return answer
         return await self._answer(request)
