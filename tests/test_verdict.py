@@ -80,3 +80,8 @@ def test_the_control_with_the_summaries_of_others_tells_what_the_summary_does(tm
 def test_a_control_of_other_weights_is_none(tmp_path):
     results(tmp_path / "test-shuffled", 0.1, weights="a")
     assert "not measured yet" in verdict.of_evaluation(results(tmp_path / "test", 0.1, weights="b"))
+
+
+def test_a_control_is_called_so_and_gets_no_advice(tmp_path):
+    said = verdict.of_evaluation(results(tmp_path / "test-shuffled", -0.2, shuffled_summaries=True)).splitlines()
+    assert said[1:] == ["A control: every user was ranked for by the summary of another one."]

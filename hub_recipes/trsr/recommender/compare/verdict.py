@@ -35,7 +35,9 @@ def of_evaluation(folder: Path) -> str:
             "To show them whole: larger max_tokens, fewer recent_items, or shorter items (--field-words and --field-values "
             "of dataset_scripts/tables.py)."
         )
-    if evaluation.get("summary", "none") != "none" and not evaluation.get("shuffled_summaries"):
+    if evaluation.get("shuffled_summaries"):
+        return "\n".join([*lines, "A control: every user was ranked for by the summary of another one."])
+    if evaluation.get("summary", "none") != "none":
         lines.append(_summary_effect(folder, evaluation["run"]))
     if below := [
         name for name, test in _tests(evaluation["run"], evaluation["paired"]) if name in SIMPLE and _sign(test) < 0
