@@ -1,7 +1,7 @@
 """What long work shows: one bar a step, not one for each model that is loaded nor a line for each figure that is logged."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
@@ -48,8 +48,10 @@ class _TrainingBar(TrainerCallback):
         self._name = name
         self._figures: dict[str, str] = {}
         self._bar: tqdm | None = None
+        self._others = ExitStack()
 
     def on_train_begin(self, args, state, control, **kwargs):
+        self._others.enter_context(without_bars())  # of checkpoints, which are written on the way
         self._bar = tqdm(
             total=state.max_steps,
             initial=state.global_step,
@@ -72,3 +74,4 @@ class _TrainingBar(TrainerCallback):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+        self._others.close()

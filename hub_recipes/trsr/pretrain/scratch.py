@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
 from trsr.errors import UsageError
-from trsr.progress import show_training
+from trsr.progress import show_training, without_bars
 from trsr.recommender.train import last_checkpoint
 from trsr.records.files import bind
 
@@ -215,7 +215,8 @@ def save(
     out.mkdir(parents=True, exist_ok=True)
     config = model.config
     # bf16 halves the file; the config still says float32, so a loaded model computes in full precision.
-    model.to(torch.bfloat16).save_pretrained(out)  # type: ignore[arg-type]
+    with without_bars():
+        model.to(torch.bfloat16).save_pretrained(out)  # type: ignore[arg-type]
     config.dtype = "float32"
     config.architectures = ["LlamaForCausalLM"]
     config.save_pretrained(out)
