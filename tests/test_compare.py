@@ -322,3 +322,13 @@ def test_without_matplotlib_there_are_tables_and_a_line_about_pictures(tmp_path,
     }
     main(["compare", *folders, "--out", str(tmp_path / "out"), "--no-plots"])
     assert "pictures" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("other", [{"shuffled_summaries": True, "weights": "a"}, {"weights": None}])
+def test_a_control_is_no_second_seed(tmp_path, other):
+    """Its scores would be averaged with the run's own."""
+    one = evaluation(tmp_path / "a", {"ours": hits("u1", "u2")}, weights="a")
+    control = evaluation(tmp_path / "b", {"ours": hits("u3")}, **other)
+    with pytest.raises(CompareError, match=r"no two seeds of one run\. Call the run of one of them otherwise"):
+        align([read(one), read(control)])
+    assert len(align([read(one), read(f"control={control}")]).seeds) == 2

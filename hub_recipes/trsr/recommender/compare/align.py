@@ -145,9 +145,7 @@ def align(evaluations: Sequence[Evaluation]) -> Aligned:
             before = holders.setdefault(name, evaluation)
             if any(np.array_equal(table, seed) for seed in seeds.get(name, [])):
                 continue
-            if before is not evaluation and (
-                name != evaluation.own or before.about.get("config") != evaluation.about.get("config")
-            ):
+            if before is not evaluation and (name != evaluation.own or _kind(before) != _kind(evaluation)):
                 raise CompareError(
                     f"{before.folder} and {evaluation.folder} both hold {name!r}, which differ and are no two seeds of one run. "
                     f"Call the run of one of them otherwise (NAME={evaluation.folder}), or leave it out."
@@ -156,6 +154,12 @@ def align(evaluations: Sequence[Evaluation]) -> Aligned:
             about.setdefault(name, []).append(evaluation.about)
     target_ids = [str(targets[user]) for user in users]
     return Aligned(users.tolist(), first.owners[first_rows].tolist(), target_ids, labels, mask, seeds, about)
+
+
+def _kind(evaluation: Evaluation) -> tuple:
+    """What the seeds of one system have in common: the config, whose summaries were shown, and whether there was an adapter."""
+    about = evaluation.about
+    return about.get("config"), bool(about.get("shuffled_summaries")), "weights" in about and about["weights"] is None
 
 
 def _check_same(first: Evaluation, other: Evaluation) -> None:

@@ -16,7 +16,6 @@ from trsr.records.files import read_json
 
 SIMPLE = ("popularity", "item-knn", "tf-idf")  # baselines that a useful recommender must beat
 METRIC = "recall@3"
-CONTROL = "-shuffled"  # suffix of the folder with the results of shuffled summaries
 LEVEL = 0.05
 MANY = 0.1  # share of shortened prompts that is worth a remedy
 
@@ -97,16 +96,21 @@ def _sign(test: Mapping[str, Any], p_value: str = "p_value") -> int:
     return 1 if test["difference"] > 0 else -1
 
 
+def _control_of(folder: Path) -> Path | None:
+    """The evaluation beside `folder` that differs in nothing but that users were ranked for by the summaries of others."""
+    same = ("run", "weights", "dataset_checksums", "limit", "split", "seed")
+    own = read_json(folder / results.FILE)
+    for path in sorted(folder.resolve().parent.glob(f"*/{results.FILE}")):
+        other = read_json(path)
+        if other.get("shuffled_summaries") and all(other.get(key) == own.get(key) for key in same):
+            return path.parent
+    return None
+
+
 def _summary_effect(folder: Path, system: str) -> str:
     """The effect of summaries: own ones compared with those of other users, if that control was evaluated."""
-    control = folder.with_name(folder.name + CONTROL)
-    unknown = (
-        "Whether the summary did anything is not measured yet: trsr evaluate RUN --shuffle-summaries, then this again."
-    )
-    if not (control / results.FILE).is_file():
-        return unknown
-    own, other = read_json(folder / results.FILE), read_json(control / results.FILE)
-    if any(own.get(key) != other.get(key) for key in ("weights", "dataset_checksums", "limit", "split")):
+    unknown = "Whether the summary did anything is not measured yet: the same command with --shuffle-summaries, then this again."
+    if (control := _control_of(folder)) is None:
         return unknown
     try:
         aligned = align([read(f"own={folder}"), read(f"control={control}")])
