@@ -62,9 +62,9 @@ def quiet_without_reader() -> Iterator[None]:
     except BrokenPipeError:
         if not _unread(sys.stdout):
             raise  # the pipe was another
-        # What is left has no reader: Python would complain about it when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(Exit.UNREAD)
+        # At once: Python would complain about what is left unread, and threads that still read files ahead have been seen to
+        # abort an interpreter that ends beside them.
+        os._exit(Exit.UNREAD)
 
 
 def _unread(stream: TextIO) -> bool:
