@@ -31,6 +31,8 @@ def _are_counts(value: object) -> bool:
 
 # What a value is, where the file has one: its place, the name of its kind, and a test for it.
 _KINDS: tuple[tuple[tuple[str, ...], str, Callable[[object], bool]], ...] = (
+    *((("dataset", name), "a string", lambda value: isinstance(value, str)) for name in ("name", "license")),
+    (("dataset", "share_text"), "true or false", lambda value: isinstance(value, bool)),
     (("counts",), "an object of whole numbers", _are_counts),
     (("protocol", "split"), "a string", lambda value: isinstance(value, str)),
     (("protocol", "dates"), "a list of strings", _are_texts),
