@@ -448,6 +448,20 @@ def test_what_a_build_counted_of_its_times_is_told(tmp_path):
     assert odd.code == "provenance-unreadable"
 
 
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"protocol": {"split": "date", "dates": None}},
+        {"protocol": {"split": "users", "min_rating": "4"}},
+        {"counts": {"targets_tied_in_time": "3"}},
+        {"summaries": {"methods": None}},
+    ],
+)
+def test_a_provenance_with_values_of_another_kind_is_a_finding(tmp_path, stated):
+    (odd,) = check(str(stating(SAMPLE, tmp_path / "odd", **stated))).findings
+    assert odd.code == "provenance-unreadable"
+
+
 def test_timestamps_that_are_no_numbers(tmp_path):
     folder = tmp_path / "d"
     shutil.copytree(SAMPLE, folder)

@@ -17,6 +17,11 @@ GOOD = [
     "## Preferences\nThe user reads poetry (mostly [sic] short poems) and <3 cats.",
     "[SF] and <b>fantasy</b>, above all.",
     "这位用户喜欢推理小说。",
+    "Sorry We Missed You, Paterson and other films of working lives.",
+    "Sorry, Baby and Sorry to Bother You: films with a dry wit.",
+    "I'm Sorry I Haven't a Clue, and lately cricket.",
+    "I Don't Feel at Home in This World Anymore and other small American films.",
+    "As an AI enthusiast, the user reads papers and science fiction.",
     "Gosta de romances históricos: sobretudo os do século XIX.",
 ]
 BAD = [
@@ -27,6 +32,14 @@ BAD = [
     ("I'm sorry, but I can't help with that request.", "refusal"),
     ("I’m unable to summarise these items.", "refusal"),
     ("As an AI language model, I have no preferences.", "refusal"),
+    ("Sorry, but there are no items.", "refusal"),
+    ("Sorry, I can't do that.", "refusal"),
+    ("Sorry.", "refusal"),
+    ("I am very sorry for the confusion.", "refusal"),
+    ("I'm sorry that I cannot say more.", "refusal"),
+    ("I do not have the texts.", "refusal"),
+    ("As an AI assistant, I cannot know this.", "refusal"),
+    ("As a large language model trained by others, I have no tastes.", "refusal"),
     ("Unfortunately, I cannot summarise this.", "refusal"),
     ("```\nThe user likes tea.\n```", "wrong form"),
     ('{"summary": "likes tea"}', "wrong form"),
@@ -64,6 +77,18 @@ def test_an_answer_of_nothing_but_space_takes_linear_time():
     assert reject_reason(answer, SummaryPrompts()) == ""
     assert reject_reason(Answer(f"{' ' * 200_000}# A heading\n\n", "stop"), SummaryPrompts()) == "wrong form"
     assert reject_reason(Answer("# A heading\nLikes the sea.", "stop"), SummaryPrompts()) == ""
+
+
+@pytest.mark.parametrize(
+    "mark", "</s> <|im_end|> <|endoftext|> <|eot_id|> <end_of_turn> <｜end▁of▁sentence｜> <|END_OF_TURN_TOKEN|>".split()
+)
+def test_the_tokens_that_close_an_answer_are_left_out(mark):
+    answer = Answer(f"The user enjoys sea stories and baking.{mark}\n{mark} ")
+    assert reject_reason(answer, PROMPTS) == ""
+    assert summary_text(answer) == "The user enjoys sea stories and baking."
+    assert reject_reason(Answer(mark), PROMPTS) == "empty"
+    assert reject_reason(Answer(f"## Summary\n{mark}"), PROMPTS) == "wrong form"
+    assert reject_reason(Answer(f"Likes tea.{mark} Likes"), PROMPTS) == "wrong form"
 
 
 REASONED = [
@@ -158,3 +183,4 @@ def test_judging_takes_linear_time():
     assert repeated_share("the sea and the stars " * 50_000) > 0.9
     assert summary_text(Answer("<think>" * 50_000)) == ""
     assert summary_text(Answer("<|channel|> " * 50_000)) != ""
+    assert summary_text(Answer("Likes tea." + "<|im_end|> " * 50_000)) == "Likes tea."

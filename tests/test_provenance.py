@@ -46,6 +46,15 @@ def test_what_the_file_says_is_read_once_and_by_name():
     assert not written.continues_others
 
 
+def test_negatives_that_were_given_are_told_as_such():
+    assert Provenance({}).protocol == "1 positive and the given negatives a user"
+    dated = {"protocol": {"split": "date", "dates": ["2003-01-01", "2003-02-01"], "min_rating": 4.0}}
+    expected = (
+        "1 positive and the given negatives a user, split by date at 2003-01-01 and 2003-02-01, ratings of 4 or more"
+    )
+    assert Provenance(dated).protocol == expected
+
+
 @pytest.mark.parametrize(
     "place", [("protocol",), ("protocol", "split"), ("sampling", "protocol"), ("options", "protocol")]
 )
@@ -80,7 +89,23 @@ def test_a_block_has_a_positive_number_of_items(size):
         ([1], "holds list, not a JSON object"),
         ({"dataset": "blue"}, "'dataset' is 'blue', not a JSON object"),
         ({"dataset": {"colour": "blue"}}, "colour"),
+        ({"dataset": {"name": 3}}, r"'dataset\.name' is 3, not a string"),
+        ({"dataset": {"license": None}}, r"'dataset\.license' is None, not a string"),
+        ({"dataset": {"share_text": "false"}}, r"'dataset\.share_text' is 'false', not true or false"),
         ({"protocol": 3}, "'protocol' is 3, not a JSON object"),
+        ({"counts": {"targets_tied_in_time": "3"}}, r"'counts' is \{.*'3'\}, not an object of whole numbers"),
+        ({"protocol": {"split": "date", "dates": None}}, r"'protocol\.dates' is None, not a list of strings"),
+        ({"protocol": {"split": "date", "dates": "2003"}}, r"'protocol\.dates' is '2003', not a list of strings"),
+        ({"protocol": {"split": ["date"]}}, r"'protocol\.split' is \['date'\], not a string"),
+        ({"protocol": {"split": "users", "min_rating": "4"}}, r"'protocol\.min_rating' is '4', not a number"),
+        ({"protocol": {"split": "users", "k_core": None}}, r"'protocol\.k_core' is None, not a whole number"),
+        ({"options": {"field_words": "40"}}, r"'options\.field_words' is '40', not a whole number or null"),
+        ({"summaries": {"methods": None}}, r"'summaries\.methods' is None, not a list of strings"),
+        ({"summaries": {"methods": "recurrent"}}, r"'summaries\.methods' is 'recurrent', not a list of strings"),
+        ({"summaries": {"calls": {"recurrent": None}}}, r"'summaries\.calls' .* not an object of whole numbers"),
+        ({"summaries": {"fallen_back": None}}, r"'summaries\.fallen_back' is None, not an object of whole numbers"),
+        ({"summaries": {"prompts": ["x"]}}, r"'summaries\.prompts' is \['x'\], not an object or null"),
+        ({"summaries": {"limit": "3"}}, r"'summaries\.limit' is '3', not a whole number or null"),
         ({"counts": 3}, "'counts' is 3, not a JSON object"),
         ({"summaries": ["recurrent"]}, "'summaries'"),
     ],

@@ -261,6 +261,41 @@ def test_new_interactions_cost_a_call_a_block(tmp_path, source, method):
     assert made(tmp_path / "after")["since"]["users_unchanged"] == 20
 
 
+def left_one_out(folder, grown=0):
+    """A dataset of twelve users who stand in every split, each time with one item more; `grown` items later."""
+    source = dataset(folder / "long", users=12, length=lambda user: 30)
+    whole = [{**row, "history": row["history"][: 4 + 2 * n + grown]} for n, row in enumerate(rows(source, "histories"))]
+    cuts = {
+        split: [{**row, "history": row["history"][: len(row["history"]) - 2 + n]} for row in whole]
+        for n, split in enumerate(contract.SPLITS)
+    }
+    tables = {
+        "items": DatasetDict(train=contract.read(source, "items", "train")),
+        "histories": DatasetDict(
+            {split: Dataset.from_list(some, features=contract.HISTORIES) for split, some in cuts.items()}
+        ),
+    }
+    contract.write(folder / "cut", tables, provenance={"script": "test"}, body="# Test")
+    return str(folder / "cut")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_user_in_several_splits_is_continued_from_the_row_of_the_same_history(tmp_path, method):
+    source, before = left_one_out(tmp_path / "now"), tmp_path / "before"
+    summarize_dataset(source, before, ScriptedEngine(good), methods=(method,))
+    again = ScriptedEngine(good)
+    summarize_dataset(source, tmp_path / "again", again, methods=(method,), since=str(before))
+    assert again.asked == []
+    assert made(tmp_path / "again")["since"]["users_unchanged"] == 36
+    assert rows(tmp_path / "again", method) == rows(before, method)
+    # An item later, the rows have moved by a split: those of train and validation are the earlier ones of the next split.
+    later = ScriptedEngine(good)
+    grown = left_one_out(tmp_path / "later", grown=1)
+    summarize_dataset(grown, tmp_path / "after", later, methods=(method,), since=str(before))
+    assert made(tmp_path / "after")["since"]["users_unchanged"] == 24
+    assert 12 <= len(later.asked) <= 12 * (1 + (method == "hierarchical"))
+
+
 def test_a_new_user_and_a_changed_text_are_asked_anew(tmp_path, source):
     summarize_dataset(source, tmp_path / "before", ScriptedEngine(good), methods=("recurrent",))
     changed = dataset(

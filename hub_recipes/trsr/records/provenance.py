@@ -4,7 +4,7 @@ Does not read files: `trsr.dataset.contract.provenance` does. A missing value is
 wrong block size could leak the target into a summary.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,6 +13,44 @@ from trsr.errors import DataError
 FILE = "provenance.json"
 # Fields in which two datasets must agree for one to continue the summaries of the other.
 _CONTINUED = ("model", "revision", "sampling", "prompts", "block_size", "max_blocks")
+
+_COUNTED = ("calls", "fallen_back", "fallen_back_by_method")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+
+
+def _are_counts(value: object) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_whole, value.values()))
+
+
+# What a value is, where the file has one: its place, the name of its kind, and a test for it.
+_KINDS: tuple[tuple[tuple[str, ...], str, Callable[[object], bool]], ...] = (
+    *((("dataset", name), "a string", lambda value: isinstance(value, str)) for name in ("name", "license")),
+    (("dataset", "share_text"), "true or false", lambda value: isinstance(value, bool)),
+    (("counts",), "an object of whole numbers", _are_counts),
+    (("protocol", "split"), "a string", lambda value: isinstance(value, str)),
+    (("protocol", "dates"), "a list of strings", _are_texts),
+    (
+        ("protocol", "min_rating"),
+        "a number",
+        lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    ),
+    (("protocol", "k_core"), "a whole number", _is_whole),
+    *(
+        (("options", name), "a whole number or null", lambda value: value is None or _is_whole(value))
+        for name in ("field_words", "field_values")
+    ),
+    (("summaries", "methods"), "a list of strings", _are_texts),
+    *((("summaries", name), "an object of whole numbers", _are_counts) for name in _COUNTED),
+    (("summaries", "prompts"), "an object or null", lambda value: value is None or isinstance(value, Mapping)),
+    (("summaries", "limit"), "a whole number or null", lambda value: value is None or _is_whole(value)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +206,8 @@ class Provenance:
         terms: Name and terms of use.
 
     Raises:
-        DataError: If the file, or a part of it that should be, is not a JSON object.
+        DataError: If the file, or a part of it that should be, is not a JSON object; or a value that is read here is of
+            another kind.
     """
 
     values: Mapping[str, Any]
@@ -185,6 +224,12 @@ class Provenance:
             raise DataError(
                 f"{FILE} of {self.source}: 'protocol' is {self.values['protocol']!r:.80}, not a JSON object."
             )
+        for place, kind, fits in _KINDS:
+            part: Any = self.values
+            for name in place[:-1]:
+                part = part.get(name, {})
+            if isinstance(part, Mapping) and place[-1] in part and not fits(part[place[-1]]):
+                raise DataError(f"{FILE} of {self.source}: {'.'.join(place)!r} is {part[place[-1]]!r:.80}, not {kind}.")
         object.__setattr__(self, "terms", Terms.of({"name": "dataset", **self.values.get("dataset", {})}))
 
     def __bool__(self) -> bool:
@@ -243,8 +288,8 @@ class Provenance:
         if self.by_impressions:
             return "a clicked item and what was shown beside it and not clicked, a row a click"
         sampling, record = self.values.get("sampling", {}), self.protocol_record
-        negatives = f"{sampling.get('negatives', 'the given')} {sampling.get('sampling', '')}"
-        parts = [f"1 positive and {negatives} negatives a user"]
+        how = f" {sampling['sampling']}" if sampling.get("sampling") else ""
+        parts = [f"1 positive and {sampling.get('negatives', 'the given')}{how} negatives a user"]
         if record["split"] == "leave-one-out":
             parts.append("leave-one-out in time")
         if record["split"] == "date":

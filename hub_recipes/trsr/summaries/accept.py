@@ -26,22 +26,36 @@ LOOP_LEAST = 2.5  # lengths of a run
 ECHO = 0.5
 ECHO_RUN = 6  # words
 
+# "I can't help", and not "I Can't Sleep": in a title the next word has a capital.
+_CANNOT = (
+    r"i (?:cannot|can['’]?t|can not|won['’]t|will not|do not|don['’]t) (?-i:[a-z])|"
+    r"(?:i['’]m|i am) (?:really |very |so )?(?:unable|not able) (?-i:[a-z])"
+)
+# A whole opening of a refusal, for titles begin with its words: "Sorry We Missed You", "I Don't Feel at Home ...".
 _REFUSAL = re.compile(
-    r"(?:sorry|i apologi[sz]e|(?:i['’]m|i am) (?:really |very |so )?(?:sorry|unable|not able)|"
-    r"(?:unfortunately,? )?i (?:cannot|can['’]?t|can not|won['’]t|will not|do not|don['’]t) |as an ai\b|"
-    r"as a (?:large )?language model\b)",
+    rf"(?:unfortunately,? )?(?:{_CANNOT})|i apologi[sz]e\b|"
+    r"(?:(?:i['’]m|i am) (?:really |very |so )?)?sorry"
+    rf"(?:\s?[.!;:…—–-]|,(?: (?-i:[a-z]|I\b)|\Z)| but\b| (?:that )?(?:{_CANNOT})|\Z)|"
+    r"(?:i['’]m|i am) (?:really |very |so )?sorry (?:for|about|that|to) (?-i:[a-z])|"
+    r"as an? (?:ai|(?:ai )?(?:large )?language model|ai (?:model|assistant|system|chatbot))"
+    r"(?: (?:by|without|trained|made|created|developed|designed) [^,.]{1,60})?(?:,| i\b)",
     re.IGNORECASE,
 )
 _FENCED = re.compile(r"\s*(?:```|~~~|\{|\[\s*[\"{])")
 _CONTROL = re.compile(CONTROL_TOKEN)
+# What ends an answer in a chat template: </s>, <|im_end|>, <|endoftext|>, <|eot_id|>, <end_of_turn>.
+_CLOSING = re.compile(
+    r"</s>|<(?:eos|pad|end_of_turn)>|<turn\|>|[<＜][|｜](?=[^<>|｜\s]{0,40}(?:end|eot|eom|eos|return))[^<>|｜\s]{1,48}[|｜][>＞]",
+    re.IGNORECASE,
+)
 _HEADING = re.compile(r"#.*|\*\*[^*]*\*\*:?|[^.!?;]*:")
 _UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff"  # Thai, Japanese, Chinese
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 
 
 def summary_text(answer: Answer) -> str:
-    """The summary in an answer, as one clean line: without its reasoning."""
-    return clean(without_reasoning(answer.text))
+    """The summary in an answer, as one clean line: without its reasoning and the control tokens that close it."""
+    return clean(_told(answer))
 
 
 def reject_reason(answer: Answer, prompts: SummaryPrompts, block: Block = ()) -> str:
@@ -49,7 +63,7 @@ def reject_reason(answer: Answer, prompts: SummaryPrompts, block: Block = ()) ->
 
     A failure of the engine; `only reasoning`; `loop`, whether it ends or not; `cut off` (it met the limit of tokens);
     `empty`; `too long`; `refusal`; `echo`: of the instruction or of the items; or `wrong form`: code or JSON, a heading
-    with nothing below it, control tokens.
+    with nothing below it, control tokens other than those that close the answer.
 
     Args:
         block: The items that were asked about.
@@ -58,7 +72,7 @@ def reject_reason(answer: Answer, prompts: SummaryPrompts, block: Block = ()) ->
         return answer.failure
     if answer.finish_reason == "content_filter":
         return "refusal"
-    told = without_reasoning(answer.text)
+    told = _told(answer)
     text = clean(told)
     empty = not any(char.isalnum() for char in text)
     if empty and has_reasoning(answer.text):
@@ -76,6 +90,17 @@ def reject_reason(answer: Answer, prompts: SummaryPrompts, block: Block = ()) ->
     if _FENCED.match(told) or _HEADING.fullmatch(told.strip()) or _CONTROL.search(text):
         return "wrong form"
     return "echo" if _says_instruction(text, prompts) or _copied_share(text, block) > ECHO else ""
+
+
+def _told(answer: Answer) -> str:
+    """The answer without its reasoning, and without the closing control tokens that a server left at its end."""
+    text = without_reasoning(answer.text)
+    end = len(text)
+    for mark in reversed(list(_CLOSING.finditer(text))):
+        if text[mark.end() : end].strip():
+            break
+        end = mark.start()
+    return text[:end]
 
 
 def repeated_share(text: str) -> float:

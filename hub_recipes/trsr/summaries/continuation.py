@@ -1,6 +1,6 @@
 """Continue the summaries of a published dataset: what has not changed is kept, what is new is asked for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,7 @@ class PreviousSummaries:
         self._rows = {
             method: [contract.read(name, method, split, revision) for split in contract.SPLITS] for method in methods
         }
-        self._places = {
-            method: {
-                user: (part, place) for part, rows in enumerate(parts) for place, user in enumerate(rows["user_id"])
-            }
-            for method, parts in self._rows.items()
-        }
+        self._places = {method: _places(parts) for method, parts in self._rows.items()}
         self._changed = _changed(contract.read_items(name, revision), texts)
         self._kept = self._unchanged = 0
 
@@ -59,20 +54,25 @@ class PreviousSummaries:
             history, blocks: The whole history as ids, and all its blocks.
         """
         newest = blocks[-max_blocks:]
-        place = self._places[method].get(user_id)
-        if place is None:
+        start = len(blocks) - len(newest)
+        best: tuple[bool, int] = (False, -1)
+        for part, place in self._rows_of(method, user_id, history):
+            row = self._rows[method][part][place]
+            made = row["block_summaries"]
+            first_made = -(-len(row["history"]) // self._size) - len(made)  # the block that the first of them is of
+            if first_made < 0:
+                raise DataError(f"{self._source!r}, {method}, user {user_id!r}: more block summaries than blocks.")
+            equal = self._same_blocks(row["history"], history)
+            useful = equal > first_made and (method != "hierarchical" or first_made <= start < equal)
+            if (useful, equal) >= best:
+                best = useful, equal
+                known, summary, first, same = made, row["summary"], first_made, equal
+        if best[1] < 0:
             return steps(newest, method)
-        row = self._rows[method][place[0]][place[1]]
-        known = row["block_summaries"]
-        first = -(-len(row["history"]) // self._size) - len(known)  # the block that the first of them is of
-        if first < 0:
-            raise DataError(f"{self._source!r}, {method}, user {user_id!r}: more block summaries than blocks.")
-        same = self._same_blocks(row["history"], history)
         if same == len(blocks) == first + len(known):
             self._unchanged += 1
-            return _finished(SummaryResult(tuple(known), row["summary"]))
+            return _finished(SummaryResult(tuple(known), summary))
         if method == "hierarchical":
-            start = len(blocks) - len(newest)
             known = known[start - first : same - first] if first <= start < same else []
             self._kept += len(known)
             return steps(newest, method, known)
@@ -93,6 +93,12 @@ class PreviousSummaries:
             "summaries": {name: earlier[name] for name in kept if name in earlier},
         }
 
+    def _rows_of(self, method: str, user_id: str, history: Sequence[str]) -> Collection[tuple[int, int]]:
+        """The user's earlier row of this history; if there is none, all rows of the user, for any may be the one that grew."""
+        places = self._places[method].get(user_id, {})
+        place = places.get(hash(tuple(history)))
+        return places.values() if place is None else (place,)
+
     def _same_blocks(self, old: Sequence[str], new: Sequence[str]) -> int:
         """Number of first blocks that both histories have."""
         count = 0
@@ -102,6 +108,18 @@ class PreviousSummaries:
                 break
             count += 1
         return count
+
+
+def _places(parts: Sequence[Dataset]) -> dict[str, dict[int, tuple[int, int]]]:
+    """User id to hash of a history to split and row: a user may stand in several rows, each of another history."""
+    places: dict[str, dict[int, tuple[int, int]]] = {}
+    for part, rows in enumerate(parts):
+        place = 0
+        for table in rows.select_columns(["user_id", "history"]).with_format("arrow").iter(1000):
+            for user, history in zip(table["user_id"].to_pylist(), table["history"].to_pylist(), strict=True):
+                places.setdefault(user, {})[hash(tuple(history))] = (part, place)
+                place += 1
+    return places
 
 
 def _changed(items: Dataset, texts: Mapping[str, str]) -> set[str]:
