@@ -77,12 +77,12 @@ def test_leave_one_out_is_the_plain_loop_and_leaks_nothing(seed, repeats):
     met = {user: [row["item"] for row in log] for user, log in in_time(rows).items()}
     users = {user for user, known in met.items() if len(known) >= 4}
     assert counts["users_kept"] == len(users)
+    assert counts["users_cut_to_newest"] == sum(len(met[user]) > 6 for user in users)
     for left, split in enumerate(("test", "validation", "train")):
         found = by_user(made, split)
         assert found.keys() == users
         for user, row in found.items():
-            newest = met[user][-6:]
-            assert items(row) == newest[: len(newest) - left]
+            assert items(row) == met[user][: len(met[user]) - left][-6:]
             assert set(row["negatives"]).isdisjoint(met[user])
             assert row["also_met"] == sorted(set(met[user]) - set(items(row)))
     ties = sum(

@@ -120,7 +120,7 @@ def make_histories(
     )
     del users["users_read"]
     total = {**counts, **{name: counts.get(name, 0) + count for name, count in users.items()}}
-    return made, total, protocol.in_words(options.min_history, options.max_history, options.keep_last)
+    return made, total, protocol.in_words(options.min_history, options.max_history, options.keep_last, division)
 
 
 def note_short(counts: np.ndarray, shortest: int, faults: Faults) -> None:

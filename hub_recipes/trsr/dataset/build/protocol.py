@@ -189,8 +189,8 @@ def make_histories(
         raise DataError(
             f"Leave-one-out asks for three items of a user, who needs at least 4 for that: got a minimum of {shortest}."
         )
-    # By date, a row ends where its target is found: what is newest is known only then.
-    cut_rows = division.split == "date"
+    # Within users, a row ends where its target is found: what is newest is known only then.
+    cut_rows = division.within_users
     kept = keep_users(sequences, shortest=shortest, longest=longest, keep_last=keep_last or cut_rows, cut=not cut_rows)
     hashed = hashes(kept.sequences.users, seed)
     divided = division.divide(kept.sequences, hashed, {"train": train, "validation": validation, "test": test})
@@ -227,8 +227,10 @@ def make_histories(
     return made, counts
 
 
-def in_words(shortest: int, longest: int, keep_last: bool) -> str:
+def in_words(shortest: int, longest: int, keep_last: bool, division: Division = PAPER) -> str:
     """Which users are kept, as a phrase."""
+    if division.within_users:
+        return f"users with at least {shortest} items, of which a row has the newest {longest} up to its target"
     if keep_last:
         return f"users with at least {shortest} items, of which the newest {longest} are used"
     return f"users with {shortest} to {longest} items"
