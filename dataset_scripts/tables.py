@@ -180,7 +180,7 @@ def read_log(
         faults.notes.append(
             f"column {options.time!r} holds times in {' and '.join(units)}: items are out of order. Write all in one unit."
         )
-    building.note_short(lengths(found.items), options.min_history, faults)
+    building.note_short(lengths(found.items), options.min_history, faults, division)
     return found, division, _counted("log", total) | counts | outside | given, sums | more
 
 

@@ -224,6 +224,19 @@ def test_leave_one_out_needs_four_items():
         make_histories(read(made_up(0)), shortest=3, longest=6, division=LEAVE_ONE_OUT)
 
 
+def test_no_minimum_is_advised_that_leave_one_out_refuses(tmp_path, capsys):
+    rows = made_up(0)
+    counts = [len(log) for log in in_time(rows).values()]
+    short, fitting = sum(count < 4 for count in counts), sum(count in (4, 5) for count in counts)
+    assert short and fitting
+    assert run(tmp_path, "--split", "leave-one-out", rows=rows) == 0
+    assert f"{short} users have fewer than 4 items\n" in capsys.readouterr().out
+    assert run(tmp_path, "--split", "leave-one-out", "--min-history", "6", rows=rows, out="6") == 0
+    five = counts.count(5)
+    told = f"--min-history 5 keeps {five} of them, " * bool(five) + f"--min-history 4 keeps {fitting} of them\n"
+    assert f"{short + fitting} users have fewer than 6 items: {told}" in capsys.readouterr().out
+
+
 def test_sizes_are_the_first_users_of_the_hash():
     everyone, _ = make_histories(read(made_up(0)), **OPTIONS, division=LEAVE_ONE_OUT)
     few, _ = make_histories(read(made_up(0)), **OPTIONS, division=LEAVE_ONE_OUT, test=3)

@@ -185,9 +185,10 @@ def make_histories(
     """
     if sampling not in SAMPLINGS:
         raise DataError(f"Unknown negative sampling {sampling!r}; expected {' or '.join(SAMPLINGS)}.")
-    if division.split == "leave-one-out" and shortest < 4:
+    if division.split == "leave-one-out" and shortest < division.least:
         raise DataError(
-            f"Leave-one-out asks for three items of a user, who needs at least 4 for that: got a minimum of {shortest}."
+            f"Leave-one-out asks for three items of a user, who needs at least {division.least} for that: got a minimum of "
+            f"{shortest}."
         )
     # Within users, a row ends where its target is found: what is newest is known only then.
     cut_rows = division.within_users

@@ -47,6 +47,11 @@ class Division:
         """Whether a user's own items are divided, so that the user stands in several splits."""
         return self.split in ("leave-one-out", "date")
 
+    @property
+    def least(self) -> int:
+        """Items that a user needs: one is known and one found, or three are found after it."""
+        return 4 if self.split == "leave-one-out" else 2
+
     def divide(
         self, sequences: Sequences, hashed: np.ndarray, sizes: Mapping[str, int | None]
     ) -> dict[str, tuple[np.ndarray, Sequences]]:
