@@ -174,7 +174,7 @@ def read_log(
     found, counts = in_order(table, ids, drop=options.drop_unknown, min_rating=options.min_rating)
     counts |= {"users_read": len(found)}
     found, outside = protocol_options.core(found, options)
-    splits = _table(options.splits, options, faults) if options.splits else None
+    splits = protocol_options.splits_file(options)
     division, given, more = protocol_options.division(options, table, splits, faults)
     if units := [name.removeprefix("times_in_") for name in counts if name.startswith("times_in_")]:
         faults.notes.append(
@@ -203,7 +203,7 @@ def _table(path: Path, options: argparse.Namespace, faults: Faults, *, items: bo
     """A table's file, opened as the options say; what is not as usual is noted."""
     form = options.items_format if items else options.interactions_format
     sep = (options.items_sep if items else None) or options.sep
-    names = options.items_columns if items else options.interactions_columns if path in options.interactions else None
+    names = options.items_columns if items else options.interactions_columns
     if (form := format_of(path, form, sep)) == "parquet":
         return tabular.parquet_table(path)
     file = text_table(

@@ -329,6 +329,37 @@ def test_a_file_that_names_the_splits(tmp_path):
     assert [source["file"] for source in sources] == ["items.csv", "log.csv", "splits.csv"]
 
 
+@pytest.mark.parametrize(
+    ("name", "between", "header", "encoding"),
+    [
+        ("splits.csv", ",", "user,split", "utf-8"),
+        ("splits.csv", ";", "someone;split", "utf-8"),
+        ("splits.tsv", "\t", "", "utf-8"),
+        ("splits.dat", "::", "", "latin-1"),
+        ("splits.txt", " ", "split user", "utf-8"),
+    ],
+)
+def test_the_form_of_the_log_is_not_that_of_the_splits(tmp_path, name, between, header, encoding):
+    rows = [{**row, "user": f"é{row['user'][1:]}"} for row in made_up(0)]
+    parts = {user: ("test", "valid", "train")[min(int(user[1:]) // 4, 2)] for user in sorted({r["user"] for r in rows})}
+    order = -1 if header.startswith("split") else 1
+    lines = [between.join([user, part][::order]) + "\n" for user, part in parts.items()]
+    (tmp_path / name).write_text((header and f"{header}\n") + "".join(lines), encoding=encoding, newline="\n")
+    log = tmp_path / "log.dat"
+    log.write_text("".join("::".join(map(str, row.values())) + "\n" for row in rows), encoding="latin-1", newline="\n")
+    items_file = tmp_path / "items.dat"
+    items_file.write_text("".join(f"{item}::Book {item}\n" for item in CATALOGUE), encoding="latin-1", newline="\n")
+    form = ["--sep", "::", "--encoding", "latin-1", "--no-header", "--interactions-format", "csv"]
+    form += ["--items-columns", "item,title", "--interactions-columns", "user,item,rating,time"]
+    given_files = ["--items", str(items_file), "--interactions", str(log), "--splits", str(tmp_path / name)]
+    columns = ["--item-id", "item", "--item", "item", "--user", "user", "--time", "time", "--text-fields", "title"]
+    assert tables.main([*given_files, *form, *columns, "--out", str(tmp_path / "out"), "--negatives", "5"]) == 0
+    counts = in_time(rows)
+    for split, part in (("train", "train"), ("validation", "valid"), ("test", "test")):
+        found = set(contract.read(str(tmp_path / "out"), "histories", split)["user_id"])
+        assert found == {user for user in parts if parts[user] == part and len(counts[user]) > 1}
+
+
 def test_items_outside_the_core_leave_the_catalogue(tmp_path):
     assert run(tmp_path, "--k-core", "3", "--split", "leave-one-out") == 0
     counts = contract.provenance(str(tmp_path / "out")).counts

@@ -1,6 +1,7 @@
 """The options of a log's protocol: which interactions count, and how users are divided."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from trsr.dataset.build.column_types import ID, NAME, NUMBER, Kind
 from trsr.dataset.build.k_core import k_core
 from trsr.dataset.build.scan import Faults
 from trsr.dataset.build.sequences import Sequences
-from trsr.dataset.build.splits import Division, given_splits
-from trsr.dataset.build.table_files import Table
+from trsr.dataset.build.splits import NAMES, Division, given_splits
+from trsr.dataset.build.table_files import Table, format_of, text_table
 from trsr.dataset.contract import one_chunk
 from trsr.errors import DataError
 
@@ -83,6 +84,32 @@ def columns(options: argparse.Namespace) -> tables.Wanted:
 def core(sequences: Sequences, options: argparse.Namespace) -> tuple[Sequences, dict[str, int]]:
     """What --k-core leaves, and counts; everything where it was not given."""
     return k_core(sequences, options.k_core) if options.k_core else (sequences, {})
+
+
+def splits_file(options: argparse.Namespace) -> Table | None:
+    """The file that names each user's split, if there is one: with a separator and a header as it has them, not as the log.
+
+    Of two columns without a header, the second is the split. A column beside that of the split is the user, whatever it
+    is called.
+
+    Raises:
+        DataError: If there is no such file, or it cannot be read.
+    """
+    if (path := options.splits) is None:
+        return None
+    user, split = options.user, options.split_column or "split"
+    if (form := format_of(path, sep=",")) == "parquet":
+        table = tables.parquet_table(path)
+    else:
+        table = text_table(path, form, encoding=options.encoding, key=user, data=NAMES)
+    table = replace(table, hint=f"A header names {user!r}, or --user, and {split!r}, or --split-column.")
+    known = dict(table.columns or {})
+    unnamed = table.layout is not None and bool(table.layout.names)
+    named = split if split in known or not unnamed else "2"
+    if len(known) == 2 and named in known and (unnamed or user not in known):
+        other = next(name for name in known if name != named)
+        table = replace(table, columns={user: known[other], split: known[named]})
+    return table
 
 
 def division(

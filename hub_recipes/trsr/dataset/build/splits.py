@@ -25,7 +25,7 @@ KINDS = {
     "date": "`test` asks for each user's first item from the date on. A user may stand in all splits.",
     "given": "The source says which split a user stands in.",
 }
-_NAMES = {**{split: split for split in SPLITS}, "valid": "validation", "val": "validation", "dev": "validation"}
+NAMES = {**{split: split for split in SPLITS}, "valid": "validation", "val": "validation", "dev": "validation"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +235,9 @@ def given_splits(users: pa.Array, names: pa.Array) -> dict[str, str]:
     for user, name in zip(pairs["user"].to_pylist(), pairs["split"].to_pylist(), strict=True):
         if name is None:
             continue
-        split = _NAMES.get(name.lower())
+        split = NAMES.get(name.lower())
         if split is None:
-            raise DataError(f"User {user!r}: {name!r} is no split; expected {', '.join(_NAMES)}.")
+            raise DataError(f"User {user!r}: {name!r} is no split; expected {', '.join(NAMES)}.")
         if found.setdefault(user, split) != split:
             raise DataError(
                 f"User {user!r} stands in {found[user]} and in {split}; where a split is given, a user has one. To divide "

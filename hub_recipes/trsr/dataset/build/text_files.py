@@ -99,6 +99,11 @@ def _beyond_ascii(start: bytes) -> tuple[list[tuple[int, bytes]], list[tuple[int
     return broken, whole
 
 
+def is_utf8(start: bytes) -> bool:
+    """Whether no line of a file's first LOOK bytes is anything but UTF-8."""
+    return not _beyond_ascii(start)[0]
+
+
 def _not_utf8(name: str, broken: list[tuple[int, bytes]]) -> str:
     number, line = broken[0]
     told = f"{name} is not UTF-8: {len(broken)} of its first lines are not, and none beyond ASCII is; the first is line"
