@@ -239,7 +239,7 @@ def _wanted_of_log(
             wanted["item"] = (item, column_types.ID)
             faults.notes.append(f"{file.name}: {item!r} is taken for what comes after the list {options.list_column!r}")
     if options.time:
-        wanted["time"] = (options.time, column_types.MOMENT)
+        wanted |= {"time": (options.time, column_types.MOMENT), "dated": (options.time, column_types.DATED)}
     elif not options.list_column and (times := [name for name in file.columns or () if name.lower() in TIMES]):
         faults.notes.append(f"{file.name} is taken to be in order: --time {times[0]} would sort a user's rows")
     return wanted, plain

@@ -3,6 +3,7 @@
 import csv
 import random
 from collections import Counter
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -217,6 +218,35 @@ def test_dates_are_in_the_unit_of_the_log():
     for dates, said in ((("soon",), "got 'soon'"), (("2001-09-13", "2001-09-12"), "the second is later")):
         with pytest.raises(DataError, match=said):
             make_histories(read(rows), **options, division=Division("date", dates))
+
+
+def test_a_far_date_does_not_change_the_unit_of_a_log(tmp_path, capsys):
+    """9999-12-31 is a date, in seconds, though as a number it has the size of milliseconds."""
+    start = datetime.fromisoformat("2001-09-09T00:00:00+00:00")
+    rows = [
+        {"user": f"u{user}", "item": CATALOGUE[step], "time": (start + timedelta(days=step)).isoformat()}
+        for user in range(3)
+        for step in range(6)
+    ]
+    rows[5]["time"] = "9999-12-31"
+    assert run(tmp_path, "--split-date", "2001-09-11,2001-09-13", rows=rows) == 0
+    made = [contract.read(str(tmp_path / "out"), "histories", split).to_list() for split in contract.SPLITS]
+    assert [{tuple(items(row)) for row in one} for one in made] == [{tuple(CATALOGUE[:end])} for end in (2, 3, 5)]
+    assert "holds times in" not in capsys.readouterr().out
+    assert not [name for name in contract.provenance(str(tmp_path / "out")).counts if name.startswith("times_in_")]
+
+
+def test_the_unit_of_a_log_is_that_of_most_times():
+    rows = [
+        {"user": f"u{user}", "item": CATALOGUE[step], "rating": 5, "time": 1_000_000_000 + step * DAY}
+        for user in range(3)
+        for step in range(6)
+    ]
+    rows[5]["time"] *= 1000
+    made, _ = make_histories(
+        read(rows), **{**OPTIONS, "shortest": 2}, division=Division("date", ("2001-09-12", "2001-09-13"))
+    )
+    assert [items(made[split][0]) for split in contract.SPLITS] == [CATALOGUE[:3], CATALOGUE[:4], CATALOGUE[:5]]
 
 
 def test_leave_one_out_needs_four_items():

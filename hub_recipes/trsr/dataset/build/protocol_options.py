@@ -15,6 +15,7 @@ from trsr.dataset.build.sequences import Sequences
 from trsr.dataset.build.splits import NAMES, Division, given_splits
 from trsr.dataset.build.table_files import Table, format_of, text_table
 from trsr.dataset.contract import one_chunk
+from trsr.dataset.time_units import parts_of_second
 from trsr.errors import DataError
 
 _SHORTEST = {"users": 11, "leave-one-out": 4, "date": 2, "given": 2}  # items of a user
@@ -118,14 +119,18 @@ def division(
     """How users are divided, counts and checksums.
 
     Args:
-        log: `user` and, where the interactions name the split, `split`.
+        log: `user` and, where the interactions name the split, `split`; with --time, `time` and `dated`.
         splits: The file that names each user's split, if there is one; a user without one is in none.
 
     Raises:
         DataError: If splits are given, and one is none.
     """
+    if options.split == "date":
+        # Dates are in seconds, however far away one is; what numbers are in, most of them tell.
+        numbers = log["time"].to_numpy()[~log["dated"].to_numpy()]
+        return Division("date", tuple(options.split_date.split(",")), parts_of_second(numbers)), {}, {}
     if options.split != "given":
-        return Division(options.split, tuple(options.split_date.split(",")) if options.split_date else ()), {}, {}
+        return Division(options.split), {}, {}
     sums: command.Sums = {}
     if splits:
         wanted = {"user": (options.user, ID), "split": (options.split_column or "split", NAME)}

@@ -15,6 +15,7 @@ import pyarrow as pa
 from trsr.dataset.build.column_types import moment
 from trsr.dataset.build.sequences import Sequences, lengths
 from trsr.dataset.contract import SPLITS
+from trsr.dataset.time_units import parts_of_second
 from trsr.errors import DataError
 
 # Name -> how it divides, in words.
@@ -35,11 +36,13 @@ class Division:
     Attributes:
         split: One of KINDS.
         dates: Of `date`, one or two: see `by_date`.
+        unit: Of `date`: how many of the units of the times are a second; None as the size of most times tells.
         given: Of `given`: user id -> split, see `given_splits`.
     """
 
     split: str = "users"
     dates: tuple[str, ...] = ()
+    unit: int | None = None
     given: Mapping[str, str] | None = None
 
     @property
@@ -72,7 +75,7 @@ class Division:
         if self.split == "leave-one-out":
             ends = leave_one_out(sequences)
         elif self.split == "date":
-            ends = by_date(sequences, self.dates)
+            ends = by_date(sequences, self.dates, self.unit)
         else:
             ends = as_given(sequences, self.given or {})
         order, made = hash_order(hashed), {}
@@ -150,7 +153,7 @@ def leave_one_out(sequences: Sequences) -> dict[str, np.ndarray]:
     return {"train": counts - 2, "validation": counts - 1, "test": counts}
 
 
-def by_date(sequences: Sequences, dates: Sequence[str]) -> dict[str, np.ndarray]:
+def by_date(sequences: Sequences, dates: Sequence[str], unit: int | None = None) -> dict[str, np.ndarray]:
     """Targets from a date on are test; `fixed_timestamp` of Elliot.
 
     With two dates, those between them are validation, and training ends before the first. With one, the item before it is
@@ -158,6 +161,7 @@ def by_date(sequences: Sequences, dates: Sequence[str]) -> dict[str, np.ndarray]
 
     Args:
         dates: One or two, rising: ISO 8601, or numbers as in the log. The log may be in milliseconds.
+        unit: See `Division`.
 
     Returns:
         Split -> number of items, int (users,).
@@ -170,7 +174,8 @@ def by_date(sequences: Sequences, dates: Sequence[str]) -> dict[str, np.ndarray]
     counts = lengths(sequences.items)
     owner = np.repeat(np.arange(len(counts)), counts)
     times = sequences.times.values.to_numpy()
-    moments = [_as_logged(date, times) for date in dates]
+    unit = unit or parts_of_second(times)
+    moments = [_as_logged(date, unit) for date in dates]
     if not 1 <= len(moments) <= 2 or moments != sorted(set(moments)):
         raise DataError(f"--split-date takes one date, or two of which the second is later; got {','.join(dates)}.")
     *first, last = (np.bincount(owner[times < one], minlength=len(counts)) for one in moments)
@@ -179,7 +184,6 @@ def by_date(sequences: Sequences, dates: Sequence[str]) -> dict[str, np.ndarray]
         made = {"train": first[0], "validation": np.where(last > first[0], first[0] + 1, 0)}
     made["test"] = np.where(counts > last, last + 1, 0)
     if empty := [split for split, ends in made.items() if not (ends > 1).any()]:
-        unit = _unit(times)
         log = [np.datetime64(int(one // unit), "s") for one in (times.min(), times.max())]
         raise DataError(
             f"No user has a row for {' and '.join(empty)} with --split-date {','.join(dates)}: a target and an item before "
@@ -188,18 +192,13 @@ def by_date(sequences: Sequences, dates: Sequence[str]) -> dict[str, np.ndarray]
     return made
 
 
-def _unit(times: np.ndarray) -> int:
-    """How many of a log's units are a second: beyond the year 5138, numbers are no seconds."""
-    return next((unit for unit in (1, 10**3, 10**6) if times.max() < 1e11 * unit), 10**9)
-
-
-def _as_logged(date: str, times: np.ndarray) -> float:
+def _as_logged(date: str, unit: int) -> float:
     found = moment(date)
     if found is None:
         raise DataError(
             f"--split-date takes ISO 8601 dates, such as 2003-01-31, or numbers as in the log; got {date!r}."
         )
-    return found if _is_number(date) else found * _unit(times)
+    return found if _is_number(date) else found * unit
 
 
 def _is_number(text: str) -> bool:
