@@ -79,6 +79,7 @@ from trsr.dataset.build.scan import Faults, Reading
 from trsr.dataset.build.sequences import Sequences, lengths
 from trsr.dataset.build.splits import Division
 from trsr.dataset.build.table_files import FORMATS, Table, format_of, text_table
+from trsr.dataset.build.text_files import differs
 from trsr.errors import DataError
 from trsr.hub import push_dataset
 
@@ -215,8 +216,9 @@ def _table(path: Path, options: argparse.Namespace, faults: Faults, *, items: bo
         names=[name.strip() for name in names.split(",")] if names else [],
         key=options.item_id if items else options.user,
     )
-    if file.source.encoding != "utf-8" and not options.encoding:
-        faults.notes.append(f"{file.name} is read as {file.source.encoding}")
+    if differs(file.source.encoding, options.encoding):
+        instead = f", not as {options.encoding}: its bytes leave no doubt" if options.encoding else ""
+        faults.notes.append(f"{file.name} is read as {file.source.encoding}{instead}")
     return file
 
 
@@ -326,7 +328,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--interactions-format", choices=kinds, help="default: by the file's name")
     add("--sep", help="between two cells, such as ';', '::' or tab; default: , in .csv and a tab in .tsv")
     add("--items-sep", metavar="SEP", help="that of the items, where it is another")
-    add("--encoding", help="of both files, such as latin-1; default: UTF-8, or UTF-16 where the bytes say so")
+    add("--encoding", help="of files that are not plainly UTF-8 or UTF-16, such as latin-1")
     add("--no-header", action="store_true", help="the first row is one of the data: columns are called 1, 2, ...")
     add("--items-columns", metavar="A,B,...", help="names of the items' columns, where they have no header")
     add(
