@@ -307,7 +307,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
         counts=counts | more,
         body=CARD.format(
             items=options.items.name,
-            interactions="`, `".join(path.name for path in options.interactions),
+            interactions="`, `".join(name for name in _named(options.interactions).values() if name in sums_),
             protocol=protocol.describe(tables, users=users, division=division, **sampling),
         ),
     )

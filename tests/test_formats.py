@@ -160,6 +160,8 @@ def test_several_logs_are_read_as_one(tmp_path, expected, capsys):
     made = contract.provenance(str(tmp_path / "out")).values
     assert [one["file"] for one in made["sources"]] == ["items.csv", f"{tmp_path.name}/events.csv", "more/events.csv"]
     assert made["counts"]["log_rows_read"] == 45
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert f"Made from `items.csv` and `{tmp_path.name}/events.csv`, `more/events.csv` by" in card
     logs[1].write_bytes(logs[0].read_bytes())
     assert tables.main([*paths, *bounds]) == 2
     assert "more/events.csv holds the same as another of --interactions" in capsys.readouterr().err

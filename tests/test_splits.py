@@ -420,6 +420,15 @@ def test_a_mistake_is_one_line(tmp_path, capsys, options, said):
     assert said in line
 
 
+def test_a_card_does_not_put_users_in_splits_that_leave_them_out(tmp_path):
+    assert run(tmp_path, "--split", "leave-one-out", "--test", "5") == 0
+    card = " ".join((tmp_path / "out" / "README.md").read_text(encoding="utf-8").split())
+    assert "| `histories` | test | 5 |" in card
+    assert "Every user" not in card
+    assert "`test` asks for a user's last item" in card
+    assert "A user may stand in all splits." in card
+
+
 # What a check says of such datasets
 
 

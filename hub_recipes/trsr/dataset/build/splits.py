@@ -21,8 +21,8 @@ from trsr.errors import DataError
 # Name -> how it divides, in words.
 KINDS = {
     "users": "Users are divided by a hash of their ids.",
-    "leave-one-out": "Every user stands in all splits: `test` asks for the last item, `validation` for the one before it, "
-    "`train` for the one before that.",
+    "leave-one-out": "`test` asks for a user's last item, `validation` for the one before it, `train` for the one before "
+    "that. A user may stand in all splits.",
     "date": "`test` asks for each user's first item from the date on. A user may stand in all splits.",
     "given": "The source says which split a user stands in.",
 }
