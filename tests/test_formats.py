@@ -19,7 +19,7 @@ from trsr.dataset.build import column_types, id_lists
 from trsr.dataset.build.scan import Faults
 from trsr.dataset.build.table_files import text_table
 from trsr.dataset.build.tables import read
-from trsr.errors import DataError, UsageError
+from trsr.errors import UsageError
 
 ACCENTED = [{**item, "title": item["title"].replace("Book", "Élan Öre")} for item in ITEMS]
 TYPES = {"item_id": "token", "user_id": "token", "title": "token_seq", "author": "token_seq", "pages": "float",

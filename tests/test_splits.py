@@ -258,7 +258,8 @@ def test_no_minimum_is_advised_that_leave_one_out_refuses(tmp_path, capsys):
     rows = made_up(0)
     counts = [len(log) for log in in_time(rows).values()]
     short, fitting = sum(count < 4 for count in counts), sum(count in (4, 5) for count in counts)
-    assert short and fitting
+    assert short
+    assert fitting
     assert run(tmp_path, "--split", "leave-one-out", rows=rows) == 0
     assert f"{short} users have fewer than 4 items\n" in capsys.readouterr().out
     assert run(tmp_path, "--split", "leave-one-out", "--min-history", "6", rows=rows, out="6") == 0
