@@ -79,6 +79,7 @@ from trsr.dataset.build.scan import Faults, Reading
 from trsr.dataset.build.sequences import Sequences, lengths
 from trsr.dataset.build.splits import Division
 from trsr.dataset.build.table_files import FORMATS, Table, format_of, text_table
+from trsr.dataset.build.text_files import differs
 from trsr.errors import DataError
 from trsr.hub import push_dataset
 
@@ -174,13 +175,13 @@ def read_log(
     found, counts = in_order(table, ids, drop=options.drop_unknown, min_rating=options.min_rating)
     counts |= {"users_read": len(found)}
     found, outside = protocol_options.core(found, options)
-    splits = _table(options.splits, options, faults) if options.splits else None
+    splits = protocol_options.splits_file(options)
     division, given, more = protocol_options.division(options, table, splits, faults)
     if units := [name.removeprefix("times_in_") for name in counts if name.startswith("times_in_")]:
         faults.notes.append(
             f"column {options.time!r} holds times in {' and '.join(units)}: items are out of order. Write all in one unit."
         )
-    building.note_short(lengths(found.items), options.min_history, faults)
+    building.note_short(lengths(found.items), options.min_history, faults, division)
     return found, division, _counted("log", total) | counts | outside | given, sums | more
 
 
@@ -203,7 +204,7 @@ def _table(path: Path, options: argparse.Namespace, faults: Faults, *, items: bo
     """A table's file, opened as the options say; what is not as usual is noted."""
     form = options.items_format if items else options.interactions_format
     sep = (options.items_sep if items else None) or options.sep
-    names = options.items_columns if items else options.interactions_columns if path in options.interactions else None
+    names = options.items_columns if items else options.interactions_columns
     if (form := format_of(path, form, sep)) == "parquet":
         return tabular.parquet_table(path)
     file = text_table(
@@ -215,8 +216,9 @@ def _table(path: Path, options: argparse.Namespace, faults: Faults, *, items: bo
         names=[name.strip() for name in names.split(",")] if names else [],
         key=options.item_id if items else options.user,
     )
-    if file.source.encoding != "utf-8" and not options.encoding:
-        faults.notes.append(f"{file.name} is read as {file.source.encoding}")
+    if differs(file.source.encoding, options.encoding):
+        instead = f", not as {options.encoding}: its bytes leave no doubt" if options.encoding else ""
+        faults.notes.append(f"{file.name} is read as {file.source.encoding}{instead}")
     return file
 
 
@@ -239,7 +241,7 @@ def _wanted_of_log(
             wanted["item"] = (item, column_types.ID)
             faults.notes.append(f"{file.name}: {item!r} is taken for what comes after the list {options.list_column!r}")
     if options.time:
-        wanted["time"] = (options.time, column_types.MOMENT)
+        wanted |= {"time": (options.time, column_types.MOMENT), "dated": (options.time, column_types.DATED)}
     elif not options.list_column and (times := [name for name in file.columns or () if name.lower() in TIMES]):
         faults.notes.append(f"{file.name} is taken to be in order: --time {times[0]} would sort a user's rows")
     return wanted, plain
@@ -305,7 +307,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
         counts=counts | more,
         body=CARD.format(
             items=options.items.name,
-            interactions="`, `".join(path.name for path in options.interactions),
+            interactions="`, `".join(name for name in _named(options.interactions).values() if name in sums_),
             protocol=protocol.describe(tables, users=users, division=division, **sampling),
         ),
     )
@@ -326,7 +328,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--interactions-format", choices=kinds, help="default: by the file's name")
     add("--sep", help="between two cells, such as ';', '::' or tab; default: , in .csv and a tab in .tsv")
     add("--items-sep", metavar="SEP", help="that of the items, where it is another")
-    add("--encoding", help="of both files, such as latin-1; default: UTF-8, or UTF-16 where the bytes say so")
+    add("--encoding", help="of files that are not plainly UTF-8 or UTF-16, such as latin-1")
     add("--no-header", action="store_true", help="the first row is one of the data: columns are called 1, 2, ...")
     add("--items-columns", metavar="A,B,...", help="names of the items' columns, where they have no header")
     add(

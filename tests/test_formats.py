@@ -19,7 +19,7 @@ from trsr.dataset.build import column_types, id_lists
 from trsr.dataset.build.scan import Faults
 from trsr.dataset.build.table_files import text_table
 from trsr.dataset.build.tables import read
-from trsr.errors import DataError, UsageError
+from trsr.errors import UsageError
 
 ACCENTED = [{**item, "title": item["title"].replace("Book", "Élan Öre")} for item in ITEMS]
 TYPES = {"item_id": "token", "user_id": "token", "title": "token_seq", "author": "token_seq", "pages": "float",
@@ -160,6 +160,8 @@ def test_several_logs_are_read_as_one(tmp_path, expected, capsys):
     made = contract.provenance(str(tmp_path / "out")).values
     assert [one["file"] for one in made["sources"]] == ["items.csv", f"{tmp_path.name}/events.csv", "more/events.csv"]
     assert made["counts"]["log_rows_read"] == 45
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert f"Made from `items.csv` and `{tmp_path.name}/events.csv`, `more/events.csv` by" in card
     logs[1].write_bytes(logs[0].read_bytes())
     assert tables.main([*paths, *bounds]) == 2
     assert "more/events.csv holds the same as another of --interactions" in capsys.readouterr().err
@@ -242,14 +244,8 @@ ENDINGS = {
         lambda f: {"items": separated(f / "items.csv", [{**i, "title": f"“{i['title']}”"} for i in ACCENTED], ",",
                                       encoding="cp1252")}, ["--encoding", "latin-1"],
         "items.csv has letters or quotes that latin-1 does not have. Give --encoding cp1252."),
-    "UTF-8 read as Latin-1": (
-        lambda f: {"items": save(f / "items.csv", ACCENTED)}, ["--encoding", "latin-1"],
-        "items.csv is UTF-8, not latin-1, in which its line 2 would read 'b0,Ã\\x89lan Ã\\x96re 0,Ada Mos'. Leave out --enc"),
     "ASCII read as UTF-16": (
         lambda f: {}, ["--encoding", "utf-16"], "items.csv is not utf-16: it has neither a byte order mark nor zero bytes"),
-    "UTF-16 read as Latin-1": (
-        lambda f: {"items": separated(f / "items.csv", ACCENTED, ",", encoding="utf-16-be")}, ["--encoding", "latin-1"],
-        "items.csv is UTF-16, not latin-1. Leave out --encoding."),
     "half UTF-16": (
         lambda f: {"items": separated(f / "items.csv", ACCENTED, ",", encoding="utf-16"),
                    "cut": (f / "items.csv").write_bytes((f / "items.csv").read_bytes()[:-1])}, [],
@@ -316,6 +312,23 @@ def test_rows_that_were_left_out_are_told_where_a_later_step_fails_too(tmp_path,
     assert "error: Item 'b7' is not in the items file" in said
     assert "left out, not UTF-8: 1 (items.csv, line 9)" in said
     assert "rows that are not UTF-8 are read where --encoding gives the encoding of the file" in said
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize("plain", ["items", "log"])
+def test_one_of_two_files_may_be_in_latin_1(tmp_path, capsys, encoding, plain):
+    users = [{**event, "user_id": f"{event['user_id']}é"} for event in EVENTS]
+    encodings = {"items": "latin-1", "log": "latin-1", plain: encoding}
+    items = separated(tmp_path / "items.csv", ACCENTED, ",", encoding=encodings["items"])
+    log = separated(tmp_path / "log.csv", users, ",", encoding=encodings["log"])
+    assert run(tmp_path, "--encoding", "latin-1", items=items, interactions=log) == 0
+    made = contract.read(str(tmp_path / "out"), "items", "train")
+    assert made["title"][0] == "Élan Öre 0"
+    assert all(row["user_id"].endswith("é") for row in histories(tmp_path / "out"))
+    found = encoding.replace("-sig", "")
+    said = capsys.readouterr().out
+    assert f"{plain}.csv is read as {found}, not as latin-1: its bytes leave no doubt" in said
+    assert said.count("is read as") == 1
 
 
 def test_rows_of_another_encoding_are_left_out_where_the_user_says_so(tmp_path, capsys):
@@ -390,8 +403,7 @@ def test_what_is_read_is_what_was_written_or_is_named(tmp_path_factory, made, se
         path.write_bytes(gzip.compress(path.read_bytes()))
     faults = Faults()
     if encoding == "latin-1" and _looks_like_utf8(path):
-        with pytest.raises(DataError, match="is UTF-8, not latin-1"):
-            text_table(path, "csv", sep=sep, encoding=encoding)
+        assert text_table(path, "csv", sep=sep, encoding=encoding).source.encoding == "utf-8"
         return
     table = text_table(path, "csv", sep=sep, encoding=encoding)
     found, reading = read(table, {name: (name, column_types.RAW) for name in names}, faults)

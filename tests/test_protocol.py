@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from trsr.dataset.build.negatives import Pool
 from trsr.dataset.build.protocol import describe, histories, in_words, keep_users, make_histories
 from trsr.dataset.build.sequences import Sequences
-from trsr.dataset.build.splits import hashes, split_users
+from trsr.dataset.build.splits import Division, hashes, split_users
 from trsr.errors import DataError
 
 USERS = [f"u{number}" for number in range(24)]
@@ -201,3 +201,5 @@ def test_a_card_says_the_protocol():
     assert "5 items a\nuser, drawn uniformly from the catalogue" in text
     assert "The seed is 7." in text
     assert in_words(3, 6, True) == "users with at least 3 items, of which the newest 6 are used"
+    leave_one_out = "users with at least 4 items, of which a row has the newest 6 up to its target"
+    assert in_words(4, 6, True, Division("leave-one-out")) == leave_one_out

@@ -3,6 +3,7 @@
 import csv
 import random
 from collections import Counter
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -77,12 +78,12 @@ def test_leave_one_out_is_the_plain_loop_and_leaks_nothing(seed, repeats):
     met = {user: [row["item"] for row in log] for user, log in in_time(rows).items()}
     users = {user for user, known in met.items() if len(known) >= 4}
     assert counts["users_kept"] == len(users)
+    assert counts["users_cut_to_newest"] == sum(len(met[user]) > 6 for user in users)
     for left, split in enumerate(("test", "validation", "train")):
         found = by_user(made, split)
         assert found.keys() == users
         for user, row in found.items():
-            newest = met[user][-6:]
-            assert items(row) == newest[: len(newest) - left]
+            assert items(row) == met[user][: len(met[user]) - left][-6:]
             assert set(row["negatives"]).isdisjoint(met[user])
             assert row["also_met"] == sorted(set(met[user]) - set(items(row)))
     ties = sum(
@@ -219,9 +220,52 @@ def test_dates_are_in_the_unit_of_the_log():
             make_histories(read(rows), **options, division=Division("date", dates))
 
 
+def test_a_far_date_does_not_change_the_unit_of_a_log(tmp_path, capsys):
+    """9999-12-31 is a date, in seconds, though as a number it has the size of milliseconds."""
+    start = datetime.fromisoformat("2001-09-09T00:00:00+00:00")
+    rows = [
+        {"user": f"u{user}", "item": CATALOGUE[step], "time": (start + timedelta(days=step)).isoformat()}
+        for user in range(3)
+        for step in range(6)
+    ]
+    rows[5]["time"] = "9999-12-31"
+    assert run(tmp_path, "--split-date", "2001-09-11,2001-09-13", rows=rows) == 0
+    made = [contract.read(str(tmp_path / "out"), "histories", split).to_list() for split in contract.SPLITS]
+    assert [{tuple(items(row)) for row in one} for one in made] == [{tuple(CATALOGUE[:end])} for end in (2, 3, 5)]
+    assert "holds times in" not in capsys.readouterr().out
+    assert not [name for name in contract.provenance(str(tmp_path / "out")).counts if name.startswith("times_in_")]
+
+
+def test_the_unit_of_a_log_is_that_of_most_times():
+    rows = [
+        {"user": f"u{user}", "item": CATALOGUE[step], "rating": 5, "time": 1_000_000_000 + step * DAY}
+        for user in range(3)
+        for step in range(6)
+    ]
+    rows[5]["time"] *= 1000
+    made, _ = make_histories(
+        read(rows), **{**OPTIONS, "shortest": 2}, division=Division("date", ("2001-09-12", "2001-09-13"))
+    )
+    assert [items(made[split][0]) for split in contract.SPLITS] == [CATALOGUE[:3], CATALOGUE[:4], CATALOGUE[:5]]
+
+
 def test_leave_one_out_needs_four_items():
     with pytest.raises(DataError, match="at least 4 for that: got a minimum of 3"):
         make_histories(read(made_up(0)), shortest=3, longest=6, division=LEAVE_ONE_OUT)
+
+
+def test_no_minimum_is_advised_that_leave_one_out_refuses(tmp_path, capsys):
+    rows = made_up(0)
+    counts = [len(log) for log in in_time(rows).values()]
+    short, fitting = sum(count < 4 for count in counts), sum(count in (4, 5) for count in counts)
+    assert short
+    assert fitting
+    assert run(tmp_path, "--split", "leave-one-out", rows=rows) == 0
+    assert f"{short} users have fewer than 4 items\n" in capsys.readouterr().out
+    assert run(tmp_path, "--split", "leave-one-out", "--min-history", "6", rows=rows, out="6") == 0
+    five = counts.count(5)
+    told = f"--min-history 5 keeps {five} of them, " * bool(five) + f"--min-history 4 keeps {fitting} of them\n"
+    assert f"{short + fitting} users have fewer than 6 items: {told}" in capsys.readouterr().out
 
 
 def test_sizes_are_the_first_users_of_the_hash():
@@ -316,6 +360,37 @@ def test_a_file_that_names_the_splits(tmp_path):
     assert [source["file"] for source in sources] == ["items.csv", "log.csv", "splits.csv"]
 
 
+@pytest.mark.parametrize(
+    ("name", "between", "header", "encoding"),
+    [
+        ("splits.csv", ",", "user,split", "utf-8"),
+        ("splits.csv", ";", "someone;split", "utf-8"),
+        ("splits.tsv", "\t", "", "utf-8"),
+        ("splits.dat", "::", "", "latin-1"),
+        ("splits.txt", " ", "split user", "utf-8"),
+    ],
+)
+def test_the_form_of_the_log_is_not_that_of_the_splits(tmp_path, name, between, header, encoding):
+    rows = [{**row, "user": f"é{row['user'][1:]}"} for row in made_up(0)]
+    parts = {user: ("test", "valid", "train")[min(int(user[1:]) // 4, 2)] for user in sorted({r["user"] for r in rows})}
+    order = -1 if header.startswith("split") else 1
+    lines = [between.join([user, part][::order]) + "\n" for user, part in parts.items()]
+    (tmp_path / name).write_text((header and f"{header}\n") + "".join(lines), encoding=encoding, newline="\n")
+    log = tmp_path / "log.dat"
+    log.write_text("".join("::".join(map(str, row.values())) + "\n" for row in rows), encoding="latin-1", newline="\n")
+    items_file = tmp_path / "items.dat"
+    items_file.write_text("".join(f"{item}::Book {item}\n" for item in CATALOGUE), encoding="latin-1", newline="\n")
+    form = ["--sep", "::", "--encoding", "latin-1", "--no-header", "--interactions-format", "csv"]
+    form += ["--items-columns", "item,title", "--interactions-columns", "user,item,rating,time"]
+    given_files = ["--items", str(items_file), "--interactions", str(log), "--splits", str(tmp_path / name)]
+    columns = ["--item-id", "item", "--item", "item", "--user", "user", "--time", "time", "--text-fields", "title"]
+    assert tables.main([*given_files, *form, *columns, "--out", str(tmp_path / "out"), "--negatives", "5"]) == 0
+    counts = in_time(rows)
+    for split, part in (("train", "train"), ("validation", "valid"), ("test", "test")):
+        found = set(contract.read(str(tmp_path / "out"), "histories", split)["user_id"])
+        assert found == {user for user in parts if parts[user] == part and len(counts[user]) > 1}
+
+
 def test_items_outside_the_core_leave_the_catalogue(tmp_path):
     assert run(tmp_path, "--k-core", "3", "--split", "leave-one-out") == 0
     counts = contract.provenance(str(tmp_path / "out")).counts
@@ -344,6 +419,15 @@ def test_a_mistake_is_one_line(tmp_path, capsys, options, said):
     assert run(tmp_path, "--max-history", "20", *options) == 2
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert said in line
+
+
+def test_a_card_does_not_put_users_in_splits_that_leave_them_out(tmp_path):
+    assert run(tmp_path, "--split", "leave-one-out", "--test", "5") == 0
+    card = " ".join((tmp_path / "out" / "README.md").read_text(encoding="utf-8").split())
+    assert "| `histories` | test | 5 |" in card
+    assert "Every user" not in card
+    assert "`test` asks for a user's last item" in card
+    assert "A user may stand in all splits." in card
 
 
 # What a check says of such datasets

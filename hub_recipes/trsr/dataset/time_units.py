@@ -14,6 +14,12 @@ def unit_places(times: np.ndarray) -> np.ndarray:
     return places
 
 
+def parts_of_second(times: np.ndarray) -> int:
+    """How many of the unit that most times are in are a second; 1 where no size tells."""
+    places = unit_places(times)
+    return 1000 ** int(np.bincount(places[places >= 0], minlength=1).argmax())
+
+
 def count_units(times: np.ndarray) -> dict[str, int]:
     """Unit -> times in it, of those units that occur."""
     places = unit_places(times)

@@ -170,6 +170,18 @@ def moment(value: object) -> float | None:
     return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
 
 
+def _is_dated(value: object) -> bool:
+    """Whether `moment` reads a date, which is in seconds, and no number, which is in whatever the log counts."""
+    try:
+        value = unwrap(value)
+        float(str(value))
+    except UnicodeDecodeError:
+        return False
+    except ValueError:
+        return moment(value) is not None
+    return False
+
+
 def number(value: object) -> float | None:
     """A finite number, such as a rating."""
     try:
@@ -217,6 +229,12 @@ def _plain_moments(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
     texts = cells.cast(pa.string())
     plain = _is(texts, _NUMBER)
     return pc.if_else(pa.array(plain), texts, None).cast(pa.float64()), plain
+
+
+def _plain_dated(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    texts = cells.cast(pa.string())
+    dated = _is(texts, r"^[0-9]{4}-")
+    return pa.array(dated), dated | _is(texts, _NUMBER)
 
 
 def _is(texts: pa.Array, pattern: str) -> np.ndarray:
@@ -278,6 +296,7 @@ def _no_text(value: object) -> str:
 
 ID = Kind(pa.string(), identifier, _plain_ids, _id_fault)
 MOMENT = Kind(pa.float64(), moment, _plain_moments, lambda value: "neither a number nor an ISO 8601 date")
+DATED = Kind(pa.bool_(), _is_dated, _plain_dated, None)
 # Cells that are text as they are; of all others a space, so that they count as filled.
 RAW = Kind(pa.string(), lambda value: value if isinstance(value, str) else " ", None, _no_text)
 

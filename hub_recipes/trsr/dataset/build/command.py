@@ -120,19 +120,20 @@ def make_histories(
     )
     del users["users_read"]
     total = {**counts, **{name: counts.get(name, 0) + count for name, count in users.items()}}
-    return made, total, protocol.in_words(options.min_history, options.max_history, options.keep_last)
+    return made, total, protocol.in_words(options.min_history, options.max_history, options.keep_last, division)
 
 
-def note_short(counts: np.ndarray, shortest: int, faults: Faults) -> None:
+def note_short(counts: np.ndarray, shortest: int, faults: Faults, division: Division = protocol.PAPER) -> None:
     """Say how many more users a lower --min-history keeps, if some have too few items.
 
     Args:
         counts: Items of each user, the target counted.
+        division: Says how low --min-history can be.
     """
     if len(short := counts[counts < shortest]):
-        kept = {int((short >= least).sum()): least for least in (2, 5) if least < shortest}
+        kept = {int((short >= least).sum()): least for least in (division.least, 5) if least < shortest}
         told = ", ".join(f"--min-history {kept[more]} keeps {more:,} of them" for more in sorted(kept) if more)
-        faults.notes.append(f"{len(short):,} users have fewer than {shortest} items: {told or 'one at most'}")
+        faults.notes.append(f"{len(short):,} users have fewer than {shortest} items{told and ': '}{told}")
 
 
 def dataset(table: pa.Table) -> Dataset:

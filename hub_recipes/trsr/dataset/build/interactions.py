@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 
 from trsr.dataset.build.sequences import Sequences, lists
 from trsr.dataset.contract import one_chunk
-from trsr.dataset.time_units import count_units
+from trsr.dataset.time_units import UNITS, count_units
 from trsr.errors import DataError
 
 
@@ -17,7 +17,7 @@ def in_order(
 
     Args:
         table: `user`, `item` and optionally `time`, which sorts a user's rows: equal times, and all rows without it,
-            keep their order. Or `user` and `items`, one row a user.
+            keep their order. Optionally `dated`, which of the times were dates. Or `user` and `items`, one row a user.
         ids: Of all items, sorted.
         drop: Leave out items that are not in `ids` instead of raising.
         min_rating: Take rows whose `rating` is at least as high; the others were met all the same.
@@ -52,8 +52,11 @@ def in_order(
         times=lists(lengths, pa.array(times[order])) if timed else None,
     )
     counts = {"interactions_read": len(items), "interactions_dropped": places.null_count}
-    if timed and len(units := count_units(times)) > 1:
-        counts |= {f"times_in_{unit}": count for unit, count in units.items()}
+    if timed:
+        dated = table["dated"].to_numpy() if "dated" in table.column_names else np.zeros(len(times), bool)
+        units = count_units(np.where(dated, UNITS["seconds"], times))
+        if len(units) > 1:
+            counts |= {f"times_in_{unit}": count for unit, count in units.items()}
     if min_rating is None:
         return found, counts
     ratings = table["rating"].to_numpy()[order]  # NaN where there is none

@@ -185,12 +185,13 @@ def make_histories(
     """
     if sampling not in SAMPLINGS:
         raise DataError(f"Unknown negative sampling {sampling!r}; expected {' or '.join(SAMPLINGS)}.")
-    if division.split == "leave-one-out" and shortest < 4:
+    if division.split == "leave-one-out" and shortest < division.least:
         raise DataError(
-            f"Leave-one-out asks for three items of a user, who needs at least 4 for that: got a minimum of {shortest}."
+            f"Leave-one-out asks for three items of a user, who needs at least {division.least} for that: got a minimum of "
+            f"{shortest}."
         )
-    # By date, a row ends where its target is found: what is newest is known only then.
-    cut_rows = division.split == "date"
+    # Within users, a row ends where its target is found: what is newest is known only then.
+    cut_rows = division.within_users
     kept = keep_users(sequences, shortest=shortest, longest=longest, keep_last=keep_last or cut_rows, cut=not cut_rows)
     hashed = hashes(kept.sequences.users, seed)
     divided = division.divide(kept.sequences, hashed, {"train": train, "validation": validation, "test": test})
@@ -227,8 +228,10 @@ def make_histories(
     return made, counts
 
 
-def in_words(shortest: int, longest: int, keep_last: bool) -> str:
+def in_words(shortest: int, longest: int, keep_last: bool, division: Division = PAPER) -> str:
     """Which users are kept, as a phrase."""
+    if division.within_users:
+        return f"users with at least {shortest} items, of which a row has the newest {longest} up to its target"
     if keep_last:
         return f"users with at least {shortest} items, of which the newest {longest} are used"
     return f"users with {shortest} to {longest} items"

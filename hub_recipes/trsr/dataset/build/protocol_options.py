@@ -1,6 +1,7 @@
 """The options of a log's protocol: which interactions count, and how users are divided."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from trsr.dataset.build.column_types import ID, NAME, NUMBER, Kind
 from trsr.dataset.build.k_core import k_core
 from trsr.dataset.build.scan import Faults
 from trsr.dataset.build.sequences import Sequences
-from trsr.dataset.build.splits import Division, given_splits
-from trsr.dataset.build.table_files import Table
+from trsr.dataset.build.splits import NAMES, Division, given_splits
+from trsr.dataset.build.table_files import Table, format_of, text_table
 from trsr.dataset.contract import one_chunk
+from trsr.dataset.time_units import parts_of_second
 from trsr.errors import DataError
 
 _SHORTEST = {"users": 11, "leave-one-out": 4, "date": 2, "given": 2}  # items of a user
@@ -85,20 +87,50 @@ def core(sequences: Sequences, options: argparse.Namespace) -> tuple[Sequences, 
     return k_core(sequences, options.k_core) if options.k_core else (sequences, {})
 
 
+def splits_file(options: argparse.Namespace) -> Table | None:
+    """The file that names each user's split, if there is one: with a separator and a header as it has them, not as the log.
+
+    Of two columns without a header, the second is the split. A column beside that of the split is the user, whatever it
+    is called.
+
+    Raises:
+        DataError: If there is no such file, or it cannot be read.
+    """
+    if (path := options.splits) is None:
+        return None
+    user, split = options.user, options.split_column or "split"
+    if (form := format_of(path, sep=",")) == "parquet":
+        table = tables.parquet_table(path)
+    else:
+        table = text_table(path, form, encoding=options.encoding, key=user, data=NAMES)
+    table = replace(table, hint=f"A header names {user!r}, or --user, and {split!r}, or --split-column.")
+    known = dict(table.columns or {})
+    unnamed = table.layout is not None and bool(table.layout.names)
+    named = split if split in known or not unnamed else "2"
+    if len(known) == 2 and named in known and (unnamed or user not in known):
+        other = next(name for name in known if name != named)
+        table = replace(table, columns={user: known[other], split: known[named]})
+    return table
+
+
 def division(
     options: argparse.Namespace, log: pa.Table, splits: Table | None, faults: Faults
 ) -> tuple[Division, dict[str, int], command.Sums]:
     """How users are divided, counts and checksums.
 
     Args:
-        log: `user` and, where the interactions name the split, `split`.
+        log: `user` and, where the interactions name the split, `split`; with --time, `time` and `dated`.
         splits: The file that names each user's split, if there is one; a user without one is in none.
 
     Raises:
         DataError: If splits are given, and one is none.
     """
+    if options.split == "date":
+        # Dates are in seconds, however far away one is; what numbers are in, most of them tell.
+        numbers = log["time"].to_numpy()[~log["dated"].to_numpy()]
+        return Division("date", tuple(options.split_date.split(",")), parts_of_second(numbers)), {}, {}
     if options.split != "given":
-        return Division(options.split, tuple(options.split_date.split(",")) if options.split_date else ()), {}, {}
+        return Division(options.split), {}, {}
     sums: command.Sums = {}
     if splits:
         wanted = {"user": (options.user, ID), "split": (options.split_column or "split", NAME)}

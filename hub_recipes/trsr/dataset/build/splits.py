@@ -15,17 +15,18 @@ import pyarrow as pa
 from trsr.dataset.build.column_types import moment
 from trsr.dataset.build.sequences import Sequences, lengths
 from trsr.dataset.contract import SPLITS
+from trsr.dataset.time_units import parts_of_second
 from trsr.errors import DataError
 
 # Name -> how it divides, in words.
 KINDS = {
     "users": "Users are divided by a hash of their ids.",
-    "leave-one-out": "Every user stands in all splits: `test` asks for the last item, `validation` for the one before it, "
-    "`train` for the one before that.",
+    "leave-one-out": "`test` asks for a user's last item, `validation` for the one before it, `train` for the one before "
+    "that. A user may stand in all splits.",
     "date": "`test` asks for each user's first item from the date on. A user may stand in all splits.",
     "given": "The source says which split a user stands in.",
 }
-_NAMES = {**{split: split for split in SPLITS}, "valid": "validation", "val": "validation", "dev": "validation"}
+NAMES = {**{split: split for split in SPLITS}, "valid": "validation", "val": "validation", "dev": "validation"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +36,24 @@ class Division:
     Attributes:
         split: One of KINDS.
         dates: Of `date`, one or two: see `by_date`.
+        unit: Of `date`: how many of the units of the times are a second; None as the size of most times tells.
         given: Of `given`: user id -> split, see `given_splits`.
     """
 
     split: str = "users"
     dates: tuple[str, ...] = ()
+    unit: int | None = None
     given: Mapping[str, str] | None = None
 
     @property
     def within_users(self) -> bool:
         """Whether a user's own items are divided, so that the user stands in several splits."""
         return self.split in ("leave-one-out", "date")
+
+    @property
+    def least(self) -> int:
+        """Items that a user needs: one is known and one found, or three are found after it."""
+        return 4 if self.split == "leave-one-out" else 2
 
     def divide(
         self, sequences: Sequences, hashed: np.ndarray, sizes: Mapping[str, int | None]
@@ -67,7 +75,7 @@ class Division:
         if self.split == "leave-one-out":
             ends = leave_one_out(sequences)
         elif self.split == "date":
-            ends = by_date(sequences, self.dates)
+            ends = by_date(sequences, self.dates, self.unit)
         else:
             ends = as_given(sequences, self.given or {})
         order, made = hash_order(hashed), {}
@@ -145,7 +153,7 @@ def leave_one_out(sequences: Sequences) -> dict[str, np.ndarray]:
     return {"train": counts - 2, "validation": counts - 1, "test": counts}
 
 
-def by_date(sequences: Sequences, dates: Sequence[str]) -> dict[str, np.ndarray]:
+def by_date(sequences: Sequences, dates: Sequence[str], unit: int | None = None) -> dict[str, np.ndarray]:
     """Targets from a date on are test; `fixed_timestamp` of Elliot.
 
     With two dates, those between them are validation, and training ends before the first. With one, the item before it is
@@ -153,6 +161,7 @@ def by_date(sequences: Sequences, dates: Sequence[str]) -> dict[str, np.ndarray]
 
     Args:
         dates: One or two, rising: ISO 8601, or numbers as in the log. The log may be in milliseconds.
+        unit: See `Division`.
 
     Returns:
         Split -> number of items, int (users,).
@@ -165,7 +174,8 @@ def by_date(sequences: Sequences, dates: Sequence[str]) -> dict[str, np.ndarray]
     counts = lengths(sequences.items)
     owner = np.repeat(np.arange(len(counts)), counts)
     times = sequences.times.values.to_numpy()
-    moments = [_as_logged(date, times) for date in dates]
+    unit = unit or parts_of_second(times)
+    moments = [_as_logged(date, unit) for date in dates]
     if not 1 <= len(moments) <= 2 or moments != sorted(set(moments)):
         raise DataError(f"--split-date takes one date, or two of which the second is later; got {','.join(dates)}.")
     *first, last = (np.bincount(owner[times < one], minlength=len(counts)) for one in moments)
@@ -174,7 +184,6 @@ def by_date(sequences: Sequences, dates: Sequence[str]) -> dict[str, np.ndarray]
         made = {"train": first[0], "validation": np.where(last > first[0], first[0] + 1, 0)}
     made["test"] = np.where(counts > last, last + 1, 0)
     if empty := [split for split, ends in made.items() if not (ends > 1).any()]:
-        unit = _unit(times)
         log = [np.datetime64(int(one // unit), "s") for one in (times.min(), times.max())]
         raise DataError(
             f"No user has a row for {' and '.join(empty)} with --split-date {','.join(dates)}: a target and an item before "
@@ -183,18 +192,13 @@ def by_date(sequences: Sequences, dates: Sequence[str]) -> dict[str, np.ndarray]
     return made
 
 
-def _unit(times: np.ndarray) -> int:
-    """How many of a log's units are a second: beyond the year 5138, numbers are no seconds."""
-    return next((unit for unit in (1, 10**3, 10**6) if times.max() < 1e11 * unit), 10**9)
-
-
-def _as_logged(date: str, times: np.ndarray) -> float:
+def _as_logged(date: str, unit: int) -> float:
     found = moment(date)
     if found is None:
         raise DataError(
             f"--split-date takes ISO 8601 dates, such as 2003-01-31, or numbers as in the log; got {date!r}."
         )
-    return found if _is_number(date) else found * _unit(times)
+    return found if _is_number(date) else found * unit
 
 
 def _is_number(text: str) -> bool:
@@ -230,9 +234,9 @@ def given_splits(users: pa.Array, names: pa.Array) -> dict[str, str]:
     for user, name in zip(pairs["user"].to_pylist(), pairs["split"].to_pylist(), strict=True):
         if name is None:
             continue
-        split = _NAMES.get(name.lower())
+        split = NAMES.get(name.lower())
         if split is None:
-            raise DataError(f"User {user!r}: {name!r} is no split; expected {', '.join(_NAMES)}.")
+            raise DataError(f"User {user!r}: {name!r} is no split; expected {', '.join(NAMES)}.")
         if found.setdefault(user, split) != split:
             raise DataError(
                 f"User {user!r} stands in {found[user]} and in {split}; where a split is given, a user has one. To divide "

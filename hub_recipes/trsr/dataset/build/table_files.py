@@ -6,7 +6,7 @@ What was not found says which option would find it. Reads no rows: `tables` does
 import csv
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -112,6 +112,7 @@ def text_table(
     header: bool = True,
     names: Sequence[str] = (),
     key: str = "id",
+    data: Container[str] = (),
 ) -> Table:
     """A CSV, TSV or JSON file.
 
@@ -122,6 +123,8 @@ def text_table(
         header: Whether the first row of a table names its columns; else they are called 1, 2, ...
         names: Of its columns, where there is no header.
         key: What the keys of a JSON object of objects are called as a column.
+        data: Lower-case cells that no header has. With them, the first rows tell the separator and whether there is a
+            header, and `encoding` is for a file that is not UTF-8.
 
     Raises:
         DataError: If the file cannot be read, is not in this encoding, or has no columns.
@@ -130,7 +133,10 @@ def text_table(
     layout = _LAYOUTS[form]
     try:
         with source.open() as raw:
-            source = replace(source, encoding=encoding_of(path.name, raw.read(text_files.LOOK), encoding))
+            start = raw.read(text_files.LOOK)
+            if data and text_files.is_utf8(start):
+                encoding = None
+            source = replace(source, encoding=encoding_of(path.name, start, encoding))
         if form == "jsonl":
             return _json(source, layout, key)
         with source.open() as raw:
@@ -143,6 +149,10 @@ def text_table(
     if not rows:
         raise DataError(f"{path.name} is empty: there is no header.")
     between = separator_bytes(sep) if sep else layout.delimiter.encode()
+    if data:
+        if len(_cells(rows, between.decode(), layout.quoted)[0]) == 1:
+            between = _better_separator(rows, between.decode(), 1).encode() or between
+        header = not any(cell.lower() in data for cell in _cells(rows, between.decode(), layout.quoted)[0])
     single = len(between) == 1
     source = replace(source, separator=None if single else between)
     layout = Layout((between if single else SEPARATOR).decode(), single and layout.quoted)
@@ -214,15 +224,19 @@ def _cells(rows: Sequence[str], separator: str, quoted: bool) -> list[list[str]]
     return list(islice(reader, len(rows)))
 
 
-def _separator_hint(rows: Sequence[str], used: str, width: int) -> str:
-    """What to give where another separator cuts all first rows into equally many cells, and into more."""
+def _better_separator(rows: Sequence[str], used: str, width: int) -> str:
+    """Another separator that cuts all first rows into equally many cells, and into more than `width`; else empty."""
     widths = {}
     for separator in _SEPARATORS:
         cells = {len(row) for row in _cells(rows, separator, quoted=separator != "\t")}
         if len(cells) == 1 and (count := cells.pop()) > max(width, 1) and separator != used:
             widths[separator] = count
-    if not widths:
+    return max(widths, key=widths.__getitem__, default="")
+
+
+def _separator_hint(rows: Sequence[str], used: str, width: int) -> str:
+    """What to give where another separator cuts better."""
+    if not (best := _better_separator(rows, used, width)):
         return ""
-    best = max(widths, key=widths.__getitem__)
     shown = {"\t": "tab", "\x01": "$'\\x01'"}.get(best, f"'{best}'")
     return f"Its rows were cut at {used!r}, and look separated by {shown}: give --sep {shown} (for the items alone, --items-sep)."

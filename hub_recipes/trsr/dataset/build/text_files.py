@@ -23,7 +23,9 @@ _LEAST = 2  # lines that show another encoding: a single one may be damaged
 
 
 def encoding_of(name: str, start: bytes, given: str | None = None) -> str:
-    """The encoding of a file, as Python calls it: as its mark says, else as given, else UTF-8.
+    """The encoding of a file, as Python calls it: as its bytes say, where they leave no doubt, else as given, else UTF-8.
+
+    Of files that are given one encoding, one may be in another; `differs` tells.
 
     Args:
         name: What messages call the file.
@@ -39,8 +41,6 @@ def encoding_of(name: str, start: bytes, given: str | None = None) -> str:
         if start.startswith(mark):
             return marked
     if wide := _unmarked_utf16(start):
-        if given and not encoding.startswith("utf-16"):
-            raise DataError(f"{name} is UTF-16, not {given}. Leave out --encoding.")
         return wide
     if encoding.startswith(("utf-16", "utf-32")):
         raise DataError(f"{name} is not {given}: it has neither a byte order mark nor zero bytes. {_AGAIN}")
@@ -51,13 +51,14 @@ def encoding_of(name: str, start: bytes, given: str | None = None) -> str:
     elif encoding == "iso8859-1" and _of_windows(broken):
         raise DataError(f"{name} has letters or quotes that latin-1 does not have. Give --encoding cp1252.")
     elif len(whole) >= _LEAST and not broken:
-        number, line = whole[0]
-        garbled = line.decode(encoding, "replace")
-        raise DataError(
-            f"{name} is UTF-8, not {given}, in which its line {number} would read {_around(garbled)!r}. "
-            "Leave out --encoding."
-        )
+        return "utf-8"
     return encoding
+
+
+def differs(encoding: str, given: str | None) -> bool:
+    """Whether `encoding_of` found another encoding than was given, or than UTF-8 where none was."""
+    said = _known(given or "utf-8").removesuffix("-le").removesuffix("-be")  # a mark tells the order of bytes
+    return not encoding.startswith(said)
 
 
 _AGAIN = "Give the --encoding that it was written in, or leave it out."
@@ -97,6 +98,11 @@ def _beyond_ascii(start: bytes) -> tuple[list[tuple[int, bytes]], list[tuple[int
                 except UnicodeDecodeError:
                     broken.append((number, line))
     return broken, whole
+
+
+def is_utf8(start: bytes) -> bool:
+    """Whether no line of a file's first LOOK bytes is anything but UTF-8."""
+    return not _beyond_ascii(start)[0]
 
 
 def _not_utf8(name: str, broken: list[tuple[int, bytes]]) -> str:
