@@ -42,8 +42,9 @@ def of_evaluation(folder: Path) -> str:
         name for name, test in _tests(evaluation["run"], evaluation["paired"]) if name in SIMPLE and _sign(test) < 0
     ]:
         lines.append(
-            f"As it is, {' and '.join(below)} would serve these users better. Train on more users (train_users=0) or longer "
-            "(optim.epochs), with more negatives, or on a base that knows these items: trsr pretrain domain, then trsr train domain."
+            f"As it is, {' and '.join(below)} would serve these users better. What may help: more training users, epochs or "
+            "negatives; a base that knows these items (trsr pretrain domain, and more of its --steps); a pretrained language model "
+            "as the base (trsr base smollm2)."
         )
     return "\n".join(lines)
 
