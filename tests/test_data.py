@@ -1,6 +1,9 @@
 """A dataset folder is written whole or not at all, and read as what it is."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,8 @@ from datasets import Dataset, DatasetDict, load_dataset
 from trsr.assets.paths import ASSETS
 from trsr.dataset import contract
 from trsr.errors import DataError
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -169,3 +174,19 @@ def test_the_shipped_sample_keeps_the_contract():
 @pytest.mark.parametrize(("stated", "meant"), [("en", ("en",)), (["en", "de"], ("en", "de")), ([], ())])
 def test_one_language_or_several(stated, meant):
     assert contract.Terms.of({"name": "mine", "language": stated}).language == meant
+
+
+def test_a_dataset_that_is_nowhere_is_known_at_once(tmp_path):
+    """No folder here, and no Hub that answers: nothing is tried again."""
+    words = [sys.executable, "-m", "trsr", "check", "data/nothere"]
+    given = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT / "hub_recipes"),
+        "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(tmp_path / "home"),
+    }
+    given |= {"HF_ENDPOINT": "http://127.0.0.1:9"}  # nobody listens there
+    done = subprocess.run(words, env=given, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: No dataset 'data/nothere': no such folder here, and not read from the Hub: ")

@@ -29,6 +29,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPEr
 
 from trsr.assets.paths import dataset_path
 from trsr.errors import DataError, UsageError
+from trsr.records.datasets import locate
 from trsr.records.files import read_json, whole_folder
 from trsr.records.provenance import FILE as PROVENANCE
 from trsr.records.provenance import Provenance, Terms
@@ -70,7 +71,7 @@ def read(source: str, config: str, split: str, revision: str | None = None) -> D
     Raises:
         DataError: If the config, the split or a column of the contract is missing, or the split is empty.
     """
-    path = _place(source)
+    path = locate(source)
     known = configs(source, revision)
     if config not in known:
         hint = f" Run: trsr summarize {source} --method {config}" if config in ("recurrent", "hierarchical") else ""
@@ -93,12 +94,12 @@ def read(source: str, config: str, split: str, revision: str | None = None) -> D
 
 def configs(source: str, revision: str | None = None) -> list[str]:
     """Names of the configs that a dataset has."""
-    return get_dataset_config_names(_place(source), revision=revision)
+    return get_dataset_config_names(locate(source), revision=revision)
 
 
 def stream(source: str, config: str, revision: str | None = None, batch: int = 1000) -> dict[str, IterableDataset]:
     """The splits of one config, read `batch` rows at a time as they are iterated over; nothing is copied to a cache."""
-    builder = load_dataset_builder(_place(source), config, revision=revision)
+    builder = load_dataset_builder(locate(source), config, revision=revision)
     if hasattr(builder.config, "batch_size"):
         # Of Parquet. The default is a row group, which may hold all rows, or none: that is an error then.
         builder.config.batch_size = batch
@@ -115,18 +116,6 @@ def one_chunk(column: pa.ChunkedArray) -> pa.Array:
     """A column as one array."""
     joined = column.combine_chunks()
     return pa.concat_arrays(joined.chunks) if isinstance(joined, pa.ChunkedArray) else joined
-
-
-def _place(source: str) -> str:
-    """Where a dataset is, for `load_dataset`. Raises DataError for a folder that is not there."""
-    path = dataset_path(source)
-    folder = Path(path)
-    # A Hub id has one slash at most; `data/x` is a folder that is not there where `data` is one here.
-    looks_local = folder.is_absolute() or path[:1] in {".", "~"} or len(folder.parts) > 2 or folder.exists()
-    looks_local |= len(folder.parts) == 2 and folder.parent.is_dir()
-    if looks_local and not folder.is_dir():
-        raise DataError(f"No dataset folder at {source!r}. Make one with dataset_scripts/, or name a Hub dataset.")
-    return path
 
 
 def shared_tables(source: str, revision: str | None, terms: Terms) -> dict[str, DatasetDict]:
@@ -281,7 +270,7 @@ def header(source: str, revision: str | None = None) -> dict[str, Any]:
 
 def _file(source: str, name: str, revision: str | None) -> Path | None:
     """A file of a dataset folder or Hub dataset, None if it is not there."""
-    path = Path(_place(source)) / name
+    path = Path(locate(source)) / name
     if not path.parent.is_dir():
         try:
             path = Path(hf_hub_download(source, name, repo_type="dataset", revision=revision))

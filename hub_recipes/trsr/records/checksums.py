@@ -9,8 +9,9 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.constants import HF_HOME
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError
 
-from trsr.assets.paths import base_path, dataset_path
+from trsr.assets.paths import base_path
 from trsr.errors import DataError, UsageError
+from trsr.records.datasets import locate
 from trsr.records.files import write_text
 
 PREFIX = "sha256:"
@@ -53,10 +54,8 @@ def dataset_checksum(source: str, revision: str | None = None, configs: Collecti
     Raises:
         DataError: If the folder holds no such Parquet file, or the Hub dataset cannot be read.
     """
-    folder = Path(dataset_path(source))
+    folder = Path(locate(source))
     if not folder.is_dir():
-        if folder.is_absolute() or source.startswith("."):
-            raise DataError(f"No dataset folder at {source!r}. Make one with dataset_scripts/, or name a Hub dataset.")
         return _commit(source, revision)
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.parquet")}
     lines = [

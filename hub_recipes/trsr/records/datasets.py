@@ -1,0 +1,43 @@
+"""Where a dataset is: a folder, the package, or the Hub; what is nowhere is known at once."""
+
+import functools
+from pathlib import Path
+
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
+
+from trsr.assets.paths import dataset_path
+from trsr.errors import DataError
+
+_WAIT = 10.0  # seconds for the Hub to answer
+
+
+def locate(source: str) -> str:
+    """The folder or the Hub id of a dataset, for `load_dataset`.
+
+    Raises:
+        DataError: If it looks like a folder and is none, or is not here and the Hub cannot be reached.
+    """
+    path = dataset_path(source)
+    folder = Path(path)
+    if folder.is_dir():
+        return path
+    # A Hub id has one slash at most; `data/x` is a folder that is not there where `data` is one here.
+    looks_local = folder.is_absolute() or path[:1] in {".", "~"} or len(folder.parts) > 2 or folder.exists()
+    if looks_local or (len(folder.parts) == 2 and folder.parent.is_dir()):
+        raise DataError(f"No dataset folder at {source!r}. Make one with dataset_scripts/, or name a Hub dataset.")
+    _check_hub(path)
+    return path
+
+
+@functools.cache
+def _check_hub(repo: str) -> None:
+    """Raise DataError where a Hub dataset is not in the cache and the Hub cannot be reached: clients would try for half a minute."""
+    try:
+        if not isinstance(try_to_load_from_cache(repo, "README.md", repo_type="dataset"), str):
+            HfApi().dataset_info(repo, timeout=_WAIT)
+    except (HfHubHTTPError, HFValidationError):
+        return  # the Hub is there: whoever reads the dataset says what is wrong with it
+    except (HTTPError, OSError) as error:
+        cause = " ".join(str(error).split())
+        raise DataError(f"No dataset {repo!r}: no such folder here, and not read from the Hub: {cause}") from error
