@@ -97,6 +97,7 @@ def test_a_dataset_on_the_hub_is_known_by_its_commit(small_dataset, tmp_path, mo
     with Hub() as hub:
         template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
         api = HfApi(endpoint=hub.url, token=WRITER)
         api.create_repo("ORG/data", repo_type="dataset")
         commit = api.upload_folder(repo_id="ORG/data", folder_path=small_dataset, repo_type="dataset").oid

@@ -9,7 +9,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.constants import HF_HOME
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError
 
-from trsr.assets.paths import base_path
+from trsr.assets.paths import base_path, dataset_path
 from trsr.errors import DataError, UsageError
 from trsr.records.datasets import locate
 from trsr.records.files import write_text
@@ -54,6 +54,8 @@ def dataset_checksum(source: str, revision: str | None = None, configs: Collecti
     Raises:
         DataError: If the folder holds no such Parquet file, or the Hub dataset cannot be read.
     """
+    if revision and re.fullmatch("[0-9a-f]{40}", revision) and not Path(dataset_path(source)).is_dir():
+        return revision
     folder = Path(locate(source))
     if not folder.is_dir():
         return _commit(source, revision)
@@ -73,8 +75,6 @@ def dataset_checksum(source: str, revision: str | None = None, configs: Collecti
 
 def _commit(repo: str, revision: str | None) -> str:
     """The commit of a revision of a Hub dataset; offline, the commit of the cached copy."""
-    if revision and re.fullmatch("[0-9a-f]{40}", revision):
-        return revision
     try:
         # The cache holds a file in a folder named after its commit.
         return Path(hf_hub_download(repo, "README.md", repo_type="dataset", revision=revision)).parent.name
