@@ -3,6 +3,7 @@ import json
 import pytest
 
 from trsr.dataset import contract
+from trsr.dataset.check.provenance import severity_overrides
 from trsr.errors import DataError
 from trsr.records.provenance import Provenance, Terms
 
@@ -146,3 +147,12 @@ def test_summaries_that_were_made_otherwise_are_told_apart():
     assert made.differences({**WHOLE["summaries"], "engine": "extractive"}) == [
         "engine was 'transformers', is 'extractive'"
     ]
+
+
+def test_a_date_split_may_show_an_item_again_and_a_leave_one_out_may_not():
+    """Under a date split an earlier row reaches further back, whether or not a target stands in its own history."""
+    by_date = Provenance({"protocol": {"split": "date", "dates": ["2001-01-01"]}})
+    assert severity_overrides(by_date) == {"target-in-earlier-split": "warning"}
+    assert severity_overrides(Provenance({"protocol": {"split": "leave-one-out"}})) == {}
+    repeated = Provenance({"counts": {"targets_in_own_history": 2}})
+    assert severity_overrides(repeated) == {"target-in-history": "warning"}
