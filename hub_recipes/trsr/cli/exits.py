@@ -43,9 +43,7 @@ def ended() -> Iterator[None]:
     except Exception as error:
         if place := _no_room(error):
             _end(Exit.FULL, f"error: no room left on the disk ({place}). Make some, and run the same command again.")
-        if isinstance(
-            error, (TrsrError, OSError)
-        ):  # ours say what to do; the others are files that cannot be read or written
+        if isinstance(error, (TrsrError, OSError)):  # an OSError is a file that cannot be read or written
             _end(Exit.MISTAKE, f"error: {error}")
         traceback.print_exc()
         sys.exit(Exit.BUG)

@@ -24,12 +24,11 @@ from datasets import (
     load_dataset_builder,
 )
 from datasets.fingerprint import generate_random_fingerprint
-from huggingface_hub import hf_hub_download, metadata_load
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError, RemoteEntryNotFoundError
+from huggingface_hub import metadata_load
 
 from trsr.assets.paths import dataset_path
 from trsr.errors import DataError, UsageError
-from trsr.records.datasets import locate
+from trsr.records.datasets import hub_file, locate
 from trsr.records.files import read_json, whole_folder
 from trsr.records.provenance import FILE as PROVENANCE
 from trsr.records.provenance import Provenance, Terms
@@ -272,10 +271,5 @@ def _file(source: str, name: str, revision: str | None) -> Path | None:
     """A file of a dataset folder or Hub dataset, None if it is not there."""
     path = Path(locate(source)) / name
     if not path.parent.is_dir():
-        try:
-            path = Path(hf_hub_download(source, name, repo_type="dataset", revision=revision))
-        except RemoteEntryNotFoundError:
-            return None
-        except (HTTPError, EntryNotFoundError, HFValidationError) as error:
-            raise DataError(f"No dataset {source!r}: no such folder here, and not read from the Hub: {error}") from None
+        return hub_file(source, name, revision)
     return path if path.is_file() else None

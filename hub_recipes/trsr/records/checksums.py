@@ -5,13 +5,11 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
 from huggingface_hub.constants import HF_HOME
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError
 
 from trsr.assets.paths import base_path, dataset_path
 from trsr.errors import DataError, UsageError
-from trsr.records.datasets import locate
+from trsr.records.datasets import hub_file, locate
 from trsr.records.files import write_text
 
 PREFIX = "sha256:"
@@ -75,11 +73,10 @@ def dataset_checksum(source: str, revision: str | None = None, configs: Collecti
 
 def _commit(repo: str, revision: str | None) -> str:
     """The commit of a revision of a Hub dataset; offline, the commit of the cached copy."""
-    try:
-        # The cache holds a file in a folder named after its commit.
-        return Path(hf_hub_download(repo, "README.md", repo_type="dataset", revision=revision)).parent.name
-    except (HTTPError, EntryNotFoundError, HFValidationError) as error:
-        raise DataError(f"No dataset {repo!r}: no such folder here, and not read from the Hub: {error}") from None
+    card = hub_file(repo, "README.md", revision)
+    if card is None:
+        raise DataError(f"No dataset {repo!r}: no such folder here, and that on the Hub has no README.md.")
+    return card.parent.name  # the cache holds a file in a folder named after its commit
 
 
 def _checksum(path: Path) -> str:

@@ -3,8 +3,14 @@
 import functools
 from pathlib import Path
 
-from huggingface_hub import HfApi, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
+from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    RemoteEntryNotFoundError,
+)
 
 from trsr.assets.paths import dataset_path
 from trsr.errors import DataError
@@ -39,5 +45,19 @@ def _check_hub(repo: str) -> None:
     except (HfHubHTTPError, HFValidationError):
         return  # the Hub is there: whoever reads the dataset says what is wrong with it
     except (HTTPError, OSError) as error:
-        cause = " ".join(str(error).split())
-        raise DataError(f"No dataset {repo!r}: no such folder here, and not read from the Hub: {cause}") from error
+        raise _not_read(repo, error) from error
+
+
+def hub_file(repo: str, name: str, revision: str | None = None) -> Path | None:
+    """A file of a Hub dataset in the cache; None if the dataset has no such file. Raises DataError if it cannot be read."""
+    try:
+        return Path(hf_hub_download(repo, name, repo_type="dataset", revision=revision))
+    except RemoteEntryNotFoundError:
+        return None
+    except (HTTPError, EntryNotFoundError, HFValidationError) as error:
+        raise _not_read(repo, error) from None
+
+
+def _not_read(repo: str, error: Exception) -> DataError:
+    cause = " ".join(str(error).split())
+    return DataError(f"No dataset {repo!r}: no such folder here, and not read from the Hub: {cause}")

@@ -29,8 +29,13 @@ def _are_counts(value: object) -> bool:
     return isinstance(value, Mapping) and all(map(_is_whole, value.values()))
 
 
-# What a value is, where the file has one: its place, the name of its kind, and a test for it.
+# What a value is, where the file has one: its place, the name of its kind, and a test for it. A whole stands before its parts.
 _KINDS: tuple[tuple[tuple[str, ...], str, Callable[[object], bool]], ...] = (
+    *(
+        ((name,), "a JSON object", lambda value: isinstance(value, Mapping))
+        for name in ("dataset", "options", "sampling", "counts", "summaries")
+    ),
+    (("protocol",), "a JSON object", lambda value: isinstance(value, Mapping | str)),  # a string in earlier versions
     *((("dataset", name), "a string", lambda value: isinstance(value, str)) for name in ("name", "license")),
     (("dataset", "share_text"), "true or false", lambda value: isinstance(value, bool)),
     (("counts",), "an object of whole numbers", _are_counts),
@@ -217,13 +222,6 @@ class Provenance:
     def __post_init__(self) -> None:
         if not isinstance(self.values, Mapping):
             raise DataError(f"{FILE} of {self.source} holds {type(self.values).__name__}, not a JSON object.")
-        for name in ("dataset", "options", "sampling", "counts", "summaries"):
-            if not isinstance(self.values.get(name, {}), Mapping):
-                raise DataError(f"{FILE} of {self.source}: {name!r} is {self.values[name]!r:.80}, not a JSON object.")
-        if not isinstance(self.values.get("protocol", {}), Mapping | str):
-            raise DataError(
-                f"{FILE} of {self.source}: 'protocol' is {self.values['protocol']!r:.80}, not a JSON object."
-            )
         for place, kind, fits in _KINDS:
             part: Any = self.values
             for name in place[:-1]:

@@ -1,6 +1,5 @@
 """Read the scores of several evaluations, and align them by user and candidate, which must be the same in all."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 from trsr.errors import CompareError
 from trsr.recommender import results
 from trsr.recommender.scores import FILE, KEYS, ROW
+from trsr.records.files import read_json
 
 NEEDED = ("run", "dataset", "split", "protocol", "systems")  # in results.json
 
@@ -84,7 +84,7 @@ def read(source: str) -> Evaluation:
         if not (folder / file).is_file():
             raise CompareError(f"No {file} in {folder}. Make it: trsr evaluate RUN, or hub_recipes/baselines.py.")
     try:
-        about = json.loads((folder / results.FILE).read_text(encoding="utf-8"))
+        about = read_json(folder / results.FILE)
         table = pq.read_table(folder / FILE)
     except (ValueError, pa.ArrowException) as error:
         raise CompareError(f"{folder} cannot be read: {error}. Make it anew.") from None

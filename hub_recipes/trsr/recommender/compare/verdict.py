@@ -37,7 +37,7 @@ def of_evaluation(folder: Path) -> str:
     if evaluation.get("shuffled_summaries"):
         return "\n".join([*lines, "A control: every user was ranked for by the summary of another one."])
     if evaluation.get("summary", "none") != "none":
-        lines.append(_summary_effect(folder, evaluation["run"]))
+        lines.append(_summary_effect(folder, evaluation))
     if below := [
         name for name, test in _tests(evaluation["run"], evaluation["paired"]) if name in SIMPLE and _sign(test) < 0
     ]:
@@ -97,21 +97,20 @@ def _sign(test: Mapping[str, Any], p_value: str = "p_value") -> int:
     return 1 if test["difference"] > 0 else -1
 
 
-def _control_of(folder: Path) -> Path | None:
+def _control_of(folder: Path, evaluation: Mapping[str, Any]) -> Path | None:
     """The evaluation beside `folder` that differs in nothing but that users were ranked for by the summaries of others."""
     same = ("run", "weights", "dataset_checksums", "limit", "split", "seed")
-    own = read_json(folder / results.FILE)
     for path in sorted(folder.resolve().parent.glob(f"*/{results.FILE}")):
         other = read_json(path)
-        if other.get("shuffled_summaries") and all(other.get(key) == own.get(key) for key in same):
+        if other.get("shuffled_summaries") and all(other.get(key) == evaluation.get(key) for key in same):
             return path.parent
     return None
 
 
-def _summary_effect(folder: Path, system: str) -> str:
+def _summary_effect(folder: Path, evaluation: Mapping[str, Any]) -> str:
     """The effect of summaries: own ones compared with those of other users, if that control was evaluated."""
     unknown = "Whether the summary did anything is not measured yet: the same command with --shuffle-summaries, then this again."
-    if (control := _control_of(folder)) is None:
+    if (control := _control_of(folder, evaluation)) is None:
         return unknown
     try:
         aligned = align([read(f"own={folder}"), read(f"control={control}")])
