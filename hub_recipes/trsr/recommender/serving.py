@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 from trsr.assets.paths import NANO, TASK, base_path, summarizer_path
 from trsr.core.modeling import RANKER, SUMMARIZER, load_adapter
 from trsr.core.pipeline import TextRichRecommendationPipeline
+from trsr.core.summary_prompts import SummaryPrompts
 from trsr.dataset import contract
 from trsr.errors import UsageError
 from trsr.progress import loading, without_bars
@@ -19,6 +20,7 @@ from trsr.recommender.examples import ranking_prompt
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.run import Run, is_finished
 from trsr.records.checksums import digest
+from trsr.summaries.engines.base import Sampling
 
 
 def pipeline_settings(recipe: Recipe, fitted: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -36,6 +38,7 @@ def pipeline_settings(recipe: Recipe, fitted: Mapping[str, Any] | None) -> dict[
         "temperature": (fitted or {}).get("value", 1.0),
         "bias": (fitted or {}).get("bias", 0.0),
         **_block_sizes(recipe),
+        **_how_asked(recipe),
     }
 
 
@@ -101,6 +104,22 @@ def _block_sizes(recipe: Recipe) -> dict[str, int | None]:
         return {"block_size": None, "max_blocks": None}
     summaries = contract.provenance(recipe.dataset, recipe.dataset_revision).summaries
     return {"block_size": summaries.block_size, "max_blocks": summaries.max_blocks}
+
+
+def _how_asked(recipe: Recipe) -> dict[str, Any]:
+    """Prompts and sampling of the model that wrote the training summaries, as far as they are not the default ones."""
+    if recipe.summary == "none":
+        return {}
+    summaries = contract.provenance(recipe.dataset, recipe.dataset_revision).summaries
+    if not summaries.prompts:
+        return {}
+    default = {"max_new_tokens": Sampling().max_new_tokens}
+    names = ("max_new_tokens", "repetition_penalty", "answer_penalty")
+    sampling = {name: value for name in names if (value := summaries.sampling.get(name)) != default.get(name)}
+    prompts = dict(summaries.prompts)
+    return ({"summary_prompts": prompts} if prompts != SummaryPrompts().to_dict() else {}) | (
+        {"summary_sampling": sampling} if sampling else {}
+    )
 
 
 def _summarizer(recipe: Recipe) -> str:

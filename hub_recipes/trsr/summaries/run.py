@@ -4,7 +4,6 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 
 from trsr.core.history import Block, Item, blocks_by_count, count_blocks
-from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import METHODS, Steps, calls, steps
 from trsr.dataset import contract
 from trsr.errors import DataError, UsageError
@@ -142,7 +140,6 @@ def summarize_dataset(
     Raises:
         EngineError: If the engine cannot go on, or most of its answers are no summaries. What was answered is kept.
     """
-    prompts = SummaryPrompts()
     made_from = check_out(source, out, revision, since, limit)
     if export:
         contract.check_replaceable(export, ["generations"], contract.provenance(source, revision).with_summaries({}))
@@ -155,18 +152,18 @@ def summarize_dataset(
         assert kept is not None
         import_cache(kept, cache, engine, texts)
     cut = {"block_size": block_size, "max_blocks": max_blocks}
-    earlier = PreviousSummaries(since, texts, methods, {**identity(engine, prompts), **cut}) if since else None
+    earlier = PreviousSummaries(since, texts, methods, {**identity(engine), **cut}) if since else None
     lengths = [count_blocks(len(history), block_size, max_blocks) for _, history in users(splits)]
     put = {method: calls(lengths, method) for method in methods}
     with tempfile.TemporaryDirectory() as folder:
         with tqdm(total=sum(put.values()), desc="summaries", unit="summary", mininterval=1) as bar:
-            scheduler = Scheduler(engine, kept, prompts, bar.update, turns=methods, keep_going=keep_going)
+            scheduler = Scheduler(engine, kept, bar.update, turns=methods, keep_going=keep_going)
             made = add_summaries(splits, texts, scheduler, Path(folder), methods=methods, since=earlier, **cut)
         items = DatasetDict(train=contract.read(source, "items", "train", revision))
         provenance = {
             **contract.provenance(source, revision).values,
             "summaries": {
-                **identity(engine, prompts),
+                **identity(engine),
                 "methods": list(methods),
                 **cut,
                 "calls": put,
@@ -244,11 +241,11 @@ def read(source: str, revision: str | None = None, limit: int = 0) -> tuple[dict
     return texts, splits
 
 
-def identity(engine: Engine, prompts: SummaryPrompts) -> dict[str, Any]:
+def identity(engine: Engine) -> dict[str, Any]:
     """What summaries depend on beside the histories, for the provenance."""
     if not engine.cacheable:
         return dict(engine.identity)
-    wording = asdict(prompts)
+    wording = engine.prompts.to_dict()
     checksum = hashlib.sha256(json.dumps(wording, sort_keys=True).encode()).hexdigest()
     retries = {"attempts": ATTEMPTS, "temperature": RETRY_TEMPERATURE}
     return {**engine.identity, "retries": retries, "prompts": wording, "prompts_sha256": checksum}

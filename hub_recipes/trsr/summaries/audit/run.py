@@ -19,8 +19,8 @@ from huggingface_hub.errors import HTTPError
 from tqdm.auto import tqdm
 
 from trsr.core.answer import Answer
-from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import METHODS
+from trsr.core.summary_prompts import SummaryPrompts
 from trsr.dataset import contract
 from trsr.dataset.check.catalogue import hashes
 from trsr.dataset.check.findings import show
@@ -206,7 +206,10 @@ def _wording(made: SummaryProvenance) -> frozenset[str]:
         return Words.of(_EXTRACTIVE).content
     prompts = SummaryPrompts()
     ours = (prompts.block, prompts.merge, prompts.update, prompts.cue)
-    return Words.of(" ".join([*map(str, made.prompts.values()), *ours, _EXTRACTIVE])).content
+    theirs = (
+        text for text in made.prompts.values() if isinstance(text, str)
+    )  # not the examples: their words are no user's
+    return Words.of(" ".join([*theirs, *ours, _EXTRACTIVE])).content
 
 
 def _split(splits: Mapping[str, IterableDataset], config: str, split: str) -> IterableDataset:
