@@ -83,7 +83,11 @@ def test_the_first_line_in_the_form_is_the_summary():
         ("Likes: romance and", "length", "cut off"),
         ("The user likes romance.", "stop", "wrong form"),
         ("Likes:", "stop", "empty"),
-        ("Likes: romance, romance novels, romance, romance novels, romance, romance novels, romance, romance novels, romance", "stop", "loop"),
+        (
+            "Likes: romance, romance novels, romance, romance novels, romance, romance novels, romance, romance novels, romance",
+            "stop",
+            "loop",
+        ),
         ("Likes: sea stories; baking; romance by Mara Quill.", "stop", "example"),
         ("Likes: In one line, say what kinds of items this user likes.", "stop", "echo"),
     ],

@@ -30,7 +30,7 @@ from trsr.recommender.serving import load_recommender
 from trsr.recommender.train import computes_bf16, train
 from trsr.records.checksums import base_checksum, dataset_checksum
 from trsr.records.files import bind, one_writer
-from trsr.summaries.engines.base import Engine, Sampling
+from trsr.summaries.engines.base import SMALL, Engine, Sampling
 from trsr.summaries.engines.make import engine
 from trsr.summaries.estimate import Rates, estimate
 from trsr.summaries.run import summarize_dataset
@@ -91,16 +91,21 @@ def quickstart(
     started = time.monotonic()
     size = NANO if base is None else PRETRAINED
     recipe = load_recipe(size.recipe, overrides)
-    if base is not None:
-        recipe = replace(recipe, base=_pretrained(base, out / "base", say))
-    made_from = {"dataset": dataset_checksum(source), "base": base_checksum(recipe.base), "seed": seed}
-    bind(out, {**recipe.to_dict(), **made_from})
+    known = base in KNOWN  # fetched into the folder, and known by its name until then
+    made_from = {"dataset": dataset_checksum(source), "seed": seed}
+    recipe = replace(recipe, base=base or recipe.base)
+    bind(out, {**recipe.to_dict(), **made_from, "base": base if known else base_checksum(recipe.base)})
+    if known:
+        recipe = replace(recipe, base=_fetched(str(base), out / "base", say))
     dataset = (out / "dataset").resolve()  # what is published later may be published from elsewhere
     if base is None:
         say("1/5  Summarising the sample's histories, both ways")
         writer, methods = engine("extractive"), METHODS
     else:
-        writer, methods = engine(f"transformers:{recipe.base}", sampling=Sampling.small(), prompts="small"), (RELEASED,)
+        writer, methods = (
+            engine(f"transformers:{recipe.base}", sampling=Sampling(**SMALL), prompts="small"),
+            (RELEASED,),
+        )
         say(_forecast(recipe, size, source, writer))
         say(f"1/5  The base summarises the histories of {size.users} users a split")
     if not (dataset / contract.PROVENANCE).exists():
@@ -133,10 +138,8 @@ def quickstart(
     return results
 
 
-def _pretrained(base: str, folder: Path, say: Callable[[str], None]) -> str:
-    """The Hub id or the folder of a base; one that `trsr base` knows is written to `folder` first."""
-    if base not in KNOWN:
-        return base
+def _fetched(base: str, folder: Path, say: Callable[[str], None]) -> str:
+    """The folder of a base that `trsr base` knows, written if it is not there."""
     if not (folder / "config.json").is_file():
         say(f"0/5  Fetching {base}")
         make_base(base, folder, dtype="bfloat16" if computes_bf16(cpu=True) else "float32", say=say)

@@ -20,6 +20,9 @@ UNREACHABLE = "unreachable"
 # Greedy decoding would only repeat a bad answer.
 RETRY_TEMPERATURE = 0.7
 
+# Sampling that goes with the small prompts; the penalty for models in this process alone.
+SMALL: Mapping[str, Any] = {"max_new_tokens": 64, "answer_penalty": 1.3}
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
