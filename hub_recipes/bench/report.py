@@ -10,6 +10,7 @@ TITLES = {
     "fork": "ours, forked cache",
     "batch": "ours, sorted batches, nothing shared",
     "joint": "ours, all users in one row",
+    "tree": "ours, tree mask",  # in results of before `joint`
     "rows": "rows in one batch, last logits",
     "reuse": "ours, the instruction run once",
     "paper": "the paper's: each padded to 2,048, all logits",
