@@ -370,7 +370,7 @@ def test_requests_and_datasets_say_the_same_of_parquet(tmp_path):
 def test_a_recommender_reads_items_as_its_dataset_was_built(tmp_path):
     assert run(tmp_path, "--field-words", "2", "--field-values", "3") == 0
     recipe = build_recipe({"base": "nano", "dataset": str(tmp_path / "out")})
-    assert ranking_prompt(recipe) == RankingPrompt(
+    assert ranking_prompt(recipe, contract.provenance(recipe.dataset)) == RankingPrompt(
         recent_items=recipe.recent_items, max_tokens=recipe.max_tokens, field_words=2, field_values=3
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
 from trsr.hub import release
+from trsr.hub.inputs import ReleaseInputs
 from trsr.recommender import evaluate
 from trsr.recommender.recipe import Recipe, load_recipe
 from trsr.recommender.results import table
@@ -69,7 +70,7 @@ def quickstart(
     results = _evaluate(out, recipes, seed)
     say("4/5  Writing the release folders")
     folder = out / "release"
-    release.assemble(Run.read(out / "runs" / RELEASED), folder)
+    release.assemble(ReleaseInputs.read(out / "runs" / RELEASED), folder)
     say("5/5  One recommendation, from the folder just written\n")
     say(_recommend(folder, dataset))
     say("\n" + table(results["systems"]))

@@ -12,15 +12,19 @@ from tqdm.auto import tqdm
 
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder, Prefix, RankingPrompt
-from trsr.dataset import contract
 from trsr.errors import DataError, InputError
 from trsr.recommender import shared_prefix
 from trsr.recommender.recipe import Recipe
+from trsr.records.provenance import Provenance
 
 
-def ranking_prompt(recipe: Recipe) -> RankingPrompt:
-    """The prompt of a recipe. It shortens item texts as its dataset did when built, see `dataset_scripts/tables.py`."""
-    item_text = contract.provenance(recipe.dataset, recipe.dataset_revision).item_text
+def ranking_prompt(recipe: Recipe, provenance: Provenance) -> RankingPrompt:
+    """The prompt of a recipe. It shortens item texts as its dataset did when built, see `dataset_scripts/tables.py`.
+
+    Args:
+        provenance: Of the recipe's dataset.
+    """
+    item_text = provenance.item_text
     return RankingPrompt(
         yes=recipe.yes,
         no=recipe.no,
@@ -31,11 +35,11 @@ def ranking_prompt(recipe: Recipe) -> RankingPrompt:
     )
 
 
-def make_encoder(recipe: Recipe, tokenizer, model_config) -> Encoder:
+def make_encoder(recipe: Recipe, prompt: RankingPrompt, tokenizer, model_config) -> Encoder:
     """The encoder that training and evaluation share."""
     context = getattr(model_config.get_text_config(), "max_position_embeddings", 0) or 0
     chat = bool(tokenizer.chat_template) and recipe.chat
-    return Encoder(tokenizer, ranking_prompt(recipe), context, chat)
+    return Encoder(tokenizer, prompt, context, chat)
 
 
 def with_earlier_targets(rows: Dataset, targets: int, block_size: int, summary: str) -> Dataset:
