@@ -39,7 +39,7 @@ from trsr.dataset.build import command as building
 from trsr.dataset.build import impressions, protocol
 from trsr.dataset.build.column_types import are_ids
 from trsr.dataset.build.csv_blocks import Layout
-from trsr.dataset.build.impressions import Sorter, Written
+from trsr.dataset.build.impressions import ParquetSplit, Sorter
 from trsr.dataset.build.scan import Faults, Masks, Reading, find, scan
 from trsr.dataset.build.sequences import Sequences, encode, lengths, lists, newest
 from trsr.errors import DataError
@@ -69,7 +69,7 @@ MIND may be used for research only, and its texts may not be passed on.
 _DAY = 86_400
 
 
-def read_news(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, dict[str, int], building.Sums]:
+def read_news(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, dict[str, int], building.Checksums]:
     """The config `items` of all parts, counts and checksums."""
 
     def work(table: pa.Table) -> tuple[tuple[pa.Table, int], Masks]:
@@ -116,7 +116,7 @@ def checked(table: pa.Table) -> tuple[pa.Table, Masks]:
 
 def read_users(
     options: argparse.Namespace, faults: Faults, ids: pa.Array
-) -> tuple[Sequences, dict[str, int], building.Sums]:
+) -> tuple[Sequences, dict[str, int], building.Checksums]:
     """What users met that fit as logged; counts and checksums."""
 
     def fits(logged: np.ndarray) -> np.ndarray:
@@ -137,7 +137,7 @@ def read_users(
     table = building.concat(parts, source.name, reading, "without a history")
     first = earliest(table)
     logged = table["logged"].to_numpy()[first]
-    building.note_short(logged, options.min_history, faults)
+    building.suggest_min_history(logged, options.min_history, faults)
     mask = np.zeros(len(table), dtype=bool)
     mask[first[fits(logged)]] = True
     kept = table.select(["user_id", "history"]).filter(pa.array(mask)).combine_chunks()
@@ -177,7 +177,7 @@ def earliest(table: pa.Table) -> np.ndarray:
 
 def read_impressions(
     options: argparse.Namespace, faults: Faults, ids: pa.Array, where: Path, part: str, sorter: Sorter
-) -> tuple[dict[str, int], building.Sums]:
+) -> tuple[dict[str, int], building.Checksums]:
     """Put the impressions of a part into `sorter`. Returns counts and checksums."""
 
     def work(table: pa.Table) -> tuple[pa.Table, Masks]:
@@ -254,14 +254,14 @@ def labelled(texts: pa.Array, ids: pa.Array) -> tuple[pa.ListArray, pa.ListArray
 
 def by_time(
     options: argparse.Namespace, faults: Faults, ids: pa.Array, folder: Path
-) -> tuple[Mapping[str, Written], dict[str, int], building.Sums]:
+) -> tuple[Mapping[str, ParquetSplit], dict[str, int], building.Checksums]:
     """The splits of `histories` in the protocol `impressions`, counts and checksums.
 
     Args:
         folder: Takes what is too large for the memory, and the splits.
     """
     counts: dict[str, int] = {}
-    sums: building.Sums = {}
+    sums: building.Checksums = {}
     sorters = {}
     for part, where in zip(("train", "dev"), options.sources, strict=True):
         (folder / part).mkdir()
@@ -287,7 +287,7 @@ def by_time(
     made = {}
     for split, parts in ordered.items():
         rows = (impressions.histories(table, ids) for table in parts)
-        made[split] = Written(folder / f"{split}.parquet", impressions.first(rows, getattr(options, split)))
+        made[split] = ParquetSplit(folder / f"{split}.parquet", impressions.first_rows(rows, getattr(options, split)))
         counts[f"rows_{split}"] = len(made[split])
     return made, counts, sums
 

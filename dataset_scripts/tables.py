@@ -73,7 +73,7 @@ from trsr.dataset import contract
 from trsr.dataset.build import column_types, id_lists, protocol, protocol_options
 from trsr.dataset.build import command as building
 from trsr.dataset.build import tables as tabular
-from trsr.dataset.build.interactions import in_order
+from trsr.dataset.build.interactions import build_sequences
 from trsr.dataset.build.item_text import sentences
 from trsr.dataset.build.scan import Faults, Reading
 from trsr.dataset.build.sequences import Sequences, lengths
@@ -99,7 +99,7 @@ The licence of the source data applies to everything here.
 """
 
 
-def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, dict[str, int], building.Sums]:
+def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, dict[str, int], building.Checksums]:
     """The config `items`, counts and the checksum."""
     file = _table(options.items, options, faults, items=True)
     if options.text_fields:
@@ -143,7 +143,7 @@ def _counted(what: str, reading: Reading) -> dict[str, int]:
 
 def read_log(
     options: argparse.Namespace, faults: Faults, ids: pa.Array
-) -> tuple[Sequences, Division, dict[str, int], building.Sums]:
+) -> tuple[Sequences, Division, dict[str, int], building.Checksums]:
     """What users met, how they are divided, counts and checksums.
 
     Several files are read as one, in the order in which they are given.
@@ -172,16 +172,16 @@ def read_log(
     if options.list_column:
         table = after_lists(sound_lists(table, ids, faults, options.list_column, total) if plain else table)
     faults.so_far |= _counted("log", total)
-    found, counts = in_order(table, ids, drop=options.drop_unknown, min_rating=options.min_rating)
+    found, counts = build_sequences(table, ids, drop=options.drop_unknown, min_rating=options.min_rating)
     counts |= {"users_read": len(found)}
-    found, outside = protocol_options.core(found, options)
+    found, outside = protocol_options.apply_k_core(found, options)
     splits = protocol_options.splits_file(options)
     division, given, more = protocol_options.division(options, table, splits, faults)
     if units := [name.removeprefix("times_in_") for name in counts if name.startswith("times_in_")]:
         faults.notes.append(
             f"column {options.time!r} holds times in {' and '.join(units)}: items are out of order. Write all in one unit."
         )
-    building.note_short(lengths(found.items), options.min_history, faults, division)
+    building.suggest_min_history(lengths(found.items), options.min_history, faults, division)
     return found, division, _counted("log", total) | counts | outside | given, sums | more
 
 
@@ -224,7 +224,7 @@ def _table(path: Path, options: argparse.Namespace, faults: Faults, *, items: bo
 
 def _wanted_of_log(
     file: Table, options: argparse.Namespace, faults: Faults, ids: pa.Array
-) -> tuple[tabular.Wanted, bool]:
+) -> tuple[tabular.WantedColumns, bool]:
     """The columns of a log, how to read them, and whether its lists are ids between separators."""
     item, plain = options.item or ITEM, False
     wanted = {"user": (options.user, column_types.ID), **protocol_options.columns(options)}
@@ -241,7 +241,7 @@ def _wanted_of_log(
             wanted["item"] = (item, column_types.ID)
             faults.notes.append(f"{file.name}: {item!r} is taken for what comes after the list {options.list_column!r}")
     if options.time:
-        wanted |= {"time": (options.time, column_types.MOMENT), "dated": (options.time, column_types.DATED)}
+        wanted |= {"time": (options.time, column_types.TIMESTAMP), "dated": (options.time, column_types.DATED)}
     elif not options.list_column and (times := [name for name in file.columns or () if name.lower() in TIMES]):
         faults.notes.append(f"{file.name} is taken to be in order: --time {times[0]} would sort a user's rows")
     return wanted, plain

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dataset_scripts import tables
 from trsr.dataset import contract
-from trsr.dataset.build.interactions import in_order
+from trsr.dataset.build.interactions import build_sequences
 from trsr.dataset.build.k_core import k_core
 from trsr.dataset.build.protocol import make_histories
 from trsr.dataset.build.sequences import Sequences
@@ -44,7 +44,7 @@ def made_up(seed: int, users: int = 20, longest: int = 14, repeats: bool = False
 
 def read(rows: list[dict], min_rating: float | None = None) -> Sequences:
     table = pa.table({name: [row[name] for row in rows] for name in rows[0]})
-    found, _ = in_order(table, pa.array(CATALOGUE), min_rating=min_rating)
+    found, _ = build_sequences(table, pa.array(CATALOGUE), min_rating=min_rating)
     return found
 
 
@@ -158,7 +158,7 @@ def test_the_k_core_is_the_fixed_point_of_a_plain_loop(seed, k, repeats):
     assert counts["interactions_outside_k_core"] == len(log) - len(expected)
     assert counts["users_outside_k_core"] == len(sequences) - len({user for user, _ in expected})
     assert counts["items_outside_k_core"] == len(CATALOGUE) - len(made.catalogue)
-    assert made.met is None  # nothing of the catalogue that is left was met beside it
+    assert made.seen is None  # nothing of the catalogue that is left was met beside it
     assert len(made.times.values) == len(expected)
 
 
@@ -179,9 +179,9 @@ def test_what_was_rated_low_is_neither_positive_nor_negative(seed, k, division):
 
 def test_an_interaction_without_a_rating_was_met():
     table = pa.table({"user": ["u"] * 4, "item": CATALOGUE[:4], "rating": pa.array([5.0, None, 3.0, 4.0])})
-    found, counts = in_order(table, pa.array(CATALOGUE), min_rating=4)
+    found, counts = build_sequences(table, pa.array(CATALOGUE), min_rating=4)
     assert found.items.to_pylist() == [[0, 3]]
-    assert found.met.to_pylist() == [[0, 1, 2, 3]]
+    assert found.seen.to_pylist() == [[0, 1, 2, 3]]
     assert (counts["interactions_without_rating"], counts["interactions_below_min_rating"]) == (1, 1)
 
 
