@@ -13,13 +13,13 @@ def engine(
     server: Server | None = None,
     questions: Path | None = None,
 ) -> Engine:
-    """Make the engine called `name`; a model is loaded when it is first asked.
+    """Make the engine called `name`. Its model is loaded at the first request.
 
     Args:
-        questions: For `vllm:MODEL`: the Parquet file that open questions are written to.
+        questions: For `vllm:MODEL`: the Parquet file to which open questions are written.
 
     Raises:
-        ValueError: If there is no such engine.
+        UsageError: If there is no such engine.
     """
     kind, _, model = name.partition(":")
     if kind == "extractive" and not model:
