@@ -25,6 +25,7 @@ taken as they are: a quote is a character. Same seed, same Parquet files, whatev
 """
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -81,8 +82,8 @@ def read_news(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, di
 
     shown = building.shown_fields(options.text_fields, FIELDS)
     parts, sums, counts, total = [], {}, {"items_broken": 0}, Reading()
-    for where in options.sources:
-        source, reading = find(where, "news.tsv"), Reading()
+    for where, label in building.unique_names(options.sources).items():
+        source, reading = find(where, "news.tsv", label), Reading()
         parts += scan(source, Layout("\t", False, NEWS), NEWS[:5], work, faults, reading, workers=options.workers)
         sums[source.name] = reading.sha256
         counts["items_broken"] += reading.broken
@@ -131,7 +132,8 @@ def read_users(
         made = made.append_column("history", pc.if_else(pa.array(fits(logged)), history, ""))
         return made.filter(pa.array(logged > 0)), broken
 
-    source, reading = find(options.sources[0], "behaviors.tsv"), Reading()
+    [(folder, label)] = building.unique_names(options.sources).items()
+    source, reading = find(folder, "behaviors.tsv", label), Reading()
     layout = Layout("\t", False, BEHAVIORS)
     parts = scan(source, layout, BEHAVIORS[:4], work, faults, reading, workers=options.workers, limit=options.limit)
     table = building.concat(parts, source.name, reading, "without a history")
@@ -176,9 +178,14 @@ def earliest(table: pa.Table) -> np.ndarray:
 
 
 def read_impressions(
-    options: argparse.Namespace, faults: Faults, ids: pa.Array, where: Path, part: str, sorter: Sorter
+    options: argparse.Namespace, faults: Faults, ids: pa.Array, where: Path, label: str, part: str, sorter: Sorter
 ) -> tuple[dict[str, int], building.Checksums]:
-    """Put the impressions of a part into `sorter`. Returns counts and checksums."""
+    """Put the impressions of a part into `sorter`. Returns counts and checksums.
+
+    Args:
+        where: Folder or archive of the part.
+        label: Its name for messages and provenance.
+    """
 
     def work(table: pa.Table) -> tuple[pa.Table, Masks]:
         whole, masks = checked(table)
@@ -198,7 +205,7 @@ def read_impressions(
         }
         return pa.table(columns, schema=impressions.SCHEMA).filter(pa.array(~unlabelled)), masks
 
-    source, reading = find(where, "behaviors.tsv"), Reading()
+    source, reading = find(where, "behaviors.tsv", label), Reading()
     layout = Layout("\t", False, BEHAVIORS)
     least = {"history": options.min_history, "clicked": 1, "others": 1}
     without = dict.fromkeys(least, 0)
@@ -263,10 +270,11 @@ def by_time(
     counts: dict[str, int] = {}
     sums: building.Checksums = {}
     sorters = {}
+    labels = building.unique_names(options.sources)
     for part, where in zip(("train", "dev"), options.sources, strict=True):
         (folder / part).mkdir()
         sorters[part] = Sorter(folder / part)
-        found, sum_ = read_impressions(options, faults, ids, where, part, sorters[part])
+        found, sum_ = read_impressions(options, faults, ids, where, labels[where], part, sorters[part])
         counts |= found
         faults.so_far |= found
         sums |= sum_
@@ -298,6 +306,8 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     if len(options.sources) != wanted:
         parts = "one part, the training part" if wanted == 1 else "two parts, the training part and the dev part"
         raise DataError(f"The protocol {options.protocol} takes {parts}; got {len(options.sources)}.")
+    if len(set(map(os.path.abspath, options.sources))) < wanted:
+        raise DataError(f"{options.sources[0]} is given twice; give the training part and the dev part.")
     news, counts, sums = read_news(options, faults)
     faults.so_far |= counts
     ids = contract.one_chunk(news["item_id"])

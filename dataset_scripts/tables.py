@@ -58,6 +58,7 @@ A shop's own export, a row a purchase:
 """
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -99,6 +100,17 @@ The licence of the source data applies to everything here.
 """
 
 
+def file_names(options: argparse.Namespace) -> dict[Path, str]:
+    """Path -> name of each file that is read; all names differ. Raises DataError if a log is given twice."""
+    logs = [os.path.abspath(path) for path in options.interactions]
+    if len(set(logs)) < len(logs):
+        raise DataError(f"{max(logs, key=logs.count)} is given twice. Give each file of --interactions once.")
+    groups = [options.items], options.interactions, [options.splits] if options.splits else []
+    names = {path: name for group in groups for path, name in building.unique_names(group).items()}
+    # Folders are added only to names that need them, so that the provenance of other datasets stays as it was.
+    return names if len(set(names.values())) == len(set(map(os.path.abspath, names))) else building.unique_names(names)
+
+
 def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, dict[str, int], building.Checksums]:
     """The config `items`, counts and the checksum."""
     file = _table(options.items, options, faults, items=True)
@@ -129,7 +141,7 @@ def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, d
         )
     items, counts = building.deduplicate(found, ("text",))
     counts = _counted("items", reading) | {"items_cells_unescaped": reading.unescaped} | counts
-    return items, counts, {options.items.name: reading.sha256}
+    return items, counts, {file.name: reading.sha256}
 
 
 def _is_id(name: str, options: argparse.Namespace) -> bool:
@@ -149,19 +161,18 @@ def read_log(
     Several files are read as one, in the order in which they are given.
     """
     parts, total, sums, plain = [], Reading(), {}, False
-    for path, name in _named(options.interactions).items():
+    for path in options.interactions:
         if options.limit and total.rows >= options.limit:
             break
         file = _table(path, options, faults)
-        file = replace(file, source=replace(file.source, name=name))
         wanted, plain_here = _wanted_of_log(file, options, faults, ids)
         plain |= plain_here
         limit = options.limit and options.limit - total.rows
         table, reading = tabular.read(file, wanted, faults, workers=options.workers, limit=limit)
         if reading.sha256 and reading.sha256 in sums.values():
-            raise DataError(f"{name} holds the same as another of --interactions. Give each file once.")
+            raise DataError(f"{file.name} holds the same as another of --interactions. Give each file once.")
         parts.append(table)
-        sums[name] = reading.sha256
+        sums[file.name] = reading.sha256
         total.rows += reading.rows
         total.broken += reading.broken
         total.lines += reading.lines
@@ -175,7 +186,8 @@ def read_log(
     found, counts = build_sequences(table, ids, drop=options.drop_unknown, min_rating=options.min_rating)
     counts |= {"users_read": len(found)}
     found, outside = protocol_options.apply_k_core(found, options)
-    splits = protocol_options.splits_file(options)
+    if splits := protocol_options.splits_file(options):
+        splits = _renamed(splits, options)
     division, given, more = protocol_options.division(options, table, splits, faults)
     if units := [name.removeprefix("times_in_") for name in counts if name.startswith("times_in_")]:
         faults.notes.append(
@@ -190,14 +202,9 @@ def _note_encoding(faults: Faults) -> None:
         faults.notes.append("rows that are not UTF-8 are read where --encoding gives the encoding of the file")
 
 
-def _named(paths: Sequence[Path]) -> dict[Path, str]:
-    """What files are called: by their names, and by their folders' too where two have one name."""
-    names = [path.name for path in paths]
-    if len(set(names)) < len(names):
-        names = [f"{path.resolve().parent.name}/{path.name}" for path in paths]
-    if len(set(names)) < len(names):
-        raise DataError(f"Two of --interactions are called {max(names, key=names.count)!r}. Give each file once.")
-    return dict(zip(paths, names, strict=True))
+def _renamed(table: Table, options: argparse.Namespace) -> Table:
+    """The same table, with the name of its file in `file_names`."""
+    return replace(table, source=replace(table.source, name=file_names(options)[table.source.path]))
 
 
 def _table(path: Path, options: argparse.Namespace, faults: Faults, *, items: bool = False) -> Table:
@@ -206,7 +213,7 @@ def _table(path: Path, options: argparse.Namespace, faults: Faults, *, items: bo
     sep = (options.items_sep if items else None) or options.sep
     names = options.items_columns if items else options.interactions_columns
     if (form := format_of(path, form, sep)) == "parquet":
-        return tabular.parquet_table(path)
+        return _renamed(tabular.parquet_table(path), options)
     file = text_table(
         path,
         form,
@@ -219,7 +226,7 @@ def _table(path: Path, options: argparse.Namespace, faults: Faults, *, items: bo
     if differs(file.source.encoding, options.encoding):
         instead = f", not as {options.encoding}: its bytes leave no doubt" if options.encoding else ""
         faults.notes.append(f"{file.name} is read as {file.source.encoding}{instead}")
-    return file
+    return _renamed(file, options)
 
 
 def _wanted_of_log(
@@ -279,6 +286,7 @@ def after_lists(table: pa.Table) -> pa.Table:
 def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     """Read, keep, divide, draw and write. Returns the counts."""
     protocol_options.apply_defaults(options)
+    names = file_names(options)
     items, counts, sums = read_items(options, faults)
     faults.so_far |= counts
     found, division, more, sums_ = read_log(options, faults, contract.one_chunk(items["item_id"]))
@@ -306,8 +314,8 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
         protocol=protocol_options.record(options),
         counts=counts | more,
         body=CARD.format(
-            items=options.items.name,
-            interactions="`, `".join(name for name in _named(options.interactions).values() if name in sums_),
+            items=names[options.items],
+            interactions="`, `".join(names[path] for path in options.interactions if names[path] in sums_),
             protocol=protocol.describe(tables, users=users, division=division, **sampling),
         ),
     )

@@ -1,6 +1,7 @@
 """Protocols on made-up logs, each against a loop that says the same in plain Python: nothing leaks, nothing is lost."""
 
 import csv
+import hashlib
 import random
 from collections import Counter
 from datetime import datetime, timedelta
@@ -358,6 +359,27 @@ def test_a_file_that_names_the_splits(tmp_path):
         assert one.to_list() == other.to_list()
     sources = contract.provenance(str(tmp_path / "out")).values["sources"]
     assert [source["file"] for source in sources] == ["items.csv", "log.csv", "splits.csv"]
+
+
+def test_files_of_one_name_in_different_folders_are_all_in_the_provenance(tmp_path):
+    rows = made_up(0)
+    users = sorted({row["user"] for row in rows})
+    for name in ("items", "log", "splits"):
+        (tmp_path / name).mkdir()
+    books = [{"item": item, "title": f"Book {item[1:]}"} for item in CATALOGUE]
+    splits = [{"user": user, "split": contract.SPLITS[min(n // 4, 2)]} for n, user in enumerate(users)]
+    files = {name: tmp_path / name / "data.csv" for name in ("items", "log", "splits")}
+    for file, content in zip(files.values(), (books, rows, splits), strict=True):
+        save(file, content)
+    words = ["--items", str(files["items"]), "--interactions", str(files["log"]), "--splits", str(files["splits"])]
+    words += ["--item-id", "item", "--item", "item", "--user", "user", "--text-fields", "title", "--negatives", "5"]
+    assert tables.main([*words, "--out", str(tmp_path / "out")]) == 0
+    sources = contract.provenance(str(tmp_path / "out")).values["sources"]
+    assert sources == [
+        {"file": f"{name}/data.csv", "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        for name, file in files.items()
+    ]
+    assert "Made from `items/data.csv` and `log/data.csv`" in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

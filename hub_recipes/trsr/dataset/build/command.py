@@ -6,6 +6,8 @@ them and draws negatives. In a list of items, an item is its index in the sorted
 
 import argparse
 import functools
+import itertools
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -46,6 +48,16 @@ def concat(parts: Iterable[pa.Table], name: str, reading: Reading, other: str) -
             f"{reading.rows - reading.broken:,} are {other}. Is this the right file?"
         )
     return pa.concat_tables(tables)
+
+
+def unique_names(paths: Iterable[Path]) -> dict[Path, str]:
+    """Path -> name for messages and provenance: the file name, preceded by folders if others have the same name."""
+    files = {path: Path(os.path.abspath(path)) for path in paths}
+    for depth in itertools.count(1):
+        names = {path: "/".join(file.parts[-depth:]) for path, file in files.items()}
+        if len(set(names.values())) == len(set(files.values())):
+            return names
+    raise AssertionError("unreachable")
 
 
 def matches(values: pa.Array, pattern: str) -> np.ndarray:

@@ -71,14 +71,18 @@ class Source:
         return self.path.open("rb")
 
 
-def find(folder_or_zip: Path, name: str) -> Source:
+def find(folder_or_zip: Path, name: str, label: str = "") -> Source:
     """The file `name` in a folder or, at any depth, in a zip archive.
+
+    Args:
+        label: Name of the folder or archive, for messages and provenance; by default its own.
 
     Raises:
         DataError: If there is none, or several.
     """
+    label = label or folder_or_zip.name
     if folder_or_zip.is_dir() and (path := folder_or_zip / name).is_file():
-        return Source(path, None, f"{folder_or_zip.name}/{name}", path.stat().st_size)
+        return Source(path, None, f"{label}/{name}", path.stat().st_size)
     if folder_or_zip.is_file():
         try:
             with zipfile.ZipFile(folder_or_zip) as archive:
@@ -88,7 +92,7 @@ def find(folder_or_zip: Path, name: str) -> Source:
                 f"{folder_or_zip} cannot be read as a zip archive: {error}. Give a folder or a zip."
             ) from error
         if len(members) == 1:
-            return Source(folder_or_zip, members[0].filename, f"{folder_or_zip.name}/{name}", members[0].file_size)
+            return Source(folder_or_zip, members[0].filename, f"{label}/{name}", members[0].file_size)
         if members:
             raise DataError(
                 f"{folder_or_zip} holds {len(members)} files {name!r}; expected one. Unpack it, and give a folder."
