@@ -1,23 +1,16 @@
 """Before anything is pushed, the release is loaded in a fresh process and has to score what the run scored."""
 
-import shutil
-
 import pytest
 from safetensors.torch import load_file, save_file
 
-from trsr.errors import ReleaseError, ResultsError
+from trsr.errors import ReleaseError
 from trsr.hub.inputs import USERS, ReleaseInputs
 from trsr.hub.rehearsal import rehearse
 
 
 @pytest.fixture(scope="module")
-def run(quickstarted):
-    return quickstarted[0] / "runs" / "recurrent"
-
-
-@pytest.fixture(scope="module")
-def inputs(run):
-    return ReleaseInputs.read(run)
+def inputs(quickstarted):
+    return ReleaseInputs.read(quickstarted[0] / "runs" / "recurrent")
 
 
 def test_a_release_scores_what_its_run_scored(release, inputs):
@@ -52,9 +45,3 @@ def test_what_cannot_be_loaded_is_refused_with_the_cause(release, inputs, damage
     damage(release.folder)
     with pytest.raises(ReleaseError, match=rf"cannot be loaded by transformers and peft as they are .*{told}"):
         rehearse(release, inputs)
-
-
-def test_without_scores_there_is_nothing_to_compare_with(run, tmp_path):
-    bare = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("scores.parquet"))
-    with pytest.raises(ResultsError, match=r"No scores at .* Make them: trsr evaluate"):
-        ReleaseInputs.read(bare)

@@ -9,20 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 from huggingface_hub import DatasetCard
 
 from trsr.assets.paths import base_path, summarizer_path
-from trsr.core.history import Item
 from trsr.core.modeling import PROMPT_FILE, RELEASE_FILE, SUMMARIZER
-from trsr.core.prompts import RankingPrompt
 from trsr.core.saving import copy_code, core_modules, write_config, write_json
 from trsr.dataset import contract
 from trsr.errors import ReleaseError
 from trsr.hub import cards, decision, spaces
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.repos import LOCAL, TYPES, Names
-from trsr.recommender.examples import labelled
+from trsr.recommender.examples import sft_rows
 from trsr.records.adapters import write_adapter_config
 from trsr.records.files import read_json, whole_folder
 from trsr.records.provenance import Terms
@@ -205,19 +203,6 @@ def write_pipeline(folder: Path, inputs: ReleaseInputs, names: Names) -> bool:
     )
     copy_code(folder)
     return decision.write(folder, encoder, settings["temperature"], settings["bias"])
-
-
-def sft_rows(rows: Dataset, texts: Mapping[str, str], prompt: RankingPrompt, negatives: int, seed: int) -> Dataset:
-    """Prompt-completion rows for an unmodified TRL SFTTrainer, in the wording of `prompt`."""
-    examples = []
-    for row, item_id, label in labelled(rows, negatives, seed):
-        recent = [Item.parse(texts[past_id]) for past_id in row["history"]][len(row["history"]) - prompt.recent_items :]
-        text = prompt.prefix(row.get("summary"), recent) + prompt.suffix(Item.parse(texts[item_id]))
-        answer = prompt.yes if label else prompt.no
-        examples.append(
-            {"prompt": text, "completion": f" {answer}", "user_id": row["user_id"], "item_id": item_id, "label": label}
-        )
-    return Dataset.from_list(examples, features=contract.SFT)
 
 
 def write_dataset(

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder, Prefix, RankingPrompt
+from trsr.dataset.contract import SFT
 from trsr.errors import DataError, InputError
 from trsr.recommender import shared_prefix
 from trsr.recommender.recipe import Recipe
@@ -91,6 +92,19 @@ def labelled(rows: Dataset, negatives: int, seed: int) -> Iterator[tuple[dict, s
     for row, item_ids in groups(rows, negatives, seed):
         for index, item_id in enumerate(item_ids):
             yield row, item_id, int(index == 0)
+
+
+def sft_rows(rows: Dataset, texts: Mapping[str, str], prompt: RankingPrompt, negatives: int, seed: int) -> Dataset:
+    """Prompt-completion rows for an unmodified TRL SFTTrainer, in the wording of `prompt`."""
+    examples = []
+    for row, item_id, label in labelled(rows, negatives, seed):
+        recent = [Item.parse(texts[past_id]) for past_id in row["history"]][len(row["history"]) - prompt.recent_items :]
+        text = prompt.prefix(row.get("summary"), recent) + prompt.suffix(Item.parse(texts[item_id]))
+        answer = prompt.yes if label else prompt.no
+        examples.append(
+            {"prompt": text, "completion": f" {answer}", "user_id": row["user_id"], "item_id": item_id, "label": label}
+        )
+    return Dataset.from_list(examples, features=SFT)
 
 
 def encode_prefix(
