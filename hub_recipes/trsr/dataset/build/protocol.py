@@ -65,7 +65,7 @@ def keep_users(
     """
     if not 2 <= shortest <= longest:
         raise DataError(
-            f"A user needs at least 2 items, one to know and one to find, and the minimum cannot exceed the maximum: "
+            f"A user needs at least 2 items, one for the history and one as the target, and the minimum cannot exceed the maximum: "
             f"got {shortest} to {longest}."
         )
     counts = lengths(sequences.items)
