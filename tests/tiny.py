@@ -193,6 +193,8 @@ BASES = {
     "Qwen/Qwen3.5-2B": ("qwen3_5", chatml),
     "Qwen/Qwen3.5-4B": ("qwen3_5", chatml),
     "google/gemma-4-E2B-it": ("gemma4", _turns),
+    "google/gemma-3-270m": ("gemma3_text", _turns),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": ("llama", chatml),
     "HuggingFaceTB/SmolLM3-3B": ("smollm3", _dated),
     "meta-llama/Llama-2-7b-hf": ("llama", lambda: _without_pad(metaspace(None))),
     "meta-llama/Llama-3.2-1B": ("llama", lambda: _without_pad(byte_level())),

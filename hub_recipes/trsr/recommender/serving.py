@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 from trsr.assets.paths import NANO, TASK, base_path, summarizer_path
 from trsr.core.modeling import RANKER, SUMMARIZER, load_adapter
 from trsr.core.pipeline import TextRichRecommendationPipeline
+from trsr.core.summary_prompts import SummaryPrompts
 from trsr.dataset import contract
 from trsr.errors import UsageError
 from trsr.progress import loading, without_bars
@@ -20,6 +21,7 @@ from trsr.recommender.recipe import Recipe
 from trsr.recommender.run import Run, is_finished
 from trsr.records.checksums import digest
 from trsr.records.provenance import Provenance, SummaryProvenance
+from trsr.summaries.engines.base import Sampling
 
 
 def pipeline_settings(recipe: Recipe, fitted: Mapping[str, Any] | None, provenance: Provenance) -> dict[str, Any]:
@@ -41,6 +43,7 @@ def pipeline_settings(recipe: Recipe, fitted: Mapping[str, Any] | None, provenan
         # Of the training summaries, so that a pipeline cuts histories the same way.
         "block_size": provenance.summaries.block_size if with_summaries else None,
         "max_blocks": provenance.summaries.max_blocks if with_summaries else None,
+        **(_how_asked(provenance.summaries) if with_summaries else {}),
     }
 
 
@@ -99,6 +102,19 @@ def _first_cause(error: Exception) -> str:
     _, listed, after_marker = str(error).partition("an error is thrown:\n")
     first = after_marker.split("while loading with")[0].strip().splitlines()
     return (first[-1] if listed and first else " ".join(str(error).split())).rstrip(".")
+
+
+def _how_asked(summaries: SummaryProvenance) -> dict[str, Any]:
+    """Prompts and sampling of the model that wrote the training summaries, as far as they are not the default ones."""
+    if not summaries.prompts:
+        return {}
+    default = {"max_new_tokens": Sampling().max_new_tokens}
+    names = ("max_new_tokens", "repetition_penalty", "answer_penalty")
+    sampling = {name: value for name in names if (value := summaries.sampling.get(name)) != default.get(name)}
+    prompts = dict(summaries.prompts)
+    return ({"summary_prompts": prompts} if prompts != SummaryPrompts().to_dict() else {}) | (
+        {"summary_sampling": sampling} if sampling else {}
+    )
 
 
 def _summarizer(recipe: Recipe, summaries: SummaryProvenance) -> str:

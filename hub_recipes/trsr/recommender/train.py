@@ -65,7 +65,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         DataError: If the dataset violates the data contract.
     """
     cpu = recipe.optim.device == "cpu" or not torch.accelerator.is_available()
-    half = recipe.optim.bf16 and _bf16(cpu)
+    half = recipe.optim.bf16 and computes_bf16(cpu)
     checkpoints = out / "checkpoints"
     arguments = _arguments(recipe, checkpoints, half, cpu)
     # Of several processes, the first one writes the files of the run.
@@ -314,7 +314,7 @@ def _block_size(recipe: Recipe, summaries: SummaryProvenance) -> int:
     return summaries.block_size
 
 
-def _bf16(cpu: bool) -> bool:
+def computes_bf16(cpu: bool) -> bool:
     """Whether the device that trains has arithmetic in bf16: a GPU, or a processor with AVX512-BF16 or AMX.
 
     False where torch cannot tell: before 2.13 it has no public function for it.

@@ -13,9 +13,10 @@ from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from trsr.core.answer import Answer
+from trsr.core.errors import InputError
 from trsr.core.history import Item, blocks_by_count
-from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import steps
+from trsr.core.summary_prompts import SummaryPrompts
 from trsr.dataset import contract
 from trsr.errors import DataError
 from trsr.records.provenance import SummaryProvenance
@@ -58,11 +59,10 @@ def import_cache(store: Store, source: str, engine: Engine, texts: Mapping[str, 
     missing = [name for name in SCHEMA.names if name not in rows.column_names and name != "problem"]
     if missing:
         raise DataError(f"The cache {source!r} lacks the columns {', '.join(missing)}. Export one with --export-cache.")
-    prompts = SummaryPrompts()
     for part in rows.iter(1000):
         by_engine: dict[str, list[Generation]] = {}
         for values in zip(*(part[name] for name in SCHEMA.names if name != "problem"), strict=True):
-            generation = _checked(values, source, prompts)
+            generation = _checked(values, source, engine.prompts)
             by_engine.setdefault(values[-1], []).append(generation)
         for engine_record, generations in by_engine.items():
             identity = _identity(engine_record, source)
@@ -128,8 +128,8 @@ def _generations(
 ) -> Iterator[list[Generation]]:
     """The generations of each user: the rebuilt questions with the summaries as answers."""
     try:
-        prompts = SummaryPrompts(**provenance.prompts)
-    except TypeError as error:
+        prompts = SummaryPrompts.from_dict(provenance.prompts)
+    except InputError as error:
         raise DataError(
             f"The prompts in the provenance are not ours, so its questions are not known: {error}"
         ) from None
@@ -141,8 +141,9 @@ def _generations(
         while True:
             answers, remaining = remaining[: len(questions)], remaining[len(questions) :]
             for question, text in zip(questions, answers, strict=True):
-                reason = reject_reason(Answer(text), prompts)
-                generations.append(Generation(key_of(identity, prompts.text(question)), 0, text, reason))
+                answer = f"{prompts.form} {text}".strip()
+                reason = reject_reason(Answer(answer), prompts)
+                generations.append(Generation(key_of(identity, prompts.conversation(question)), 0, answer, reason))
             try:
                 questions = strategy.send(answers)
             except StopIteration:

@@ -13,7 +13,6 @@ from pathlib import Path
 from random import Random
 
 from trsr.core.answer import Answer
-from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import METHODS
 from trsr.errors import UsageError
 from trsr.progress import loading
@@ -83,7 +82,7 @@ class _FakeEngine(Engine):
     batch = 256
 
     def __init__(self, like: Engine, answer_tokens: int, count: Callable[[str], int], sample: int) -> None:
-        self.identity = like.identity
+        self.identity, self.prompts = like.identity, like.prompts
         self.calls = self.tokens_in = 0
         self.sampled: list[Request] = []
         self._sample, self._random = sample, Random(0)
@@ -98,8 +97,8 @@ class _FakeEngine(Engine):
             if slot < self._sample:
                 self.sampled[slot : slot + 1] = [request]
         self.calls += len(requests)
-        self.tokens_in += sum(self._count(request.text) for request in requests)
-        return [Answer(f"{request.key} {self._filling}") for request in requests]
+        self.tokens_in += sum(self._count(self.prompts.conversation(request.question)) for request in requests)
+        return [Answer(f"{self.prompts.form} {request.key} {self._filling}".strip()) for request in requests]
 
 
 def estimate(
@@ -130,8 +129,7 @@ def estimate(
         measure: Number of questions to ask the engine, to measure the seconds per call; for engines in this process.
     """
     texts, splits = read(source, revision, limit)
-    prompts = SummaryPrompts()
-    wanted = {**identity(engine, prompts), "block_size": block_size, "max_blocks": max_blocks}
+    wanted = {**identity(engine), "block_size": block_size, "max_blocks": max_blocks}
     costs: dict[str, dict[str, float | None]] = {}
     measure = 0 if rates.seconds(1) else measure
     with tempfile.TemporaryDirectory() as folder:
@@ -144,7 +142,7 @@ def estimate(
             earlier = PreviousSummaries(since, texts, group, wanted) if since else None
             fake = _FakeEngine(engine, answer_tokens, count or token_count(), measure)
             with _copied(known, Path(folder) / "run.sqlite") as copy:
-                scheduler = Scheduler(fake, copy, prompts, keep_going=True)
+                scheduler = Scheduler(fake, copy, keep_going=True)
                 scheduler.run(strategies(splits, texts, group, block_size, max_blocks, earlier), lambda _: None)
             calls, tokens_in, tokens_out = fake.calls, fake.tokens_in, fake.calls * answer_tokens
             costs[" + ".join(group)] = {

@@ -20,6 +20,7 @@ _REMEDIES = {
     "refusal": "ask another model",
     "wrong form": "ask a model that was tuned to follow instructions",
     "echo": "ask a larger model or one that was tuned to follow instructions",
+    "example": "ask a larger model, or leave out --prompts small",
     "prompt too long": "take smaller blocks (--block-size), shorter item texts, or a model with a longer context",
 }
 

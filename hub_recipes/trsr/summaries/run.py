@@ -4,7 +4,6 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 
 from trsr.core.history import Block, Item, blocks_by_count, count_blocks
-from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import METHODS, Steps, calls, steps
 from trsr.dataset import contract
 from trsr.errors import DataError, UsageError
@@ -143,7 +141,6 @@ def summarize_dataset(
     Raises:
         EngineError: If the engine cannot go on, or most of its answers are rejected. All answers so far are stored.
     """
-    prompts = SummaryPrompts()
     made_from = check_out(source, out, revision, since, limit)
     if export:
         contract.check_replaceable(export, ["generations"], contract.provenance(source, revision).with_summaries({}))
@@ -156,14 +153,12 @@ def summarize_dataset(
         assert opened_store is not None
         import_cache(opened_store, cache, engine, texts)
     block_options = {"block_size": block_size, "max_blocks": max_blocks}
-    earlier = (
-        PreviousSummaries(since, texts, methods, {**identity(engine, prompts), **block_options}) if since else None
-    )
+    earlier = PreviousSummaries(since, texts, methods, {**identity(engine), **block_options}) if since else None
     lengths = [count_blocks(len(history), block_size, max_blocks) for _, history in users(splits)]
     calls_of = {method: calls(lengths, method) for method in methods}
     with tempfile.TemporaryDirectory() as folder:
         with tqdm(total=sum(calls_of.values()), desc="summaries", unit="summary", mininterval=1) as bar:
-            scheduler = Scheduler(engine, opened_store, prompts, bar.update, turns=methods, keep_going=keep_going)
+            scheduler = Scheduler(engine, opened_store, bar.update, turns=methods, keep_going=keep_going)
             tables_with_summaries = add_summaries(
                 splits, texts, scheduler, Path(folder), methods=methods, since=earlier, **block_options
             )
@@ -171,7 +166,7 @@ def summarize_dataset(
         provenance = {
             **contract.provenance(source, revision).values,
             "summaries": {
-                **identity(engine, prompts),
+                **identity(engine),
                 "methods": list(methods),
                 **block_options,
                 "calls": calls_of,
@@ -249,11 +244,11 @@ def read(source: str, revision: str | None = None, limit: int = 0) -> tuple[dict
     return texts, splits
 
 
-def identity(engine: Engine, prompts: SummaryPrompts) -> dict[str, Any]:
+def identity(engine: Engine) -> dict[str, Any]:
     """Everything that summaries depend on besides the histories, for the provenance."""
     if not engine.cacheable:
         return dict(engine.identity)
-    wording = asdict(prompts)
+    wording = engine.prompts.to_dict()
     checksum = hashlib.sha256(json.dumps(wording, sort_keys=True).encode()).hexdigest()
     retries = {"attempts": ATTEMPTS, "temperature": RETRY_TEMPERATURE}
     return {**engine.identity, "retries": retries, "prompts": wording, "prompts_sha256": checksum}

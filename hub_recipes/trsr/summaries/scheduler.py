@@ -20,10 +20,9 @@ from tqdm.auto import tqdm
 from trsr.core.answer import Answer
 from trsr.core.control_tokens import has_reasoning
 from trsr.core.extractive import ExtractiveSummarizer
-from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import Steps, SummaryRequest, SummaryResult, answers
 from trsr.errors import EngineError
-from trsr.summaries.accept import reject_reason, summary_text
+from trsr.summaries.accept import reject_reason
 from trsr.summaries.engines.base import ATTEMPTS, UNREACHABLE, Engine, Request
 from trsr.summaries.event_loop import run_to_end
 from trsr.summaries.failures import FailureWatch
@@ -89,7 +88,6 @@ class Scheduler:
         self,
         engine: Engine,
         store: StoreProtocol | None = None,
-        prompts: SummaryPrompts | None = None,
         advance: Callable[[int], object] | None = None,
         window: int = 0,
         turns: Sequence[str] = ("",),
@@ -97,7 +95,6 @@ class Scheduler:
     ) -> None:
         self.engine = engine
         self.store = store
-        self.prompts = prompts or SummaryPrompts()
         self.fallen_back: Counter[str] = Counter()
         self.fallen_back_in: Counter[str] = Counter()
         self.left_open = self.reasoning_removed = 0
@@ -233,10 +230,7 @@ class Scheduler:
                     self._finish(running, end.value)
                     continue
                 running.texts, running.missing = [""] * len(questions), len(questions)
-                asked += (
-                    (running, slot, self.engine.request(question, self.prompts))
-                    for slot, question in enumerate(questions)
-                )
+                asked += ((running, slot, self.engine.request(question)) for slot, question in enumerate(questions))
             kept = self.store.get([request.key for _, _, request in asked]) if self.store is not None else {}
             for running, slot, request in asked:
                 self._answer_or_enqueue(request, kept.get(request.key, []), running, slot)
@@ -272,11 +266,11 @@ class Scheduler:
     def _reason_to_reject(self, answer: Answer, request: Request) -> str:
         if not self.engine.cacheable:
             return answer.failure  # counts of field values, which no rule for model texts applies to
-        return reject_reason(answer, self.prompts, request.question.block)
+        return reject_reason(answer, self.engine.prompts, request.question.block, request.question.summaries)
 
     def _accept(self, answer: Answer, request: Request) -> str:
         self.reasoning_removed += has_reasoning(answer.text)
-        summary = summary_text(answer)
+        summary = self.engine.prompts.summary(answer.text)
         if self._support and (message := self._support.add(request.text, summary)):
             _print(message)
         return summary

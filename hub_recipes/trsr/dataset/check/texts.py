@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from trsr.core.control_tokens import CONTROL_TOKEN
 from trsr.core.history import Item
-from trsr.core.prompts import RankingPrompt, SummaryPrompts
+from trsr.core.prompts import RankingPrompt
+from trsr.core.summary_prompts import SummaryPrompts
 from trsr.dataset.check.batches import Batch, mask
 from trsr.dataset.check.findings import Findings
 

@@ -19,8 +19,8 @@ from huggingface_hub.errors import HTTPError
 from tqdm.auto import tqdm
 
 from trsr.core.answer import Answer
-from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import METHODS
+from trsr.core.summary_prompts import SummaryPrompts
 from trsr.dataset import contract
 from trsr.dataset.check.catalogue import hashes
 from trsr.dataset.check.findings import show
@@ -206,7 +206,9 @@ def _wording(provenance: SummaryProvenance) -> frozenset[str]:
         return Words.of(_EXTRACTIVE).content
     prompts = SummaryPrompts()
     ours = (prompts.block, prompts.merge, prompts.update, prompts.cue)
-    return Words.of(" ".join([*map(str, provenance.prompts.values()), *ours, _EXTRACTIVE])).content
+    # Without the examples in prompts, whose words are about no user.
+    theirs = (text for text in provenance.prompts.values() if isinstance(text, str))
+    return Words.of(" ".join([*theirs, *ours, _EXTRACTIVE])).content
 
 
 def _split(splits: Mapping[str, IterableDataset], config: str, split: str) -> IterableDataset:

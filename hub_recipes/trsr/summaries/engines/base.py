@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trsr.core.answer import Answer
-from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import SummaryRequest
+from trsr.core.summary_prompts import SETS, SummaryPrompts
 from trsr.errors import UsageError
 from trsr.records.checksums import PREFIX
 
@@ -30,6 +30,7 @@ class Sampling:
         temperature: Of the first attempt; 0 is greedy.
         extra: More fields of the request to a server.
         repetition_penalty: For a model in this process: above 1, tokens that occurred before are less likely.
+        answer_penalty: The same for tokens that occurred in the answer, whatever the prompt holds.
     """
 
     max_new_tokens: int = 160
@@ -37,6 +38,7 @@ class Sampling:
     seed: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
     repetition_penalty: float = 1.0
+    answer_penalty: float = 1.0
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.temperature < 0 or self.seed < 0:
@@ -44,18 +46,23 @@ class Sampling:
                 "An answer needs at least 1 new token, and neither temperature nor seed may be negative; got "
                 f"{self.max_new_tokens}, {self.temperature} and {self.seed}."
             )
-        if self.repetition_penalty <= 0:
-            raise UsageError(f"The repetition penalty must be more than 0, 1 is none; got {self.repetition_penalty}.")
+        for name, penalty in self.penalties().items():
+            if penalty <= 0:
+                raise UsageError(f"The {name.replace('_', ' ')} must be more than 0, 1 is none; got {penalty}.")
 
     def of(self, attempt: int) -> tuple[float, int]:
         """Temperature and seed of an attempt, counted from 0."""
         return max(self.temperature, RETRY_TEMPERATURE if attempt else 0.0), self.seed + attempt
 
+    def penalties(self) -> dict[str, float]:
+        """The penalties that are in use, by name."""
+        penalties = {"repetition_penalty": self.repetition_penalty, "answer_penalty": self.answer_penalty}
+        return {name: penalty for name, penalty in penalties.items() if penalty != 1}
+
     def to_dict(self) -> dict[str, object]:
         drawn: dict[str, object] = {"temperature": self.temperature} if self.temperature else {}
         more: dict[str, object] = {"extra": dict(self.extra)} if self.extra else {}
-        if self.repetition_penalty != 1:
-            more["repetition_penalty"] = self.repetition_penalty
+        more |= self.penalties()
         kept = {"do_sample": self.temperature > 0, "max_new_tokens": self.max_new_tokens, "seed": self.seed}
         return {**kept, **drawn, **more}
 
@@ -66,7 +73,8 @@ class Request:
 
     Attributes:
         key: Key of its answers in the store; it depends on the text and on the engine's model, revision and sampling.
-        text: The whole message. No text from data in it can act as a control token or start a line.
+        text: The whole message, without the examples before it. No text from data in it can act as a control token or start a
+            line.
         attempt: Number of the attempt, from 0.
     """
 
@@ -77,7 +85,7 @@ class Request:
 
 
 def key_of(identity: Mapping[str, Any], text: str) -> str:
-    """The key of the answers to `text` in the store.
+    """The key of the answers to `text`, a whole conversation, in the store.
 
     It does not depend on the engine's name, because the same model gives the same answers, nor on the model's name if the
     revision is a checksum.
@@ -94,6 +102,7 @@ class Engine(ABC):
 
     Attributes:
         identity: Engine, model, revision and sampling: everything that its answers depend on besides the prompt.
+        prompts: The prompts of its questions.
         cacheable: Whether answers cost enough to be stored.
         in_process: Whether this machine computes the answers, so that the time of a few predicts that of all.
         notice: A warning to the user before the run; with one, the first summaries are compared with their questions.
@@ -102,6 +111,7 @@ class Engine(ABC):
     """
 
     identity: Mapping[str, Any]
+    prompts: SummaryPrompts = SETS["default"]
     workers: int = 1
     batch: int = 64
     cacheable: bool = True
@@ -121,9 +131,9 @@ class Engine(ABC):
     async def close(self) -> None:  # noqa: B027 - most engines have nothing to close
         """Close connections; called at the end of every run, also of a failed one."""
 
-    def request(self, question: SummaryRequest, prompts: SummaryPrompts) -> Request:
-        text = prompts.text(question)
-        return Request(key_of(self.identity, text), question, text)
+    def request(self, question: SummaryRequest) -> Request:
+        key = key_of(self.identity, self.prompts.conversation(question))
+        return Request(key, question, self.prompts.text(question))
 
 
 @dataclass(frozen=True, slots=True)
