@@ -19,10 +19,11 @@ from trsr.core.summarize import METHODS
 from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
 from trsr.hub import release
+from trsr.hub.inputs import ReleaseInputs
 from trsr.pretrain.packaged import KNOWN, make_base
 from trsr.progress import loading
 from trsr.recommender import evaluate
-from trsr.recommender.examples import make_encoder
+from trsr.recommender.examples import make_encoder, ranking_prompt
 from trsr.recommender.recipe import Recipe, load_recipe
 from trsr.recommender.results import table
 from trsr.recommender.run import Run, is_finished
@@ -124,7 +125,7 @@ def quickstart(
     results = _evaluate(out, recipes, seed)
     say("4/5  Writing the release folders")
     folder = out / "release"
-    release.assemble(Run.read(out / "runs" / RELEASED), folder)
+    release.assemble(ReleaseInputs.read(out / "runs" / RELEASED), folder)
     say("5/5  One recommendation, from the folder just written\n")
     say(_recommend(folder, dataset))
     say("\n" + table(results["systems"]))
@@ -153,7 +154,8 @@ def _forecast(recipe: Recipe, size: Size, source: str, writer: Engine) -> str:
     with loading(recipe.base):
         model: Any = AutoModelForCausalLM.from_pretrained(recipe.base, dtype="auto").eval()
         tokenizer = AutoTokenizer.from_pretrained(recipe.base)
-    encoder = make_encoder(replace(recipe, dataset=source), tokenizer, model.config)
+    prompt = ranking_prompt(recipe, contract.provenance(source))
+    encoder = make_encoder(recipe, prompt, tokenizer, model.config)
     texts = contract.texts(source)
     row = contract.read(source, "histories", "test")[0]
     scorer = Scorer(model, encoder.yes_id, encoder.no_id)

@@ -17,8 +17,7 @@ from trsr.errors import LoadError, UsageError
 from trsr.progress import without_bars
 from trsr.records.files import one_writer, whole_folder
 from trsr.records.versions import versions
-from trsr.report.markdown import Markdown
-from trsr.report.templates import render, yaml_header
+from trsr.report.templates import render
 
 RECORD = "gguf.json"
 DTYPES = ("float32", "bfloat16")
@@ -80,7 +79,7 @@ def convert(
         tags=["llm-trsr", "gguf"],
         base_model=model,
     )
-    card = render("gguf", {**record, "license": license, "header": Markdown(yaml_header(header.to_dict()))})
+    card = render("gguf", {**record, "license": license}, header.to_dict())
     with whole_folder(out) as draft, without_bars():
         network.to(getattr(torch, dtype)).save_pretrained(draft)
         tokenizer.save_pretrained(draft)
