@@ -42,7 +42,7 @@ def test_prompts_are_the_same_after_a_file(prompts):
     "values", [{"blok": "x"}, {"block": 3}, {"examples": [["block", "x"]]}, {"examples": 3}, {"examples": [[1, 2, 3]]}]
 )
 def test_what_are_no_prompts_is_refused(values):
-    with pytest.raises(InputError, match="(?i)prompts for summaries"):
+    with pytest.raises(InputError, match=r"(?i)prompts for summaries"):
         SummaryPrompts.from_dict(values)
 
 
@@ -83,7 +83,11 @@ def test_the_first_line_in_the_form_is_the_summary():
         ("Likes: romance and", "length", "cut off"),
         ("The user likes romance.", "stop", "wrong form"),
         ("Likes:", "stop", "empty"),
-        ("Likes: romance, romance novels, romance, romance novels, romance, romance novels, romance, romance novels, romance", "stop", "loop"),
+        (
+            "Likes: romance, romance novels, romance, romance novels, romance, romance novels, romance, romance novels, romance",
+            "stop",
+            "loop",
+        ),
         ("Likes: sea stories; baking; romance by Mara Quill.", "stop", "example"),
         ("Likes: In one line, say what kinds of items this user likes.", "stop", "echo"),
     ],
