@@ -527,7 +527,10 @@ def test_nano_says_what_it_knows_and_how_much_it_made_up(tmp_path, capsys):
 
 
 def test_a_server_gets_the_examples_as_turns_and_a_key_of_their_own(tmp_path):
-    with ChatServer(lambda prompt, seed: Answer(f"Likes: {summary(prompt, seed)}\nLikes: tea")) as server:
+    def answer(prompt, seed):
+        return Answer(f"Likes: tin toys, case {summary(prompt, seed)[-13:]}\nLikes: tea")
+
+    with ChatServer(answer) as server:
         where = Server(server.url, backoff=0.01)
         plain, small = (engine("openai:model", server=where, prompts=name) for name in ("default", "small"))
         trails, _, store = run(small, tmp_path, range(3))
@@ -535,7 +538,7 @@ def test_a_server_gets_the_examples_as_turns_and_a_key_of_their_own(tmp_path):
     assert [one["role"] for one in body["messages"]] == ["user", "assistant", "user", "assistant", "user"]
     assert body["messages"][1]["content"].startswith("Likes: ")
     assert body["messages"][-1]["content"].startswith("In one line")
-    assert all(trail.summary.startswith("The user likes") for trail in trails)
+    assert all(trail.summary.startswith("tin toys, case") for trail in trails)
     assert "tea" not in trails[0].summary
     assert {one.problem for one in store} == {""}
     (question, *_) = questions("title: A")

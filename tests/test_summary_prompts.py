@@ -42,7 +42,7 @@ def test_prompts_are_the_same_after_a_file(prompts):
     "values", [{"blok": "x"}, {"block": 3}, {"examples": [["block", "x"]]}, {"examples": 3}, {"examples": [[1, 2, 3]]}]
 )
 def test_what_are_no_prompts_is_refused(values):
-    with pytest.raises(InputError, match="(?i)prompts for summaries"):
+    with pytest.raises(InputError, match=r"(?i)prompts for summaries"):
         SummaryPrompts.from_dict(values)
 
 

@@ -6,7 +6,6 @@ examples:
   trsr summarize data/mine --out data/mine-summaries
   trsr summarize data/mine --out data/mine-s --engine openai:MODEL --estimate --price-in 0.1 --price-out 0.4
   trsr summarize data/mine --out data/mine-s --engine openai:MODEL --base-url http://localhost:8000/v1 --concurrency 64
-  trsr summarize data/mine --out data/mine-s --engine transformers:Qwen/Qwen3-0.6B --ray --workers 4
   trsr summarize data/mine --out data/mine-s --engine transformers:bases/smollm2 --prompts small
 """
 

@@ -14,7 +14,8 @@ _REMEDIES = {
     "cut off": "raise --max-new-tokens (now {max_new_tokens}), or ask a model that writes shorter",
     "only reasoning": "turn the model's reasoning off, for many servers with --extra-body "
     '\'{{"chat_template_kwargs": {{"enable_thinking": false}}}}\', or raise --max-new-tokens (now {max_new_tokens})',
-    "loop": "set --repetition-penalty 1.1 (for a server in --extra-body) or --temperature 0.7, or ask a larger model",
+    "loop": "set --prompts small (for models of less than a billion parameters), --repetition-penalty 1.1 (for a server in "
+    "--extra-body) or --temperature 0.7, or ask a larger model",
     "empty": "look at what the model answers elsewhere: it may lack a chat template, or the server its content",
     "too long": "lower --max-new-tokens (now {max_new_tokens}), or ask another model",
     "refusal": "ask another model",
