@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests import tiny
 from trsr.recommender.recipe import load_recipe
-from trsr.recommender.train import _arguments
+from trsr.recommender.train import training_arguments
 
 ROOT = Path(__file__).parent.parent
 # The verbs of the whole path, each as a user runs it.
@@ -67,5 +67,5 @@ def test_no_verb_warns_nor_writes_control_characters_without_a_terminal(tmp_path
 def test_gradient_checkpointing_is_asked_for_by_the_name_that_this_version_knows(tmp_path, recwarn):
     for wanted in (True, False):
         recipe = load_recipe("nano-sample", [f"optim.gradient_checkpointing={str(wanted).lower()}"])
-        assert bool(_arguments(recipe, tmp_path, half=False, cpu=True).gradient_checkpointing) is wanted
+        assert bool(training_arguments(recipe, tmp_path, half=False, cpu=True).gradient_checkpointing) is wanted
     assert not [one for one in recwarn if "checkpointing" in str(one.message)]

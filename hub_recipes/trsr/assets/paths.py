@@ -20,6 +20,12 @@ def dataset_path(source: str) -> str:
     return str(ASSETS / "sample") if source == "sample" else source
 
 
-def summarizer_path(base: str) -> Path | None:
-    """Where the adapter is that summarises with a base named in a recipe; None where there is none."""
+def summarizer_path(base: str, named: str | None = None) -> Path | None:
+    """Where the adapter is that summarises with a base named in a recipe; None where there is none.
+
+    Args:
+        named: The adapter that the recipe names, if it names one.
+    """
+    if named:
+        return Path(named)
     return NANO_SUMMARIZER if base == "nano" and NANO_SUMMARIZER.is_dir() else None

@@ -26,6 +26,7 @@ from trsr.cli import (
     recommend,
     summarize,
     train,
+    train_summarizer,
 )
 from trsr.cli.exits import Exit, ended, quiet_without_reader
 from trsr.cli.outcome import Outcome
@@ -41,6 +42,7 @@ VERBS = {
     "base": base,
     "train": train,
     "evaluate": evaluate,
+    "train-summarizer": train_summarizer,
     "compare": compare,
     "publish": publish,
     "recommend": recommend,

@@ -39,6 +39,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add("--engine-revision", help="revision of the engine's model")
     add(
+        "--adapter", type=Path, metavar="DIR", help="for transformers:MODEL: what train-summarizer wrote, on this MODEL"
+    )
+    add(
         "--prompts",
         choices=("default", "small"),
         default="default",
@@ -121,7 +124,14 @@ def run(options: argparse.Namespace) -> Outcome:
     )
     server = Server(options.base_url, options.concurrency, options.timeout)
     make = partial(
-        engine, options.engine, options.engine_revision, sampling, server, options.questions, options.prompts
+        engine,
+        options.engine,
+        options.engine_revision,
+        sampling,
+        server,
+        options.questions,
+        options.prompts,
+        options.adapter,
     )
     asked = make()
     on_ray = {

@@ -107,7 +107,7 @@ def _write_repos(draft: Path, inputs: ReleaseInputs, facts: cards.Facts) -> card
     has_decision_files = write_pipeline(draft / "pipeline", inputs, names)
     summarises = settings["summarizer_adapter"] is not None
     if summarises:
-        shutil.copytree(str(summarizer_path(recipe.base)), draft / "adapter" / SUMMARIZER)
+        shutil.copytree(str(summarizer_path(recipe.base, recipe.summarizer)), draft / "adapter" / SUMMARIZER)
     if has_decision_files:
         for name in ("decision.json", "decision_template.jinja"):
             shutil.copyfile(draft / "pipeline" / name, draft / "adapter" / name)

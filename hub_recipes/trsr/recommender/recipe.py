@@ -72,6 +72,8 @@ class Recipe:
         base: Hub id or folder of a causal language model; `nano` is the one in the package.
         dataset: Hub id or folder of a dataset that follows the data contract; `sample` is the one in the package.
         summary: Which summaries the prompt shows.
+        summarizer: Folder of the adapter on `base` that wrote the dataset's summaries (`trsr train-summarizer`). The
+            recommender then summarises with it, and its release holds it.
         recent_items: Newest items shown beside the summary.
         targets: Positives of a user in training: the newest item and, going back, the items that follow a full block, each
             with the summary up to then. More than 1 needs recurrent summaries, or none.
@@ -90,6 +92,7 @@ class Recipe:
     base_revision: str | None = None
     dataset_revision: str | None = None
     summary: str = "recurrent"
+    summarizer: str | None = None
     recent_items: int = 5
     targets: int = 1
     negatives: int = 1
@@ -114,6 +117,8 @@ class Recipe:
         problems = []
         if self.summary not in SUMMARIES:
             problems.append(f"summary: got {self.summary!r}, expected one of {', '.join(SUMMARIES)}")
+        if self.summarizer and self.summary == "none":
+            problems.append(f"summarizer: got {self.summarizer!r} with summary none, expected no summarizer")
         if self.form not in FORMS:
             problems.append(f"form: got {self.form!r}, expected one of {', '.join(FORMS)}")
         if self.targets > 1 and self.summary == "hierarchical":
@@ -156,6 +161,8 @@ class Recipe:
     def to_dict(self) -> dict[str, object]:
         plain = dataclasses.asdict(self)
         plain["lora"]["target_modules"] = list(plain["lora"]["target_modules"])
+        if self.summarizer is None:  # as in runs of earlier versions, which go on
+            del plain["summarizer"]
         return plain
 
 

@@ -12,16 +12,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 from trsr.assets.paths import NANO, TASK, base_path, summarizer_path
 from trsr.core.modeling import RANKER, SUMMARIZER, load_adapter
 from trsr.core.pipeline import TextRichRecommendationPipeline
-from trsr.core.summary_prompts import SummaryPrompts
 from trsr.dataset import contract
 from trsr.errors import UsageError
 from trsr.progress import loading, without_bars
 from trsr.recommender.examples import ranking_prompt
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.run import Run, is_finished
-from trsr.records.checksums import digest
-from trsr.records.provenance import Provenance, SummaryProvenance
-from trsr.summaries.engines.base import Sampling
+from trsr.recommender.summary_writer import how_asked, written_by
+from trsr.records.provenance import Provenance
 
 
 def pipeline_settings(recipe: Recipe, fitted: Mapping[str, Any] | None, provenance: Provenance) -> dict[str, Any]:
@@ -32,7 +30,7 @@ def pipeline_settings(recipe: Recipe, fitted: Mapping[str, Any] | None, provenan
         provenance: Of the recipe's dataset.
     """
     with_summaries = recipe.summary != "none"
-    writer = _summarizer(recipe, provenance.summaries) if with_summaries else "none"
+    writer = written_by(recipe, provenance.summaries) if with_summaries else "none"
     return {
         "ranking_prompt": ranking_prompt(recipe, provenance).to_dict(),
         "method": recipe.summary if with_summaries else None,
@@ -43,7 +41,7 @@ def pipeline_settings(recipe: Recipe, fitted: Mapping[str, Any] | None, provenan
         # Of the training summaries, so that a pipeline cuts histories the same way.
         "block_size": provenance.summaries.block_size if with_summaries else None,
         "max_blocks": provenance.summaries.max_blocks if with_summaries else None,
-        **(_how_asked(provenance.summaries) if with_summaries else {}),
+        **(how_asked(provenance.summaries) if with_summaries else {}),
     }
 
 
@@ -89,7 +87,7 @@ def _of_run(run: Run, **options) -> TextRichRecommendationPipeline:
         provenance = contract.provenance(recipe.dataset, recipe.dataset_revision)
         settings = pipeline_settings(recipe, run.fitted, provenance)
         if settings["summarizer_adapter"]:
-            load_adapter(model, SUMMARIZER, str(summarizer_path(recipe.base)), {})
+            load_adapter(model, SUMMARIZER, str(summarizer_path(recipe.base, recipe.summarizer)), {})
         load_adapter(model, RANKER, str(run.adapter), {})
     if not recipe.chat:
         tokenizer.chat_template = None
@@ -102,31 +100,3 @@ def _first_cause(error: Exception) -> str:
     _, listed, after_marker = str(error).partition("an error is thrown:\n")
     first = after_marker.split("while loading with")[0].strip().splitlines()
     return (first[-1] if listed and first else " ".join(str(error).split())).rstrip(".")
-
-
-def _how_asked(summaries: SummaryProvenance) -> dict[str, Any]:
-    """Prompts and sampling of the model that wrote the training summaries, as far as they are not the default ones."""
-    if not summaries.prompts:
-        return {}
-    default = {"max_new_tokens": Sampling().max_new_tokens}
-    names = ("max_new_tokens", "repetition_penalty", "answer_penalty")
-    sampling = {name: value for name in names if (value := summaries.sampling.get(name)) != default.get(name)}
-    prompts = dict(summaries.prompts)
-    return ({"summary_prompts": prompts} if prompts != SummaryPrompts().to_dict() else {}) | (
-        {"summary_sampling": sampling} if sampling else {}
-    )
-
-
-def _summarizer(recipe: Recipe, summaries: SummaryProvenance) -> str:
-    """What wrote the training summaries: `extractive`, `adapter` or `base-model`; or `other-model` or `server`, which a
-    pipeline cannot run.
-    """
-    if summaries.engine == "extractive":
-        return "extractive"
-    if summaries.engine == "nano":
-        return "adapter" if summarizer_path(recipe.base) else "other-model"
-    if summaries.engine == "openai":
-        return "server"
-    folder = Path(recipe.base)
-    own = summaries.revision == digest(folder) if folder.is_dir() else summaries.model == recipe.base
-    return "base-model" if own else "other-model"

@@ -26,7 +26,7 @@ from trl import SFTConfig, SFTTrainer
 
 from trsr.assets.paths import base_path
 from trsr.core.modeling import PROMPT_FILE
-from trsr.core.prompts import Encoder, RankingPrompt
+from trsr.core.prompts import Encoder
 from trsr.dataset import contract
 from trsr.errors import TrainError
 from trsr.progress import loading, show_training
@@ -34,6 +34,7 @@ from trsr.recommender import shared_prefix
 from trsr.recommender.examples import encode_rows, make_encoder, ranking_prompt, with_earlier_targets
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.run import ADAPTER, FILE, RECIPE, TRAINED_ON, changed_configs, data_checksums, is_finished
+from trsr.recommender.summary_writer import written_by
 from trsr.recommender.validation import RankingMixin, curves, draw, ranking
 from trsr.records.adapters import write_adapter_config
 from trsr.records.files import one_writer, read_json, whole_folder, write_text
@@ -67,7 +68,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     cpu = recipe.optim.device == "cpu" or not torch.accelerator.is_available()
     half = recipe.optim.bf16 and computes_bf16(cpu)
     checkpoints = out / "checkpoints"
-    arguments = _arguments(recipe, checkpoints, half, cpu)
+    arguments = training_arguments(recipe, checkpoints, half, cpu)
     # Of several processes, the first one writes the files of the run.
     with arguments.main_process_first(local=False):
         _claim(recipe, out)
@@ -83,6 +84,8 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     provenance = contract.provenance(recipe.dataset, recipe.dataset_revision)
     encoder = make_encoder(recipe, ranking_prompt(recipe, provenance), tokenizer, model.config)
     texts = contract.texts(recipe.dataset, recipe.dataset_revision)
+    if recipe.summarizer:
+        written_by(recipe, provenance.summaries)  # before the work, not at the release
     checksums = data_checksums(recipe.dataset, recipe.config, recipe.dataset_revision)
     _check_resumed(recipe, out, checksums)
     config = recipe.config
@@ -114,19 +117,12 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         train_dataset=examples,
         processing_class=tokenizer,
         **validation_options,
-        peft_config=LoraConfig(
-            r=recipe.lora.r,
-            lora_alpha=recipe.lora.alpha,
-            lora_dropout=recipe.lora.dropout,
-            target_modules=lora_targets(model, recipe.lora.target_modules),
-            task_type="CAUSAL_LM",
-            revision=recipe.base_revision,
-        ),
+        peft_config=lora_config(recipe, model),
     )
     show_training(trainer, f"train {recipe.name}")
     # SFTTrainer drops rows whose answer it truncated: it must not truncate any here.
     assert len(trainer.train_dataset) == (len(rows) if recipe.form == "shared-prefix" else counts["rows"])
-    training = _learn(trainer, checkpoints)
+    training = learn(trainer, checkpoints)
     record = {
         "recipe": recipe.to_dict(),
         "seed": recipe.seed,
@@ -142,7 +138,8 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         "versions": versions(),
     }
     if first:
-        save_adapter(trainer.model, encoder.prompt, recipe.base, recipe.base_revision, out / ADAPTER)
+        prompt = json.dumps(encoder.prompt.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        save_adapter(trainer.model, recipe.base, recipe.base_revision, out / ADAPTER, {PROMPT_FILE: prompt})
         draw(training["curves"], out / "curves.png")
         write_text(out / FILE, json.dumps(record, indent=2) + "\n")
         if (checkpoints / "runs").is_dir():  # where tensorboard logs
@@ -157,6 +154,18 @@ def _trainer(recipe: Recipe, encoder: Encoder):
     if recipe.form == "flat":
         return AdapterTrainer
     return functools.partial(UserTrainer, yes_id=encoder.yes_id, no_id=encoder.no_id, listwise=recipe.listwise)
+
+
+def lora_config(recipe: Recipe, model) -> LoraConfig:
+    """The adapter that a recipe trains on a base in memory. Raises TrainError as `lora_targets` does."""
+    return LoraConfig(
+        r=recipe.lora.r,
+        lora_alpha=recipe.lora.alpha,
+        lora_dropout=recipe.lora.dropout,
+        target_modules=lora_targets(model, recipe.lora.target_modules),
+        task_type="CAUSAL_LM",
+        revision=recipe.base_revision,
+    )
 
 
 def lora_targets(model, names: Sequence[str]) -> list[str] | str:
@@ -183,7 +192,7 @@ def lora_targets(model, names: Sequence[str]) -> list[str] | str:
     return rf"{re.escape(root)}\.(.*\.)?({'|'.join(map(re.escape, names))})"
 
 
-def _learn(trainer: SFTTrainer, checkpoints: Path) -> dict[str, Any]:
+def learn(trainer: SFTTrainer, checkpoints: Path) -> dict[str, Any]:
     """Train, going on from the last checkpoint. Returns fields of the record; `loss` is the mean over the steps of this call, None if there were none."""
     with trainer.args.main_process_first(local=False):
         last, state = last_checkpoint(checkpoints)
@@ -224,18 +233,22 @@ def last_checkpoint(folder: Path) -> tuple[Path | None, TrainerState]:
     return newest
 
 
-def save_adapter(model, prompt: RankingPrompt, base: str, revision: str | None, folder: Path) -> None:
-    """Write a plain PEFT adapter with its ranking prompt; same weights, same bytes."""
+def save_adapter(model, base: str, revision: str | None, folder: Path, files: Mapping[str, str]) -> None:
+    """Write a plain PEFT adapter; same weights, same bytes.
+
+    Args:
+        files: More files of the folder: name -> text.
+    """
     with whole_folder(folder) as draft:
         model.save_pretrained(draft)
         (draft / "README.md").unlink(missing_ok=True)
         write_adapter_config(draft, base, revision)
-        (draft / PROMPT_FILE).write_text(
-            json.dumps(prompt.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n"
-        )
+        for name, text in files.items():
+            (draft / name).write_text(text, encoding="utf-8", newline="\n")
 
 
-def _arguments(recipe: Recipe, checkpoints: Path, half: bool, cpu: bool) -> SFTConfig:
+def training_arguments(recipe: Recipe, checkpoints: Path, half: bool, cpu: bool) -> SFTConfig:
+    """What the Trainer is told: the recipe's `optim`, `watch` and `seed`, for rows that are encoded already."""
     optim, watch = recipe.optim, recipe.watch
     best = watch.keep == "best"
     checkpointing: dict[str, Any] = {_checkpointing(): optim.gradient_checkpointing}
@@ -285,7 +298,8 @@ def _claim(recipe: Recipe, out: Path) -> None:
     if recipe_path.exists():
         other_recipe = yaml.safe_load(recipe_path.read_text(encoding="utf-8"))
         if other_recipe != json.loads(json.dumps(recipe.to_dict())):
-            changed = sorted(key for key, value in recipe.to_dict().items() if other_recipe.get(key) != value)
+            mine = recipe.to_dict()
+            changed = sorted(key for key in other_recipe | mine if other_recipe.get(key) != mine.get(key))
             raise TrainError(
                 f"{out} holds a run of another recipe (differs in {', '.join(changed)}). Choose another --out."
             )

@@ -12,7 +12,7 @@ from trsr.errors import DataError
 
 FILE = "provenance.json"
 # Fields in which two datasets must agree for one to continue the summaries of the other.
-_CONTINUED = ("model", "revision", "sampling", "prompts", "block_size", "max_blocks")
+_CONTINUED = ("model", "revision", "adapter", "sampling", "prompts", "block_size", "max_blocks")
 
 _COUNTED = ("calls", "fallen_back", "fallen_back_by_method")
 
@@ -53,6 +53,11 @@ _KINDS: tuple[tuple[tuple[str, ...], str, Callable[[object], bool]], ...] = (
     ),
     (("summaries", "methods"), "a list of strings", _are_texts),
     *((("summaries", name), "an object of whole numbers", _are_counts) for name in _COUNTED),
+    (
+        ("summaries", "adapter"),
+        "an object with a name and a revision",
+        lambda value: isinstance(value, Mapping) and _are_texts([value.get("name"), value.get("revision")]),
+    ),
     (("summaries", "prompts"), "an object or null", lambda value: value is None or isinstance(value, Mapping)),
     (("summaries", "limit"), "a whole number or null", lambda value: value is None or _is_whole(value)),
 )
@@ -119,6 +124,11 @@ class SummaryProvenance:
     def revision(self) -> str | None:
         """Commit or checksum of the language model; None if it is not known, as behind a server."""
         return self._required("revision")
+
+    @property
+    def adapter(self) -> Mapping[str, str] | None:
+        """`name` and `revision` (a checksum) of the adapter on the language model that summarised; None without one."""
+        return self.values.get("adapter")
 
     @property
     def sampling(self) -> Mapping[str, Any]:

@@ -112,6 +112,8 @@ def _import_summaries(store: Store, source: str, texts: Mapping[str, str]) -> in
     if "text" in items.column_names:
         texts = dict(zip(items["item_id"], items["text"], strict=True))
     identity = {part: provenance.values.get(part) for part in ("engine", "model", "revision", "sampling")}
+    if provenance.adapter:
+        identity["adapter"] = provenance.adapter
     count = 0
     for method in methods:
         for split in contract.SPLITS:

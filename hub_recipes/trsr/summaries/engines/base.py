@@ -96,6 +96,8 @@ def key_of(identity: Mapping[str, Any], text: str) -> str:
     revision = identity.get("revision")
     named = not str(revision).startswith(PREFIX)
     parts = [identity.get("model") if named else None, revision, identity.get("sampling")]
+    if named and "adapter" in identity:  # a checksum of a model covers its adapter
+        parts.append(identity["adapter"]["revision"])
     content = json.dumps([*parts, text], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 

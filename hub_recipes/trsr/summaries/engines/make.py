@@ -14,17 +14,21 @@ def engine(
     server: Server | None = None,
     questions: Path | None = None,
     prompts: str = "default",
+    adapter: Path | None = None,
 ) -> Engine:
     """Make the engine called `name`. Its model is loaded at the first request.
 
     Args:
         prompts: The set of prompts for its questions, of `summary_prompts.SETS`.
         questions: For `vllm:MODEL`: the Parquet file to which open questions are written.
+        adapter: For `transformers:MODEL`: folder of an adapter that summarises.
 
     Raises:
         UsageError: If there is no such engine.
     """
-    made = _engine(name, revision, sampling, server, questions)
+    if adapter and not name.startswith("transformers:"):
+        raise UsageError(f"--adapter goes with --engine transformers:MODEL, the base of the adapter; got {name!r}.")
+    made = _engine(name, revision, sampling, server, questions, adapter)
     made.prompts = SETS[prompts]
     if made.prompts.examples and made.identity["engine"] in ("nano", "vllm"):
         raise UsageError(
@@ -35,7 +39,12 @@ def engine(
 
 
 def _engine(
-    name: str, revision: str | None, sampling: Sampling | None, server: Server | None, questions: Path | None
+    name: str,
+    revision: str | None,
+    sampling: Sampling | None,
+    server: Server | None,
+    questions: Path | None,
+    adapter: Path | None,
 ) -> Engine:
     kind, _, model = name.partition(":")
     if kind == "extractive" and not model:
@@ -49,7 +58,7 @@ def _engine(
     if kind == "transformers" and model:
         from trsr.summaries.engines.transformers import TransformersEngine
 
-        return TransformersEngine(model, revision, sampling or Sampling())
+        return TransformersEngine(model, revision, sampling or Sampling(), adapter)
     if kind == "openai" and model:
         from trsr.summaries.engines.openai import OpenAIEngine
 

@@ -22,4 +22,6 @@ class NanoEngine(TransformersEngine):
                 f"trsr pretrain nano-summarizer --out {NANO_SUMMARIZER}"
             )
         super().__init__(base_path("nano"), None, sampling, NANO_SUMMARIZER)
-        self.identity = {**self.identity, "engine": "nano", "model": "nano-summarizer"}
+        # The adapter is part of the model of that name.
+        known = {name: value for name, value in self.identity.items() if name != "adapter"}
+        self.identity = {**known, "engine": "nano", "model": "nano-summarizer"}

@@ -3,8 +3,10 @@
 A model in a folder is known by its content, see `weights`.
 """
 
+import copy
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ class TransformersEngine(Engine):
     """Loads `model` (Hub id or folder) onto the accelerator, if there is one, when it is first asked.
 
     Args:
-        adapter: Folder of a PEFT adapter that summarises; `model` is a folder then.
+        adapter: Folder of a PEFT adapter on `model` that summarises.
     """
 
     # What a killed run loses. About a batch of a model with a few hundred tokens a prompt.
@@ -40,6 +42,8 @@ class TransformersEngine(Engine):
             raise UsageError("--extra-body is for servers; transformers:MODEL takes none.")
         with loading(model):
             config = AutoConfig.from_pretrained(model, revision=revision)
+        if adapter and not (adapter / "adapter_config.json").is_file():
+            raise UsageError(f"{adapter} holds no adapter. Train one: trsr train-summarizer RUN --out {adapter}")
         self._model, self._adapter = model, adapter
         self._revision = getattr(config, "_commit_hash", None) or revision
         folder = Path(model).resolve()
@@ -49,7 +53,15 @@ class TransformersEngine(Engine):
             "revision": digest(folder, *([adapter] if adapter else [])) if folder.is_dir() else self._revision,
             "sampling": sampling.to_dict(),
             "template_date": TEMPLATE_DATE,  # for chat templates that name the day
+            **({"adapter": {"name": adapter.resolve().name, "revision": digest(adapter)}} if adapter else {}),
         }
+
+    def reseeded(self, seed: int) -> "TransformersEngine":
+        """The same engine with other draws. It shares the model, if that is loaded."""
+        other = copy.copy(self)
+        other.sampling = replace(self.sampling, seed=seed)
+        other.identity = {**self.identity, "sampling": other.sampling.to_dict()}
+        return other
 
     async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:
         made: dict[int, Answer] = {}

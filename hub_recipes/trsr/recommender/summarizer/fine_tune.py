@@ -1,0 +1,101 @@
+"""Fine-tune a base with LoRA on pairs of a summarising prompt and the answer that is wanted, through TRL's SFTTrainer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+
+from trsr.assets.paths import base_path
+from trsr.core.prompts import Encoder
+from trsr.core.summarize import SummaryRequest
+from trsr.core.summary_prompts import SummaryPrompts
+from trsr.errors import TrainError
+from trsr.progress import loading, show_training
+from trsr.recommender.recipe import Recipe, Watch
+from trsr.recommender.train import AdapterTrainer, computes_bf16, learn, lora_config, training_arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How the adapter is trained; LoRA and the other settings are those of the ranker's recipe.
+
+    Attributes:
+        batch_size: Answers a step.
+    """
+
+    epochs: float = 3.0
+    learning_rate: float = 2e-4
+    batch_size: int = 8
+
+
+def answer_row(
+    encoder: Encoder, prompts: SummaryPrompts, question: SummaryRequest, summary: str
+) -> dict[str, list[int]]:
+    """Ids of a prompt, its answer in the form that is asked for, and the end of the answer; labels of the answer alone."""
+    asked = encoder.request_ids(prompts.text(question), prompts.turns(question.kind))
+    answered = [*encoder.text_ids(f"{prompts.form} {summary}".strip()), encoder.tokenizer.eos_token_id]
+    return {"input_ids": asked + answered, "labels": [-100] * len(asked) + answered}
+
+
+def fine_tune(
+    pairs: Sequence[tuple[SummaryRequest, str]],
+    prompts: SummaryPrompts,
+    recipe: Recipe,
+    tuning: Tuning,
+    checkpoints: Path,
+    seed: int,
+) -> tuple[Any, Mapping[str, Any]]:
+    """Train an adapter; a killed training goes on from its last checkpoint.
+
+    Args:
+        pairs: Questions with the summaries that are wanted.
+        recipe: Of the ranker: its base, LoRA, precision and device.
+
+    Returns:
+        The model with its adapter, and what is to be recorded: steps, tokens, precision.
+
+    Raises:
+        TrainError: If the base's tokenizer has no token that ends an answer.
+    """
+    cpu = recipe.optim.device == "cpu" or not torch.accelerator.is_available()
+    half = recipe.optim.bf16 and computes_bf16(cpu)
+    # A row is one prompt. The ranker is trained in rows of many candidates, so its sizes of a batch do not fit.
+    optim = replace(
+        recipe.optim,
+        epochs=tuning.epochs,
+        learning_rate=tuning.learning_rate,
+        max_steps=0,
+        batch_size=1,
+        accumulation=tuning.batch_size,
+    )
+    own = replace(recipe, form="flat", listwise=0.0, seed=seed, optim=optim, watch=Watch())
+    set_seed(seed)
+    with loading(recipe.base):
+        tokenizer = AutoTokenizer.from_pretrained(base_path(recipe.base), revision=recipe.base_revision)
+        model = AutoModelForCausalLM.from_pretrained(
+            base_path(recipe.base),
+            revision=recipe.base_revision,
+            dtype=torch.bfloat16 if half else torch.float32,
+        )
+    if tokenizer.eos_token_id is None:
+        raise TrainError(f"The tokenizer of {recipe.base} has no end of text: an answer could not end. Set eos_token.")
+    encoder = Encoder(tokenizer, context=getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 0)
+    rows = [answer_row(encoder, prompts, question, summary) for question, summary in pairs]
+    trainer = AdapterTrainer(
+        model,
+        training_arguments(own, checkpoints, half, cpu),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=lora_config(own, model),
+    )
+    show_training(trainer, "train summarizer")
+    training = learn(trainer, checkpoints)
+    return trainer.model, {
+        "steps": training["steps"],
+        "tokens": sum(len(row["input_ids"]) for row in rows),
+        "precision": "bf16" if half else "fp32",
+    }

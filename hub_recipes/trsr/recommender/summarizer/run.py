@@ -1,0 +1,193 @@
+"""From a finished run to an adapter that summarises for its ranker: sample, score, keep, fine-tune.
+
+A killed run goes on: answers are in a store, scores in a file of lines, and training has checkpoints, all in the folder
+`work`. Needs one process: no several GPUs.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from trsr.dataset import contract
+from trsr.dataset.candidates import Candidates
+from trsr.errors import TrainError, UsageError
+from trsr.recommender.evaluate import load_run, score
+from trsr.recommender.run import TRAINED_ON, Run
+from trsr.recommender.summarizer.fine_tune import Tuning, fine_tune
+from trsr.recommender.summarizer.sample import last_question, sample, sampling_engine
+from trsr.recommender.summarizer.select import Kept, check_held_out, keep_best, log_probabilities, with_samples
+from trsr.recommender.train import save_adapter
+from trsr.records.checksums import base_checksum
+from trsr.records.files import bind, one_writer, read_json, write_text
+from trsr.records.versions import versions
+from trsr.report.templates import render
+from trsr.summaries.run import Catalogue, identity
+from trsr.summaries.store import Store
+
+RECORD = "training.json"  # holds no times: the adapter's checksum covers it, and the same work gives the same checksum
+
+
+@one_writer
+def train_summarizer(
+    folder: Path,
+    out: Path,
+    *,
+    samples: int = 4,
+    temperature: float = 0.7,
+    margin: float = 0.05,
+    users: int = 0,
+    seed: int = 0,
+    tuning: Tuning | None = None,
+    dataset: str | None = None,
+    work: Path | None = None,
+) -> dict[str, Any]:
+    """Train and write an adapter that summarises: weights, config, card, and what it was made from.
+
+    Reads next items of the split `train` alone. Users whom the ranker was not trained on come first: of the others it may
+    remember the next item, whatever the summary says.
+
+    Args:
+        folder: Of a run whose training summaries its base wrote.
+        samples: Summaries a user, 2 or more.
+        temperature: Of the samples.
+        margin: Nats by which the best summary must exceed the mean of the user's, to be kept.
+        users: Training users to sample for; 0 = all.
+        dataset: Where the run's dataset is; default, where its recipe says.
+        work: Folder for what a killed run goes on from; default beside `out`.
+
+    Returns:
+        The content of RECORD, and `seconds` since the start or the last kill.
+
+    Raises:
+        RunError: If there is no finished run, or its dataset is not the one that it was trained on.
+        TrainError: If `out` is taken, the base did not write the training summaries, or nothing was worth keeping.
+        DataError: If a training user stands in validation or test too.
+        UsageError: If the work folder belongs to other settings.
+    """
+    started = time.monotonic()
+    if samples < 2 or not temperature > 0 or margin < 0 or users < 0:
+        raise UsageError(
+            "To choose takes at least 2 samples, drawn at a temperature above 0; margin and users must not be negative. Got "
+            f"{samples}, {temperature}, {margin} and {users}."
+        )
+    if out.exists() and any(out.iterdir()):
+        raise TrainError(f"{out} is not empty. Choose another --out, or remove it.")
+    tuning = tuning or Tuning()
+    run = Run.read(folder).with_dataset(dataset)
+    run.check_data("Say where the run's own is: --dataset. If that is gone, train anew.")
+    recipe = run.recipe
+    provenance = contract.provenance(recipe.dataset, recipe.dataset_revision)
+    engine = sampling_engine(recipe, provenance.summaries, temperature, seed)
+    made_from = {
+        "ranker": run.weights,
+        "base": base_checksum(recipe.base),
+        "base_revision": recipe.base_revision,
+        "dataset": run.data_checksums(),
+        "method": recipe.summary,
+        "prompts_sha256": identity(engine)["prompts_sha256"],
+        "sampling": dict(engine.identity["sampling"]),
+        "seed": seed,
+        "samples": samples,
+        "margin": margin,
+        "users": users,
+        "epochs": tuning.epochs,
+        "learning_rate": tuning.learning_rate,
+        "batch_size": tuning.batch_size,
+    }
+    work = work or out.with_name(out.name + "-work")
+    bind(work, made_from)
+
+    rows, unseen = _training_users(run, users, provenance.users_in_several_splits)
+    texts = contract.texts(recipe.dataset, recipe.dataset_revision)
+    contract.check_ids(rows, texts, f"{recipe.dataset}, config {recipe.config}, split train")
+    catalogue = Catalogue(texts)
+    size = provenance.summaries.block_size
+    questions = [last_question(row, catalogue, recipe.summary, size) for row in rows]
+    store = Store(work / "generations.sqlite")
+    drawn = sample(questions, engine, store, samples)
+    store.close()
+    prompts = engine.prompts
+    del engine  # and its model
+
+    kept, values = _best(run, rows, drawn, texts, work, margin)
+    if not kept:
+        raise TrainError(
+            f"Of {len(rows)} users, none has a summary that exceeds the mean of the user's {samples} by more than {margin} "
+            "nats. Draw more (--samples), or hotter (--temperature), or lower --margin."
+        )
+    pairs = [(questions[one.row], one.summary) for one in kept]
+    model, training = fine_tune(pairs, prompts, recipe, tuning, work / "checkpoints", seed)
+    # `users` and `samples` were what was asked for; these are what there was.
+    record = {
+        "command": f"trsr train-summarizer {folder.name} --out {out.name} --samples {samples} --seed {seed}",
+        "made_from": made_from,
+        "base": Path(recipe.base).name if Path(recipe.base).is_dir() else recipe.base,
+        "users": len(rows),
+        "users_new_to_ranker": unseen,
+        "different_summaries": len(values),
+        "kept": len(kept),
+        "mean_log_probability": round(float(values.mean()), 4),
+        "mean_gain_of_kept": round(float(np.mean([one.gain for one in kept])), 4),
+        **training,
+        "versions": versions(),
+    }
+    files = {
+        RECORD: json.dumps(record, indent=2) + "\n",
+        "README.md": render("trained_summarizer", record, {"library_name": "peft", "tags": ["llm-trsr", "lora"]}),
+    }
+    save_adapter(model, recipe.base, recipe.base_revision, out, files)
+    shutil.rmtree(work / "checkpoints", ignore_errors=True)
+    return {**record, "seconds": round(time.monotonic() - started, 1)}
+
+
+def _training_users(run: Run, users: int, in_several_splits: bool) -> tuple[Dataset, int]:
+    """The first rows of the split `train`, those that are new to the ranker first, and how many of them are.
+
+    Raises:
+        DataError: If one of them is measured on too.
+    """
+    recipe = run.recipe
+    rows = contract.read(recipe.dataset, recipe.config, "train", recipe.dataset_revision)
+    path = run.folder / TRAINED_ON
+    trained = {tuple(pair) for pair in read_json(path)["rows"]} if path.is_file() else set()
+    is_new = [pair not in trained for pair in zip(rows["user_id"], rows["target"], strict=True)]
+    order = sorted(range(len(rows)), key=lambda number: not is_new[number])
+    if users:
+        order = order[:users]
+    rows = rows.select(order)
+    held_out = {
+        split: contract.read(recipe.dataset, recipe.config, split, recipe.dataset_revision)
+        for split in contract.SPLITS
+        if split != "train"
+    }
+    check_held_out(rows, held_out, in_several_splits)
+    return rows, sum(is_new[number] for number in order) if path.is_file() else 0
+
+
+def _best(
+    run: Run, rows: Dataset, drawn: list[list[str]], texts: Mapping[str, str], work: Path, margin: float
+) -> tuple[list[Kept], np.ndarray]:
+    """What is kept, and the log-probability of the next item under each sample. Both are written to `work`, for a look."""
+    sampled = with_samples(rows, drawn)
+    if not len(sampled):
+        raise TrainError("No answer of the base is a summary. Lower --temperature, or summarise with other prompts.")
+    encoder, scorer = load_run(run)
+    candidates = Candidates.of(sampled, run.seed)
+    content = json.dumps([list(sampled["user_id"]), list(sampled["summary"])]).encode()
+    partial = work / f"scores-{hashlib.sha256(content).hexdigest()[:12]}.jsonl"
+    scores = score(candidates, texts, encoder, scorer, "score samples", partial).log_odds
+    values = log_probabilities(scores, candidates)
+    kept = keep_best(drawn, values, margin)
+    lines = [
+        {"user_id": user, "summary": summary, "log_probability": round(float(value), 6)}
+        for user, summary, value in zip(sampled["user_id"], sampled["summary"], values, strict=True)
+    ]
+    write_text(work / "samples.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    return kept, values
