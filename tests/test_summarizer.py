@@ -4,7 +4,6 @@ import json
 import math
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,12 +14,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests import tiny
-from tests.hub import Hub, environment
 from trsr.assets.paths import NANO_SUMMARIZER, base_path
 from trsr.cli import main
 from trsr.core.generation import ModelSummarizer
+from trsr.core.history import Item, blocks_by_count
 from trsr.core.prompts import Encoder
-from trsr.core.summarize import SummaryRequest
+from trsr.core.summarize import SummaryRequest, summarize
 from trsr.core.summary_prompts import SETS
 from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
@@ -43,7 +42,7 @@ from trsr.summaries.engines.make import engine
 from trsr.summaries.run import Catalogue, summarize_dataset
 from trsr.summaries.store import Store
 
-TUNING = Tuning(epochs=20, learning_rate=3e-3, batch_size=2)
+TUNING = Tuning(epochs=8, learning_rate=3e-3, batch_size=2)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +63,13 @@ def home(tmp_path_factory):
 
 def recipe(home, data, **changes):
     optim = {"device": "cpu", "bf16": False, "batch_size": 2, "accumulation": 1, "learning_rate": 5e-3, "max_steps": 12}
-    values = {"base": str(home / "base"), "dataset": str(data), "form": "shared-prefix", "negatives": 4, "name": "ranker"}
+    values = {
+        "base": str(home / "base"),
+        "dataset": str(data),
+        "form": "shared-prefix",
+        "negatives": 4,
+        "name": "ranker",
+    }
     return build_recipe({**values, "recent_items": 0, "optim": {**optim, "save_steps": 2}, **changes})
 
 
@@ -265,9 +270,7 @@ def test_it_goes_on_where_it_was_killed(home, trained, tmp_path, monkeypatch):
     with pytest.raises(TrainError, match="is not empty"):
         whole()
     with pytest.raises(UsageError, match="seed was 1, is 2"):
-        train_summarizer(
-            home / "run", tmp_path / "other", **{**options, "seed": 2}, work=tmp_path / "adapter-work"
-        )
+        train_summarizer(home / "run", tmp_path / "other", **{**options, "seed": 2}, work=tmp_path / "adapter-work")
 
 
 def test_what_cannot_be_sampled_is_said(home, tmp_path, quickstarted):
@@ -303,7 +306,17 @@ def second(home, trained):
     """A dataset that the trained summariser wrote, by the command line, and a run on it."""
     words = ["--engine", f"transformers:{home / 'base'}", "--adapter", str(trained[1]), "--max-new-tokens", "48"]
     main(
-        ["summarize", str(home / "raw"), "--out", str(home / "second"), *words, "--max-blocks", "3", "--method", "recurrent"]
+        [
+            "summarize",
+            str(home / "raw"),
+            "--out",
+            str(home / "second"),
+            *words,
+            "--max-blocks",
+            "3",
+            "--method",
+            "recurrent",
+        ]
     )
     train(recipe(home, home / "second", summarizer=str(trained[1]), name="second"), home / "run-second")
     for split in ("validation", "test"):
@@ -355,9 +368,6 @@ def test_run_release_and_strangers_write_the_same_summary(home, trained, second,
     adapted = PeftModel.from_pretrained(base, str(shipped)).eval()
     tokenizer = AutoTokenizer.from_pretrained(home / "base")
     writer = ModelSummarizer(adapted, Encoder(tokenizer, context=2048), max_new_tokens=48)
-    from trsr.core.history import Item, blocks_by_count
-    from trsr.core.summarize import summarize
-
     blocks = blocks_by_count([Item.parse(text) for text in history], 5, 3)
     assert summarize([blocks], writer, "recurrent")[0].summary == mine["summary"]
     command = [str(stranger), "-c", REQUESTS, str(tmp_path / "release" / "pipeline"), json.dumps(history)]
@@ -371,7 +381,7 @@ def test_a_recipe_that_names_another_adapter_is_refused(home, trained, second, t
         train(recipe(home, home / "data", summarizer=str(trained[1])), tmp_path / "run")
     other = shutil.copytree(trained[1], tmp_path / "other")
     (other / "adapter_model.safetensors").write_bytes((NANO_SUMMARIZER / "adapter_model.safetensors").read_bytes())
-    with pytest.raises(UsageError, match="the adapter adapter at sha256:.* did"):
+    with pytest.raises(UsageError, match=r"the adapter adapter at sha256:\w+ did"):
         train(recipe(home, home / "second", summarizer=str(other)), tmp_path / "run")
     with pytest.raises(UsageError, match="there is no adapter"):
         train(recipe(home, home / "second", summarizer=str(tmp_path)), tmp_path / "run")

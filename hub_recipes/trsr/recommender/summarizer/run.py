@@ -124,9 +124,10 @@ def train_summarizer(
         )
     pairs = [(questions[one.row], one.summary) for one in kept]
     model, training = fine_tune(pairs, prompts, recipe, tuning, work / "checkpoints", seed)
-    # `users` and `samples` were what was asked for; these are what there was.
     record = {
-        "command": f"trsr train-summarizer {folder.name} --out {out.name} --samples {samples} --seed {seed}",
+        "command": f"trsr train-summarizer {folder.name} --out {out.name} --users {users} --samples {samples} "
+        f"--temperature {temperature} --margin {margin} --epochs {tuning.epochs} --learning-rate {tuning.learning_rate} "
+        f"--batch-size {tuning.batch_size} --seed {seed}",
         "made_from": made_from,
         "base": Path(recipe.base).name if Path(recipe.base).is_dir() else recipe.base,
         "users": len(rows),
