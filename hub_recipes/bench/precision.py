@@ -7,6 +7,7 @@ prompts in padded batches. Prompts are of random words in our own wording; one t
 """
 
 import argparse
+import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -29,8 +30,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @torch.no_grad()
-def scoring(model, encoder: Encoder, loads: Sequence[workloads.Prompts]) -> dict[str, Any]:
-    """Seconds a user of each plan, and differences of log-odds: the largest and the mean."""
+def scoring(model, encoder: Encoder, loads: Sequence[workloads.Prompts], rounds: int = 1) -> dict[str, Any]:
+    """Seconds a user of each plan, the median of the rounds, and differences of log-odds: the largest and the mean."""
 
     def by(plan: str) -> Callable[[], torch.Tensor]:
         scorer = Scorer(model, encoder.yes_id, encoder.no_id, plan="batch" if plan == "separate" else plan)
@@ -41,18 +42,18 @@ def scoring(model, encoder: Encoder, loads: Sequence[workloads.Prompts]) -> dict
 
     chosen = Scorer(model, encoder.yes_id, encoder.no_id)
     plans = PLANS[PLANS.index(chosen.plan) :]
-    return {"chosen": chosen.plan, "ways": _ways(plans, by, len(loads), _of_scores)}
+    return {"chosen": chosen.plan, "ways": _ways(plans, by, len(loads), of_scores, model.device, rounds)}
 
 
-def training(model, encoder: Encoder, loads: Sequence[workloads.Prompts]) -> dict[str, Any]:
+def training(model, encoder: Encoder, loads: Sequence[workloads.Prompts], rounds: int = 1) -> dict[str, Any]:
     """Seconds and memory of a LoRA step on all users, and the difference of its gradient relative to the gradient's norm.
 
     As in training by a recipe: in bf16 the base's weights and the products are bf16, the adapter is fp32.
     """
     half = model.dtype == torch.bfloat16
-    answers = torch.tensor([encoder.yes_id] + [encoder.no_id] * (len(loads[0].suffixes) - 1))
+    answers = torch.tensor([encoder.yes_id] + [encoder.no_id] * (len(loads[0].suffixes) - 1), device=model.device)
     users = [hoist_common_prefix(load.prefix, load.suffixes) for load in loads]
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=half)
+    autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=half)
 
     def loss(plan: str, prefix: list[int], suffixes: list[list[int]], labels: torch.Tensor) -> torch.Tensor:
         with autocast:
@@ -75,21 +76,21 @@ def training(model, encoder: Encoder, loads: Sequence[workloads.Prompts]) -> dic
     with autocast:
         chosen = shared_prefix.choose_plan(model, shared_prefix.row(*users[0], answers.tolist()))
     plans = [plan for plan in ("packed", "fork", "rows") if plan != "packed" or chosen == "packed"]
-    return {"chosen": chosen, "ways": _ways(plans, by, 1, _of_gradients)}
+    return {"chosen": chosen, "ways": _ways(plans, by, 1, _of_gradients, model.device, rounds)}
 
 
-def _ways(plans: Sequence[str], by, users: int, difference) -> dict[str, Any]:
+def _ways(plans: Sequence[str], by, users: int, difference, device: torch.device, rounds: int) -> dict[str, Any]:
     """What each plan and separate prompts cost, and how far they are from separate prompts and from fp32."""
     found: dict[str, Any] = {}
     runs = {plan: by(plan) for plan in ("separate", *plans)}
     for plan, run in runs.items():
-        answer, peak = peak_memory(run)
+        answer, peak = peak_memory(run, device)
         found[plan] = {"peak_mib": round(peak / 2**20), "answer": answer}
     with Fp32():
         truth = runs["separate"]()
-    seconds = take_turns([System(plan, run) for plan, run in runs.items()], 1)
+    seconds = take_turns([System(plan, run) for plan, run in runs.items()], rounds, device)
     for plan, made in found.items():
-        made["seconds"] = float(f"{seconds[plan][0] / users:.3g}")
+        made["seconds"] = float(f"{statistics.median(seconds[plan]) / users:.3g}")
         made["from_separate"] = difference(made["answer"], found["separate"]["answer"])
         made["from_fp32"] = difference(made["answer"], truth)
     for made in found.values():
@@ -97,7 +98,7 @@ def _ways(plans: Sequence[str], by, users: int, difference) -> dict[str, Any]:
     return found
 
 
-def _of_scores(found: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
+def of_scores(found: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
     apart = (found - truth).abs()
     return {"max": float(f"{apart.max().item():.2g}"), "mean": float(f"{apart.mean().item():.2g}")}
 
@@ -130,7 +131,7 @@ def main(words: Sequence[str] | None = None) -> None:
     }
     with steady():
         for name, dtype in DTYPES.items():
-            model, tokenizer = workloads.load(options.model, options.seed)
+            model, tokenizer = workloads.load(options.model, options.seed, dtype)
             encoder = Encoder(tokenizer)
             results["model"] = workloads.describe(Path(options.model).name, model) | {"dtype": list(DTYPES)}
             some, all_of_them = (
@@ -140,7 +141,6 @@ def main(words: Sequence[str] | None = None) -> None:
                 ]
                 for count in (1 + options.negatives, options.candidates)
             )
-            model = model.to(dtype)
             results["score"][name] = scoring(model, encoder, all_of_them)
             results["train"][name] = training(train.prepare(model, options.seed), encoder, some)
             write(options.out, results)
