@@ -1,6 +1,6 @@
 """A model on a GPU: exactness and speed of the plans that share a prefix, beside separate prompts, vLLM and SGLang.
 
-    python -m bench.gpu folder-or-hub-id --out hub_recipes/results/bench-gpu.json
+    python -m bench.gpu folder-or-hub-id --out bench-gpu.json
 
 Scoring and training steps in bf16, and scoring in fp32, where a fault shows that bf16 would hide. It ends by itself within
 `--limit` seconds, eight minutes: what is finished by then is in the results file, which names the rest with the reason. An
