@@ -36,6 +36,8 @@ def table(results: Mapping) -> str:
         return _precision(results)
     if results.get("bench") == "gpu":
         return _gpu(results)
+    if results.get("bench") == "server":
+        return _server(results)
     cases = results["cases"]
     names = list(dict.fromkeys(name for case in cases for name in case["systems"]))
     rows = [
@@ -113,6 +115,20 @@ def _gpu(results: Mapping) -> str:
 def _apart(off: Mapping[str, float]) -> str:
     """Log-odds: the most and the mean; a gradient relative to its norm."""
     return ", ".join(f"{value:.2g}" for value in off.values())
+
+
+def _server(results: Mapping) -> str:
+    """What answers cost in this process and at a server, then how far they agree."""
+    rows = [
+        [plain(name), str(one["answers"]), f"{one['tokens_a_second']:.3g}", f"{one.get('tokens_a_cpu_second', '-')}"]
+        for name, one in results["ways"].items()
+    ]
+    costs = markdown.table(["greedy answers", "number", "tokens a second", "a CPU second"], rows)
+    margin = ["-" if value is None else f"{value:.2g}" for value in results["margin"].values()]
+    agreed = [f"{results[name]:.0%}" for name in ("same_prompt", "equal", "opening")]
+    head = ["prompts of the same length", "the same answer", "words before the first difference"]
+    head += ["logits apart where they part", "everywhere"]
+    return f"{costs}\n\n{markdown.table(head, [[*agreed, *margin]])}"
 
 
 def _machinery(results: Mapping) -> str:
