@@ -99,13 +99,14 @@ def test_sections_on_a_cpu_and_what_is_not_installed(folder, tmp_path, capsys):
     assert results["device"]["type"] == "cpu"
     assert results["model"]["architecture"] == "llama"
     for name, section in results["sections"].items():
-        assert section["chosen"] == "packed"
-        assert set(section["ways"]) == {"separate", "packed", "fork", "rows" if name.startswith("train") else "batch"}
+        plans = ["joint", "fork", "rows"] if name.startswith("train") else ["packed", "fork", "batch"]
+        assert section["chosen"] == plans[0]
+        assert list(section["ways"]) == ["separate", *plans]
         for one in section["ways"].values():
             assert max(one["from_fp32"].values()) < (1e-4 if " fp32" in name else 0.1)
     table = report.table(results)
     assert table in capsys.readouterr().out
-    assert "| **train, bf16, 120 x 1: ours, packed** |" in table
+    assert "| **train, bf16, 120 x 1: ours, all users in one row** |" in table
 
 
 def test_what_is_finished_before_the_limit_is_kept_and_what_failed_is_named(folder, tmp_path, monkeypatch):

@@ -26,8 +26,9 @@ from bench.run import processor, write
 from trsr.cli.exits import ended
 from trsr.core.answer import Answer
 from trsr.core.history import clean
-from trsr.core.prompts import Encoder, SummaryPrompts
+from trsr.core.prompts import Encoder
 from trsr.core.summarize import SummaryRequest
+from trsr.core.summary_prompts import SummaryPrompts
 from trsr.records.versions import versions
 from trsr.summaries.engines.base import Engine, Sampling, Server
 from trsr.summaries.engines.make import engine
@@ -116,8 +117,7 @@ def _cpu_seconds(asked: Engine, pid: int | None) -> float | None:
 
 async def _ask(asked: Engine, questions: Sequence[SummaryRequest], at_a_time: int) -> list[Answer]:
     """First answers, so many at a time; a batch is one call."""
-    prompts = SummaryPrompts()
-    requests = [asked.request(question, prompts) for question in questions]
+    requests = [asked.request(question) for question in questions]
     step = min(asked.batch, at_a_time)
     parts = [requests[start : start + step] for start in range(0, len(requests), step)]
     gate = asyncio.Semaphore(at_a_time // step)
