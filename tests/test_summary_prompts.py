@@ -129,7 +129,7 @@ def test_without_a_chat_template_examples_stand_before_the_question():
 
 def test_every_token_with_a_line_break_ends_a_line():
     tokenizer = tiny.byte_level()
-    ends = Encoder(tokenizer).line_ends()
+    ends = Encoder(tokenizer).line_ends
     assert ends
     assert set(tokenizer.encode("a\nb", add_special_tokens=False)) & ends
     assert not set(tokenizer.encode("a b", add_special_tokens=False)) & ends
