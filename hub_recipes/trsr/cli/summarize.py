@@ -24,7 +24,7 @@ TOLD = ("limit", "calls", "asked", "reused", "retried", "rejected", "reasoning_r
 # Questions that an engine in this process is put for an estimate of its time.
 MEASURED = 8
 # Sampling that goes with --prompts small, where it is not given; the penalty for models in this process alone.
-SMALL = {"max_new_tokens": 64, "answer_penalty": 1.3}
+SMALL = {"max_new_tokens": 64, "answer_penalty": 1.2}
 RATES = ("price_in", "price_out", "calls_per_second", "concurrency", "latency")
 
 

@@ -80,20 +80,17 @@ class _AnswerPenalty(LogitsProcessor):
 
     Args:
         start: Length of the prompts, padding included.
-        unpenalized: (tokens,) that stay as likely as they are: a list needs many commas.
         penalty: What the log-probabilities' scores are divided or multiplied by (Keskar et al. 2019, arXiv 1909.05858).
     """
 
-    def __init__(self, start: int, penalty: float, unpenalized: torch.Tensor) -> None:
-        self._start, self._penalty, self._unpenalized = start, penalty, unpenalized
+    def __init__(self, start: int, penalty: float) -> None:
+        self._start, self._penalty = start, penalty
 
     def __call__(self, input_ids, scores):
         """Scores (rows, vocabulary) -> the same, of which those of tokens from `start` on are lower."""
         answer = input_ids[:, self._start :]
         had = scores.gather(1, answer)
-        lower = torch.where(had < 0, had * self._penalty, had / self._penalty)
-        spared = torch.isin(answer, self._unpenalized.to(answer.device))
-        return scores.scatter(1, answer, torch.where(spared, had, lower))
+        return scores.scatter(1, answer, torch.where(had < 0, had * self._penalty, had / self._penalty))
 
 
 class Decoder:
@@ -104,8 +101,7 @@ class Decoder:
         pad_id: What `generate` writes after an answer's end.
         plan: One of `PLANS`; None probes the model as soon as there is something to share, and takes `reuse` where it
             is exact.
-        answer_penalty: Above 1, tokens that an answer has already are less likely, whatever its prompt has; except those
-            of `unpenalized`.
+        answer_penalty: Above 1, tokens that an answer has already are less likely, whatever its prompt has.
         more_ends: Tokens that end an answer beside the model's own.
         generation: More arguments of `generate`. With anything but greedy search the plan is `batch`.
 
@@ -119,7 +115,6 @@ class Decoder:
         pad_id: int,
         plan: str | None = None,
         answer_penalty: float = 1.0,
-        unpenalized: Collection[int] = (),
         more_ends: Collection[int] = (),
         **generation,
     ) -> None:
@@ -128,7 +123,6 @@ class Decoder:
         self.model = model
         self.pad_id = pad_id
         self.answer_penalty = answer_penalty
-        self._unpenalized = torch.tensor(sorted(unpenalized), dtype=torch.long)
         self.generation = {"do_sample": False, **generation}
         if more_ends:
             self.generation["eos_token_id"] = sorted(self.ends() | set(more_ends))
@@ -220,7 +214,7 @@ class Decoder:
         """Arguments of `generate` for rows of which some are drawn, and whose answers begin at column `start`."""
         processors = LogitsProcessorList()
         if self.answer_penalty != 1:
-            processors.append(_AnswerPenalty(start, self.answer_penalty, self._unpenalized))
+            processors.append(_AnswerPenalty(start, self.answer_penalty))
         if any(draws):
             processors.append(self._drawn(draws))
         return {"logits_processor": processors} if processors else {}

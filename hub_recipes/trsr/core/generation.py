@@ -39,8 +39,6 @@ class ModelSummarizer:
         pad, end = encoder.tokenizer.pad_token_id, encoder.tokenizer.eos_token_id
         if self.prompts.form:
             generation["more_ends"] = encoder.line_ends
-        if generation.get("answer_penalty", 1.0) != 1:
-            generation["unpenalized"] = encoder.separators
         self.decoder = Decoder(model, pad if pad is not None else end or 0, **generation)
 
     def block(self, blocks: Sequence[Block]) -> list[str]:

@@ -203,16 +203,8 @@ class Encoder:
     @cached_property
     def line_ends(self) -> frozenset[int]:
         """The tokens with a line break in them."""
-        return frozenset(token for token, text in enumerate(self._token_texts) if "\n" in text)
-
-    @cached_property
-    def separators(self) -> frozenset[int]:
-        """The tokens without a letter or a digit, such as a comma."""
-        return frozenset(token for token, text in enumerate(self._token_texts) if not any(map(str.isalnum, text)))
-
-    @cached_property
-    def _token_texts(self) -> list[str]:
-        return self.tokenizer.batch_decode([[token] for token in range(len(self.tokenizer))])
+        texts = self.tokenizer.batch_decode([[token] for token in range(len(self.tokenizer))])
+        return frozenset(token for token, text in enumerate(texts) if "\n" in text)
 
     def _frame_ids(self, turns: tuple[str, ...]) -> tuple[list[int], list[int]]:
         if turns not in self._frames:
