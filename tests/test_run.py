@@ -19,6 +19,7 @@ from trsr.core.summarize import SummaryRequest
 from trsr.core.summary_prompts import SETS, SummaryPrompts
 from trsr.dataset import contract
 from trsr.errors import CompareError, DataError, RunError, TrainError
+from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.preflight import Options
 from trsr.hub.publish import publish
 from trsr.hub.release import assemble
@@ -289,8 +290,8 @@ for folder in folders:
 @pytest.fixture(scope="module")
 def release(quickstarted, tmp_path_factory):
     """What `trsr publish` assembles before anything is on the Hub: its repos name one another as they will there."""
-    run = Run.read(quickstarted[0] / "runs" / "recurrent")
-    return assemble(run, tmp_path_factory.mktemp("assembled") / "release", name_repos("ORG", "unpublished")).folder
+    inputs = ReleaseInputs.read(quickstarted[0] / "runs" / "recurrent")
+    return assemble(inputs, tmp_path_factory.mktemp("assembled") / "release", name_repos("ORG", "unpublished")).folder
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,11 @@ from typing import Any
 from trsr.cli.exits import Exit
 from trsr.cli.outcome import Outcome, add_json
 from trsr.errors import UsageError
+from trsr.summaries.engines.base import SMALL
 
 TOLD = ("limit", "calls", "asked", "reused", "retried", "rejected", "reasoning_removed", "fallen_back", "tokens")
 # Questions that an engine in this process is put for an estimate of its time.
 MEASURED = 8
-# Sampling that goes with --prompts small, where it is not given; the penalty for models in this process alone.
-SMALL = {"max_new_tokens": 64, "answer_penalty": 1.2}
 RATES = ("price_in", "price_out", "calls_per_second", "concurrency", "latency")
 
 

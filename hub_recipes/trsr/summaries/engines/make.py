@@ -15,14 +15,14 @@ def engine(
     questions: Path | None = None,
     prompts: str = "default",
 ) -> Engine:
-    """Make the engine called `name`; a model is loaded when it is first asked.
+    """Make the engine called `name`. Its model is loaded at the first request.
 
     Args:
-        prompts: The set of prompts that it is asked, of `summary_prompts.SETS`.
-        questions: For `vllm:MODEL`: the Parquet file that open questions are written to.
+        prompts: The set of prompts for its questions, of `summary_prompts.SETS`.
+        questions: For `vllm:MODEL`: the Parquet file to which open questions are written.
 
     Raises:
-        ValueError: If there is no such engine.
+        UsageError: If there is no such engine.
     """
     made = _engine(name, revision, sampling, server, questions)
     made.prompts = SETS[prompts]
