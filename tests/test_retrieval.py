@@ -97,7 +97,9 @@ def test_windows_hold_every_learnt_position_once(lengths, longest, data):
 def test_a_batch_predicts_each_item_from_those_before_it():
     batch = batch_of(sequences_of([1, 2, 3], [4, 5], first=[0, 1]), [0, 1])
     assert batch.items.tolist() == [[1, 2], [4, 5]]
-    positions = list(zip(batch.row.tolist(), batch.column.tolist(), batch.targets.tolist(), batch.met.tolist(), strict=True))
+    positions = list(
+        zip(batch.row.tolist(), batch.column.tolist(), batch.targets.tolist(), batch.met.tolist(), strict=True)
+    )
     assert positions == [
         (0, 0, 1, [-1, -1]),
         (0, 1, 2, [1, -1]),

@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict
 from tests import tiny
 from trsr.cli import main
 from trsr.dataset import contract
-from trsr.errors import InputError, LoadError, RunError, UsageError
+from trsr.errors import InputError, LoadError, UsageError
 from trsr.recommender.compare.align import align, read
 from trsr.retrieval import catalogue, text_vectors
 from trsr.retrieval.retriever import Retriever
@@ -142,7 +142,9 @@ def test_ids_alone_give_new_items_no_vector(dataset, tmp_path):
 
 
 def test_few_draws_train_as_well(dataset, tmp_path):
-    record = train_retriever(dataset, tmp_path / "drawn", settings=Settings(epochs=8, batch=8, draws=8, learning_rate=1e-2))
+    record = train_retriever(
+        dataset, tmp_path / "drawn", settings=Settings(epochs=8, batch=8, draws=8, learning_rate=1e-2)
+    )
     assert record["log"][-1]["loss"] < record["log"][0]["loss"]
 
 

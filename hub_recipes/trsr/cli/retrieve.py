@@ -10,7 +10,6 @@ examples:
   trsr retrieve train data/mine --vectors transformers:bases/smollm2 --out runs/retriever-smollm2
   trsr retrieve train data/mine --vectors none --out runs/ids-alone
   trsr retrieve evaluate runs/retriever --dataset data/mine
-  trsr compare runs/retriever/test runs/mine/test
 """
 
 import argparse
@@ -27,7 +26,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("dataset", help="folder or Hub id with the configs items and histories")
     option("--revision", help="of the dataset")
     option("--out", type=Path, required=True, metavar="DIR", help="folder to write")
-    option("--vectors", default="tf-idf", help="tf-idf, sentence-transformers:MODEL, transformers:MODEL, none (%(default)s)")
+    option(
+        "--vectors",
+        default="tf-idf",
+        help="tf-idf, sentence-transformers:MODEL, transformers:MODEL, none (%(default)s)",
+    )
     option("--no-ids", action="store_true", help="vectors from text alone: old items and new ones alike")
     option("--width", type=int, default=128, help="of the vectors (%(default)s)")
     option("--layers", type=int, default=2, help="of the user model (%(default)s)")

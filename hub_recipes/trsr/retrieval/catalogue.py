@@ -72,9 +72,7 @@ def measure(
         bar.update(len(labels))
     bar.close()
     return {
-        name: Measured(
-            {metric: np.concatenate([one[metric] for one in found]) for metric in found[0]}, shown[name]
-        )
+        name: Measured({metric: np.concatenate([one[metric] for one in found]) for metric in found[0]}, shown[name])
         for name, found in parts.items()
     }
 
@@ -111,7 +109,7 @@ def summarise(
         | {f"coverage@{k}": float(items.mean()) for k, items in one.shown.items()}
         for name, one in measured.items()
     }
-    by_target = {}
+    by_target: dict[str, dict[str, Any]] = {}
     for number, name in enumerate(GROUPS):
         chosen = groups == number
         by_target[name] = {"rows": int(chosen.sum())}
@@ -128,9 +126,7 @@ def summarise(
     metric = f"recall@{AT[0]}"
     paired = [
         {"metric": metric, "system": own, "against": other}
-        | significance.paired_test(
-            measured[own].per_user[metric], measured[other].per_user[metric], seed, users=users
-        )
+        | significance.paired_test(measured[own].per_user[metric], measured[other].per_user[metric], seed, users=users)
         for other in measured
         if other != own
     ]

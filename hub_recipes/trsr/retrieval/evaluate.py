@@ -108,9 +108,7 @@ def score_candidates(retriever: Retriever, candidates: Candidates) -> np.ndarray
     """Scores (rows, candidates) of the released candidates: products of the vectors of user and item."""
     numbers = retriever.numbers
     users = (vector for part in _user_vectors(retriever, candidates.rows) for vector in part)
-    return candidates.score(
-        lambda row, ids: retriever.vectors[[numbers[item_id] for item_id in ids]] @ next(users)
-    )
+    return candidates.score(lambda row, ids: retriever.vectors[[numbers[item_id] for item_id in ids]] @ next(users))
 
 
 def _user_vectors(retriever: Retriever, rows: Dataset) -> Iterator[np.ndarray]:

@@ -54,7 +54,9 @@ class Retriever:
         """
         for name in (FILE, NETWORK, VECTORS, ITEMS):
             if not (folder / name).is_file():
-                raise RunError(f"No retriever at {folder}: it has no {name}. Make one: trsr retrieve train DATASET --out DIR")
+                raise RunError(
+                    f"No retriever at {folder}: it has no {name}. Make one: trsr retrieve train DATASET --out DIR"
+                )
         record = read_json(folder / FILE)
         network = Network(Shape(**record["shape"]))
         network.load_state_dict(load_tensors(folder / NETWORK))
@@ -94,7 +96,9 @@ class Retriever:
             UsageError: If the retriever knows items by their ids alone.
         """
         if self.text is None:
-            raise UsageError("This retriever knows items by their ids alone: a new item has no vector. Train one with texts.")
+            raise UsageError(
+                "This retriever knows items by their ids alone: a new item has no vector. Train one with texts."
+            )
         with torch.no_grad():
             text = torch.from_numpy(self.text.encode(texts))
             return self.network.item(text, None, torch.zeros(len(texts), dtype=torch.bool)).numpy()

@@ -6,8 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from trsr.dataset import contract
 from trsr.errors import UsageError
 from trsr.recommender.run import data_checksums
@@ -34,7 +32,7 @@ def train_retriever(
     width: int = 128,
     layers: int = 2,
     dropout: float = 0.3,
-    settings: Settings = Settings(),
+    settings: Settings | None = None,
 ) -> dict[str, Any]:
     """Train a retriever, and write its folder whole or not at all.
 
@@ -55,7 +53,10 @@ def train_retriever(
         DataError: As `trsr.dataset.contract` does.
     """
     if vectors == NONE and not ids:
-        raise UsageError("Items without text vectors and without ids have no vectors: leave out --no-ids, or --vectors none.")
+        raise UsageError(
+            "Items without text vectors and without ids have no vectors: leave out --no-ids, or --vectors none."
+        )
+    settings = settings or Settings()
     provenance = contract.provenance(source, revision)
     checksums = data_checksums(source, "histories", revision)
     asked = {"vectors": vectors, "ids": ids, "width": width, "layers": layers, "dropout": dropout, **asdict(settings)}

@@ -111,9 +111,7 @@ def histories(rows: Dataset, numbers: Mapping[str, int], what: str) -> Iterator[
         yield items
 
 
-def _rows(
-    rows: Dataset, numbers: Mapping[str, int], what: str, with_target: bool
-) -> Iterator[tuple[str, np.ndarray]]:
+def _rows(rows: Dataset, numbers: Mapping[str, int], what: str, with_target: bool) -> Iterator[tuple[str, np.ndarray]]:
     """User id and items of each row."""
     for table in rows.select_columns(["user_id", "history", "target"]).with_format("arrow").iter(1000):
         history = one_chunk(table["history"])

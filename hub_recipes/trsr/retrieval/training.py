@@ -73,7 +73,12 @@ class Fitted:
 
 
 def fit(
-    sequences: Sequences, n_items: int, text: np.ndarray | None, shape: Shape, settings: Settings, validation: Validation
+    sequences: Sequences,
+    n_items: int,
+    text: np.ndarray | None,
+    shape: Shape,
+    settings: Settings,
+    validation: Validation,
 ) -> Fitted:
     """Train networks on sequences; the epoch that is best on validation is kept.
 
@@ -206,7 +211,7 @@ def measure(network: Network, vectors: np.ndarray, validation: Validation) -> di
     ranks = np.empty(len(validation.targets))
     rows = max(1, 4_000_000 // len(vectors))
     for start in range(0, len(ranks), rows):
-        histories, targets = (part[start : start + rows] for part in (validation.histories, validation.targets))
+        histories, targets = validation.histories[start : start + rows], validation.targets[start : start + rows]
         scores = user_vectors(network, vectors, histories) @ vectors.T  # (users, items)
         own = scores[np.arange(len(targets)), targets]
         for row, history in enumerate(histories):
