@@ -57,10 +57,11 @@ def sampled_softmax_loss(
     """
     own = (users * items[targets]).sum(-1, keepdim=True)  # (positions, 1)
     others = users @ items[drawn].T - log_expected  # (positions, draws)
-    excluded = drawn == targets[:, None]
+    excluded = torch.zeros(len(targets), len(items), dtype=torch.bool).scatter_(1, targets[:, None], True)
     if met is not None:
-        excluded |= (drawn[None, :, None] == met[:, None, :]).any(-1)
-    others = others.masked_fill(excluded, -torch.inf)
+        position, column = torch.nonzero(met >= 0, as_tuple=True)
+        excluded[position, met[position, column]] = True
+    others = others.masked_fill(excluded[:, drawn], -torch.inf)
     return torch.logsumexp(torch.cat([own, others], dim=1), dim=1) - own[:, 0]
 
 

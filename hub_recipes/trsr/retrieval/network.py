@@ -31,7 +31,7 @@ class Shape:
     layers: int = 2
     heads: int = 4
     longest: int = 50
-    dropout: float = 0.3
+    dropout: float = 0.4
 
 
 class ItemTower(nn.Module):

@@ -16,7 +16,8 @@ from trsr.retrieval import text_vectors
 from trsr.retrieval.network import Shape
 from trsr.retrieval.retriever import FILE, Retriever
 from trsr.retrieval.sequences import histories, item_numbers, training_sequences
-from trsr.retrieval.training import Settings, Validation, fit
+from trsr.retrieval.training import Settings, fit
+from trsr.retrieval.validation import Validation
 
 NONE = "none"  # item vectors from ids alone
 
@@ -31,7 +32,7 @@ def train_retriever(
     ids: bool = True,
     width: int = 128,
     layers: int = 2,
-    dropout: float = 0.3,
+    dropout: float = 0.4,
     settings: Settings | None = None,
 ) -> dict[str, Any]:
     """Train a retriever, and write its folder whole or not at all.
