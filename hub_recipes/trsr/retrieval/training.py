@@ -21,7 +21,8 @@ from trsr.retrieval.validation import Validation, measure
 
 FULL = 50_000  # most items for which the softmax is over all of them
 LEAST = 0.05  # final learning rate, as a share of the peak
-WARM_UP = 100  # steps
+WARM_UP = 100  # steps, at most a tenth of all
+STEPS = 32  # of an epoch, at least, where there are users enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Settings:
 
     Attributes:
         epochs: At most; training ends earlier where `patience` epochs bring nothing on validation.
-        batch: Sequences a step.
+        batch: Sequences a step, at most; fewer where an epoch would have less than STEPS.
         draws: Items in the softmax's denominator, drawn anew each step; 0 = all up to FULL items, else 8,192.
     """
 
@@ -83,7 +84,8 @@ def fit(
         network.item.scale_to(catalogue.text)
     optimizer = torch.optim.AdamW(_groups(network, settings.weight_decay), lr=settings.learning_rate, betas=(0.9, 0.98))
     pieces = windows(sequences, shape.longest)
-    steps = settings.epochs * math.ceil(len(pieces) / settings.batch)
+    size = min(settings.batch, max(8, len(pieces) // STEPS))
+    steps = settings.epochs * math.ceil(len(pieces) / size)
     draws = settings.draws or (0 if n_items <= FULL else 8192)
     draw = Draws(counts, draws, generator) if draws else None
     log: list[dict[str, float]] = []
@@ -94,7 +96,7 @@ def fit(
     for number in range(settings.epochs):
         losses = []
         network.train()
-        for batch in epoch(pieces, settings.batch, generator):
+        for batch in epoch(pieces, size, generator):
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * _share(step, steps)
             optimizer.zero_grad()
@@ -148,4 +150,6 @@ def _groups(network: Network, weight_decay: float) -> list[dict]:
 
 def _share(step: int, steps: int) -> float:
     """The learning rate of a step as a share of its peak: a warm-up, then a cosine."""
-    return min(1.0, (step + 1) / WARM_UP) * (LEAST + (1 - LEAST) * (1 + math.cos(math.pi * step / steps)) / 2)
+    return min(1.0, (step + 1) / min(WARM_UP, max(1, steps // 10))) * (
+        LEAST + (1 - LEAST) * (1 + math.cos(math.pi * step / steps)) / 2
+    )
