@@ -53,19 +53,19 @@ def test_training_sees_no_target_of_validation_and_test():
         "validation": rows_of(("b", [3, 4], 5)),
         "test": rows_of(("c", [6], 7), ("d", [], 8)),
     }
-    found = training_sequences(splits, NUMBERS, users_in_several_splits=False)
+    found = training_sequences(splits, NUMBERS)
     assert lists_of(found) == [[0, 1, 2], [3, 4], [6]]
     assert found.counts(12).tolist() == [1, 1, 1, 1, 1, 0, 1, 0, 0, 0, 0, 0]
     # In time, a later row's history holds the earlier row's target: what is trained on ends with the training row.
     splits = {"train": rows_of(("a", [0, 1], 2)), "validation": rows_of(("a", [0, 1, 2], 3))} | {
         "test": rows_of(("a", [0, 1, 2, 3], 4))
     }
-    assert lists_of(training_sequences(splits, NUMBERS, users_in_several_splits=True)) == [[0, 1, 2]]
+    assert lists_of(training_sequences(splits, NUMBERS)) == [[0, 1, 2]]
 
 
 def test_rows_of_one_user_are_learnt_from_once():
     train = rows_of(("a", [0, 1], 2), ("a", [0, 1], 3), ("b", [4], 5), ("a", [0, 1, 3], 6))
-    found = training_sequences({"train": train}, NUMBERS, users_in_several_splits=True)
+    found = training_sequences({"train": train}, NUMBERS)
     assert lists_of(found) == [[0, 1, 2], [0, 1, 3], [4, 5], [0, 1, 3, 6]]
     assert found.first.tolist() == [0, 2, 0, 3]
     assert found.counts(12).tolist() == [1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0]
@@ -73,9 +73,9 @@ def test_rows_of_one_user_are_learnt_from_once():
 
 def test_unknown_items_and_sequences_of_one_item_are_refused():
     with pytest.raises(DataError, match="train: item 'i99' is not in the items config"):
-        training_sequences({"train": rows_of(("a", [99], 1))}, NUMBERS, users_in_several_splits=True)
+        training_sequences({"train": rows_of(("a", [99], 1))}, NUMBERS)
     with pytest.raises(DataError, match="no next item"):
-        training_sequences({"train": rows_of(("a", [], 1))}, NUMBERS, users_in_several_splits=True)
+        training_sequences({"train": rows_of(("a", [], 1))}, NUMBERS)
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(1, 4), st.data())

@@ -80,8 +80,7 @@ def evaluate_retriever(
     scorers = {name: baseline_scorer(name, rows, splits["train"], texts) for name in BASELINES}
     scores |= {name: candidates.score(scorer) for name, scorer in scorers.items()}
     numbers = retriever.numbers
-    in_several = contract.provenance(source, revision).users_in_several_splits
-    counts = training_sequences(splits, numbers, in_several).counts(len(numbers))
+    counts = training_sequences(splits, numbers).counts(len(numbers))
     measured = catalogue.measure(
         {own: _catalogue_scorer(retriever)}
         | {name: _over_all(scorers[name], retriever.item_ids) for name in BASELINES if name != "chance"},

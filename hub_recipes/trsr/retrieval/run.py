@@ -70,7 +70,7 @@ def train_retriever(
     texts = contract.texts(source, revision)
     splits = {split: contract.read(source, "histories", split, revision) for split in contract.SPLITS}
     numbers = {item_id: number for number, item_id in enumerate(texts)}
-    sequences = training_sequences(splits, numbers, provenance.users_in_several_splits)
+    sequences = training_sequences(splits, numbers)
     validation = Validation(
         list(histories(splits["validation"], numbers, "validation")),
         item_numbers(splits["validation"].with_format("arrow")["target"], numbers, "validation"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 
 from trsr.dataset.contract import one_chunk
@@ -59,21 +60,20 @@ def item_numbers(column: pa.ChunkedArray, numbers: Mapping[str, int], what: str)
     return table[encoded.indices.to_numpy()] if len(ids) else np.zeros(0, np.int32)
 
 
-def training_sequences(
-    splits: Mapping[str, Dataset], numbers: Mapping[str, int], users_in_several_splits: bool
-) -> Sequences:
+def training_sequences(splits: Mapping[str, Dataset], numbers: Mapping[str, int]) -> Sequences:
     """What may be trained on: histories with targets of the training split, and where each user stands in one split
     alone, the histories of the others without their targets, as is usual for sequential models.
+
+    Where a user stands in several splits, a later one's history may hold the earlier one's target: it is left out.
 
     Args:
         splits: Split -> rows of `histories`.
         numbers: Item id -> number.
-        users_in_several_splits: As `Provenance.users_in_several_splits`: a later row's history may hold an earlier target.
 
     Raises:
         DataError: If an item is not in the catalogue, or no sequence has two items.
     """
-    used = ["train"] if users_in_several_splits else list(splits)
+    used = ["train"] if _share_users(splits) else list(splits)
     pieces: list[np.ndarray] = []
     first: list[int] = []
     last_of: dict[str, np.ndarray] = {}
@@ -89,6 +89,17 @@ def training_sequences(
         raise DataError("No training user has two items: there is no next item to learn from.")
     lengths = np.array([len(piece) for piece in pieces])
     return Sequences(np.concatenate(pieces), np.cumsum(lengths), np.array(first))
+
+
+def _share_users(splits: Mapping[str, Dataset]) -> bool:
+    """Whether a user stands in several splits."""
+    known = pa.array([], pa.string())
+    for rows in splits.values():
+        own = one_chunk(rows.with_format("arrow")["user_id"]).cast(pa.string())
+        if pc.any(pc.is_in(own, value_set=known)).as_py():
+            return True
+        known = pa.concat_arrays([known, own])
+    return False
 
 
 def windows(sequences: Sequences, longest: int) -> Sequences:
