@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -130,8 +131,9 @@ def test_recommendations_are_the_largest_products(folder):
     assert [score for _, score in found] == pytest.approx(products[expected].tolist(), rel=1e-5)
 
 
-def test_ids_alone_give_new_items_no_vector(dataset, tmp_path):
-    train_retriever(dataset, tmp_path / "ids", vectors="none", settings=QUICK)
+def test_ids_alone_give_new_items_no_vector(dataset, tmp_path, capsys):
+    main(["retrieve", "train", dataset, "--vectors", "none", "--epochs", "1", "--out", str(tmp_path / "ids"), "--json"])
+    assert json.loads(capsys.readouterr().out)["vectors"] is None
     retriever = Retriever.load(tmp_path / "ids")
     with pytest.raises(UsageError, match="by their ids alone"):
         retriever.with_items({"new": "title: New"})
@@ -167,6 +169,18 @@ def test_hidden_states_of_a_language_model_make_vectors(dataset, tmp_path):
     tiny.model("qwen3").save_pretrained(model)
     with pytest.raises(LoadError, match="is not the model that made this retriever's item vectors"):
         Retriever.load(tmp_path / "out")
+
+
+def test_vectors_of_a_sentence_model_name_the_package_that_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    maker = text_vectors.make("sentence-transformers:ORG/model", ["a text"])
+    assert maker.describe() == {
+        "name": "sentence-transformers",
+        "model": "ORG/model",
+        "checksum": "ORG/model",
+    }
+    with pytest.raises(UsageError, match="pip install sentence-transformers"):
+        maker.encode(["a text"])
 
 
 @pytest.fixture(scope="module")

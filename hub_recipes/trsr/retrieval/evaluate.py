@@ -5,15 +5,15 @@ Writes `scores.parquet` and `results.json`, as `trsr evaluate` does, and `catalo
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
 
 from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
+from trsr.errors import UsageError
 from trsr.metrics import ranking, significance
 from trsr.recommender import scores as score_files
 from trsr.recommender.baselines import Scorer
@@ -54,10 +54,14 @@ def evaluate_retriever(
 
     Raises:
         RunError: If there is no retriever, or the dataset is another than it was trained on.
+        UsageError: If its folder has the name of a baseline.
         DataError: As `trsr.dataset.contract` does.
     """
     retriever = Retriever.load(folder)
     retriever.check_data(source, revision)
+    own = folder.resolve().name
+    if own in BASELINES:
+        raise UsageError(f"{own!r} is the name of a baseline: give the retriever's folder another.")
     texts = contract.texts(source, revision)
     splits = {name: contract.read(source, "histories", name, revision) for name in contract.SPLITS}
     rows = splits[split]
@@ -67,11 +71,11 @@ def evaluate_retriever(
     contract.check_ids(rows, texts, f"{source}, split {split}")
     began = time.process_time()
     candidates = Candidates.of(rows, seed)
-    own = folder.resolve().name
     scores = {own: score_candidates(retriever, candidates)}
     about = {
         **score_files.about(source, "histories", split, revision),
         "run": own,
+        "retriever": {name: retriever.record[name] for name in ("vectors", "ids", "settings")},
         "seed": seed,
         "n_users": len(set(rows["user_id"])),
         "limit": limit if limited else 0,
@@ -106,23 +110,19 @@ def evaluate_retriever(
 def score_candidates(retriever: Retriever, candidates: Candidates) -> np.ndarray:
     """Scores (rows, candidates) of the released candidates: products of the vectors of user and item."""
     numbers = retriever.numbers
-    users = (vector for part in _user_vectors(retriever, candidates.rows) for vector in part)
+    parts = candidates.rows.select_columns(["history"]).iter(_ROWS)
+    users = (vector for part in parts for vector in _users(retriever, numbers, part))
     return candidates.score(lambda row, ids: retriever.vectors[[numbers[item_id] for item_id in ids]] @ next(users))
 
 
-def _user_vectors(retriever: Retriever, rows: Dataset) -> Iterator[np.ndarray]:
-    """Vectors (users, width) of some rows after the other."""
-    for part in rows.select_columns(["history"]).iter(_ROWS):
-        yield _users(retriever, part)
-
-
-def _users(retriever: Retriever, part: Mapping[str, Any]) -> np.ndarray:
-    numbers = retriever.numbers
+def _users(retriever: Retriever, numbers: Mapping[str, int], part: Mapping[str, Any]) -> np.ndarray:
+    """Vectors (users, width) of rows of `histories`, as columns."""
     return retriever.users([np.array([numbers[item_id] for item_id in ids], np.int64) for ids in part["history"]])
 
 
 def _catalogue_scorer(retriever: Retriever) -> catalogue.CatalogueScorer:
-    return lambda part: _users(retriever, part) @ retriever.vectors.T
+    numbers = retriever.numbers
+    return lambda part: _users(retriever, numbers, part) @ retriever.vectors.T
 
 
 def _over_all(scorer: Scorer, item_ids: list[str]) -> catalogue.CatalogueScorer:
