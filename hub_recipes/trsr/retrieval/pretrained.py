@@ -21,19 +21,25 @@ BATCH_TOKENS = 4096
 
 
 class _Pretrained:
-    """What both kinds share: a model that is named, not copied, and loaded when first needed."""
+    """What both kinds share: a model that is named, not copied, and needed for new texts alone.
+
+    Args:
+        model: Folder or Hub id.
+        checksum: Of the model that made a retriever's vectors; without one, the model's as it is now.
+    """
 
     name: str
 
     def __init__(self, model: str, checksum: str | None = None) -> None:
-        self.model = model
-        now = _checksum(model)
-        if checksum is not None and now != checksum:
+        self.model, self.checksum = model, checksum or _checksum(model)
+
+    def _check(self) -> None:
+        """Raise LoadError if the model is another by now."""
+        if (now := _checksum(self.model)) != self.checksum:
             raise LoadError(
-                f"{model} is not the model that made this retriever's item vectors: it is {now}, that was {checksum}. "
-                "Put it back, or train the retriever anew."
+                f"{self.model} is not the model that made this retriever's item vectors: it is {now}, that was "
+                f"{self.checksum}. Put it back, or train the retriever anew."
             )
-        self.checksum = now
 
     def describe(self) -> dict[str, Any]:
         """What the vectors depend on, for the retriever's record."""
@@ -49,7 +55,8 @@ class SentenceVectors(_Pretrained):
     name = "sentence-transformers"
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Vectors (texts, width) float32. Raises UsageError where the package is missing."""
+        """Vectors (texts, width) float32. Raises UsageError where the package is missing, LoadError where the model is."""
+        self._check()
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
@@ -65,7 +72,8 @@ class HiddenStateVectors(_Pretrained):
     name = "transformers"
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Vectors (texts, width) float32. Raises LoadError where transformers cannot load the model."""
+        """Vectors (texts, width) float32. Raises LoadError where transformers cannot load the model, or it is another."""
+        self._check()
         source = base_path(self.model)
         with loading(self.model):
             tokenizer = AutoTokenizer.from_pretrained(source)

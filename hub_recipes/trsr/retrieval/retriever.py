@@ -50,7 +50,6 @@ class Retriever:
 
         Raises:
             RunError: If it holds no retriever, or lacks a file.
-            LoadError: If a model that made its text vectors is another by now.
         """
         for name in (FILE, NETWORK, VECTORS, ITEMS):
             if not (folder / name).is_file():
@@ -94,6 +93,7 @@ class Retriever:
 
         Raises:
             UsageError: If the retriever knows items by their ids alone.
+            LoadError: If the model that made its text vectors is not there, or another by now.
         """
         if self.text is None:
             raise UsageError(

@@ -54,7 +54,7 @@ def load(record: Mapping[str, Any], folder: Path) -> TextVectors:
         folder: Where it was saved.
 
     Raises:
-        LoadError: If a model that it names is another by now.
+        UsageError: If it is of a kind that is not known here.
     """
     from trsr.retrieval.pretrained import HiddenStateVectors, SentenceVectors
     from trsr.retrieval.tfidf import TfidfVectors
