@@ -13,7 +13,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from trsr.metrics import ranking, significance
-from trsr.retrieval.search import first
+from trsr.retrieval.search import largest_columns
 
 AT = (10, 20, 100)
 CELLS = 2_000_000
@@ -57,7 +57,7 @@ def measure(
         for name, scorer in scorers.items():
             scores = np.asarray(scorer(part), np.float64)  # (rows, items)
             metrics = ranking.per_user(scores, labels, mask, at=AT)
-            top, values = first(np.where(mask, scores, -np.inf), max(AT))
+            top, values = largest_columns(np.where(mask, scores, -np.inf), max(AT))
             real = np.isfinite(values)
             for k in AT:
                 shown[name][k][top[:, :k][real[:, :k]]] = True

@@ -34,7 +34,7 @@ def largest(
             for row, met in enumerate(exclude[user_part] if exclude is not None else ()):
                 inside = met[(met >= left) & (met < left + columns)]
                 block[row, inside - left] = -np.inf
-            here_numbers, here_scores = first(block, k)
+            here_numbers, here_scores = largest_columns(block, k)
             here_numbers = np.where(np.isneginf(here_scores), -1, here_numbers + left)
             merged_numbers = np.concatenate([best_numbers, here_numbers], axis=1)
             merged_scores = np.concatenate([best_scores, here_scores], axis=1)
@@ -46,7 +46,7 @@ def largest(
     return numbers, scores
 
 
-def first(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def largest_columns(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Columns and values of the k largest scores of each row, best first; of equal ones, the earlier columns."""
     k = min(k, scores.shape[1])
     if k < scores.shape[1]:
