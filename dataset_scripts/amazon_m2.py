@@ -56,7 +56,7 @@ A user is a session, named by a hash of its items. The licence of the source dat
 """
 
 
-def read_products(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, dict[str, int], building.Sums]:
+def read_products(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, dict[str, int], building.Checksums]:
     """The config `items` of the locale, counts and checksums."""
 
     def work(table: pa.Table) -> tuple[tuple[pa.Table, int], Masks]:
@@ -102,7 +102,7 @@ def name_session(items: str) -> str:
 
 def read_sessions(
     options: argparse.Namespace, faults: Faults, ids: pa.Array
-) -> tuple[Sequences, dict[str, int], building.Sums]:
+) -> tuple[Sequences, dict[str, int], building.Checksums]:
     """The sessions that fit as logged, equal ones once; counts and checksums."""
 
     def work(table: pa.Table) -> tuple[pa.Table, Masks]:
@@ -135,7 +135,7 @@ def read_sessions(
         tables.append(table)
         totals += counts
         few.append(lengths)
-    building.note_short(np.concatenate(few), options.min_history, faults)
+    building.suggest_min_history(np.concatenate(few), options.min_history, faults)
     bounds = f"of {options.min_history} to {options.max_history} items"
     table = building.concat(tables, source.name, reading, f"not of the locale {options.locale}, or not {bounds}")
     before = pc.binary_join(printed_ids(contract.one_chunk(table["before"])), " ")

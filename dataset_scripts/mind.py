@@ -25,6 +25,7 @@ taken as they are: a quote is a character. Same seed, same Parquet files, whatev
 """
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -39,7 +40,7 @@ from trsr.dataset.build import command as building
 from trsr.dataset.build import impressions, protocol
 from trsr.dataset.build.column_types import are_ids
 from trsr.dataset.build.csv_blocks import Layout
-from trsr.dataset.build.impressions import Sorter, Written
+from trsr.dataset.build.impressions import ParquetSplit, Sorter
 from trsr.dataset.build.scan import Faults, Masks, Reading, find, scan
 from trsr.dataset.build.sequences import Sequences, encode, lengths, lists, newest
 from trsr.errors import DataError
@@ -69,7 +70,7 @@ MIND may be used for research only, and its texts may not be passed on.
 _DAY = 86_400
 
 
-def read_news(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, dict[str, int], building.Sums]:
+def read_news(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, dict[str, int], building.Checksums]:
     """The config `items` of all parts, counts and checksums."""
 
     def work(table: pa.Table) -> tuple[tuple[pa.Table, int], Masks]:
@@ -81,8 +82,8 @@ def read_news(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, di
 
     shown = building.shown_fields(options.text_fields, FIELDS)
     parts, sums, counts, total = [], {}, {"items_broken": 0}, Reading()
-    for where in options.sources:
-        source, reading = find(where, "news.tsv"), Reading()
+    for where, label in building.unique_names(options.sources).items():
+        source, reading = find(where, "news.tsv", label), Reading()
         parts += scan(source, Layout("\t", False, NEWS), NEWS[:5], work, faults, reading, workers=options.workers)
         sums[source.name] = reading.sha256
         counts["items_broken"] += reading.broken
@@ -116,7 +117,7 @@ def checked(table: pa.Table) -> tuple[pa.Table, Masks]:
 
 def read_users(
     options: argparse.Namespace, faults: Faults, ids: pa.Array
-) -> tuple[Sequences, dict[str, int], building.Sums]:
+) -> tuple[Sequences, dict[str, int], building.Checksums]:
     """What users met that fit as logged; counts and checksums."""
 
     def fits(logged: np.ndarray) -> np.ndarray:
@@ -131,13 +132,14 @@ def read_users(
         made = made.append_column("history", pc.if_else(pa.array(fits(logged)), history, ""))
         return made.filter(pa.array(logged > 0)), broken
 
-    source, reading = find(options.sources[0], "behaviors.tsv"), Reading()
+    [(folder, label)] = building.unique_names(options.sources).items()
+    source, reading = find(folder, "behaviors.tsv", label), Reading()
     layout = Layout("\t", False, BEHAVIORS)
     parts = scan(source, layout, BEHAVIORS[:4], work, faults, reading, workers=options.workers, limit=options.limit)
     table = building.concat(parts, source.name, reading, "without a history")
     first = earliest(table)
     logged = table["logged"].to_numpy()[first]
-    building.note_short(logged, options.min_history, faults)
+    building.suggest_min_history(logged, options.min_history, faults)
     mask = np.zeros(len(table), dtype=bool)
     mask[first[fits(logged)]] = True
     kept = table.select(["user_id", "history"]).filter(pa.array(mask)).combine_chunks()
@@ -176,9 +178,14 @@ def earliest(table: pa.Table) -> np.ndarray:
 
 
 def read_impressions(
-    options: argparse.Namespace, faults: Faults, ids: pa.Array, where: Path, part: str, sorter: Sorter
-) -> tuple[dict[str, int], building.Sums]:
-    """Put the impressions of a part into `sorter`. Returns counts and checksums."""
+    options: argparse.Namespace, faults: Faults, ids: pa.Array, where: Path, label: str, part: str, sorter: Sorter
+) -> tuple[dict[str, int], building.Checksums]:
+    """Put the impressions of a part into `sorter`. Returns counts and checksums.
+
+    Args:
+        where: Folder or archive of the part.
+        label: Its name for messages and provenance.
+    """
 
     def work(table: pa.Table) -> tuple[pa.Table, Masks]:
         whole, masks = checked(table)
@@ -198,7 +205,7 @@ def read_impressions(
         }
         return pa.table(columns, schema=impressions.SCHEMA).filter(pa.array(~unlabelled)), masks
 
-    source, reading = find(where, "behaviors.tsv"), Reading()
+    source, reading = find(where, "behaviors.tsv", label), Reading()
     layout = Layout("\t", False, BEHAVIORS)
     least = {"history": options.min_history, "clicked": 1, "others": 1}
     without = dict.fromkeys(least, 0)
@@ -254,19 +261,20 @@ def labelled(texts: pa.Array, ids: pa.Array) -> tuple[pa.ListArray, pa.ListArray
 
 def by_time(
     options: argparse.Namespace, faults: Faults, ids: pa.Array, folder: Path
-) -> tuple[Mapping[str, Written], dict[str, int], building.Sums]:
+) -> tuple[Mapping[str, ParquetSplit], dict[str, int], building.Checksums]:
     """The splits of `histories` in the protocol `impressions`, counts and checksums.
 
     Args:
         folder: Takes what is too large for the memory, and the splits.
     """
     counts: dict[str, int] = {}
-    sums: building.Sums = {}
+    sums: building.Checksums = {}
     sorters = {}
+    labels = building.unique_names(options.sources)
     for part, where in zip(("train", "dev"), options.sources, strict=True):
         (folder / part).mkdir()
         sorters[part] = Sorter(folder / part)
-        found, sum_ = read_impressions(options, faults, ids, where, part, sorters[part])
+        found, sum_ = read_impressions(options, faults, ids, where, labels[where], part, sorters[part])
         counts |= found
         faults.so_far |= found
         sums |= sum_
@@ -287,7 +295,7 @@ def by_time(
     made = {}
     for split, parts in ordered.items():
         rows = (impressions.histories(table, ids) for table in parts)
-        made[split] = Written(folder / f"{split}.parquet", impressions.first(rows, getattr(options, split)))
+        made[split] = ParquetSplit(folder / f"{split}.parquet", impressions.first_rows(rows, getattr(options, split)))
         counts[f"rows_{split}"] = len(made[split])
     return made, counts, sums
 
@@ -298,6 +306,8 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     if len(options.sources) != wanted:
         parts = "one part, the training part" if wanted == 1 else "two parts, the training part and the dev part"
         raise DataError(f"The protocol {options.protocol} takes {parts}; got {len(options.sources)}.")
+    if len(set(map(os.path.abspath, options.sources))) < wanted:
+        raise DataError(f"{options.sources[0]} is given twice; give the training part and the dev part.")
     news, counts, sums = read_news(options, faults)
     faults.so_far |= counts
     ids = contract.one_chunk(news["item_id"])

@@ -58,6 +58,7 @@ A shop's own export, a row a purchase:
 """
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -73,7 +74,7 @@ from trsr.dataset import contract
 from trsr.dataset.build import column_types, id_lists, protocol, protocol_options
 from trsr.dataset.build import command as building
 from trsr.dataset.build import tables as tabular
-from trsr.dataset.build.interactions import in_order
+from trsr.dataset.build.interactions import build_sequences
 from trsr.dataset.build.item_text import sentences
 from trsr.dataset.build.scan import Faults, Reading
 from trsr.dataset.build.sequences import Sequences, lengths
@@ -99,7 +100,18 @@ The licence of the source data applies to everything here.
 """
 
 
-def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, dict[str, int], building.Sums]:
+def file_names(options: argparse.Namespace) -> dict[Path, str]:
+    """Path -> name of each file that is read; all names differ. Raises DataError if a log is given twice."""
+    logs = [os.path.abspath(path) for path in options.interactions]
+    if len(set(logs)) < len(logs):
+        raise DataError(f"{max(logs, key=logs.count)} is given twice. Give each file of --interactions once.")
+    groups = [options.items], options.interactions, [options.splits] if options.splits else []
+    names = {path: name for group in groups for path, name in building.unique_names(group).items()}
+    # Folders are added only to names that need them, so that the provenance of other datasets stays as it was.
+    return names if len(set(names.values())) == len(set(map(os.path.abspath, names))) else building.unique_names(names)
+
+
+def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, dict[str, int], building.Checksums]:
     """The config `items`, counts and the checksum."""
     file = _table(options.items, options, faults, items=True)
     if options.text_fields:
@@ -129,7 +141,7 @@ def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, d
         )
     items, counts = building.deduplicate(found, ("text",))
     counts = _counted("items", reading) | {"items_cells_unescaped": reading.unescaped} | counts
-    return items, counts, {options.items.name: reading.sha256}
+    return items, counts, {file.name: reading.sha256}
 
 
 def _is_id(name: str, options: argparse.Namespace) -> bool:
@@ -143,25 +155,24 @@ def _counted(what: str, reading: Reading) -> dict[str, int]:
 
 def read_log(
     options: argparse.Namespace, faults: Faults, ids: pa.Array
-) -> tuple[Sequences, Division, dict[str, int], building.Sums]:
+) -> tuple[Sequences, Division, dict[str, int], building.Checksums]:
     """What users met, how they are divided, counts and checksums.
 
     Several files are read as one, in the order in which they are given.
     """
     parts, total, sums, plain = [], Reading(), {}, False
-    for path, name in _named(options.interactions).items():
+    for path in options.interactions:
         if options.limit and total.rows >= options.limit:
             break
         file = _table(path, options, faults)
-        file = replace(file, source=replace(file.source, name=name))
         wanted, plain_here = _wanted_of_log(file, options, faults, ids)
         plain |= plain_here
         limit = options.limit and options.limit - total.rows
         table, reading = tabular.read(file, wanted, faults, workers=options.workers, limit=limit)
         if reading.sha256 and reading.sha256 in sums.values():
-            raise DataError(f"{name} holds the same as another of --interactions. Give each file once.")
+            raise DataError(f"{file.name} holds the same as another of --interactions. Give each file once.")
         parts.append(table)
-        sums[name] = reading.sha256
+        sums[file.name] = reading.sha256
         total.rows += reading.rows
         total.broken += reading.broken
         total.lines += reading.lines
@@ -172,16 +183,17 @@ def read_log(
     if options.list_column:
         table = after_lists(sound_lists(table, ids, faults, options.list_column, total) if plain else table)
     faults.so_far |= _counted("log", total)
-    found, counts = in_order(table, ids, drop=options.drop_unknown, min_rating=options.min_rating)
+    found, counts = build_sequences(table, ids, drop=options.drop_unknown, min_rating=options.min_rating)
     counts |= {"users_read": len(found)}
-    found, outside = protocol_options.core(found, options)
-    splits = protocol_options.splits_file(options)
+    found, outside = protocol_options.apply_k_core(found, options)
+    if splits := protocol_options.splits_file(options):
+        splits = _renamed(splits, options)
     division, given, more = protocol_options.division(options, table, splits, faults)
     if units := [name.removeprefix("times_in_") for name in counts if name.startswith("times_in_")]:
         faults.notes.append(
             f"column {options.time!r} holds times in {' and '.join(units)}: items are out of order. Write all in one unit."
         )
-    building.note_short(lengths(found.items), options.min_history, faults, division)
+    building.suggest_min_history(lengths(found.items), options.min_history, faults, division)
     return found, division, _counted("log", total) | counts | outside | given, sums | more
 
 
@@ -190,14 +202,9 @@ def _note_encoding(faults: Faults) -> None:
         faults.notes.append("rows that are not UTF-8 are read where --encoding gives the encoding of the file")
 
 
-def _named(paths: Sequence[Path]) -> dict[Path, str]:
-    """What files are called: by their names, and by their folders' too where two have one name."""
-    names = [path.name for path in paths]
-    if len(set(names)) < len(names):
-        names = [f"{path.resolve().parent.name}/{path.name}" for path in paths]
-    if len(set(names)) < len(names):
-        raise DataError(f"Two of --interactions are called {max(names, key=names.count)!r}. Give each file once.")
-    return dict(zip(paths, names, strict=True))
+def _renamed(table: Table, options: argparse.Namespace) -> Table:
+    """The same table, with the name of its file in `file_names`."""
+    return replace(table, source=replace(table.source, name=file_names(options)[table.source.path]))
 
 
 def _table(path: Path, options: argparse.Namespace, faults: Faults, *, items: bool = False) -> Table:
@@ -206,7 +213,7 @@ def _table(path: Path, options: argparse.Namespace, faults: Faults, *, items: bo
     sep = (options.items_sep if items else None) or options.sep
     names = options.items_columns if items else options.interactions_columns
     if (form := format_of(path, form, sep)) == "parquet":
-        return tabular.parquet_table(path)
+        return _renamed(tabular.parquet_table(path), options)
     file = text_table(
         path,
         form,
@@ -219,12 +226,12 @@ def _table(path: Path, options: argparse.Namespace, faults: Faults, *, items: bo
     if differs(file.source.encoding, options.encoding):
         instead = f", not as {options.encoding}: its bytes leave no doubt" if options.encoding else ""
         faults.notes.append(f"{file.name} is read as {file.source.encoding}{instead}")
-    return file
+    return _renamed(file, options)
 
 
 def _wanted_of_log(
     file: Table, options: argparse.Namespace, faults: Faults, ids: pa.Array
-) -> tuple[tabular.Wanted, bool]:
+) -> tuple[tabular.WantedColumns, bool]:
     """The columns of a log, how to read them, and whether its lists are ids between separators."""
     item, plain = options.item or ITEM, False
     wanted = {"user": (options.user, column_types.ID), **protocol_options.columns(options)}
@@ -241,7 +248,7 @@ def _wanted_of_log(
             wanted["item"] = (item, column_types.ID)
             faults.notes.append(f"{file.name}: {item!r} is taken for what comes after the list {options.list_column!r}")
     if options.time:
-        wanted |= {"time": (options.time, column_types.MOMENT), "dated": (options.time, column_types.DATED)}
+        wanted |= {"time": (options.time, column_types.TIMESTAMP), "dated": (options.time, column_types.DATED)}
     elif not options.list_column and (times := [name for name in file.columns or () if name.lower() in TIMES]):
         faults.notes.append(f"{file.name} is taken to be in order: --time {times[0]} would sort a user's rows")
     return wanted, plain
@@ -279,6 +286,7 @@ def after_lists(table: pa.Table) -> pa.Table:
 def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     """Read, keep, divide, draw and write. Returns the counts."""
     protocol_options.apply_defaults(options)
+    names = file_names(options)
     items, counts, sums = read_items(options, faults)
     faults.so_far |= counts
     found, division, more, sums_ = read_log(options, faults, contract.one_chunk(items["item_id"]))
@@ -306,8 +314,8 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
         protocol=protocol_options.record(options),
         counts=counts | more,
         body=CARD.format(
-            items=options.items.name,
-            interactions="`, `".join(name for name in _named(options.interactions).values() if name in sums_),
+            items=names[options.items],
+            interactions="`, `".join(names[path] for path in options.interactions if names[path] in sums_),
             protocol=protocol.describe(tables, users=users, division=division, **sampling),
         ),
     )

@@ -60,12 +60,12 @@ def quickstarted(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def _assembled(quickstarted, tmp_path_factory):
+    from trsr.hub.inputs import ReleaseInputs
     from trsr.hub.release import assemble
     from trsr.hub.repos import name_repos
-    from trsr.recommender.run import Run
 
-    run = Run.read(quickstarted[0] / "runs" / "recurrent")
-    return assemble(run, tmp_path_factory.mktemp("release") / "release", name_repos("ORG", "trsr-sample"))
+    inputs = ReleaseInputs.read(quickstarted[0] / "runs" / "recurrent")
+    return assemble(inputs, tmp_path_factory.mktemp("release") / "release", name_repos("ORG", "trsr-sample"))
 
 
 @pytest.fixture

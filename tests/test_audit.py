@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
 
+from tests import tiny
 from trsr.cli import main
 from trsr.dataset import contract
 from trsr.errors import DataError
 from trsr.hub.release import write_dataset
 from trsr.recommender.recipe import Recipe
+from trsr.recommender.run import Run
 from trsr.summaries.audit.catalogue import Catalogue
 from trsr.summaries.audit.figures import figures, warnings
 from trsr.summaries.audit.instructions import instructions
@@ -88,10 +90,10 @@ def test_plurals(word, stemmed):
 def test_words_are_compared_in_order_and_whole():
     text = Words.of("Loves SEA-story collections, and 12 of them!")
     assert text.content == {"love", "sea", "story", "collection"}
-    assert text.says(Words.of("sea stories"))
-    assert not text.says(Words.of("story sea"))
-    assert not text.says(Words.of("collect"))
-    assert not text.says(Words.of("?!"))
+    assert text.contains(Words.of("sea stories"))
+    assert not text.contains(Words.of("story sea"))
+    assert not text.contains(Words.of("collect"))
+    assert not text.contains(Words.of("?!"))
 
 
 # Measures of one summary.
@@ -284,7 +286,8 @@ def test_an_audit_is_written_beside_the_data_and_travels_with_it(tmp_path, capsy
     assert contract.audit(source) == shown == audit(source)
     assert not list((tmp_path / "good").glob(".*"))
     tables = {"items": DatasetDict(train=items())}
-    write_dataset(tmp_path / "released", Recipe("nano", source, "recurrent"), contract.Terms("mine"))
+    run = Run(tmp_path, Recipe("nano", source, "recurrent"), {}, "", None)
+    write_dataset(tmp_path / "released", tiny.release_inputs(run), contract.Terms("mine"))
     assert contract.audit(str(tmp_path / "released")) == shown
     # Other summaries are another audit's.
     contract.write(tmp_path / "good", tables, provenance={}, body="# Anew")

@@ -1,21 +1,29 @@
 """Bases from GGUF files: written here from a model whose weights are known, and a real one from the package index."""
 
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from tests import tiny
+from trsr import quickstart
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.core.scoring import Scorer
+from trsr.dataset import contract
 from trsr.errors import LoadError, UsageError
 from trsr.pretrain.gguf import RECORD, convert
 from trsr.pretrain.packaged import KNOWN, make_base
+from trsr.recommender.run import Run
+from trsr.recommender.serving import load_recommender
 
 gguf = pytest.importorskip("gguf")
 
@@ -168,3 +176,30 @@ def test_a_pretrained_model_is_scored_alike_shared_and_apart(smollm2):
     with torch.no_grad():
         logits = network(torch.tensor([[*prefix, *suffixes[0]]])).logits[0, -1]
     assert float(found[0]) == pytest.approx(float(logits[encoder.yes_id] - logits[encoder.no_id]), abs=1e-4)
+
+
+def test_a_pretrained_model_does_the_whole_job(smollm2, tmp_path, monkeypatch):
+    """It summarises with the adapter off and ranks with it on, in the quickstart and in the pipeline of its release."""
+    monkeypatch.setattr(quickstart, "PRETRAINED", replace(quickstart.PRETRAINED, users=3))
+    out, said = tmp_path / "out", []
+    source = tiny.sample(tmp_path / "sample")
+    results = quickstart.quickstart(
+        out, base=str(smollm2), source=source, overrides=["optim.epochs=1"], say=said.append
+    )
+    assert re.search(r"About \d+ minutes on this machine", said[0])
+    assert results["n_users"] == 3
+    assert {"recent items only", "recurrent", "tf-idf"} < set(results["systems"])
+    run = Run.read(out / "runs" / "recurrent")
+    assert run.record["plan"] == "joint"
+    summaries = contract.provenance(str(out / "dataset")).summaries
+    assert (summaries.engine, summaries.values["prompts"]["form"]) == ("transformers", "Likes:")
+    rows = contract.read(str(out / "dataset"), "recurrent", "test")
+    texts = contract.texts(str(out / "dataset"))
+    recommender = load_recommender(str(out / "release"), device="cpu")
+    requests = [
+        {"history": [texts[one] for one in row["history"]], "candidates": [texts[row["target"]]]} for row in rows
+    ]
+    written = [answer["summary"] for answer in recommender(requests, return_summary=True)]
+    assert written == rows["summary"], "the base writes what it wrote into the dataset"
+    scores = Dataset.from_parquet(str(run.folder / "test" / "scores.parquet"))
+    assert len(set(scores["recurrent"])) > 45, "each of 63 candidates has a score of its own"

@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from tests import tiny
 from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
 from trsr.errors import DataError, ReleaseError, ResultsError
@@ -174,7 +175,7 @@ def made(tmp_path: Path, records: dict = RECORDS, **changes) -> cards.Facts:
         "printed": ("genre: sea stories x2", "u0 i1", "u1 i2"),
         **rows_and_configs("recurrent", "hierarchical"),
     }
-    read = {"test": results.read(path), "provenance": Provenance(records["provenance"], "made")}
+    read = {"test": results.read(tmp_path), "provenance": Provenance(records["provenance"], "made")}
     return cards.Facts(**{**plain, **records, **read, **changes})
 
 
@@ -646,12 +647,12 @@ def test_results_that_lack_something_are_not_read(tmp_path, message):
     path = tmp_path / results.FILE
     path.write_text(json.dumps(RECORDS["test"] | RESULTS_FAULTS[message]))
     with pytest.raises(ResultsError, match=message):
-        results.read(path)
+        results.read(tmp_path)
 
 
 def test_results_that_are_not_there_are_asked_for(tmp_path):
     with pytest.raises(ResultsError, match="trsr evaluate RUN --split validation"):
-        results.read(tmp_path / "validation" / results.FILE)
+        results.read(tmp_path / "validation")
 
 
 # No number but those of the records: with all of them changed, none of the old ones is left.
@@ -904,8 +905,9 @@ def base(folder, head):
 
 def gather(run, recipe, terms, names=None, license=None, weights=WEIGHTS, checksums=CHECKSUMS):
     record = json.loads((run / "run.json").read_text())
-    run = Run(run, recipe, record, weights, checksums)
-    return cards.gather(run, RankingPrompt(), names or name_repos("ORG", "mine"), terms, license)
+    finished = Run(run, recipe, record, weights, checksums)
+    inputs = tiny.release_inputs(finished, finished.results("test"), finished.results("validation"))
+    return cards.gather(inputs, names or name_repos("ORG", "mine"), terms, license)
 
 
 def test_gather_reads_the_records(run, tmp_path):

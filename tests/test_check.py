@@ -29,7 +29,7 @@ from trsr.dataset.check.histories import RULES, Histories
 from trsr.dataset.check.language import disagrees, guess
 from trsr.dataset.check.report import as_dict, as_text
 from trsr.dataset.check.run import check
-from trsr.hub.release import sft_rows
+from trsr.recommender.examples import sft_rows
 from trsr.summaries.engines.make import engine
 from trsr.summaries.run import add_summaries
 from trsr.summaries.scheduler import Scheduler

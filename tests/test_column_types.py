@@ -134,7 +134,7 @@ def test_what_mongodb_exports_is_read(tmp_path):
         encoding="utf-8",
     )
     assert column(tmp_path / "t.jsonl", column_types.ID)[0] == ["5f0", "1000000000000000001"]
-    assert column(tmp_path / "t.jsonl", column_types.MOMENT, "t")[0] == [1577836800.0, 5.0]
+    assert column(tmp_path / "t.jsonl", column_types.TIMESTAMP, "t")[0] == [1577836800.0, 5.0]
 
 
 def test_texts_of_other_types_read_as_in_a_request(tmp_path):
@@ -240,11 +240,11 @@ def test_a_time_is_the_same_number_in_every_format_or_counted(tmp_path_factory, 
     folder = tmp_path_factory.mktemp("times")
     for same in (str, int, float):
         some = [value for value in values if isinstance(value, same)]
-        expected = [column_types.moment(value) for value in some]
+        expected = [column_types.timestamp_of(value) for value in some]
         if all(made is None for made in expected):
             continue
         for form in FORMS:
-            times, faults = column(write(folder / f"{same.__name__}.{form}", "t", some), column_types.MOMENT, "t")
+            times, faults = column(write(folder / f"{same.__name__}.{form}", "t", some), column_types.TIMESTAMP, "t")
             assert times == [made for made in expected if made is not None]
             assert sum(faults.counts.values()) == expected.count(None)
             if same is not str:

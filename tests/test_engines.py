@@ -13,8 +13,8 @@ from tests.test_prompts import HOSTILE
 from tests.test_scheduler import strategies
 from trsr.core.answer import Answer
 from trsr.core.history import Item
-from trsr.core.prompts import SummaryPrompts, neutralize
 from trsr.core.summarize import SummaryRequest, steps
+from trsr.core.summary_prompts import SummaryPrompts, neutralize
 from trsr.errors import EngineError
 from trsr.summaries.engines import openai as backend
 from trsr.summaries.engines.base import Sampling, Server
@@ -452,12 +452,18 @@ def test_a_repetition_penalty_is_another_sampling(tmp_path, tiny_model):
     assert held.identity["sampling"]["repetition_penalty"] == 3.0
     texts = [Answer("") for _ in range(2)]
     for place, asked in enumerate((plain, held)):
-        request = asked.request(questions("title: A")[0], SummaryPrompts())
+        request = asked.request(questions("title: A")[0])
         (texts[place],) = asked._summarizer.answers("block", [request.text])
     assert texts[0].text != texts[1].text
     for name in ("openai:m", "vllm:m"):
         with pytest.raises(ValueError, match="repetition-penalty is for models in this process"):
             engine(name, sampling=Sampling(repetition_penalty=1.1))
+        with pytest.raises(ValueError, match="answer-penalty is for models in this process"):
+            engine(name, sampling=Sampling(answer_penalty=1.1))
+    held = Sampling(answer_penalty=1.3)
+    assert held.to_dict() == {**Sampling().to_dict(), "answer_penalty": 1.3}
+    with pytest.raises(ValueError, match="answer penalty must be more than 0"):
+        Sampling(answer_penalty=0)
     with pytest.raises(ValueError, match="must be more than 0"):
         Sampling(repetition_penalty=0)
 
@@ -518,3 +524,28 @@ def test_nano_says_what_it_knows_and_how_much_it_made_up(tmp_path, capsys):
     honest.notice = "Beware."
     run(honest, tmp_path / "honest", users=range(3))
     assert ", 0 have most of their words neither" in capsys.readouterr().err
+
+
+def test_a_server_gets_the_examples_as_turns_and_a_key_of_their_own(tmp_path):
+    def answer(prompt, seed):
+        return Answer(f"Likes: tin toys, case {summary(prompt, seed)[-13:]}\nLikes: tea")
+
+    with ChatServer(answer) as server:
+        where = Server(server.url, backoff=0.01)
+        plain, small = (engine("openai:model", server=where, prompts=name) for name in ("default", "small"))
+        trails, _, store = run(small, tmp_path, range(3))
+        (body, _), *_ = server.bodies
+    assert [one["role"] for one in body["messages"]] == ["user", "assistant", "user", "assistant", "user"]
+    assert body["messages"][1]["content"].startswith("Likes: ")
+    assert body["messages"][-1]["content"].startswith("In one line")
+    assert all(trail.summary.startswith("tin toys, case") for trail in trails)
+    assert "tea" not in trails[0].summary
+    assert {one.problem for one in store} == {""}
+    (question, *_) = questions("title: A")
+    assert plain.request(question).key != small.request(question).key
+
+
+@pytest.mark.parametrize("name", ["nano", "vllm:m"])
+def test_an_engine_that_takes_no_examples_says_so(name, tmp_path):
+    with pytest.raises(ValueError, match="--prompts small puts examples before each question"):
+        engine(name, questions=tmp_path / "q.parquet", prompts="small")

@@ -16,7 +16,8 @@ from trsr.core.generation import ModelSummarizer
 from trsr.core.groups import common_prefix
 from trsr.core.history import Item, clean
 from trsr.core.prefix_cache import PrefixCache
-from trsr.core.prompts import Encoder, SummaryPrompts
+from trsr.core.prompts import Encoder
+from trsr.core.summary_prompts import SETS, SummaryPrompts
 
 REUSE = ("llama", "qwen3", "mistral", "gemma3_text", "gpt2")
 WHOLE = ("qwen3_5_text", "lfm2", "mamba")
@@ -341,3 +342,51 @@ def test_a_long_prompt_is_an_error():
     writer = ModelSummarizer(network(), Encoder(tiny.byte_level(), context=80), max_new_tokens=8)
     with pytest.raises(ValueError, match="with 8 for the answer exceeds the model's context of 80"):
         writer.block(BLOCKS)
+
+
+@pytest.mark.parametrize("plan", ["reuse", "batch"])
+def test_an_answer_penalty_leaves_the_words_of_the_prompt_alone(plan):
+    model = network(ends=[])
+    rows = prompts()
+
+    def naive(row, penalty):
+        """Greedy search, a forward a token: scores of what the answer has are divided, negative ones multiplied."""
+        answer = []
+        for _ in range(NEW):
+            scores = model(torch.tensor([row + answer])).logits[0, -1]
+            for token in set(answer):
+                scores[token] = scores[token] * penalty if scores[token] < 0 else scores[token] / penalty
+            answer.append(int(scores.argmax()))
+        return answer
+
+    with torch.no_grad():
+        expected = [naive(row, 1.5) for row in rows]
+        assert expected != [naive(row, 1.0) for row in rows]
+    held = Decoder(model, 2, plan=plan, answer_penalty=1.5)
+    assert held.answers(rows, NEW) == expected
+    assert held.plan == plan
+
+
+def test_an_answer_in_a_fixed_form_ends_with_its_line():
+    tokenizer = tiny.byte_level()
+    model = network(ends=[1], vocab_size=len(tokenizer))
+    encoder = Encoder(tokenizer)
+    line_break = tokenizer.encode("\n", add_special_tokens=False)[-1]
+    writer = ModelSummarizer(model, encoder, SETS["small"], max_new_tokens=8)
+    assert writer.decoder.ends() == {1} | encoder.line_ends()
+    assert line_break in writer.decoder.ends()
+    assert ModelSummarizer(model, encoder).decoder.ends() == {1}
+    texts = [SETS["small"].block_text(block) for block in BLOCKS]
+    rows = [encoder.request_ids(text, SETS["small"].turns("block")) for text in texts]
+    made = one_by_one(model, rows, 8, eos_token_id=sorted(writer.decoder.ends()))
+    expected = [SETS["small"].summary(tokenizer.decode(ids, skip_special_tokens=True)) for ids in made]
+    assert writer.block(BLOCKS) == expected
+
+
+def test_control_tokens_that_close_an_answer_are_left_out():
+    # A tokenizer that does not know the token as one of its own: a base that was tuned with another template.
+    tokenizer = tiny.byte_level()
+    writer = ModelSummarizer(network(vocab_size=len(tokenizer)), Encoder(tokenizer))
+    ids = tokenizer.encode("Likes tea.<|eot_id|>", add_special_tokens=False)
+    writer.decoder.answers = lambda *_: [ids]
+    assert writer.block(BLOCKS[:1]) == ["Likes tea."]

@@ -6,8 +6,8 @@ import pytest
 from trsr.core.answer import Answer
 from trsr.core.control_tokens import CONTROL_TOKEN
 from trsr.core.history import Item
-from trsr.core.prompts import SummaryPrompts, neutralize
-from trsr.summaries.accept import reject_reason, repeated_share, summary_text
+from trsr.core.summary_prompts import SummaryPrompts, neutralize
+from trsr.summaries.accept import reject_reason, repeated_share
 
 PROMPTS = SummaryPrompts()
 GOOD = [
@@ -22,6 +22,10 @@ GOOD = [
     "I'm Sorry I Haven't a Clue, and lately cricket.",
     "I Don't Feel at Home in This World Anymore and other small American films.",
     "As an AI enthusiast, the user reads papers and science fiction.",
+    "i can't sleep; other lo-fi records",
+    "i'm sorry about yesterday, and more poems in small letters",
+    "sorry, baby; sorry to bother you: films with a dry wit",
+    "i don't feel at home in this world anymore",
     "Gosta de romances históricos: sobretudo os do século XIX.",
 ]
 BAD = [
@@ -85,7 +89,7 @@ def test_an_answer_of_nothing_but_space_takes_linear_time():
 def test_the_tokens_that_close_an_answer_are_left_out(mark):
     answer = Answer(f"The user enjoys sea stories and baking.{mark}\n{mark} ")
     assert reject_reason(answer, PROMPTS) == ""
-    assert summary_text(answer) == "The user enjoys sea stories and baking."
+    assert PROMPTS.summary(answer.text) == "The user enjoys sea stories and baking."
     assert reject_reason(Answer(mark), PROMPTS) == "empty"
     assert reject_reason(Answer(f"## Summary\n{mark}"), PROMPTS) == "wrong form"
     assert reject_reason(Answer(f"Likes tea.{mark} Likes"), PROMPTS) == "wrong form"
@@ -113,7 +117,7 @@ REASONED = [
 @pytest.mark.parametrize("text", REASONED)
 def test_reasoning_is_left_out_and_the_rest_is_judged(text):
     assert reject_reason(Answer(text), PROMPTS) == ""
-    assert summary_text(Answer(text)) == "Likes tea."
+    assert PROMPTS.summary(text) == "Likes tea."
 
 
 def test_a_long_reasoning_that_is_cut_off_is_no_cut_off_summary():
@@ -181,6 +185,6 @@ def test_items_copied_in_place_of_a_summary_are_an_echo():
 
 def test_judging_takes_linear_time():
     assert repeated_share("the sea and the stars " * 50_000) > 0.9
-    assert summary_text(Answer("<think>" * 50_000)) == ""
-    assert summary_text(Answer("<|channel|> " * 50_000)) != ""
-    assert summary_text(Answer("Likes tea." + "<|im_end|> " * 50_000)) == "Likes tea."
+    assert PROMPTS.summary("<think>" * 50_000) == ""
+    assert PROMPTS.summary("<|channel|> " * 50_000) != ""
+    assert PROMPTS.summary("Likes tea." + "<|im_end|> " * 50_000) == "Likes tea."

@@ -256,6 +256,16 @@ def test_the_order_of_rows_and_the_number_of_workers_change_no_byte(tmp_path, mo
     assert parquet(tmp_path / "one") == parquet(tmp_path / "two")
 
 
+def test_parts_of_one_name_in_different_folders_are_both_in_the_provenance(tmp_path):
+    parts = part(tmp_path / "a" / "MIND", TIMED), part(tmp_path / "b" / "MIND", DEV)
+    run(*parts, "--protocol", "impressions", out=tmp_path / "out")
+    sources = contract.provenance(str(tmp_path / "out")).values["sources"]
+    assert [source["file"] for source in sources] == [
+        f"{folder}/MIND/{file}.tsv" for file in ("news", "behaviors") for folder in "ab"
+    ]
+    assert mind.main([str(parts[0]), str(parts[0]), "--protocol", "impressions", "--out", str(tmp_path / "twice")]) == 2
+
+
 LINE = st.lists(
     st.sampled_from(["1", "U1", "11/14/2019 1:15:08 PM", "N1 N2", "N1-1 N2-0", "", " ", "é\x00", "N3-2"]), max_size=6
 )

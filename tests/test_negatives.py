@@ -36,9 +36,9 @@ def test_the_generator_is_splitmix64():
 
 def test_a_number_falls_to_an_item_in_proportion_to_its_weight():
     numbers = np.array([0, 1 << 62, (3 << 62) - 1, 3 << 62, 2**64 - 1], np.uint64)
-    assert Pool.uniform(4).at(numbers).tolist() == [0, 1, 2, 3, 3]
-    assert Pool(np.array([0, 2, 0, 1, 1, 0])).at(numbers).tolist() == [1, 1, 3, 4, 4]
-    assert Pool.uniform(40).at(numbers).tolist() == [0, 10, 29, 30, 39]
+    assert Pool.uniform(4).items_at(numbers).tolist() == [0, 1, 2, 3, 3]
+    assert Pool(np.array([0, 2, 0, 1, 1, 0])).items_at(numbers).tolist() == [1, 1, 3, 4, 4]
+    assert Pool.uniform(40).items_at(numbers).tolist() == [0, 10, 29, 30, 39]
 
 
 @given(
@@ -73,7 +73,7 @@ def test_negatives_are_the_same_everywhere(monkeypatch):
     sequences, keys = users(3, ["i00"])
     drawn = draw(sequences, keys, Pool.uniform(40), count=4)
     assert drawn.tolist() == DRAWN
-    monkeypatch.setattr("trsr.dataset.build.negatives._CELLS", 1)
+    monkeypatch.setattr("trsr.dataset.build.negatives._BATCH_CELLS", 1)
     assert draw(sequences, keys, Pool.uniform(40), count=4).tolist() == DRAWN
 
 

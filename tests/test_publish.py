@@ -16,11 +16,11 @@ from trsr.dataset import contract
 from trsr.errors import HubError, ReleaseError
 from trsr.hub import retry
 from trsr.hub.changes import plan, show
+from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.preflight import Options
 from trsr.hub.publish import publish, push_release
 from trsr.hub.release import SUFFIXES, assemble, check_files
 from trsr.hub.spaces import METRICS, SPACE
-from trsr.recommender.run import Run
 
 TOKEN = "hf_test_writer"
 
@@ -451,7 +451,7 @@ def test_texts_that_may_not_be_passed_on_are_not(hub, run, tmp_path):
 
 
 def test_the_same_run_gives_the_same_bytes(run, release, tmp_path):
-    again = assemble(Run.read(run), tmp_path / "again", release.names)
+    again = assemble(ReleaseInputs.read(run), tmp_path / "again", release.names)
     files = [
         {str(p.relative_to(one.folder)): p.read_bytes() for p in one.folder.rglob("*") if p.is_file()}
         for one in (again, release)

@@ -63,10 +63,11 @@ def test_one_step(name, tmp_path):
 
 # One recipe a base; what trains it where a row is a user, without gradient checkpointing and with it.
 USERS = {
-    "nano-sample": ("packed", "tree"),
-    "qwen3-0.6b-goodbooks": ("packed", "tree"),
-    "smollm3-3b-mind": ("packed", "tree"),
-    "gemma4-e2b-mind": ("packed", "tree"),
+    "nano-sample": ("joint", "joint"),
+    "qwen3-0.6b-goodbooks": ("joint", "joint"),
+    "gemma3-270m-goodbooks": ("joint", "joint"),
+    "smollm3-3b-mind": ("joint", "joint"),
+    "gemma4-e2b-mind": ("joint", "joint"),
     "qwen3.5-2b-mind": ("fork", "rows"),
 }
 

@@ -1,23 +1,21 @@
 """Before anything is pushed, the release is loaded in a fresh process and has to score what the run scored."""
 
-import shutil
-
 import pytest
 from safetensors.torch import load_file, save_file
 
 from trsr.errors import ReleaseError
-from trsr.hub import rehearsal
+from trsr.hub.inputs import USERS, ReleaseInputs
 from trsr.hub.rehearsal import rehearse
 
 
 @pytest.fixture(scope="module")
-def run(quickstarted):
-    return quickstarted[0] / "runs" / "recurrent"
+def inputs(quickstarted):
+    return ReleaseInputs.read(quickstarted[0] / "runs" / "recurrent")
 
 
-def test_a_release_scores_what_its_run_scored(release, run):
-    told = rehearse(release, run)
-    assert told.users == rehearsal.USERS
+def test_a_release_scores_what_its_run_scored(release, inputs):
+    told = rehearse(release, inputs)
+    assert told.users == USERS
     assert told.candidates == 21 * told.users
     assert told.difference <= 1e-5
     assert len(told.example.request["history"]) == 3
@@ -28,11 +26,11 @@ def test_a_release_scores_what_its_run_scored(release, run):
     assert " x" in told.example.summary
 
 
-def test_other_weights_are_noticed(release, run):
+def test_other_weights_are_noticed(release, inputs):
     path = release.folder / "adapter" / "adapter_model.safetensors"
     save_file({name: 1.5 * weight for name, weight in load_file(path).items()}, path, metadata={"format": "pt"})
     with pytest.raises(ReleaseError, match="scores otherwise than the run: log-odds differ by 0"):
-        rehearse(release, run)
+        rehearse(release, inputs)
 
 
 @pytest.mark.parametrize(
@@ -43,13 +41,7 @@ def test_other_weights_are_noticed(release, run):
         (lambda folder: (folder / "pipeline" / "prompts.py").write_text("raise ValueError('not so')\n"), "not so"),
     ],
 )
-def test_what_cannot_be_loaded_is_refused_with_the_cause(release, run, damage, told):
+def test_what_cannot_be_loaded_is_refused_with_the_cause(release, inputs, damage, told):
     damage(release.folder)
     with pytest.raises(ReleaseError, match=rf"cannot be loaded by transformers and peft as they are .*{told}"):
-        rehearse(release, run)
-
-
-def test_without_scores_there_is_nothing_to_compare_with(release, run, tmp_path):
-    bare = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("scores.parquet"))
-    with pytest.raises(ReleaseError, match=r"No scores at .* Make them: trsr evaluate"):
-        rehearse(release, bare)
+        rehearse(release, inputs)

@@ -18,13 +18,13 @@ from tests.test_summaries import PATHS, contents, dataset, good, lines, longer
 from trsr.cli import main
 from trsr.dataset import contract
 from trsr.errors import CompareError, DataError, ReleaseError, UsageError
+from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.release import assemble
 from trsr.pretrain.domain.train import train_domain
 from trsr.pretrain.nano.base import pretrain
 from trsr.pretrain.nano.summarizer import train_summarizer
 from trsr.quickstart import quickstart
 from trsr.recommender.compare.run import compare
-from trsr.recommender.run import Run
 from trsr.records.files import bind
 from trsr.summaries.engines.make import engine
 from trsr.summaries.run import summarize_dataset
@@ -53,13 +53,13 @@ def test_a_release_is_replaced_and_what_lies_beside_its_repos_is_not_lost(quicks
     run, folder = quickstarted[0] / "runs" / "recurrent", tmp_path / "release"
     shutil.copytree(quickstarted[0] / "release", folder)
     (folder / "adapter" / "old.json").write_text("{}")
-    assemble(Run.read(run), folder)
+    assemble(ReleaseInputs.read(run), folder)
     assert contents(folder) == contents(quickstarted[0] / "release")
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(ReleaseError, match=r"holds a release and notes.txt, which would be lost"):
-        assemble(Run.read(run), folder)
+        assemble(ReleaseInputs.read(run), folder)
     (tmp_path / "empty").mkdir()
-    assemble(Run.read(run), tmp_path / "empty")
+    assemble(ReleaseInputs.read(run), tmp_path / "empty")
     assert contents(tmp_path / "empty") == contents(quickstarted[0] / "release")
 
 

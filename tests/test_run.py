@@ -1,5 +1,6 @@
 """What a run's folder says of it: on which data it was trained, what is measured of it, and that it is used as it is."""
 
+import asyncio
 import json
 import shutil
 
@@ -11,20 +12,27 @@ from datasets import Dataset, load_dataset
 from tests import strangers, tiny
 from tests.test_train import BASES, make_recipe
 from trsr.cli import main
+from trsr.core.history import Item
 from trsr.core.modeling import TextRichRecommender
 from trsr.core.scoring import Scorer
+from trsr.core.summarize import SummaryRequest
+from trsr.core.summary_prompts import SETS, SummaryPrompts
 from trsr.dataset import contract
 from trsr.errors import CompareError, DataError, RunError, TrainError
+from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.preflight import Options
 from trsr.hub.publish import publish
 from trsr.hub.release import assemble
-from trsr.hub.repos import name_repos
+from trsr.hub.repos import LOCAL, name_repos
 from trsr.recommender import train
 from trsr.recommender.compare.run import compare
 from trsr.recommender.evaluate import evaluate_run
 from trsr.recommender.recipe import build_recipe
 from trsr.recommender.run import Run
-from trsr.recommender.serving import load_recommender
+from trsr.recommender.serving import load_recommender, pipeline_settings
+from trsr.summaries.engines.base import Sampling
+from trsr.summaries.engines.make import engine
+from trsr.summaries.run import summarize_dataset
 
 
 @pytest.fixture(scope="module")
@@ -282,8 +290,8 @@ for folder in folders:
 @pytest.fixture(scope="module")
 def release(quickstarted, tmp_path_factory):
     """What `trsr publish` assembles before anything is on the Hub: its repos name one another as they will there."""
-    run = Run.read(quickstarted[0] / "runs" / "recurrent")
-    return assemble(run, tmp_path_factory.mktemp("assembled") / "release", name_repos("ORG", "unpublished")).folder
+    inputs = ReleaseInputs.read(quickstarted[0] / "runs" / "recurrent")
+    return assemble(inputs, tmp_path_factory.mktemp("assembled") / "release", name_repos("ORG", "unpublished")).folder
 
 
 @pytest.fixture(scope="module")
@@ -357,3 +365,37 @@ def test_the_demo_shows_a_run(quickstarted, asked):
         assert [one["text"] for one in answer["candidates"]] == [one["item"] for one in own["candidates"]]
     finally:
         page.close()
+
+
+def test_who_ranks_summarises_as_the_training_data_was(tmp_path):
+    """With the same prompts and sampling: in the run, in its release and in a copy of that."""
+    base = tiny.save_base(BASES["chat"], tmp_path / "base")
+    sampling = Sampling(max_new_tokens=12, answer_penalty=1.3)
+    asked = engine(f"transformers:{base}", sampling=sampling, prompts="small")
+    summarize_dataset(str(tiny.dataset(tmp_path / "plain")), tmp_path / "data", asked, keep_going=True)
+    recipe = make_recipe(base, tmp_path / "data", optim={"max_steps": 1})
+    run = train.train(recipe, tmp_path / "run") and Run.read(tmp_path / "run")
+    for split in ("validation", "test"):
+        evaluate_run(run.folder, run.folder / split, split=split)
+    release = assemble(run, tmp_path / "release", LOCAL)
+    settings = json.loads((release.folder / "pipeline" / "config.json").read_text(encoding="utf-8"))["trsr"]
+    assert SummaryPrompts.from_dict(settings["summary_prompts"]) == asked.prompts == SETS["small"]
+    assert settings["summary_sampling"] == {"max_new_tokens": 12, "answer_penalty": 1.3}
+    assert settings["summarizer"] == "base-model"
+
+    history = ["title: Book 1; genre: travel", "title: Book 4; genre: travel"]
+    request = asked.request(SummaryRequest("block", block=tuple(map(Item, history))))
+    (answer,) = asyncio.run(asked.answers([request]))
+    expected = asked.prompts.summary(answer.text)
+    of_run, of_release = load_recommender(str(run.folder)), load_recommender(str(release.folder))
+    of_release.save_pretrained(tmp_path / "copy")
+    for recommender in (of_run, of_release, load_recommender(str(tmp_path / "copy"))):
+        assert recommender.update("", history) == expected
+    of_run._summary_prompts = SETS["default"]
+    assert of_run.update("", history) != expected
+
+    provenance = json.loads((tmp_path / "data/provenance.json").read_text(encoding="utf-8"))
+    provenance["summaries"] |= {"prompts": SETS["default"].to_dict(), "sampling": Sampling().to_dict()}
+    (tmp_path / "data/provenance.json").write_text(json.dumps(provenance), encoding="utf-8")
+    assert not {"summary_prompts", "summary_sampling"} & set(pipeline_settings(recipe, None))
+

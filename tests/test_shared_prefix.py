@@ -24,10 +24,12 @@ from trsr.core import forward
 from trsr.core.exactness import Fp32
 from trsr.core.fork import fork
 from trsr.core.packed import Row
-from trsr.recommender import shared_prefix
+from trsr.errors import InputError
+from trsr.recommender import shared_prefix, user_attention
 from trsr.recommender.recipe import build_recipe
-from trsr.recommender.shared_prefix import Tree, answer_logits, choose_plan, losses
+from trsr.recommender.shared_prefix import batch_logits, choose_plan, losses
 from trsr.recommender.train import AdapterTrainer, UserTrainer, train
+from trsr.recommender.user_attention import Users
 
 pytestmark = pytest.mark.compat
 
@@ -114,6 +116,12 @@ def answers(count):
     return torch.tensor([YES] + [NO] * (count - 1))
 
 
+def answer_logits(model, prefix, suffixes, plan):
+    """The logits of one user's prompts."""
+    ids = torch.tensor([token for part in (prefix, *suffixes) for token in part])
+    return batch_logits(model, ids, [[len(prefix), *map(len, suffixes)]], plan)
+
+
 def shared(model, prefix, suffixes, plan):
     """Loss and LoRA gradients by a plan."""
     model.zero_grad()
@@ -149,11 +157,11 @@ def example(prefix, suffixes):
 
 
 @pytest.mark.parametrize("kind", ATTENTION)
-def test_packed_equals_prompts_one_by_one(kind):
+def test_joint_equals_prompts_one_by_one(kind):
     model = adapted(kind)
     prefix, suffixes = prompts()
-    assert choose_plan(model, example(prefix, suffixes)) == "packed"
-    assert_equal(shared(model, prefix, suffixes, "packed"), separate(model, prefix, suffixes))
+    assert choose_plan(model, example(prefix, suffixes)) == "joint"
+    assert_equal(shared(model, prefix, suffixes, "joint"), separate(model, prefix, suffixes))
 
 
 @pytest.mark.parametrize("kind", ATTENTION + HYBRID)
@@ -166,16 +174,8 @@ def test_fork_equals_prompts_one_by_one(kind):
     assert_equal(shared(model, prefix, suffixes, "fork"), separate(model, prefix, suffixes), exact)
 
 
-@pytest.mark.parametrize("kind", ATTENTION)
-def test_tree_equals_prompts_one_by_one_with_gradient_checkpointing(kind):
-    model = adapted(kind, checkpointing=True)
-    prefix, suffixes = prompts()
-    assert choose_plan(model, example(prefix, suffixes), checkpointing=True) == "tree"
-    assert_equal(shared(model, prefix, suffixes, "tree"), separate(model, prefix, suffixes))
-
-
 @pytest.mark.parametrize("kind", ["llama", "gemma3_text", "mistral"])
-@pytest.mark.parametrize("plan", ["packed", "fork", "tree"])
+@pytest.mark.parametrize("plan", ["joint", "fork"])
 def test_eager_attention(kind, plan):
     model = adapted(kind, attn_implementation="eager")
     prefix, suffixes = prompts()
@@ -208,25 +208,38 @@ def causal(row, window=None):
 
 
 @DTYPES
-@pytest.mark.parametrize("plan", ["packed", "tree"])
-def test_a_wrong_mask_is_noticed(plan, dtype, monkeypatch):
+def test_a_wrong_mask_is_noticed(dtype, monkeypatch):
     model = adapted("llama", dtype=dtype)
     prefix, suffixes = prompts()
     expected = separate(model, prefix, suffixes)
     monkeypatch.setattr(Row, "visible", causal)
-    monkeypatch.setattr(Tree, "visible", causal)
     with pytest.raises(AssertionError):
-        assert_equal(shared(model, prefix, suffixes, plan), expected)
-    stepped_down = choose_plan(model, example(prefix, suffixes), checkpointing=plan == "tree")
-    assert stepped_down == ("rows" if plan == "tree" else "fork")
+        assert_equal(shared(model, prefix, suffixes, "joint"), expected)
+    assert choose_plan(model, example(prefix, suffixes)) == "fork"
+    assert choose_plan(model, example(prefix, suffixes), checkpointing=True) == "rows"
+
+
+@DTYPES
+def test_a_look_at_the_user_before_is_noticed(dtype, monkeypatch):
+    """Of a batch with one user alone nobody could tell."""
+
+    def farther(users, user, window):
+        *_, (queries, keys, visible) = first, _ = right(users, user, window)
+        yield first
+        shown = torch.ones(len(visible), keys.start, dtype=torch.bool)
+        yield queries, slice(0, keys.stop), torch.cat([shown, visible], 1)
+
+    model = adapted("llama", dtype=dtype)
+    right = Users._of_user
+    monkeypatch.setattr(Users, "_of_user", farther)
+    assert choose_plan(model, example(*prompts())) == "fork"
 
 
 @DTYPES
 def test_a_window_left_out_of_the_mask_is_noticed(dtype, monkeypatch):
     model = adapted("mistral", dtype=dtype)
-    for kind in (Row, Tree):
-        right = kind.visible
-        monkeypatch.setattr(kind, "visible", lambda row, window=None, right=right: right(row))
+    right = Row.visible
+    monkeypatch.setattr(Row, "visible", lambda row, window=None: right(row))
     assert choose_plan(model, example(*prompts())) == "fork"
     assert choose_plan(model, example(*prompts()), checkpointing=True) == "rows"
 
@@ -259,7 +272,7 @@ def test_a_state_that_is_dropped_is_noticed(dtype, monkeypatch):
     assert choose_plan(model, example(*prompts())) == "rows"
 
 
-@pytest.mark.parametrize(("kind", "plan"), [("llama", "packed"), ("gemma3_text", "packed"), ("qwen3_5_text", "fork")])
+@pytest.mark.parametrize(("kind", "plan"), [("llama", "joint"), ("gemma3_text", "joint"), ("qwen3_5_text", "fork")])
 @pytest.mark.parametrize("how", ["weights", "autocast"])
 def test_rounding_is_no_fault(kind, plan, how):
     """Logits as far apart as a pretrained model's, which bf16 changes by more than 0.15 whatever the way."""
@@ -273,13 +286,48 @@ def test_rounding_is_no_fault(kind, plan, how):
             assert choose_plan(model, example(*prompts())) == plan
 
 
-def test_what_a_tree_shows():
-    tree = Tree.of(2, [2, 1])
-    assert tree.positions.tolist() == [0, 1, 2, 3, 2]
-    shown = [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
-    assert tree.visible().int().tolist() == shown
-    shown = [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [0, 1, 0, 0, 1]]
-    assert tree.visible(window=2).int().tolist() == shown
+def test_what_users_in_one_row_see():
+    users = Users([[2, 2, 1], [1, 1]], torch.device("cpu"))
+    assert users.positions.tolist() == [0, 1, 2, 3, 2, 0, 1]
+    assert users.ends.tolist() == [3, 4, 6]
+
+    def shown(window):
+        seen = torch.zeros(7, 7, dtype=torch.int)
+        for queries, keys, visible in users.parts(window):
+            seen[queries, keys] = visible.int()
+        return ["".join(map(str, row)) for row in seen.tolist()]
+
+    assert shown(None) == ["1000000", "1100000", "1110000", "1111000", "1100100", "0000010", "0000011"]
+    assert shown(2) == ["1000000", "1100000", "0110000", "0011000", "0100100", "0000010", "0000011"]
+
+
+@DTYPES
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt_oss"])
+def test_users_in_one_row_equal_users_one_by_one(kind, dtype):
+    """In bf16, on a CPU, attention is computed by other products."""
+    model = adapted(kind, dtype=dtype)
+    batch = shared_prefix.collate([example(*user) for user in users()])
+    lengths = batch["seq_lengths"]
+    with torch.no_grad():
+        expected = batch_logits(model, batch["input_ids"], lengths, "rows").float()
+        found = batch_logits(model, batch["input_ids"], lengths, "joint").float()
+    assert found.shape == (14, 600)
+    assert (found - expected).norm() / (expected - expected.mean(-1, keepdim=True)).norm() < (
+        1e-5 if dtype == torch.float32 else 0.05
+    )
+    assert model.config._attn_implementation != user_attention.NAME, "the former attention is back"
+
+
+def test_users_of_unequal_rotation_are_read_one_by_one():
+    """Frequencies that depend on the longest prompt of a row must not depend on who else is in it."""
+    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}
+    model = adapted("llama", rope_parameters=rope, max_position_embeddings=32)
+    batch = shared_prefix.collate([example(*user) for user in users()])
+    with torch.no_grad():
+        expected, found = (
+            batch_logits(model, batch["input_ids"], batch["seq_lengths"], plan) for plan in ("rows", "joint")
+        )
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_probe_leaves_no_trace():
@@ -297,9 +345,9 @@ def test_corners(plan):
     prefix, (suffix, *_) = prompts()
     assert answer_logits(model, prefix, [suffix], plan).shape == (1, 600)
     for wrong in (([], [suffix]), (prefix, [suffix, []]), (prefix, [])):
-        with pytest.raises(ValueError, match="at least one token"):
+        with pytest.raises(InputError, match="at least one token"):
             answer_logits(model, *wrong, plan)
-    with pytest.raises(ValueError, match="expected one of packed, fork, tree, rows"):
+    with pytest.raises(InputError, match="expected one of joint, fork, rows"):
         answer_logits(model, prefix, [suffix], "bush")
 
 
@@ -309,9 +357,8 @@ def test_corners(plan):
 @pytest.mark.parametrize(
     ("plan", "tokens"),
     [
-        ("packed", [40, 3 + 9 + 5 + 1 + 14]),
+        ("joint", [40 + 3 + 9 + 5 + 1 + 14]),
         ("fork", [40, 5 * 14]),
-        ("tree", [40 + 3 + 9 + 5 + 1 + 14]),
         ("rows", [5 * (40 + 14)]),
     ],
 )
@@ -403,7 +450,13 @@ def one_step(kind, form, folder, batch_size, accumulation, people=None, listwise
 
 @pytest.mark.parametrize(
     ("kind", "checkpointing", "plan"),
-    [("llama", False, "packed"), ("llama", True, "tree"), ("qwen3_5_text", False, "fork"), ("mamba", False, "rows")],
+    [
+        ("llama", False, "joint"),
+        ("llama", True, "joint"),
+        ("gemma3_text", True, "joint"),
+        ("qwen3_5_text", False, "fork"),
+        ("mamba", False, "rows"),
+    ],
 )
 def test_a_step_equals_a_step_of_flat_rows(kind, checkpointing, plan, tmp_path):
     """Unequal groups, with and without accumulation: 14 candidates count alike wherever they stand."""

@@ -1,6 +1,7 @@
 """Protocols on made-up logs, each against a loop that says the same in plain Python: nothing leaks, nothing is lost."""
 
 import csv
+import hashlib
 import random
 from collections import Counter
 from datetime import datetime, timedelta
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from dataset_scripts import tables
 from trsr.dataset import contract
-from trsr.dataset.build.interactions import in_order
+from trsr.dataset.build.interactions import build_sequences
 from trsr.dataset.build.k_core import k_core
 from trsr.dataset.build.protocol import make_histories
 from trsr.dataset.build.sequences import Sequences
@@ -44,7 +45,7 @@ def made_up(seed: int, users: int = 20, longest: int = 14, repeats: bool = False
 
 def read(rows: list[dict], min_rating: float | None = None) -> Sequences:
     table = pa.table({name: [row[name] for row in rows] for name in rows[0]})
-    found, _ = in_order(table, pa.array(CATALOGUE), min_rating=min_rating)
+    found, _ = build_sequences(table, pa.array(CATALOGUE), min_rating=min_rating)
     return found
 
 
@@ -158,7 +159,7 @@ def test_the_k_core_is_the_fixed_point_of_a_plain_loop(seed, k, repeats):
     assert counts["interactions_outside_k_core"] == len(log) - len(expected)
     assert counts["users_outside_k_core"] == len(sequences) - len({user for user, _ in expected})
     assert counts["items_outside_k_core"] == len(CATALOGUE) - len(made.catalogue)
-    assert made.met is None  # nothing of the catalogue that is left was met beside it
+    assert made.seen is None  # nothing of the catalogue that is left was met beside it
     assert len(made.times.values) == len(expected)
 
 
@@ -179,9 +180,9 @@ def test_what_was_rated_low_is_neither_positive_nor_negative(seed, k, division):
 
 def test_an_interaction_without_a_rating_was_met():
     table = pa.table({"user": ["u"] * 4, "item": CATALOGUE[:4], "rating": pa.array([5.0, None, 3.0, 4.0])})
-    found, counts = in_order(table, pa.array(CATALOGUE), min_rating=4)
+    found, counts = build_sequences(table, pa.array(CATALOGUE), min_rating=4)
     assert found.items.to_pylist() == [[0, 3]]
-    assert found.met.to_pylist() == [[0, 1, 2, 3]]
+    assert found.seen.to_pylist() == [[0, 1, 2, 3]]
     assert (counts["interactions_without_rating"], counts["interactions_below_min_rating"]) == (1, 1)
 
 
@@ -358,6 +359,27 @@ def test_a_file_that_names_the_splits(tmp_path):
         assert one.to_list() == other.to_list()
     sources = contract.provenance(str(tmp_path / "out")).values["sources"]
     assert [source["file"] for source in sources] == ["items.csv", "log.csv", "splits.csv"]
+
+
+def test_files_of_one_name_in_different_folders_are_all_in_the_provenance(tmp_path):
+    rows = made_up(0)
+    users = sorted({row["user"] for row in rows})
+    for name in ("items", "log", "splits"):
+        (tmp_path / name).mkdir()
+    books = [{"item": item, "title": f"Book {item[1:]}"} for item in CATALOGUE]
+    splits = [{"user": user, "split": contract.SPLITS[min(n // 4, 2)]} for n, user in enumerate(users)]
+    files = {name: tmp_path / name / "data.csv" for name in ("items", "log", "splits")}
+    for file, content in zip(files.values(), (books, rows, splits), strict=True):
+        save(file, content)
+    words = ["--items", str(files["items"]), "--interactions", str(files["log"]), "--splits", str(files["splits"])]
+    words += ["--item-id", "item", "--item", "item", "--user", "user", "--text-fields", "title", "--negatives", "5"]
+    assert tables.main([*words, "--out", str(tmp_path / "out")]) == 0
+    sources = contract.provenance(str(tmp_path / "out")).values["sources"]
+    assert sources == [
+        {"file": f"{name}/data.csv", "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        for name, file in files.items()
+    ]
+    assert "Made from `items/data.csv` and `log/data.csv`" in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from dataset_scripts import tables
 from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
 from trsr.dataset.build import column_types, jsonl
-from trsr.dataset.build.interactions import in_order
+from trsr.dataset.build.interactions import build_sequences
 from trsr.dataset.build.scan import Faults
 from trsr.recommender.examples import ranking_prompt
 from trsr.recommender.recipe import build_recipe
@@ -187,9 +187,9 @@ def test_dates_and_numbers_sort_and_ties_keep_their_order(tmp_path):
         log = {
             "user": ["x"] * len(times),
             "item": list("0123")[: len(times)],
-            "time": [column_types.moment(time) for time in times],
+            "time": [column_types.timestamp_of(time) for time in times],
         }
-        found, _ = in_order(pa.table(log), pa.array(list("0123")))
+        found, _ = build_sequences(pa.table(log), pa.array(list("0123")))
         return "".join(map(str, found.items[0].as_py()))
 
     assert sequence(["10", "9", "9", "1e1"]) == "1203"
@@ -370,7 +370,7 @@ def test_requests_and_datasets_say_the_same_of_parquet(tmp_path):
 def test_a_recommender_reads_items_as_its_dataset_was_built(tmp_path):
     assert run(tmp_path, "--field-words", "2", "--field-values", "3") == 0
     recipe = build_recipe({"base": "nano", "dataset": str(tmp_path / "out")})
-    assert ranking_prompt(recipe) == RankingPrompt(
+    assert ranking_prompt(recipe, contract.provenance(recipe.dataset)) == RankingPrompt(
         recent_items=recipe.recent_items, max_tokens=recipe.max_tokens, field_words=2, field_values=3
     )
 
@@ -560,19 +560,19 @@ def test_json_lines_at_once_are_as_one_by_one(made, spaced):
     good = [n for n in range(len(made)) if int(spaced) + n + 1 in numbers]
     assert len(good) + len(broken) == len(made)
     assert {why for _, why in broken} <= {"not UTF-8"}
-    kinds = (column_types.ID, column_types.MOMENT, column_types.IDS, column_types.text(2, 2))
+    kinds = (column_types.ID, column_types.TIMESTAMP, column_types.IDS, column_types.text(2, 2))
     for name in "ab":
         for kind in kinds:
             column = table[name].chunk(0) if table[name].num_chunks else table[name].combine_chunks()
-            alone = pa.array([kind.one(json.loads(lines[n]).get(name)) for n in good], kind.type)
+            alone = pa.array([kind.read_one(json.loads(lines[n]).get(name)) for n in good], kind.type)
             assert contract.one_chunk(pa.chunked_array([kind.read(column)], kind.type)) == alone
 
 
 @given(st.lists(st.text('ab01.-:TZ ,;\u00e9\u200b[]"', max_size=12) | st.none(), max_size=6), st.integers(0, 3))
 @settings(deadline=None)
 def test_a_column_of_cells_is_as_one_by_one(made, words):
-    for kind in (column_types.ID, column_types.MOMENT, column_types.IDS, column_types.text(words)):
-        assert kind.read(pa.array(made, pa.string())).to_pylist() == [kind.one(value) for value in made]
+    for kind in (column_types.ID, column_types.TIMESTAMP, column_types.IDS, column_types.text(words)):
+        assert kind.read(pa.array(made, pa.string())).to_pylist() == [kind.read_one(value) for value in made]
 
 
 def test_a_strangers_folder_is_left_alone(tmp_path, capsys):

@@ -58,10 +58,14 @@ def make_recipe(base, dataset, **changes):
     )
 
 
+def prompt_of(recipe):
+    return ranking_prompt(recipe, contract.provenance(recipe.dataset))
+
+
 def encoded(recipe, split="train", form="flat"):
     """What `train` makes of a recipe's rows, and what it makes them with."""
     tokenizer = AutoTokenizer.from_pretrained(recipe.base)
-    encoder = make_encoder(recipe, tokenizer, AutoConfig.from_pretrained(recipe.base))
+    encoder = make_encoder(recipe, prompt_of(recipe), tokenizer, AutoConfig.from_pretrained(recipe.base))
     texts = contract.texts(recipe.dataset)
     rows = contract.read(recipe.dataset, recipe.summary, split)
     examples, counts = encode_rows(rows, texts, encoder, recipe.negatives, recipe.seed, form)
@@ -308,7 +312,7 @@ def test_the_adapter_learns(base, dataset, tmp_path):
     loaded = Run.read(tmp_path / "run")
     encoder, scorer = load_run(loaded)
     assert loaded.recipe == recipe
-    assert encoder.prompt == ranking_prompt(recipe)
+    assert encoder.prompt == prompt_of(recipe)
     rows, texts = contract.read(str(dataset), "recurrent", "test"), contract.texts(str(dataset))
     candidates = Candidates.of(rows, 0)
     with_adapter = score(candidates, texts, encoder, scorer).log_odds

@@ -19,11 +19,11 @@ from trsr.core.compat import adapter_layers
 from trsr.core.errors import LoadError
 from trsr.core.modeling import TextRichRecommender
 from trsr.hub import release
+from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.preflight import Options
 from trsr.hub.publish import push_release
 from trsr.hub.repos import LOCAL, name_repos
 from trsr.recommender import serving
-from trsr.recommender.run import Run
 
 pytestmark = pytest.mark.compat
 
@@ -68,7 +68,7 @@ def run(extractive, tmp_path):
 
 
 def test_the_release_folder(run, brought, tmp_path):
-    release.assemble(Run.read(run), tmp_path / "release", LOCAL)
+    release.assemble(ReleaseInputs.read(run), tmp_path / "release", LOCAL)
     second = tmp_path / "release" / "adapter" / "summarizer"
     assert json.loads((second / "adapter_config.json").read_text())["base_model_name_or_path"] == "../base"
     settings = json.loads((tmp_path / "release" / "pipeline" / "config.json").read_text())["trsr"]
@@ -83,7 +83,7 @@ def test_the_release_folder(run, brought, tmp_path):
 
 
 def test_what_did_not_write_the_summaries_is_not_brought(extractive, brought, tmp_path):
-    made = release.assemble(Run.read(extractive), tmp_path / "release", name_repos("ORG", "one"))
+    made = release.assemble(ReleaseInputs.read(extractive), tmp_path / "release", name_repos("ORG", "one"))
     assert not (tmp_path / "release" / "adapter" / "summarizer").exists()
     settings = json.loads((tmp_path / "release" / "pipeline" / "config.json").read_text())["trsr"]
     assert (settings["summarizer"], settings["summarizer_adapter"]) == ("extractive", None)
@@ -118,7 +118,7 @@ with torch.no_grad():
 
 
 def test_strangers_load_both_from_the_hub(run, brought, tmp_path, monkeypatch):
-    made = release.assemble(Run.read(run), tmp_path / "release", name_repos("ORG", "two"))
+    made = release.assemble(ReleaseInputs.read(run), tmp_path / "release", name_repos("ORG", "two"))
     assert "which writes the preference summaries" in (tmp_path / "release" / "adapter" / "README.md").read_text()
     with Hub() as hub:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)

@@ -38,12 +38,13 @@ def results(folder, difference, *, shortened=0, **about):
     ]  # fmt: skip
     systems = {name: {"recall@3": interval(0.3)} for name in (*verdict.SIMPLE, "mine")}
     found = {"run": "mine", "n_users": 300, "rows": 300, "shortened": shortened, "summary": "recurrent"}
-    (folder / "results.json").write_text(json.dumps({**found, "systems": systems, "paired": paired, **about}))
-    return folder
+    found |= {"systems": systems, "paired": paired, **about}
+    (folder / "results.json").write_text(json.dumps(found))
+    return found, folder
 
 
 def test_what_is_below_the_simple_peers_says_so_and_what_to_do(tmp_path):
-    said = verdict.of_evaluation(results(tmp_path / "test", -0.2, shortened=288))
+    said = verdict.of_evaluation(*results(tmp_path / "test", -0.2, shortened=288))
     assert "mine, Recall@3 0.300, is below popularity" in said
     assert "288 of 300 prompts were shortened" in said
     assert "larger max_tokens" in said
@@ -53,7 +54,7 @@ def test_what_is_below_the_simple_peers_says_so_and_what_to_do(tmp_path):
 
 
 def test_what_is_above_them_gets_no_advice(tmp_path):
-    said = verdict.of_evaluation(results(tmp_path / "test", 0.2, shortened=3, summary="none")).splitlines()
+    said = verdict.of_evaluation(*results(tmp_path / "test", 0.2, shortened=3, summary="none")).splitlines()
     assert said[0].startswith("Verdict: mine, Recall@3 0.300, is above popularity")
     assert said[1:] == ["3 of 300 prompts were shortened: recent items or words of the summary left out."]
 
@@ -74,14 +75,15 @@ def test_the_control_with_the_summaries_of_others_tells_what_the_summary_does(tm
         about = json.loads((tmp_path / name / "results.json").read_text())
         about["systems"]["mine"] = {"recall@3": interval(0.5)}
         (tmp_path / name / "results.json").write_text(json.dumps(about))
-    assert said in verdict.of_evaluation(tmp_path / "test-limit-20")
+    own_results = json.loads((tmp_path / "test-limit-20" / "results.json").read_text())
+    assert said in verdict.of_evaluation(own_results, tmp_path / "test-limit-20")
 
 
 def test_a_control_of_other_weights_is_none(tmp_path):
     results(tmp_path / "test-shuffled", 0.1, weights="a", shuffled_summaries=True)
-    assert "not measured yet" in verdict.of_evaluation(results(tmp_path / "test", 0.1, weights="b"))
+    assert "not measured yet" in verdict.of_evaluation(*results(tmp_path / "test", 0.1, weights="b"))
 
 
 def test_a_control_is_called_so_and_gets_no_advice(tmp_path):
-    said = verdict.of_evaluation(results(tmp_path / "test-shuffled", -0.2, shuffled_summaries=True)).splitlines()
+    said = verdict.of_evaluation(*results(tmp_path / "test-shuffled", -0.2, shuffled_summaries=True)).splitlines()
     assert said[1:] == ["A control: every user was ranked for by the summary of another one."]

@@ -9,8 +9,9 @@ from transformers import AutoTokenizer
 from trsr.assets.paths import base_path
 from trsr.core.answer import Answer
 from trsr.core.history import Item, blocks_by_count
-from trsr.core.prompts import Encoder, SummaryPrompts
+from trsr.core.prompts import Encoder
 from trsr.core.summarize import METHODS, summarize
+from trsr.core.summary_prompts import SummaryPrompts
 from trsr.pretrain.nano.lessons import Lessons, lesson, question_answers
 from trsr.pretrain.nano.wording import STRENGTHS, PlainEnglishSummarizer
 from trsr.summaries.accept import reject_reason

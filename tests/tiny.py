@@ -8,7 +8,12 @@ from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedTokenizerFast
 
+from trsr.core.prompts import Encoder
 from trsr.dataset import contract
+from trsr.hub.inputs import ReleaseInputs
+from trsr.recommender.examples import ranking_prompt
+from trsr.recommender.results import Results
+from trsr.recommender.run import Run
 
 TEXT = [
     "Will the user choose the candidate item next? Answer yes or no.",
@@ -188,6 +193,8 @@ BASES = {
     "Qwen/Qwen3.5-2B": ("qwen3_5", chatml),
     "Qwen/Qwen3.5-4B": ("qwen3_5", chatml),
     "google/gemma-4-E2B-it": ("gemma4", _turns),
+    "google/gemma-3-270m": ("gemma3_text", _turns),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": ("llama", chatml),
     "HuggingFaceTB/SmolLM3-3B": ("smollm3", _dated),
     "meta-llama/Llama-2-7b-hf": ("llama", lambda: _without_pad(metaspace(None))),
     "meta-llama/Llama-3.2-1B": ("llama", lambda: _without_pad(byte_level())),
@@ -275,3 +282,14 @@ def dataset(folder: Path, users: int = 12, items: int = 30, negatives: int = 6, 
         }
     contract.write(folder, tables, provenance={"made_by": "tests"}, body="# Tiny")
     return folder
+
+
+def release_inputs(run: Run, test: Results | None = None, validation: Results | None = None) -> ReleaseInputs:
+    """What a release is made from, for a run with these results alone; its dataset may hold nothing but its provenance."""
+    source = run.recipe.dataset
+    provenance = contract.provenance(source)
+    tables = contract.tables(source) if (Path(source) / "items").is_dir() else {}
+    texts = contract.texts_of(tables["items"]["train"], source) if tables else {}
+    encoder = Encoder(byte_level(), ranking_prompt(run.recipe, provenance))
+    audit, config = contract.audit(source), AutoConfig.for_model("llama")
+    return ReleaseInputs(run, test, validation, "", (), provenance, audit, tables, texts, config, encoder, {})

@@ -20,8 +20,8 @@ from datasets import Dataset
 from bench.run import processor, write
 from trsr.core.answer import Answer
 from trsr.core.history import Item, blocks_by_count
-from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import steps
+from trsr.core.summary_prompts import SummaryPrompts
 from trsr.dataset import contract
 from trsr.records.costs import peak_mib
 from trsr.records.versions import versions

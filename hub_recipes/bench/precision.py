@@ -7,7 +7,7 @@ prompts in padded batches. Prompts are of random words in our own wording; one t
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from bench import train, workloads
 from bench.measure import System, peak_memory, steady, take_turns
 from bench.run import processor, write
 from trsr.core.exactness import Fp32
-from trsr.core.groups import hoist_common_prefix
 from trsr.core.prompts import Encoder
 from trsr.core.scoring import PLANS, Scorer
 from trsr.recommender import shared_prefix
@@ -50,31 +49,37 @@ def training(model, encoder: Encoder, loads: Sequence[workloads.Prompts]) -> dic
     As in training by a recipe: in bf16 the base's weights and the products are bf16, the adapter is fp32.
     """
     half = model.dtype == torch.bfloat16
-    answers = torch.tensor([encoder.yes_id] + [encoder.no_id] * (len(loads[0].suffixes) - 1))
-    users = [hoist_common_prefix(load.prefix, load.suffixes) for load in loads]
+    labels = [encoder.yes_id] + [encoder.no_id] * (len(loads[0].suffixes) - 1)
+    users = [shared_prefix.row(load.prefix, load.suffixes, labels) for load in loads]
+    batch = shared_prefix.collate(users)
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=half)
 
-    def loss(plan: str, prefix: list[int], suffixes: list[list[int]], labels: torch.Tensor) -> torch.Tensor:
+    def loss(plan: str, batch: Mapping[str, Any]) -> torch.Tensor:
         with autocast:
-            logits = shared_prefix.answer_logits(model, prefix, suffixes, plan)
-            return cross_entropy(logits.float(), labels, reduction="sum") / (len(users) * len(answers))
+            logits = shared_prefix.batch_logits(model, batch["input_ids"], batch["seq_lengths"], plan)
+            return cross_entropy(logits.float(), batch["labels"], reduction="sum") / (len(users) * len(labels))
+
+    def alone(user: Mapping[str, list[int]]) -> list[Mapping[str, Any]]:
+        """The batches of one candidate each."""
+        prefix, *suffixes = torch.tensor(user["input_ids"]).split(list(user["seq_lengths"]))
+        return [
+            {
+                "input_ids": torch.cat([prefix, suffix]),
+                "seq_lengths": [[len(prefix), len(suffix)]],
+                "labels": label[None],
+            }
+            for suffix, label in zip(suffixes, torch.tensor(user["labels"]), strict=True)
+        ]
 
     def by(plan: str) -> Callable[[], torch.Tensor]:
-        parts: list[Callable[[], torch.Tensor]]
+        parts = [partial(loss, plan, batch)]
         if plan == "separate":
-            parts = [
-                partial(loss, "rows", prefix, [own], label[None])
-                for prefix, suffixes in users
-                for own, label in zip(suffixes, answers, strict=True)
-            ]
-        else:
-            # Their graphs are kept until one backward, as in a batch of users.
-            parts = [lambda: torch.stack([loss(plan, *user, answers) for user in users]).sum()]
+            parts = [partial(loss, "rows", one) for user in users for one in alone(user)]
         return lambda: torch.cat([slope.flatten().float() for slope in train.step(model, parts)])
 
     with autocast:
-        chosen = shared_prefix.choose_plan(model, shared_prefix.row(*users[0], answers.tolist()))
-    plans = [plan for plan in ("packed", "fork", "rows") if plan != "packed" or chosen == "packed"]
+        chosen = shared_prefix.choose_plan(model, users[0])
+    plans = shared_prefix.PLANS[shared_prefix.PLANS.index(chosen) :]
     return {"chosen": chosen, "ways": _ways(plans, by, 1, _of_gradients)}
 
 

@@ -9,7 +9,8 @@ TITLES = {
     "packed": "ours, packed",
     "fork": "ours, forked cache",
     "batch": "ours, sorted batches, nothing shared",
-    "tree": "ours, tree mask",
+    "joint": "ours, all users in one row",
+    "tree": "ours, tree mask",  # in results of before `joint`
     "rows": "rows in one batch, last logits",
     "reuse": "ours, the instruction run once",
     "paper": "the paper's: each padded to 2,048, all logits",

@@ -15,7 +15,8 @@ from trsr.core.decoding import PLANS
 from trsr.core.generation import ModelSummarizer
 from trsr.core.groups import common_prefix
 from trsr.core.history import clean
-from trsr.core.prompts import Encoder, SummaryPrompts
+from trsr.core.prompts import Encoder
+from trsr.core.summary_prompts import SummaryPrompts
 
 CASES = ("16x32", "16x128")
 UNIT = ("blocks", "new_tokens")

@@ -1,9 +1,9 @@
-"""A training step on a user's candidates: the plans of `shared_prefix` beside what SFTTrainer does with a row each.
+"""A training step on the candidates of four users: the plans of `shared_prefix` beside what SFTTrainer does with a row each.
 
 A step is a forward and a backward of LoRA on every linear layer; the loss is on the answer token of every candidate.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -13,13 +13,13 @@ from torch.nn.functional import cross_entropy
 from bench.flops import Cost
 from bench.measure import System, compare
 from bench.workloads import Prompts, prompts
-from trsr.core.groups import hoist_common_prefix
 from trsr.core.packed import why_not_packable
 from trsr.core.prompts import Encoder
 from trsr.recommender import shared_prefix
 
 CASES = ("500x1", "500x4", "500x20", "1500x4")
 UNIT = ("prefix", "negatives")
+USERS = 4
 BATCH = 8  # SFTTrainer's default rows a forward; more are accumulated
 ALLOWED = 1e-3  # of a gradient's largest entry
 
@@ -32,10 +32,12 @@ def prepare(model, seed: int):
 
 
 def case(model, encoder: Encoder, prefix: int, negatives: int, rounds: int, seed: int) -> dict[str, object]:
-    """Seconds a step for one positive and `negatives` others after `prefix` shared tokens, for every system."""
-    load = prompts(encoder, prefix, 1 + negatives, seed)
-    answers = torch.tensor([encoder.yes_id] + [encoder.no_id] * negatives)
-    truth = one_by_one(model, load, answers)
+    """Seconds a step: a user is one positive and `negatives` others after `prefix` shared tokens, for every system."""
+    loads = [prompts(encoder, prefix, 1 + negatives, seed + user) for user in range(USERS)]
+    users = [
+        shared_prefix.row(load.prefix, load.suffixes, [encoder.yes_id] + [encoder.no_id] * negatives) for load in loads
+    ]
+    truth = one_by_one(model, loads, users)
 
     def difference(found: Sequence[torch.Tensor] | None) -> float | None:
         """Largest difference of a gradient, in units of that gradient's largest entry."""
@@ -44,18 +46,20 @@ def case(model, encoder: Encoder, prefix: int, negatives: int, rounds: int, seed
         pairs = zip(found, truth, strict=True)
         return max(((one - right).abs().max() / right.abs().max()).item() for one, right in pairs)
 
-    example = shared_prefix.row(load.prefix, load.suffixes, answers.tolist())
-    best = shared_prefix.choose_plan(model, example)
+    best = shared_prefix.choose_plan(model, users[0])
     cost = Cost.of(model)
-    shared = load.shared
+    parts = [
+        part for load in loads for part in [(0, load.shared), *((load.shared, len(suffix)) for suffix in load.own)]
+    ]
     # A backward costs twice its forward, everywhere alike.
-    least = 3 * cost.forward([(0, shared), *((shared, len(one)) for one in load.own)], 1 + negatives)
-    systems = [*ours(model, load, answers, cost), peer(model, load, answers, cost)]
+    least = 3 * cost.forward(parts, USERS * (1 + negatives))
+    systems = [*ours(model, users, cost), peer(model, loads, users, cost)]
     return {
         "prefix": prefix,
         "negatives": negatives,
-        "suffix_tokens": sum(map(len, load.suffixes)),
-        "shared_tokens": shared,
+        "users": USERS,
+        "suffix_tokens": sum(len(suffix) for load in loads for suffix in load.suffixes),
+        "shared_tokens": sum(load.shared for load in loads),
         "least_gflop": round(least / 1e9, 3),
         "allowed_difference": ALLOWED,
         "best": best,
@@ -63,8 +67,9 @@ def case(model, encoder: Encoder, prefix: int, negatives: int, rounds: int, seed
     }
 
 
-def one_by_one(model, load: Prompts, answers: torch.Tensor) -> list[torch.Tensor]:
+def one_by_one(model, loads: Sequence[Prompts], users: Sequence[Mapping[str, list[int]]]) -> list[torch.Tensor]:
     """Gradients from a forward and a backward for each candidate alone."""
+    rows, answers = _rows(loads), _answers(users)
 
     def alone(row: list[int], answer: torch.Tensor) -> Callable[[], torch.Tensor]:
         def loss() -> torch.Tensor:
@@ -73,33 +78,35 @@ def one_by_one(model, load: Prompts, answers: torch.Tensor) -> list[torch.Tensor
 
         return loss
 
-    return step(model, [alone(row, answer) for row, answer in zip(_rows(load), answers, strict=True)])
+    return step(model, [alone(row, answer) for row, answer in zip(rows, answers, strict=True)])
 
 
-def ours(model, load: Prompts, answers: torch.Tensor, cost: Cost) -> list[System]:
-    """Every plan that holds for this model; `rows` is all prompts as one batch, last logits only."""
-    prefix, suffixes = hoist_common_prefix(load.prefix, load.suffixes)
-    width = len(prefix) + max(map(len, suffixes))
+def ours(model, users: Sequence[Mapping[str, list[int]]], cost: Cost) -> list[System]:
+    """Every plan that holds for this model; `rows` is all prompts of a user as one batch, last logits only."""
+    batch = shared_prefix.collate(users)
+    lengths = batch["seq_lengths"]
 
     def loss(plan: str) -> torch.Tensor:
-        return cross_entropy(shared_prefix.answer_logits(model, prefix, suffixes, plan).float(), answers)
+        logits = shared_prefix.batch_logits(model, batch["input_ids"], lengths, plan)
+        return cross_entropy(logits.float(), batch["labels"])
 
+    whole = [(0, parts[0] + max(parts[1:])) for parts in lengths for _ in parts[1:]]
     systems = []
     for plan in shared_prefix.PLANS:
-        if plan in ("packed", "tree") and why_not_packable(model):
-            continue  # they need a mask, which this architecture does not read
+        if plan == "joint" and why_not_packable(model):
+            continue  # it needs a mask, which this architecture does not read
 
-        flops = 3 * cost.forward([(0, width)] * len(suffixes), len(suffixes)) if plan == "rows" else None
+        flops = 3 * cost.forward(whole, len(whole)) if plan == "rows" else None
         systems.append(System(plan, partial(step, model, [partial(loss, plan)]), ours=True, flops=flops))
     return systems
 
 
-def peer(model, load: Prompts, answers: torch.Tensor, cost: Cost) -> System:
+def peer(model, loads: Sequence[Prompts], users: Sequence[Mapping[str, list[int]]], cost: Cost) -> System:
     """Rows padded on the right in batches, every position through the language-model head.
 
     Of several batches the first stands for all; what it gives cannot be compared then.
     """
-    rows = [[*row, answer] for row, answer in zip(_rows(load), answers.tolist(), strict=True)]
+    rows = [[*row, answer] for row, answer in zip(_rows(loads), _answers(users).tolist(), strict=True)]
     batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
     shapes = [(0, max(map(len, batch))) for batch in batches for _ in batch]
     positions = sum(width for _, width in shapes)
@@ -138,5 +145,9 @@ def step(model, parts: Sequence[Callable[[], torch.Tensor]]) -> list[torch.Tenso
     return [one.grad for one in model.parameters() if one.requires_grad]
 
 
-def _rows(load: Prompts) -> list[list[int]]:
-    return [load.prefix + suffix for suffix in load.suffixes]
+def _rows(loads: Sequence[Prompts]) -> list[list[int]]:
+    return [load.prefix + suffix for load in loads for suffix in load.suffixes]
+
+
+def _answers(users: Sequence[Mapping[str, list[int]]]) -> torch.Tensor:
+    return torch.tensor([answer for user in users for answer in user["labels"]])

@@ -1,28 +1,67 @@
-"""The whole of LLM-TRSR on the sample that ships with the package, in minutes, on CPU and offline."""
+"""The whole of LLM-TRSR on the sample that ships with the package, in minutes, on CPU and offline.
 
+With the nano base, extractive summaries and all users; or with a pretrained language model, which writes the summaries of
+fewer users itself, as long as no adapter is on, and ranks with the adapter on.
+"""
+
+import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from trsr.core.history import Item
+from trsr.core.scoring import Scorer
+from trsr.core.summarize import METHODS
 from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
 from trsr.hub import release
+from trsr.hub.inputs import ReleaseInputs
+from trsr.pretrain.packaged import KNOWN, make_base
+from trsr.progress import loading
 from trsr.recommender import evaluate
+from trsr.recommender.examples import make_encoder, ranking_prompt
 from trsr.recommender.recipe import Recipe, load_recipe
 from trsr.recommender.results import table
 from trsr.recommender.run import Run, is_finished
 from trsr.recommender.serving import load_recommender
-from trsr.recommender.train import train
+from trsr.recommender.train import computes_bf16, train
 from trsr.records.checksums import base_checksum, dataset_checksum
 from trsr.records.files import bind, one_writer
+from trsr.summaries.engines.base import SMALL, Engine, Sampling
 from trsr.summaries.engines.make import engine
+from trsr.summaries.estimate import Rates, estimate
 from trsr.summaries.run import summarize_dataset
 
-FORMS = {"recent items only": "none", "hierarchical": "hierarchical", "recurrent": "recurrent"}
 BASELINES = ("chance", "popularity", "tf-idf")
 RELEASED = "recurrent"
+MEASURED = 4  # answers that tell how long all of them take
+BACKWARD = 2.5  # a training step over its forward pass: weights of the base have no gradient
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much of the method is run.
+
+    Attributes:
+        recipe: What the models are fine-tuned by.
+        forms: Label of each fine-tuned model, and the summaries it sees.
+        users: Of each split, the first ones; 0 = all.
+        block_size, max_blocks: Of summaries.
+    """
+
+    recipe: str
+    forms: Mapping[str, str]
+    users: int = 0
+    block_size: int = 5
+    max_blocks: int = 5
+
+
+NANO = Size("nano-sample", {"recent items only": "none", "hierarchical": "hierarchical", "recurrent": "recurrent"})
+PRETRAINED = Size("smollm2-135m-sample", {"recent items only": "none", "recurrent": "recurrent"}, 150, 10, 2)
 
 
 @one_writer
@@ -30,6 +69,7 @@ def quickstart(
     out: Path,
     seed: int = 0,
     *,
+    base: str | None = None,
     overrides: Sequence[str] = (),
     source: str = "sample",
     say: Callable[[str], None] = print,
@@ -41,7 +81,8 @@ def quickstart(
     Args:
         out: Folder to write.
         seed: Seed of training and evaluation.
-        overrides: Changes to the recipe `nano-sample`, such as `optim.epochs=2`.
+        base: A pretrained language model: a name that `trsr base` knows, a folder or a Hub id. None: the nano base.
+        overrides: Changes to the recipe, such as `optim.epochs=2`.
         source: Dataset without summaries; its folder or Hub id.
         say: Gets each line of the report.
 
@@ -49,19 +90,34 @@ def quickstart(
         What `results.json` holds.
     """
     started = time.monotonic()
-    base = load_recipe("nano-sample", overrides)
-    made_from = {"dataset": dataset_checksum(source), "base": base_checksum(base.base), "seed": seed}
-    bind(out, {**base.to_dict(), **made_from})
+    size = NANO if base is None else PRETRAINED
+    recipe = load_recipe(size.recipe, overrides)
+    known = base in KNOWN  # fetched into the folder, and known by its name until then
+    made_from = {"dataset": dataset_checksum(source), "seed": seed}
+    recipe = replace(recipe, base=base or recipe.base)
+    bind(out, {**recipe.to_dict(), **made_from, "base": base if known else base_checksum(recipe.base)})
+    if known:
+        recipe = replace(recipe, base=_fetched(str(base), out / "base", say))
     dataset = (out / "dataset").resolve()  # what is published later may be published from elsewhere
-    say("1/5  Summarising the sample's histories, both ways")
+    if base is None:
+        say("1/5  Summarising the sample's histories, both ways")
+        writer, methods = engine("extractive"), METHODS
+    else:
+        writer, methods = (
+            engine(f"transformers:{recipe.base}", sampling=Sampling(**SMALL), prompts="small"),
+            (RELEASED,),
+        )
+        say(_forecast(recipe, size, source, writer))
+        say(f"1/5  The base summarises the histories of {size.users} users a split")
     if not (dataset / contract.PROVENANCE).exists():
-        summarize_dataset(source, dataset, engine("extractive"))
+        cut: dict[str, Any] = {"block_size": size.block_size, "max_blocks": size.max_blocks, "limit": size.users}
+        summarize_dataset(source, dataset, writer, methods=methods, **cut)
     recipes = {
-        label: replace(base, name=label.replace(" ", "-"), summary=form, dataset=str(dataset), seed=seed)
-        for label, form in FORMS.items()
+        label: replace(recipe, name=label.replace(" ", "-"), summary=form, dataset=str(dataset), seed=seed)
+        for label, form in size.forms.items()
     }
     for label, recipe in recipes.items():
-        say(f"2/5  Fine-tuning the nano base: {label}")
+        say(f"2/5  Fine-tuning the base: {label}")
         run = out / "runs" / recipe.name
         if not is_finished(run):
             train(recipe, run)
@@ -69,7 +125,7 @@ def quickstart(
     results = _evaluate(out, recipes, seed)
     say("4/5  Writing the release folders")
     folder = out / "release"
-    release.assemble(Run.read(out / "runs" / RELEASED), folder)
+    release.assemble(ReleaseInputs.read(out / "runs" / RELEASED), folder)
     say("5/5  One recommendation, from the folder just written\n")
     say(_recommend(folder, dataset))
     say("\n" + table(results["systems"]))
@@ -81,6 +137,43 @@ def quickstart(
     say(f"\n{results['n_users']} users, {time.monotonic() - started:.0f} seconds, seed {seed}. Everything is in {out}")
     say(f"To see what a release of it would hold: trsr publish {out / 'runs' / RELEASED} --namespace ORG")
     return results
+
+
+def _fetched(base: str, folder: Path, say: Callable[[str], None]) -> str:
+    """The folder of a base that `trsr base` knows, written if it is not there."""
+    if not (folder / "config.json").is_file():
+        say(f"0/5  Fetching {base}")
+        make_base(base, folder, dtype="bfloat16" if computes_bf16(cpu=True) else "float32", say=say)
+    return str(folder.resolve())
+
+
+def _forecast(recipe: Recipe, size: Size, source: str, writer: Engine) -> str:
+    """How many minutes the steps will take on this machine, after a few answers and the ranking of one user."""
+    cut: dict[str, Any] = {"block_size": size.block_size, "max_blocks": size.max_blocks, "limit": size.users}
+    told = estimate(source, writer, Rates(), methods=(RELEASED,), **cut, measure=MEASURED)[RELEASED]
+    with loading(recipe.base):
+        model: Any = AutoModelForCausalLM.from_pretrained(recipe.base, dtype="auto").eval()
+        tokenizer = AutoTokenizer.from_pretrained(recipe.base)
+    prompt = ranking_prompt(recipe, contract.provenance(source))
+    encoder = make_encoder(recipe, prompt, tokenizer, model.config)
+    texts = contract.texts(source)
+    row = contract.read(source, "histories", "test")[0]
+    scorer = Scorer(model, encoder.yes_id, encoder.no_id)
+    suffixes = [encoder.suffix_ids(Item.parse(texts[item_id])) for item_id in (row["target"], *row["negatives"])]
+    history = [Item.parse(texts[item_id]) for item_id in row["history"]]
+    prefix = encoder.prefix_ids("", history, max(map(len, suffixes))).ids
+    start = time.perf_counter()
+    scorer.log_odds(prefix, suffixes)
+    seconds = time.perf_counter() - start
+    trained, ranked = (len(prefix) + sum(map(len, some)) for some in (suffixes[: 1 + recipe.negatives], suffixes))
+    minutes = {
+        "to summarise": told["seconds"] or 0,
+        "to fine-tune": seconds * trained / ranked * BACKWARD * recipe.optim.epochs * size.users * len(size.forms),
+        "to rank": seconds * size.users * (len(size.forms) + 1),  # the released form on validation too
+    }
+    rounded = {what: math.ceil(took / 60) for what, took in minutes.items()}
+    parts = ", ".join(f"{count} {what}" for what, count in rounded.items())
+    return f"About {sum(rounded.values())} minutes on this machine as it is now: {parts}."
 
 
 def _evaluate(out: Path, recipes: dict[str, Recipe], seed: int) -> dict[str, Any]:
@@ -101,7 +194,7 @@ def _evaluate(out: Path, recipes: dict[str, Recipe], seed: int) -> dict[str, Any
             fitted = {label: evaluate.score(known, texts, encoder, scorer, f"{label} validation").log_odds}
             about = evaluate.describe(released, "validation")
             evaluate.write_results(released.folder / "validation", fitted, known, about)
-    pairs = tuple((label, "recent items only") for label in ("hierarchical", "recurrent"))
+    pairs = tuple((label, "recent items only") for label in runs if label != "recent items only")
     about = evaluate.describe(released, "test")
     return evaluate.write_results(released.folder / "test", systems, candidates, about, pairs)
 

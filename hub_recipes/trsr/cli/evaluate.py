@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> Outcome:
         shuffle_summaries=options.shuffle_summaries,
     )
     parts = [
-        verdict.of_evaluation(out),
+        verdict.of_evaluation(results, out),
         table(results["systems"]),
         results.get("not_fitted"),
         f"{results['n_users']} users. Wrote {out}",

@@ -6,7 +6,7 @@ examples:
   trsr summarize data/mine --out data/mine-summaries
   trsr summarize data/mine --out data/mine-s --engine openai:MODEL --estimate --price-in 0.1 --price-out 0.4
   trsr summarize data/mine --out data/mine-s --engine openai:MODEL --base-url http://localhost:8000/v1 --concurrency 64
-  trsr summarize data/mine --out data/mine-s --engine transformers:Qwen/Qwen3-0.6B --ray --workers 4
+  trsr summarize data/mine --out data/mine-s --engine transformers:bases/smollm2 --prompts small
 """
 
 import argparse
@@ -19,6 +19,7 @@ from typing import Any
 from trsr.cli.exits import Exit
 from trsr.cli.outcome import Outcome, add_json
 from trsr.errors import UsageError
+from trsr.summaries.engines.base import SMALL
 
 TOLD = ("limit", "calls", "asked", "reused", "retried", "rejected", "reasoning_removed", "fallen_back", "tokens")
 # Questions that an engine in this process is put for an estimate of its time.
@@ -37,6 +38,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         "(elsewhere) (%(default)s)",
     )
     add("--engine-revision", help="revision of the engine's model")
+    add(
+        "--prompts",
+        choices=("default", "small"),
+        default="default",
+        help="small: worked examples and one fixed line for an answer, for models of less than a billion parameters; it "
+        f"changes the sampling to {SMALL['max_new_tokens']} new tokens and an answer penalty of {SMALL['answer_penalty']}, "
+        "where not given (%(default)s)",
+    )
     add("--method", choices=("recurrent", "hierarchical", "both"), default="both")
     add("--block-size", type=int, default=5, help="items a block (%(default)s)")
     add("--max-blocks", type=int, default=5, help="newest blocks kept (%(default)s)")
@@ -45,10 +54,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--keep-going", action="store_true", help="do not stop where most answers are no summaries")
     add_json(parser)
     add = parser.add_argument_group("sampling").add_argument
-    add("--max-new-tokens", type=int, default=160, help="longest summary in tokens (%(default)s)")
+    add("--max-new-tokens", type=int, help="longest summary in tokens (160)")
     add("--temperature", type=float, default=0.0, help="0 is greedy; answers put again are never greedy (%(default)s)")
     add("--seed", type=int, default=0, help="of what is drawn (%(default)s)")
     add("--repetition-penalty", type=float, default=1.0, help="for transformers:MODEL; 1 is none (%(default)s)")
+    add(
+        "--answer-penalty", type=float, help="the same of what the answer itself repeats, not of the prompt's words (1)"
+    )
     add = parser.add_argument_group("servers, for openai:MODEL; the key is read from OPENAI_API_KEY").add_argument
     add("--base-url", metavar="URL", help="such as http://localhost:8000/v1 (Inference Providers)")
     add("--concurrency", type=int, default=32, help="requests at a time (%(default)s)")
@@ -97,11 +109,20 @@ def run(options: argparse.Namespace) -> Outcome:
 
     if not isinstance(options.extra_body, dict):
         raise UsageError(f"--extra-body must be a JSON object, got {options.extra_body!r}.")
+    small = SMALL if options.prompts == "small" else {}
+    held = small if options.engine.startswith("transformers:") else {}
     sampling = Sampling(
-        options.max_new_tokens, options.temperature, options.seed, options.extra_body, options.repetition_penalty
+        int(small.get("max_new_tokens", 160)) if options.max_new_tokens is None else options.max_new_tokens,
+        options.temperature,
+        options.seed,
+        options.extra_body,
+        options.repetition_penalty,
+        held.get("answer_penalty", 1.0) if options.answer_penalty is None else options.answer_penalty,
     )
     server = Server(options.base_url, options.concurrency, options.timeout)
-    make = partial(engine, options.engine, options.engine_revision, sampling, server, options.questions)
+    make = partial(
+        engine, options.engine, options.engine_revision, sampling, server, options.questions, options.prompts
+    )
     asked = make()
     on_ray = {
         "address": options.ray_address,
@@ -127,7 +148,7 @@ def run(options: argparse.Namespace) -> Outcome:
         from trsr.summaries.estimate import Rates, estimate, token_count
 
         rates = Rates(**{name: getattr(options, name) for name in RATES})
-        tokens = options.answer_tokens or options.max_new_tokens
+        tokens = options.answer_tokens or sampling.max_new_tokens
         count = token_count(options.tokenizer)
         wanted["store"] = options.store or options.out.with_name(f"{options.out.name}.store.sqlite")
         cost = estimate(

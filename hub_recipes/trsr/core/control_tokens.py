@@ -39,6 +39,13 @@ _AROUND = re.compile(
 )
 
 
+# What ends an answer in a chat template: </s>, <|im_end|>, <|endoftext|>, <|eot_id|>, <end_of_turn>.
+_END_OF_ANSWER = re.compile(
+    r"</s>|<(?:eos|pad|end_of_turn)>|<turn\|>|[<＜][|｜](?=[^<>|｜\s]{0,40}(?:end|eot|eom|eos|return))[^<>|｜\s]{1,48}[|｜][>＞]",
+    re.IGNORECASE,
+)
+
+
 def has_reasoning(text: str) -> bool:
     """Whether a mark of a block of reasoning stands in the text."""
     return _MARK.search(text) is not None
@@ -66,3 +73,13 @@ def without_reasoning(text: str) -> str:
     if not inside:
         kept.append(text[start:])
     return _AROUND.sub("", "".join(kept)).strip()
+
+
+def without_closing(text: str) -> str:
+    """`text` without the control tokens that close an answer, where nothing but such tokens follows them."""
+    end = len(text)
+    for mark in reversed(list(_END_OF_ANSWER.finditer(text))):
+        if text[mark.end() : end].strip():
+            break
+        end = mark.start()
+    return text[:end]

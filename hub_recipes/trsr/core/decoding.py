@@ -4,7 +4,7 @@ Knows nothing of text: token ids in, token ids out. The plan is `reuse` (batches
 beginning, and answers that have ended leave) or `batch` (whole prompts), which every causal model can do.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -74,6 +74,25 @@ class _Drawn(LogitsProcessor):
         return scores
 
 
+class _AnswerPenalty(LogitsProcessor):
+    """Makes tokens that an answer has already less likely. `generate` has a penalty for those of the prompt too, which
+    keeps names from being repeated that an answer should have.
+
+    Args:
+        start: Length of the prompts, padding included.
+        penalty: What the log-probabilities' scores are divided or multiplied by (Keskar et al. 2019, arXiv 1909.05858).
+    """
+
+    def __init__(self, start: int, penalty: float) -> None:
+        self._start, self._penalty = start, penalty
+
+    def __call__(self, input_ids, scores):
+        """Scores (rows, vocabulary) -> the same, of which those of tokens from `start` on are lower."""
+        answer = input_ids[:, self._start :]
+        had = scores.gather(1, answer)
+        return scores.scatter(1, answer, torch.where(had < 0, had * self._penalty, had / self._penalty))
+
+
 class Decoder:
     """Continues prompts with one model.
 
@@ -82,18 +101,31 @@ class Decoder:
         pad_id: What `generate` writes after an answer's end.
         plan: One of `PLANS`; None probes the model as soon as there is something to share, and takes `reuse` where it
             is exact.
+        answer_penalty: Above 1, tokens that an answer has already are less likely, whatever its prompt has.
+        more_ends: Tokens that end an answer beside the model's own.
         generation: More arguments of `generate`. With anything but greedy search the plan is `batch`.
 
     Attributes:
         plan: The plan in use, None before the probe.
     """
 
-    def __init__(self, model, pad_id: int, plan: str | None = None, **generation) -> None:
+    def __init__(
+        self,
+        model,
+        pad_id: int,
+        plan: str | None = None,
+        answer_penalty: float = 1.0,
+        more_ends: Collection[int] = (),
+        **generation,
+    ) -> None:
         if plan is not None and plan not in PLANS:
             raise InputError(f"Unknown plan {plan!r}, expected one of {', '.join(PLANS)}.")
         self.model = model
         self.pad_id = pad_id
+        self.answer_penalty = answer_penalty
         self.generation = {"do_sample": False, **generation}
+        if more_ends:
+            self.generation["eos_token_id"] = sorted(self.ends() | set(more_ends))
         # Apart from the rest, because it counts from the prompt's end.
         self._least = self.generation.pop("min_new_tokens", None) or 0
         self.plan = plan if self._is_greedy() else "batch"
@@ -137,7 +169,9 @@ class Decoder:
                 answers = self._continue(rows, drawn, *beginning, max_new_tokens)
             else:
                 ids, mask = _left_padded(rows)
-                made_ids = self._generate(ids, mask, max_new_tokens, self._least, **self._drawing(drawn))
+                made_ids = self._generate(
+                    ids, mask, max_new_tokens, self._least, **self._processors(drawn, ids.shape[1])
+                )
                 answers = made_ids[:, ids.shape[1] :].tolist()
             for place, answer in zip(places, answers, strict=True):
                 made[place] = _until_end(answer, ends)
@@ -153,14 +187,15 @@ class Decoder:
     ) -> list[list[int]]:
         """Answers of one batch, of which the first `shared` columns are not run again."""
         ids, mask = _left_padded(rows)
+        start = ids.shape[1]
         cache = beginning.rows(shared, (mask == 0).sum(1))
         ends = self.ends()
         answers: list[list[int]] = [[] for _ in rows]
         places = list(range(len(rows)))
         for step in range(0, max_new_tokens, SEGMENT):
             least = max(0, self._least - step)
-            drawing = self._drawing([draws[place] for place in places])
-            made = self._generate(ids, mask, min(SEGMENT, max_new_tokens - step), least, cache=cache, **drawing)
+            more = self._processors([draws[place] for place in places], start)
+            made = self._generate(ids, mask, min(SEGMENT, max_new_tokens - step), least, cache=cache, **more)
             going = []
             for row, tokens in enumerate(made[:, ids.shape[1] :].tolist()):
                 answers[places[row]] += _until_end(tokens, ends)
@@ -175,16 +210,22 @@ class Decoder:
             ids = made[going]
         return answers
 
-    def _drawing(self, draws: Sequence[Draw | None]) -> dict[str, Any]:
-        """Arguments of `generate` for rows of which some are drawn."""
-        if not any(draws):
-            return {}
+    def _processors(self, draws: Sequence[Draw | None], start: int) -> dict[str, Any]:
+        """Arguments of `generate` for rows of which some are drawn, and whose answers begin at column `start`."""
+        processors = LogitsProcessorList()
+        if self.answer_penalty != 1:
+            processors.append(_AnswerPenalty(start, self.answer_penalty))
+        if any(draws):
+            processors.append(self._drawn(draws))
+        return {"logits_processor": processors} if processors else {}
+
+    def _drawn(self, draws: Sequence[Draw | None]) -> _Drawn:
         own = self.model.generation_config
         top_k, top_p = getattr(own, "top_k", None), getattr(own, "top_p", None)
         warpers = LogitsProcessorList([TopKLogitsWarper(TOP_K if top_k is None else top_k)] if top_k != 0 else [])
         if top_p is not None and top_p < 1:
             warpers.append(TopPLogitsWarper(top_p))
-        return {"logits_processor": LogitsProcessorList([_Drawn(draws, warpers)])}
+        return _Drawn(draws, warpers)
 
     def _generate(
         self,

@@ -74,6 +74,17 @@ def packed_logits(model, parts: Sequence[torch.Tensor], row: Row, cache: Cache |
     return _logits(model, ids, row.positions[None], torch.zeros_like(row.ends), row.ends - ids.shape[1], cache, mask)
 
 
+def end_logits(model, ids: torch.Tensor, positions: torch.Tensor, ends: torch.Tensor, **options) -> torch.Tensor:
+    """Logits (ends, vocabulary) at some indices of a row of tokens (T,) at given positions (T,).
+
+    Args:
+        options: What else the model's forward takes.
+    """
+    with _through_head(model, torch.zeros_like(ends), ends - len(ids)):
+        row = {"input_ids": ids[None].to(device(model)), "position_ids": positions[None]}
+        return model(**row, use_cache=False, **options).logits[:, -1]
+
+
 def device(model) -> torch.device:
     """The device for input tensors. Weights that are offloaded until use have hooks, which move the input to them."""
     return torch.device("cpu") if model.device.type == "meta" else model.device

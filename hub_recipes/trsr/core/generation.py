@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 from .answer import Answer
-from .control_tokens import has_reasoning, without_reasoning
+from .control_tokens import has_reasoning
 from .decoding import Decoder, Draw
 from .errors import InputError
-from .history import Block, clean
-from .prompts import Encoder, SummaryPrompts
+from .history import Block
+from .prompts import Encoder
+from .summary_prompts import SummaryPrompts
 
 
 class ModelSummarizer:
@@ -16,10 +17,10 @@ class ModelSummarizer:
     Args:
         model: A causal language model with `generate`.
         encoder: Its prompt encoder; the chat template is used when there is one.
-        prompts: What it is asked.
+        prompts: What it is asked. With a fixed form, an answer ends with its first line.
         max_new_tokens: Longest summary in tokens.
         batch_tokens: Most prompt and answer tokens in one batch.
-        generation: More arguments of `generate`, such as `do_sample=True, temperature=0.7`.
+        generation: More arguments of `Decoder` and of `generate`, such as `do_sample=True, temperature=0.7`.
     """
 
     def __init__(
@@ -36,6 +37,8 @@ class ModelSummarizer:
         self.max_new_tokens = max_new_tokens
         self.batch_tokens = batch_tokens
         pad, end = encoder.tokenizer.pad_token_id, encoder.tokenizer.eos_token_id
+        if self.prompts.form:
+            generation["more_ends"] = encoder.line_ends()
         self.decoder = Decoder(model, pad if pad is not None else end or 0, **generation)
 
     def block(self, blocks: Sequence[Block]) -> list[str]:
@@ -55,7 +58,8 @@ class ModelSummarizer:
         Args:
             draws: How each answer is drawn; None is greedy, as all are by default.
         """
-        prompts = [self.encoder.request_ids(text) for text in texts]
+        turns = self.prompts.turns(kind)
+        prompts = [self.encoder.request_ids(text, turns) for text in texts]
         limit = self.encoder.limit
         fitting = [place for place, ids in enumerate(prompts) if not limit or len(ids) + self.max_new_tokens <= limit]
         made = self.decoder.answers(
@@ -89,7 +93,7 @@ class ModelSummarizer:
         answers = self.answers(kind, texts)
         if failed := [answer.text for answer in answers if answer.failure]:
             raise InputError(failed[0])
-        return [clean(without_reasoning(answer.text)) for answer in answers]
+        return [self.prompts.summary(answer.text) for answer in answers]
 
 
 def _texts_of(prompt: str) -> str:

@@ -43,7 +43,8 @@ class TextRichRecommender:
     """Loads the base with its adapter, as a model of the base's own class. The Auto classes take it for a model class.
 
     A pipeline repo's config.json says under `trsr`: `base_model`, `base_revision`, `adapter`, `adapter_revision`,
-    `ranking_prompt`, `temperature`, `bias`, `summarizer`, `method`, `block_size`, `max_blocks`, and `summarizer_adapter`: a second
+    `ranking_prompt`, `temperature`, `bias`, `summarizer`, `method`, `block_size`, `max_blocks`; `summary_prompts` and
+    `summary_sampling`, where a model wrote the training summaries with other than the default ones; and `summarizer_adapter`: a second
     adapter, which summarises, in a subfolder of the adapter's repo. Base and adapters are repo ids, or paths that begin with
     `./` and lie in the pipeline repo itself; in a local folder also `../`, so that a release can be moved as a whole. Repos
     that a release folder holds beside the pipeline are taken from there, also before they are on the Hub.

@@ -20,6 +20,7 @@ from .prompts import Encoder, RankingPrompt
 from .saving import save_recommender
 from .scoring import Scorer, rank
 from .summarize import METHODS, Summarizer, SummaryResult, summarize
+from .summary_prompts import SummaryPrompts
 
 logger = logging.get_logger(__name__)
 
@@ -72,6 +73,8 @@ class TextRichRecommendationPipeline(Pipeline):
         unstated = [key for key in ("block_size", "max_blocks") if settings.get("method") and not settings.get(key)]
         if unstated:
             raise InputError(f"config.json does not say {' and '.join(unstated)} under `trsr`. Publish the repo again.")
+        self._summary_prompts = SummaryPrompts.from_dict(settings.get("summary_prompts") or {})
+        self._summary_sampling = {"max_new_tokens": 160, **(settings.get("summary_sampling") or {})}
         self._block_size = settings.get("block_size") or 5
         self._max_blocks = settings.get("max_blocks") or 5
 
@@ -178,7 +181,7 @@ class TextRichRecommendationPipeline(Pipeline):
             "summary": summary,
         }
 
-    def _forward(self, request, summarizer="auto", method=None, max_new_tokens=160):
+    def _forward(self, request, summarizer="auto", method=None, max_new_tokens=None):
         history = request["history"]
         if request["summary"] is not None:
             trail = SummaryResult((), request["summary"])
@@ -228,7 +231,9 @@ class TextRichRecommendationPipeline(Pipeline):
         """Cut a history, oldest first, into the blocks that are summarised: of a long history the newest blocks are kept."""
         return blocks_by_count(_items(history, "history", self.encoder.prompt), self._block_size, self._max_blocks)
 
-    def update(self, summary: str, new_items: Sequence, summarizer: str = "auto", max_new_tokens: int = 160) -> str:
+    def update(
+        self, summary: str, new_items: Sequence, summarizer: str = "auto", max_new_tokens: int | None = None
+    ) -> str:
         """Advance a summary by one block of new items, oldest first. An empty summary starts from the block alone.
 
         Raises:
@@ -240,7 +245,7 @@ class TextRichRecommendationPipeline(Pipeline):
         with self._writing(self._needed(summarizer), max_new_tokens) as writer:
             return (writer.update([(summary, block)]) if summary else writer.block([block]))[0]
 
-    def merge(self, summaries: Sequence[str], summarizer: str = "auto", max_new_tokens: int = 160) -> str:
+    def merge(self, summaries: Sequence[str], summarizer: str = "auto", max_new_tokens: int | None = None) -> str:
         """Merge summaries of blocks, oldest first, into one.
 
         Raises:
@@ -280,13 +285,17 @@ class TextRichRecommendationPipeline(Pipeline):
         return name
 
     @contextmanager
-    def _writing(self, name: str, max_new_tokens: int) -> Iterator[Summarizer]:
-        """The summarizer called `name`, with its adapter active within the context."""
+    def _writing(self, name: str, max_new_tokens: int | None) -> Iterator[Summarizer]:
+        """The summarizer called `name`, with its adapter active within the context.
+
+        A model is asked with the prompts of the training summaries, and answers as it did then.
+        """
         if name == "extractive":
             yield ExtractiveSummarizer()
             return
         with exclusive(self.model), using_adapter(self.model, SUMMARIZER if name == "adapter" else None):
-            yield ModelSummarizer(self.model, self.encoder, max_new_tokens=max_new_tokens)
+            sampling = {**self._summary_sampling, **({"max_new_tokens": max_new_tokens} if max_new_tokens else {})}
+            yield ModelSummarizer(self.model, self.encoder, self._summary_prompts, **sampling)
 
 
 def _items(values, name: str, prompt: RankingPrompt) -> list[Item]:

@@ -1,4 +1,4 @@
-"""Every prompt: block, merge, update and ranking, as text and as token ids.
+"""The ranking prompt, as text, and every prompt as token ids.
 
 Text from outside (items, summaries) stands on lines of its own, each opened by a marker, and is encoded without the
 tokenizer's control tokens, so it can neither forge a line nor a role. A ranking prompt is a prefix, shared by all
@@ -8,14 +8,14 @@ candidates of a user, and a suffix, one a candidate; its ids are always ids(pref
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import cycle
 from typing import Any
 
 from transformers.utils import logging
 
-from .control_tokens import BREAKABLE, THINKING
+from .control_tokens import THINKING
 from .errors import InputError
-from .history import Block, Item, clean
-from .summarize import SummaryRequest
+from .history import Item, clean
 
 logger = logging.get_logger(__name__)
 
@@ -27,55 +27,6 @@ _DATE |= {"%Y": "2024", "%y": "24", "%F": TEMPLATE_DATE, "%H": "00", "%I": "12",
 # Stands before a template, in place of what transformers calls so: templates are given plain values only, no functions.
 _STRFTIME = "".join(f".replace({directive!r}, {value!r})" for directive, value in _DATE.items())
 _STRFTIME = f"{{%- macro strftime_now(format) -%}}{{{{- format{_STRFTIME} -}}}}{{%- endmacro %}}\n"
-
-
-def neutralize(text: str) -> str:
-    """Return `text` as one clean line with whatever looks like a control token broken up by a space.
-
-    For servers, whose tokenizer is not here to say what its control tokens are.
-    """
-    line = clean(text)
-    return BREAKABLE.sub(r"\g<0> ", line) if any(opening in line for opening in "<＜[［◁") else line
-
-
-@dataclass(frozen=True, slots=True)
-class SummaryPrompts:
-    """What a language model is asked when it summarises. The wording follows the paper's three prompts.
-
-    Items and summaries stand on a line each, in plain characters: no text of theirs is structure.
-    """
-
-    block: str = "Summarise the preferences of a user who chose these items, oldest first, in two or three sentences."
-    merge: str = (
-        "These summaries describe one user's preferences over time, oldest first. "
-        "Merge them into one summary of two or three sentences."
-    )
-    update: str = (
-        "Below are a summary of a user's preferences and the items that the user chose since. "
-        "Write one complete, updated summary in two or three sentences."
-    )
-    cue: str = "Answer with the summary only."
-
-    def text(self, question: SummaryRequest) -> str:
-        """The whole message to a model."""
-        if question.kind == "block":
-            return self.block_text(question.block)
-        if question.kind == "merge":
-            return self.merge_text(question.summaries)
-        return self.update_text(question.summaries[0], question.block)
-
-    def block_text(self, block: Block) -> str:
-        """The message that asks for a summary of one block of items."""
-        return f"{self.block}\n\nItems:\n{_inert_lines(block)}\n\n{self.cue}"
-
-    def merge_text(self, summaries: Sequence[str]) -> str:
-        """The message that asks for one summary of several, oldest first."""
-        numbered = "\n".join(f"{n}. {neutralize(summary)}" for n, summary in enumerate(summaries, 1))
-        return f"{self.merge}\n\nSummaries:\n{numbered}\n\n{self.cue}"
-
-    def update_text(self, summary: str, block: Block) -> str:
-        """The message that asks for a summary, updated by a block of new items."""
-        return f"{self.update}\n\nSummary:\n- {neutralize(summary)}\n\nNew items:\n{_inert_lines(block)}\n\n{self.cue}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +95,6 @@ class RankingPrompt:
 
 def _lines(items: Sequence[Item]) -> str:
     return "\n".join(f"- {item.text}" for item in items)
-
-
-def _inert_lines(items: Sequence[Item]) -> str:
-    return "\n".join(f"- {neutralize(item.text)}" for item in items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +171,9 @@ class Encoder:
         self.limit = min(limits) if limits else 0
         self.chat = bool(tokenizer.chat_template) if chat is None else chat
         self._added: tuple[int, tuple[AddedTokens, dict[int, str]]] | None = None
-        head, tail = self.frame()
-        self.head_ids = tokenizer.encode(head, add_special_tokens=False) if head else []
-        self.tail_ids = tokenizer.encode(tail, add_special_tokens=False) if tail else []
+        self._frames: dict[tuple[str, ...], tuple[list[int], list[int]]] = {}
+        self._line_ends: frozenset[int] | None = None
+        self.head_ids, self.tail_ids = self._frame_ids(())
         self.yes_id, self.no_id = self._answers()
 
     def text_ids(self, text: str) -> list[int]:
@@ -244,9 +191,29 @@ class Encoder:
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
-    def request_ids(self, text: str) -> list[int]:
-        """A whole prompt for the model to continue, such as a block prompt."""
-        return self.head_ids + self.text_ids(text if self.chat else text + "\n") + self.tail_ids
+    def request_ids(self, text: str, turns: tuple[str, ...] = ()) -> list[int]:
+        """A whole prompt for the model to continue, such as a block prompt.
+
+        Args:
+            turns: What the user and the model said before, in turn; our own words, in which control tokens are recognised.
+        """
+        head, tail = self._frame_ids(turns)
+        return head + self.text_ids(text if self.chat else text + "\n") + tail
+
+    def line_ends(self) -> frozenset[int]:
+        """The tokens with a line break in them."""
+        if self._line_ends is None:
+            texts = self.tokenizer.batch_decode([[token] for token in range(len(self.tokenizer))])
+            self._line_ends = frozenset(token for token, text in enumerate(texts) if "\n" in text)
+        return self._line_ends
+
+    def _frame_ids(self, turns: tuple[str, ...]) -> tuple[list[int], list[int]]:
+        if turns not in self._frames:
+            head, tail = (
+                self.tokenizer.encode(text, add_special_tokens=False) if text else [] for text in self.frame(turns)
+            )
+            self._frames[turns] = head, tail
+        return self._frames[turns]
 
     def suffix_ids(self, candidate: Item) -> list[int]:
         """The candidate, the cue, and the opening of the answer."""
@@ -298,8 +265,9 @@ class Encoder:
         bos = self.tokenizer.bos_token_id
         return self.tokenizer.bos_token if bos is not None and bos in self.tokenizer("").input_ids else ""
 
-    def frame(self) -> tuple[str, str]:
-        """What stands before and after a prompt: the chat template's text around a user message, or a lone BOS.
+    def frame(self, turns: Sequence[str] = ()) -> tuple[str, str]:
+        """What stands before and after a prompt: the chat template's text around a user message, or a lone BOS; and before
+        it what the user and the model said in earlier `turns`.
 
         The answer comes right after it, so a thinking block must not be open there. Templates are asked for none, with
         `enable_thinking=False`; where one opens a block all the same, as those of models that always think do, it is
@@ -307,11 +275,14 @@ class Encoder:
         learnt to answer so, hence the warning; for ranking, fine-tuning teaches it.
         """
         if not self.chat:
-            return self._bos(), ""
+            return self._bos() + "".join(f"{said}\n\n" if n % 2 else f"{said}\n" for n, said in enumerate(turns)), ""
         mark = "TRSRMESSAGE"
         template = self.tokenizer.get_chat_template()
         text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": mark}],
+            [
+                {"role": role, "content": said}
+                for role, said in zip(cycle(("user", "assistant")), (*turns, mark), strict=False)
+            ],
             chat_template=_STRFTIME + template if "strftime_now" in template else template,
             tokenize=False,
             add_generation_prompt=True,

@@ -27,9 +27,9 @@ from datasets.fingerprint import generate_random_fingerprint
 from huggingface_hub import metadata_load
 
 from trsr.assets.paths import dataset_path
-from trsr.errors import DataError, UsageError
-from trsr.records.datasets import hub_file, locate
-from trsr.records.files import read_json, whole_folder
+from trsr.errors import DataError
+from trsr.records.datasets import dataset_file, dataset_json, locate
+from trsr.records.files import whole_folder
 from trsr.records.provenance import FILE as PROVENANCE
 from trsr.records.provenance import Provenance, Terms
 
@@ -70,11 +70,15 @@ def read(source: str, config: str, split: str, revision: str | None = None) -> D
     Raises:
         DataError: If the config, the split or a column of the contract is missing, or the split is empty.
     """
-    path = locate(source)
     known = configs(source, revision)
     if config not in known:
         hint = f" Run: trsr summarize {source} --method {config}" if config in ("recurrent", "hierarchical") else ""
         raise DataError(f"Dataset {source!r} has no config {config!r}; it has {', '.join(known)}.{hint}")
+    return _read(source, locate(source), config, split, revision)
+
+
+def _read(source: str, path: str, config: str, split: str, revision: str | None) -> Dataset:
+    """`read`, of a dataset that was located at `path` and has the config."""
     try:
         data = load_dataset(path, config, split=split, revision=revision)
     except ValueError as error:
@@ -117,20 +121,30 @@ def one_chunk(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(joined.chunks) if isinstance(joined, pa.ChunkedArray) else joined
 
 
-def shared_tables(source: str, revision: str | None, terms: Terms) -> dict[str, DatasetDict]:
-    """Config -> splits of a dataset as it may be passed on: without the items' texts where the terms keep them back."""
-    items = read(source, "items", "train", revision)
-    tables = {"items": DatasetDict(train=items if terms.share_text else items.select_columns(["item_id"]))}
-    present = configs(source, revision)
-    for config in CONFIGS[1:4]:
-        if config in present:
-            tables[config] = DatasetDict({split: read(source, config, split, revision) for split in SPLITS})
-    return tables
+def tables(source: str, revision: str | None = None) -> dict[str, DatasetDict]:
+    """Config -> splits of a dataset: items, histories and both kinds of summaries, where it has them."""
+    path = locate(source)
+    present = get_dataset_config_names(path, revision=revision)
+    return {
+        config: DatasetDict({split: _read(source, path, config, split, revision) for split in splits})
+        for config, splits in (("items", SPLITS[:1]), *((config, SPLITS) for config in CONFIGS[1:4]))
+        if config in present
+    }
+
+
+def shared_tables(tables: Tables, terms: Terms) -> dict[str, Mapping[str, Dataset]]:
+    """The tables of a dataset as they may be passed on: without the items' texts where the terms keep them back."""
+    items = tables["items"]["train"]
+    return {**tables, "items": DatasetDict(train=items if terms.share_text else items.select_columns(["item_id"]))}
 
 
 def texts(source: str, revision: str | None = None) -> dict[str, str]:
     """Item id to text, in catalogue order. Raises DataError for an item without text."""
-    items = read(source, "items", "train", revision)
+    return texts_of(read(source, "items", "train", revision), source)
+
+
+def texts_of(items: Dataset, source: str) -> dict[str, str]:
+    """Item id to text of the config `items` of `source`. Raises DataError for an item without text."""
     found = dict(zip(items["item_id"], items["text"], strict=True))
     for item_id, text in found.items():
         if not (text or "").strip():
@@ -225,7 +239,7 @@ def check_replaceable(folder: Path, configs: Collection[str], provenance: Proven
         return
     if not (folder / PROVENANCE).is_file():
         raise DataError(f"{folder.resolve()} exists and is not a dataset folder of ours. Choose another, or empty it.")
-    before = _read_provenance(folder / PROVENANCE, str(folder))
+    before = Provenance(dataset_json(str(folder.resolve()), PROVENANCE, missing={}), str(folder))
     if before.name and provenance.name and before.name != provenance.name:
         raise DataError(
             f"{folder} holds the dataset {before.name!r}, not {provenance.name!r}. Choose another --out, or remove it."
@@ -244,32 +258,15 @@ def provenance(source: str, revision: str | None = None) -> Provenance:
     Raises:
         DataError: If it cannot be read, or is not what it should be.
     """
-    path = _file(source, PROVENANCE, revision)
-    return _read_provenance(path, source) if path else Provenance({}, source)
-
-
-def _read_provenance(path: Path, source: str) -> Provenance:
-    try:
-        return Provenance(read_json(path), source)
-    except UsageError as error:
-        raise DataError(f"{PROVENANCE} of {source!r} cannot be read: {error}") from error
+    return Provenance(dataset_json(source, PROVENANCE, revision, missing={}), source)
 
 
 def audit(source: str, revision: str | None = None) -> dict[str, Any] | None:
     """The audit of a dataset folder or Hub dataset, None if it has none."""
-    path = _file(source, AUDIT, revision)
-    return read_json(path) if path else None
+    return dataset_json(source, AUDIT, revision)
 
 
 def header(source: str, revision: str | None = None) -> dict[str, Any]:
     """The YAML header of the card of a dataset folder or Hub dataset, empty if it has none."""
-    path = _file(source, "README.md", revision)
+    path = dataset_file(source, "README.md", revision)
     return (metadata_load(path) if path else None) or {}
-
-
-def _file(source: str, name: str, revision: str | None) -> Path | None:
-    """A file of a dataset folder or Hub dataset, None if it is not there."""
-    path = Path(locate(source)) / name
-    if not path.parent.is_dir():
-        return hub_file(source, name, revision)
-    return path if path.is_file() else None

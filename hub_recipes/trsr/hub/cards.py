@@ -20,6 +20,7 @@ from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
 from trsr.errors import ReleaseError
 from trsr.hub import licences, spaces
+from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.repos import Names
 from trsr.metrics.calibration import HIGHEST, LOWEST
 from trsr.recommender import results
@@ -29,7 +30,7 @@ from trsr.recommender.run import Run
 from trsr.records.provenance import FILE as PROVENANCE
 from trsr.records.provenance import Provenance, Terms
 from trsr.report.markdown import Markdown
-from trsr.report.templates import render, yaml_header
+from trsr.report.templates import render
 
 ARXIV = "2403.13325"
 GRADIO = "6.31.0"
@@ -111,19 +112,15 @@ class Facts:
         return Markdown(f"{package}=={version}" if re.fullmatch(r"[\w.]+", version) else package)
 
 
-def gather(
-    run: Run, prompt: RankingPrompt, names: Names, terms: Terms, license: str | None, branch: str = "main"
-) -> Facts:
+def gather(inputs: ReleaseInputs, names: Names, terms: Terms, license: str | None, branch: str = "main") -> Facts:
     """Collect the facts for cards from a run, its results and its dataset.
 
     Raises:
         ReleaseError: If something is missing, or results are not of the whole split; lists all problems.
-        ResultsError: If results are missing.
     """
-    recipe, record = run.recipe, run.record
-    test, validation = run.results("test"), run.results("validation")
+    run, test, validation, provenance = inputs.run, inputs.test, inputs.validation, inputs.provenance
+    recipe = run.recipe
     weights: Mapping[str, str | None] = {"license": license} if license else _license_of(recipe)
-    provenance = contract.provenance(recipe.dataset, recipe.dataset_revision)
     problems = []
     if not weights.get("license"):
         problems.append(f"The base {recipe.base} states no licence in its card. Give --license.")
@@ -156,18 +153,18 @@ def gather(
     return Facts(
         names,
         recipe,
-        prompt,
-        record,
+        inputs.encoder.prompt,
+        run.record,
         test,
         {"bias": 0.0, **validation.temperature} if validation.temperature else None,
         provenance,
         terms,
         weights.get("license") or "other",
-        None if "base" in names.own else record.get("base_revision"),
+        None if "base" in names.own else run.record.get("base_revision"),
         None if "dataset" in names.own else recipe.dataset_revision,
         license_name=weights.get("license_name"),
         license_link=weights.get("license_link"),
-        audit=contract.audit(recipe.dataset, recipe.dataset_revision),
+        audit=inputs.audit,
         branch=branch,
     )
 
@@ -222,8 +219,6 @@ def card(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> str:
         "branch": Markdown(shlex.quote(facts.branch)),
         "facts": facts,
         "names": facts.names,
-        "header": Markdown(yaml_header(_header(kind, facts, commits).to_dict())),
-        "table": Markdown(results.table(facts.test.systems)),
         "recipe": Markdown(_fence(_code(_reproducible(facts, commits), 2), "json")),
         "base_revision": commits.get("base") or "main",
         "dataset_revision": commits.get("dataset") or "main",
@@ -237,7 +232,7 @@ def card(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> str:
         "metric": kind,
         "metric_name": metric_name,
     }
-    return render("metric" if kind in spaces.METRICS else kind, values)
+    return render("metric" if kind in spaces.METRICS else kind, values, _header(kind, facts, commits).to_dict())
 
 
 def _reproducible(facts: Facts, commits: Mapping[str, str | None]) -> dict[str, object]:

@@ -11,18 +11,16 @@ from typing import Any
 
 from huggingface_hub import HfApi
 
-from trsr.assets.paths import base_path
-from trsr.dataset import contract
+from trsr.assets.paths import base_path, dataset_path
 from trsr.errors import HubError, ReleaseError
 from trsr.hub import cards
 from trsr.hub.changes import RELEASE_TITLE, Change, compare_release, plan, plan_without_hub, show
+from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.preflight import Options, check, check_rights, edit_conflict
 from trsr.hub.rehearsal import rehearse
 from trsr.hub.release import Release, assemble, pin
 from trsr.hub.repos import TAGGED, TYPES, name_repos
 from trsr.hub.retry import STALE, with_retries
-from trsr.recommender.compare import verdict
-from trsr.recommender.run import Run
 from trsr.report.templates import render
 
 
@@ -59,11 +57,10 @@ def publish(
         ReleaseError, HubError: If something is missing, refused or unsafe.
     """
     hub = hub or HfApi()
-    finished_run = Run.read(run).with_dataset(dataset)
-    recipe, source = finished_run.recipe, finished_run.recipe.dataset
-    source_terms = replace(contract.provenance(source, recipe.dataset_revision).terms, **(terms or {}))
-    base_folder, data_folder = Path(base_path(recipe.base)), Path(contract.dataset_path(source))
-    on_hub = not data_folder.is_dir()
+    inputs = ReleaseInputs.read(run, dataset)
+    recipe, source = inputs.run.recipe, inputs.run.recipe.dataset
+    source_terms = replace(inputs.provenance.terms, **(terms or {}))
+    base_folder, on_hub = Path(base_path(recipe.base)), not Path(dataset_path(source)).is_dir()
     names = name_repos(
         namespace,
         name or f"trsr-{source_terms.name}",
@@ -80,10 +77,10 @@ def publish(
             )
         options = replace(options, gated=options.gated or "manual")
     release = assemble(
-        finished_run, folder or run / "release", names, terms=source_terms, license=license, branch=options.branch
+        inputs, folder or run / "release", names, terms=source_terms, license=license, branch=options.branch
     )
-    say(verdict.of_evaluation(run / "test") + "\n")
-    rehearsal = rehearse(release, run)
+    say(inputs.verdict + "\n")
+    rehearsal = rehearse(release, inputs)
     say(
         f"Loaded in a fresh process: the log-odds of {rehearsal.candidates} candidates of {rehearsal.users} test users differ from "
         f"the run's by {rehearsal.difference:.1g} at most.\n"

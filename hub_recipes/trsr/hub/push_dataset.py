@@ -117,6 +117,6 @@ def push_if_requested(options: argparse.Namespace) -> None:
 def _without_texts(folder: Path, terms: Terms, copy: Path) -> Path:
     card = DatasetCard((folder / "README.md").read_text(encoding="utf-8"))
     provenance = contract.provenance(str(folder)).values
-    tables = contract.shared_tables(str(folder), None, terms)
+    tables = contract.shared_tables(contract.tables(str(folder)), terms)
     contract.write(copy, tables, provenance=provenance, body=card.text, header={"tags": ["llm-trsr"]})
     return copy

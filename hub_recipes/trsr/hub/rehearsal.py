@@ -14,18 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from scipy.special import expit
 
-from trsr.dataset import contract
 from trsr.errors import ReleaseError
 from trsr.hub.cards import Example
+from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.release import Release
-from trsr.recommender import scores as scored
-from trsr.recommender.recipe import Recipe
-from trsr.records.files import read_json
 
-USERS = 3  # of the test split, whose candidates are scored again
 # Largest difference in log-odds. In half precision any two ways of computing differ by some hundredths.
 EXACT, HALF = 1e-3, 0.25
 
@@ -59,16 +54,14 @@ class Rehearsal:
     example: Example | None
 
 
-def rehearse(release: Release, run: Path) -> Rehearsal:
+def rehearse(release: Release, inputs: ReleaseInputs) -> Rehearsal:
     """Load the release's pipeline with its adapter in a fresh process and score some test users.
 
     Raises:
         ReleaseError: If it cannot be loaded, or its scores differ from those of the run.
     """
-    facts = release.facts
-    texts = contract.texts(facts.recipe.dataset, facts.recipe.dataset_revision)
-    rows = _rows(facts.recipe, facts.test.split)
-    run_scores = _scores(run / facts.test.split / scored.FILE, facts.test.system)
+    facts, texts, run_scores = release.facts, inputs.texts, inputs.log_odds
+    rows = inputs.tables[facts.recipe.config][facts.test.split].select(range(len(run_scores))).to_list()
     compared = [
         {
             "history": [texts[item] for item in row["history"]],
@@ -77,7 +70,7 @@ def rehearse(release: Release, run: Path) -> Rehearsal:
         }
         for row, item_scores in zip(rows, run_scores, strict=True)
     ]
-    first = _short_request(release, rows[0], compared[0], texts)
+    first = _short_request(inputs, rows[0], compared[0])
     output = _run(release, {"compared": compared, "shown": first})
     pairs = [
         (expected, actual)
@@ -98,33 +91,14 @@ def rehearse(release: Release, run: Path) -> Rehearsal:
     return Rehearsal(len(rows), len(pairs), difference, example)
 
 
-def _short_request(
-    release: Release, row: Mapping, request: Mapping[str, Any], texts: Mapping[str, str]
-) -> dict[str, Any]:
+def _short_request(inputs: ReleaseInputs, row: Mapping, request: Mapping[str, Any]) -> dict[str, Any]:
     """A request of a test user that is short enough for a card; the chosen item is the second candidate."""
-    chosen = texts[row["target"]]
+    chosen = inputs.texts[row["target"]]
     other_texts = [text for text in request["candidates"] if text != chosen]
     short = {"history": request["history"][-3:], "candidates": [*other_texts[:1], chosen, *other_texts[1:3]]}
-    settings = read_json(release.folder / "pipeline" / "config.json")["trsr"]
-    if settings["summarizer"] in ("server", "other-model"):
+    if inputs.settings["summarizer"] in ("server", "other-model"):
         short["summary"] = request["summary"]
     return short
-
-
-def _rows(recipe: Recipe, split: str) -> list[dict[str, Any]]:
-    rows = contract.read(recipe.dataset, recipe.config, split, recipe.dataset_revision)
-    return [rows[number] for number in range(min(USERS, len(rows)))]
-
-
-def _scores(path: Path, system: str) -> list[dict[str, float]]:
-    """For each of the first USERS rows: item id -> log-odds, in the order of the file."""
-    if not path.is_file():
-        raise ReleaseError(f"No scores at {path}. Make them: trsr evaluate {path.parent.parent}")
-    scores_by_row: dict[int, dict[str, float]] = {}
-    columns, first = [scored.ROW, "item_id", system], [(scored.ROW, "<", USERS)]
-    for row in pq.read_table(path, columns=columns, filters=first).to_pylist():
-        scores_by_row.setdefault(row[scored.ROW], {})[row["item_id"]] = row[system]
-    return [scores_by_row[row] for row in sorted(scores_by_row)]
 
 
 def _run(release: Release, requests: Mapping[str, Sequence | Mapping]) -> dict[str, Any]:

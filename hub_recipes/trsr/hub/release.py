@@ -8,26 +8,20 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 from huggingface_hub import DatasetCard
-from transformers import AutoConfig, AutoTokenizer
 
 from trsr.assets.paths import base_path, summarizer_path
-from trsr.core.history import Item
 from trsr.core.modeling import PROMPT_FILE, RELEASE_FILE, SUMMARIZER
-from trsr.core.prompts import RankingPrompt
 from trsr.core.saving import copy_code, core_modules, write_config, write_json
 from trsr.dataset import contract
 from trsr.errors import ReleaseError
 from trsr.hub import cards, decision, spaces
+from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.repos import LOCAL, TYPES, Names
-from trsr.recommender.examples import labelled, make_encoder, ranking_prompt
-from trsr.recommender.recipe import Recipe
-from trsr.recommender.run import Run
-from trsr.recommender.serving import pipeline_settings
-from trsr.recommender.train import write_adapter_config
+from trsr.recommender.examples import sft_rows
+from trsr.records.adapters import write_adapter_config
 from trsr.records.files import read_json, whole_folder
 from trsr.records.provenance import Terms
 
@@ -51,7 +45,7 @@ class Release:
 
 
 def assemble(
-    run: Run,
+    inputs: ReleaseInputs,
     folder: Path,
     names: Names = LOCAL,
     *,
@@ -59,7 +53,7 @@ def assemble(
     license: str | None = None,
     branch: str = "main",
 ) -> Release:
-    """Write `folder` from a run with results on validation and test. Same input, same bytes.
+    """Write the release of a run to `folder`. Same inputs, same bytes.
 
     Args:
         names: Without them, repos name one another by relative paths, so that the folder can be moved as a whole.
@@ -68,19 +62,15 @@ def assemble(
         branch: Branch that the release will be pushed to; the code on its cards loads from there.
 
     Raises:
-        ReleaseError, ResultsError, DataError: If something is missing.
-        RunError: If the dataset in the recipe is not the one that the run was trained on.
+        ReleaseError, DataError: If something is missing.
     """
     check_replaceable(folder)
-    recipe = run.recipe
-    run.check_data("Say where the run's own is: --dataset. If that is gone, train anew.")
-    source = base_path(recipe.base)
-    if names.local and not Path(source).is_dir():
-        names = replace(names, base=recipe.base, own=names.own[1:])
-    terms = terms or contract.provenance(recipe.dataset, recipe.dataset_revision).terms
-    facts = cards.gather(run, ranking_prompt(recipe), names, terms, license, branch)
+    base = inputs.run.recipe.base
+    if names.local and not Path(base_path(base)).is_dir():
+        names = replace(names, base=base, own=names.own[1:])
+    facts = cards.gather(inputs, names, terms or inputs.provenance.terms, license, branch)
     with whole_folder(folder) as draft:
-        facts = _write_repos(draft, run, facts)
+        facts = _write_repos(draft, inputs, facts)
     release = Release(folder, names, facts)
     pin(release, {})
     for kind in names.own:
@@ -106,21 +96,22 @@ def check_replaceable(folder: Path) -> None:
         )
 
 
-def _write_repos(draft: Path, run: Run, facts: cards.Facts) -> cards.Facts:
+def _write_repos(draft: Path, inputs: ReleaseInputs, facts: cards.Facts) -> cards.Facts:
     """Fill `draft` with a folder for each repo, without cards and commits. Returns the facts, now complete."""
-    names, terms, recipe, source = facts.names, facts.terms, run.recipe, base_path(run.recipe.base)
+    names, terms, recipe, settings = facts.names, facts.terms, facts.recipe, inputs.settings
+    source = base_path(recipe.base)
     if "base" in names.own:
         check_base(Path(source))
         shutil.copytree(source, draft / "base")
-    shutil.copytree(run.adapter, draft / "adapter")
-    settings, has_decision_files = write_pipeline(draft / "pipeline", recipe, names, facts.fitted)
+    shutil.copytree(inputs.run.adapter, draft / "adapter")
+    has_decision_files = write_pipeline(draft / "pipeline", inputs, names)
     summarises = settings["summarizer_adapter"] is not None
     if summarises:
         shutil.copytree(str(summarizer_path(recipe.base)), draft / "adapter" / SUMMARIZER)
     if has_decision_files:
         for name in ("decision.json", "decision_template.jinja"):
             shutil.copyfile(draft / "pipeline" / name, draft / "adapter" / name)
-    rows, configs, printed = write_dataset(draft / "dataset", recipe, terms) if "dataset" in names.own else ({}, [], [])
+    rows, configs, printed = write_dataset(draft / "dataset", inputs, terms) if "dataset" in names.own else ({}, [], [])
     for kind in names.own:
         if kind == "space" or kind in spaces.METRICS:
             files = spaces.space_files() if kind == "space" else spaces.metric_files(kind)
@@ -136,14 +127,8 @@ def _write_repos(draft: Path, run: Run, facts: cards.Facts) -> cards.Facts:
         rows=rows,
         configs=configs,
         printed=printed,
-        max_length=_context(recipe),
+        max_length=getattr(inputs.base_config.get_text_config(), "max_position_embeddings", None),
     )
-
-
-def _context(recipe: Recipe) -> int | None:
-    """Context length of the base in tokens; None if its config does not state it."""
-    config = AutoConfig.from_pretrained(base_path(recipe.base), revision=recipe.base_revision)
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def check_base(folder: Path) -> None:
@@ -190,58 +175,39 @@ def pin(release: Release, commits: Mapping[str, str], kind: str | None = None) -
             )
 
 
-def write_pipeline(
-    folder: Path, recipe: Recipe, names: Names, fitted: Mapping[str, Any] | None
-) -> tuple[dict[str, Any], bool]:
+def write_pipeline(folder: Path, inputs: ReleaseInputs, names: Names) -> bool:
     """Write a pipeline repo: code, config, tokenizer and decision files, no weights.
 
-    Args:
-        fitted: As `calibration.Calibration`.
-
     Returns:
-        The settings under `trsr` in config.json, and whether decision files were written, see `decision.write`.
+        Whether decision files were written, see `decision.write`.
     """
     folder.mkdir(parents=True)
-    source = base_path(recipe.base)
-    original = AutoConfig.from_pretrained(source, revision=recipe.base_revision)
+    recipe, encoder = inputs.run.recipe, inputs.encoder
     settings = {
         "base_model": names.base,
         "base_revision": recipe.base_revision,
         "adapter": names.adapter,
         "adapter_revision": None,
-        **pipeline_settings(recipe, fitted),
+        **inputs.settings,
     }
-    write_config(folder, original.to_dict(), settings)
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
-    encoder = make_encoder(recipe, tokenizer, original)
+    write_config(folder, inputs.base_config.to_dict(), settings)
     if not recipe.chat:
-        tokenizer.chat_template = None  # serve with the prompt format of training
-    tokenizer.save_pretrained(folder)
+        encoder.tokenizer.chat_template = None  # serve with the prompt format of training
+    encoder.tokenizer.save_pretrained(folder)
     saved = read_json(folder / "tokenizer_config.json")
     for key in ("is_local", "local_files_only", "name_or_path"):  # of this machine, not of the tokenizer
         saved.pop(key, None)
     write_json(folder / "tokenizer_config.json", saved)
     (folder / PROMPT_FILE).write_text(
-        json.dumps(ranking_prompt(recipe).to_dict(), indent=2) + "\n", encoding="utf-8", newline="\n"
+        json.dumps(encoder.prompt.to_dict(), indent=2) + "\n", encoding="utf-8", newline="\n"
     )
     copy_code(folder)
-    return settings, decision.write(folder, encoder, settings["temperature"], settings["bias"])
+    return decision.write(folder, encoder, settings["temperature"], settings["bias"])
 
 
-def sft_rows(rows: Dataset, texts: Mapping[str, str], prompt: RankingPrompt, negatives: int, seed: int) -> Dataset:
-    """Prompt-completion rows for an unmodified TRL SFTTrainer, in the wording of `prompt`."""
-    examples = []
-    for row, item_id, label in labelled(rows, negatives, seed):
-        recent = [Item.parse(texts[past_id]) for past_id in row["history"]][len(row["history"]) - prompt.recent_items :]
-        text = prompt.prefix(row.get("summary"), recent) + prompt.suffix(Item.parse(texts[item_id]))
-        answer = prompt.yes if label else prompt.no
-        examples.append(
-            {"prompt": text, "completion": f" {answer}", "user_id": row["user_id"], "item_id": item_id, "label": label}
-        )
-    return Dataset.from_list(examples, features=contract.SFT)
-
-
-def write_dataset(folder: Path, recipe: Recipe, terms: Terms) -> tuple[dict[str, dict[str, int]], list, list[str]]:
+def write_dataset(
+    folder: Path, inputs: ReleaseInputs, terms: Terms
+) -> tuple[dict[str, dict[str, int]], list, list[str]]:
     """Write the dataset with its summaries and, for each summarization method, prompt-completion rows for TRL.
 
     Where the terms forbid to share texts, `items` holds ids alone, and the configs that quote items are left out.
@@ -249,21 +215,22 @@ def write_dataset(folder: Path, recipe: Recipe, terms: Terms) -> tuple[dict[str,
     Returns:
         Rows of each config and split, the `configs` of the card's header, and the output of the code snippet on the card.
     """
-    source, revision = recipe.dataset, recipe.dataset_revision
-    texts, prompt = contract.texts(source, revision), ranking_prompt(recipe)
-    tables = contract.shared_tables(source, revision, terms)
+    recipe = inputs.run.recipe
+    tables = contract.shared_tables(inputs.tables, terms)
     if terms.share_text:
         for method in [config for config in contract.CONFIGS[2:4] if config in tables]:
             tables[f"{method}_sft"] = DatasetDict(
                 {
-                    split: sft_rows(rows, texts, prompt, recipe.negatives, recipe.seed)
+                    split: sft_rows(rows, inputs.texts, inputs.encoder.prompt, recipe.negatives, recipe.seed)
                     for split, rows in tables[method].items()
                 }
             )
-    provenance = contract.provenance(source, revision).with_terms(terms)
-    audit = contract.audit(source, revision)
     contract.write(
-        folder, tables, provenance=provenance.values, body="# Histories with LLM-TRSR summaries", audit=audit
+        folder,
+        tables,
+        provenance=inputs.provenance.with_terms(terms).values,
+        body="# Histories with LLM-TRSR summaries",
+        audit=inputs.audit,
     )
     rows = {config: {split: len(rows) for split, rows in splits.items()} for config, splits in tables.items()}
     configs = DatasetCard((folder / "README.md").read_text(encoding="utf-8")).data.to_dict()["configs"]

@@ -17,10 +17,10 @@ from trsr.errors import LoadError, UsageError
 from trsr.progress import without_bars
 from trsr.records.files import one_writer, whole_folder
 from trsr.records.versions import versions
-from trsr.report.markdown import Markdown
-from trsr.report.templates import render, yaml_header
+from trsr.report.templates import render
 
 RECORD = "gguf.json"
+DTYPES = ("float32", "bfloat16")
 _MAGIC = b"GGUF"
 
 
@@ -32,6 +32,7 @@ def convert(
     sha256: str | None = None,
     license: str = "other",
     model: str | None = None,
+    dtype: str = "float32",
 ) -> dict[str, Any]:
     """Write the folder of a base, or nothing.
 
@@ -41,9 +42,11 @@ def convert(
         sha256: What the file's checksum has to be.
         license: Of the weights, as the Hub knows it.
         model: Hub id of the model that was quantised, where it is known.
+        dtype: Of the weights that are written, one of DTYPES.
 
     Returns:
-        What RECORD in the folder says: the file, its checksum, its quantisation, the number of parameters, versions.
+        What RECORD in the folder says: the file, its checksum, its quantisation, the number of parameters, the precision of
+        the written weights, versions.
 
     Raises:
         UsageError: If `out` holds something else, or the package gguf is missing.
@@ -66,6 +69,7 @@ def convert(
         "quantization": _quantization(file),
         "model": model,
         "parameters": network.num_parameters(),
+        "dtype": dtype,
         "versions": versions("gguf"),
     }
     header = ModelCardData(
@@ -75,9 +79,9 @@ def convert(
         tags=["llm-trsr", "gguf"],
         base_model=model,
     )
-    card = render("gguf", {**record, "license": license, "header": Markdown(yaml_header(header.to_dict()))})
+    card = render("gguf", {**record, "license": license}, header.to_dict())
     with whole_folder(out) as draft, without_bars():
-        network.save_pretrained(draft)
+        network.to(getattr(torch, dtype)).save_pretrained(draft)
         tokenizer.save_pretrained(draft)
         (draft / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8", newline="\n")
         (draft / "README.md").write_text(card, encoding="utf-8", newline="\n")

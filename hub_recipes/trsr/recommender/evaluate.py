@@ -33,7 +33,7 @@ from trsr.metrics.calibration import fit_calibration
 from trsr.progress import loading
 from trsr.recommender import baselines
 from trsr.recommender import scores as score_files
-from trsr.recommender.examples import encode_prefix, make_encoder
+from trsr.recommender.examples import encode_prefix, make_encoder, ranking_prompt
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.results import FILE
 from trsr.recommender.run import Run
@@ -64,7 +64,8 @@ def load_run(run: Run, adapter: bool = True) -> tuple[Encoder, Scorer]:
                 load_adapter(model, RANKER, str(run.adapter), {})
             except LoadError as error:
                 raise EvaluationError(f"{error} Or train again: trsr train RECIPE --out ANOTHER") from error
-    encoder = make_encoder(recipe, tokenizer, model.config)
+    provenance = contract.provenance(recipe.dataset, recipe.dataset_revision)
+    encoder = make_encoder(recipe, ranking_prompt(recipe, provenance), tokenizer, model.config)
     model = model.to(gpu or "cpu").eval()
     return encoder, Scorer(model, encoder.yes_id, encoder.no_id)
 

@@ -12,15 +12,20 @@ from tqdm.auto import tqdm
 
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder, Prefix, RankingPrompt
-from trsr.dataset import contract
+from trsr.dataset.contract import SFT
 from trsr.errors import DataError, InputError
 from trsr.recommender import shared_prefix
 from trsr.recommender.recipe import Recipe
+from trsr.records.provenance import Provenance
 
 
-def ranking_prompt(recipe: Recipe) -> RankingPrompt:
-    """The prompt of a recipe. It shortens item texts as its dataset did when built, see `dataset_scripts/tables.py`."""
-    item_text = contract.provenance(recipe.dataset, recipe.dataset_revision).item_text
+def ranking_prompt(recipe: Recipe, provenance: Provenance) -> RankingPrompt:
+    """The prompt of a recipe. It shortens item texts as its dataset did when built, see `dataset_scripts/tables.py`.
+
+    Args:
+        provenance: Of the recipe's dataset.
+    """
+    item_text = provenance.item_text
     return RankingPrompt(
         yes=recipe.yes,
         no=recipe.no,
@@ -31,11 +36,11 @@ def ranking_prompt(recipe: Recipe) -> RankingPrompt:
     )
 
 
-def make_encoder(recipe: Recipe, tokenizer, model_config) -> Encoder:
+def make_encoder(recipe: Recipe, prompt: RankingPrompt, tokenizer, model_config) -> Encoder:
     """The encoder that training and evaluation share."""
     context = getattr(model_config.get_text_config(), "max_position_embeddings", 0) or 0
     chat = bool(tokenizer.chat_template) and recipe.chat
-    return Encoder(tokenizer, ranking_prompt(recipe), context, chat)
+    return Encoder(tokenizer, prompt, context, chat)
 
 
 def with_earlier_targets(rows: Dataset, targets: int, block_size: int, summary: str) -> Dataset:
@@ -87,6 +92,19 @@ def labelled(rows: Dataset, negatives: int, seed: int) -> Iterator[tuple[dict, s
     for row, item_ids in groups(rows, negatives, seed):
         for index, item_id in enumerate(item_ids):
             yield row, item_id, int(index == 0)
+
+
+def sft_rows(rows: Dataset, texts: Mapping[str, str], prompt: RankingPrompt, negatives: int, seed: int) -> Dataset:
+    """Prompt-completion rows for an unmodified TRL SFTTrainer, in the wording of `prompt`."""
+    examples = []
+    for row, item_id, label in labelled(rows, negatives, seed):
+        recent = [Item.parse(texts[past_id]) for past_id in row["history"]][len(row["history"]) - prompt.recent_items :]
+        text = prompt.prefix(row.get("summary"), recent) + prompt.suffix(Item.parse(texts[item_id]))
+        answer = prompt.yes if label else prompt.no
+        examples.append(
+            {"prompt": text, "completion": f" {answer}", "user_id": row["user_id"], "item_id": item_id, "label": label}
+        )
+    return Dataset.from_list(examples, features=SFT)
 
 
 def encode_prefix(

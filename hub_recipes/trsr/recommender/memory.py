@@ -15,6 +15,7 @@ References:
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from trsr.assets.paths import ASSETS, base_path
@@ -141,7 +142,7 @@ def _config(base: str, revision: str | None) -> Any:
     from trsr.progress import loading
 
     known_config = json.loads(_BASES.read_text(encoding="utf-8")).get(base)
-    if known_config:
+    if known_config and not Path(base).is_dir():
         return AutoConfig.for_model(**known_config)
     with loading(base):
         return AutoConfig.from_pretrained(base_path(base), revision=revision)

@@ -4,11 +4,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trsr.errors import ResultsError
 from trsr.records.files import read_json
 from trsr.report import markdown
-from trsr.report.markdown import plain
+from trsr.report.markdown import Markdown, plain
 
 FILE = "results.json"
 COLUMNS = ("recall@1", "recall@3", "recall@5", "mrr@10")
@@ -21,6 +22,7 @@ class Results:
     """Results of one evaluation, as `trsr evaluate` wrote them.
 
     Attributes:
+        values: Content of the file.
         system: Name of the run among `systems`.
         systems: Name -> metric -> `value`, `low`, `high`.
         paired: Tests of pairs of systems, as `significance.paired_test` gives them.
@@ -32,6 +34,7 @@ class Results:
         not_fitted: Why no temperature could be fitted.
     """
 
+    values: Mapping[str, Any]
     split: str
     protocol: str
     seed: int
@@ -47,12 +50,23 @@ class Results:
     limit: int = 0
     shuffled_summaries: bool = False
 
+    @property
+    def table(self) -> Markdown:
+        """The systems as a Markdown table."""
+        return Markdown(table(self.systems))
 
-def read(path: Path) -> Results:
-    """Read a results file. Raises ResultsError with all values that are missing or not finite, of all systems."""
+
+def load(folder: Path) -> dict[str, Any]:
+    """Content of the results file in `folder`. Raises ResultsError if there is none."""
+    path = folder / FILE
     if not path.is_file():
-        raise ResultsError(f"No results at {path}. Make them: trsr evaluate RUN --split {path.parent.name}")
-    values = read_json(path)
+        raise ResultsError(f"No results at {path}. Make them: trsr evaluate RUN --split {folder.name}")
+    return read_json(path)
+
+
+def read(folder: Path) -> Results:
+    """Read the results in `folder`. Raises ResultsError with all values that are missing or not finite, of all systems."""
+    path, values = folder / FILE, load(folder)
     needed = ("split", "protocol", "seed", "n_users", "candidates_a_user", "run", "systems", "paired")
     if missing := [name for name in needed if values.get(name) is None]:
         raise ResultsError(f"{path} lacks {', '.join(missing)}. Make it anew: trsr evaluate RUN")
@@ -65,6 +79,7 @@ def read(path: Path) -> Results:
     if problems:
         raise ResultsError(f"{path}: {'; '.join(problems)}. Make it anew: trsr evaluate RUN")
     return Results(
+        values,
         values["split"],
         values["protocol"],
         values["seed"],

@@ -81,12 +81,12 @@ class Run:
     @property
     def fitted(self) -> Mapping[str, Any] | None:
         """Temperature and bias of P(yes), from the results on validation; None before that split was evaluated."""
-        path = self.folder / "validation" / results.FILE
-        return results.read(path).temperature if path.is_file() else None
+        folder = self.folder / "validation"
+        return results.read(folder).temperature if (folder / results.FILE).is_file() else None
 
     def results(self, split: str) -> Results:
         """Results on a whole split of the run's own dataset. Raises ResultsError if it was not evaluated."""
-        return results.read(self.folder / split / results.FILE)
+        return results.read(self.folder / split)
 
     def with_dataset(self, source: str | None) -> "Run":
         """The same run, with the dataset at `source` in its recipe; None changes nothing."""

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
+from trsr.errors import ResultsError
 from trsr.recommender.run import data_checksums
 from trsr.records.costs import peak_mib
 from trsr.records.files import whole_file
@@ -37,6 +38,22 @@ def write(folder: Path, systems: Mapping[str, np.ndarray], candidates: Candidate
     columns |= {name: scores[mask] for name, scores in systems.items()}
     with whole_file(folder / FILE) as draft:
         pq.write_table(pa.table(columns), draft)
+
+
+def first_rows(folder: Path, system: str, rows: int) -> list[dict[str, float]]:
+    """For each of the first `rows` rows: item id -> score of a system, in the order of the file.
+
+    Raises:
+        ResultsError: If there are no scores.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise ResultsError(f"No scores at {path}. Make them: trsr evaluate {folder.parent}")
+    scores_by_row: dict[int, dict[str, float]] = {}
+    table = pq.read_table(path, columns=[ROW, "item_id", system], filters=[(ROW, "<", rows)])
+    for row in table.to_pylist():
+        scores_by_row.setdefault(row[ROW], {})[row["item_id"]] = row[system]
+    return [scores_by_row[row] for row in sorted(scores_by_row)]
 
 
 def about(source: str, config: str, split: str, revision: str | None = None) -> dict[str, Any]:

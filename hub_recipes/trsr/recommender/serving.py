@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 from trsr.assets.paths import NANO, TASK, base_path, summarizer_path
 from trsr.core.modeling import RANKER, SUMMARIZER, load_adapter
 from trsr.core.pipeline import TextRichRecommendationPipeline
+from trsr.core.summary_prompts import SummaryPrompts
 from trsr.dataset import contract
 from trsr.errors import UsageError
 from trsr.progress import loading, without_bars
@@ -19,23 +20,30 @@ from trsr.recommender.examples import ranking_prompt
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.run import Run, is_finished
 from trsr.records.checksums import digest
+from trsr.records.provenance import Provenance, SummaryProvenance
+from trsr.summaries.engines.base import Sampling
 
 
-def pipeline_settings(recipe: Recipe, fitted: Mapping[str, Any] | None) -> dict[str, Any]:
+def pipeline_settings(recipe: Recipe, fitted: Mapping[str, Any] | None, provenance: Provenance) -> dict[str, Any]:
     """The settings of a run that a pipeline needs, as under `trsr` in config.json, but without base and adapter.
 
     Args:
         fitted: As `calibration.Calibration`; without it, P(yes) is the logistic function of the log-odds.
+        provenance: Of the recipe's dataset.
     """
-    writer = _summarizer(recipe)
+    with_summaries = recipe.summary != "none"
+    writer = _summarizer(recipe, provenance.summaries) if with_summaries else "none"
     return {
-        "ranking_prompt": ranking_prompt(recipe).to_dict(),
-        "method": None if recipe.summary == "none" else recipe.summary,
+        "ranking_prompt": ranking_prompt(recipe, provenance).to_dict(),
+        "method": recipe.summary if with_summaries else None,
         "summarizer": writer,
         "summarizer_adapter": SUMMARIZER if writer == "adapter" else None,
         "temperature": (fitted or {}).get("value", 1.0),
         "bias": (fitted or {}).get("bias", 0.0),
-        **_block_sizes(recipe),
+        # Of the training summaries, so that a pipeline cuts histories the same way.
+        "block_size": provenance.summaries.block_size if with_summaries else None,
+        "max_blocks": provenance.summaries.max_blocks if with_summaries else None,
+        **(_how_asked(provenance.summaries) if with_summaries else {}),
     }
 
 
@@ -78,7 +86,8 @@ def _of_run(run: Run, **options) -> TextRichRecommendationPipeline:
     with loading(recipe.base):
         model: Any = AutoModelForCausalLM.from_pretrained(source, revision=recipe.base_revision, dtype="auto")
         tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
-        settings = pipeline_settings(recipe, run.fitted)
+        provenance = contract.provenance(recipe.dataset, recipe.dataset_revision)
+        settings = pipeline_settings(recipe, run.fitted, provenance)
         if settings["summarizer_adapter"]:
             load_adapter(model, SUMMARIZER, str(summarizer_path(recipe.base)), {})
         load_adapter(model, RANKER, str(run.adapter), {})
@@ -95,21 +104,23 @@ def _first_cause(error: Exception) -> str:
     return (first[-1] if listed and first else " ".join(str(error).split())).rstrip(".")
 
 
-def _block_sizes(recipe: Recipe) -> dict[str, int | None]:
-    """Block size and number of blocks of the training summaries, so that a pipeline cuts histories the same way."""
-    if recipe.summary == "none":
-        return {"block_size": None, "max_blocks": None}
-    summaries = contract.provenance(recipe.dataset, recipe.dataset_revision).summaries
-    return {"block_size": summaries.block_size, "max_blocks": summaries.max_blocks}
+def _how_asked(summaries: SummaryProvenance) -> dict[str, Any]:
+    """Prompts and sampling of the model that wrote the training summaries, as far as they are not the default ones."""
+    if not summaries.prompts:
+        return {}
+    default = {"max_new_tokens": Sampling().max_new_tokens}
+    names = ("max_new_tokens", "repetition_penalty", "answer_penalty")
+    sampling = {name: value for name in names if (value := summaries.sampling.get(name)) != default.get(name)}
+    prompts = dict(summaries.prompts)
+    return ({"summary_prompts": prompts} if prompts != SummaryPrompts().to_dict() else {}) | (
+        {"summary_sampling": sampling} if sampling else {}
+    )
 
 
-def _summarizer(recipe: Recipe) -> str:
-    """What wrote the training summaries: `none`, `extractive`, `adapter` or `base-model`; or `other-model` or `server`,
-    which a pipeline cannot run.
+def _summarizer(recipe: Recipe, summaries: SummaryProvenance) -> str:
+    """What wrote the training summaries: `extractive`, `adapter` or `base-model`; or `other-model` or `server`, which a
+    pipeline cannot run.
     """
-    if recipe.summary == "none":
-        return "none"
-    summaries = contract.provenance(recipe.dataset, recipe.dataset_revision).summaries
     if summaries.engine == "extractive":
         return "extractive"
     if summaries.engine == "nano":

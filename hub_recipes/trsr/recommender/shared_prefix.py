@@ -1,12 +1,12 @@
 """Train on all candidates of a user together: their common prefix goes through the model once, with gradients.
 
-A row is a user. Four plans give the same logits and the same gradients:
+A row is a user. Three plans give the same logits and the same gradients:
 
-* `packed`: the prefix once, then all suffixes end to end in one row behind its cache, under a mask that keeps them apart
-  (`core.packed` says which models may).
-* `fork`: the prefix once, then each suffix as a row of its own from a copy of the cache (`core.fork`). For attention,
-  convolution and recurrent layers alike, because no mask is involved.
-* `tree`: prefix and suffixes in one row, under such a mask. For gradient checkpointing, which allows no cache.
+* `joint`: the prefixes and suffixes of all users end to end in one row, where each user attends to itself alone
+  (`user_attention`). One forward for a batch, and no cache, so that gradient checkpointing may be used. For models of which
+  `core.packed` knows how they read a mask.
+* `fork`: user by user the prefix once, then each suffix as a row of its own from a copy of the cache (`core.fork`). For
+  attention, convolution and recurrent layers alike, because no mask is involved.
 * `rows`: every prompt whole, as a batch padded on the right. Works with any causal model.
 
 Prompts are built and encoded elsewhere.
@@ -14,28 +14,29 @@ Prompts are built and encoded elsewhere.
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from peft import PeftModel
-from transformers import DynamicCache
 from transformers.modeling_outputs import CausalLMOutput
 from transformers.utils import logging
 from trl import SFTConfig, SFTTrainer
 
 from trsr.core.exactness import Reference
 from trsr.core.fork import same_rotation, why_not_forkable
-from trsr.core.forward import fork_prefix, packed_logits, prefill, row_logits
+from trsr.core.forward import end_logits, fork_prefix, prefill, row_logits
 from trsr.core.groups import batch_by_length, hoist_common_prefix
-from trsr.core.packed import Row, why_not_packable
+from trsr.core.packed import why_not_packable
 from trsr.errors import InputError
+from trsr.recommender.user_attention import Users, by_user
 
 logger = logging.get_logger(__name__)
 
-PLANS = ("packed", "fork", "tree", "rows")
+PLANS = ("joint", "fork", "rows")
 
 # Most padding tokens in a batch of forked suffixes: more batches cost more than that.
 PADDING = 256
@@ -56,7 +57,7 @@ def row(prefix: Sequence[int], suffixes: Sequence[Sequence[int]], answers: Seque
     }
 
 
-def collate(rows: Sequence[Mapping[str, list[int]]]) -> dict[str, object]:
+def collate(rows: Sequence[Mapping[str, list[int]]]) -> dict[str, Any]:
     """Users end to end, unpadded: `input_ids` (tokens), `seq_lengths` a list a user, `labels` (candidates of all)."""
     labels = torch.tensor([answer for row in rows for answer in row["labels"]])
     return {
@@ -69,40 +70,44 @@ def collate(rows: Sequence[Mapping[str, list[int]]]) -> dict[str, object]:
     }
 
 
-def answer_logits(model, prefix: Sequence[int], suffixes: Sequence[Sequence[int]], plan: str = "fork") -> torch.Tensor:
-    """Return the logits after each prefix + suffix, within the graph.
+def batch_logits(
+    model, input_ids: torch.Tensor, seq_lengths: Sequence[Sequence[int]], plan: str = "fork"
+) -> torch.Tensor:
+    """Return the logits after each prompt of a batch of users, within the graph.
 
     Args:
         model: A causal language model, with or without a PEFT adapter.
-        prefix: Token ids that all prompts share.
-        suffixes: Token ids of each candidate, none empty.
+        input_ids: (tokens,) the users end to end: of each the prefix that its prompts share, then their suffixes.
+        seq_lengths: Of each user the tokens of the prefix, then of each suffix; none is 0.
         plan: One of `PLANS`.
 
     Returns:
-        (candidates, vocabulary). No other position goes through the language-model head.
+        (candidates of all users, vocabulary). No other position goes through the language-model head.
 
     Raises:
-        ValueError: If the plan is unknown, or a suffix or the prefix is empty.
+        InputError: If the plan is unknown, or a suffix or a prefix is empty.
     """
     if plan not in PLANS:
         raise InputError(f"Unknown plan {plan!r}, expected one of {', '.join(PLANS)}.")
-    if not len(prefix) or not suffixes or not all(map(len, suffixes)):
+    if not seq_lengths or any(len(parts) < 2 or not all(parts) for parts in seq_lengths):
         raise InputError("Prefix and suffixes must hold at least one token each, and there must be a suffix.")
-    start = torch.as_tensor(prefix, device=model.device)
-    ends = [torch.as_tensor(suffix, device=model.device) for suffix in suffixes]
-    lengths = [len(end) for end in ends]
-    # Where rotary frequencies depend on the longest position in a row, only separate prompts give the logits of serving.
-    if not same_rotation(model.config, len(start), [len(start) + length for length in lengths]):
-        return torch.cat([row_logits(model, [torch.cat([start, end])]) for end in ends])
-    if plan == "rows":
-        return row_logits(model, [torch.cat([start, end]) for end in ends])
-    if plan == "tree":
-        return packed_logits(model, [start, *ends], Tree.of(len(start), lengths, start.device))
-    if plan == "packed":
-        # Without a config every layer keeps the whole prefix, as the mask has it; windows are in the mask.
-        cache = fork_prefix(model, prefill(model, start, DynamicCache()), 1)
-        return packed_logits(model, ends, Row.of(len(start), lengths, start.device), cache)
-    return _forked(model, start, ends)
+    prefixes = [parts[0] for parts in seq_lengths]
+    prompts = [parts[0] + suffix for parts in seq_lengths for suffix in parts[1:]]
+    if plan == "joint" and same_rotation(model.config, min(prefixes), prompts):
+        users = Users(seq_lengths, input_ids.device)
+        with by_user(model):
+            return end_logits(model, input_ids, users.positions, users.ends, users=users)
+    logits = []
+    for user, parts in zip(input_ids.split([sum(parts) for parts in seq_lengths]), seq_lengths, strict=True):
+        prefix, *suffixes = user.split(list(parts))
+        # Where rotary frequencies depend on the longest position in a row, only separate prompts give the logits of serving.
+        if not same_rotation(model.config, len(prefix), [len(prefix) + len(suffix) for suffix in suffixes]):
+            logits += [row_logits(model, [torch.cat([prefix, suffix])]) for suffix in suffixes]
+        elif plan == "rows":
+            logits.append(row_logits(model, [torch.cat([prefix, suffix]) for suffix in suffixes]))
+        else:
+            logits.append(_forked(model, prefix, suffixes))
+    return torch.cat(logits)
 
 
 def _forked(model, start: torch.Tensor, ends: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -114,29 +119,6 @@ def _forked(model, start: torch.Tensor, ends: Sequence[torch.Tensor]) -> torch.T
     ]
     order = torch.tensor([index for group in groups for index in group], device=start.device)
     return torch.cat(logits)[order.argsort()]
-
-
-@dataclass(frozen=True, slots=True)
-class Tree(Row):
-    """A prefix and its suffixes in one row without a cache: owner 0 is the prefix, which all suffixes attend to."""
-
-    @classmethod
-    def of(cls, prefix: int, lengths: Sequence[int], device=None) -> "Tree":
-        suffix_row = Row.of(prefix, lengths, device)
-        prefix_positions = torch.arange(prefix, device=device)
-        positions = torch.cat([prefix_positions, suffix_row.positions])
-        return cls(
-            0,
-            positions,
-            torch.cat([torch.zeros_like(prefix_positions), suffix_row.owners + 1]),
-            prefix + suffix_row.ends,
-        )
-
-    def visible(self, window: int | None = None) -> torch.Tensor:
-        """(T, T) True where a token may attend: to the prefix and its own suffix, up to itself."""
-        distance = self.positions[:, None] - self.positions
-        visible = (distance >= 0) & ((self.owners == 0) | (self.owners == self.owners[:, None]))
-        return visible if window is None else visible & (distance < window)
 
 
 def losses(
@@ -169,32 +151,36 @@ def losses(
 def choose_plan(model, example: Mapping[str, list[int]], checkpointing: bool = False) -> str:
     """Choose the first plan that gives the same logits on `example`, a real row, as separate prompts; log the choice.
 
-    Without gradient checkpointing `packed`, then `fork`; with it `tree`; `rows` if none of these is exact.
+    `joint`, then `fork`, unless gradient checkpointing allows no cache; `rows` if none of these is exact.
     """
-    prefix, *suffixes = torch.tensor(example["input_ids"]).split(list(example["seq_lengths"]))
+    ids, lengths = torch.tensor(example["input_ids"], device=model.device), list(example["seq_lengths"])
+    prefix, *suffixes = ids.split(lengths)
+
+    def alone() -> torch.Tensor:
+        return torch.cat([row_logits(model, [torch.cat([prefix, suffix])]) for suffix in suffixes])
 
     def logits(plan: str) -> torch.Tensor:
-        if plan == "alone":
-            return torch.cat([answer_logits(model, prefix, [suffix], "rows") for suffix in suffixes])
-        return answer_logits(model, prefix, suffixes, plan)
+        # Behind another user, whom the plan must not look at.
+        return batch_logits(model, torch.cat([ids, ids]), [lengths, lengths], plan)[len(suffixes) :]
 
-    reason_against: dict[str, str | None] = {}
+    reasons: dict[str, str | None] = {}
     mode = model.training
     model.eval()  # dropout would differ, and use up random numbers
     try:
-        reference = Reference(partial(logits, "alone"), partial(logits, "rows"))
-        for plan in ("tree",) if checkpointing else ("packed", "fork"):
-            reason_against[plan] = why_not_forkable(model) if plan == "fork" else why_not_packable(model)
-            reason_against[plan] = reason_against[plan] or reference.fault(partial(logits, plan))
-            if reason_against[plan] is None:
+        reference = Reference(alone, partial(logits, "rows"))
+        for plan, why_not in (("joint", why_not_packable), ("fork", why_not_forkable)):
+            if checkpointing and plan == "fork":
+                continue
+            reasons[plan] = why_not(model) or reference.fault(partial(logits, plan))
+            if reasons[plan] is None:
                 break
         else:
             plan = "rows"
     finally:
         model.train(mode)
-    reasons = "; ".join(f"not {name}: {reason}" for name, reason in reason_against.items() if reason)
+    refused = "; ".join(f"not {name}: {reason}" for name, reason in reasons.items() if reason)
     name = type(model.get_base_model() if isinstance(model, PeftModel) else model).__name__
-    message = f"{name} is trained by the plan {plan}" + (f" ({reasons})" if reasons else "") + "."
+    message = f"{name} is trained by the plan {plan}" + (f" ({refused})" if refused else "") + "."
     if plan == "rows":
         hint = " Without gradient checkpointing prefixes may be shared." if checkpointing else ""
         logger.warning(f"{message} Every prompt goes through whole.{hint}")
@@ -206,9 +192,8 @@ def choose_plan(model, example: Mapping[str, list[int]], checkpointing: bool = F
 class SharedPrefixTrainer(SFTTrainer):
     """SFTTrainer on rows of `row`; a step's loss is the mean over all its candidates, whatever the groups' sizes.
 
-    `batch_size` counts users. They run one after the other, but their activations are kept until the backward pass:
-    accumulation of smaller batches gives the same gradients in less memory and hardly more time. Metrics are over answer
-    tokens; `num_tokens` counts tokens sent through the model, without padding, so a shared prefix counts once. Dropout in
+    `batch_size` counts users; accumulation of smaller batches gives the same gradients in less memory and a little more time.
+    Metrics are over answer tokens; `num_tokens` counts tokens sent through the model, without padding, so a shared prefix counts once. Dropout in
     a shared prefix is the same for all its candidates. A router's auxiliary loss is left out.
 
     Attributes:
@@ -231,6 +216,11 @@ class SharedPrefixTrainer(SFTTrainer):
         with self.accelerator.autocast():
             self.plan = choose_plan(self.model, train_dataset[0], bool(args.gradient_checkpointing))
         _take_users(self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model)
+
+    def training_step(self, *args, **kwargs) -> torch.Tensor:
+        # Gradient checkpointing computes layers again in the backward pass, which must attend as the forward pass did.
+        with by_user(self.model) if self.plan == "joint" else nullcontext():
+            return super().training_step(*args, **kwargs)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         labels, lengths = inputs["labels"], inputs["seq_lengths"]
@@ -278,11 +268,6 @@ def _take_users(base) -> None:
     def take(*args, seq_lengths: Sequence[Sequence[int]] | None = None, plan: str = "fork", **kwargs):
         if seq_lengths is None:
             return forward(*args, **kwargs)
-        users = kwargs["input_ids"].split([sum(lengths) for lengths in seq_lengths])
-        logits = []
-        for user, lengths in zip(users, seq_lengths, strict=True):
-            prefix, *suffixes = user.split(list(lengths))
-            logits.append(answer_logits(base, prefix, suffixes, plan))
-        return torch.cat(logits)
+        return batch_logits(base, kwargs["input_ids"], seq_lengths, plan)
 
     base.forward = take

@@ -31,11 +31,13 @@ from trsr.dataset import contract
 from trsr.errors import TrainError
 from trsr.progress import loading, show_training
 from trsr.recommender import shared_prefix
-from trsr.recommender.examples import encode_rows, make_encoder, with_earlier_targets
+from trsr.recommender.examples import encode_rows, make_encoder, ranking_prompt, with_earlier_targets
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.run import ADAPTER, FILE, RECIPE, TRAINED_ON, changed_configs, data_checksums, is_finished
 from trsr.recommender.validation import RankingMixin, curves, draw, ranking
+from trsr.records.adapters import write_adapter_config
 from trsr.records.files import one_writer, read_json, whole_folder, write_text
+from trsr.records.provenance import SummaryProvenance
 from trsr.records.versions import versions
 
 SPACING = 5  # items between two targets of a user, for datasets without summaries and thus without a block size
@@ -63,7 +65,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         DataError: If the dataset violates the data contract.
     """
     cpu = recipe.optim.device == "cpu" or not torch.accelerator.is_available()
-    half = recipe.optim.bf16 and _bf16(cpu)
+    half = recipe.optim.bf16 and computes_bf16(cpu)
     checkpoints = out / "checkpoints"
     arguments = _arguments(recipe, checkpoints, half, cpu)
     # Of several processes, the first one writes the files of the run.
@@ -78,7 +80,8 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         model = AutoModelForCausalLM.from_pretrained(
             source, revision=recipe.base_revision, dtype=torch.bfloat16 if half else torch.float32
         )
-    encoder = make_encoder(recipe, tokenizer, model.config)
+    provenance = contract.provenance(recipe.dataset, recipe.dataset_revision)
+    encoder = make_encoder(recipe, ranking_prompt(recipe, provenance), tokenizer, model.config)
     texts = contract.texts(recipe.dataset, recipe.dataset_revision)
     checksums = data_checksums(recipe.dataset, recipe.config, recipe.dataset_revision)
     _check_resumed(recipe, out, checksums)
@@ -90,7 +93,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     users = len(rows)
     trained_on = {"dataset_checksums": checksums, "rows": list(zip(rows["user_id"], rows["target"], strict=True))}
     if recipe.targets > 1:
-        rows = with_earlier_targets(rows, recipe.targets, _block_size(recipe), recipe.summary)
+        rows = with_earlier_targets(rows, recipe.targets, _block_size(recipe, provenance.summaries), recipe.summary)
     examples, counts = encode_rows(rows, texts, encoder, recipe.negatives, recipe.seed, recipe.form)
     validation_options: dict[str, object] = {}
     if recipe.watch.steps:
@@ -232,17 +235,6 @@ def save_adapter(model, prompt: RankingPrompt, base: str, revision: str | None, 
         )
 
 
-def write_adapter_config(folder: Path, base: str, revision: str | None) -> None:
-    """Set the base and its commit in adapter_config.json, and sort `target_modules`, which peft keeps as a set."""
-    path = folder / "adapter_config.json"
-    config = read_json(path)
-    config["base_model_name_or_path"] = base
-    config["revision"] = revision
-    if isinstance(config.get("target_modules"), list):
-        config["target_modules"].sort()
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
-
-
 def _arguments(recipe: Recipe, checkpoints: Path, half: bool, cpu: bool) -> SFTConfig:
     optim, watch = recipe.optim, recipe.watch
     best = watch.keep == "best"
@@ -315,15 +307,14 @@ def _check_resumed(recipe: Recipe, out: Path, checksums: Mapping[str, str]) -> N
         )
 
 
-def _block_size(recipe: Recipe) -> int:
+def _block_size(recipe: Recipe, summaries: SummaryProvenance) -> int:
     """Items between two targets of a user: the block size of the summaries."""
-    summaries = contract.provenance(recipe.dataset, recipe.dataset_revision).summaries
     if recipe.summary == "none":
         return summaries.known_block_sizes().get("block_size", SPACING)
     return summaries.block_size
 
 
-def _bf16(cpu: bool) -> bool:
+def computes_bf16(cpu: bool) -> bool:
     """Whether the device that trains has arithmetic in bf16: a GPU, or a processor with AVX512-BF16 or AMX.
 
     False where torch cannot tell: before 2.13 it has no public function for it.

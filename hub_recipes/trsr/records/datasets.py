@@ -1,7 +1,8 @@
-"""Where a dataset is: a folder, the package, or the Hub; what is nowhere is known at once."""
+"""Where a dataset is: a folder, the package, or the Hub; what is nowhere is known at once. Reads its single files."""
 
 import functools
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
@@ -13,7 +14,8 @@ from huggingface_hub.errors import (
 )
 
 from trsr.assets.paths import dataset_path
-from trsr.errors import DataError
+from trsr.errors import DataError, UsageError
+from trsr.records.files import read_json
 
 _WAIT = 10.0  # seconds for the Hub to answer
 
@@ -56,6 +58,23 @@ def hub_file(repo: str, name: str, revision: str | None = None) -> Path | None:
         return None
     except (HTTPError, EntryNotFoundError, HFValidationError) as error:
         raise _not_read(repo, error) from None
+
+
+def dataset_file(source: str, name: str, revision: str | None = None) -> Path | None:
+    """A file of a dataset folder or Hub dataset; None if it has no such file. Raises DataError if it cannot be read."""
+    path = Path(locate(source)) / name
+    if not path.parent.is_dir():
+        return hub_file(source, name, revision)
+    return path if path.is_file() else None
+
+
+def dataset_json(source: str, name: str, revision: str | None = None, missing: Any = None) -> Any:
+    """The content of a JSON file of a dataset; `missing` if it has no such file. Raises DataError if it cannot be read."""
+    path = dataset_file(source, name, revision)
+    try:
+        return read_json(path) if path else missing
+    except UsageError as error:
+        raise DataError(f"{name} of {source!r} cannot be read: {error}") from error
 
 
 def _not_read(repo: str, error: Exception) -> DataError:

@@ -136,7 +136,7 @@ class SummaryProvenance:
         return tuple(self.values.get("methods", ()))
 
     @property
-    def prompts(self) -> Mapping[str, str]:
+    def prompts(self) -> Mapping[str, Any]:
         """Prompt texts for the language model; empty for an engine without prompts."""
         return self.values.get("prompts") or {}
 

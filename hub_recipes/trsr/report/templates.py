@@ -20,12 +20,17 @@ from trsr.report.markdown import Markdown, plain
 _FOLDERS = [PACKAGE / "model_cards", PACKAGE.parent.parent / "model_cards"]
 
 
-def render(template: str, values: Mapping[str, object]) -> str:
+def render(template: str, values: Mapping[str, object], header: Mapping[str, object] | None = None) -> str:
     """Render model_cards/`template`.md.
+
+    Args:
+        header: Of the card, written as YAML; None for a template without one.
 
     Raises:
         ReleaseError: If the template uses a value that is missing or None.
     """
+    if header is not None:
+        values = {**values, "header": Markdown(_yaml(header))}
     try:
         return _environment().get_template(f"{template}.md").render(values)
     except (UndefinedError, AttributeError, TypeError, ValueError) as error:
@@ -60,7 +65,7 @@ def _number(value, form: str) -> str:
     return format(value + 0, form)  # `+ 0` fails for anything but a number, and names a missing value
 
 
-def yaml_header(header: Mapping) -> str:
+def _yaml(header: Mapping) -> str:
     """The YAML header of a card; every text in it is reduced to one line."""
 
     def cleaned(value):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from trsr.core.answer import Answer
 from trsr.core.control_tokens import CONTROL_TOKEN, has_reasoning, without_reasoning
 from trsr.core.history import Block, clean
-from trsr.core.prompts import SummaryPrompts
+from trsr.core.summary_prompts import SummaryPrompts
 
 LONGEST = 2000  # characters; two or three sentences have a quarter of it
 
@@ -25,61 +25,54 @@ LOOP_LEAST = 2.5  # lengths of a run
 # no more than copy have .67 or more, the others that are no loops .32 or less.
 ECHO = 0.5
 ECHO_RUN = 6  # words
+EXAMPLE_WORD = 3  # letters; shorter words stand in any text
 
 # "I can't help", and not "I Can't Sleep": in a title the next word has a capital.
 _CANNOT = (
     r"i (?:cannot|can['’]?t|can not|won['’]t|will not|do not|don['’]t) (?-i:[a-z])|"
     r"(?:i['’]m|i am) (?:really |very |so )?(?:unable|not able) (?-i:[a-z])"
 )
-# A whole opening of a refusal, for titles begin with its words: "Sorry We Missed You", "I Don't Feel at Home ...".
+# A whole opening of a refusal, for titles begin with its words: "Sorry We Missed You", "I Don't Feel at Home ...". A list of
+# titles may be in lower case, a refusal begins with a capital.
 _REFUSAL = re.compile(
-    rf"(?:unfortunately,? )?(?:{_CANNOT})|i apologi[sz]e\b|"
+    rf"(?=(?-i:[A-Z]))(?:(?:unfortunately,? )?(?:{_CANNOT})|i apologi[sz]e\b|"
     r"(?:(?:i['’]m|i am) (?:really |very |so )?)?sorry"
     rf"(?:\s?[.!;:…—–-]|,(?: (?-i:[a-z]|I\b)|\Z)| but\b| (?:that )?(?:{_CANNOT})|\Z)|"
-    r"(?:i['’]m|i am) (?:really |very |so )?sorry (?:for|about|that|to) (?-i:[a-z])|"
+    r"(?:i['’]m|i am) (?:really |very |so )?sorry (?:for|about|that|to) (?-i:[a-z]))|"
     r"as an? (?:ai|(?:ai )?(?:large )?language model|ai (?:model|assistant|system|chatbot))"
     r"(?: (?:by|without|trained|made|created|developed|designed) [^,.]{1,60})?(?:,| i\b)",
     re.IGNORECASE,
 )
 _FENCED = re.compile(r"\s*(?:```|~~~|\{|\[\s*[\"{])")
 _CONTROL = re.compile(CONTROL_TOKEN)
-# What ends an answer in a chat template: </s>, <|im_end|>, <|endoftext|>, <|eot_id|>, <end_of_turn>.
-_CLOSING = re.compile(
-    r"</s>|<(?:eos|pad|end_of_turn)>|<turn\|>|[<＜][|｜](?=[^<>|｜\s]{0,40}(?:end|eot|eom|eos|return))[^<>|｜\s]{1,48}[|｜][>＞]",
-    re.IGNORECASE,
-)
 _HEADING = re.compile(r"#.*|\*\*[^*]*\*\*:?|[^.!?;]*:")
 _UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff"  # Thai, Japanese, Chinese
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 
 
-def summary_text(answer: Answer) -> str:
-    """The summary in an answer, as one clean line: without its reasoning and the control tokens that close it."""
-    return clean(_told(answer))
-
-
-def reject_reason(answer: Answer, prompts: SummaryPrompts, block: Block = ()) -> str:
+def reject_reason(answer: Answer, prompts: SummaryPrompts, block: Block = (), summaries: Sequence[str] = ()) -> str:
     """Why an answer is no summary, in a word or two; empty for a summary.
 
     A failure of the engine; `only reasoning`; `loop`, whether it ends or not; `cut off` (it met the limit of tokens);
-    `empty`; `too long`; `refusal`; `echo`: of the instruction or of the items; or `wrong form`: code or JSON, a heading
-    with nothing below it, control tokens other than those that close the answer.
+    `empty`; `too long`; `refusal`; `echo`: of the instruction or of the items; `example`: the words of a worked example, not
+    of the items; or `wrong form`: code or JSON, a heading with nothing below it, control tokens other than those that close
+    the answer, or not the fixed form that was asked for.
 
     Args:
-        block: The items that were asked about.
+        block, summaries: The items and the earlier summaries that were asked about.
     """
     if answer.failure:
         return answer.failure
     if answer.finish_reason == "content_filter":
         return "refusal"
-    told = _told(answer)
+    told = prompts.told(answer.text)
     text = clean(told)
     empty = not any(char.isalnum() for char in text)
     if empty and has_reasoning(answer.text):
         return "only reasoning"
     if repeated_share(text) >= LOOP:
         return "loop"
-    if answer.finish_reason == "length":
+    if answer.finish_reason == "length" and not (prompts.form and "\n" in without_reasoning(answer.text).strip()):
         return "cut off"
     if empty:
         return "empty"
@@ -89,18 +82,11 @@ def reject_reason(answer: Answer, prompts: SummaryPrompts, block: Block = ()) ->
         return "refusal"
     if _FENCED.match(told) or _HEADING.fullmatch(told.strip()) or _CONTROL.search(text):
         return "wrong form"
-    return "echo" if _says_instruction(text, prompts) or _copied_share(text, block) > ECHO else ""
-
-
-def _told(answer: Answer) -> str:
-    """The answer without its reasoning, and without the closing control tokens that a server left at its end."""
-    text = without_reasoning(answer.text)
-    end = len(text)
-    for mark in reversed(list(_CLOSING.finditer(text))):
-        if text[mark.end() : end].strip():
-            break
-        end = mark.start()
-    return text[:end]
+    if not prompts.is_in_form(without_reasoning(answer.text)):
+        return "wrong form"
+    if _says_instruction(text, prompts) or _copied_share(text, block) > ECHO:
+        return "echo"
+    return "example" if _repeats_example(text, prompts, (*(item.text for item in block), *summaries)) else ""
 
 
 def repeated_share(text: str) -> float:
@@ -127,6 +113,26 @@ def _copied_share(text: str, block: Block) -> float:
     runs = set(_runs(text.casefold().split(), ECHO_RUN)) if block else set()
     copied = {run for item in block for run in _runs(item.text.casefold().split(), ECHO_RUN)} if runs else set()
     return len(runs & copied) / len(runs) if runs else 0.0
+
+
+def _repeats_example(text: str, prompts: SummaryPrompts, asked: Sequence[str]) -> bool:
+    """Whether half of a text's words stand in a worked example, and nowhere in what was asked.
+
+    Where it is not known what was asked: whether the text is the answer of an example.
+    """
+    if not asked:
+        return any(prompts.summary(one.answer) == text for one in prompts.examples)
+    said = _long_words(text)
+    return 2 * len(said & _example_words(prompts) - _long_words(" ".join(asked))) >= max(1, len(said))
+
+
+def _long_words(text: str) -> set[str]:
+    return {word for word in _WORD.findall(text.casefold()) if len(word) > EXAMPLE_WORD}
+
+
+@functools.cache
+def _example_words(prompts: SummaryPrompts) -> set[str]:
+    return _long_words(" ".join(part for one in prompts.examples for part in one))
 
 
 def _runs(words: Sequence[str], length: int) -> Iterable[tuple[str, ...]]:

@@ -1,6 +1,6 @@
-"""Take generations from elsewhere into a store, and give them away, as Parquet.
+"""Import generations of other runs into a store, and export those of a run, as Parquet.
 
-What comes from elsewhere is data: its form is checked, and its answers are judged here like any other.
+Imported generations are untrusted: their form is checked, and their answers are accepted or rejected like any other.
 """
 
 import json
@@ -13,9 +13,10 @@ from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from trsr.core.answer import Answer
+from trsr.core.errors import InputError
 from trsr.core.history import Item, blocks_by_count
-from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import steps
+from trsr.core.summary_prompts import SummaryPrompts
 from trsr.dataset import contract
 from trsr.errors import DataError
 from trsr.records.provenance import SummaryProvenance
@@ -28,20 +29,20 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 
 
 def import_cache(store: Store, source: str, engine: Engine, texts: Mapping[str, str]) -> int:
-    """Put generations that were made elsewhere into a store.
+    """Import generations of another run into a store.
 
     Args:
-        source: A Parquet file or a folder of them with the columns of `store.SCHEMA` (`problem` is not read); a dataset,
-            on the Hub or in a folder, with the config `generations`; or one with summaries, whose questions are put
-            together again from its histories. `ORG/NAME@REVISION` names a revision.
-        engine: The one that will be asked for the rest.
+        source: A Parquet file, or a folder of them, with the columns of `store.SCHEMA` (`problem` is not read); a dataset, on
+            the Hub or in a folder, with the config `generations`; or a dataset with summaries, whose questions are rebuilt
+            from its histories. `ORG/NAME@REVISION` names a revision.
+        engine: The engine of this run.
         texts: Item id to text, for a dataset that does not share its texts.
 
     Returns:
         Number of attempts read.
 
     Raises:
-        DataError: If `source` is none of these, or not in form.
+        DataError: If `source` is none of these, or not in the right form.
     """
     path = Path(source)
     files = [path] if path.is_file() else sorted(path.glob("*.parquet")) if path.is_dir() else []
@@ -58,14 +59,13 @@ def import_cache(store: Store, source: str, engine: Engine, texts: Mapping[str, 
     missing = [name for name in SCHEMA.names if name not in rows.column_names and name != "problem"]
     if missing:
         raise DataError(f"The cache {source!r} lacks the columns {', '.join(missing)}. Export one with --export-cache.")
-    prompts = SummaryPrompts()
     for part in rows.iter(1000):
-        made: dict[str, list[Generation]] = {}
+        by_engine: dict[str, list[Generation]] = {}
         for values in zip(*(part[name] for name in SCHEMA.names if name != "problem"), strict=True):
-            generation = _checked(values, source, prompts)
-            made.setdefault(values[-1], []).append(generation)
-        for about, generations in made.items():
-            identity = _identity(about, source)
+            generation = _checked(values, source, engine.prompts)
+            by_engine.setdefault(values[-1], []).append(generation)
+        for engine_record, generations in by_engine.items():
+            identity = _identity(engine_record, source)
             own = bool(engine.offline_instructions) and identity == dict(engine.identity)
             store.put(generations, identity, "" if own else label(source))
     return len(rows)
@@ -76,34 +76,34 @@ def _checked(values: tuple, source: str, prompts: SummaryPrompts) -> Generation:
     numbers = (attempt, prompt_tokens, completion_tokens)
     if (
         not (isinstance(key, str) and _KEY.fullmatch(key))
-        or not all(isinstance(one, str) for one in (text, finish_reason))
-        or not all(isinstance(one, int) and one >= 0 for one in numbers)
+        or not all(isinstance(value, str) for value in (text, finish_reason))
+        or not all(isinstance(value, int) and value >= 0 for value in numbers)
         or attempt >= ATTEMPTS
     ):
         raise DataError(f"The cache {source!r} is not in form: {values!r:.200}. Export one with --export-cache.")
-    why = reject_reason(Answer(text, finish_reason), prompts)
-    return Generation(key, attempt, text, why, finish_reason, prompt_tokens, completion_tokens)
+    reason = reject_reason(Answer(text, finish_reason), prompts)
+    return Generation(key, attempt, text, reason, finish_reason, prompt_tokens, completion_tokens)
 
 
-def _identity(about: object, source: str) -> dict[str, Any]:
+def _identity(engine_record: object, source: str) -> dict[str, Any]:
     try:
-        identity = json.loads(about) if isinstance(about, str) else None
+        identity = json.loads(engine_record) if isinstance(engine_record, str) else None
     except ValueError:
         identity = None
     if not isinstance(identity, dict):
-        raise DataError(f"The cache {source!r} names an engine that is no JSON object: {about!r:.200}.")
+        raise DataError(f"The cache {source!r} names an engine that is no JSON object: {engine_record!r:.200}.")
     return identity
 
 
 def _import_summaries(store: Store, source: str, texts: Mapping[str, str]) -> int:
-    """Generations of a dataset with summaries and nothing more."""
+    """Import from a dataset with summaries, but without generations."""
     name, revision = split_revision(source)
-    made = contract.provenance(name, revision).summaries
-    methods = [method for method in made.methods if method in contract.configs(name, revision)]
-    if not methods or not made.prompts:
+    provenance = contract.provenance(name, revision).summaries
+    methods = [method for method in provenance.methods if method in contract.configs(name, revision)]
+    if not methods or not provenance.prompts:
         raise DataError(f"{source!r} holds no generations and no summaries of a language model: it is no cache.")
-    if made.fallen_back or made.continues_others:
-        # Which summaries a model wrote after a whole question cannot be told from the columns.
+    if provenance.fallen_back or provenance.continues_others:
+        # The columns do not say which summaries the model wrote, and in answer to which question.
         raise DataError(
             f"The summaries of {source!r} were continued, or not all written by its model: their questions cannot be put "
             "together again. Take its exported generations as the cache, or continue it with --since."
@@ -111,12 +111,12 @@ def _import_summaries(store: Store, source: str, texts: Mapping[str, str]) -> in
     items = contract.read_items(name, revision)
     if "text" in items.column_names:
         texts = dict(zip(items["item_id"], items["text"], strict=True))
-    identity = {part: made.values.get(part) for part in ("engine", "model", "revision", "sampling")}
+    identity = {part: provenance.values.get(part) for part in ("engine", "model", "revision", "sampling")}
     count = 0
     for method in methods:
         for split in contract.SPLITS:
             for generations in _generations(
-                contract.read(name, method, split, revision), method, made, texts, identity
+                contract.read(name, method, split, revision), method, provenance, texts, identity
             ):
                 store.put(generations, identity, label(source))
                 count += len(generations)
@@ -124,25 +124,26 @@ def _import_summaries(store: Store, source: str, texts: Mapping[str, str]) -> in
 
 
 def _generations(
-    rows: Dataset, method: str, made: SummaryProvenance, texts: Mapping[str, str], identity: Mapping[str, Any]
+    rows: Dataset, method: str, provenance: SummaryProvenance, texts: Mapping[str, str], identity: Mapping[str, Any]
 ) -> Iterator[list[Generation]]:
-    """What was asked for each user, with what was answered."""
+    """The generations of each user: the rebuilt questions with the summaries as answers."""
     try:
-        prompts = SummaryPrompts(**made.prompts)
-    except TypeError as error:
+        prompts = SummaryPrompts.from_dict(provenance.prompts)
+    except InputError as error:
         raise DataError(
             f"The prompts in the provenance are not ours, so its questions are not known: {error}"
         ) from None
     for row in rows:
         items = [Item.parse(texts[item_id]) for item_id in row["history"]]
-        strategy = steps(blocks_by_count(items, made.block_size, made.max_blocks), method)
-        left = [*row["block_summaries"], *([row["summary"]] if method == "hierarchical" else [])]
+        strategy = steps(blocks_by_count(items, provenance.block_size, provenance.max_blocks), method)
+        remaining = [*row["block_summaries"], *([row["summary"]] if method == "hierarchical" else [])]
         questions, generations = next(strategy), []
         while True:
-            answers, left = left[: len(questions)], left[len(questions) :]
+            answers, remaining = remaining[: len(questions)], remaining[len(questions) :]
             for question, text in zip(questions, answers, strict=True):
-                why = reject_reason(Answer(text), prompts)
-                generations.append(Generation(key_of(identity, prompts.text(question)), 0, text, why))
+                answer = f"{prompts.form} {text}".strip()
+                reason = reject_reason(Answer(answer), prompts)
+                generations.append(Generation(key_of(identity, prompts.conversation(question)), 0, answer, reason))
             try:
                 questions = strategy.send(answers)
             except StopIteration:

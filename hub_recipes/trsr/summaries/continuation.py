@@ -1,4 +1,4 @@
-"""Continue the summaries of a published dataset: what has not changed is kept, what is new is asked for."""
+"""Continue the summaries of a published dataset: summaries of unchanged blocks are kept, only new blocks are summarised."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -17,75 +17,77 @@ class PreviousSummaries:
 
     Args:
         source: Folder or Hub id; `ORG/NAME@REVISION` names a revision.
-        texts: Item id to text, as it is now; a block with an item whose text has changed is asked for again.
-        wanted: Provenance of the summaries to be made; the earlier ones must agree in what they depend on.
+        texts: Item id to current text; blocks with an item whose text has changed are summarised again.
+        wanted: Provenance of the new summaries. The earlier ones must have been made with the same model, sampling, prompts and
+            blocks.
 
     Raises:
-        DataError: If they do not agree, or a config is missing.
+        DataError: If they were made in another way, or a config is missing.
     """
 
     def __init__(
         self, source: str, texts: Mapping[str, str], methods: Sequence[str], wanted: Mapping[str, Any]
     ) -> None:
         name, revision = split_revision(source)
-        self._made = contract.provenance(name, revision).summaries
-        if differ := self._made.differences(wanted):
+        self._provenance = contract.provenance(name, revision).summaries
+        if differ := self._provenance.differences(wanted):
             raise DataError(
                 f"The summaries of {source!r} cannot be continued: {'; '.join(differ)}. Ask in the same way, or leave out --since."
             )
         self._source = source
-        self._size = self._made.block_size
+        self._size = self._provenance.block_size
         self._rows = {
             method: [contract.read(name, method, split, revision) for split in contract.SPLITS] for method in methods
         }
-        self._places = {method: _places(parts) for method, parts in self._rows.items()}
+        self._row_locations = {method: _row_locations(parts) for method, parts in self._rows.items()}
         self._changed = _changed(contract.read_items(name, revision), texts)
         self._kept = self._unchanged = 0
 
     def continued(
         self, method: str, user_id: str, history: Sequence[str], blocks: Sequence[Block], max_blocks: int
     ) -> Steps:
-        """The strategy for a user, from where the earlier summaries end.
+        """The strategy for a user, starting after the earlier summaries.
 
-        A recurrent summary that is continued remembers blocks that have left the newest `max_blocks`; one made from
-        nothing does not. A user with `max_blocks` new blocks or more begins anew.
+        A continued recurrent summary also covers blocks older than the newest `max_blocks`; a new one does not. A user with
+        `max_blocks` or more new blocks is summarised from the start.
 
         Args:
             history, blocks: The whole history as ids, and all its blocks.
         """
         newest = blocks[-max_blocks:]
         start = len(blocks) - len(newest)
-        best: tuple[bool, int] = (False, -1)
-        for part, place in self._rows_of(method, user_id, history):
-            row = self._rows[method][part][place]
-            made = row["block_summaries"]
-            first_made = -(-len(row["history"]) // self._size) - len(made)  # the block that the first of them is of
-            if first_made < 0:
+        best_match: tuple[bool, int] = (False, -1)
+        for part, row_number in self._rows_of(method, user_id, history):
+            row = self._rows[method][part][row_number]
+            block_summaries = row["block_summaries"]
+            # Index of the block that the first of these summaries is about.
+            first_block = -(-len(row["history"]) // self._size) - len(block_summaries)
+            if first_block < 0:
                 raise DataError(f"{self._source!r}, {method}, user {user_id!r}: more block summaries than blocks.")
             equal = self._same_blocks(row["history"], history)
-            useful = equal > first_made and (method != "hierarchical" or first_made <= start < equal)
-            if (useful, equal) >= best:
-                best = useful, equal
-                known, summary, first, same = made, row["summary"], first_made, equal
-        if best[1] < 0:
+            useful = equal > first_block and (method != "hierarchical" or first_block <= start < equal)
+            if (useful, equal) >= best_match:
+                best_match = useful, equal
+                summaries, summary, first, equal_blocks = block_summaries, row["summary"], first_block, equal
+        if best_match[1] < 0:
             return steps(newest, method)
-        if same == len(blocks) == first + len(known):
+        if equal_blocks == len(blocks) == first + len(summaries):
             self._unchanged += 1
-            return _finished(SummaryResult(tuple(known), summary))
+            return _finished(SummaryResult(tuple(summaries), summary))
         if method == "hierarchical":
-            known = known[start - first : same - first] if first <= start < same else []
-            self._kept += len(known)
-            return steps(newest, method, known)
-        known = known[: max(0, same - first)]
-        if not known or len(blocks) - same >= max_blocks:
+            summaries = summaries[start - first : equal_blocks - first] if first <= start < equal_blocks else []
+            self._kept += len(summaries)
+            return steps(newest, method, summaries)
+        summaries = summaries[: max(0, equal_blocks - first)]
+        if not summaries or len(blocks) - equal_blocks >= max_blocks:
             return steps(newest, method)
-        self._kept += len(known)
-        return _newest(steps(blocks[first:], method, known), max_blocks)
+        self._kept += len(summaries)
+        return _newest(steps(blocks[first:], method, summaries), max_blocks)
 
     def record(self) -> dict[str, Any]:
-        """For the provenance: what was continued, and how much of it was kept."""
+        """A record for the provenance: what was continued, and how much of it was kept."""
         kept = ("engine", "calls", "fallen_back", "since")
-        earlier = {name: value for name, value in self._made.values.items() if name in kept}
+        earlier = {name: value for name, value in self._provenance.values.items() if name in kept}
         return {
             "dataset": label(self._source),
             "users_unchanged": self._unchanged,
@@ -94,13 +96,13 @@ class PreviousSummaries:
         }
 
     def _rows_of(self, method: str, user_id: str, history: Sequence[str]) -> Collection[tuple[int, int]]:
-        """The user's earlier row of this history; if there is none, all rows of the user, for any may be the one that grew."""
-        places = self._places[method].get(user_id, {})
-        place = places.get(hash(tuple(history)))
-        return places.values() if place is None else (place,)
+        """Locations of the user's earlier row with this history; if there is none, of all rows of the user, which may have grown."""
+        locations = self._row_locations[method].get(user_id, {})
+        location = locations.get(hash(tuple(history)))
+        return locations.values() if location is None else (location,)
 
     def _same_blocks(self, old: Sequence[str], new: Sequence[str]) -> int:
-        """Number of first blocks that both histories have."""
+        """Number of leading blocks that are equal in both histories."""
         count = 0
         for start in range(0, len(old), self._size):
             block = old[start : start + self._size]
@@ -110,42 +112,42 @@ class PreviousSummaries:
         return count
 
 
-def _places(parts: Sequence[Dataset]) -> dict[str, dict[int, tuple[int, int]]]:
-    """User id to hash of a history to split and row: a user may stand in several rows, each of another history."""
-    places: dict[str, dict[int, tuple[int, int]]] = {}
+def _row_locations(parts: Sequence[Dataset]) -> dict[str, dict[int, tuple[int, int]]]:
+    """User id -> hash of the history -> (number of the split, row). A user may have several rows with different histories."""
+    locations: dict[str, dict[int, tuple[int, int]]] = {}
     for part, rows in enumerate(parts):
-        place = 0
+        row_number = 0
         for table in rows.select_columns(["user_id", "history"]).with_format("arrow").iter(1000):
             for user, history in zip(table["user_id"].to_pylist(), table["history"].to_pylist(), strict=True):
-                places.setdefault(user, {})[hash(tuple(history))] = (part, place)
-                place += 1
-    return places
+                locations.setdefault(user, {})[hash(tuple(history))] = (part, row_number)
+                row_number += 1
+    return locations
 
 
 def _changed(items: Dataset, texts: Mapping[str, str]) -> set[str]:
-    """Items whose published text is not today's; none where texts were not published."""
+    """Items whose published text differs from the current one; empty if texts were not published."""
     if "text" not in items.column_names:
         return set()
     pairs = zip(items["item_id"], items["text"], strict=True)
     return {item_id for item_id, text in pairs if item_id in texts and texts[item_id] != text}
 
 
-def _finished(trail: SummaryResult) -> Steps:
-    return trail
+def _finished(result: SummaryResult) -> Steps:
+    return result
     yield
 
 
 def _newest(strategy: Steps, max_blocks: int) -> Steps:
-    trail = yield from strategy
-    return SummaryResult(trail.block_summaries[-max_blocks:], trail.summary)
+    result = yield from strategy
+    return SummaryResult(result.block_summaries[-max_blocks:], result.summary)
 
 
 def label(source: str) -> str:
-    """A name for the records: of a folder, the last part alone."""
+    """A dataset's name for records: the id, or the last part of a folder's path."""
     return Path(source).name if Path(source).exists() else source
 
 
 def split_revision(source: str) -> tuple[str, str | None]:
-    """Name and revision of a dataset that is written `ORG/NAME@REVISION`; a folder has none."""
+    """Split `ORG/NAME@REVISION` into name and revision; a folder has no revision."""
     name, found, revision = source.partition("@")
     return (name, revision) if found and not Path(source).exists() else (source, None)

@@ -1,6 +1,6 @@
-"""What summaries would cost: the run itself, with an engine that makes answers up.
+"""Estimate the cost of summaries by a run with a fake engine, which returns made-up answers.
 
-Whatever decides about calls (blocks, duplicates, shared first blocks, what is kept already) is thus the same code.
+So the number of calls comes from the code of a real run: blocks, duplicates, shared first blocks, stored answers.
 """
 
 import tempfile
@@ -13,7 +13,6 @@ from pathlib import Path
 from random import Random
 
 from trsr.core.answer import Answer
-from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import METHODS
 from trsr.errors import UsageError
 from trsr.progress import loading
@@ -26,17 +25,17 @@ from trsr.summaries.run import identity, read, strategies
 from trsr.summaries.scheduler import Scheduler
 from trsr.summaries.store import Store
 
-CHARACTERS = 4  # a token of English
+CHARACTERS = 4  # of an average token of English text
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What is known of prices and speed; None for what is not.
+    """Prices and speed of an engine; None if not known.
 
     Attributes:
-        price_in, price_out: Of a million tokens, in any currency.
-        calls_per_second: Of the whole engine; `concurrency` / `latency` if it is not given.
-        latency: Seconds a call.
+        price_in, price_out: Price of a million tokens of prompts and of answers, in any currency.
+        calls_per_second: Of the whole engine; `concurrency` / `latency` by default.
+        latency: Seconds per call.
     """
 
     price_in: float | None = None
@@ -46,8 +45,8 @@ class Rates:
     latency: float | None = None
 
     def __post_init__(self) -> None:
-        given = [self.price_in, self.price_out, self.calls_per_second, self.latency]
-        if any(one is not None and one < 0 for one in given) or 0 in (self.calls_per_second, self.latency):
+        values = [self.price_in, self.price_out, self.calls_per_second, self.latency]
+        if any(value is not None and value < 0 for value in values) or 0 in (self.calls_per_second, self.latency):
             raise UsageError(
                 f"Prices must not be negative, calls a second and latency must be more than 0; got {self}."
             )
@@ -63,7 +62,7 @@ class Rates:
 
 
 def token_count(tokenizer: str | None = None) -> Callable[[str], int]:
-    """Counts the tokens of a text: as a tokenizer does (folder or Hub id), or as a quarter of its characters."""
+    """A function that counts the tokens of a text: with a tokenizer (folder or Hub id), or as a quarter of its characters."""
     if tokenizer is None:
         return lambda text: -(-len(text) // CHARACTERS)
     from transformers import AutoTokenizer
@@ -73,33 +72,33 @@ def token_count(tokenizer: str | None = None) -> Callable[[str], int]:
     return lambda text: len(encode(text, add_special_tokens=False))
 
 
-class _MadeUp(Engine):
-    """Answers every question with its key, and counts.
+class _FakeEngine(Engine):
+    """Answers every question with its key and filler words, and counts calls and tokens.
 
     Attributes:
-        drawn: At most `sample` of the questions, each as likely as any other.
+        sampled: A uniform random sample of at most `sample` requests.
     """
 
     batch = 256
 
     def __init__(self, like: Engine, answer_tokens: int, count: Callable[[str], int], sample: int) -> None:
-        self.identity = like.identity
+        self.identity, self.prompts = like.identity, like.prompts
         self.calls = self.tokens_in = 0
-        self.drawn: list[Request] = []
+        self.sampled: list[Request] = []
         self._sample, self._random = sample, Random(0)
-        # Different words: a repeated one would be taken for a loop.
+        # All words differ, because repeated words would be rejected as a loop.
         words = map("".join, product("abcdefghij", repeat=4))
         self._filling = " ".join(islice(words, min(answer_tokens * CHARACTERS, LONGEST - 100) // 5))
         self._count = count
 
     async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:
         for number, request in enumerate(requests, self.calls):
-            place = number if number < self._sample else self._random.randrange(number + 1)
-            if place < self._sample:
-                self.drawn[place : place + 1] = [request]
+            slot = number if number < self._sample else self._random.randrange(number + 1)
+            if slot < self._sample:
+                self.sampled[slot : slot + 1] = [request]
         self.calls += len(requests)
-        self.tokens_in += sum(self._count(request.text) for request in requests)
-        return [Answer(f"{request.key} {self._filling}") for request in requests]
+        self.tokens_in += sum(self._count(self.prompts.conversation(request.question)) for request in requests)
+        return [Answer(f"{self.prompts.form} {request.key} {self._filling}".strip()) for request in requests]
 
 
 def estimate(
@@ -119,21 +118,19 @@ def estimate(
     count: Callable[[str], int] | None = None,
     measure: int = 0,
 ) -> dict[str, dict[str, float | None]]:
-    """Calls, tokens, seconds and price of each method, and of all together. Nothing is kept, and nothing is asked but what
-    `measure` says.
+    """Estimate calls, tokens, seconds and price of each method, and of all methods together. Nothing is stored.
 
-    The calls are those of a run in which no answer is put again and no two different questions get the same answer.
+    The calls are those of a run in which no question is retried and no two different questions get the same answer.
 
     Args:
-        source, methods, block_size, max_blocks, revision, store, since, caches, limit: As of `summarize_dataset`.
-        answer_tokens: Of one answer; what a summary adds to the next question is taken to be as long.
-        count: Tokens of a text; by default a quarter of its characters.
-        measure: Questions to put to the engine, for the seconds a call; for engines in this process.
+        source, methods, block_size, max_blocks, revision, store, since, caches, limit: As for `summarize_dataset`.
+        answer_tokens: Length of an answer, also where it is part of the next question.
+        count: Counts the tokens of a text; by default as a quarter of its characters.
+        measure: Number of questions to ask the engine, to measure the seconds per call; for engines in this process.
     """
     texts, splits = read(source, revision, limit)
-    prompts = SummaryPrompts()
-    wanted = {**identity(engine, prompts), "block_size": block_size, "max_blocks": max_blocks}
-    told: dict[str, dict[str, float | None]] = {}
+    wanted = {**identity(engine), "block_size": block_size, "max_blocks": max_blocks}
+    costs: dict[str, dict[str, float | None]] = {}
     measure = 0 if rates.seconds(1) else measure
     with tempfile.TemporaryDirectory() as folder:
         known = Store(Path(folder) / "known.sqlite")
@@ -141,37 +138,37 @@ def estimate(
             Store(store).copy_to(known)
         for cache in caches:
             import_cache(known, cache, engine, texts)
-        for some in dict.fromkeys([*((method,) for method in methods), methods]):
-            earlier = PreviousSummaries(since, texts, some, wanted) if since else None
-            made_up = _MadeUp(engine, answer_tokens, count or token_count(), measure)
-            with _copied(known, Path(folder) / "run.sqlite") as kept:
-                scheduler = Scheduler(made_up, kept, prompts, keep_going=True)
-                scheduler.run(strategies(splits, texts, some, block_size, max_blocks, earlier), lambda _: None)
-            calls, tokens_in, tokens_out = made_up.calls, made_up.tokens_in, made_up.calls * answer_tokens
-            told[" + ".join(some)] = {
+        for group in dict.fromkeys([*((method,) for method in methods), methods]):
+            earlier = PreviousSummaries(since, texts, group, wanted) if since else None
+            fake = _FakeEngine(engine, answer_tokens, count or token_count(), measure)
+            with _copied(known, Path(folder) / "run.sqlite") as copy:
+                scheduler = Scheduler(fake, copy, keep_going=True)
+                scheduler.run(strategies(splits, texts, group, block_size, max_blocks, earlier), lambda _: None)
+            calls, tokens_in, tokens_out = fake.calls, fake.tokens_in, fake.calls * answer_tokens
+            costs[" + ".join(group)] = {
                 "calls": calls,
                 "input_tokens": tokens_in,
                 "output_tokens": tokens_out,
                 "seconds": rates.seconds(calls),
                 "price": rates.price(tokens_in, tokens_out),
             }
-    if made_up.drawn:
-        each = _seconds_a_call(engine, made_up.drawn)
-        for cost in told.values():
-            cost |= {"seconds": round(each * (cost["calls"] or 0), 1), "seconds_measured_on": len(made_up.drawn)}
-    return told
+    if fake.sampled:
+        seconds = _seconds_a_call(engine, fake.sampled)
+        for cost in costs.values():
+            cost |= {"seconds": round(seconds * (cost["calls"] or 0), 1), "seconds_measured_on": len(fake.sampled)}
+    return costs
 
 
 def _seconds_a_call(engine: Engine, requests: Sequence[Request]) -> float:
-    """Seconds a call that the engine takes on this machine, without those to load its model."""
+    """Seconds per call of the engine on this machine, without loading its model."""
 
-    async def asked() -> float:
+    async def measure_calls() -> float:
         await engine.answers(requests[:1])
         start = time.perf_counter()
         await engine.answers(requests)
         return (time.perf_counter() - start) / len(requests)
 
-    return run_to_end(asked())
+    return run_to_end(measure_calls())
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Run a coroutine from plain code, wherever that runs: a script, or a notebook whose own event loop is running."""
+"""Run a coroutine from synchronous code, in a script or in a notebook whose own event loop is running."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -9,7 +9,7 @@ _T = TypeVar("_T")
 
 
 def run_to_end(work: Coroutine[Any, Any, _T]) -> _T:
-    """Run to the end; beside a loop that runs already, as in a notebook, in a thread of its own."""
+    """Run a coroutine to its end; in a thread of its own if an event loop is running already, as in a notebook."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

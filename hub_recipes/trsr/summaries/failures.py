@@ -14,12 +14,14 @@ _REMEDIES = {
     "cut off": "raise --max-new-tokens (now {max_new_tokens}), or ask a model that writes shorter",
     "only reasoning": "turn the model's reasoning off, for many servers with --extra-body "
     '\'{{"chat_template_kwargs": {{"enable_thinking": false}}}}\', or raise --max-new-tokens (now {max_new_tokens})',
-    "loop": "set --repetition-penalty 1.1 (for a server in --extra-body) or --temperature 0.7, or ask a larger model",
+    "loop": "set --prompts small (for models of less than a billion parameters), --repetition-penalty 1.1 (for a server in "
+    "--extra-body) or --temperature 0.7, or ask a larger model",
     "empty": "look at what the model answers elsewhere: it may lack a chat template, or the server its content",
     "too long": "lower --max-new-tokens (now {max_new_tokens}), or ask another model",
     "refusal": "ask another model",
     "wrong form": "ask a model that was tuned to follow instructions",
     "echo": "ask a larger model or one that was tuned to follow instructions",
+    "example": "ask a larger model, or leave out --prompts small",
     "prompt too long": "take smaller blocks (--block-size), shorter item texts, or a model with a longer context",
 }
 

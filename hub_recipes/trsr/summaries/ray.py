@@ -1,15 +1,15 @@
-"""Summarise on Ray Data: workers on one machine or many ask, one store keeps, and the plain run writes.
+"""Summarise on Ray Data: workers on one or more machines fill one store, from which the plain run writes the dataset.
 
     trsr summarize DATASET --out DIR --engine openai:MODEL --ray --workers 8
 
-Users are dealt into partitions, each worker runs the Scheduler over one partition at a time, and every answer goes, before
-anything builds on it, to one store beside DIR, which stands on the driver's machine and needs no shared disk. Then
-`summarize_dataset` goes over all users as it always does and finds its answers there: what is written is the same, byte for
-byte, as without Ray. It asks again only what is never kept: questions that a server rejected.
+Users are divided into partitions, and each worker runs the Scheduler over one partition at a time. Every answer is written to
+one store beside DIR before it is used. The store is on the driver's machine, so no shared disk is needed. Then
+`summarize_dataset` runs over all users as usual and finds its answers in the store: the dataset is the same, byte for byte, as
+without Ray. Only questions that a server rejected are asked again, because rejections are not stored.
 
-A worker that dies is started again by Ray and goes on from the store: it loses the calls under way. So does the whole run,
-if the same command is given again. Users whose first blocks are the same share a partition. A question that two partitions
-put at the same moment may still be asked twice; the first answer stays, and the verb prints the number.
+Ray restarts a worker that dies; it continues from the store, and only its running calls are lost. The same holds for the whole
+run, if the command is given again. Users with the same first block are in one partition. A question that two partitions ask at
+the same time may be asked twice; the first answer is kept, and the command prints the number of such questions.
 
 On a cluster the driver runs on one of its machines, each of which has `llm-trsr[ray]` installed, reads the engine's model
 and has OPENAI_API_KEY in its environment, if the server wants one:
@@ -47,7 +47,7 @@ from trsr.summaries.run import check_out, read, strategies, summarize_dataset, u
 from trsr.summaries.scheduler import Scheduler, Unanswered
 from trsr.summaries.store import Generation, Store
 
-# More partitions than workers, so that none waits long for the last one; few enough to keep an engine busy.
+# Several partitions a worker, so that workers finish at about the same time; few enough to keep each engine busy.
 PARTITIONS_A_WORKER = 4
 _ROWS = pa.schema({"partition": pa.int64(), "user_id": pa.string(), "history": pa.list_(pa.string())})
 
@@ -72,21 +72,21 @@ def summarize_on_ray(
     partitions: int | None = None,
     gpus: float | None = None,
 ) -> tuple[dict[str, Any], int]:
-    """As `summarize_dataset`, with engines on the workers of a cluster.
+    """`summarize_dataset` with engines on the workers of a cluster.
 
     Args:
-        make: Makes the engine, here and on each worker; workers share out the calls that it makes at a time.
-        address: `local` starts Ray on this machine for this run; `auto`, or HOST:PORT, is a cluster that it is part of.
-        workers: Engines at a time; by default one a GPU if workers take GPUs, and one a core if not.
-        partitions: Of the users; by default four a worker.
-        gpus: A worker takes; by default one for an engine in this process, if the cluster has any.
+        make: Makes the engine, here and on each worker. The workers divide its number of concurrent calls among them.
+        address: `local` starts Ray on this machine for this run; `auto` or HOST:PORT is a running cluster.
+        workers: Number of engines; by default one per GPU if workers use GPUs, else one per core.
+        partitions: Number of partitions; by default four per worker.
+        gpus: GPUs per worker; by default one for an engine in this process, if the cluster has any.
 
     Returns:
         The provenance that was written, and the number of questions that were asked twice.
 
     Raises:
-        EngineError: If an engine cannot go on. What was answered is kept.
-        ValueError: If Ray is not installed, not to be reached, or the engine's answers come from elsewhere.
+        EngineError: If an engine cannot go on. All answers so far are stored.
+        UsageError: If Ray is not installed or cannot be reached, or the engine gets its answers from another program.
     """
     engine = make()
     if engine.offline_instructions:
@@ -94,20 +94,22 @@ def summarize_on_ray(
             f"The answers of {engine.identity['engine']!r} come from elsewhere: --ray has nothing to ask. Leave it out."
         )
     with tempfile.TemporaryDirectory() as scratch:
-        beside = out.with_name(f"{out.name}.store.sqlite") if engine.cacheable else Path(scratch) / "store.sqlite"
-        store = (store or beside).resolve()
+        default_store = (
+            out.with_name(f"{out.name}.store.sqlite") if engine.cacheable else Path(scratch) / "store.sqlite"
+        )
+        store = (store or default_store).resolve()
         check_out(source, out, revision, limit=limit)
         texts, splits = read(source, revision, limit)
         if engine.cacheable:
             for cache in caches:
                 import_cache(Store(store), cache, engine, texts)
-        cut: dict[str, Any] = {"methods": methods, "block_size": block_size, "max_blocks": max_blocks}
+        block_options: dict[str, Any] = {"methods": methods, "block_size": block_size, "max_blocks": max_blocks}
         with _cluster(address, workers) as ray:
             gpus = _gpus(engine, ray.cluster_resources()) if gpus is None else gpus
             workers = workers or _workers(ray.cluster_resources(), gpus)
             parts = deal(splits, block_size, max_blocks, partitions or PARTITIONS_A_WORKER * workers)
-            asked_twice = _ask(ray, make, engine, parts, texts, store, workers, gpus, keep_going, cut)
-        told = summarize_dataset(
+            asked_twice = _fill_store(ray, make, engine, parts, texts, store, workers, gpus, keep_going, block_options)
+        provenance = summarize_dataset(
             source,
             out,
             engine,
@@ -117,35 +119,35 @@ def summarize_on_ray(
             export=export,
             limit=limit,
             keep_going=keep_going,
-            **cut,
+            **block_options,
         )
-    return told, asked_twice
+    return provenance, asked_twice
 
 
 def deal(splits: Mapping[str, Dataset], block_size: int, max_blocks: int, count: int) -> list[pa.Table]:
-    """Deal users into at most `count` partitions, by the items of their first block: most twins meet in one.
+    """Divide users into at most `count` partitions by the items of their first block, so that equal blocks are in one.
 
     Returns:
         Tables of (partition, user_id, history), none empty.
     """
-    dealt: list[list[tuple[int, str, list[str]]]] = [[] for _ in range(count)]
+    partitions_of_users: list[list[tuple[int, str, list[str]]]] = [[] for _ in range(count)]
     for user_id, history in users(splits):
         blocks = math.ceil(len(history) / block_size)
         start = max(0, blocks - max_blocks) * block_size
         first = json.dumps(history[start : start + block_size]).encode()
-        place = int.from_bytes(hashlib.sha256(first).digest()[:8]) % count
-        dealt[place].append((place, user_id, history))
+        partition = int.from_bytes(hashlib.sha256(first).digest()[:8]) % count
+        partitions_of_users[partition].append((partition, user_id, history))
     return [
         pa.Table.from_arrays(
             [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), _ROWS.types, strict=True)],
             schema=_ROWS,
         )
-        for rows in dealt
+        for rows in partitions_of_users
         if rows
     ]
 
 
-def _ask(
+def _fill_store(
     ray: Any,
     make: Callable[[], Engine],
     engine: Engine,
@@ -155,47 +157,49 @@ def _ask(
     workers: int,
     gpus: float,
     keep_going: bool,
-    cut: Mapping[str, Any],
+    block_options: Mapping[str, Any],
 ) -> int:
-    """Fill the store with the answers to what all users ask; the number of questions that were asked twice."""
+    """Fill the store with the answers for all users. Returns the number of questions that were asked twice."""
     lengths = [
-        count_blocks(len(one), cut["block_size"], cut["max_blocks"]) for part in parts for one in part["history"]
+        count_blocks(len(history), block_options["block_size"], block_options["max_blocks"])
+        for part in parts
+        for history in part["history"]
     ]
-    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+    this_node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
-    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
-    total = sum(calls(lengths, method) for method in cut["methods"])
-    keeper = ray.remote(StoreActor).options(**options).remote(store, total)
-    given = {
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": this_node}
+    total = sum(calls(lengths, method) for method in block_options["methods"])
+    store_actor = ray.remote(StoreActor).options(**options).remote(store, total)
+    arguments = {
         "make": make,
         "identity": dict(engine.identity),
         "share": max(1, engine.workers // workers),
-        "keeper": keeper,
+        "store_actor": store_actor,
         "texts": ray.put(texts),
         "keep_going": keep_going,
-        **cut,
+        **block_options,
     }
-    made = ray.data.from_arrow(parts).map_batches(
+    outcomes = ray.data.from_arrow(parts).map_batches(
         Worker,
         batch_size=None,  # a block is a partition
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=min(workers, len(parts))),
         num_cpus=1,
         num_gpus=gpus,
-        fn_constructor_kwargs=given,
+        fn_constructor_kwargs=arguments,
     )
-    for row in made.iter_rows():
+    for row in outcomes.iter_rows():
         if row["error"]:
             raise EngineError(row["error"])
-    return ray.get(keeper.close.remote())
+    return ray.get(store_actor.close.remote())
 
 
 class StoreActor:
-    """The one store of a run, asked by workers on any machine. What is repeated after a failure changes nothing.
+    """The store of a run, used by the workers of all machines. Calls that are repeated after a failure change nothing.
 
     Args:
-        calls: Number of summaries to be made, for the progress bar.
+        calls: Number of summaries to make, for the progress bar.
     """
 
     def __init__(self, path: Path, calls: int) -> None:
@@ -210,87 +214,87 @@ class StoreActor:
     def get(self, keys: Sequence[str]) -> dict[str, list[Generation]]:
         return self._store.get(keys)
 
-    def put(self, made: Sequence[Generation], identity: Mapping[str, object]) -> None:
-        self._store.put(made, identity)
-        self._put += len(made)
+    def put(self, generations: Sequence[Generation], identity: Mapping[str, object]) -> None:
+        self._store.put(generations, identity)
+        self._put += len(generations)
 
     def advance(self, partition: int, answered: int) -> None:
-        """Show how many answers a partition has; one that begins again does not fall back."""
+        """Show the number of answers of a partition; it never decreases, also if the partition starts again."""
         before = self._answered.get(partition, 0)
         self._answered[partition] = max(before, answered)
         self._bar.update(self._answered[partition] - before)
 
     def close(self) -> int:
-        """End the run; the number of attempts that were made twice."""
+        """Close the store. Returns the number of attempts that were made twice."""
         self._bar.close()
-        twice = self._put - len(self._store) + self._before
+        repeated = self._put - len(self._store) + self._before
         self._store.close()
-        return twice
+        return repeated
 
 
 class RemoteStore:
-    """The Keeper's store, as a Scheduler asks it."""
+    """The store of a `StoreActor`, as a `StoreProtocol` for a Scheduler."""
 
-    def __init__(self, keeper: Any, partition: int) -> None:
-        self._keeper, self._partition = keeper, partition
+    def __init__(self, store_actor: Any, partition: int) -> None:
+        self._store_actor, self._partition = store_actor, partition
         self._answered = 0
 
     def get(self, keys: Sequence[str]) -> dict[str, list[Generation]]:
         import ray
 
         self.show()
-        return ray.get(self._keeper.get.remote(keys))
+        return ray.get(self._store_actor.get.remote(keys))
 
-    def put(self, made: Sequence[Generation], identity: Mapping[str, object]) -> None:
+    def put(self, generations: Sequence[Generation], identity: Mapping[str, object]) -> None:
         import ray
 
-        ray.get(self._keeper.put.remote(made, dict(identity)))
+        ray.get(self._store_actor.put.remote(generations, dict(identity)))
 
     def count(self, answered: int) -> None:
         self._answered += answered
 
     def show(self) -> None:
-        self._keeper.advance.remote(self._partition, self._answered)
+        self._store_actor.advance.remote(self._partition, self._answered)
 
 
 class Worker:
-    """An engine, and partitions that it is asked about."""
+    """Runs one engine over partitions of users."""
 
     def __init__(
         self,
         make: Callable[[], Engine],
         identity: Mapping[str, Any],
         share: int,
-        keeper: Any,
+        store_actor: Any,
         texts: Any,
         keep_going: bool,
-        **cut: Any,
+        **block_options: Any,
     ) -> None:
         import ray
 
         self._engine = make()
         self._engine.workers = share
-        self._wanted = identity
-        self._keeper = keeper
+        self._expected_identity = identity
+        self._store_actor = store_actor
         self._texts: dict[str, str] = ray.get(texts)
         self._keep_going = keep_going
-        self._cut = cut
+        self._cut = block_options
 
-    def __call__(self, part: pa.Table) -> pa.Table:
-        kept = RemoteStore(self._keeper, part["partition"][0].as_py())
-        asking = strategies({"part": Dataset(part)}, self._texts, **self._cut)
+    def __call__(self, partition_table: pa.Table) -> pa.Table:
+        kept = RemoteStore(self._store_actor, partition_table["partition"][0].as_py())
+        requested = strategies({"part": Dataset(partition_table)}, self._texts, **self._cut)
         error = ""
         try:
-            if dict(self._engine.identity) != self._wanted:
+            if dict(self._engine.identity) != self._expected_identity:
                 raise EngineError(
-                    f"A worker has the engine {dict(self._engine.identity)!r}, the driver {self._wanted!r}. Install the "
+                    f"A worker has the engine {dict(self._engine.identity)!r}, the driver {self._expected_identity!r}. Install the "
                     "same on all machines, and name the model's revision (--engine-revision)."
                 )
             Scheduler(self._engine, kept, advance=kept.count, keep_going=self._keep_going).run(
-                asking, lambda trail: None
+                requested, lambda result: None
             )
         except Unanswered:
-            pass  # a few rejected questions: the plain run meets them among all the others
+            pass  # a few rejected questions: the plain run asks them again
         except TrsrError as mistake:
             error = str(mistake)
         kept.show()
@@ -299,10 +303,10 @@ class Worker:
 
 @contextmanager
 def _cluster(address: str, workers: int | None) -> Iterator[Any]:
-    """Ray, as it runs already, or for as long as this lasts."""
+    """Connect to Ray, or start it; what was started here is shut down at the end."""
     if address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # Workers have this very environment: none is to be made anew for each of them.
+        # Workers use this environment; without the setting Ray would build a new one for each.
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         import ray

@@ -1,10 +1,9 @@
-"""Summaries for a whole dataset: strategy x engine x store, read and written in parts."""
+"""Summarise a whole dataset with a strategy, an engine and a store. Rows are read and written in parts."""
 
 import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 
 from trsr.core.history import Block, Item, blocks_by_count, count_blocks
-from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import METHODS, Steps, calls, steps
 from trsr.dataset import contract
 from trsr.errors import DataError, UsageError
@@ -30,11 +28,11 @@ MADE_FROM = ("items", "histories")  # the configs that summaries depend on
 
 
 class OpenQuestions(Exception):
-    """Nothing was written, because the engine's answers come from elsewhere: the message says what to do."""
+    """Nothing was written, because another program answers the engine's questions; the message says what to do."""
 
 
 class Catalogue:
-    """Items by id, each read once and only if it is asked for."""
+    """Items by id; each text is parsed once, when it is first used."""
 
     def __init__(self, texts: Mapping[str, str]) -> None:
         self._texts = texts
@@ -49,7 +47,7 @@ class Catalogue:
 
 
 def users(splits: Mapping[str, Dataset]) -> Iterator[tuple[str, list[str]]]:
-    """User id and history of every row, in the order of the splits; a part of them is in memory."""
+    """User id and history of every row, in the order of the splits; only a part is in memory."""
     for rows in splits.values():
         for table in rows.select_columns(["user_id", "history"]).with_format("arrow").iter(PART):
             yield from zip(table["user_id"].to_pylist(), table["history"].to_pylist(), strict=True)
@@ -63,7 +61,7 @@ def strategies(
     max_blocks: int,
     since: PreviousSummaries | None = None,
 ) -> Iterator[Steps]:
-    """The strategy of every user and method: users in the order of the splits, and for each user one a method."""
+    """The strategies of all users, in the order of the splits: for each user, one for each method."""
     catalogue = Catalogue(texts)
     for user_id, history in users(splits):
         if not history:
@@ -90,20 +88,20 @@ def add_summaries(
     """Rows of `histories` with the columns `block_summaries` and `summary`, for each method.
 
     Args:
-        splits: Rows of `histories`; a part of a dataset does as well as a whole one.
-        folder: Gets the files behind what is returned, in Arrow's format.
+        splits: Rows of `histories`, of a whole dataset or a part of it.
+        folder: For the Arrow files that hold the returned tables.
 
     Raises:
         OpenQuestions: If the engine leaves questions for a later run.
     """
-    trails = SummaryWriter(splits, methods, folder)
-    scheduler.run(strategies(splits, texts, methods, block_size, max_blocks, since), trails.add)
+    writer = SummaryWriter(splits, methods, folder)
+    scheduler.run(strategies(splits, texts, methods, block_size, max_blocks, since), writer.add)
     if scheduler.left_open:
         raise OpenQuestions(
             f"{scheduler.left_open} summaries wait for answers that come from elsewhere, so nothing was written. "
             f"{scheduler.engine.offline_instructions}"
         )
-    return trails.tables()
+    return writer.tables()
 
 
 @one_writer
@@ -123,85 +121,87 @@ def summarize_dataset(
     limit: int = 0,
     keep_going: bool = False,
 ) -> dict[str, Any]:
-    """Write the dataset `source` to `out` with one config of summaries a method.
+    """Write the dataset `source` to `out` with one config of summaries for each method.
 
     Args:
         source: Folder or Hub id with the configs `items` and `histories`.
-        out: Dataset folder to write; nothing is written before all summaries are there.
-        store: Where generations are kept while the run goes on; default beside `out`, for engines whose answers cost
-            something. A killed run goes on from it.
-        since: Dataset of earlier summaries, which are continued: blocks that have not changed are not asked again.
-        caches: Where more generations are taken from, see `caches.import_cache`.
-        export: Folder to write as a dataset of the generations that were used.
-        limit: Users of each split, the first ones, 0 = all; the dataset then has no others, and says so.
-        keep_going: Do not end where most answers are no summaries.
+        out: Dataset folder to write; it is written when all summaries are done.
+        store: File for generations, from which a killed run continues; default beside `out`, for engines whose answers cost
+            something.
+        since: Dataset of earlier summaries to continue: unchanged blocks are not summarised again.
+        caches: Sources of more generations, see `caches.import_cache`.
+        export: Folder to write a dataset of the used generations to.
+        limit: First users of each split to summarise; 0 = all. The dataset then holds those users alone, and its provenance
+            says so.
+        keep_going: Do not end the run if most answers are rejected.
 
     Returns:
         The provenance that was written.
 
     Raises:
-        EngineError: If the engine cannot go on, or most of its answers are no summaries. What was answered is kept.
+        EngineError: If the engine cannot go on, or most of its answers are rejected. All answers so far are stored.
     """
-    prompts = SummaryPrompts()
     made_from = check_out(source, out, revision, since, limit)
     if export:
         contract.check_replaceable(export, ["generations"], contract.provenance(source, revision).with_summaries({}))
     texts, splits = read(source, revision, limit)
-    beside = out.with_name(f"{out.name}.store.sqlite") if engine.cacheable else None
-    kept = Store(path) if (path := store or beside) else None
+    default_store = out.with_name(f"{out.name}.store.sqlite") if engine.cacheable else None
+    opened_store = Store(path) if (path := store or default_store) else None
     if not engine.cacheable and (caches or export):
         raise DataError(f"The engine {engine.identity['engine']!r} keeps no generations: there is no cache to use.")
     for cache in caches:
-        assert kept is not None
-        import_cache(kept, cache, engine, texts)
-    cut = {"block_size": block_size, "max_blocks": max_blocks}
-    earlier = PreviousSummaries(since, texts, methods, {**identity(engine, prompts), **cut}) if since else None
+        assert opened_store is not None
+        import_cache(opened_store, cache, engine, texts)
+    block_options = {"block_size": block_size, "max_blocks": max_blocks}
+    earlier = PreviousSummaries(since, texts, methods, {**identity(engine), **block_options}) if since else None
     lengths = [count_blocks(len(history), block_size, max_blocks) for _, history in users(splits)]
-    put = {method: calls(lengths, method) for method in methods}
+    calls_of = {method: calls(lengths, method) for method in methods}
     with tempfile.TemporaryDirectory() as folder:
-        with tqdm(total=sum(put.values()), desc="summaries", unit="summary", mininterval=1) as bar:
-            scheduler = Scheduler(engine, kept, prompts, bar.update, turns=methods, keep_going=keep_going)
-            made = add_summaries(splits, texts, scheduler, Path(folder), methods=methods, since=earlier, **cut)
+        with tqdm(total=sum(calls_of.values()), desc="summaries", unit="summary", mininterval=1) as bar:
+            scheduler = Scheduler(engine, opened_store, bar.update, turns=methods, keep_going=keep_going)
+            tables_with_summaries = add_summaries(
+                splits, texts, scheduler, Path(folder), methods=methods, since=earlier, **block_options
+            )
         items = DatasetDict(train=contract.read(source, "items", "train", revision))
         provenance = {
             **contract.provenance(source, revision).values,
             "summaries": {
-                **identity(engine, prompts),
+                **identity(engine),
                 "methods": list(methods),
-                **cut,
-                "calls": put,
+                **block_options,
+                "calls": calls_of,
                 **({"since": earlier.record()} if earlier else {}),
                 "source": made_from,
                 **({"limit": limit} if limit else {}),
                 **(
-                    kept.counts()
+                    opened_store.counts()
                     | {
                         "reasoning_removed": scheduler.reasoning_removed,
                         "fallen_back": dict(sorted(scheduler.fallen_back.items())),
                         "fallen_back_by_method": {method: scheduler.fallen_back_in[method] for method in methods},
                     }
-                    if kept and engine.cacheable
+                    if opened_store and engine.cacheable
                     else {}
                 ),
                 "versions": versions(),
             },
         }
-        tables = {"items": items, "histories": DatasetDict(splits), **made}
+        tables = {"items": items, "histories": DatasetDict(splits), **tables_with_summaries}
         body = f"# {out.name}\n\nHistories with summaries: {', '.join(methods)}."
         contract.write(out, tables, provenance=provenance, body=body)
-        if kept and export:
-            export_cache(kept, export, provenance, Path(folder))
+        if opened_store and export:
+            export_cache(opened_store, export, provenance, Path(folder))
     return provenance
 
 
 def check_out(source: str, out: Path, revision: str | None = None, since: str | None = None, limit: int = 0) -> str:
-    """Make sure that `out` is free, or holds summaries of the same histories and items; before anything is asked.
+    """Make sure that `out` is free, or holds summaries of the same histories and items, before the engine is asked.
 
-    Summaries that are continued where they stand may be of other histories, under the same name. Summaries of a part of the
-    users take the place of another part's alone.
+    If `out` is also the source, or the dataset that is continued, its histories may differ. Summaries of a part of the users may
+    replace only those of another part.
 
     Returns:
-        The checksum of what is summarised.
+        The checksum of the summarised histories and items.
 
     Raises:
         DataError: If `out` holds something else.
@@ -209,14 +209,14 @@ def check_out(source: str, out: Path, revision: str | None = None, since: str | 
     if limit < 0:
         raise UsageError(f"--limit must not be negative, got {limit}.")
     checksum = dataset_checksum(source, revision, MADE_FROM)
-    out = out.resolve()  # a folder, also where its name is that of a dataset in the package
+    out = out.resolve()  # so that its name is not taken for a dataset in the package
     before = contract.provenance(str(out)) if out.is_dir() else None
     contract.check_replaceable(out, MADE_FROM, contract.provenance(source, revision).with_summaries({}))
     if before and limit and not before.summaries.limit:
         raise DataError(f"{out} holds all users, which --limit would cut to {limit} a split. Choose another --out.")
     if not before or before.summaries.summarised == checksum:
         return checksum
-    in_place = [Path(one).resolve() for one in (source, since) if one and Path(one).is_dir()]
+    in_place = [Path(path).resolve() for path in (source, since) if path and Path(path).is_dir()]
     if out not in in_place and not _same_rows(source, revision, str(out)):
         raise DataError(
             f"{out} holds a dataset of other histories or items than {source!r}. Choose another --out, or remove it."
@@ -234,7 +234,7 @@ def _same_rows(source: str, revision: str | None, other: str) -> bool:
 
 
 def read(source: str, revision: str | None = None, limit: int = 0) -> tuple[dict[str, str], dict[str, Dataset]]:
-    """Item id to text, and the rows of `histories` by split, `limit` of each if it is given; every id is in the catalogue."""
+    """Item id -> text, and split -> rows of `histories`, the first `limit` of each if given. All ids are in the catalogue."""
     texts = contract.texts(source, revision)
     splits = {split: contract.read(source, "histories", split, revision) for split in contract.SPLITS}
     if limit:
@@ -244,11 +244,11 @@ def read(source: str, revision: str | None = None, limit: int = 0) -> tuple[dict
     return texts, splits
 
 
-def identity(engine: Engine, prompts: SummaryPrompts) -> dict[str, Any]:
-    """What summaries depend on beside the histories, for the provenance."""
+def identity(engine: Engine) -> dict[str, Any]:
+    """Everything that summaries depend on besides the histories, for the provenance."""
     if not engine.cacheable:
         return dict(engine.identity)
-    wording = asdict(prompts)
+    wording = engine.prompts.to_dict()
     checksum = hashlib.sha256(json.dumps(wording, sort_keys=True).encode()).hexdigest()
     retries = {"attempts": ATTEMPTS, "temperature": RETRY_TEMPERATURE}
     return {**engine.identity, "retries": retries, "prompts": wording, "prompts_sha256": checksum}

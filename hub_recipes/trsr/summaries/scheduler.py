@@ -1,10 +1,10 @@
 """Keep an engine busy with the questions of many users, in bounded memory.
 
-Strategies of many users are open at a time, in a window that moves on as the oldest one ends. Whatever they can ask goes
-into one queue, first come first served: all first blocks of the window, then all second ones, and no user waits for the
-slowest of a level. A question is looked up in the store, joined to the same one under way, or put to the engine; its
-answer is judged and kept before anything builds on it. One that stays bad gives way to the extractive summarizer, counted
-by reason; where most first answers are bad, the run ends.
+The strategies of many users run at a time, in a window that moves on when the oldest one ends. Their questions go into one
+queue in order of arrival: all first blocks of the window, then all second ones, so that no user waits for the slowest of a
+level. A question is answered from the store, joined to an equal question that is waiting, or sent to the engine. Its answer is
+checked and stored before it is used. If all attempts at a question are rejected, the extractive summarizer writes the summary,
+counted by reason. If most first answers are rejected, the run ends.
 """
 
 import asyncio
@@ -20,43 +20,48 @@ from tqdm.auto import tqdm
 from trsr.core.answer import Answer
 from trsr.core.control_tokens import has_reasoning
 from trsr.core.extractive import ExtractiveSummarizer
-from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import Steps, SummaryRequest, SummaryResult, answers
 from trsr.errors import EngineError
-from trsr.summaries.accept import reject_reason, summary_text
+from trsr.summaries.accept import reject_reason
 from trsr.summaries.engines.base import ATTEMPTS, UNREACHABLE, Engine, Request
 from trsr.summaries.event_loop import run_to_end
 from trsr.summaries.failures import FailureWatch
 from trsr.summaries.store import Generation
 from trsr.summaries.support import SupportCount
 
-# So many requests in a row without an answer, and the engine is taken to be gone.
+# Failed requests in a row after which the engine counts as unreachable.
 FAILURES = 20
-# Different failures that are shown.
-TOLD = 10
-# So many strategies are begun before answers that came meanwhile are looked at.
-TOGETHER = 64
+# Number of different failures that are printed.
+SHOWN_FAILURES = 10
+# Strategies that are started before the next look at new answers.
+STARTED_AT_ONCE = 64
 
 
 class Unanswered(EngineError):
-    """A run that ended without a single answer, but with too few questions to take the engine for gone."""
+    """A run that ended without any answer, but with too few questions to say that the engine is unreachable."""
 
 
 class StoreProtocol(Protocol):
-    """What a run needs of a `store.Store`."""
+    """The methods of a `store.Store` that a run uses."""
 
     def get(self, keys: Sequence[str]) -> dict[str, list[Generation]]:
-        """The attempts at each key that has any, first to last."""
+        """The attempts of each key that has any, first to last."""
 
-    def put(self, made: Sequence[Generation], identity: Mapping[str, object]) -> None:
-        """Keep attempts; one that is kept already stays as it is."""
+    def put(self, generations: Sequence[Generation], identity: Mapping[str, object]) -> None:
+        """Store attempts. An attempt that is stored already is not changed."""
 
 
 @dataclass(slots=True, eq=False)
-class _Open:
-    """A strategy under way, and the answers it waits for."""
+class _Running:
+    """A running strategy, and the answers it waits for.
 
-    place: int
+    Attributes:
+        number: Its number in the order of strategies.
+        texts: Answers to its questions, empty where they are missing.
+        missing: Number of missing answers.
+    """
+
+    number: int
     steps: Steps
     texts: list[str] = field(default_factory=list)
     missing: int = 0
@@ -66,24 +71,23 @@ class Scheduler:
     """Runs strategies with one engine.
 
     Args:
-        store: Where generations are kept; None keeps nothing, for engines that cost nothing.
+        store: For generations; None stores nothing, for engines without cost.
         advance: Called with a number of answered questions, for a progress bar.
-        window: Most strategies open at a time; by default a thousand, and more for engines that take more at once.
-        turns: What the strategies are called, which come in turn: a user's, one a method.
-        keep_going: Do not end where most answers are no summaries.
+        window: Largest number of strategies that run at a time; by default a thousand, or more for engines with large batches.
+        turns: Names of the methods; strategies come user by user, one for each method.
+        keep_going: Do not end the run if most answers are rejected.
 
     Attributes:
         fallen_back: Reason -> number of summaries that the extractive summarizer wrote in the engine's place.
-        fallen_back_in: The same by the names in `turns`.
-        reasoning_removed: Number of summaries from whose answer a block of reasoning was taken out.
-        left_open: Strategies that ended without a trail, because the engine leaves their questions for a later run.
+        fallen_back_in: The same number by method.
+        reasoning_removed: Number of summaries from whose answer a block of reasoning was removed.
+        left_open: Number of strategies without a result, because the engine answers their questions in a later run.
     """
 
     def __init__(
         self,
         engine: Engine,
         store: StoreProtocol | None = None,
-        prompts: SummaryPrompts | None = None,
         advance: Callable[[int], object] | None = None,
         window: int = 0,
         turns: Sequence[str] = ("",),
@@ -91,47 +95,46 @@ class Scheduler:
     ) -> None:
         self.engine = engine
         self.store = store
-        self.prompts = prompts or SummaryPrompts()
         self.fallen_back: Counter[str] = Counter()
         self.fallen_back_in: Counter[str] = Counter()
         self.left_open = self.reasoning_removed = 0
         self._watch = None if keep_going else FailureWatch(engine.identity.get("sampling", {}))
         self._support = SupportCount() if engine.notice else None
-        self._told: set[str] = set()
+        self._shown_failures: set[str] = set()
         self._advance_bar = advance or (lambda _: None)
         self._window = window or max(1024, 4 * engine.workers * engine.batch)
-        self._turns = turns
-        self._instead = ExtractiveSummarizer()
+        self._methods = turns
+        self._extractive = ExtractiveSummarizer()
 
     def run(self, strategies: Iterable[Steps], emit: Callable[[SummaryResult | None], object]) -> None:
-        """Run strategies to their ends.
+        """Run all strategies to their ends.
 
         Args:
             strategies: Read as the window moves on.
-            emit: Called with each one's trail, in their order; None for one that was left open.
+            emit: Called with the result of each strategy, in order; None for one that was left open.
 
         Raises:
-            EngineError: If the engine cannot go on. What was answered so far is in the store.
+            EngineError: If the engine cannot go on. All answers so far are in the store.
         """
         if self.engine.notice:
-            _say(self.engine.notice)
+            _print(self.engine.notice)
         run_to_end(self._run(strategies, emit))
 
     async def _run(self, strategies: Iterable[Steps], emit: Callable[[SummaryResult | None], object]) -> None:
         self._emit = emit
         self._queue: asyncio.Queue[Request | None] = asyncio.Queue()
-        self._waiting: dict[str, list[tuple[_Open, int]]] = {}
+        self._waiting: dict[str, list[tuple[_Running, int]]] = {}
         self._ended: dict[int, SummaryResult | None] = {}
-        self._emitted = self._begun = 0
-        self._all_begun = False
-        self._room = asyncio.Event()
-        self._arrived: list[tuple[Request, Answer | None]] = []
-        self._settling: asyncio.Task[None] | None = None
+        self._emitted = self._started = 0
+        self._all_started = False
+        self._window_moved = asyncio.Event()
+        self._new_answers: list[tuple[Request, Answer | None]] = []
+        self._storing: asyncio.Task[None] | None = None
         self._failures = self._answered = 0
         self._failure = ""
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._begin(strategies))
+                tasks.create_task(self._start_strategies(strategies))
                 for _ in range(self.engine.workers):
                     tasks.create_task(self._work())
         except ExceptionGroup as group:
@@ -139,43 +142,48 @@ class Scheduler:
         finally:
             await self.engine.close()
         if self._failure and not self._answered:
-            raise Unanswered(self._gone())
+            raise Unanswered(self._unreachable_message())
         if self._watch and (verdict := self._watch.last()):
             raise EngineError(verdict)
-        if self._support and (said := self._support.last()):
-            _say(said)
+        if self._support and (message := self._support.last()):
+            _print(message)
 
-    async def _begin(self, strategies: Iterable[Steps]) -> None:
-        coming = iter(strategies)
+    async def _start_strategies(self, strategies: Iterable[Steps]) -> None:
+        remaining = iter(strategies)
         while True:
-            while not (room := self._window - self._begun + self._emitted):
-                self._room.clear()
-                await self._room.wait()
-            some = [_Open(self._begun + n, steps) for n, steps in enumerate(islice(coming, min(room, TOGETHER)))]
-            if not some:
+            while not (free := self._window - self._started + self._emitted):
+                self._window_moved.clear()
+                await self._window_moved.wait()
+            ready = [
+                _Running(self._started + n, steps)
+                for n, steps in enumerate(islice(remaining, min(free, STARTED_AT_ONCE)))
+            ]
+            if not ready:
                 break
-            self._begun += len(some)
-            self._go_on(some)
-            await asyncio.sleep(0)  # answers that came meanwhile
-        self._all_begun = True
-        self._dismiss_if_done()
+            self._started += len(ready)
+            self._advance_strategies(ready)
+            await asyncio.sleep(0)  # lets workers handle new answers
+        self._all_started = True
+        self._stop_workers_if_done()
 
     async def _work(self) -> None:
         while (request := await self._queue.get()) is not None:
             requests = [request]
             while len(requests) < self.engine.batch and not self._queue.empty():
-                if more := self._queue.get_nowait():
-                    requests.append(more)
-            made = await self.engine.answers(requests)
-            self._arrived += zip(requests, made, strict=True)
-            # Answers that arrive together are kept in one transaction, before any of their workers asks anew.
-            if self._settling is None:
-                self._settling = asyncio.create_task(self._settle())
-            await self._settling
+                if following := self._queue.get_nowait():
+                    requests.append(following)
+            received = await self.engine.answers(requests)
+            self._new_answers += zip(requests, received, strict=True)
+            # Answers that arrive together are stored in one transaction, before their workers send new requests.
+            if self._storing is None:
+                self._storing = asyncio.create_task(self._store_answers())
+            await self._storing
 
-    async def _settle(self) -> None:
-        arrived, self._arrived, self._settling = self._arrived, [], None
-        judged = [(request, answer, self._judge(answer, request) if answer else "") for request, answer in arrived]
+    async def _store_answers(self) -> None:
+        arrived, self._new_answers, self._storing = self._new_answers, [], None
+        checked = [
+            (request, answer, self._reason_to_reject(answer, request) if answer else "") for request, answer in arrived
+        ]
         if self.store is not None:
             self.store.put(
                 [
@@ -183,56 +191,57 @@ class Scheduler:
                         request.key,
                         request.attempt,
                         answer.text,
-                        why,
+                        reason,
                         answer.finish_reason,
                         answer.prompt_tokens,
                         answer.completion_tokens,
                     )
-                    for request, answer, why in judged
+                    for request, answer, reason in checked
                     if answer and not answer.failure
                 ],
                 self.engine.identity,
             )
         done = []
-        for request, answer, why in judged:
+        for request, answer, reason in checked:
             if answer is None:
-                self._leave(request)
+                self._leave_open(request)
                 continue
-            self._count(request, answer, why)
-            if why and not answer.failure and request.attempt + 1 < ATTEMPTS:
+            self._record_answer(request, answer, reason)
+            if reason and not answer.failure and request.attempt + 1 < ATTEMPTS:
                 self._queue.put_nowait(replace(request, attempt=request.attempt + 1))
                 continue
-            for one, slot in self._waiting.pop(request.key):
+            for running, slot in self._waiting.pop(request.key):
                 self._fill(
-                    one, slot, self._fall_back(one, request.question, why) if why else self._read(answer, request)
+                    running,
+                    slot,
+                    self._fall_back(running, request.question, reason) if reason else self._accept(answer, request),
                 )
-                done += [one] if one.missing == 0 else []
-        self._go_on(done)
+                done += [running] if running.missing == 0 else []
+        self._advance_strategies(done)
 
-    def _go_on(self, some: list[_Open]) -> None:
-        """Send strategies what they wait for, and put what they ask next; those that the store answers go on at once."""
-        while some:
-            asked: list[tuple[_Open, int, Request]] = []
-            for one in some:
+    def _advance_strategies(self, ready: list[_Running]) -> None:
+        """Send strategies their answers and take their next questions. Strategies that the store answers continue at once."""
+        while ready:
+            asked: list[tuple[_Running, int, Request]] = []
+            for running in ready:
                 try:
-                    questions = one.steps.send(one.texts) if one.texts else next(one.steps)
+                    questions = running.steps.send(running.texts) if running.texts else next(running.steps)
                 except StopIteration as end:
-                    self._end(one, end.value)
+                    self._finish(running, end.value)
                     continue
-                one.texts, one.missing = [""] * len(questions), len(questions)
-                asked += (
-                    (one, slot, self.engine.request(question, self.prompts)) for slot, question in enumerate(questions)
-                )
+                running.texts, running.missing = [""] * len(questions), len(questions)
+                asked += ((running, slot, self.engine.request(question)) for slot, question in enumerate(questions))
             kept = self.store.get([request.key for _, _, request in asked]) if self.store is not None else {}
-            for one, slot, request in asked:
-                self._put(request, kept.get(request.key, []), one, slot)
-            some = list(dict.fromkeys(one for one, _, _ in asked if one.missing == 0))
+            for running, slot, request in asked:
+                self._answer_or_enqueue(request, kept.get(request.key, []), running, slot)
+            ready = list(dict.fromkeys(running for running, _, _ in asked if running.missing == 0))
 
-    def _put(self, request: Request, kept: Sequence[Generation], one: _Open, slot: int) -> None:
+    def _answer_or_enqueue(self, request: Request, kept: Sequence[Generation], running: _Running, slot: int) -> None:
         answers = [Answer(attempt.text, attempt.finish_reason) for attempt in kept]
-        # A summary stays one; what was no summary once may be one by now.
+        # An accepted answer stays accepted; a rejected one is checked again, because the rules may have changed.
         reasons = [
-            attempt.problem and self._judge(answer, request) for attempt, answer in zip(kept, answers, strict=True)
+            attempt.problem and self._reason_to_reject(answer, request)
+            for attempt, answer in zip(kept, answers, strict=True)
         ]
         if kept:
             self._answered += 1
@@ -243,83 +252,83 @@ class Scheduler:
                 and (verdict := self._watch.add(request.question.kind, reasons[0], kept[0].text))
             ):
                 raise EngineError(verdict)
-        good = next((answer for answer, why in zip(answers, reasons, strict=True) if not why), None)
+        good = next((answer for answer, reason in zip(answers, reasons, strict=True) if not reason), None)
         if good is not None:
-            self._fill(one, slot, self._read(good, request))
+            self._fill(running, slot, self._accept(good, request))
         elif (attempt := kept[-1].attempt + 1 if kept else 0) >= ATTEMPTS:
-            self._fill(one, slot, self._fall_back(one, request.question, reasons[-1]))
+            self._fill(running, slot, self._fall_back(running, request.question, reasons[-1]))
         elif request.key in self._waiting:
-            self._waiting[request.key].append((one, slot))
+            self._waiting[request.key].append((running, slot))
         else:
-            self._waiting[request.key] = [(one, slot)]
+            self._waiting[request.key] = [(running, slot)]
             self._queue.put_nowait(replace(request, attempt=attempt))
 
-    def _judge(self, answer: Answer, request: Request) -> str:
+    def _reason_to_reject(self, answer: Answer, request: Request) -> str:
         if not self.engine.cacheable:
-            return answer.failure  # counts, in no model's words
-        return reject_reason(answer, self.prompts, request.question.block)
+            return answer.failure  # counts of field values, which no rule for model texts applies to
+        return reject_reason(answer, self.engine.prompts, request.question.block, request.question.summaries)
 
-    def _read(self, answer: Answer, request: Request) -> str:
+    def _accept(self, answer: Answer, request: Request) -> str:
         self.reasoning_removed += has_reasoning(answer.text)
-        summary = summary_text(answer)
-        if self._support and (said := self._support.add(request.text, summary)):
-            _say(said)
+        summary = self.engine.prompts.summary(answer.text)
+        if self._support and (message := self._support.add(request.text, summary)):
+            _print(message)
         return summary
 
-    def _count(self, request: Request, answer: Answer, why: str) -> None:
-        """Take note of an answer that has come; end the run if the engine is gone, or most answers are no summaries."""
+    def _record_answer(self, request: Request, answer: Answer, reason: str) -> None:
+        """Count a new answer. Raises EngineError if the engine is unreachable, or most answers are rejected."""
         if answer.failure:
             self._failure = f"{answer.failure}: {answer.text}" if answer.text else answer.failure
-            if answer.text not in self._told and len(self._told) < TOLD:
-                self._told.add(answer.text)
-                _say(f"No answer, {self._failure}")
+            if answer.text not in self._shown_failures and len(self._shown_failures) < SHOWN_FAILURES:
+                self._shown_failures.add(answer.text)
+                _print(f"No answer, {self._failure}")
         else:
             self._answered += 1
         self._failures = self._failures + 1 if answer.failure else 0
         if answer.failure == UNREACHABLE and self._failures >= FAILURES:
-            raise EngineError(self._gone())
+            raise EngineError(self._unreachable_message())
         if (
             self._watch
             and not request.attempt
-            and (verdict := self._watch.add(request.question.kind, why, answer.text))
+            and (verdict := self._watch.add(request.question.kind, reason, answer.text))
         ):
             raise EngineError(verdict)
 
-    def _fill(self, one: _Open, slot: int, text: str) -> None:
-        one.texts[slot] = text
-        one.missing -= 1
+    def _fill(self, running: _Running, slot: int, text: str) -> None:
+        running.texts[slot] = text
+        running.missing -= 1
         self._advance_bar(1)
 
-    def _fall_back(self, one: _Open, question: SummaryRequest, why: str) -> str:
-        self.fallen_back[why] += 1
-        self.fallen_back_in[self._turns[one.place % len(self._turns)]] += 1
-        return answers([question], self._instead)[0]
+    def _fall_back(self, running: _Running, question: SummaryRequest, reason: str) -> str:
+        self.fallen_back[reason] += 1
+        self.fallen_back_in[self._methods[running.number % len(self._methods)]] += 1
+        return answers([question], self._extractive)[0]
 
-    def _leave(self, request: Request) -> None:
-        for one, _ in self._waiting.pop(request.key):
-            if one.place not in self._ended and one.place >= self._emitted:
+    def _leave_open(self, request: Request) -> None:
+        for running, _ in self._waiting.pop(request.key):
+            if running.number not in self._ended and running.number >= self._emitted:
                 self.left_open += 1
-                self._end(one, None)
+                self._finish(running, None)
 
-    def _end(self, one: _Open, trail: SummaryResult | None) -> None:
-        self._ended[one.place] = trail
+    def _finish(self, running: _Running, result: SummaryResult | None) -> None:
+        self._ended[running.number] = result
         while self._emitted in self._ended:
             self._emit(self._ended.pop(self._emitted))
             self._emitted += 1
-        self._room.set()
-        self._dismiss_if_done()
+        self._window_moved.set()
+        self._stop_workers_if_done()
 
-    def _dismiss_if_done(self) -> None:
-        if self._all_begun and self._emitted == self._begun:
+    def _stop_workers_if_done(self) -> None:
+        if self._all_started and self._emitted == self._started:
             for _ in range(self.engine.workers):
                 self._queue.put_nowait(None)
 
-    def _gone(self) -> str:
+    def _unreachable_message(self) -> str:
         return (
             f"The engine {self.engine.identity['engine']!r} gave no answer {self._failures} times in a row: {self._failure}. "
             "Nothing was written. Run the same command again when it answers: what was answered is kept."
         )
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     tqdm.write(line, file=sys.stderr)

@@ -1,6 +1,6 @@
-"""Every generation kept once, keyed by what it depends on; safe against kill -9 and several writers (SQLite in WAL mode).
+"""Store every generation once, under a key of what it depends on. SQLite in WAL mode: safe against kill -9 and several writers.
 
-Holds answers and no questions: an export holds no text of items. Knows nothing of how answers are judged or used.
+Holds answers but no questions, so that an export holds no item texts. Knows nothing of how answers are judged or used.
 """
 
 import json
@@ -27,7 +27,7 @@ SCHEMA = pa.schema(
 _COLUMNS = ", ".join(SCHEMA.names[:-1])
 _TABLES = f"""
 PRAGMA journal_mode=WAL;
--- A killed process loses nothing; only a power cut can take the last moments.
+-- A killed process loses nothing; a power failure may lose the last commits.
 PRAGMA synchronous=NORMAL;
 CREATE TABLE IF NOT EXISTS engines (id INTEGER PRIMARY KEY, identity TEXT UNIQUE NOT NULL);
 CREATE TABLE IF NOT EXISTS attempts (
@@ -42,13 +42,13 @@ CREATE TEMP VIEW used AS
 
 
 class Generation(NamedTuple):
-    """One attempt at an answer.
+    """One answer of a model to a question.
 
     Attributes:
-        key: Of the question and all else that the answer depends on.
-        attempt: From 0; a later one had another seed.
+        key: Checksum of the question and everything else that the answer depends on.
+        attempt: Number of the attempt at this question, from 0; each has another seed.
         text: As the model wrote it.
-        problem: Why it is no summary; empty if it is one.
+        problem: Why it was rejected; empty if it is accepted as a summary.
     """
 
     key: str
@@ -61,45 +61,45 @@ class Generation(NamedTuple):
 
 
 class Store:
-    """A file of generations. It remembers which it was asked for since it was opened: those are exported and counted.
+    """A file of generations. It remembers which keys were requested since it was opened; those are exported and counted.
 
     Args:
-        path: SQLite file; made with its folder if missing.
+        path: SQLite file; created with its folder if missing.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A run beside a notebook's loop has a thread of its own, and no other uses the store meanwhile.
+        # In a notebook a run has a thread of its own, but only one thread uses the store at a time.
         self._base = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
         self._base.executescript(_TABLES)
         self._engines: dict[str, int] = {}
 
     def get(self, keys: Sequence[str]) -> dict[str, list[Generation]]:
-        """The attempts at each key that has any, first to last."""
-        self._base.execute("BEGIN")  # of the temporary table alone: other writers are not kept waiting
+        """The attempts of each key that has any, first to last."""
+        self._base.execute("BEGIN")  # writes to a temporary table alone, so other writers need not wait
         self._base.executemany(
             "INSERT INTO asked_for VALUES (?, 1) ON CONFLICT DO UPDATE SET times = times + 1", [(key,) for key in keys]
         )
         self._base.execute("COMMIT")
-        found: dict[str, list[Generation]] = {}
+        generations: dict[str, list[Generation]] = {}
         for start in range(0, len(keys), 500):
             part = keys[start : start + 500]
             wanted = f"SELECT {_COLUMNS} FROM attempts WHERE key IN ({','.join('?' * len(part))}) ORDER BY key, attempt"
             for row in self._base.execute(wanted, part):
-                found.setdefault(row[0], []).append(Generation(*row))
-        return found
+                generations.setdefault(row[0], []).append(Generation(*row))
+        return generations
 
-    def put(self, made: Iterable[Generation], identity: Mapping[str, object], origin: str = "") -> None:
-        """Keep attempts, all or none of them; one that is kept already stays as it is.
+    def put(self, attempts: Iterable[Generation], identity: Mapping[str, object], origin: str = "") -> None:
+        """Store attempts, all or none of them. An attempt that is stored already is not changed.
 
         Args:
-            identity: The engine that made them: its name, model, revision, sampling.
-            origin: Where they were imported from; empty for those made here.
+            identity: The engine that made them: its name, model, revision and sampling.
+            origin: Where they were imported from; empty for those of this run.
         """
         engine = self._engine(json.dumps(identity, sort_keys=True, ensure_ascii=False))
         self._base.execute("BEGIN IMMEDIATE")
         try:
-            rows = ((*one, engine, origin) for one in made)
+            rows = ((*attempt, engine, origin) for attempt in attempts)
             self._base.executemany("INSERT OR IGNORE INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         except BaseException:
             self._base.execute("ROLLBACK")
@@ -107,25 +107,27 @@ class Store:
         self._base.execute("COMMIT")
 
     def counts(self) -> dict[str, Any]:
-        """Of what was asked for since the store was opened: the same for a run that was broken off and for one that was not.
+        """Counts of what was requested since the store was opened. They do not depend on whether the run was interrupted.
 
         Returns:
-            `questions` (different ones), `asked` (attempts made for this store), `retried` (questions with more than one),
-            `rejected` (attempts that were no summaries, by reason), `reused` (questions put again, or answered by an import), `imported` by origin, `tokens` of what was asked,
-            `engines` by number of attempts.
+            `questions` (different ones), `asked` (attempts that were not imported), `retried` (questions with several attempts),
+            `rejected` (attempts by reason), `reused` (repeated questions, and those answered by an import), `imported` (by
+            origin), `tokens` of the attempts that were not imported, and `engines` with their numbers of attempts.
         """
-        one = self._base.execute
-        questions, times = one("SELECT count(*), coalesce(sum(times), 0) FROM asked_for").fetchone()
-        asked, prompt, completion = one(
+        execute = self._base.execute
+        questions, times = execute("SELECT count(*), coalesce(sum(times), 0) FROM asked_for").fetchone()
+        asked, prompt, completion = execute(
             "SELECT count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0) FROM used "
             "WHERE origin = ''"
         ).fetchone()
-        (retried,) = one("SELECT count(*) FROM (SELECT 1 FROM used GROUP BY key HAVING count(*) > 1)").fetchone()
-        rejected = dict(one("SELECT problem, count(*) FROM used WHERE problem != '' GROUP BY problem ORDER BY problem"))
-        imported = dict(
-            one("SELECT origin, count(DISTINCT key) FROM used WHERE origin != '' GROUP BY origin ORDER BY origin")
+        (retried,) = execute("SELECT count(*) FROM (SELECT 1 FROM used GROUP BY key HAVING count(*) > 1)").fetchone()
+        rejected = dict(
+            execute("SELECT problem, count(*) FROM used WHERE problem != '' GROUP BY problem ORDER BY problem")
         )
-        engines = one("SELECT engine, count(*) FROM used GROUP BY engine ORDER BY engine").fetchall()
+        imported = dict(
+            execute("SELECT origin, count(DISTINCT key) FROM used WHERE origin != '' GROUP BY origin ORDER BY origin")
+        )
+        engines = execute("SELECT engine, count(*) FROM used GROUP BY engine ORDER BY engine").fetchall()
         return {
             "questions": questions,
             "asked": asked,
@@ -138,7 +140,7 @@ class Store:
         }
 
     def export(self, path: Path) -> int:
-        """Write what was asked for since the store was opened as Parquet, ordered by key; the number of attempts."""
+        """Write the attempts of the requested keys as Parquet, ordered by key. Returns their number."""
         rows = self._base.execute(f"SELECT {', '.join(SCHEMA.names)} FROM used")
         written = 0
         with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
@@ -154,7 +156,7 @@ class Store:
         self._base.close()
 
     def copy_to(self, other: "Store") -> None:
-        """Put all that is kept here into a new store."""
+        """Copy everything into a new store."""
         self._base.backup(other._base)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Write trails beside the rows they belong to, a part of the users at a time: no more than a part is in memory."""
+"""Write summaries together with the rows they belong to, in parts of users, so that one part is in memory at a time."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +13,10 @@ PART = 1000  # users
 
 
 class SummaryWriter:
-    """Trails of the rows of some splits, as they come: users in the order of the splits, for each user one a method.
+    """Takes results in the order of the users in the splits, for each user one for each method, and writes rows.
 
     Args:
-        folder: Gets a file a method and split, in Arrow's format.
+        folder: For the Arrow files, one for each method and split.
     """
 
     def __init__(self, splits: Mapping[str, Dataset], methods: Sequence[str], folder: Path) -> None:
@@ -30,23 +30,23 @@ class SummaryWriter:
             (method, split): pa.ipc.new_stream(path, self._features[split].arrow_schema)
             for (method, split), path in self._paths.items()
         }
-        self._trails: list[SummaryResult] = []
+        self._results: list[SummaryResult] = []
         self._part: tuple[str, pa.Table] | None = next(self._parts, None)
 
-    def add(self, trail: SummaryResult | None) -> None:
-        """Take the next trail; after a None, nothing more is written."""
-        if trail is None:
+    def add(self, result: SummaryResult | None) -> None:
+        """Add the next result. After a None, nothing more is written."""
+        if result is None:
             self._part = None
-        if self._part is None or trail is None:
+        if self._part is None or result is None:
             return
-        self._trails.append(trail)
-        if len(self._trails) == len(self._methods) * len(self._part[1]):
+        self._results.append(result)
+        if len(self._results) == len(self._methods) * len(self._part[1]):
             split, table = self._part
-            for place, method in enumerate(self._methods):
+            for number, method in enumerate(self._methods):
                 self._writers[method, split].write_table(
-                    _with_trails(table, self._trails[place :: len(self._methods)], self._features[split])
+                    _with_summaries(table, self._results[number :: len(self._methods)], self._features[split])
                 )
-            self._trails.clear()
+            self._results.clear()
             self._part = next(self._parts, None)
 
     def tables(self) -> dict[str, DatasetDict]:
@@ -61,16 +61,18 @@ class SummaryWriter:
 
 
 def _features(rows: Features) -> Features:
-    """Those of the contract, and then what else the rows have: an impression's id, times."""
-    more = {name: feature for name, feature in rows.items() if name not in contract.SUMMARIES}
-    return Features({**contract.SUMMARIES, **more})
+    """The features of the contract, followed by the other features of the rows, such as the id of an impression."""
+    others = {name: feature for name, feature in rows.items() if name not in contract.SUMMARIES}
+    return Features({**contract.SUMMARIES, **others})
 
 
-def _with_trails(table: pa.Table, trails: Sequence[SummaryResult], features: Features) -> pa.Table:
-    made = {
-        "block_summaries": [list(trail.block_summaries) for trail in trails],
-        "summary": [trail.summary for trail in trails],
+def _with_summaries(table: pa.Table, results: Sequence[SummaryResult], features: Features) -> pa.Table:
+    new_columns = {
+        "block_summaries": [list(result.block_summaries) for result in results],
+        "summary": [result.summary for result in results],
     }
     schema = features.arrow_schema
-    columns = [made[name] if name in made else table[name].cast(schema.field(name).type) for name in schema.names]
+    columns = [
+        new_columns[name] if name in new_columns else table[name].cast(schema.field(name).type) for name in schema.names
+    ]
     return pa.table(columns, schema=schema)

@@ -1,6 +1,6 @@
-"""What the cells of somebody's table mean: ids, points in time, texts and lists of ids, whatever type they come in.
+"""Read the columns of a user's table as ids, timestamps, numbers, texts or lists of ids, whatever type they come in.
 
-A kind reads whole columns; only values that are not plain are looked at one by one, with the same result.
+A `Kind` reads whole columns at once; only values of an unusual form are read one by one, with the same result.
 """
 
 import json
@@ -21,11 +21,11 @@ from trsr.core.history import field_text, whole_text
 from trsr.dataset.build import id_lists
 from trsr.dataset.build.item_text import ESCAPED, clean_column, unescape_column
 
-# Nothing that could be a float or stand for a missing value: these are looked at.
+# Ids of the usual form. Texts that could be a float or stand for a missing value are read one by one.
 _ID = r"^(?:[A-MO-Za-hj-mo-z_][!-~]*|i(?:[!-mo-~][!-~]*)?|[Nn][0-9_-][!-~]*|[0-9][!-*,\-/-~]*)$"
 # Fifteen digits are exact in a float.
 _NUMBER = r"^-?[0-9]{1,12}(\.[0-9]{1,3})?$"
-# As pandas, numpy, Python, JSON and SQL spell what is not there.
+# How pandas, numpy, Python, JSON and SQL write a missing value.
 _MISSING = frozenset({"nan", "NaN", "NaT", "None", "<NA>", "null", "NULL", "inf", "-inf"})
 # How a float of a whole number is written: below 1e16 its digits and ".0", from there on with an exponent.
 _FLOAT = re.compile(r"(-?[0-9]+)\.0|-?[0-9](?:\.[0-9]+)?[eE]\+[0-9]+")
@@ -33,42 +33,47 @@ _FLOAT = re.compile(r"(-?[0-9]+)\.0|-?[0-9](?:\.[0-9]+)?[eE]\+[0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How cells are read.
+    """How the cells of a column are read.
 
     Attributes:
-        type: Of what is read.
-        one: A cell; None if it holds no such thing.
-        plain: Of strings and whole numbers: what was read, and which cells it holds for, bool.
-        fault: What is wrong with a cell that holds no such thing; None where an empty one will do.
-        unescapes: Whether HTML entities are read as the characters that they stand for.
+        type: Of the column that is read.
+        read_one: Reads one cell; None if it cannot be read as this kind.
+        read_plain: Reads a column of strings or whole numbers at once. Returns the column, and for which cells it is right,
+            bool; the others are read one by one. None if there is no such way.
+        fault: Says why a cell cannot be read as this kind; None where such a cell counts as empty.
+        unescapes: Whether HTML entities are replaced by the characters that they stand for.
     """
 
     type: pa.DataType
-    one: Callable[[object], object]
-    plain: Callable[[pa.Array], tuple[pa.Array, np.ndarray]] | None
+    read_one: Callable[[object], object]
+    read_plain: Callable[[pa.Array], tuple[pa.Array, np.ndarray]] | None
     fault: Callable[[object], str] | None
     unescapes: bool = False
 
     def read(self, cells: pa.Array) -> pa.Array:
-        """A column; null for cells that hold no such thing. Of the type `arrow.json`, cells are looked at one by one."""
+        """Read a column; cells that cannot be read are null. Cells of the type `arrow.json` are read one by one."""
         cells = _as_text(cells)
-        if self.plain is None or not (pa.types.is_string(cells.type) or pa.types.is_integer(cells.type)):
-            return pa.array(map(self.one, _values(cells)), self.type)
-        made, plain = self.plain(cells)
-        if plain.all():
-            return made
-        rest = pa.array(map(self.one, cells.filter(pa.array(~plain)).to_pylist()), self.type)
-        return pc.replace_with_mask(made, pa.array(~plain), rest)
+        if self.read_plain is None or not (pa.types.is_string(cells.type) or pa.types.is_integer(cells.type)):
+            return pa.array(map(self.read_one, _values(cells)), self.type)
+        column, is_plain = self.read_plain(cells)
+        if is_plain.all():
+            return column
+        rest = pa.array(map(self.read_one, cells.filter(pa.array(~is_plain)).to_pylist()), self.type)
+        return pc.replace_with_mask(column, pa.array(~is_plain), rest)
 
     def faults(self, cells: pa.Array, read: pa.Array) -> dict[str, np.ndarray]:
-        """What is wrong -> with which of the cells, bool; of those that `read` has a null for."""
+        """Reason -> which cells could not be read for it, bool.
+
+        Args:
+            read: What `read` returned for the cells.
+        """
         if self.fault is None:
             return {}
         broken = np.flatnonzero(read.is_null().to_numpy(zero_copy_only=False))
-        found: dict[str, np.ndarray] = {}
-        for place, value in zip(broken.tolist(), _values(_as_text(cells).take(pa.array(broken))), strict=True):
-            found.setdefault(self.fault(value), np.zeros(len(cells), dtype=bool))[place] = True
-        return found
+        faults: dict[str, np.ndarray] = {}
+        for index, value in zip(broken.tolist(), _values(_as_text(cells).take(pa.array(broken))), strict=True):
+            faults.setdefault(self.fault(value), np.zeros(len(cells), dtype=bool))[index] = True
+        return faults
 
 
 def _as_text(cells: pa.Array) -> pa.Array:
@@ -87,7 +92,7 @@ def _as_text(cells: pa.Array) -> pa.Array:
 
 
 def _values(cells: pa.Array) -> list[object]:
-    """Cells one by one; short floats stay short, so that it can be told which numbers they hold exactly."""
+    """Cells as Python values. Short floats stay short: which whole numbers they hold exactly depends on their size."""
     if isinstance(cells.type, pa.JsonType):
         return [None if cell is None else json.loads(cell) for cell in cells.storage.to_pylist()]
     values = cells.to_pylist(maps_as_pydicts="lossy")
@@ -100,10 +105,10 @@ def _values(cells: pa.Array) -> list[object]:
 
 
 def identifier(value: object) -> str | None:
-    """An id as text; a whole number that came as a float is its digits: 12.0, as a column with gaps has it, is 12.
+    """An id as text. A whole number that was stored as a float is written as digits: 12.0 becomes 12.
 
-    None for what is missing or cannot be printed, for objects and lists, and for numbers that a float does not hold to
-    the last digit, of which several may have become one.
+    None for a missing value, for text that cannot be printed, for objects and lists, and for a float so large that it does
+    not hold every whole number: different ids may have become equal.
     """
     try:
         value = _unwrapped(value)
@@ -129,11 +134,11 @@ def _unwrapped(value: object) -> object:
 
 
 def _is_inexact(value: object) -> bool:
-    """Whether a number came as a float that does not hold all whole numbers of its size, or as the text of one."""
+    """Whether a value is a float too large to hold every whole number, or the text of one."""
     if isinstance(value, str):
         whole = _FLOAT.fullmatch(value.strip())
         return whole is not None and (whole[1] is None or abs(int(whole[1])) >= 2**53)
-    # 2^53 for the floats of Python, JSON and most columns; 2^24 for short ones. What is infinite is no number.
+    # The limit is 2^53 for 64-bit floats, 2^24 for 32-bit ones. Infinity counts as inexact.
     return isinstance(value, (float, np.floating)) and not abs(float(value)) < 2.0 ** (np.finfo(type(value)).nmant + 1)
 
 
@@ -149,8 +154,8 @@ def _id_fault(value: object) -> str:
     return "no id"
 
 
-def moment(value: object) -> float | None:
-    """A point in time as a number: numbers stay, ISO 8601 dates become seconds since 1970 (UTC unless they say)."""
+def timestamp_of(value: object) -> float | None:
+    """A timestamp as a number: numbers stay as they are, ISO 8601 dates become seconds since 1970 (UTC by default)."""
     try:
         value = unwrap(value)
     except UnicodeDecodeError:
@@ -171,33 +176,33 @@ def moment(value: object) -> float | None:
 
 
 def _is_dated(value: object) -> bool:
-    """Whether `moment` reads a date, which is in seconds, and no number, which is in whatever the log counts."""
+    """Whether a timestamp is written as a date, which becomes seconds, and not as a number in the unit of the log."""
     try:
         value = unwrap(value)
         float(str(value))
     except UnicodeDecodeError:
         return False
     except ValueError:
-        return moment(value) is not None
+        return timestamp_of(value) is not None
     return False
 
 
 def number(value: object) -> float | None:
     """A finite number, such as a rating."""
     try:
-        found = float(str(unwrap(value)))
+        parsed = float(str(unwrap(value)))
     except ValueError:  # bytes that are no UTF-8 too
         return None
-    return found if math.isfinite(found) else None
+    return parsed if math.isfinite(parsed) else None
 
 
 def identifiers(value: object, separator: str = " ") -> list[str] | None:
-    """A list of ids, or text that holds one, as `id_lists.split` reads it."""
+    """Ids from a list, or from text that holds one, see `id_lists.split`; None if it cannot be read."""
     value = _listed(value, separator)
     if value is None:
         return None
-    made = [found for part in value if (found := identifier(part)) is not None]
-    return made if len(made) == len(value) else None
+    ids = [text for part in value if (text := identifier(part)) is not None]
+    return ids if len(ids) == len(value) else None
 
 
 def _listed(value: object, separator: str = " ") -> list[object] | None:
@@ -211,38 +216,38 @@ def _list_fault(value: object, separator: str = " ") -> str:
     return f"a list with {bad[0]}" if bad and bad[0] != "no id" else "no list of ids"
 
 
-def _plain_ids(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    made = cells.cast(pa.string())
-    return made, _is(made, _ID)
+def _read_plain_ids(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    texts = cells.cast(pa.string())
+    return texts, _matches(texts, _ID)
 
 
 def are_ids(texts: pa.Array) -> np.ndarray:
-    """Which texts are ids as they stand, and can stand in a list between spaces: printable ASCII without any; bool."""
-    good = _is(texts, _ID)
+    """Which texts are ids of printable ASCII without spaces, so that a list of them may be separated by spaces; bool."""
+    good = _matches(texts, _ID)
     if not good.all():
-        rest = np.flatnonzero(~good & _is(texts, "^[!-~]+$"))
+        rest = np.flatnonzero(~good & _matches(texts, "^[!-~]+$"))
         good[rest] = [identifier(text) == text for text in texts.take(pa.array(rest)).to_pylist()]
     return good
 
 
-def _plain_moments(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
+def _read_plain_numbers(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
     texts = cells.cast(pa.string())
-    plain = _is(texts, _NUMBER)
-    return pc.if_else(pa.array(plain), texts, None).cast(pa.float64()), plain
+    is_plain = _matches(texts, _NUMBER)
+    return pc.if_else(pa.array(is_plain), texts, None).cast(pa.float64()), is_plain
 
 
-def _plain_dated(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
+def _read_plain_dated(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
     texts = cells.cast(pa.string())
-    dated = _is(texts, r"^[0-9]{4}-")
-    return pa.array(dated), dated | _is(texts, _NUMBER)
+    dated = _matches(texts, r"^[0-9]{4}-")
+    return pa.array(dated), dated | _matches(texts, _NUMBER)
 
 
-def _is(texts: pa.Array, pattern: str) -> np.ndarray:
+def _matches(texts: pa.Array, pattern: str) -> np.ndarray:
     return pc.fill_null(pc.match_substring_regex(texts, pattern), False).to_numpy(zero_copy_only=False).copy()
 
 
 def count_escaped(cells: pa.Array) -> int:
-    """Cells with HTML entities in them, which `text` reads as the characters that they stand for."""
+    """Number of cells with HTML entities, which `text` replaces by the characters that they stand for."""
     cells = _as_text(cells)
     if isinstance(cells.type, pa.JsonType):
         cells = cells.storage
@@ -250,7 +255,7 @@ def count_escaped(cells: pa.Array) -> int:
         cells = pa.array(map(str, cells.to_pylist()), pa.string())
     if not pa.types.is_string(cells.type):
         return 0
-    some = cells.filter(pa.array(_is(cells, ESCAPED)))
+    some = cells.filter(pa.array(_matches(cells, ESCAPED)))
     return sum(unescape(cell) != cell for cell in some.to_pylist())
 
 
@@ -258,56 +263,58 @@ _SPACELESS = "[" + "".join(f"{low}-{high}" for low, high in UNSPACED) + "]"
 
 
 def text(words: int = 40, values: int = 0) -> Kind:
-    """Texts as `core.history.field_text` gives them: at most `words` words, of lists `values` values; 0 = all."""
-    # The first words, less the commas at their end.
+    """Texts, shortened as by `core.history.field_text`: at most `words` words, or `values` values of a list; 0 = all."""
+    # The first words, without the commas at their end.
     longer = rf"^((?:[^ ]+ ){{{max(words - 1, 0)}}}[^ ]*?),* .*$"
 
-    def plain(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
-        made = clean_column(unescape_column(cells.cast(pa.string())))
+    def read_plain(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
+        texts = clean_column(unescape_column(cells.cast(pa.string())))
         if not words:
-            return made, np.ones(len(cells), dtype=bool)
-        cut = pc.replace_substring_regex(made, longer, r"\1")
-        ascii_only = pc.all(pc.string_is_ascii(made)).as_py()
-        return cut, np.ones(len(cells), dtype=bool) if ascii_only else ~_is(made, _SPACELESS)
+            return texts, np.ones(len(cells), dtype=bool)
+        cut = pc.replace_substring_regex(texts, longer, r"\1")
+        ascii_only = pc.all(pc.string_is_ascii(texts)).as_py()
+        return cut, np.ones(len(cells), dtype=bool) if ascii_only else ~_matches(texts, _SPACELESS)
 
-    def one(value: object) -> str:
+    def read_one(value: object) -> str:
         return field_text(value, words, values)
 
-    return Kind(pa.string(), _unless_undecodable(one), plain if words <= 1000 else None, _no_text, unescapes=True)
+    return Kind(
+        pa.string(), _unless_undecodable(read_one), read_plain if words <= 1000 else None, _no_text, unescapes=True
+    )
 
 
-def _plain_whole_texts(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
+def _read_plain_whole_texts(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
     return clean_column(cells.cast(pa.string())), np.ones(len(cells), dtype=bool)
 
 
 def _unless_undecodable(read: Callable[[object], str]) -> Callable[[object], str | None]:
-    def one(value: object) -> str | None:
+    def read_one(value: object) -> str | None:
         try:
             return read(value)
         except UnicodeDecodeError:
             return None
 
-    return one
+    return read_one
 
 
 def _no_text(value: object) -> str:
     return "text that is not UTF-8"
 
 
-ID = Kind(pa.string(), identifier, _plain_ids, _id_fault)
-MOMENT = Kind(pa.float64(), moment, _plain_moments, lambda value: "neither a number nor an ISO 8601 date")
-DATED = Kind(pa.bool_(), _is_dated, _plain_dated, None)
-# Cells that are text as they are; of all others a space, so that they count as filled.
+ID = Kind(pa.string(), identifier, _read_plain_ids, _id_fault)
+TIMESTAMP = Kind(pa.float64(), timestamp_of, _read_plain_numbers, lambda value: "neither a number nor an ISO 8601 date")
+DATED = Kind(pa.bool_(), _is_dated, _read_plain_dated, None)
+# Text as it is; any other value is read as a space, so that it counts as filled.
 RAW = Kind(pa.string(), lambda value: value if isinstance(value, str) else " ", None, _no_text)
 
 
 def ids(separator: str = " ") -> Kind:
-    """Lists of ids; in text without brackets they stand between separators."""
+    """Lists of ids; text without brackets is split at `separator`."""
     read, fault = partial(identifiers, separator=separator), partial(_list_fault, separator=separator)
     return Kind(pa.list_(pa.string()), read, None, fault)
 
 
 IDS = ids()
-NUMBER = Kind(pa.float64(), number, _plain_moments, None)
+NUMBER = Kind(pa.float64(), number, _read_plain_numbers, None)
 NAME = Kind(pa.string(), identifier, None, None)
-WHOLE_TEXT = Kind(pa.string(), _unless_undecodable(whole_text), _plain_whole_texts, _no_text)
+WHOLE_TEXT = Kind(pa.string(), _unless_undecodable(whole_text), _read_plain_whole_texts, _no_text)

@@ -1,11 +1,13 @@
-"""What the scripts for public logs share: items and histories as columns, the command line, and how a dataset is finished.
+"""Shared parts of the dataset scripts: the config `items`, the command-line options, and writing the dataset.
 
-A script reads its format (`sources`), says what an item is, and hands over; which users are kept and what they are
-ranked against is `protocol`'s. In a list of items, an item is its place among the sorted ids of the catalogue.
+A script reads its own file format with `scan` and builds items and interaction sequences; `protocol` keeps users, divides
+them and draws negatives. In a list of items, an item is its index in the sorted catalogue.
 """
 
 import argparse
 import functools
+import itertools
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,18 +28,18 @@ from trsr.dataset.build.splits import Division
 from trsr.errors import DataError, TrsrError
 
 PAPER = {"train": 10_000, "validation": 1000, "test": 1000}  # users
-Sums = dict[str, str | None]  # name of a file -> its SHA-256; None if it was not read to its end
+Checksums = dict[str, str | None]  # name of a file -> its SHA-256; None if it was not read to its end
 
 
 def concat(parts: Iterable[pa.Table], name: str, reading: Reading, other: str) -> pa.Table:
-    """Parts of a file as one table.
+    """Join the tables that were read from one file.
 
     Args:
         name: Of the file.
-        other: What the rows are that were read, are not broken, and are in no part.
+        other: Describes the valid rows that are in none of the tables, for the message.
 
     Raises:
-        DataError: If it has no rows.
+        DataError: If there are no rows.
     """
     tables = list(parts)
     if not sum(map(len, tables)):
@@ -48,65 +50,74 @@ def concat(parts: Iterable[pa.Table], name: str, reading: Reading, other: str) -
     return pa.concat_tables(tables)
 
 
+def unique_names(paths: Iterable[Path]) -> dict[Path, str]:
+    """Path -> name for messages and provenance: the file name, preceded by folders if others have the same name."""
+    files = {path: Path(os.path.abspath(path)) for path in paths}
+    for depth in itertools.count(1):
+        names = {path: "/".join(file.parts[-depth:]) for path, file in files.items()}
+        if len(set(names.values())) == len(set(files.values())):
+            return names
+    raise AssertionError("unreachable")
+
+
 def matches(values: pa.Array, pattern: str) -> np.ndarray:
-    """Which values a regular expression matches, bool."""
+    """Which values match a regular expression, bool."""
     return pc.match_substring_regex(values, pattern).to_numpy(zero_copy_only=False)
 
 
 def items(table: pa.Table, fields: Sequence[str], shown: Sequence[str]) -> tuple[pa.Table, int]:
-    """Rows of the config `items`, in the order of the table, and how many cells had HTML entities.
+    """Rows of the config `items`, in the order of the table, and the number of cells with HTML entities.
 
     Args:
         table: `item_id` and the fields as they were read.
-        fields: The item's own fields; one is `title`.
-        shown: Those that make the text, in order.
+        fields: Names of the item's fields; one is `title`.
+        shown: The fields that make up the text, in order.
     """
     cells = {name: contract.one_chunk(table[name]) for name in fields}
     texts = {name: column_types.text(words=0).read(cells[name]) for name in fields}
     text = sentences({name: texts[name] for name in shown})
-    made = pa.table({"item_id": table["item_id"], "title": texts["title"], "text": text, **texts})
-    return made, sum(map(column_types.count_escaped, cells.values()))
+    rows = pa.table({"item_id": table["item_id"], "title": texts["title"], "text": text, **texts})
+    return rows, sum(map(column_types.count_escaped, cells.values()))
 
 
 def deduplicate(items: pa.Table, needed: Sequence[str]) -> tuple[pa.Table, dict[str, int]]:
-    """Items sorted by id, without those that lack a needed column, and counts.
+    """Items sorted by id, each id once, without those that lack a needed column; and counts.
 
-    An item without a title is left out: there would be little to know it by.
-    Of rows with one id, the first in the order of their text stays, whatever their order in the files.
+    Of several rows with one id, the first in the order of their text is kept, so that the order of the files does not matter.
     """
-    full = functools.reduce(pc.and_, [pc.not_equal(items[name], "") for name in needed])
-    titled = items if pc.all(full).as_py() else items.filter(full)
-    if not len(titled):
+    is_complete = functools.reduce(pc.and_, [pc.not_equal(items[name], "") for name in needed])
+    complete = items if pc.all(is_complete).as_py() else items.filter(is_complete)
+    if not len(complete):
         raise DataError(f"No item has a {' and a '.join(needed)}. Are these the right files?")
-    repeated = len(titled) - pc.count_distinct(titled["item_id"]).as_py()
-    # Where no id is met twice, it alone decides, and sorts faster.
-    keys = titled.column_names if repeated else ["item_id"]
-    made = titled.take(pc.sort_indices(titled, sort_keys=[(name, "ascending") for name in keys]))
+    repeated = len(complete) - pc.count_distinct(complete["item_id"]).as_py()
+    # Where all ids differ, sorting by id alone gives the same order, and is faster.
+    keys = complete.column_names if repeated else ["item_id"]
+    rows = complete.take(pc.sort_indices(complete, sort_keys=[(name, "ascending") for name in keys]))
     if repeated:
-        ids = contract.one_chunk(made["item_id"])
-        made = made.filter(pa.array(np.append(True, pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False))))
+        ids = contract.one_chunk(rows["item_id"])
+        rows = rows.filter(pa.array(np.append(True, pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False))))
     counts = {
         "items_read": len(items),
-        f"items_without_{'_or_'.join(needed)}": len(items) - len(titled),
+        f"items_without_{'_or_'.join(needed)}": len(items) - len(complete),
         "items_repeated": repeated,
-        "items": len(made),
+        "items": len(rows),
     }
-    return made, counts
+    return rows, counts
 
 
 def make_histories(
-    found: Sequences, options: argparse.Namespace, counts: Mapping[str, int], division: Division = protocol.PAPER
+    sequences: Sequences, options: argparse.Namespace, counts: Mapping[str, int], division: Division = protocol.PAPER
 ) -> tuple[dict[str, Dataset], dict[str, int], str]:
-    """Rows of `histories` with a script's options.
+    """Build the config `histories` with the options of a script.
 
     Args:
-        counts: What was counted before, of users too.
+        counts: Counts of the earlier steps; counts of users are added to them.
 
     Returns:
-        The splits of `histories`, all counts, and which users are kept, in words.
+        The splits of `histories`, all counts, and a phrase that says which users are kept.
     """
-    made, users = protocol.make_histories(
-        found,
+    rows, users = protocol.make_histories(
+        sequences,
         shortest=options.min_history,
         longest=options.max_history,
         keep_last=options.keep_last,
@@ -119,25 +130,27 @@ def make_histories(
         seed=options.seed,
     )
     del users["users_read"]
-    total = {**counts, **{name: counts.get(name, 0) + count for name, count in users.items()}}
-    return made, total, protocol.in_words(options.min_history, options.max_history, options.keep_last, division)
+    all_counts = {**counts, **{name: counts.get(name, 0) + count for name, count in users.items()}}
+    return rows, all_counts, protocol.in_words(options.min_history, options.max_history, options.keep_last, division)
 
 
-def note_short(counts: np.ndarray, shortest: int, faults: Faults, division: Division = protocol.PAPER) -> None:
-    """Say how many more users a lower --min-history keeps, if some have too few items.
+def suggest_min_history(counts: np.ndarray, shortest: int, faults: Faults, division: Division = protocol.PAPER) -> None:
+    """Note how many more users a lower --min-history would keep, if some have too few items.
 
     Args:
         counts: Items of each user, the target counted.
-        division: Says how low --min-history can be.
+        division: Says how low --min-history may be.
     """
     if len(short := counts[counts < shortest]):
-        kept = {int((short >= least).sum()): least for least in (division.least, 5) if least < shortest}
-        told = ", ".join(f"--min-history {kept[more]} keeps {more:,} of them" for more in sorted(kept) if more)
-        faults.notes.append(f"{len(short):,} users have fewer than {shortest} items{told and ': '}{told}")
+        minimum_of = {int((short >= least).sum()): least for least in (division.min_items, 5) if least < shortest}
+        suggestion = ", ".join(
+            f"--min-history {minimum_of[kept]} keeps {kept:,} of them" for kept in sorted(minimum_of) if kept
+        )
+        faults.notes.append(f"{len(short):,} users have fewer than {shortest} items{suggestion and ': '}{suggestion}")
 
 
 def dataset(table: pa.Table) -> Dataset:
-    """Columns of text as a config `items`."""
+    """A table of text columns as the config `items`."""
     return contract.in_memory(table.cast(contract.items_features(table.column_names).arrow_schema))
 
 
@@ -147,12 +160,12 @@ def add_options(
     bounds: tuple[str, str] = ("11", "26"),
     sizes: tuple[str, str, str] = ("10000", "1000", "1000"),
 ) -> None:
-    """The options that every such script has.
+    """Add the options that all dataset scripts have.
 
     Args:
         fields: The default of --text-fields; None for all.
-        bounds: What --help calls the default of --min-history and --max-history.
-        sizes: What it calls those of --train, --validation and --test.
+        bounds: Defaults of --min-history and --max-history, as --help shows them.
+        sizes: Defaults of --train, --validation and --test, as --help shows them.
     """
     add = parser.add_argument
     shown = fields or "all but ids"
@@ -173,10 +186,10 @@ def add_options(
 
 
 def apply_defaults(options: argparse.Namespace, shortest: int, longest: int, sizes: Mapping[str, int]) -> None:
-    """Put a protocol's defaults where an option was not given, and None where it is `all`.
+    """Set options that were not given to a protocol's defaults, and `all` to None.
 
     Raises:
-        DataError: If an option makes no sense.
+        DataError: If an option is not valid.
     """
     if options.min_history is None:
         options.min_history = shortest
@@ -194,7 +207,7 @@ def apply_defaults(options: argparse.Namespace, shortest: int, longest: int, siz
 
 
 def shown_fields(text: str, known: Sequence[str]) -> list[str]:
-    """--text-fields as names. Raises DataError for one that is no field of an item."""
+    """The names in --text-fields. Raises DataError for one that is not a field of the items."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names or len(set(names)) < len(names) or not set(names) <= set(known):
         raise DataError(f"--text-fields takes some of {', '.join(known)}, each once; got {text!r}.")
@@ -206,26 +219,35 @@ def write(
     tables: contract.Tables,
     *,
     terms: contract.Terms,
-    sources: Sums,
+    sources: Checksums,
     sampling: Mapping[str, Any],
     protocol: Mapping[str, Any],
     counts: Mapping[str, int],
     body: str,
     script: str,
 ) -> None:
-    """Write the dataset folder, with its provenance. What does not change the dataset is not told.
+    """Write the dataset folder with its provenance. Options that do not change the dataset are left out of it.
 
     Args:
-        protocol: As `Provenance.protocol_record` has it: how users are divided, and which interactions count.
+        protocol: As in `Provenance.protocol_record`: how users are divided, and which interactions count.
     """
-    aside = {"sources", "interactions", "workers", "strict", "push_to_hub", "private", "accept_data_licence"}
-    aside |= {"sep", "items_sep", "encoding", "no_header", "items_columns", "interactions_columns"}  # forms of files
+    unrecorded = {"sources", "interactions", "workers", "strict", "push_to_hub", "private", "accept_data_licence"}
+    unrecorded |= {
+        "sep",
+        "items_sep",
+        "encoding",
+        "no_header",
+        "items_columns",
+        "interactions_columns",
+    }  # forms of files
     provenance = {
         "dataset": terms.to_dict(),
         "script": f"dataset_scripts/{script}",
         "sources": [{"file": name, "sha256": digest} for name, digest in sources.items()],
         "options": {
-            name: value for name, value in vars(options).items() if name not in aside and not isinstance(value, Path)
+            name: value
+            for name, value in vars(options).items()
+            if name not in unrecorded and not isinstance(value, Path)
         },
         "seed": options.seed,
         "sampling": dict(sampling),
@@ -247,20 +269,20 @@ def command(
     argv: Sequence[str] | None,
     then: Callable[[argparse.Namespace], object],
 ) -> int:
-    """Run a script: make the dataset, report, and do what comes `then`.
+    """Run a script: make the dataset, print a report, and call `then`.
 
     Returns:
-        The exit code; a user's mistake ends in one message.
+        The exit code: 0, or 2 after a user's mistake, whose message is printed.
     """
     options = parser.parse_args(argv)
-    datasets.disable_progress_bars()  # a bar for each file that is written says nothing
+    datasets.disable_progress_bars()  # a bar for each written file is of no use
     faults = Faults(options.strict)
     try:
         if options.workers < 1 or options.limit < 0:
             raise DataError(f"--workers is at least 1, --limit at least 0; got {options.workers} and {options.limit}.")
         counts = make(options, faults)
     except (TrsrError, OSError) as error:
-        # What was lost so far may be the cause, whichever step it is that cannot go on.
+        # Rows that were left out so far may be the cause of the error, whichever step raised it.
         print(f"error: {error}\n{_table(faults.so_far)}{faults.report()}", end="", file=sys.stderr)
         return 2
     print(_table(counts) + faults.report(), end="")

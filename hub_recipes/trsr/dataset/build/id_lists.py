@@ -1,4 +1,4 @@
-"""A list of ids in one cell, in the spellings that are met: JSON, Python, printed numpy arrays, ids between separators."""
+"""Read a list of ids from the text of one cell: JSON, Python, printed numpy arrays, or ids with separators."""
 
 import ast
 import json
@@ -13,22 +13,22 @@ _MISSING = {"None", "nan", "NaN", "NaT", "null", "<NA>", "..."}  # numpy prints 
 
 
 def split(text: str, separator: str = " ") -> list[object] | None:
-    """The ids in a cell; None if it holds no list.
+    """The ids in a cell; None if it is not a list.
 
     Args:
-        separator: One of SEPARATORS, for a cell without brackets; the space stands for any white space, and spaces around
-            another one do not count.
+        separator: One of SEPARATORS, for a cell without brackets. A space means any white space; spaces around other
+            separators are ignored.
     """
     text = text.strip()
     if array := _ARRAY.match(text):
         text = array[1]
     if not text.startswith("["):
-        if (found := _bracketed(text)) is not None:
-            return found
+        if (ids := _bracketed(text)) is not None:
+            return ids
         if separator == " ":
             return list(text.split())
-        ids = [part.strip() for part in text.split(separator)]
-        return list(ids[:-1] if not ids[-1] else ids)  # one at the end separates nothing
+        parts = [part.strip() for part in text.split(separator)]
+        return list(parts[:-1] if not parts[-1] else parts)  # the text may end with a separator
     try:
         value = json.loads(text)
         return value if isinstance(value, list) else None
@@ -37,13 +37,13 @@ def split(text: str, separator: str = " ") -> list[object] | None:
 
 
 def _bracketed(text: str) -> list[object] | None:
-    """Words between brackets, with commas between all of them or none, as Python and numpy write them."""
+    """The words of a list in brackets, separated by commas as in Python or by spaces as in numpy; None if it is not one."""
     if text[:1] + text[-1:] not in ("[]", "()") or len(text) < 2:
         return None
     inner = text[1:-1]
     words = _WORD.findall(inner)
-    between = [part.strip() for part in _WORD.split(inner)]
-    if between[0] or between[-1] not in ("", ",") or len(set(between[1:-1])) > 1 or not {*between[1:-1]} <= {"", ","}:
+    gaps = [part.strip() for part in _WORD.split(inner)]
+    if gaps[0] or gaps[-1] not in ("", ",") or len(set(gaps[1:-1])) > 1 or not {*gaps[1:-1]} <= {"", ","}:
         return None
     try:
         return None if _MISSING & {*words} else [_unquoted(word) for word in words]
@@ -56,23 +56,25 @@ def _unquoted(word: str) -> str:
 
 
 def bracketed(text: str) -> bool:
-    """Whether a cell says by itself where its list begins and ends."""
+    """Whether a cell holds a list in brackets."""
     return text.lstrip().startswith(("[", "(", "array("))
 
 
 def separator_of(cells: Iterable[str], known: Collection[str]) -> str:
-    """The separator of cells: the one that gives most known ids, and of equals the first of SEPARATORS."""
-    found = dict.fromkeys(SEPARATORS, 0)
+    """The separator with which the cells hold most known ids; of equal ones, the first of SEPARATORS."""
+    counts = dict.fromkeys(SEPARATORS, 0)
     for cell in cells:
         for separator in SEPARATORS:
-            found[separator] += len(_known(cell, separator, known))
-    return max(SEPARATORS, key=found.__getitem__)
+            counts[separator] += len(_known_ids(cell, separator, known))
+    return max(SEPARATORS, key=counts.__getitem__)
 
 
 def differently_separated(identifier: str, known: Collection[str]) -> bool:
-    """Whether what was taken for an id, and is unknown, holds known ids and separators."""
-    return any(_known(identifier, separator, known) or identifier.strip(separator) in known for separator in SEPARATORS)
+    """Whether an unknown id is in fact several known ids with another separator."""
+    return any(
+        _known_ids(identifier, separator, known) or identifier.strip(separator) in known for separator in SEPARATORS
+    )
 
 
-def _known(text: str, separator: str, known: Collection[str]) -> list[str]:
+def _known_ids(text: str, separator: str, known: Collection[str]) -> list[str]:
     return [part for part in split(text, separator) or () if isinstance(part, str) and part in known]

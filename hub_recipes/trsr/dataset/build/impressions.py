@@ -1,7 +1,7 @@
-"""The protocol `impressions`: a clicked item is ranked against what was shown beside it, and time divides the splits.
+"""The protocol `impressions`: a clicked item is ranked against the items shown beside it, and splits are divided by time.
 
-Works on columns, in which an item is its place in the catalogue. Rows come in the order of a seeded hash of impression
-and user, whatever the order they are read in; memory holds a part of them. Knows nothing of file formats.
+Works on columns, in which an item is its index in the catalogue. Rows are written in the order of a seeded hash of impression
+and user, so that the order in which they are read does not matter; memory holds a part of them. Knows nothing of file formats.
 """
 
 import hashlib
@@ -20,39 +20,39 @@ from trsr.dataset.build.sequences import decode
 from trsr.dataset.contract import HISTORIES, Tables
 
 FEATURES = Features({**HISTORIES, "impression_id": Value("string")})
-_PLACES = pa.list_(pa.int32())
+_INDICES = pa.list_(pa.int32())
 SCHEMA = pa.schema(
     {
         "key": pa.uint64(),
         "impression_id": pa.int64(),
         "day": pa.int32(),
         "user_id": pa.string(),
-        "history": _PLACES,
-        "clicked": _PLACES,
-        "others": _PLACES,
+        "history": _INDICES,
+        "clicked": _INDICES,
+        "others": _INDICES,
     }
 )
 
 
 def keys(impressions: pa.Array, users: pa.Array, seed: int) -> pa.Array:
-    """A number for each impression that says where it stands in the order."""
-    made = [
+    """For each impression, the number by which rows are sorted."""
+    digests = [
         hashlib.sha256(f'["impression", {seed}, {impression}, {json.dumps(user)}]'.encode()).digest()[:8]
         for impression, user in zip(impressions.to_pylist(), users.to_pylist(), strict=True)
     ]
-    return pa.array(np.frombuffer(b"".join(made), ">u8").astype(np.uint64))
+    return pa.array(np.frombuffer(b"".join(digests), ">u8").astype(np.uint64))
 
 
 class Sorter:
-    """Impressions in the order of their keys: sorted into files by the key's first bits, and read back file by file.
+    """Sorts impressions by key on disk: rows are split into files by the first bits of the key, and sorted file by file.
 
     Args:
-        folder: An empty one, for the files.
-        bits: Of the key; 2 ** bits files. One file is held in memory at once.
+        folder: An empty folder for the files.
+        bits: Number of first bits; there are 2 ** bits files, and one file is in memory at a time.
 
     Attributes:
-        rows: Impressions taken, repeated ones too.
-        days: Days, counted from 1970, of which there are any.
+        rows: Number of added impressions, including repeated ones.
+        days: Days of the impressions, counted from 1970.
     """
 
     def __init__(self, folder: Path, bits: int = 6) -> None:
@@ -62,14 +62,14 @@ class Sorter:
         self._keys: list[np.ndarray] = []
 
     def add(self, table: pa.Table) -> None:
-        """Take rows of SCHEMA."""
+        """Add rows of SCHEMA."""
         keys = table["key"].to_numpy()
         self.rows += len(keys)
         self.days |= set(pc.unique(table["day"]).to_pylist())
         self._keys.append(keys)
-        places = keys >> self._shift
-        order = np.argsort(places, kind="stable")
-        ends = np.searchsorted(places[order], np.arange(self._count + 1))
+        numbers = keys >> self._shift
+        order = np.argsort(numbers, kind="stable")
+        ends = np.searchsorted(numbers[order], np.arange(self._count + 1))
         table = table.take(pa.array(order))
         for number in np.flatnonzero(np.diff(ends)).tolist():
             if number not in self._writers:
@@ -77,11 +77,11 @@ class Sorter:
             self._writers[number].write_table(table.slice(ends[number], ends[number + 1] - ends[number]))
 
     def repeated(self) -> int:
-        """How many impressions were met before."""
+        """Number of impressions that repeat an earlier one."""
         return self.rows - len(np.unique(np.concatenate([*self._keys, np.array([], np.uint64)])))
 
     def read(self, days: Collection[int]) -> Iterator[pa.Table]:
-        """All impressions of some days in order, a part at a time; of repeated ones, the least by its columns."""
+        """The impressions of some days in order, one file at a time. Of repeated ones, the smallest row is kept."""
         for number in sorted(self._writers):
             self._writers[number].close()
             with pa.ipc.open_stream(self._folder / f"{number}.arrow") as reader:
@@ -89,44 +89,48 @@ class Sorter:
             table = table.filter(pc.is_in(table["day"], value_set=pa.array(sorted(days), pa.int32())))
             keys = table["key"].to_numpy()
             order = np.argsort(keys, kind="stable")
-            again = keys[order][1:] == keys[order][:-1]
-            yield table.take(pa.array(_once(table, order, again) if again.any() else order))
+            repeats = keys[order][1:] == keys[order][:-1]
+            yield table.take(pa.array(_without_repeats(table, order, repeats) if repeats.any() else order))
 
 
-def _once(table: pa.Table, order: np.ndarray, again: np.ndarray) -> np.ndarray:
-    """`order` with one row of each key. `again`: whether the row after it, in that order, has the same."""
+def _without_repeats(table: pa.Table, order: np.ndarray, repeats: np.ndarray) -> np.ndarray:
+    """`order` with one row for each key.
+
+    Args:
+        repeats: For each row in that order, whether the next row has the same key.
+    """
     kept: list[int] = []
-    tied: list[int] = []
-    for place, more in zip(order.tolist(), [*again.tolist(), False], strict=True):
-        tied.append(place)
-        if not more:
+    equal: list[int] = []
+    for row, repeated_next in zip(order.tolist(), [*repeats.tolist(), False], strict=True):
+        equal.append(row)
+        if not repeated_next:
             kept.append(
-                min(tied, key=lambda row: [*table.slice(row, 1).to_pylist()[0].values()]) if tied[1:] else place
+                min(equal, key=lambda number: [*table.slice(number, 1).to_pylist()[0].values()]) if equal[1:] else row
             )
-            tied = []
+            equal = []
     return np.array(kept)
 
 
 def histories(table: pa.Table, ids: pa.Array) -> pa.Table:
-    """Rows of the config `histories`, one a clicked item, with the column `impression_id`.
+    """Rows of the config `histories`, one for each clicked item, with the column `impression_id`.
 
     Args:
         table: Rows of SCHEMA.
-        ids: The catalogue.
+        ids: Item ids of the catalogue.
     """
     clicked = table["clicked"].combine_chunks()
     owner = pc.list_parent_indices(clicked)
-    made = table.select(["user_id", "history", "others", "impression_id"]).take(owner)
-    columns = [made["user_id"], decode(made["history"].combine_chunks(), ids), ids.take(pc.list_flatten(clicked))]
-    columns += [decode(made["others"].combine_chunks(), ids), made["impression_id"].cast(pa.string())]
+    rows = table.select(["user_id", "history", "others", "impression_id"]).take(owner)
+    columns = [rows["user_id"], decode(rows["history"].combine_chunks(), ids), ids.take(pc.list_flatten(clicked))]
+    columns += [decode(rows["others"].combine_chunks(), ids), rows["impression_id"].cast(pa.string())]
     return pa.table(columns, schema=FEATURES.arrow_schema)
 
 
-class Written:
-    """A split in a Parquet file: what `data.write` takes in place of a Dataset that memory would not hold.
+class ParquetSplit:
+    """A split in a Parquet file, which `contract.write` accepts in place of a Dataset that does not fit into memory.
 
     Args:
-        path: Where to write; beside the dataset folder, since the file is moved there.
+        path: File to write. It is moved into the dataset folder, so it should be on the same disk.
         parts: Tables of FEATURES.
     """
 
@@ -145,8 +149,8 @@ class Written:
         self.path.rename(path)
 
 
-def first(parts: Iterable[pa.Table], count: int | None) -> Iterator[pa.Table]:
-    """The first `count` rows of tables; None for all."""
+def first_rows(parts: Iterable[pa.Table], count: int | None) -> Iterator[pa.Table]:
+    """The first `count` rows of a sequence of tables; None for all."""
     for part in parts:
         if count is None:
             yield part
@@ -159,7 +163,7 @@ def describe(tables: Tables, newest: int, seed: int) -> str:
     """Sizes, protocol and use in Markdown, for a dataset card.
 
     Args:
-        newest: Items that histories keep.
+        newest: Number of newest items that histories keep.
     """
     return f"""\
 {sizes(tables)}

@@ -1,4 +1,4 @@
-"""A log of interactions, or of users with lists of items -> what each user met, oldest first."""
+"""Turn a log of interactions, or of users with lists of items, into the sequence of items of each user, oldest first."""
 
 import numpy as np
 import pyarrow as pa
@@ -10,17 +10,18 @@ from trsr.dataset.time_units import UNITS, count_units
 from trsr.errors import DataError
 
 
-def in_order(
+def build_sequences(
     table: pa.Table, ids: pa.Array, *, drop: bool = False, min_rating: float | None = None
 ) -> tuple[Sequences, dict[str, int]]:
-    """What users met, and counts: with times also of times in several units.
+    """The sequences of all users, and counts; if times seem to be in several units, also how many are in each.
 
     Args:
-        table: `user`, `item` and optionally `time`, which sorts a user's rows: equal times, and all rows without it,
-            keep their order. Optionally `dated`, which of the times were dates. Or `user` and `items`, one row a user.
-        ids: Of all items, sorted.
-        drop: Leave out items that are not in `ids` instead of raising.
-        min_rating: Take rows whose `rating` is at least as high; the others were met all the same.
+        table: `user`, `item` and optionally `time`, by which a user's rows are sorted. Rows with equal times, and all rows if
+            there is no `time`, keep their order. Optionally `dated`: which of the times were dates. Or `user` and `items`, one
+            row for each user.
+        ids: Ids of all items, sorted.
+        drop: Leave out items that are not in `ids` instead of raising an error.
+        min_rating: Use rows whose `rating` is at least this high; the others still count as seen.
 
     Raises:
         DataError: If an item is unknown, or a user has several lists.
@@ -30,38 +31,38 @@ def in_order(
     items = one_chunk(table["items" if "items" in table.column_names else "item"])
     if pa.types.is_list(items.type):
         if len(users.dictionary) < len(owner):
-            twice = users.dictionary[int(np.argmax(np.bincount(owner)))].as_py()
-            raise DataError(f"User {twice!r} has several rows; with --list-column a user has one.")
+            repeated = users.dictionary[int(np.argmax(np.bincount(owner)))].as_py()
+            raise DataError(f"User {repeated!r} has several rows; with --list-column a user has one.")
         owner, items = owner[pc.list_parent_indices(items).to_numpy()], items.flatten()
-    places = pc.index_in(items, value_set=ids)
-    if places.null_count and not drop:
-        first = items.filter(places.is_null())[0].as_py()
+    indices = pc.index_in(items, value_set=ids)
+    if indices.null_count and not drop:
+        unknown = items.filter(indices.is_null())[0].as_py()
         raise DataError(
-            f"Item {first!r} is not in the items file, where ids are as {ids[0].as_py()!r} is; {places.null_count:,} of "
+            f"Item {unknown!r} is not in the items file, where ids are as {ids[0].as_py()!r} is; {indices.null_count:,} of "
             f"{len(items):,} interactions are with such items. Add them, or give --drop-unknown."
         )
-    timed = "time" in table.column_names
-    times = table["time"].to_numpy() if timed else np.zeros(len(owner))
-    order = np.lexsort((times, owner))  # stable: equal times stay as they are
-    order = order[places.is_valid().to_numpy(zero_copy_only=False)[order]]
+    has_times = "time" in table.column_names
+    times = table["time"].to_numpy() if has_times else np.zeros(len(owner))
+    order = np.lexsort((times, owner))  # stable: rows with equal times keep their order
+    order = order[indices.is_valid().to_numpy(zero_copy_only=False)[order]]
     lengths = np.bincount(owner[order], minlength=len(users.dictionary))
-    found = Sequences(
+    sequences = Sequences(
         users.dictionary,
-        lists(lengths, places.take(pa.array(order))),
+        lists(lengths, indices.take(pa.array(order))),
         ids,
-        times=lists(lengths, pa.array(times[order])) if timed else None,
+        times=lists(lengths, pa.array(times[order])) if has_times else None,
     )
-    counts = {"interactions_read": len(items), "interactions_dropped": places.null_count}
-    if timed:
+    counts = {"interactions_read": len(items), "interactions_dropped": indices.null_count}
+    if has_times:
         dated = table["dated"].to_numpy() if "dated" in table.column_names else np.zeros(len(times), bool)
         units = count_units(np.where(dated, UNITS["seconds"], times))
         if len(units) > 1:
             counts |= {f"times_in_{unit}": count for unit, count in units.items()}
     if min_rating is None:
-        return found, counts
-    ratings = table["rating"].to_numpy()[order]  # NaN where there is none
+        return sequences, counts
+    ratings = table["rating"].to_numpy()[order]  # NaN if there is none
     counts |= {
         "interactions_without_rating": int(np.isnan(ratings).sum()),
         "interactions_below_min_rating": int((ratings < min_rating).sum()),
     }
-    return found.where(ratings >= min_rating), counts
+    return sequences.where(ratings >= min_rating), counts

@@ -14,48 +14,49 @@ from trsr.errors import DataError
 
 
 def k_core(sequences: Sequences, k: int) -> tuple[Sequences, dict[str, int]]:
-    """Leave out users and items with fewer than `k` interactions, again and again, until all have as many.
+    """Remove users and items with fewer than `k` interactions, repeatedly, until all that remain have at least `k`.
 
-    An item that a user met twice counts twice. Items that are left out leave the catalogue, too.
+    Two interactions of a user with the same item count twice. Removed items are removed from the catalogue, too.
 
     Returns:
-        What is left, and counts.
+        The remaining sequences, and counts.
 
     Raises:
-        DataError: If nothing is left.
+        DataError: If nothing remains.
     """
     items = sequences.items.values.to_numpy()
     owner = np.repeat(np.arange(len(sequences)), lengths(sequences.items))
-    stays, rounds = np.ones(len(items), bool), 0
+    kept, rounds = np.ones(len(items), bool), 0
     while True:
-        of_user = np.bincount(owner[stays], minlength=len(sequences))
-        of_item = np.bincount(items[stays], minlength=len(sequences.catalogue))
-        fits = stays & (of_user[owner] >= k) & (of_item[items] >= k)
-        if fits.sum() == stays.sum():
+        of_user = np.bincount(owner[kept], minlength=len(sequences))
+        of_item = np.bincount(items[kept], minlength=len(sequences.catalogue))
+        enough = kept & (of_user[owner] >= k) & (of_item[items] >= k)
+        if enough.sum() == kept.sum():
             break
-        stays, rounds = fits, rounds + 1
-    if not stays.any():
+        kept, rounds = enough, rounds + 1
+    if not kept.any():
         raise DataError(
             f"--k-core {k} leaves nothing: no {k} users and items have {k} interactions among themselves. Ask for fewer."
         )
     kept_users, kept_items = np.flatnonzero(of_user), of_item > 0
-    places = np.cumsum(kept_items, dtype=np.int32) - 1  # in the smaller catalogue
-    made = sequences.where(stays).take(kept_users)
+    new_indices = np.cumsum(kept_items, dtype=np.int32) - 1  # of kept items, in the smaller catalogue
+    core = sequences.where(kept).take(kept_users)
     catalogue = sequences.catalogue.take(pa.array(np.flatnonzero(kept_items)))
-    # Among users and items that stay, all interactions do: only an earlier cut leaves something that was met beside them.
-    met = None if sequences.met is None else _renumbered(made.all_met, places, kept_items)
-    made = replace(made, items=_renumbered(made.items, places, kept_items), catalogue=catalogue, met=met)
-    return made, {
+    # The k-core removes no interaction between a user and an item that both remain: only an earlier filter, such as a minimum
+    # rating, left seen items outside of the sequences.
+    seen = None if sequences.seen is None else _renumbered(core.all_seen, new_indices, kept_items)
+    core = replace(core, items=_renumbered(core.items, new_indices, kept_items), catalogue=catalogue, seen=seen)
+    return core, {
         "k_core_rounds": rounds,
-        "users_outside_k_core": len(sequences) - len(made),
+        "users_outside_k_core": len(sequences) - len(core),
         "items_outside_k_core": len(sequences.catalogue) - len(catalogue),
-        "interactions_outside_k_core": int((~stays).sum()),
+        "interactions_outside_k_core": int((~kept).sum()),
     }
 
 
-def _renumbered(items: pa.ListArray, places: np.ndarray, kept: np.ndarray) -> pa.ListArray:
-    """Lists of items as places in the smaller catalogue, without items that are not in it."""
+def _renumbered(items: pa.ListArray, new_indices: np.ndarray, kept: np.ndarray) -> pa.ListArray:
+    """Lists of items with the indices of the smaller catalogue, without items that are not in it."""
     values = items.values.to_numpy()
-    stays = kept[values]
-    counts = np.diff(np.append(0, np.cumsum(stays))[items.offsets.to_numpy()])
-    return lists(counts, pa.array(places[values[stays]]))
+    is_kept = kept[values]
+    counts = np.diff(np.append(0, np.cumsum(is_kept))[items.offsets.to_numpy()])
+    return lists(counts, pa.array(new_indices[values[is_kept]]))

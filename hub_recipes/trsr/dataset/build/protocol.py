@@ -1,7 +1,7 @@
-"""The protocol `paper` and its kin: what of a user's items is kept, who is in which split, which negatives a user gets.
+"""The protocol `paper` and similar ones: which users and items are kept, how users are divided, which negatives they get.
 
-Every choice follows from the seed and from ids, never from the order of rows: the same users get the same split and
-negatives wherever and however often a dataset is made. A negative is an item that the user never met, also not in what a
+Every choice depends on the seed and on ids, never on the order of rows: the same users get the same split and negatives each
+time that a dataset is built. A negative is an item that the user has never seen, also not among the interactions that the
 protocol leaves out. Knows nothing of files.
 
 Reference:
@@ -23,26 +23,26 @@ from trsr.dataset.build.splits import KINDS, Division, hashes
 from trsr.dataset.contract import HISTORIES, Tables, in_memory
 from trsr.errors import DataError
 
-# Name -> how it draws, in words.
+# Name -> description of how negatives are drawn.
 SAMPLINGS = {
     "uniform": "uniformly from the catalogue",
     "popularity": "in proportion to the interactions of training users",
 }
 PAPER = Division()
 _ALSO_MET = "also_met"
-_STREAMS = {"test": -1, "validation": -2, "train": -3}  # words of a user's hash that draws start from
-_PART = 1 << 16  # users in one chunk of a table: their texts stay far below 2 GB
+_STREAMS = {"test": -1, "validation": -2, "train": -3}  # which word of a user's hash is the seed of the negatives
+_PART = 1 << 16  # users in one chunk of a table, so that its texts stay far below 2 GB
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """The users a dataset is made of.
+class KeptUsers:
+    """The users of a dataset, and numbers of users.
 
     Attributes:
-        sequences: What they met; the last item is the target.
-        short: Users left out for too few items.
-        long: Users left out for too many.
-        cut: Users kept with their newest items only.
+        sequences: Of the kept users; the last item is the target.
+        short: Users left out because they have too few items.
+        long: Users left out because they have too many items.
+        cut: Users kept with their newest items alone.
     """
 
     sequences: Sequences
@@ -53,34 +53,34 @@ class Kept:
 
 def keep_users(
     sequences: Sequences, *, shortest: int = 11, longest: int = 26, keep_last: bool = False, cut: bool = True
-) -> Kept:
+) -> KeptUsers:
     """Keep the users with `shortest` to `longest` items, the target counted.
 
     Args:
-        keep_last: Keep the newest `longest` items of a longer user instead of leaving the user out.
-        cut: False leaves that cut to a later step.
+        keep_last: Keep the newest `longest` items of a user with more, instead of leaving the user out.
+        cut: If False, such users are kept with all items, which a later step cuts.
 
     Raises:
-        DataError: If the bounds make no sense, or no user is left.
+        DataError: If the bounds are not valid, or no user is left.
     """
     if not 2 <= shortest <= longest:
         raise DataError(
-            f"A user needs at least 2 items, one to know and one to find, and the minimum cannot exceed the maximum: "
+            f"A user needs at least 2 items, one for the history and one as the target, and the minimum cannot exceed the maximum: "
             f"got {shortest} to {longest}."
         )
     counts = lengths(sequences.items)
-    fits = (counts >= shortest) & (keep_last | (counts <= longest))
+    kept_mask = (counts >= shortest) & (keep_last | (counts <= longest))
     short, long = int((counts < shortest).sum()), int((counts > longest).sum())
-    if not fits.any():
+    if not kept_mask.any():
         hint = "" if keep_last or not long else " Or keep the newest items of long users (--keep-last)."
         raise DataError(
             f"No user is left of {len(sequences)}: {short} have fewer than {shortest} items, {long} more than "
             f"{longest}. Give longer histories or other bounds.{hint}"
         )
-    kept = sequences.take(np.flatnonzero(fits))
+    kept = sequences.take(np.flatnonzero(kept_mask))
     if keep_last and cut:
         kept = kept.newest(longest)
-    return Kept(kept, short, 0 if keep_last else long, long if keep_last else 0)
+    return KeptUsers(kept, short, 0 if keep_last else long, long if keep_last else 0)
 
 
 def histories(
@@ -92,23 +92,23 @@ def histories(
     sampling: str = "uniform",
     also_met: bool = False,
 ) -> Dataset:
-    """Rows of the config `histories`, one a user: the last item is the target.
+    """Rows of the config `histories`, one for each user: the last item is the target.
 
     Args:
-        keys: What each user's draws start from, uint64 (users,).
-        also_met: Whether to write the column `also_met`: what the user met beside history and target, sorted by id.
+        keys: Seed of each user's negatives, uint64 (users,).
+        also_met: Whether to add the column `also_met`: the other items that the user has seen, sorted by id.
 
     Raises:
-        DataError: If `negatives` is below 1, or the pool has too few items that a user has not met.
+        DataError: If `negatives` is below 1, or the pool has too few unseen items for a user.
     """
     if negatives < 1:
         raise DataError(f"A target needs at least 1 negative to be ranked against, got {negatives}.")
     drawn = drawing.draw(sequences, keys, pool, negatives, sampling)
     parts = []
     for start in range(0, len(drawn), _PART):
-        some = sequences.take(np.arange(start, min(start + _PART, len(drawn))))
-        part = _rows(some, drawn[start : start + _PART])
-        parts.append(part.append_column(_ALSO_MET, decode(_others(some), some.catalogue)) if also_met else part)
+        batch = sequences.take(np.arange(start, min(start + _PART, len(drawn))))
+        part = _rows(batch, drawn[start : start + _PART])
+        parts.append(part.append_column(_ALSO_MET, decode(_also_seen(batch), batch.catalogue)) if also_met else part)
     return in_memory(pa.concat_tables(parts))
 
 
@@ -122,36 +122,36 @@ def _rows(sequences: Sequences, drawn: np.ndarray) -> pa.Table:
 
 
 def _repeated_targets(sequences: Sequences) -> int:
-    """Users whose target stands in their history."""
+    """Number of users whose target is in their history."""
     items, ends = sequences.items.values.to_numpy(), sequences.items.offsets.to_numpy()
     same = items == np.repeat(items[ends[1:] - 1], np.diff(ends))
     return int((np.add.reduceat(same, ends[:-1], dtype=int) > 1).sum())
 
 
-def _others(sequences: Sequences) -> pa.ListArray:
-    """What users met beside their items, each once, sorted by id."""
+def _also_seen(sequences: Sequences) -> pa.ListArray:
+    """The seen items of users that are not in their sequences, each once, sorted by id."""
     size = len(sequences.catalogue)
-    met, mine = (
+    seen, own = (
         np.repeat(np.arange(len(sequences)), lengths(items)) * size + items.values.to_numpy()
-        for items in (sequences.all_met, sequences.items)
+        for items in (sequences.all_seen, sequences.items)
     )
-    others = np.setdiff1d(met, mine)
+    others = np.setdiff1d(seen, own)
     counts = np.bincount(others // size, minlength=len(sequences))
     return lists(counts, pa.array((others % size).astype(np.int32)))
 
 
 def _tied_targets(sequences: Sequences) -> int:
-    """Users whose target and last item of the history have one time: which came first is not known."""
+    """Number of users whose target has the same time as the item before it, so that their order is not known."""
     assert sequences.times is not None
     times, ends = sequences.times.values.to_numpy(), sequences.times.offsets.to_numpy()[1:]
     return int((times[ends - 1] == times[ends - 2]).sum())
 
 
-def _count_users(places: Sequence[np.ndarray], users: int) -> int:
-    """How many of `users` stand in one of the lists of places, or in several."""
+def _count_users(splits: Sequence[np.ndarray], users: int) -> int:
+    """Number of the `users` that are in at least one of the lists of indices."""
     mask = np.zeros(users, bool)
-    for some in places:
-        mask[some] = True
+    for indices in splits:
+        mask[indices] = True
     return int(mask.sum())
 
 
@@ -169,28 +169,29 @@ def make_histories(
     sampling: str = "uniform",
     seed: int = 0,
 ) -> tuple[dict[str, Dataset], dict[str, int]]:
-    """Keep users, divide them, draw negatives.
+    """Select users, divide them into splits, and draw negatives.
 
     Args:
-        shortest: Items that a user needs, in all splits together; the target counts.
-        longest: Items of a row, the target counted.
-        sampling: `uniform`, or `popularity`: in proportion to what training users met. Users and splits are the same.
+        shortest: Smallest number of items of a user, in all splits together; the target counts.
+        longest: Largest number of items of a row; the target counts.
+        sampling: `uniform`, or `popularity`: in proportion to the interactions of training users. It does not change users
+            and splits.
 
     Returns:
-        Split -> rows of the config `histories`, and counts of users. Where something that users met was left out, rows have
-        the column `also_met`.
+        Split -> rows of the config `histories`, and counts of users. If some seen items are left out, rows have the column
+        `also_met`.
 
     Raises:
         DataError: As the steps do.
     """
     if sampling not in SAMPLINGS:
         raise DataError(f"Unknown negative sampling {sampling!r}; expected {' or '.join(SAMPLINGS)}.")
-    if division.split == "leave-one-out" and shortest < division.least:
+    if division.split == "leave-one-out" and shortest < division.min_items:
         raise DataError(
-            f"Leave-one-out asks for three items of a user, who needs at least {division.least} for that: got a minimum of "
+            f"Leave-one-out asks for three items of a user, who needs at least {division.min_items} for that: got a minimum of "
             f"{shortest}."
         )
-    # Within users, a row ends where its target is found: what is newest is known only then.
+    # If a user's own items are divided, the newest items of a row are known only after the division.
     cut_rows = division.within_users
     kept = keep_users(sequences, shortest=shortest, longest=longest, keep_last=keep_last or cut_rows, cut=not cut_rows)
     hashed = hashes(kept.sequences.users, seed)
@@ -198,18 +199,18 @@ def make_histories(
     splits = {split: users for split, (_, users) in divided.items()}
     cut = kept.cut
     if cut_rows:
-        long = [places[lengths(users.items) > longest] for places, users in divided.values()]
+        long = [indices[lengths(users.items) > longest] for indices, users in divided.values()]
         cut = _count_users(long, len(hashed))
         splits = {split: users.newest(longest) for split, users in splits.items()}
     pool = Pool.popular(splits["train"]) if sampling == "popularity" else Pool.uniform(len(sequences.catalogue))
-    also_met = any(users.met is not None for users in splits.values())
-    made = {}
-    for split, (places, _) in divided.items():
-        # The order of users is that of the hash's first bits; its last ones have no part in it. Of a user in several
-        # splits, each has numbers of its own: items that training calls wrong would be those that test asks about.
-        keys = hashed[places, _STREAMS[split] if division.within_users else -1]
-        made[split] = histories(splits[split], keys, pool, negatives=negatives, sampling=sampling, also_met=also_met)
-    used = _count_users([places for places, _ in divided.values()], len(hashed))
+    also_met = any(users.seen is not None for users in splits.values())
+    rows_of = {}
+    for split, (indices, _) in divided.items():
+        # The first words of the hash order the users, so a later word is the seed. A user in several splits has another seed in
+        # each: otherwise the negatives of training would be those of test.
+        keys = hashed[indices, _STREAMS[split] if division.within_users else -1]
+        rows_of[split] = histories(splits[split], keys, pool, negatives=negatives, sampling=sampling, also_met=also_met)
+    used = _count_users([indices for indices, _ in divided.values()], len(hashed))
     counts = {
         "users_read": len(sequences),
         "users_dropped_short": kept.short,
@@ -222,14 +223,16 @@ def make_histories(
     if sequences.times is not None:
         counts["targets_tied_in_time"] = sum(map(_tied_targets, splits.values()))
     if division.within_users:
-        counts |= {f"rows_{split}": len(rows) for split, rows in made.items()}
+        counts |= {f"rows_{split}": len(rows) for split, rows in rows_of.items()}
     if also_met:
-        counts["items_also_met"] = sum(len(rows.data[_ALSO_MET].combine_chunks().flatten()) for rows in made.values())
-    return made, counts
+        counts["items_also_met"] = sum(
+            len(rows.data[_ALSO_MET].combine_chunks().flatten()) for rows in rows_of.values()
+        )
+    return rows_of, counts
 
 
 def in_words(shortest: int, longest: int, keep_last: bool, division: Division = PAPER) -> str:
-    """Which users are kept, as a phrase."""
+    """A phrase that says which users are kept."""
     if division.within_users:
         return f"users with at least {shortest} items, of which a row has the newest {longest} up to its target"
     if keep_last:

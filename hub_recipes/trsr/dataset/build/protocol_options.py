@@ -1,4 +1,4 @@
-"""The options of a log's protocol: which interactions count, and how users are divided."""
+"""Command-line options of the protocol: which interactions count, and how users are divided into splits."""
 
 import argparse
 from dataclasses import replace
@@ -18,11 +18,11 @@ from trsr.dataset.contract import one_chunk
 from trsr.dataset.time_units import parts_of_second
 from trsr.errors import DataError
 
-_SHORTEST = {"users": 11, "leave-one-out": 4, "date": 2, "given": 2}  # items of a user
+_SHORTEST = {"users": 11, "leave-one-out": 4, "date": 2, "given": 2}  # default of --min-history: items of a user
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add them to a script's options."""
+    """Add the options of the protocol to those of a script."""
     add = parser.add_argument_group("protocol").add_argument
     add("--min-rating", type=float, metavar="X", help="interactions rated lower do not count, nor are they negatives")
     add("--rating-column", default="rating", metavar="NAME", help="column of the interactions (%(default)s)")
@@ -44,12 +44,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def apply_defaults(options: argparse.Namespace) -> None:
-    """Check the options, and put the protocol's defaults where one was not given.
+    """Check the options, and set those that were not given to the protocol's defaults.
 
-    Splits other than by users leave nobody out for having many items: the newest are used.
+    Only a split by users leaves out users with too many items; others use the newest items.
 
     Raises:
-        DataError: If options contradict one another or make no sense.
+        DataError: If options contradict one another or are not valid.
     """
     chosen = {
         "--split leave-one-out": options.split != "users",
@@ -72,8 +72,8 @@ def apply_defaults(options: argparse.Namespace) -> None:
     command.apply_defaults(options, _SHORTEST[options.split], 26, {})
 
 
-def columns(options: argparse.Namespace) -> tables.Wanted:
-    """What the protocol reads of the interactions."""
+def columns(options: argparse.Namespace) -> tables.WantedColumns:
+    """The columns of the interactions that the protocol needs."""
     wanted: dict[str, tuple[str, Kind]] = {}
     if options.min_rating is not None:
         wanted["rating"] = (options.rating_column, NUMBER)
@@ -82,16 +82,16 @@ def columns(options: argparse.Namespace) -> tables.Wanted:
     return wanted
 
 
-def core(sequences: Sequences, options: argparse.Namespace) -> tuple[Sequences, dict[str, int]]:
-    """What --k-core leaves, and counts; everything where it was not given."""
+def apply_k_core(sequences: Sequences, options: argparse.Namespace) -> tuple[Sequences, dict[str, int]]:
+    """The sequences that remain after --k-core, and counts; all of them if it was not given."""
     return k_core(sequences, options.k_core) if options.k_core else (sequences, {})
 
 
 def splits_file(options: argparse.Namespace) -> Table | None:
-    """The file that names each user's split, if there is one: with a separator and a header as it has them, not as the log.
+    """The table of --splits, which names each user's split, if given. Its separator and header need not be those of the log.
 
-    Of two columns without a header, the second is the split. A column beside that of the split is the user, whatever it
-    is called.
+    Without a header, the second of two columns is the split. If there are two columns, the other one is the user, whatever its
+    name.
 
     Raises:
         DataError: If there is no such file, or it cannot be read.
@@ -104,44 +104,44 @@ def splits_file(options: argparse.Namespace) -> Table | None:
     else:
         table = text_table(path, form, encoding=options.encoding, key=user, data=NAMES)
     table = replace(table, hint=f"A header names {user!r}, or --user, and {split!r}, or --split-column.")
-    known = dict(table.columns or {})
+    columns_of = dict(table.columns or {})
     unnamed = table.layout is not None and bool(table.layout.names)
-    named = split if split in known or not unnamed else "2"
-    if len(known) == 2 and named in known and (unnamed or user not in known):
-        other = next(name for name in known if name != named)
-        table = replace(table, columns={user: known[other], split: known[named]})
+    split_name = split if split in columns_of or not unnamed else "2"
+    if len(columns_of) == 2 and split_name in columns_of and (unnamed or user not in columns_of):
+        other = next(name for name in columns_of if name != split_name)
+        table = replace(table, columns={user: columns_of[other], split: columns_of[split_name]})
     return table
 
 
 def division(
     options: argparse.Namespace, log: pa.Table, splits: Table | None, faults: Faults
-) -> tuple[Division, dict[str, int], command.Sums]:
-    """How users are divided, counts and checksums.
+) -> tuple[Division, dict[str, int], command.Checksums]:
+    """How users are divided, with counts and checksums of the files read for it.
 
     Args:
-        log: `user` and, where the interactions name the split, `split`; with --time, `time` and `dated`.
-        splits: The file that names each user's split, if there is one; a user without one is in none.
+        log: `user`; `split` if the interactions name it; `time` and `dated` with --time.
+        splits: The table that names each user's split, if given; users that it does not name are in no split.
 
     Raises:
-        DataError: If splits are given, and one is none.
+        DataError: If a given split is not valid.
     """
     if options.split == "date":
-        # Dates are in seconds, however far away one is; what numbers are in, most of them tell.
+        # Dates are always in seconds. The unit of numbers is guessed from the size of most of them.
         numbers = log["time"].to_numpy()[~log["dated"].to_numpy()]
         return Division("date", tuple(options.split_date.split(",")), parts_of_second(numbers)), {}, {}
     if options.split != "given":
         return Division(options.split), {}, {}
-    sums: command.Sums = {}
+    checksums: command.Checksums = {}
     if splits:
         wanted = {"user": (options.user, ID), "split": (options.split_column or "split", NAME)}
         log, reading = tables.read(splits, wanted, faults)
-        sums[splits.name] = reading.sha256
+        checksums[splits.name] = reading.sha256
     given = given_splits(one_chunk(log["user"]), one_chunk(log["split"]))
-    return Division("given", given=given), {"users_given_a_split": len(given)}, sums
+    return Division("given", given=given), {"users_given_a_split": len(given)}, checksums
 
 
 def record(options: argparse.Namespace) -> dict[str, Any]:
-    """The protocol for the provenance: `split`, and what else was asked for."""
+    """The protocol for the provenance: `split`, and the filters that were given."""
     return {
         "split": options.split,
         **({"dates": options.split_date.split(",")} if options.split_date else {}),
@@ -151,6 +151,6 @@ def record(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def in_words(options: argparse.Namespace) -> str:
-    """Which interactions count, to follow which users do; empty where all count."""
+    """A phrase that says which interactions count, to append to the one about users; empty if all count."""
     rated = f"; an interaction is a rating of {options.min_rating:g} or more" if options.min_rating is not None else ""
     return rated + (f"; all of the {options.k_core}-core" if options.k_core else "")

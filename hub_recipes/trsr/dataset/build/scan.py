@@ -1,7 +1,7 @@
-"""Large raw files -> columns: text tables read block by block on several threads, and every row that cannot be used named.
+"""Read large text tables block by block on several threads, and report every row that cannot be used.
 
-Knows files and rows, not what a column means: `work` says which rows are broken, and why. Memory holds a few blocks,
-however large the file. Results come in the order of the file, whatever the number of threads.
+Knows files and rows, not what a column means: the caller's `process` says which rows are broken, and why. Memory holds a few
+blocks, however large the file. Results come in the order of the file, whatever the number of threads.
 """
 
 import gzip
@@ -24,11 +24,11 @@ from trsr.dataset.build.text_files import recoded
 from trsr.errors import DataError
 
 BLOCK = 16 << 20  # bytes that are parsed at once
-NAMED = 5  # rows that a report names of each kind of fault
+EXAMPLES = 5  # rows that a report names for each reason
 
 Result = TypeVar("Result")
-Masks = dict[str, np.ndarray]  # why rows are broken -> which, bool (rows,); a row has one reason at most
-Work = Callable[[pa.Table], tuple[Result, Masks]]
+Masks = dict[str, np.ndarray]  # reason -> which rows are broken for it, bool (rows,); a row has at most one reason
+Process = Callable[[pa.Table], tuple[Result, Masks]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,10 @@ class Source:
     """A file, plain or .gz, or a member of a zip archive.
 
     Attributes:
-        name: What messages call it.
-        size: Bytes, for the progress bar: unpacked, but of .gz as they are.
-        encoding: As Python calls it.
-        separator: One of several bytes, in UTF-8; None for any other.
+        name: For messages.
+        size: Bytes, for the progress bar: unpacked, but for .gz the compressed size.
+        encoding: Python's name of it.
+        separator: A separator of several bytes, in UTF-8; None if it is a single byte.
     """
 
     path: Path
@@ -51,17 +51,17 @@ class Source:
 
     @property
     def as_read(self) -> bool:
-        """Whether readers can take the bytes as they are."""
+        """Whether readers can use the bytes of the file unchanged."""
         return self.encoding == "utf-8" and self.separator is None
 
-    def open(self, saw: Callable[[bytes], object] | None = None) -> IO[bytes]:
-        """The unpacked file in UTF-8, with a separator of one byte.
+    def open(self, on_read: Callable[[bytes], object] | None = None) -> IO[bytes]:
+        """Open the unpacked file, converted to UTF-8 and to a separator of one byte.
 
         Args:
-            saw: Is called with its own bytes where they are not taken as they are.
+            on_read: Called with the file's original bytes, if they are converted.
         """
         raw = self._unpacked()
-        return raw if self.as_read else recoded(raw, self.encoding, self.separator, self.name, saw)
+        return raw if self.as_read else recoded(raw, self.encoding, self.separator, self.name, on_read)
 
     def _unpacked(self) -> IO[bytes]:
         if self.member:
@@ -71,25 +71,33 @@ class Source:
         return self.path.open("rb")
 
 
-def find(where: Path, name: str) -> Source:
+def find(folder_or_zip: Path, name: str, label: str = "") -> Source:
     """The file `name` in a folder or, at any depth, in a zip archive.
+
+    Args:
+        label: Name of the folder or archive, for messages and provenance; by default its own.
 
     Raises:
         DataError: If there is none, or several.
     """
-    if where.is_dir() and (path := where / name).is_file():
-        return Source(path, None, f"{where.name}/{name}", path.stat().st_size)
-    if where.is_file():
+    label = label or folder_or_zip.name
+    if folder_or_zip.is_dir() and (path := folder_or_zip / name).is_file():
+        return Source(path, None, f"{label}/{name}", path.stat().st_size)
+    if folder_or_zip.is_file():
         try:
-            with zipfile.ZipFile(where) as archive:
-                found = [one for one in archive.infolist() if Path(one.filename).name == name]
+            with zipfile.ZipFile(folder_or_zip) as archive:
+                members = [member for member in archive.infolist() if Path(member.filename).name == name]
         except (zipfile.BadZipFile, OSError) as error:
-            raise DataError(f"{where} cannot be read as a zip archive: {error}. Give a folder or a zip.") from error
-        if len(found) == 1:
-            return Source(where, found[0].filename, f"{where.name}/{name}", found[0].file_size)
-        if found:
-            raise DataError(f"{where} holds {len(found)} files {name!r}; expected one. Unpack it, and give a folder.")
-    raise DataError(f"No {name!r} in {str(where)!r}. Give the folder or the zip archive that holds it.")
+            raise DataError(
+                f"{folder_or_zip} cannot be read as a zip archive: {error}. Give a folder or a zip."
+            ) from error
+        if len(members) == 1:
+            return Source(folder_or_zip, members[0].filename, f"{label}/{name}", members[0].file_size)
+        if members:
+            raise DataError(
+                f"{folder_or_zip} holds {len(members)} files {name!r}; expected one. Unpack it, and give a folder."
+            )
+    raise DataError(f"No {name!r} in {str(folder_or_zip)!r}. Give the folder or the zip archive that holds it.")
 
 
 @dataclass(slots=True)
@@ -100,9 +108,9 @@ class Faults:
         strict: Raise at the first one instead.
         counts: Reason -> rows.
         lines: Reason -> lines of a file that were lost with these rows.
-        named: Reason -> places, as in "behaviors.tsv, line 12".
-        notes: What else is to be told at the end.
-        so_far: All counts of the steps that are done, for an ending in which a later one fails.
+        named: Reason -> locations of the first rows, such as "behaviors.tsv, line 12".
+        notes: Other messages for the report.
+        so_far: All counts of the finished steps, which are printed if a later step fails.
     """
 
     strict: bool = False
@@ -112,19 +120,19 @@ class Faults:
     notes: list[str] = field(default_factory=list)
     so_far: dict[str, int] = field(default_factory=dict)
 
-    def add(self, place: str, reason: str, lines: int = 1) -> None:
+    def add(self, location: str, reason: str, lines: int = 1) -> None:
         if self.strict:
-            raise DataError(f"{place}: {reason}. Mend the row; without --strict it is left out and counted.")
+            raise DataError(f"{location}: {reason}. Mend the row; without --strict it is left out and counted.")
         self.counts[reason] += 1
         self.lines[reason] += lines
-        places = self.named.setdefault(reason, [])
-        if len(places) < NAMED:
-            places.append(place)
+        examples = self.named.setdefault(reason, [])
+        if len(examples) < EXAMPLES:
+            examples.append(location)
 
     def report(self) -> str:
-        """One line a reason or note."""
+        """The report: one line for each reason and each note."""
         left_out = "".join(
-            f"left out, {reason}: {self._amount(reason)} ({'; '.join(self.named[reason])}{'; ...' if count > NAMED else ''})\n"
+            f"left out, {reason}: {self._amount(reason)} ({'; '.join(self.named[reason])}{'; ...' if count > EXAMPLES else ''})\n"
             for reason, count in sorted(self.counts.items())
         )
         return left_out + "".join(f"{note}\n" for note in dict.fromkeys(self.notes))
@@ -136,14 +144,14 @@ class Faults:
 
 @dataclass(slots=True)
 class Reading:
-    """What reading a file found besides its rows.
+    """Counts and the checksum of a file that was read.
 
     Attributes:
-        rows: Rows read, broken ones too; the header and empty lines are none.
-        broken: Rows that were left out as faults.
+        rows: Rows read, including broken ones, without the header and empty lines.
+        broken: Rows that were left out because they are broken.
         lines: Lines of the file that were lost with them.
-        unescaped: Cells whose HTML entities were read as the characters that they stand for.
-        sha256: Of the unpacked file; None as long as it was not read to its end.
+        unescaped: Cells whose HTML entities were replaced by the characters that they stand for.
+        sha256: Of the unpacked file; None unless it was read to its end.
     """
 
     rows: int = 0
@@ -157,7 +165,7 @@ def scan(
     source: Source,
     layout: Layout,
     wanted: Sequence[str],
-    work: Work[Result],
+    process: Process[Result],
     faults: Faults,
     reading: Reading,
     *,
@@ -165,17 +173,17 @@ def scan(
     limit: int = 0,
     size: int | None = None,
 ) -> Iterator[Result]:
-    """Read a table block by block, and yield what `work` makes of each, in the order of the file.
+    """Read a table block by block, and yield the result of `process` for each block, in the order of the file.
 
-    A row with too many or too few cells, or that is not UTF-8, is a fault and not shown to `work`. A line break
-    is LF or CR LF; a CR elsewhere reads as a space. Shows a progress bar.
+    A row with too many or too few cells, or that is not UTF-8, is broken, and `process` does not see it. A line break is LF or
+    CR LF; a CR elsewhere reads as a space. Shows a progress bar.
 
     Args:
-        wanted: Columns that `work` gets, as strings, in this order. An empty cell is an empty string.
-        work: Gives its result and which rows are broken. Called on `workers` threads.
-        faults: Takes all broken rows.
-        reading: Is filled in.
-        limit: Read so many rows only; 0 = all.
+        wanted: Columns for `process`, as strings, in this order. An empty cell is an empty string.
+        process: Returns its result and which rows are broken. Called on `workers` threads.
+        faults: All broken rows are added to it.
+        reading: Counts and the checksum are written to it.
+        limit: Read only this many rows; 0 = all.
         size: Bytes of a block; default BLOCK.
 
     Raises:
@@ -183,30 +191,30 @@ def scan(
     """
     digest, jobs = hashlib.sha256(), deque[Future]()
 
-    def saw(piece: bytes) -> None:
+    def on_read(piece: bytes) -> None:
         digest.update(piece)
         bar.update(len(piece))
 
-    def nothing(_: object) -> None:
+    def ignore(_: object) -> None:
         pass
 
     try:
         with (
-            source.open(saw) as raw,
+            source.open(on_read) as raw,
             ThreadPoolExecutor(1 if limit else workers) as pool,
             tqdm(total=source.size, desc=source.name, unit="B", unit_scale=True, disable=None) as bar,
         ):
-            for block in blocks(raw, layout, size or BLOCK, saw if source.as_read else nothing, nothing, source.name):
+            for block in blocks(raw, layout, size or BLOCK, on_read if source.as_read else ignore, ignore, source.name):
                 for name in wanted:
                     check_column(name, block.columns, source.name)
-                left = max(limit - reading.rows, 0) if limit else None
-                jobs.append(pool.submit(_work, block, layout, wanted, work, left))
+                remaining = max(limit - reading.rows, 0) if limit else None
+                jobs.append(pool.submit(_process_block, block, layout, wanted, process, remaining))
                 if len(jobs) > (0 if limit else workers):
-                    yield _take(jobs.popleft().result(), source.name, faults, reading)
+                    yield _add_to_reading(jobs.popleft().result(), source.name, faults, reading)
                 if limit and reading.rows >= limit:
                     return
             while jobs:
-                yield _take(jobs.popleft().result(), source.name, faults, reading)
+                yield _add_to_reading(jobs.popleft().result(), source.name, faults, reading)
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, pa.ArrowException) as error:
         raise DataError(f"{source.name} cannot be read: {error}") from error
     finally:
@@ -215,32 +223,32 @@ def scan(
     reading.sha256 = digest.hexdigest()
 
 
-def _take(made: tuple[Result, int, list[Broken]], name: str, faults: Faults, reading: Reading) -> Result:
-    result, rows, broken = made
+def _add_to_reading(parsed: tuple[Result, int, list[Broken]], name: str, faults: Faults, reading: Reading) -> Result:
+    result, rows, broken = parsed
     reading.rows += rows
     reading.broken += len(broken)
     for line, reason, lines in sorted(broken):
         reading.lines += lines
-        place = f"line {line}" if lines == 1 else f"lines {line} to {line + lines - 1}"
-        faults.add(f"{name}, {place}", reason, lines)
+        location = f"line {line}" if lines == 1 else f"lines {line} to {line + lines - 1}"
+        faults.add(f"{name}, {location}", reason, lines)
     return result
 
 
-def _work(
-    block: Block, layout: Layout, wanted: Sequence[str], work: Work[Result], limit: int | None
+def _process_block(
+    block: Block, layout: Layout, wanted: Sequence[str], process: Process[Result], limit: int | None
 ) -> tuple[Result, int, list[Broken]]:
-    """What `work` makes of a block, its number of rows, and the broken ones."""
+    """The result of `process` for a block, its number of rows, and the broken rows."""
     table, lines, broken = parse(block, layout, wanted)
     if limit is not None and limit < len(table) + len(broken):
         numbers, _ = lines()
         end = np.sort([*numbers, *(row.line for row in broken)])[limit]
         table = table.slice(0, int((numbers < end).sum()))
         broken = [row for row in broken if row.line < end]
-    result, masks = work(table)
+    result, masks = process(table)
     rows = len(table) + len(broken)
     for reason, mask in masks.items():
-        places = np.flatnonzero(mask)
-        if len(places):
+        masked = np.flatnonzero(mask)
+        if len(masked):
             numbers, spans = lines()
-            broken += [Broken(int(numbers[place]), reason, int(spans[place])) for place in places]
+            broken += [Broken(int(numbers[row]), reason, int(spans[row])) for row in masked]
     return result, rows, broken

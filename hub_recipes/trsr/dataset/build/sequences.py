@@ -1,4 +1,4 @@
-"""What users met, as columns: no step in Python for each of them. An item is its place in the sorted catalogue."""
+"""The interactions of all users as Arrow columns, without Python objects. An item is its index in the sorted catalogue."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,54 +10,54 @@ import pyarrow.compute as pc
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """What users met.
+    """The items that each user interacted with.
 
     Attributes:
         users: Ids, all different; string (users,).
-        items: Places in `catalogue`, oldest first; lists of int32 (users,).
+        items: Indices in `catalogue`, oldest first; lists of int32 (users,).
         catalogue: Ids of all items, sorted; string (items,).
-        times: Of `items`, as numbers, where the log has them; lists of float64 (users,).
-        met: All of the catalogue that each user ever met, where `items` are a part of it only; lists of int32 (users,).
+        times: Times of `items` as numbers, if the log has them; lists of float64 (users,).
+        seen: All items that each user ever interacted with, if `items` are only a part of them; lists of int32 (users,).
     """
 
     users: pa.StringArray
     items: pa.ListArray
     catalogue: pa.StringArray
     times: pa.ListArray | None = None
-    met: pa.ListArray | None = None
+    seen: pa.ListArray | None = None
 
     @classmethod
-    def of(cls, found: Mapping[str, Sequence[str]], catalogue: Iterable[str]) -> "Sequences":
-        """From user id -> item ids, oldest first; items that are not in the catalogue are left out."""
+    def of(cls, items_of_users: Mapping[str, Sequence[str]], catalogue: Iterable[str]) -> "Sequences":
+        """Build from user id -> item ids, oldest first. Items that are not in the catalogue are left out."""
         ids = pa.array(sorted(catalogue), pa.string())
-        texts = pa.array(found.values(), pa.list_(pa.string()))
-        return cls(pa.array(found, pa.string()), encode(texts, ids), ids)
+        texts = pa.array(items_of_users.values(), pa.list_(pa.string()))
+        return cls(pa.array(items_of_users, pa.string()), encode(texts, ids), ids)
 
     def __len__(self) -> int:
         return len(self.users)
 
     @property
-    def all_met(self) -> pa.ListArray:
-        """All that each user ever met."""
-        return self.items if self.met is None else self.met
+    def all_seen(self) -> pa.ListArray:
+        """All items that each user ever interacted with."""
+        return self.items if self.seen is None else self.seen
 
-    def take(self, places: np.ndarray) -> "Sequences":
-        """The users at these places."""
-        chosen = pa.array(places)
-        times, met = (None if column is None else column.take(chosen) for column in (self.times, self.met))
-        return Sequences(self.users.take(chosen), self.items.take(chosen), self.catalogue, times, met)
+    def take(self, indices: np.ndarray) -> "Sequences":
+        """The users with these indices."""
+        chosen = pa.array(indices)
+        times, seen = (None if column is None else column.take(chosen) for column in (self.times, self.seen))
+        return Sequences(self.users.take(chosen), self.items.take(chosen), self.catalogue, times, seen)
 
     def where(self, mask: np.ndarray) -> "Sequences":
         """The same users with a part of their items.
 
         Args:
-            mask: Which items stay, bool (values of `items`,).
+            mask: Which items are kept, bool (values of `items`,).
         """
         kept = np.diff(np.append(0, np.cumsum(mask))[self.items.offsets.to_numpy()])
         return self._with_items(kept, np.flatnonzero(mask))
 
     def between(self, starts: np.ndarray, ends: np.ndarray) -> "Sequences":
-        """The same users with their items from place `starts` up to, but not with, place `ends`; ints (users,)."""
+        """The same users with their items from position `starts` up to, but not including, `ends`; ints (users,)."""
         kept = ends - starts
         first = self.items.offsets.to_numpy()[:-1] + starts - (np.cumsum(kept) - kept)
         return self._with_items(kept, np.arange(kept.sum()) + np.repeat(first, kept))
@@ -70,40 +70,40 @@ class Sequences:
     def _with_items(self, kept: np.ndarray, chosen: np.ndarray) -> "Sequences":
         if len(chosen) == len(self.items.values):
             return self
-        places = pa.array(chosen)
-        times = None if self.times is None else lists(kept, self.times.values.take(places))
-        return replace(self, items=lists(kept, self.items.values.take(places)), times=times, met=self.all_met)
+        indices = pa.array(chosen)
+        times = None if self.times is None else lists(kept, self.times.values.take(indices))
+        return replace(self, items=lists(kept, self.items.values.take(indices)), times=times, seen=self.all_seen)
 
 
 def lists(lengths: np.ndarray, values: pa.Array) -> pa.ListArray:
-    """Values in a row as lists of these lengths."""
+    """Cut consecutive values into lists of these lengths."""
     return pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(lengths)), pa.int32()), values)
 
 
 def lengths(values: pa.ListArray) -> np.ndarray:
-    """Of each list."""
+    """The length of each list."""
     return np.diff(values.offsets.to_numpy())
 
 
 def encode(texts: pa.ListArray, ids: pa.Array) -> pa.ListArray:
-    """Lists of item ids as places in `ids`; items that are not in it are left out."""
-    places = pc.index_in(texts.values, value_set=ids)
+    """Lists of item ids as indices in `ids`; items that are not in it are left out."""
+    indices = pc.index_in(texts.values, value_set=ids)
     counts = lengths(texts)
-    if places.null_count:
-        known = places.is_valid().to_numpy(zero_copy_only=False)
+    if indices.null_count:
+        known = indices.is_valid().to_numpy(zero_copy_only=False)
         counts = np.bincount(np.repeat(np.arange(len(texts)), counts)[known], minlength=len(texts))
-    return lists(counts, pc.drop_null(places))
+    return lists(counts, pc.drop_null(indices))
 
 
-def decode(places: pa.ListArray, ids: pa.Array) -> pa.ListArray:
-    """Lists of places in `ids` as item ids."""
-    return pa.ListArray.from_arrays(places.offsets, ids.take(places.values))
+def decode(indices: pa.ListArray, ids: pa.Array) -> pa.ListArray:
+    """Lists of indices in `ids` as item ids."""
+    return pa.ListArray.from_arrays(indices.offsets, ids.take(indices.values))
 
 
-def newest(places: pa.ListArray, count: int) -> pa.ListArray:
+def newest(indices: pa.ListArray, count: int) -> pa.ListArray:
     """The last `count` values of each list."""
-    ends = places.offsets.to_numpy()
+    ends = indices.offsets.to_numpy()
     kept = np.minimum(np.diff(ends), count)
     return lists(
-        kept, places.values.take(pa.array(np.arange(kept.sum()) + np.repeat(ends[1:] - np.cumsum(kept), kept)))
+        kept, indices.values.take(pa.array(np.arange(kept.sum()) + np.repeat(ends[1:] - np.cumsum(kept), kept)))
     )

@@ -1,7 +1,7 @@
-"""Which split a user stands in, and with which items: by users, leave-one-out, by a date, or as given.
+"""Divide users, or each user's items, into splits: by users, leave-one-out, by a date, or as given.
 
-A row asks for the last of a user's first so many items. That number, for each user and split, is what `leave_one_out`,
-`by_date` and `as_given` return; fewer than 2 are no row.
+A row of a split is a prefix of a user's items, of which the last one is the target. `leave_one_out`, `by_date` and `as_given`
+return the length of that prefix for each user and split; below 2 there is no row.
 """
 
 import hashlib
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from trsr.dataset.build.column_types import moment
+from trsr.dataset.build.column_types import timestamp_of
 from trsr.dataset.build.sequences import Sequences, lengths
 from trsr.dataset.contract import SPLITS
 from trsr.dataset.time_units import parts_of_second
 from trsr.errors import DataError
 
-# Name -> how it divides, in words.
+# Name -> description.
 KINDS = {
     "users": "Users are divided by a hash of their ids.",
     "leave-one-out": "`test` asks for a user's last item, `validation` for the one before it, `train` for the one before "
@@ -35,9 +35,9 @@ class Division:
 
     Attributes:
         split: One of KINDS.
-        dates: Of `date`, one or two: see `by_date`.
-        unit: Of `date`: how many of the units of the times are a second; None as the size of most times tells.
-        given: Of `given`: user id -> split, see `given_splits`.
+        dates: For `date`: one or two, see `by_date`.
+        unit: For `date`: units of the times per second; None guesses it from the size of most times.
+        given: For `given`: user id -> split, see `given_splits`.
     """
 
     split: str = "users"
@@ -47,61 +47,61 @@ class Division:
 
     @property
     def within_users(self) -> bool:
-        """Whether a user's own items are divided, so that the user stands in several splits."""
+        """Whether each user's items are divided, so that a user is in several splits."""
         return self.split in ("leave-one-out", "date")
 
     @property
-    def least(self) -> int:
-        """Items that a user needs: one is known and one found, or three are found after it."""
+    def min_items(self) -> int:
+        """Smallest number of items of a user: one for the history, and one target, or three for leave-one-out."""
         return 4 if self.split == "leave-one-out" else 2
 
     def divide(
         self, sequences: Sequences, hashed: np.ndarray, sizes: Mapping[str, int | None]
     ) -> dict[str, tuple[np.ndarray, Sequences]]:
-        """Who stands in which split.
+        """Divide users, or their items, into splits.
 
         Args:
-            hashed: Of the users, as `hashes` gives them.
-            sizes: Split -> number of users, those whose hash is lowest; None for all, or a twelfth of `users`.
+            hashed: Hashes of the users, see `hashes`.
+            sizes: Split -> number of users, those with the lowest hashes; None is all users, or a twelfth for `users`.
 
         Returns:
-            Split -> places of the users in the order of the hash, and their items in that split, the target last.
+            Split -> indices of its users in the order of the hash, and their items in that split, the target last.
 
         Raises:
-            DataError: If a split would be empty, or has fewer users than asked for.
+            DataError: If a split would be empty, or has fewer users than wanted.
         """
         if self.split == "users":
-            return {split: (places, sequences.take(places)) for split, places in split_users(hashed, **sizes).items()}
+            return {split: (users, sequences.take(users)) for split, users in split_users(hashed, **sizes).items()}
         if self.split == "leave-one-out":
             ends = leave_one_out(sequences)
         elif self.split == "date":
             ends = by_date(sequences, self.dates, self.unit)
         else:
             ends = as_given(sequences, self.given or {})
-        order, made = hash_order(hashed), {}
+        order, divided = hash_order(hashed), {}
         for split in SPLITS:
-            fits = order[ends[split][order] > 1]
+            eligible = order[ends[split][order] > 1]
             wanted = sizes.get(split)
-            if len(fits) < (1 if wanted is None else max(wanted, 1)):
+            if len(eligible) < (1 if wanted is None else max(wanted, 1)):
                 raise DataError(
-                    f"The split {split} has {len(fits)} users, {wanted or 'at least 1'} needed. Give more users, or other "
+                    f"The split {split} has {len(eligible)} users, {wanted or 'at least 1'} needed. Give more users, or other "
                     "sizes."
                 )
-            places = fits[:wanted]
-            made[split] = places, sequences.take(places).between(np.zeros(len(places), int), ends[split][places])
-        return made
+            indices = eligible[:wanted]
+            divided[split] = indices, sequences.take(indices).between(np.zeros(len(indices), int), ends[split][indices])
+        return divided
 
 
 def hashes(users: pa.StringArray, seed: int) -> np.ndarray:
-    """A seeded SHA-256 of each user's id, uint64 (users, 4): what divides users, and what their draws start from."""
-    found = (
+    """A seeded SHA-256 of each user's id, uint64 (users, 4). It divides users, and is the seed of their negatives."""
+    digests = (
         hashlib.sha256(f'["split", {seed}, {json.dumps(user_id)}]'.encode()).digest() for user_id in users.to_pylist()
     )
-    return np.frombuffer(b"".join(found), ">u8").astype(np.uint64).reshape(-1, 4)
+    return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64).reshape(-1, 4)
 
 
 def hash_order(hashed: np.ndarray) -> np.ndarray:
-    """Places of users in the order of their hashes."""
+    """Indices of users in the order of their hashes."""
     return np.lexsort(hashed.T[::-1])
 
 
@@ -115,13 +115,13 @@ def split_users(
     """Divide users by the hashes of their ids.
 
     Args:
-        hashed: As `hashes` gives them.
+        hashed: Hashes of the users, see `hashes`.
         validation: Number of users; default a twelfth, at least one.
-        test: As `validation`. Who is in test does not change with the sizes of the other splits.
-        train: Default all others; with a number, the rest is left out.
+        test: As `validation`. The test users do not depend on the sizes of the other splits.
+        train: Number of users; default all others. With a number, the remaining users are left out.
 
     Returns:
-        Split -> places in `hashed`, in the order of the hash.
+        Split -> indices of its users, in the order of the hash.
 
     Raises:
         DataError: If a split would be empty, or there are too few users.
@@ -141,10 +141,10 @@ def split_users(
 
 
 def leave_one_out(sequences: Sequences) -> dict[str, np.ndarray]:
-    """Every user in all splits: the last item is asked for in test, the one before in validation, then train.
+    """Every user is in all splits: the last item is the target of test, the one before of validation, then of train.
 
     Returns:
-        Split -> number of items, int (users,).
+        Split -> length of the prefix that is a row, int (users,).
 
     Reference:
         SASRec (arXiv 1808.09781); `LS: valid_and_test` of RecBole, `leave_n_out: 1` of Elliot.
@@ -154,20 +154,20 @@ def leave_one_out(sequences: Sequences) -> dict[str, np.ndarray]:
 
 
 def by_date(sequences: Sequences, dates: Sequence[str], unit: int | None = None) -> dict[str, np.ndarray]:
-    """Targets from a date on are test; `fixed_timestamp` of Elliot.
+    """Each user's first item from a date on is the target of test; `fixed_timestamp` of Elliot.
 
-    With two dates, those between them are validation, and training ends before the first. With one, the item before it is
-    validation, and the one before that is the target of training.
+    With two dates, the first item between them is the target of validation, and training uses items before the first date. With
+    one date, the last item before it is the target of validation, and the one before that of training.
 
     Args:
-        dates: One or two, rising: ISO 8601, or numbers as in the log. The log may be in milliseconds.
+        dates: One or two in rising order: ISO 8601, or numbers in the unit of the log.
         unit: See `Division`.
 
     Returns:
-        Split -> number of items, int (users,).
+        Split -> length of the prefix that is a row, int (users,).
 
     Raises:
-        DataError: If the log has no times, or a date is none.
+        DataError: If the log has no times, or a date is not valid.
     """
     if sequences.times is None:
         raise DataError("A split by date needs the time of each interaction: give --time.")
@@ -175,30 +175,30 @@ def by_date(sequences: Sequences, dates: Sequence[str], unit: int | None = None)
     owner = np.repeat(np.arange(len(counts)), counts)
     times = sequences.times.values.to_numpy()
     unit = unit or parts_of_second(times)
-    moments = [_as_logged(date, unit) for date in dates]
-    if not 1 <= len(moments) <= 2 or moments != sorted(set(moments)):
+    timestamps = [_in_log_units(date, unit) for date in dates]
+    if not 1 <= len(timestamps) <= 2 or timestamps != sorted(set(timestamps)):
         raise DataError(f"--split-date takes one date, or two of which the second is later; got {','.join(dates)}.")
-    *first, last = (np.bincount(owner[times < one], minlength=len(counts)) for one in moments)
-    made = {"train": last - 1, "validation": last}
+    *first, last = (np.bincount(owner[times < timestamp], minlength=len(counts)) for timestamp in timestamps)
+    ends = {"train": last - 1, "validation": last}
     if first:
-        made = {"train": first[0], "validation": np.where(last > first[0], first[0] + 1, 0)}
-    made["test"] = np.where(counts > last, last + 1, 0)
-    if empty := [split for split, ends in made.items() if not (ends > 1).any()]:
-        log = [np.datetime64(int(one // unit), "s") for one in (times.min(), times.max())]
+        ends = {"train": first[0], "validation": np.where(last > first[0], first[0] + 1, 0)}
+    ends["test"] = np.where(counts > last, last + 1, 0)
+    if empty := [split for split, lengths_of_rows in ends.items() if not (lengths_of_rows > 1).any()]:
+        log = [np.datetime64(int(time // unit), "s") for time in (times.min(), times.max())]
         raise DataError(
             f"No user has a row for {' and '.join(empty)} with --split-date {','.join(dates)}: a target and an item before "
             f"it. The log is from {log[0]} to {log[1]}. Give a date between, or two that lie further apart."
         )
-    return made
+    return ends
 
 
-def _as_logged(date: str, unit: int) -> float:
-    found = moment(date)
-    if found is None:
+def _in_log_units(date: str, unit: int) -> float:
+    timestamp = timestamp_of(date)
+    if timestamp is None:
         raise DataError(
             f"--split-date takes ISO 8601 dates, such as 2003-01-31, or numbers as in the log; got {date!r}."
         )
-    return found if _is_number(date) else found * unit
+    return timestamp if _is_number(date) else timestamp * unit
 
 
 def _is_number(text: str) -> bool:
@@ -210,13 +210,13 @@ def _is_number(text: str) -> bool:
 
 
 def as_given(sequences: Sequences, given: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """The split that is given for each user.
+    """Each user, with all items, is in the given split.
 
     Args:
-        given: User id -> split, as `given_splits` reads them.
+        given: User id -> split, see `given_splits`.
 
     Returns:
-        Split -> number of items, int (users,).
+        Split -> length of the prefix that is a row, int (users,).
     """
     counts = lengths(sequences.items)
     named = np.array([given.get(user, "") for user in sequences.users.to_pylist()], str)
@@ -224,22 +224,22 @@ def as_given(sequences: Sequences, given: Mapping[str, str]) -> dict[str, np.nda
 
 
 def given_splits(users: pa.Array, names: pa.Array) -> dict[str, str]:
-    """User id -> split, from columns; rows without a split do not count.
+    """User id -> split, from two columns; rows without a split are ignored.
 
     Raises:
-        DataError: If a name is no split, or a user has two.
+        DataError: If a name is not a split, or a user has two splits.
     """
     pairs = pa.table({"user": users, "split": names}).group_by(["user", "split"]).aggregate([])
-    found: dict[str, str] = {}
+    split_of_user: dict[str, str] = {}
     for user, name in zip(pairs["user"].to_pylist(), pairs["split"].to_pylist(), strict=True):
         if name is None:
             continue
         split = NAMES.get(name.lower())
         if split is None:
             raise DataError(f"User {user!r}: {name!r} is no split; expected {', '.join(NAMES)}.")
-        if found.setdefault(user, split) != split:
+        if split_of_user.setdefault(user, split) != split:
             raise DataError(
-                f"User {user!r} stands in {found[user]} and in {split}; where a split is given, a user has one. To divide "
+                f"User {user!r} stands in {split_of_user[user]} and in {split}; where a split is given, a user has one. To divide "
                 "each user's own items, give --split leave-one-out or --split-date."
             )
-    return found
+    return split_of_user

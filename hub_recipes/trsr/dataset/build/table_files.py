@@ -1,6 +1,7 @@
-"""How the file of a table is written: format, encoding, separator and columns, as its name, its first rows and the user say.
+"""Find out how a table file is written: its format, encoding, separator and columns.
 
-What was not found says which option would find it. Reads no rows: `tables` does.
+The sources are the file's name, its first rows and the user's options. Errors say which option to give. `tables` reads the
+rows.
 """
 
 import csv
@@ -19,7 +20,7 @@ from trsr.dataset.build.scan import Source
 from trsr.dataset.build.text_files import SEPARATOR, encoding_of, separator_bytes
 from trsr.errors import DataError
 
-# RecBole's atomic files are tables with tabs, and a header that tells the type of each column.
+# RecBole's atomic files are tab-separated, with the type of each column in the header.
 FORMATS = {
     ".csv": "csv",
     ".tsv": "tsv",
@@ -34,20 +35,21 @@ FORMATS = {
 _LAYOUTS = {"csv": Layout(",", True), "tsv": Layout("\t", False), "jsonl": Layout("", False, objects=True)}
 _TYPED = re.compile(r"(.+):(?:token|token_seq|float|float_seq)")
 _SEPARATORS = ("\t", "::", ";", "|", ",", "\x01", " ")
-_ROWS = 20  # first rows that show the separator
-_HEAD = 1 << 16  # bytes that hold them
+_ROWS = 20  # first rows from which the separator is guessed
+_HEAD = 1 << 16  # bytes that are read for them
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table's file.
+    """The file of a table, and how to read it.
 
     Attributes:
         form: A value of FORMATS.
-        columns: What a column is called here -> what the file calls it; None of JSON lines, which tell it at their end.
-        layout: None of Parquet.
-        hint: What to do where a column is not found.
-        document: Of one JSON document its rows as JSON lines, and its SHA-256.
+        columns: Name of a column for the user -> its name in the file; None for JSON lines, whose keys are known only after
+            reading all of them.
+        layout: None for Parquet.
+        hint: What to do if a column is missing, for messages.
+        document: For a single JSON document: its rows as JSON lines, and its SHA-256.
     """
 
     source: Source
@@ -62,7 +64,7 @@ class Table:
         return self.source.name
 
     def names(self) -> list[str]:
-        """All columns; JSON lines are read to their end for it.
+        """All columns. JSON lines are read to the end to collect them.
 
         Raises:
             DataError: If the file cannot be read.
@@ -76,7 +78,7 @@ class Table:
             raise DataError(f"{self.name} cannot be read as jsonl: {error}") from error
 
     def in_file(self, name: str) -> str:
-        """What the file calls a column. Raises DataError, with what to do, if it has none of that name."""
+        """The name of a column in the file. Raises DataError, with a hint, if there is no such column."""
         if self.columns is None:
             return name
         try:
@@ -87,10 +89,10 @@ class Table:
 
 
 def format_of(path: Path, form: str | None = None, sep: str | None = None) -> str:
-    """The format of a table: as said, or by the file's name; with a separator, that of any other name is csv.
+    """The format of a table: as given, or by the file's name. With a separator, a file of any other name is csv.
 
     Raises:
-        DataError: If there is no such file, or its name tells no format.
+        DataError: If there is no such file, or its name does not say the format.
     """
     if not path.is_file():
         raise DataError(f"No file at {str(path)!r}.")
@@ -114,17 +116,17 @@ def text_table(
     key: str = "id",
     data: Container[str] = (),
 ) -> Table:
-    """A CSV, TSV or JSON file.
+    """Look into a CSV, TSV or JSON file.
 
     Args:
         form: csv, tsv or jsonl.
-        sep: Between two cells; default that of the format. Cells are taken without quoting where it has several bytes.
-        encoding: Default as the file's first bytes tell.
-        header: Whether the first row of a table names its columns; else they are called 1, 2, ...
-        names: Of its columns, where there is no header.
-        key: What the keys of a JSON object of objects are called as a column.
-        data: Lower-case cells that no header has. With them, the first rows tell the separator and whether there is a
-            header, and `encoding` is for a file that is not UTF-8.
+        sep: Separator of cells; default that of the format. With one of several bytes, cells are not quoted.
+        encoding: By default it is detected from the first bytes.
+        header: Whether the first row of a table is a header; without one, columns are named 1, 2, ...
+        names: Of the columns, if there is no header.
+        key: Column name for the keys of a JSON object of objects.
+        data: Lower-case words that are cells of the data, never of a header. If given, the separator and whether there is a
+            header are guessed from the first rows, and `encoding` is used only if the file is not UTF-8.
 
     Raises:
         DataError: If the file cannot be read, is not in this encoding, or has no columns.
@@ -133,34 +135,34 @@ def text_table(
     layout = _LAYOUTS[form]
     try:
         with source.open() as raw:
-            start = raw.read(text_files.LOOK)
-            if data and text_files.is_utf8(start):
+            sample = raw.read(text_files.SAMPLE_BYTES)
+            if data and text_files.is_utf8(sample):
                 encoding = None
-            source = replace(source, encoding=encoding_of(path.name, start, encoding))
+            source = replace(source, encoding=encoding_of(path.name, sample, encoding))
         if form == "jsonl":
             return _json(source, layout, key)
         with source.open() as raw:
-            head = raw.read(_HEAD)
+            beginning = raw.read(_HEAD)
     except (EOFError, OSError) as error:
         raise DataError(f"{path.name} cannot be read as {form}: {error}") from error
-    text = head.decode("utf-8-sig", "replace")
+    text = beginning.decode("utf-8-sig", "replace")
     rows = text.replace("\r\n", "\n").replace("\r", " ").split("\n")
-    rows = [row for row in (rows[:-1] if len(head) == _HEAD and len(rows) > 1 else rows) if row][:_ROWS]
+    rows = [row for row in (rows[:-1] if len(beginning) == _HEAD and len(rows) > 1 else rows) if row][:_ROWS]
     if not rows:
         raise DataError(f"{path.name} is empty: there is no header.")
-    between = separator_bytes(sep) if sep else layout.delimiter.encode()
+    separator = separator_bytes(sep) if sep else layout.delimiter.encode()
     if data:
-        if len(_cells(rows, between.decode(), layout.quoted)[0]) == 1:
-            between = _better_separator(rows, between.decode(), 1).encode() or between
-        header = not any(cell.lower() in data for cell in _cells(rows, between.decode(), layout.quoted)[0])
-    single = len(between) == 1
-    source = replace(source, separator=None if single else between)
-    layout = Layout((between if single else SEPARATOR).decode(), single and layout.quoted)
-    first = _cells(rows, between.decode(), layout.quoted)[0]
-    hint = _separator_hint(rows, between.decode(), len(first))
+        if len(_cells(rows, separator.decode(), layout.quoted)[0]) == 1:
+            separator = _better_separator(rows, separator.decode(), 1).encode() or separator
+        header = not any(cell.lower() in data for cell in _cells(rows, separator.decode(), layout.quoted)[0])
+    single = len(separator) == 1
+    source = replace(source, separator=None if single else separator)
+    layout = Layout((separator if single else SEPARATOR).decode(), single and layout.quoted)
+    first = _cells(rows, separator.decode(), layout.quoted)[0]
+    hint = _separator_hint(rows, separator.decode(), len(first))
     if header and not names:
-        return _named(source, form, layout, first, hint)
-    return _unnamed(source, form, layout, first, names, hint)
+        return _with_header(source, form, layout, first, hint)
+    return _without_header(source, form, layout, first, names, hint)
 
 
 def _json(source: Source, layout: Layout, key: str) -> Table:
@@ -169,18 +171,18 @@ def _json(source: Source, layout: Layout, key: str) -> Table:
     if rows is None:
         return Table(source, "jsonl", None, layout)
     content = json_documents.lines(rows)
-    digest = hashlib.sha256()
+    sha256 = hashlib.sha256()
     with replace(source, encoding="utf-8").open() as raw:
         while piece := raw.read(1 << 20):
-            digest.update(piece)
+            sha256.update(piece)
     columns = jsonl.keys(content.splitlines())
     return Table(
-        source, "jsonl", dict(zip(columns, columns, strict=True)), layout, document=(content, digest.hexdigest())
+        source, "jsonl", dict(zip(columns, columns, strict=True)), layout, document=(content, sha256.hexdigest())
     )
 
 
-def _named(source: Source, form: str, layout: Layout, header: Sequence[str], hint: str) -> Table:
-    """With the columns that the first row names, without RecBole's types."""
+def _with_header(source: Source, form: str, layout: Layout, header: Sequence[str], hint: str) -> Table:
+    """A table whose first row names the columns; RecBole's types are removed from the names."""
     numbers = sum(re.fullmatch(r"-?[0-9.]+", cell.strip()) is not None for cell in header)
     if not hint and (2 * numbers >= len(header) or len(set(header)) < len(header)):
         hint = "If its first row is one of the data, give --no-header, and columns by number: --user 1."
@@ -195,8 +197,10 @@ def _named(source: Source, form: str, layout: Layout, header: Sequence[str], hin
     return Table(source, form, dict(zip(names, header, strict=True)), layout, hint)
 
 
-def _unnamed(source: Source, form: str, layout: Layout, first: Sequence[str], names: Sequence[str], hint: str) -> Table:
-    """With given names, or numbers."""
+def _without_header(
+    source: Source, form: str, layout: Layout, first: Sequence[str], names: Sequence[str], hint: str
+) -> Table:
+    """A table without a header: columns have the given names, or numbers."""
     columns = tuple(names) or tuple(str(number) for number in range(1, len(first) + 1))
     hint = (
         hint
@@ -225,7 +229,7 @@ def _cells(rows: Sequence[str], separator: str, quoted: bool) -> list[list[str]]
 
 
 def _better_separator(rows: Sequence[str], used: str, width: int) -> str:
-    """Another separator that cuts all first rows into equally many cells, and into more than `width`; else empty."""
+    """Another separator that splits all first rows into equally many cells, more than `width`; empty if there is none."""
     widths = {}
     for separator in _SEPARATORS:
         cells = {len(row) for row in _cells(rows, separator, quoted=separator != "\t")}
@@ -235,7 +239,7 @@ def _better_separator(rows: Sequence[str], used: str, width: int) -> str:
 
 
 def _separator_hint(rows: Sequence[str], used: str, width: int) -> str:
-    """What to give where another separator cuts better."""
+    """Advice to give another separator, if one splits the rows better; else empty."""
     if not (best := _better_separator(rows, used, width)):
         return ""
     shown = {"\t": "tab", "\x01": "$'\\x01'"}.get(best, f"'{best}'")

@@ -1,6 +1,6 @@
-"""Somebody's table as columns of known kinds: CSV, TSV, JSON and Parquet, plain or .gz; broken rows are named.
+"""Read a user's table as columns of known kinds: CSV, TSV, JSON and Parquet, plain or .gz. Broken rows are reported.
 
-TSV cells are taken as they are, without quoting. How a file is written is `table_files`'.
+TSV cells are not quoted. `table_files` finds out how a file is written.
 """
 
 import gzip
@@ -23,16 +23,18 @@ from trsr.dataset.build.table_files import Table
 from trsr.dataset.contract import one_chunk
 from trsr.errors import DataError
 
-Wanted = Mapping[str, tuple[str, Kind]]  # what it is called from here on -> its column, and how to read it
+WantedColumns = Mapping[str, tuple[str, Kind]]  # new name -> its column in the file, and how to read it
 Read = Callable[[pa.Table], tuple[pa.Table, Masks]]
 
 
-def read(table: Table, wanted: Wanted, faults: Faults, *, workers: int = 1, limit: int = 0) -> tuple[pa.Table, Reading]:
-    """The wanted columns of all rows that are not broken.
+def read(
+    table: Table, wanted: WantedColumns, faults: Faults, *, workers: int = 1, limit: int = 0
+) -> tuple[pa.Table, Reading]:
+    """Read the wanted columns of all rows that are not broken.
 
     Args:
-        faults: Takes the broken rows: also those in which a cell is not of its kind, where the kind says so.
-        limit: Read so many rows only; 0 = all.
+        faults: Broken rows are added to it, also those with a cell that its kind cannot read.
+        limit: Read only this many rows; 0 = all.
 
     Raises:
         DataError: If the file cannot be read, has no rows, or lacks a column; at a broken row, if faults are strict.
@@ -40,38 +42,40 @@ def read(table: Table, wanted: Wanted, faults: Faults, *, workers: int = 1, limi
     wanted = {name: (table.in_file(column), kind) for name, (column, kind) in wanted.items()}
     names = list(dict.fromkeys(column for column, _ in wanted.values()))
 
-    def work(rows: pa.Table) -> tuple[pa.Table, Masks]:
+    def process(rows: pa.Table) -> tuple[pa.Table, Masks]:
         cells = {column: one_chunk(rows[column]) for column in names}
-        made = {name: kind.read(cells[column]) for name, (column, kind) in wanted.items()}
-        whole = np.ones(len(rows), dtype=bool)
+        columns = {name: kind.read(cells[column]) for name, (column, kind) in wanted.items()}
+        valid = np.ones(len(rows), dtype=bool)
         masks: Masks = {}
         for name, (column, kind) in wanted.items():
-            for why, broken in kind.faults(cells[column], made[name]).items():
-                reason = f"{why} in column {column!r}"
-                masks[reason] = masks.get(reason, ~whole & whole) | (whole & broken)
-                whole = whole & ~broken
+            for cause, broken in kind.faults(cells[column], columns[name]).items():
+                reason = f"{cause} in column {column!r}"
+                masks[reason] = masks.get(reason, ~valid & valid) | (valid & broken)
+                valid = valid & ~broken
         texts = {column for column, kind in wanted.values() if kind.unescapes}
         escaped.append(sum(count_escaped(cells[column]) for column in texts))
-        return pa.table(made).filter(pa.array(whole)), masks
+        return pa.table(columns).filter(pa.array(valid)), masks
 
-    reading, escaped = Reading(), list[int]()  # a block each: appending is safe on several threads
+    reading, escaped = Reading(), list[int]()  # one number a block; appending to a list is safe on several threads
     if table.layout is None or table.document:
         batches = _document(table, names, faults, reading) if table.document else _batches(table, names, reading)
-        parts = _by_row(batches, table.name, work, faults, reading, limit)
+        parts = _process_batches(batches, table.name, process, faults, reading, limit)
     else:
         layout = replace(table.layout, names=tuple(names)) if table.layout.objects else table.layout
-        parts = list(scan(table.source, layout, names, work, faults, reading, workers=workers, limit=limit))
-    found = pa.concat_tables(parts) if parts else None
+        parts = list(scan(table.source, layout, names, process, faults, reading, workers=workers, limit=limit))
+    table_read = pa.concat_tables(parts) if parts else None
     reading.unescaped = sum(escaped)
     if table.columns is None:
-        # Objects may lack a key; that all of them do is looked at only where nothing was found.
-        filled = {column for name, (column, _) in wanted.items() if found is not None and not _blank(found[name])}
+        # A key may be missing in some objects. Whether it is missing in all is checked only if its column is empty.
+        filled = {
+            column for name, (column, _) in wanted.items() if table_read is not None and not _blank(table_read[name])
+        }
         known = names if filled.issuperset(names) else table.names()
         for name in names:
             check_column(name, known, table.name)
-    if found is None or not len(found):
+    if table_read is None or not len(table_read):
         raise DataError(f"{table.name} has no rows that can be used.")
-    return found, reading
+    return table_read, reading
 
 
 def _blank(column: pa.ChunkedArray) -> bool:
@@ -88,7 +92,7 @@ def parquet_table(path: Path) -> Table:
 
 def _parquet(path: Path) -> pq.ParquetFile:
     try:
-        # Parquet is read from its end; a compressed stream cannot seek there cheaply.
+        # Parquet is read from its end, to which a compressed stream cannot seek cheaply.
         return pq.ParquetFile(io.BytesIO(gzip.decompress(path.read_bytes())) if path.suffix == ".gz" else path)
     except (EOFError, OSError, pa.ArrowException) as error:
         raise DataError(f"{path.name} cannot be read as parquet: {error}") from error
@@ -102,7 +106,7 @@ def _batches(table: Table, names: list[str], reading: Reading) -> Iterator[Batch
     path, first = table.source.path, 1
     try:
         for batch in _parquet(path).iter_batches(columns=names):
-            batch.validate(full=True)  # text that is none is seen here
+            batch.validate(full=True)  # raises for text that is not UTF-8
             yield pa.table(batch), np.arange(first, first + len(batch))
             first += len(batch)
     except (OSError, pa.ArrowException) as error:
@@ -112,7 +116,7 @@ def _batches(table: Table, names: list[str], reading: Reading) -> Iterator[Batch
 
 
 def _document(table: Table, names: list[str], faults: Faults, reading: Reading) -> Iterator[Batch]:
-    """The rows of a JSON document; those that are no objects are named."""
+    """The rows of a JSON document; rows that are not objects are reported."""
     assert table.document is not None
     content, sha256 = table.document
     rows, numbers, broken = jsonl.parse(content, 1, names)
@@ -125,15 +129,15 @@ def _document(table: Table, names: list[str], faults: Faults, reading: Reading) 
     reading.sha256 = sha256
 
 
-def _by_row(
-    batches: Iterator[Batch], name: str, work: Read, faults: Faults, reading: Reading, limit: int
+def _process_batches(
+    batches: Iterator[Batch], name: str, process: Read, faults: Faults, reading: Reading, limit: int
 ) -> list[pa.Table]:
-    """What `work` makes of rows, and the broken ones by their number."""
+    """The results of `process` for batches of rows; broken rows are reported by their number."""
     parts = []
     for batch, numbers in batches:
         rows = batch.slice(0, max(limit - reading.rows, 0) if limit else len(batch))
-        made, masks = work(rows)
-        parts.append(made)
+        part, masks = process(rows)
+        parts.append(part)
         for reason, mask in masks.items():
             reading.broken += int(mask.sum())
             reading.lines = reading.broken

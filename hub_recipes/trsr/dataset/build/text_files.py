@@ -1,6 +1,6 @@
-"""Text files in any encoding, and with separators of several characters, as what the readers take: UTF-8, one byte a separator.
+"""Convert text files of any encoding and separator to what the readers need: UTF-8, with a separator of one byte.
 
-Tells an encoding where the bytes do, and says which option to give where they leave a doubt. Knows nothing of columns.
+Detects an encoding if the bytes leave no doubt, and else says which option to give. Knows nothing of columns.
 """
 
 import codecs
@@ -10,33 +10,31 @@ from typing import IO
 
 from trsr.errors import DataError, UsageError
 
-LOOK = 1 << 22  # bytes of a file that tell its encoding
-SEPARATOR = b"\x1f"  # what stands for a separator of several bytes: the character that is made for it, and no text
+SAMPLE_BYTES = 1 << 22  # first bytes of a file, from which its encoding is detected
+SEPARATOR = b"\x1f"  # replaces a separator of several bytes: ASCII's unit separator, which texts do not hold
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32",  # begins with the mark of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_LEAST = 2  # lines that show another encoding: a single one may be damaged
+_MIN_LINES = 2  # lines that are evidence of another encoding: a single one may be damaged
 
 
 def encoding_of(name: str, start: bytes, given: str | None = None) -> str:
-    """The encoding of a file, as Python calls it: as its bytes say, where they leave no doubt, else as given, else UTF-8.
-
-    Of files that are given one encoding, one may be in another; `differs` tells.
+    """The encoding of a file, by Python's name: the detected one if its bytes leave no doubt, else `given`, else UTF-8.
 
     Args:
-        name: What messages call the file.
-        start: Its first LOOK bytes, or all.
-        given: What the user says.
+        name: Of the file, for messages.
+        start: Its first SAMPLE_BYTES bytes, or all.
+        given: The encoding that the user gave. One of several files may be in another, see `differs`.
 
     Raises:
         UsageError: If there is no such encoding.
-        DataError: If the bytes cannot be in it.
+        DataError: If the bytes are not in it.
     """
-    encoding = _known(given) if given else "utf-8"
+    encoding = _codec_name(given) if given else "utf-8"
     for mark, marked in _MARKS.items():
         if start.startswith(mark):
             return marked
@@ -44,30 +42,30 @@ def encoding_of(name: str, start: bytes, given: str | None = None) -> str:
         return wide
     if encoding.startswith(("utf-16", "utf-32")):
         raise DataError(f"{name} is not {given}: it has neither a byte order mark nor zero bytes. {_AGAIN}")
-    broken, whole = _beyond_ascii(start)
+    broken, non_ascii = _beyond_ascii(start)
     if encoding == "utf-8":
-        if not given and len(broken) >= _LEAST and not whole:
+        if not given and len(broken) >= _MIN_LINES and not non_ascii:
             raise DataError(_not_utf8(name, broken))
-    elif encoding == "iso8859-1" and _of_windows(broken):
+    elif encoding == "iso8859-1" and _has_c1_bytes(broken):
         raise DataError(f"{name} has letters or quotes that latin-1 does not have. Give --encoding cp1252.")
-    elif len(whole) >= _LEAST and not broken:
+    elif len(non_ascii) >= _MIN_LINES and not broken:
         return "utf-8"
     return encoding
 
 
 def differs(encoding: str, given: str | None) -> bool:
-    """Whether `encoding_of` found another encoding than was given, or than UTF-8 where none was."""
-    said = _known(given or "utf-8").removesuffix("-le").removesuffix("-be")  # a mark tells the order of bytes
-    return not encoding.startswith(said)
+    """Whether `encoding_of` returned another encoding than was given; UTF-8 counts as given by default."""
+    expected = _codec_name(given or "utf-8").removesuffix("-le").removesuffix("-be")  # the byte order mark says which
+    return not encoding.startswith(expected)
 
 
 _AGAIN = "Give the --encoding that it was written in, or leave it out."
 
 
-def _known(given: str) -> str:
+def _codec_name(given: str) -> str:
     try:
         b"ab".decode(given, "ignore")
-    except LookupError:  # of encodings of bytes, such as hex, too
+    except LookupError:  # also for codecs of bytes, such as hex
         raise UsageError(
             f"Unknown encoding {given!r}; --encoding takes utf-8, utf-16, latin-1, cp1252, shift_jis, gb18030 or any "
             "other that Python knows."
@@ -76,7 +74,7 @@ def _known(given: str) -> str:
 
 
 def _unmarked_utf16(start: bytes) -> str | None:
-    """UTF-16 without a mark, which every second byte tells where most characters are ASCII."""
+    """UTF-16 without a byte order mark, if every second byte is zero for most characters; None otherwise."""
     even, odd = start[0::2].count(0), start[1::2].count(0)
     half = len(start) // 2
     if max(even, odd) * 4 > half and min(even, odd) * 100 <= half:
@@ -85,65 +83,72 @@ def _unmarked_utf16(start: bytes) -> str | None:
 
 
 def _beyond_ascii(start: bytes) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
-    """Lines by their number that are not UTF-8, and those that are and hold more than ASCII."""
+    """Numbered lines that are not UTF-8, and numbered lines that are UTF-8 but not ASCII."""
     broken: list[tuple[int, bytes]] = []
-    whole: list[tuple[int, bytes]] = []
+    non_ascii: list[tuple[int, bytes]] = []
     if not start.isascii():
         lines = start.split(b"\n")
-        for number, line in enumerate(lines[:-1] if len(start) >= LOOK else lines, 1):
+        for number, line in enumerate(lines[:-1] if len(start) >= SAMPLE_BYTES else lines, 1):
             if not line.isascii():
                 try:
                     line.decode()
-                    whole.append((number, line))
+                    non_ascii.append((number, line))
                 except UnicodeDecodeError:
                     broken.append((number, line))
-    return broken, whole
+    return broken, non_ascii
 
 
 def is_utf8(start: bytes) -> bool:
-    """Whether no line of a file's first LOOK bytes is anything but UTF-8."""
+    """Whether all lines in the first SAMPLE_BYTES bytes of a file are UTF-8."""
     return not _beyond_ascii(start)[0]
 
 
 def _not_utf8(name: str, broken: list[tuple[int, bytes]]) -> str:
     number, line = broken[0]
-    told = f"{name} is not UTF-8: {len(broken)} of its first lines are not, and none beyond ASCII is; the first is line"
+    message = (
+        f"{name} is not UTF-8: {len(broken)} of its first lines are not, and none beyond ASCII is; the first is line"
+    )
     try:
-        guess = "cp1252" if _of_windows(broken) else "latin-1"
-        read = _around(line.decode(guess))
+        guess = "cp1252" if _has_c1_bytes(broken) else "latin-1"
+        excerpt = _around(line.decode(guess))
     except UnicodeDecodeError:
-        return f"{told} {number}. Name its encoding: --encoding shift_jis, gb18030, cp1251, ..."
+        return f"{message} {number}. Name its encoding: --encoding shift_jis, gb18030, cp1251, ..."
     return (
-        f"{told} {number}, which reads {read!r} in {guess}. If that is right, give --encoding {guess}, else the encoding "
+        f"{message} {number}, which reads {excerpt!r} in {guess}. If that is right, give --encoding {guess}, else the encoding "
         "that it was written in. (--encoding utf-8 leaves such rows out.)"
     )
 
 
-def _of_windows(lines: list[tuple[int, bytes]]) -> bool:
-    """Whether there are bytes that are control characters in Latin-1, and letters and quotes in Windows' encoding."""
+def _has_c1_bytes(lines: list[tuple[int, bytes]]) -> bool:
+    """Whether there are bytes 0x80 to 0x9F: control characters in Latin-1, letters and quotes in Windows-1252."""
     return any(0x80 <= byte < 0xA0 for _, line in lines for byte in line)
 
 
 def _around(text: str) -> str:
-    """The words around the first character that is not ASCII."""
-    place = next(place for place, char in enumerate(text) if not char.isascii())
-    return text[max(place - 20, 0) : place + 20].strip()
+    """The text around the first character that is not ASCII."""
+    index = next(index for index, char in enumerate(text) if not char.isascii())
+    return text[max(index - 20, 0) : index + 20].strip()
 
 
 def separator_bytes(given: str) -> bytes:
-    r"""A separator as the user writes it; `\t` and `tab` are one. Raises UsageError for what can be none."""
-    found = {"\\t": "\t", "tab": "\t"}.get(given, given)
-    if not found or any(char in '"\r\n' for char in found):
+    r"""The separator that the user gave, in UTF-8; `\t` and `tab` mean a tab. Raises UsageError if it is not valid."""
+    separator = {"\\t": "\t", "tab": "\t"}.get(given, given)
+    if not separator or any(char in '"\r\n' for char in separator):
         raise UsageError(f"--sep takes what stands between two cells, such as ';', '::' or tab; got {given!r}.")
-    return found.encode()
+    return separator.encode()
 
 
 class _Recoder(io.RawIOBase):
     def __init__(
-        self, raw: IO[bytes], encoding: str, separator: bytes | None, name: str, saw: Callable[[bytes], object] | None
+        self,
+        raw: IO[bytes],
+        encoding: str,
+        separator: bytes | None,
+        name: str,
+        on_read: Callable[[bytes], object] | None,
     ) -> None:
-        self._raw, self._encoding, self._separator, self._name, self._saw = raw, encoding, separator, name, saw
-        # UTF-8 passes as it is: rows of other bytes are counted by whoever reads them.
+        self._raw, self._encoding, self._separator, self._name, self._on_read = raw, encoding, separator, name, on_read
+        # UTF-8 is not decoded here: readers report the rows that are not valid.
         self._decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)()
         self._line, self._rest, self._ready = 1, b"", memoryview(b"")
 
@@ -153,8 +158,8 @@ class _Recoder(io.RawIOBase):
     def readinto(self, target) -> int:
         while not self._ready:
             piece = self._raw.read(1 << 20)
-            if piece and self._saw:
-                self._saw(piece)
+            if piece and self._on_read:
+                self._on_read(piece)
             self._ready = memoryview(self._split(self._utf8(piece), last=not piece))
             if not piece:
                 break
@@ -167,19 +172,19 @@ class _Recoder(io.RawIOBase):
         if self._decoder is None:
             return piece
         try:
-            made = self._decoder.decode(piece, not piece).encode()
+            converted = self._decoder.decode(piece, not piece).encode()
         except UnicodeError as error:
             raise DataError(
                 f"{self._name} cannot be read as {self._encoding}: {error} (after line {self._line}). {_AGAIN}"
             ) from None
-        self._line += made.count(b"\n")
-        return made
+        self._line += converted.count(b"\n")
+        return converted
 
     def _split(self, content: bytes, last: bool) -> bytes:
         if self._separator is None:
             return content
         content = self._rest + content
-        end = len(content) if last else content.rfind(b"\n") + 1  # no separator goes over the end of a line
+        end = len(content) if last else content.rfind(b"\n") + 1  # a separator never spans the end of a line
         self._rest = content[end:]
         return content[:end].replace(SEPARATOR, b" ").replace(self._separator, SEPARATOR)
 
@@ -190,15 +195,15 @@ class _Recoder(io.RawIOBase):
 
 
 def recoded(
-    raw: IO[bytes], encoding: str, separator: bytes | None, name: str, saw: Callable[[bytes], object] | None
+    raw: IO[bytes], encoding: str, separator: bytes | None, name: str, on_read: Callable[[bytes], object] | None
 ) -> IO[bytes]:
-    """A file in UTF-8, with SEPARATOR in place of a separator of several bytes.
+    """A file converted to UTF-8, with SEPARATOR in place of a separator of several bytes.
 
     Args:
-        separator: In UTF-8; None where it stays as it is.
-        saw: Is called with the bytes of the file itself as they are read.
+        separator: In UTF-8; None if it is kept.
+        on_read: Called with the original bytes as they are read.
 
     Raises:
-        DataError: While it is read, if it is not in that encoding.
+        DataError: During reading, if the file is not in that encoding.
     """
-    return io.BufferedReader(_Recoder(raw, encoding, separator, name, saw), 1 << 20)
+    return io.BufferedReader(_Recoder(raw, encoding, separator, name, on_read), 1 << 20)

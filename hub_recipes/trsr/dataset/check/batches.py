@@ -1,4 +1,4 @@
-"""Read a split batch by batch, its columns as the contract types them; whole rows only."""
+"""Read a split in batches, with the columns and types of the contract. Rows with missing values are noted and left out."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ class Batch:
     """Some rows of a split.
 
     Attributes:
-        rows: Their places in the split, from 0.
-        ids: What they are called: item or user ids.
-        columns: Column -> values, one chunk each. No nulls in columns of the contract.
-        stop: The place after the last row, whole or not.
+        rows: Their numbers in the split, from 0.
+        ids: The ids that name the rows, of items or users.
+        columns: Column -> values, one chunk each. Columns of the contract have no nulls.
+        stop: Number after that of the last row, including rows that were left out.
     """
 
     config: str
@@ -45,11 +45,11 @@ def batches(
     extra: tuple[str, ...] = (),
     limit: int = 0,
 ) -> Iterator[Batch]:
-    """Yield batches of a split; note what does not keep the contract.
+    """Yield batches of a split; violations of the contract are noted.
 
     Args:
-        needed: Columns of the contract, the one that names a row first among those that end in `_id`.
-        extra: Columns that are passed on as they are, where they exist.
+        needed: Columns of the contract. The first one that ends in `_id` names the rows.
+        extra: Other columns that are passed on unchanged, if they exist.
         limit: Rows to read; 0 = all.
     """
     schema = needed.arrow_schema
@@ -63,14 +63,14 @@ def batches(
             try:
                 table = next(tables, None)
             except (CastError, TypeError) as error:
-                # `datasets` reads every split as the first file of the config has it.
+                # `datasets` reads every split with the columns and types of the config's first file.
                 findings.note("columns-differ", config, split, show(str(error).splitlines()[-1], 200))
                 return
             if table is None:
                 break
             if limit:
                 table = table.slice(0, limit - start)
-            if not start and not _fits(table.schema, schema, config, split, findings):
+            if not start and not _has_columns(table.schema, schema, config, split, findings):
                 return
             yield _batch(table, schema, (key, *extra), config, split, start, findings)
             start += table.num_rows
@@ -79,26 +79,26 @@ def batches(
         findings.note("split-empty", config, split)
 
 
-def _fits(got: pa.Schema, wanted: pa.Schema, config: str, split: str, findings: Findings) -> bool:
-    """Whether the columns of the contract are there, typed as strings, lists of strings or integers as they should be."""
-    fits = True
+def _has_columns(present: pa.Schema, wanted: pa.Schema, config: str, split: str, findings: Findings) -> bool:
+    """Whether all columns of the contract are present with the right types; others are noted."""
+    complete = True
     for column in wanted:
-        if column.name not in got.names:
-            findings.note("column-missing", config, split, f"{column.name}; there are {names(got.names)}")
-            fits = False
-        elif kind(found := got.field(column.name).type) != kind(column.type):
-            findings.note("column-type", config, split, f"{column.name} is {show(found)}, not {kind(column.type)}")
-            fits = False
-    return fits
+        if column.name not in present.names:
+            findings.note("column-missing", config, split, f"{column.name}; there are {names(present.names)}")
+            complete = False
+        elif kind(value_type := present.field(column.name).type) != kind(column.type):
+            findings.note("column-type", config, split, f"{column.name} is {show(value_type)}, not {kind(column.type)}")
+            complete = False
+    return complete
 
 
-def kind(found: pa.DataType) -> str:
-    """A type as Python sees it: how wide offsets are makes no difference."""
-    if pa.types.is_string(found) or pa.types.is_large_string(found):
+def kind(value_type: pa.DataType) -> str:
+    """The name of a type, the same for Arrow's variants with 32-bit and 64-bit offsets."""
+    if pa.types.is_string(value_type) or pa.types.is_large_string(value_type):
         return "string"
-    if pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found):
-        return f"list of {kind(found.value_type)}"
-    return "integer" if pa.types.is_integer(found) else str(found)
+    if pa.types.is_list(value_type) or pa.types.is_large_list(value_type) or pa.types.is_fixed_size_list(value_type):
+        return f"list of {kind(value_type.value_type)}"
+    return "integer" if pa.types.is_integer(value_type) else str(value_type)
 
 
 def _batch(
@@ -114,24 +114,24 @@ def _batch(
     columns = {column.name: contract.one_chunk(table[column.name]).cast(column.type) for column in schema}
     extras = {name: contract.one_chunk(table[name]) for name in extra if name in table.column_names}
     rows = np.arange(start, start + table.num_rows)
-    whole = np.ones(len(rows), bool)
+    is_complete = np.ones(len(rows), bool)
     for name, values in columns.items():
-        lacking = _nulls(values)
-        missing = pa.array([name] * int(lacking.sum()), pa.string())
-        findings.mark("value-missing", Batch(config, split, rows, columns[key], {}), np.flatnonzero(lacking), missing)
-        whole &= ~lacking
+        is_null = _nulls(values)
+        missing = pa.array([name] * int(is_null.sum()), pa.string())
+        findings.mark("value-missing", Batch(config, split, rows, columns[key], {}), np.flatnonzero(is_null), missing)
+        is_complete &= ~is_null
     columns |= extras
-    if not whole.all():
-        columns = {name: values.filter(pa.array(whole)) for name, values in columns.items()}
-    return Batch(config, split, rows[whole], columns[key], columns, start + table.num_rows)
+    if not is_complete.all():
+        columns = {name: values.filter(pa.array(is_complete)) for name, values in columns.items()}
+    return Batch(config, split, rows[is_complete], columns[key], columns, start + table.num_rows)
 
 
 def _nulls(values: pa.Array) -> np.ndarray:
-    """Rows without a value, or with a list that holds none: (rows,) bool."""
-    lacking = mask(pc.is_null(values))
+    """Which rows are null, or a list with a null in it: (rows,) bool."""
+    is_null = mask(pc.is_null(values))
     if pa.types.is_list(values.type) and (inner := values.flatten()).null_count:
-        lacking[pc.list_parent_indices(values).filter(pc.is_null(inner)).to_numpy()] = True
-    return lacking
+        is_null[pc.list_parent_indices(values).filter(pc.is_null(inner)).to_numpy()] = True
+    return is_null
 
 
 def mask(values: pa.Array) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The config `items`: its rules, and what the other configs ask of it."""
+"""Check the config `items`, and keep what the rules of other configs need from it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from trsr.dataset.check.findings import Findings
 from trsr.dataset.check.lengths import Lengths, blank, words
 from trsr.dataset.check.texts import mark_ids, mark_texts
 
-# Either fills most of a prompt of 2,048 tokens.
+# A text of either length fills most of a prompt of 2,048 tokens.
 LONG_WORDS = 1000
 LONG_CHARACTERS = 6000
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """What is kept of the items.
+    """The items of a dataset.
 
     Attributes:
         ids: Item ids, in the order of the rows.
-        titles: Aligned with `ids`; None where texts are withheld.
-        groups: (items,) equal numbers are equal texts.
+        titles: Aligned with `ids`; None if texts are withheld.
+        groups: (items,) numbers, equal for items with equal texts.
     """
 
     ids: pa.Array
@@ -33,40 +33,40 @@ class Catalogue:
     groups: np.ndarray
 
     def codes(self, ids: pa.Array) -> np.ndarray:
-        """A number for each id: its row in the catalogue, or a negative hash of an id that is not there.
+        """A number for each id: its row in the catalogue, or a negative hash if the id is unknown.
 
-        Equal ids have equal codes, in every batch; different ids have different ones but for one in 2^63.
+        Equal ids have equal codes in all batches; different unknown ids have different codes with a probability of 1 - 2^-63.
         """
         if not len(ids):
             return np.zeros(0, np.int64)
         encoded = ids.dictionary_encode()
         known = pc.index_in(encoded.dictionary, value_set=self.ids)
         codes = known.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-        strange = np.flatnonzero(codes < 0)
-        codes[strange] = ~(hashes(encoded.dictionary.take(pa.array(strange))) >> np.uint64(1)).astype(np.int64)
+        unknown = np.flatnonzero(codes < 0)
+        codes[unknown] = ~(hashes(encoded.dictionary.take(pa.array(unknown))) >> np.uint64(1)).astype(np.int64)
         return codes[encoded.indices.to_numpy()]
 
     def same_text(self, codes: np.ndarray) -> np.ndarray:
-        """Numbers that are equal for items of equal text; of an item without a row, its code."""
+        """A number for each code, equal for items with equal texts; for an unknown item, its code."""
         if not len(self.groups):
             return codes
         return np.where(codes < 0, codes, self.groups[np.maximum(codes, 0)])
 
 
 def hashes(values: pa.Array) -> np.ndarray:
-    """64 bits of each string: (n,) uint64, the same on every machine."""
+    """A 64-bit hash of each string: (n,) uint64, the same on every machine."""
     digests = b"".join(blake2b(value.encode(), digest_size=8).digest() for value in values.to_pylist())
     return np.frombuffer(digests, "<u8")
 
 
 def read_catalogue(read: Iterable[Batch], findings: Findings, lengths: Lengths) -> Catalogue:
-    """Apply the rules to all items, and keep what the other configs need."""
-    kept: list[Batch] = []
+    """Check all items, and return the catalogue."""
+    batches: list[Batch] = []
     digests: list[np.ndarray] = []
     titles: list[pa.Array] = []
     empty: list[np.ndarray] = []
     for batch in read:
-        kept.append(Batch(batch.config, batch.split, batch.rows, batch.ids, {}))
+        batches.append(Batch(batch.config, batch.split, batch.rows, batch.ids, {}))
         if "text" not in batch.columns:
             continue
         texts = batch.columns["text"]
@@ -81,30 +81,32 @@ def read_catalogue(read: Iterable[Batch], findings: Findings, lengths: Lengths) 
         lengths.add("item text, words", counts)
         lengths.add("item text, characters", characters)
         long = np.flatnonzero((counts > LONG_WORDS) | (characters > LONG_CHARACTERS))
-        shown = [f"{counts[place]:,} words, {characters[place]:,} characters" for place in long.tolist()]
+        shown = [f"{counts[row]:,} words, {characters[row]:,} characters" for row in long.tolist()]
         findings.mark("item-long", batch, long, pa.array(shown, pa.string()))
-    ids = pa.concat_arrays([batch.ids for batch in kept] or [pa.array([], pa.string())])
+    ids = pa.concat_arrays([batch.ids for batch in batches] or [pa.array([], pa.string())])
     groups = np.unique(np.concatenate(digests), return_inverse=True)[1] if digests else np.zeros(0, np.int64)
-    same = _earlier(ids.dictionary_encode().indices.to_numpy())
-    _mark_repeats(findings, kept, ids, "item-repeated", same)
+    same = _first_rows(ids.dictionary_encode().indices.to_numpy())
+    _mark_repeats(findings, batches, ids, "item-repeated", same)
     if titles:
-        # Of an item that has a row already, and of one without text, something worse is said.
-        told = (same < np.arange(len(ids))) | np.concatenate(empty)
-        _mark_repeats(findings, kept, ids, "text-repeated", np.where(told, np.arange(len(ids)), _earlier(groups)))
+        # Items that repeat an id or have no text are reported already, as errors.
+        reported = (same < np.arange(len(ids))) | np.concatenate(empty)
+        _mark_repeats(
+            findings, batches, ids, "text-repeated", np.where(reported, np.arange(len(ids)), _first_rows(groups))
+        )
     return Catalogue(ids, pa.concat_arrays(titles) if titles else None, groups)
 
 
-def _earlier(values: np.ndarray) -> np.ndarray:
-    """The first place of each value: (n,)."""
+def _first_rows(values: np.ndarray) -> np.ndarray:
+    """For each value, the row of its first occurrence: (n,)."""
     _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
     return first[inverse]
 
 
-def _mark_repeats(findings: Findings, kept: list[Batch], ids: pa.Array, code: str, earlier: np.ndarray) -> None:
-    """Mark the rows for which `earlier` names a row before them, and show the id of that row."""
+def _mark_repeats(findings: Findings, batches: list[Batch], ids: pa.Array, code: str, earlier: np.ndarray) -> None:
+    """Mark the rows with an earlier row in `earlier`, and show the id of that row."""
     start = 0
-    for batch in kept:
+    for batch in batches:
         stop = start + len(batch.rows)
-        places = np.flatnonzero(earlier[start:stop] < np.arange(start, stop))
-        findings.mark(code, batch, places, ids.take(pa.array(earlier[start + places])))
+        positions = np.flatnonzero(earlier[start:stop] < np.arange(start, stop))
+        findings.mark(code, batch, positions, ids.take(pa.array(earlier[start + positions])))
         start = stop

@@ -1,4 +1,4 @@
-"""Rules for the rows of histories: ids resolve, and neither history nor candidates give the answer away."""
+"""Rules for the rows of histories: item ids are known, and neither history nor candidates reveal the target."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from trsr.dataset.check.hashes import isin_sorted, mix, pair
 
 @dataclass(frozen=True, slots=True)
 class Ids:
-    """A column of item ids, or of lists of them, laid flat.
+    """A column of item ids, or of lists of item ids, flattened.
 
     Attributes:
-        ids: (elements,) as they stand there.
+        ids: (elements,) the ids themselves.
         codes: (elements,) see `Catalogue.codes`.
         rows: (elements,) the position of each element's row in the batch.
-        lengths: (rows,)
+        lengths: (rows,) number of elements of each row.
     """
 
     ids: pa.Array
@@ -28,25 +28,25 @@ class Ids:
     rows: np.ndarray
     lengths: np.ndarray
 
-    def hits(self, found: np.ndarray) -> "Hits":
-        """Elements that a mask picks."""
-        return self.rows[found], self.ids.filter(pa.array(found))
+    def hits(self, matches: np.ndarray) -> "Hits":
+        """The rows and ids of the elements that a mask selects."""
+        return self.rows[matches], self.ids.filter(pa.array(matches))
 
 
-# Positions of rows in a batch, and the id that is to blame for each.
+# Positions of rows in a batch, and the id in question for each.
 Hits = tuple[np.ndarray, pa.Array | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Histories:
-    """A batch of `histories` in numbers."""
+    """A batch of `histories`, with users and items as numbers."""
 
     catalogue: Catalogue
     users: np.ndarray  # (rows,) hashes
     history: Ids
     target: Ids
     negatives: Ids
-    also_met: Ids | None = None  # where the dataset says so
+    also_met: Ids | None = None  # if the dataset has that column
 
     @classmethod
     def of(cls, batch: Batch, catalogue: Catalogue) -> "Histories":
@@ -54,7 +54,7 @@ class Histories:
         also_met = _also_met(batch)
         flat = [history.flatten(), target, negatives.flatten(), *(column.flatten() for column in also_met)]
         lengths = [_lengths(history), np.ones(len(target), np.int64), _lengths(negatives), *map(_lengths, also_met)]
-        # All at once: a large catalogue is slow to ask.
+        # One call for all columns: a look-up in a large catalogue is slow.
         codes = np.split(catalogue.codes(pa.concat_arrays(flat)), np.cumsum([len(ids) for ids in flat])[:-1])
         rows = np.arange(len(target))
         columns = (
@@ -64,28 +64,30 @@ class Histories:
         return cls(catalogue, hashes(batch.ids), *columns)
 
     def pairs(self) -> np.ndarray:
-        """(user, target) in one number each: (rows,) uint64."""
+        """A hash of (user, target) for each row: (rows,) uint64."""
         return pair(self.users, self.target.codes)
 
-    def met(self) -> np.ndarray:
-        """(user, item) of histories and targets in one number each: (elements,) uint64."""
+    def seen(self) -> np.ndarray:
+        """A hash of (user, item) for each item of histories and targets: (elements,) uint64."""
         items = np.concatenate([self.history.codes, self.target.codes])
         return pair(self.users[np.concatenate([self.history.rows, self.target.rows])], items)
 
     def fingerprints(self) -> np.ndarray:
-        """A number for all of a row, not 0: (rows,) uint64."""
+        """A hash of each row's user, history, target and negatives, never 0: (rows,) uint64."""
         total = self.pairs()
         for salt, column in enumerate((self.history, self.negatives), 1):
             starts = np.concatenate([[0], column.lengths.cumsum()])
-            place = np.arange(len(column.codes)) - np.repeat(starts[:-1], column.lengths)
-            mixed = mix(column.codes.astype(np.uint64) + mix(place.astype(np.uint64) * np.uint64(4) + np.uint64(salt)))
+            position = np.arange(len(column.codes)) - np.repeat(starts[:-1], column.lengths)
+            mixed = mix(
+                column.codes.astype(np.uint64) + mix(position.astype(np.uint64) * np.uint64(4) + np.uint64(salt))
+            )
             sums = np.concatenate([np.zeros(1, np.uint64), mixed.cumsum(dtype=np.uint64)])
             total = mix(total + sums[starts[1:]] - sums[starts[:-1]] + column.lengths.astype(np.uint64))
         return total | np.uint64(1)
 
 
 def _also_met(batch: Batch) -> list[pa.Array]:
-    """The optional column, if it is there and whole."""
+    """The optional column `also_met` in a list; empty if it is missing, of another type, or has nulls."""
     column = batch.columns.get("also_met")
     if column is None or kind(column.type) != "list of string" or column.null_count or column.flatten().null_count:
         return []
@@ -98,9 +100,9 @@ def _lengths(lists: pa.Array) -> np.ndarray:
 
 def unknown_items(rows: Histories) -> Hits:
     if not len(rows.catalogue.ids):
-        return np.zeros(0, int), None  # that there is no catalogue is said once
-    found = [column.hits(column.codes < 0) for column in (rows.history, rows.target, rows.negatives)]
-    return np.concatenate([places for places, _ in found]), pa.concat_arrays([ids for _, ids in found])
+        return np.zeros(0, int), None  # a missing catalogue is reported once, elsewhere
+    hits = [column.hits(column.codes < 0) for column in (rows.history, rows.target, rows.negatives)]
+    return np.concatenate([positions for positions, _ in hits]), pa.concat_arrays([ids for _, ids in hits])
 
 
 def no_history(rows: Histories) -> Hits:
@@ -124,11 +126,11 @@ def negatives_in_history(rows: Histories) -> Hits:
     return rows.negatives.hits(isin_sorted(negatives, np.sort(history)))
 
 
-def negatives_met(rows: Histories) -> Hits:
+def negatives_seen(rows: Histories) -> Hits:
     if rows.also_met is None:
         return np.zeros(0, int), None
-    met, negatives = _in_row(rows.also_met, rows.negatives)
-    return rows.negatives.hits(isin_sorted(negatives, np.sort(met)))
+    seen, negatives = _in_row(rows.also_met, rows.negatives)
+    return rows.negatives.hits(isin_sorted(negatives, np.sort(seen)))
 
 
 def repeated_negatives(rows: Histories) -> Hits:
@@ -147,7 +149,7 @@ def negatives_like_target(rows: Histories) -> Hits:
 
 
 def _in_row(*columns: Ids) -> list[np.ndarray]:
-    """(row, item) of each element as one number, equal across the columns for equal pairs."""
+    """A number for (row, item) of each element; equal pairs have equal numbers in all columns."""
     _, dense = np.unique(np.concatenate([column.codes for column in columns]), return_inverse=True)
     parts = np.split(dense, np.cumsum([len(column.codes) for column in columns])[:-1])
     return [column.rows * (len(dense) + 1) + part for column, part in zip(columns, parts, strict=True)]
@@ -160,7 +162,7 @@ RULES: Mapping[str, Callable[[Histories], Hits]] = {
     "target-in-negatives": target_in_negatives,
     "target-in-history": target_in_history,
     "negative-in-history": negatives_in_history,
-    "negative-met": negatives_met,
+    "negative-met": negatives_seen,
     "negative-repeated": repeated_negatives,
     "negative-like-target": negatives_like_target,
 }

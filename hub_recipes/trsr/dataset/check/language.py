@@ -1,10 +1,10 @@
-"""A cheap hint of the language of texts: their script, and for Latin script their stop words. Never more than a hint."""
+"""Guess the language of texts cheaply, by their script and, for Latin script, their stop words. It is only a hint."""
 
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 
-# ISO 639 code -> how Unicode calls the letters; languages not listed are not judged.
+# ISO 639 code -> first words of the Unicode names of its letters. Other languages are not guessed.
 SCRIPTS = {
     **dict.fromkeys("ru uk bg sr mk be".split(), ("CYRILLIC",)),
     **dict.fromkeys("ar fa ur".split(), ("ARABIC",)),
@@ -25,13 +25,13 @@ STOP_WORDS = {
     "pt": "o os as e do da uma para com não".split(),
     "nl": "de het een en van voor met niet op bij".split(),
 }
-ENOUGH = 200  # letters, and hits of stop words times ten
+ENOUGH = 200  # smallest number of letters, and of ten times the stop words, for a guess
 
 
 def guess(texts: Iterable[str]) -> tuple[str, ...]:
-    """ISO 639 codes of languages that the texts may be in, likeliest first; none if there is too little to go by."""
-    shown = [text.lower() for text in texts]
-    letters = Counter(_script(char) for text in shown for char in text if char.isalpha())
+    """ISO 639 codes of languages that the texts may be in, likeliest first; none if there is too little text."""
+    lowered = [text.lower() for text in texts]
+    letters = Counter(_script(char) for text in lowered for char in text if char.isalpha())
     if letters.total() < ENOUGH:
         return ()
     script, _ = letters.most_common(1)[0]
@@ -39,8 +39,8 @@ def guess(texts: Iterable[str]) -> tuple[str, ...]:
         return ("ja",)
     if script != "LATIN":
         return tuple(code for code, scripts in SCRIPTS.items() if scripts[0] == script)
-    found = Counter(word for text in shown for word in text.split())
-    hits = {code: sum(found[word] for word in words) for code, words in STOP_WORDS.items()}
+    word_counts = Counter(word for text in lowered for word in text.split())
+    hits = {code: sum(word_counts[word] for word in words) for code, words in STOP_WORDS.items()}
     best = max(hits, key=lambda code: hits[code])
     # Related languages share stop words: only a clear lead counts.
     rivals = [code for code, count in hits.items() if 2 * count > hits[best]]
@@ -48,7 +48,7 @@ def guess(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def disagrees(declared: Iterable[str], guessed: tuple[str, ...]) -> bool:
-    """Whether a guess speaks against what is declared. Only languages that can be guessed are judged."""
+    """Whether a guess contradicts the declared languages; never if one of them cannot be guessed."""
     codes = {code.lower().split("-")[0].split("_")[0] for code in declared}
     judged = codes & (SCRIPTS.keys() | STOP_WORDS.keys())
     return bool(guessed) and judged == codes and not codes & set(guessed)

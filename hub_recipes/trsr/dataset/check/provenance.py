@@ -1,11 +1,11 @@
-"""What a dataset says about itself: provenance, protocol and language."""
+"""What a dataset declares: its provenance, its language, and severities that follow from its protocol."""
 
 from trsr.dataset import contract
 from trsr.dataset.check.findings import Findings, Severity, show
 from trsr.errors import DataError
 from trsr.records.provenance import Provenance, Terms
 
-# What the protocol `impressions` does that is an error in others: a row is a click, and time divides the splits.
+# Severities under the protocol `impressions`, in which a row is a click, and splits are divided by time.
 IMPRESSIONS: dict[str, Severity] = {
     "user-repeated": "note",
     "user-in-two-splits": "note",
@@ -16,7 +16,7 @@ IMPRESSIONS: dict[str, Severity] = {
 
 
 def read_provenance(source: str, revision: str | None, findings: Findings) -> Provenance:
-    """The provenance of a dataset; noted, and empty, where it is missing or not as the contract has it."""
+    """The provenance of a dataset; empty, with a finding, if it is missing or not valid."""
     try:
         provenance = contract.provenance(source, revision)
     except DataError as error:
@@ -35,7 +35,7 @@ def severity_overrides(provenance: Provenance) -> dict[str, Severity]:
     if provenance.counts.get("targets_in_own_history"):
         overrides["target-in-history"] = "warning"
     if provenance.protocol_record["split"] == "date":
-        # Earlier rows reach further back: an item that is met again may stand there, and no longer in its own history.
+        # An earlier row may hold older items than the later row's history, so a repeated item may be in that row alone.
         overrides["target-in-earlier-split"] = "warning"
     return overrides
 

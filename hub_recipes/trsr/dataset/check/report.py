@@ -1,4 +1,4 @@
-"""What a check found, for people and for programs."""
+"""The report of a check, as text for a terminal and as plain values for programs."""
 
 from dataclasses import asdict
 from typing import Any
@@ -9,15 +9,15 @@ from trsr.dataset.check.run import Report
 
 def as_text(report: Report) -> str:
     """The report for a terminal."""
-    lines = [line for one in report.findings for line in (_title(one), *map(_example, one.examples))]
+    lines = [line for finding in report.findings for line in (_title(finding), *map(_example, finding.examples))]
     rows = [
         f"  {config}: " + ", ".join(f"{split} {count:,}" for split, count in splits.items())
         for config, splits in report.rows.items()
     ]
     width = max(map(len, report.spreads), default=0)
     spreads = [
-        f"  {name:{width}}  median {one.median:>6,}   p90 {one.p90:>6,}   max {one.max:>6,}"
-        for name, one in report.spreads.items()
+        f"  {name:{width}}  median {spread.median:>6,}   p90 {spread.p90:>6,}   max {spread.max:>6,}"
+        for name, spread in report.spreads.items()
     ]
     counts = ", ".join(f"{_number(report.count(severity), severity)}" for severity in SEVERITIES)
     limit = f", the first {report.limit:,} rows of each split" if report.limit else ""
@@ -34,22 +34,23 @@ def as_dict(report: Report) -> dict[str, Any]:
         "limit": report.limit,
         "protocol": report.protocol,
         "counts": {severity: report.count(severity) for severity in SEVERITIES},
-        "findings": [{**asdict(one), "meaning": CODES[one.code][1]} for one in report.findings],
+        "findings": [{**asdict(finding), "meaning": CODES[finding.code][1]} for finding in report.findings],
         "rows": report.rows,
         "lengths": {name: spread.to_dict() for name, spread in report.spreads.items()},
     }
 
 
-def _title(one: Finding) -> str:
-    place = " ".join(filter(None, (one.config, one.split)))
-    counted = f" ({one.count:,})" if any(example.row is not None for example in one.examples) or one.count > 1 else ""
-    return f"{one.severity:7}  {one.code}{f'  {place}' if place else ''}{counted}: {CODES[one.code][1]}"
+def _title(finding: Finding) -> str:
+    location = " ".join(filter(None, (finding.config, finding.split)))
+    has_rows = any(example.row is not None for example in finding.examples)
+    count = f" ({finding.count:,})" if has_rows or finding.count > 1 else ""
+    return f"{finding.severity:7}  {finding.code}{f'  {location}' if location else ''}{count}: {CODES[finding.code][1]}"
 
 
-def _example(one: Example) -> str:
-    if one.row is None:
-        return f"         {one.shown}"
-    return f"         row {one.row}, {one.id}" + (f": {one.shown}" if one.shown else "")
+def _example(example: Example) -> str:
+    if example.row is None:
+        return f"         {example.shown}"
+    return f"         row {example.row}, {example.id}" + (f": {example.shown}" if example.shown else "")
 
 
 def _number(count: int, what: str) -> str:

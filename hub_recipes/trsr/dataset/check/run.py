@@ -1,7 +1,7 @@
-"""Check a dataset: every config once, split by split, in batches.
+"""Check a dataset: read every config once, split by split, in batches.
 
-Memory holds what Parquet's reader does of a row group, a batch, the ids and titles of the items, and 24 bytes a user; where
-users stand in several splits, 8 bytes an item as well.
+Memory holds the reader's buffers of a row group, a batch, the ids and titles of all items, and 24 bytes a user; if users are in
+several splits, also 8 bytes an interaction.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,12 +31,12 @@ TITLES_FOR_LANGUAGE = 2000
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a check came to.
+    """The result of a check.
 
     Attributes:
-        protocol: How the rows were made, in words; empty where the dataset does not say.
-        rows: Config -> split -> rows read.
-        spreads: What is measured -> how long it is.
+        protocol: Description of how the rows were made; empty if the dataset does not say.
+        rows: Config -> split -> number of rows read.
+        spreads: What was measured -> its lengths.
     """
 
     source: str
@@ -47,8 +47,8 @@ class Report:
     spreads: Mapping[str, Spread]
 
     def count(self, severity: Severity) -> int:
-        """Findings of a severity, a code in a split being one."""
-        return sum(one.severity == severity for one in self.findings)
+        """Number of findings of a severity; a finding is one code in one split."""
+        return sum(finding.severity == severity for finding in self.findings)
 
     def failed(self, *, strict: bool = False) -> bool:
         """Whether there are errors or, if strict, warnings."""
@@ -56,12 +56,12 @@ class Report:
 
 
 def check(source: str, *, revision: str | None = None, limit: int = 0, examples: int = 3) -> Report:
-    """Examine a dataset.
+    """Check a dataset against the data contract.
 
     Args:
         source: Folder, Hub id, or the name of a dataset in the package.
-        limit: Rows of each split to read, 0 = all. The items are read whole, so that ids resolve.
-        examples: Examples to keep of each finding.
+        limit: Rows to read of each split; 0 = all. All items are always read, because other configs refer to them.
+        examples: Number of examples to keep for each finding.
 
     Raises:
         DataError: If there is no such dataset, or it cannot be read.
@@ -75,7 +75,7 @@ def check(source: str, *, revision: str | None = None, limit: int = 0, examples:
 
 
 class _Check:
-    """One check under way: what is found, and what later configs ask of earlier ones."""
+    """A running check: its findings, and what the rules of later configs need from earlier ones."""
 
     def __init__(self, source: str, revision: str | None, limit: int, examples: int) -> None:
         self.source, self.revision, self.limit = source, revision, limit
@@ -119,7 +119,7 @@ class _Check:
         return read_catalogue(read, self.findings, self.lengths)
 
     def _check_histories(self, config: str, catalogue: Catalogue) -> None:
-        first = not self.users
+        is_first = not self.users
         times = Times(self.findings)
         within_users = self.provenance.users_in_several_splits and not self.provenance.by_impressions
         sizes = self.provenance.summaries.known_block_sizes()
@@ -127,7 +127,7 @@ class _Check:
         for split, stream in self._splits(config, contract.SPLITS):
             for batch in self._batches(stream, config, split, needed, self.limit, ("timestamps", "also_met")):
                 rows = Histories.of(batch, catalogue)
-                if first:
+                if is_first:
                     self.lengths.add("history, items", rows.history.lengths)
                     self.lengths.add("negatives", rows.negatives.lengths)
                     mark_histories(self.findings, batch, rows)
@@ -137,11 +137,11 @@ class _Check:
                     mark_differing(self.findings, batch, rows, self.users[split])
                 if config != "histories":
                     mark_summaries(self.findings, batch, rows, self.lengths, **sizes)
-            got, wanted = self._read(config, split), self._read("histories", split)
-            if not first and 0 < got < wanted:
-                self.findings.note("row-differs", config, split, f"{got} rows, the histories have {wanted}")
+            count, expected = self._rows_read(config, split), self._rows_read("histories", split)
+            if not is_first and 0 < count < expected:
+                self.findings.note("row-differs", config, split, f"{count} rows, the histories have {expected}")
         tied = self.provenance.counts.get("targets_tied_in_time")
-        if first and tied and not times.seen:
+        if is_first and tied and not times.seen:
             self.findings.note("target-time-tied", config, shown=f"{tied:,} rows of all splits, when the log was read")
 
     def _check_prompts(self, config: str, catalogue: Catalogue) -> None:
@@ -157,18 +157,18 @@ class _Check:
             for batch in self._batches(stream, config, split, contract.SFT, self.limit):
                 prompted.mark(batch)
 
-    def _splits(self, config: str, wanted: tuple[str, ...]) -> Iterator[tuple[str, IterableDataset]]:
-        """The splits of the contract, in its order."""
+    def _splits(self, config: str, expected: tuple[str, ...]) -> Iterator[tuple[str, IterableDataset]]:
+        """The expected splits that the config has, in that order; others are noted."""
         if config not in self.configs:
             return
-        found = contract.stream(self.source, config, self.revision, ROWS)
-        for split in [split for split in found if split not in wanted]:
+        streams = contract.stream(self.source, config, self.revision, ROWS)
+        for split in [split for split in streams if split not in expected]:
             self.findings.note("split-unknown", config, show(split))
-        for split in wanted:
-            if split in found:
-                yield split, found[split]
+        for split in expected:
+            if split in streams:
+                yield split, streams[split]
             else:
-                self.findings.note("split-missing", config, split, f"there are {names(found)}")
+                self.findings.note("split-missing", config, split, f"there are {names(streams)}")
 
     def _batches(
         self,
@@ -185,7 +185,7 @@ class _Check:
             counts[split] = batch.stop
             yield batch
 
-    def _read(self, config: str, split: str) -> int:
+    def _rows_read(self, config: str, split: str) -> int:
         return self.rows.get(config, {}).get(split, 0)
 
     def _hint_language(self, catalogue: Catalogue) -> None:
@@ -195,5 +195,5 @@ class _Check:
         elif catalogue.titles is not None:
             guessed = guess(catalogue.titles[:TITLES_FOR_LANGUAGE].to_pylist())
             if disagrees(declared, guessed):
-                said = f"declared: {names(declared)}; looks like: {names(guessed)}"
-                self.findings.note("language-other", "items", "train", said)
+                message = f"declared: {names(declared)}; looks like: {names(guessed)}"
+                self.findings.note("language-other", "items", "train", message)

@@ -1,4 +1,4 @@
-"""Rules for rows of prompt and completion: the answer is right, and about a user of the same split."""
+"""Rules for rows of prompt and completion: label and completion agree, and the user is in the same split of histories."""
 
 from collections import Counter
 
@@ -15,12 +15,12 @@ from trsr.dataset.check.users import Users
 
 
 class Prompted:
-    """Reads one config of prompts.
+    """Checks one config of prompts and completions.
 
     Args:
         users: Split -> users of the histories.
-        partial: Whether `users` are only some, so that others are not unknown.
-        one_target: Whether a user has one target, so that any other item is a negative.
+        partial: Whether only a part of the users was read, so that other users are not reported as unknown.
+        one_target: Whether a user has a single target, so that all other items are negatives.
     """
 
     def __init__(
@@ -58,37 +58,42 @@ class Prompted:
             self._mark_users(batch, labels, codes)
 
     def _mark_answers(self, batch: Batch, labels: np.ndarray) -> None:
-        """A label has one completion: the one that most rows of the first batch with that label have."""
+        """Mark completions that do not match their label. Each label has one: that of most rows of the first batch with it."""
         completions = batch.columns["completion"].to_pylist()
-        given = [text.strip() for text in completions]
+        answers = [text.strip() for text in completions]
         for label in (1, 0):
-            usual = Counter(text for text, one in zip(given, labels, strict=True) if one == label).most_common()
-            free = [text for text, _ in usual if text and text not in self._answers.values()]
-            if free and label not in self._answers:
-                self._answers[label] = free[0]
+            usual = Counter(
+                text for text, row_label in zip(answers, labels, strict=True) if row_label == label
+            ).most_common()
+            unused = [text for text, _ in usual if text and text not in self._answers.values()]
+            if unused and label not in self._answers:
+                self._answers[label] = unused[0]
         wrong = [
-            place
-            for place, (text, label) in enumerate(zip(given, labels, strict=True))
+            row
+            for row, (text, label) in enumerate(zip(answers, labels, strict=True))
             if label in (0, 1) and text != self._answers.get(int(label))
         ]
-        places = np.array(wrong, int)
-        self.findings.mark("label-completion", batch, places, batch.columns["completion"].take(pa.array(places)))
+        rows = np.array(wrong, int)
+        self.findings.mark("label-completion", batch, rows, batch.columns["completion"].take(pa.array(rows)))
 
     def _mark_users(self, batch: Batch, labels: np.ndarray, codes: np.ndarray) -> None:
         users = hashes(batch.columns["user_id"])
-        mine = self.users[batch.split]
-        here = isin_sorted(users, mine.hashes)
-        elsewhere = np.zeros(len(users), bool)
-        for split, others in self.users.items():
+        own = self.users[batch.split]
+        in_split = isin_sorted(users, own.hashes)
+        in_other_split = np.zeros(len(users), bool)
+        for split, other in self.users.items():
             if split != batch.split:
-                elsewhere |= isin_sorted(users, others.hashes)
-        self.findings.mark("user-in-two-splits", batch, elsewhere & ~here)
+                in_other_split |= isin_sorted(users, other.hashes)
+        self.findings.mark("user-in-two-splits", batch, in_other_split & ~in_split)
         if not self.partial:
-            self.findings.mark("user-unknown", batch, ~here & ~elsewhere)
-        targets = isin_sorted(pair(users, codes), mine.pairs)
+            self.findings.mark("user-unknown", batch, ~in_split & ~in_other_split)
+        targets = isin_sorted(pair(users, codes), own.pairs)
         wrong = (labels == 1) & ~targets
         if self.one_target:
             wrong |= (labels == 0) & targets
         self.findings.mark(
-            "label-target", batch, np.flatnonzero(here & wrong), batch.columns["item_id"].filter(pa.array(here & wrong))
+            "label-target",
+            batch,
+            np.flatnonzero(in_split & wrong),
+            batch.columns["item_id"].filter(pa.array(in_split & wrong)),
         )

@@ -1,4 +1,4 @@
-"""Rules for the configs of summaries: something was written, it can come from this history, it does not name the answer."""
+"""Rules for the configs of summaries: they are not empty, fit the history, and do not name the target."""
 
 import re
 
@@ -14,19 +14,19 @@ from trsr.dataset.check.lengths import Lengths, blank, words
 from trsr.dataset.check.texts import mark_texts
 from trsr.records.provenance import SummaryProvenance
 
-# Words. Our prompts ask for two or three sentences.
+# Words of a summary. Our prompts ask for two or three sentences.
 LONGEST = 300
-# Share of the summaries that another than the model wrote.
+# Share of summaries that the extractive summarizer wrote in place of the model.
 TOO_MANY = 0.05
 
 
 def note_provenance(findings: Findings, summaries: SummaryProvenance) -> None:
-    """Note what the provenance says of summaries that are missing, or that the model did not write."""
+    """Note summaries that are missing, or that the model did not write, according to the provenance."""
     if summaries.limit:
         findings.note("summary-partial", shown=f"the first {show(summaries.limit)}")
     if not (fallen_back := summaries.fallen_back_by_method):
         return
-    reasons = ", ".join(f"{show(why)} {count}" for why, count in summaries.fallen_back.items())
+    reasons = ", ".join(f"{show(reason)} {count}" for reason, count in summaries.fallen_back.items())
     for method, count in fallen_back.items():
         if total := summaries.calls.get(method, 0):
             if count > TOO_MANY * total:
@@ -46,8 +46,8 @@ def mark_summaries(
     """Apply the rules to a batch.
 
     Args:
-        block_size: Items a block, where the provenance says it.
-        max_blocks: Newest blocks kept, where the provenance says it.
+        block_size: Items per block, if the provenance has it.
+        max_blocks: Number of newest blocks that were kept, if the provenance has it.
     """
     summaries, blocks = batch.columns["summary"], batch.columns["block_summaries"]
     counts = blocks.value_lengths().to_numpy()
@@ -60,8 +60,8 @@ def mark_summaries(
     findings.mark("title-in-summary", batch, *_titles(summaries, rows))
 
     flat = blocks.flatten()
-    of = np.repeat(np.arange(len(counts)), counts)
-    findings.mark("blocks-empty", batch, np.concatenate([np.flatnonzero(counts == 0), of[blank(flat)]]))
+    block_rows = np.repeat(np.arange(len(counts)), counts)
+    findings.mark("blocks-empty", batch, np.concatenate([np.flatnonzero(counts == 0), block_rows[blank(flat)]]))
     items = rows.history.lengths
     most = -(-items // block_size) if block_size else items
     if max_blocks:
@@ -69,16 +69,16 @@ def mark_summaries(
     wrong = (counts != most) if block_size and max_blocks else (counts > most)
     findings.mark("blocks-count", batch, wrong & (counts > 0) & (items > 0))
     if batch.config == "recurrent":
-        some = np.flatnonzero(counts)
-        last = flat.take(pa.array(counts.cumsum()[some] - 1))
-        differs = pc.not_equal(last, summaries.take(pa.array(some))).to_numpy(zero_copy_only=False)
-        findings.mark("summary-not-last", batch, some[differs])
+        with_blocks = np.flatnonzero(counts)
+        last = flat.take(pa.array(counts.cumsum()[with_blocks] - 1))
+        differs = pc.not_equal(last, summaries.take(pa.array(with_blocks))).to_numpy(zero_copy_only=False)
+        findings.mark("summary-not-last", batch, with_blocks[differs])
 
 
 def _titles(summaries: pa.Array, rows: Histories) -> tuple[np.ndarray, pa.Array]:
-    """Rows whose summary names the target, and the title.
+    """Rows whose summary contains the title of the target, and the title.
 
-    Titles of one word are words like any other. A title that an item of the history has too may be named.
+    Titles of a single word are ignored, for they occur by chance, and so are titles that an item of the history contains.
     """
     catalogue, codes = rows.catalogue, rows.target.codes
     found: list[tuple[int, str]] = []
@@ -86,16 +86,16 @@ def _titles(summaries: pa.Array, rows: Histories) -> tuple[np.ndarray, pa.Array]
         return np.zeros(0, int), None
     titles = catalogue.titles.take(pa.array(np.maximum(codes, 0))).to_pylist()
     starts = rows.history.lengths.cumsum() - rows.history.lengths
-    for place, (title, summary) in enumerate(zip(titles, summaries.to_pylist(), strict=True)):
-        if codes[place] < 0 or " " not in title.strip() or title not in summary:
+    for row, (title, summary) in enumerate(zip(titles, summaries.to_pylist(), strict=True)):
+        if codes[row] < 0 or " " not in title.strip() or title not in summary:
             continue
-        read = rows.history.codes[starts[place] : starts[place] + rows.history.lengths[place]]
-        if re.search(rf"(?<!\w){re.escape(title)}(?!\w)", summary) and not _named(title, read, catalogue):
-            found.append((place, title))
-    return np.array([place for place, _ in found], int), pa.array([title for _, title in found], pa.string())
+        read = rows.history.codes[starts[row] : starts[row] + rows.history.lengths[row]]
+        if re.search(rf"(?<!\w){re.escape(title)}(?!\w)", summary) and not _in_history_title(title, read, catalogue):
+            found.append((row, title))
+    return np.array([row for row, _ in found], int), pa.array([title for _, title in found], pa.string())
 
 
-def _named(title: str, codes: np.ndarray, catalogue: Catalogue) -> bool:
-    """Whether an item of these codes has `title` within its own."""
+def _in_history_title(title: str, codes: np.ndarray, catalogue: Catalogue) -> bool:
+    """Whether the title of one of these items contains `title`."""
     assert catalogue.titles is not None
     return any(title in other for other in catalogue.titles.take(pa.array(codes[codes >= 0])).to_pylist())

@@ -1,4 +1,4 @@
-"""Rules for the optional column `timestamps`: numbers or Arrow timestamps, one an item, oldest first."""
+"""Rules for the optional column `timestamps`: a number or an Arrow timestamp for each item, oldest first."""
 
 from collections.abc import Mapping
 
@@ -7,14 +7,14 @@ import pyarrow as pa
 
 from trsr.dataset.check.batches import Batch, kind
 from trsr.dataset.check.findings import Findings, show
-from trsr.dataset.time_units import UNITS, unit_places
+from trsr.dataset.time_units import UNITS, unit_indices
 
 
 class Times:
-    """Reads the timestamps of a dataset, split after split in the order of time.
+    """Checks the timestamps of a dataset, split by split in the order of time.
 
     Attributes:
-        seen: Whether there were any.
+        seen: Whether there were any timestamps.
     """
 
     def __init__(self, findings: Findings) -> None:
@@ -25,7 +25,7 @@ class Times:
         self.seen = False
 
     def note_built(self, counts: Mapping[str, object]) -> None:
-        """Note units that a build counted, where the dataset itself holds no times."""
+        """Note units of times that the build counted in the log, for the dataset itself need not have times."""
         units = [f"{count:,} in {unit}" for unit in UNITS if isinstance(count := counts.get(f"times_in_{unit}"), int)]
         if units:
             self.findings.note("timestamps-units", shown=f"in the log: {', '.join(units)}")
@@ -37,41 +37,41 @@ class Times:
             return
         if not kind(column.type).startswith("list of ") or (flat := _numbers(column.flatten())) is None:
             self._refused.add(batch.split)
-            stated = f"timestamps is {show(column.type)}, not a list of numbers or timestamps without nulls"
-            self.findings.note("column-type", batch.config, batch.split, stated)
+            message = f"timestamps is {show(column.type)}, not a list of numbers or timestamps without nulls"
+            self.findings.note("column-type", batch.config, batch.split, message)
             return
         lengths = column.value_lengths().fill_null(0).to_numpy().astype(np.int64)
         items = batch.columns["history"].value_lengths().to_numpy()
         self.findings.mark("timestamps-length", batch, (lengths != items) & (lengths != items + 1))
         rows = np.repeat(np.arange(len(lengths)), lengths)
-        falls = (flat[1:] < flat[:-1]) & (rows[1:] == rows[:-1])
-        self.findings.mark("timestamps-order", batch, rows[1:][falls])
+        decreases = (flat[1:] < flat[:-1]) & (rows[1:] == rows[:-1])
+        self.findings.mark("timestamps-order", batch, rows[1:][decreases])
         self.seen = True
-        some = np.flatnonzero(lengths)
-        both = np.flatnonzero((lengths == items + 1) & (items > 0))
-        ends = lengths.cumsum()[both]
-        self.findings.mark("target-time-tied", batch, both[flat[ends - 1] == flat[ends - 2]])
-        if not len(some):
+        non_empty = np.flatnonzero(lengths)
+        with_target = np.flatnonzero((lengths == items + 1) & (items > 0))
+        ends = lengths.cumsum()[with_target]
+        self.findings.mark("target-time-tied", batch, with_target[flat[ends - 1] == flat[ends - 2]])
+        if not len(non_empty):
             return
-        last = flat[lengths.cumsum()[some] - 1]
+        last = flat[lengths.cumsum()[non_empty] - 1]
         if not pa.types.is_temporal(column.type.value_type):
             self._mark_units(batch, flat, rows)
         earlier = [newest for split, newest in self._newest.items() if split != batch.split]
         if earlier:
-            self.findings.mark("timestamps-split", batch, some[last < max(earlier)])
+            self.findings.mark("timestamps-split", batch, non_empty[last < max(earlier)])
         self._newest[batch.split] = max(last.max(), self._newest.get(batch.split, last.max()))
 
     def _mark_units(self, batch: Batch, times: np.ndarray, rows: np.ndarray) -> None:
-        """Mark rows with times in another unit than the first ones of the dataset."""
-        places = unit_places(times)
-        some = np.flatnonzero(places >= 0)
-        if len(some) and self._unit is None:
-            self._unit = int(places[some[0]])
-        self.findings.mark("timestamps-units", batch, rows[some[places[some] != self._unit]])
+        """Mark rows with times in another unit than the first time of the dataset."""
+        units = unit_indices(times)
+        known = np.flatnonzero(units >= 0)
+        if len(known) and self._unit is None:
+            self._unit = int(units[known[0]])
+        self.findings.mark("timestamps-units", batch, rows[known[units[known] != self._unit]])
 
 
 def _numbers(values: pa.Array) -> np.ndarray | None:
-    """Values that can be compared, or None: (n,)."""
+    """Timestamps as numbers, (n,); None if they are of another type or have nulls."""
     if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
         values = values.cast(pa.timestamp("us")).cast(pa.int64())
     if values.null_count or not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):

@@ -1,4 +1,4 @@
-"""Who is in which split: no user twice, or nothing of a later split in an earlier one; and the same rows in every config."""
+"""Rules across rows: no user in two splits, no later target in an earlier split, and the same rows in every config."""
 
 from dataclasses import dataclass, field
 
@@ -17,78 +17,78 @@ def _none() -> np.ndarray:
 
 @dataclass(slots=True)
 class Users:
-    """The users of a split, 24 bytes each; and of a user in several splits, 8 bytes an item.
+    """The users of a split, 24 bytes each; if users are in several splits, also 8 bytes an interaction.
 
     Attributes:
-        hashes: Of user ids; sorted.
-        pairs: User and target, see `sets.pair`; sorted.
-        fingerprints: Of rows, in their order; 0 for a row that was not examined.
-        met: User and item of histories and targets, where users stand in several splits; sorted.
-        negatives: User and negative, likewise.
+        hashes: Of user ids, sorted.
+        pairs: Of user and target, see `hashes.pair`; sorted.
+        fingerprints: Of rows, in their order; 0 for a row that was not checked.
+        seen: Pairs of user and item, for histories and targets; sorted. Only if users are in several splits.
+        negatives: Pairs of user and negative, likewise.
     """
 
     hashes: np.ndarray = field(default_factory=_none)
     pairs: np.ndarray = field(default_factory=_none)
     fingerprints: np.ndarray = field(default_factory=_none)
-    met: np.ndarray = field(default_factory=_none)
+    seen: np.ndarray = field(default_factory=_none)
     negatives: np.ndarray = field(default_factory=_none)
 
 
 def mark_users(
     findings: Findings, batch: Batch, rows: Histories, users: dict[str, Users], within_users: bool = False
 ) -> None:
-    """Mark users that were met before, and add those of the batch.
+    """Mark users that occurred before, and add those of the batch.
 
     Args:
-        users: Split -> users met so far.
-        within_users: Whether splits divide a user's own items. A user then stands in several, and what must not is an item:
-            a later target in an earlier row.
+        users: Split -> users read so far.
+        within_users: Whether each user's items are divided. A user is then in several splits, and the target of a later split
+            must not be in an earlier one.
     """
-    mine = users.setdefault(batch.split, Users())
+    own = users.setdefault(batch.split, Users())
     _, first = np.unique(rows.users, return_index=True)
-    again = np.ones(len(rows.users), bool)
-    again[first] = False
-    findings.mark("user-repeated", batch, again | isin_sorted(rows.users, mine.hashes))
+    repeated_here = np.ones(len(rows.users), bool)
+    repeated_here[first] = False
+    findings.mark("user-repeated", batch, repeated_here | isin_sorted(rows.users, own.hashes))
     if within_users:
         _mark_leaks(findings, batch, rows, users)
-    for split, others in users.items():
+    for split, other in users.items():
         if split != batch.split and not within_users:
-            places = np.flatnonzero(isin_sorted(rows.users, others.hashes))
-            said = pa.array([f"also in {split}"] * len(places), pa.string())
-            findings.mark("user-in-two-splits", batch, places, said)
-    mine.hashes = joined(mine.hashes, rows.users)
-    mine.pairs = joined(mine.pairs, rows.pairs())
+            positions = np.flatnonzero(isin_sorted(rows.users, other.hashes))
+            shown = pa.array([f"also in {split}"] * len(positions), pa.string())
+            findings.mark("user-in-two-splits", batch, positions, shown)
+    own.hashes = joined(own.hashes, rows.users)
+    own.pairs = joined(own.pairs, rows.pairs())
     read = np.zeros(batch.stop, np.uint64)
-    read[: len(mine.fingerprints)] = mine.fingerprints
+    read[: len(own.fingerprints)] = own.fingerprints
     read[batch.rows] = rows.fingerprints()
-    mine.fingerprints = read
+    own.fingerprints = read
 
 
 def _mark_leaks(findings: Findings, batch: Batch, rows: Histories, users: dict[str, Users]) -> None:
-    """Mark targets that stand in an earlier split's row of their user, and items that are negatives there; add the batch's."""
-    targets, met = rows.pairs(), rows.met()
-    # A target that the user had met before stands in its own history, and is marked for that.
+    """Mark targets that are in the user's row of an earlier split, and items that are negatives there; add the batch's pairs."""
+    targets, seen = rows.pairs(), rows.seen()
+    # A target that is also in the history of its own row is marked for that already.
     repeated = np.isin(rows.target.rows, rows.history.rows[rows.history.codes == rows.target.codes[rows.history.rows]])
-    places = np.concatenate([rows.history.rows, rows.target.rows])
-    for split, others in users.items():
+    positions = np.concatenate([rows.history.rows, rows.target.rows])
+    for split, other in users.items():
         if split == batch.split:
             continue
-        leaked = np.flatnonzero(isin_sorted(targets, others.met) & ~repeated)
-        shown = pa.array([f"{item} stands in {split}" for item in rows.target.ids.take(pa.array(leaked)).to_pylist()])
+        leaked = np.flatnonzero(isin_sorted(targets, other.seen) & ~repeated)
+        shown = pa.array([f"{item} is in {split}" for item in rows.target.ids.take(pa.array(leaked)).to_pylist()])
         findings.mark("target-in-earlier-split", batch, leaked, shown)
-        denied = places[isin_sorted(met, others.negatives)]
+        denied = positions[isin_sorted(seen, other.negatives)]
         shown = pa.array([f"a negative in {split}"] * len(denied), pa.string())
         findings.mark("negative-met", batch, denied, shown)
-    mine = users[batch.split]
-    mine.met = joined(mine.met, met)
-    mine.negatives = joined(mine.negatives, pair(rows.users[rows.negatives.rows], rows.negatives.codes))
+    own = users[batch.split]
+    own.seen = joined(own.seen, seen)
+    own.negatives = joined(own.negatives, pair(rows.users[rows.negatives.rows], rows.negatives.codes))
 
 
 def mark_differing(findings: Findings, batch: Batch, rows: Histories, users: Users) -> None:
-    """Mark rows of a summary config that are not those of the histories, row by row."""
+    """Mark rows of a config of summaries that differ from the same rows of `histories`."""
     expected = np.zeros(batch.stop, np.uint64)
-    known = users.fingerprints[: batch.stop]
-    expected[: len(known)] = known
+    fingerprints_before = users.fingerprints[: batch.stop]
+    expected[: len(fingerprints_before)] = fingerprints_before
     beyond = batch.rows >= len(users.fingerprints)
     examined = expected[batch.rows] != 0
     findings.mark("row-differs", batch, beyond | (examined & (expected[batch.rows] != rows.fingerprints())))

@@ -24,8 +24,7 @@ from trsr.pretrain.scratch import (
 )
 from trsr.records.checksums import dataset_checksum
 from trsr.records.files import one_writer
-from trsr.report.markdown import Markdown
-from trsr.report.templates import render, yaml_header
+from trsr.report.templates import render
 
 READ = 1500  # users whose prompts the tokenizer is trained on
 
@@ -122,7 +121,7 @@ def train_domain(
         "tags": ["llm-trsr"],
         **provenance.terms.header(),
     }
-    card = render("domain", {**about, "name": provenance.terms.name, "header": Markdown(yaml_header(header))})
+    card = render("domain", {**about, "name": provenance.terms.name}, header)
     save(model, tokenizer, about, card, out)
     return about
 

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from torch.utils.data import Dataset
 
 from trsr.core.history import Item, blocks_by_count
-from trsr.core.prompts import Encoder, SummaryPrompts
+from trsr.core.prompts import Encoder
 from trsr.core.summarize import Summarizer, SummaryRequest, answers, steps
+from trsr.core.summary_prompts import SummaryPrompts
 from trsr.pretrain.nano.games import topic_names
 from trsr.pretrain.nano.wording import PlainEnglishSummarizer
 from trsr.pretrain.nano.worlds import MAKER_FIELDS, PROSE, TOPIC_FIELDS, World, training_world

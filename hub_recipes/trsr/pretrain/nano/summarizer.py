@@ -22,7 +22,7 @@ from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.pretrain.nano.lessons import FIRST_WORLD, Lessons
 from trsr.pretrain.scratch import arguments, claim_folders, fit
 from trsr.progress import loading
-from trsr.recommender.train import write_adapter_config
+from trsr.records.adapters import write_adapter_config
 from trsr.records.checksums import base_checksum
 from trsr.records.files import one_writer, read_json
 from trsr.report.templates import render

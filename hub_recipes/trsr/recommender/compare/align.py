@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 from trsr.errors import CompareError
 from trsr.recommender import results
 from trsr.recommender.scores import FILE, KEYS, ROW
-from trsr.records.files import read_json
 
 NEEDED = ("run", "dataset", "split", "protocol", "systems")  # in results.json
 
@@ -84,7 +83,7 @@ def read(source: str) -> Evaluation:
         if not (folder / file).is_file():
             raise CompareError(f"No {file} in {folder}. Make it: trsr evaluate RUN, or hub_recipes/baselines.py.")
     try:
-        about = read_json(folder / results.FILE)
+        about = results.load(folder)
         table = pq.read_table(folder / FILE)
     except (ValueError, pa.ArrowException) as error:
         raise CompareError(f"{folder} cannot be read: {error}. Make it anew.") from None

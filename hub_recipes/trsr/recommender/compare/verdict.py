@@ -12,7 +12,6 @@ from trsr.recommender import results
 from trsr.recommender.compare import measure
 from trsr.recommender.compare.align import align, read
 from trsr.recommender.results import metric_name
-from trsr.records.files import read_json
 
 SIMPLE = ("popularity", "item-knn", "tf-idf")  # baselines that a useful recommender must beat
 METRIC = "recall@3"
@@ -20,9 +19,13 @@ LEVEL = 0.05
 MANY = 0.1  # share of shortened prompts that is worth a remedy
 
 
-def of_evaluation(folder: Path) -> str:
-    """The verdict on what `trsr evaluate` wrote to `folder`, several lines."""
-    evaluation = read_json(folder / results.FILE)
+def of_evaluation(evaluation: Mapping[str, Any], folder: Path) -> str:
+    """The verdict on an evaluation, several lines.
+
+    Args:
+        evaluation: Content of its results file.
+        folder: Where `trsr evaluate` wrote it; a control with shuffled summaries may lie beside it.
+    """
     lines = [standing(evaluation["run"], evaluation["systems"], evaluation["paired"])]
     shortened, rows = evaluation.get("shortened", 0), evaluation.get("rows", evaluation["n_users"])
     if shortened:
@@ -101,7 +104,7 @@ def _control_of(folder: Path, evaluation: Mapping[str, Any]) -> Path | None:
     """The evaluation beside `folder` that differs in nothing but that users were ranked for by the summaries of others."""
     same = ("run", "weights", "dataset_checksums", "limit", "split", "seed")
     for path in sorted(folder.resolve().parent.glob(f"*/{results.FILE}")):
-        other = read_json(path)
+        other = results.load(path.parent)
         if other.get("shuffled_summaries") and all(other.get(key) == evaluation.get(key) for key in same):
             return path.parent
     return None

@@ -1,4 +1,4 @@
-"""From measures a summary to figures a method, and what in them gives cause for doubt. Reads nothing."""
+"""Compute the figures of a method from the measures of its summaries, and warnings from the figures. Reads no files."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -7,17 +7,17 @@ import numpy as np
 
 from trsr.metrics.significance import paired_test
 
-UNSUPPORTED = 0.5  # more of a summary's content words unsupported than this, and it is counted
-COPIED = 0.5  # more of its runs of four words in one item, and it is a near-copy
-CLEAR = 0.05  # what a figure must differ by from that of another user's history
-TOO_MANY = 0.05  # share of summaries that is worth a warning
+UNSUPPORTED = 0.5  # a summary with a larger share of unsupported content words is counted
+COPIED = 0.5  # a summary with a larger share of its word 4-grams in one item is a near-copy
+CLEAR = 0.05  # smallest difference from the control, the history of another user, that counts as clear
+TOO_MANY = 0.05  # share of summaries above which there is a warning
 
 
 def figures(columns: Mapping[str, Sequence[float]], digests: np.ndarray, seed: int) -> dict[str, Any]:
     """The figures of a method.
 
     Args:
-        columns: Measure -> (summaries,), nan where it does not apply.
+        columns: Measure -> values (summaries,), nan if it does not apply.
         digests: (summaries,) equal for summaries of equal text.
     """
     table = {name: np.asarray(values, np.float64) for name, values in columns.items()}
@@ -39,17 +39,17 @@ def figures(columns: Mapping[str, Sequence[float]], digests: np.ndarray, seed: i
 
 
 def warnings(audit: Mapping[str, Any]) -> Iterator[str]:
-    """What an audit's figures give cause to doubt, a sentence each."""
-    for method, found in audit["methods"].items():
-        total = found["summaries"]
+    """The warnings that follow from the figures of an audit, one sentence each."""
+    for method, figures_of in audit["methods"].items():
+        total = figures_of["summaries"]
         for name, sign in (("coverage", 1), ("unsupported", -1)):
-            one = found[name]
-            if one["difference"] is not None and sign * one["low" if sign > 0 else "high"] < CLEAR:
+            figure = figures_of[name]
+            if figure["difference"] is not None and sign * figure["low" if sign > 0 else "high"] < CLEAR:
                 yield (
-                    f"{method}: {name} is {one['mean']:.3f}, and {one['of_another']:.3f} for another user's history: the "
+                    f"{method}: {name} is {figure['mean']:.3f}, and {figure['of_another']:.3f} for another user's history: the "
                     "summaries say little of the user they stand for, or histories are alike."
                 )
-        leaks = found["target_named"]
+        leaks = figures_of["target_named"]
         if leaks["difference"] is not None and leaks["low"] > 0:
             yield (
                 f"{method}: {leaks['count']:,} summaries name the target and {leaks['of_a_negative']:,} a negative: what "
@@ -59,21 +59,21 @@ def warnings(audit: Mapping[str, Any]) -> Iterator[str]:
             ("near_copies", "copy most of an item"),
             ("identical", "are another user's too"),
         ):
-            if found[name] > TOO_MANY * total:
-                yield f"{method}: {found[name]:,} of {total:,} summaries {what}."
-        if found["unsupported"]["over"] > TOO_MANY * total:
+            if figures_of[name] > TOO_MANY * total:
+                yield f"{method}: {figures_of[name]:,} of {total:,} summaries {what}."
+        if figures_of["unsupported"]["over"] > TOO_MANY * total:
             yield (
-                f"{method}: {found['unsupported']['over']:,} of {total:,} summaries have most of their words neither from "
+                f"{method}: {figures_of['unsupported']['over']:,} of {total:,} summaries have most of their words neither from "
                 "the history nor from the prompt. Read some: they may be invented."
             )
-        if found["instructions"]["copied"]:
+        if figures_of["instructions"]["copied"]:
             yield (
-                f"{method}: {found['instructions']['copied']:,} summaries repeat what an item's text orders. Ask another "
+                f"{method}: {figures_of['instructions']['copied']:,} summaries repeat what an item's text orders. Ask another "
                 "model, or leave these items out."
             )
-        if found["problems"]:
-            told = ", ".join(f"{why} {count:,}" for why, count in found["problems"].items())
-            yield f"{method}: some texts are no summaries: {told}. Run trsr summarize anew."
+        if figures_of["problems"]:
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in figures_of["problems"].items())
+            yield f"{method}: some texts are no summaries: {reasons}. Run trsr summarize anew."
     fallen, calls = sum(audit["fallen_back"].values()), audit["calls"]
     if calls and fallen > TOO_MANY * calls:
         yield f"{fallen:,} of {calls:,} calls fell back to the extractive summarizer."
@@ -87,27 +87,27 @@ def _spread(values: np.ndarray) -> dict[str, float | None]:
 
 
 def _controlled(own: np.ndarray, another: np.ndarray, seed: int) -> dict[str, Any]:
-    """Means for the user's history and for another user's, and their difference with its 95% interval."""
+    """The mean for the users' own histories, the mean for those of other users, and their difference with a 95% interval."""
     measured = own[~np.isnan(own)]
-    both = ~np.isnan(own) & ~np.isnan(another)
+    measured_both = ~np.isnan(own) & ~np.isnan(another)
     mean = round(float(measured.mean()), 4) if len(measured) else None
-    if not both.any():
+    if not measured_both.any():
         return {"mean": mean, "summaries": len(measured), **dict.fromkeys(("of_another", "difference", "low", "high"))}
     return {
         "mean": mean,
         "summaries": len(measured),
-        "of_another": round(float(another[both].mean()), 4),
-        **_difference(own[both], another[both], seed),
+        "of_another": round(float(another[measured_both].mean()), 4),
+        **_difference(own[measured_both], another[measured_both], seed),
     }
 
 
 def _leaks(target: np.ndarray, negative: np.ndarray, seed: int) -> dict[str, Any]:
-    """How many summaries name the target, and how many a negative, over users that have one."""
-    both = ~np.isnan(negative)
-    counted = {"count": int(target.sum()), "of_a_negative": int(negative[both].sum())}
-    if not both.any():
+    """How many summaries name the target and how many a negative, and the difference, over users with a negative."""
+    measured_both = ~np.isnan(negative)
+    counted = {"count": int(target.sum()), "of_a_negative": int(negative[measured_both].sum())}
+    if not measured_both.any():
         return {**counted, **dict.fromkeys(("difference", "low", "high"))}
-    return {**counted, **_difference(target[both], negative[both], seed)}
+    return {**counted, **_difference(target[measured_both], negative[measured_both], seed)}
 
 
 def _difference(own: np.ndarray, other: np.ndarray, seed: int) -> dict[str, float]:

@@ -1,6 +1,6 @@
-"""Prompt injection in texts: commands, role markers, headings of our prompts, control tokens.
+"""Find prompt injection in texts by patterns: commands, role markers, headings of our prompts, control tokens.
 
-Patterns, not a judgement: English commands in their usual wordings, and the control tokens of common chat templates.
+The patterns cover usual wordings of English commands, and the control tokens of common chat templates.
 """
 
 import re
@@ -21,13 +21,13 @@ _COMMAND = (
     r"\b(?:answer|reply|respond)\s+(?:with\s+)?(?:yes|no)\b|\byou\s+are\s+now\b"
 )
 _ROLE = r"(?:^|[.!?;\n]\s*)(?:#+\s*)?(?:assistant|human|system\s+(?:prompt|message))\s*:|###\s*(?:system|instruction|user)\b"
-# A space behind the bracket: how our own prompts break up a token, and so how a model has read it.
+# A space after the bracket: our prompts break up control tokens in this way.
 _BROKEN_UP = re.compile(r"(?<=[<＜\[［]) (?=\S)")
 
 
 def instructions(text: str) -> Iterator[tuple[str, str]]:
-    """The kinds of what is found in a text, `command`, `role`, `heading` or `token`, each with its wording."""
-    # Without blank lines and runs of spaces, over which the patterns would take quadratic time.
+    """Prompt injections in a text: the kind, `command`, `role`, `heading` or `token`, and the wording of each."""
+    # Without blank lines and repeated spaces, on which the patterns would take quadratic time.
     lines = (" ".join(line.split()) for line in text.splitlines())
     whole = _BROKEN_UP.sub("", "\n".join(filter(None, lines)))
     for kind, pattern in _patterns():

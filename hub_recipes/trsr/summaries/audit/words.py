@@ -1,7 +1,7 @@
-"""A text as words, for asking whether another text says the same.
+"""The words of a text, to compare it with other texts.
 
-Words are runs of letters and digits without case or a plural's s; languages that put no spaces between words are not
-measured by them. Knows nothing of items or summaries.
+Words are runs of letters and digits, in lower case and without the s of a plural. Languages without spaces between words are
+not measured well. Knows nothing of items or summaries.
 """
 
 import re
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from trsr.core.extractive import STOP_WORDS
 from trsr.dataset.check.language import STOP_WORDS as STOP_WORDS_BY_LANGUAGE
 
-GRAM = 4  # words
+NGRAM = 4  # words
 _WORD = re.compile(r"[^\W_]+")
 _SHORT = (
     "all and any are but can did for get got had has her him his how its may nor not now off one our out own per she "
@@ -20,27 +20,27 @@ _SHORT = (
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """One text.
+    """The words of one text.
 
     Attributes:
-        line: All its words in order, a space before and after each.
+        line: All words in order, with a space before and after each.
         content: Words of three letters or more that are neither numbers nor stop words.
-        grams: Runs of four words.
+        ngrams: Sequences of four words.
     """
 
     line: str
     content: frozenset[str]
-    grams: frozenset[str]
+    ngrams: frozenset[str]
 
     @classmethod
     def of(cls, text: str) -> "Words":
         words = [stem(word) for word in _WORD.findall(text.casefold())]
         content = frozenset(word for word in words if len(word) > 2 and word.isalpha() and word not in _STOP)
-        grams = frozenset(" ".join(words[start : start + GRAM]) for start in range(len(words) - GRAM + 1))
-        return cls(f" {' '.join(words)} ", content, grams)
+        ngrams = frozenset(" ".join(words[start : start + NGRAM]) for start in range(len(words) - NGRAM + 1))
+        return cls(f" {' '.join(words)} ", content, ngrams)
 
-    def says(self, other: "Words") -> bool:
-        """Whether all of `other` stands in this text, word for word."""
+    def contains(self, other: "Words") -> bool:
+        """Whether this text contains all words of `other` in sequence."""
         return bool(other.line.strip()) and other.line in self.line
 
 

@@ -1,4 +1,4 @@
-"""What answers questions: `extractive`, `transformers:MODEL`, `openai:MODEL`, `vllm:MODEL`; `nano` once it is trained."""
+"""The interface of engines, which answer questions, and their requests, sampling and keys."""
 
 import hashlib
 import json
@@ -8,28 +8,32 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trsr.core.answer import Answer
-from trsr.core.prompts import SummaryPrompts
 from trsr.core.summarize import SummaryRequest
+from trsr.core.summary_prompts import SETS, SummaryPrompts
 from trsr.errors import UsageError
 from trsr.records.checksums import PREFIX
 
-# A question is put this often before something else stands in for its answer.
+# Number of attempts at a question before the extractive summarizer answers it.
 ATTEMPTS = 3
-# The failure of an answer that may come later. Every other one is the question's own.
+# The failure of a request that may succeed later. Every other failure is due to the question.
 UNREACHABLE = "unreachable"
-# Greedy decoding would only repeat a bad answer.
+# Greedy decoding would only repeat a rejected answer.
 RETRY_TEMPERATURE = 0.7
+
+# Sampling that goes with the small prompts; the penalty for models in this process alone.
+SMALL: Mapping[str, Any] = {"max_new_tokens": 64, "answer_penalty": 1.3}
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How answers are drawn. Attempt n of a question has the seed `seed` + n and, from the second on, is never greedy.
+    """How answers are sampled. Attempt n of a question has the seed `seed` + n; from the second on, attempts are never greedy.
 
     Attributes:
-        max_new_tokens: Longest answer.
+        max_new_tokens: Length of the longest answer.
         temperature: Of the first attempt; 0 is greedy.
         extra: More fields of the request to a server.
-        repetition_penalty: Of a model in this process: above 1, tokens that were there before are less likely.
+        repetition_penalty: For a model in this process: above 1, tokens that occurred before are less likely.
+        answer_penalty: The same for tokens that occurred in the answer, whatever the prompt holds.
     """
 
     max_new_tokens: int = 160
@@ -37,6 +41,7 @@ class Sampling:
     seed: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
     repetition_penalty: float = 1.0
+    answer_penalty: float = 1.0
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.temperature < 0 or self.seed < 0:
@@ -44,30 +49,36 @@ class Sampling:
                 "An answer needs at least 1 new token, and neither temperature nor seed may be negative; got "
                 f"{self.max_new_tokens}, {self.temperature} and {self.seed}."
             )
-        if self.repetition_penalty <= 0:
-            raise UsageError(f"The repetition penalty must be more than 0, 1 is none; got {self.repetition_penalty}.")
+        for name, penalty in self.penalties().items():
+            if penalty <= 0:
+                raise UsageError(f"The {name.replace('_', ' ')} must be more than 0, 1 is none; got {penalty}.")
 
     def of(self, attempt: int) -> tuple[float, int]:
         """Temperature and seed of an attempt, counted from 0."""
         return max(self.temperature, RETRY_TEMPERATURE if attempt else 0.0), self.seed + attempt
 
+    def penalties(self) -> dict[str, float]:
+        """The penalties that are in use, by name."""
+        penalties = {"repetition_penalty": self.repetition_penalty, "answer_penalty": self.answer_penalty}
+        return {name: penalty for name, penalty in penalties.items() if penalty != 1}
+
     def to_dict(self) -> dict[str, object]:
         drawn: dict[str, object] = {"temperature": self.temperature} if self.temperature else {}
         more: dict[str, object] = {"extra": dict(self.extra)} if self.extra else {}
-        if self.repetition_penalty != 1:
-            more["repetition_penalty"] = self.repetition_penalty
+        more |= self.penalties()
         kept = {"do_sample": self.temperature > 0, "max_new_tokens": self.max_new_tokens, "seed": self.seed}
         return {**kept, **drawn, **more}
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A question on its way to an engine.
+    """A question to an engine.
 
     Attributes:
-        key: What its answers are kept under: depends on the text, and on the engine's model, revision and sampling.
-        text: The whole message, in which no text from outside can pass for a control token or open a line.
-        attempt: From 0.
+        key: Key of its answers in the store; it depends on the text and on the engine's model, revision and sampling.
+        text: The whole message, without the examples before it. No text from data in it can act as a control token or start a
+            line.
+        attempt: Number of the attempt, from 0.
     """
 
     key: str
@@ -77,30 +88,33 @@ class Request:
 
 
 def key_of(identity: Mapping[str, Any], text: str) -> str:
-    """What the answers to `text` are kept under.
+    """The key of the answers to `text`, a whole conversation, in the store.
 
-    The engine's name is not in it: a model's answers are the model's. Nor is a model's where its revision is a checksum.
+    It does not depend on the engine's name, because the same model gives the same answers, nor on the model's name if the
+    revision is a checksum.
     """
     revision = identity.get("revision")
     named = not str(revision).startswith(PREFIX)
-    about = [identity.get("model") if named else None, revision, identity.get("sampling")]
-    said = json.dumps([*about, text], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
+    parts = [identity.get("model") if named else None, revision, identity.get("sampling")]
+    content = json.dumps([*parts, text], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Engine(ABC):
     """Answers requests, up to `workers` calls at a time of up to `batch` requests each.
 
     Attributes:
-        identity: Engine, model, revision and sampling: all that its answers depend on beside the prompt.
-        cacheable: Whether an answer costs enough to be kept.
-        in_process: Whether this machine does the work, so that a few answers tell how long all of them take.
-        notice: What a user must know before it is asked; its first summaries are then held against what was asked.
-        has_answered: Whether the store of the run holds an answer of it: then one that rejects some questions is at work.
-        offline_instructions: If its answers come back through a cache, in a later run: what to do until then.
+        identity: Engine, model, revision and sampling: everything that its answers depend on besides the prompt.
+        prompts: The prompts of its questions.
+        cacheable: Whether answers cost enough to be stored.
+        in_process: Whether this machine computes the answers, so that the time of a few predicts that of all.
+        notice: A warning to the user before the run; with one, the first summaries are compared with their questions.
+        has_answered: Whether the store of the run holds an answer of it: rejected questions then do not mean that it is down.
+        offline_instructions: For an engine that gets its answers from another program, in a later run: what to do until then.
     """
 
     identity: Mapping[str, Any]
+    prompts: SummaryPrompts = SETS["default"]
     workers: int = 1
     batch: int = 64
     cacheable: bool = True
@@ -111,29 +125,29 @@ class Engine(ABC):
 
     @abstractmethod
     async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:
-        """Answer requests, in order; None for one that will be answered by another program, for a later run.
+        """Answer requests, in order; None for a request that another program will answer for a later run.
 
         Raises:
             EngineError: If no request could be answered, now or later.
         """
 
-    async def close(self) -> None:  # noqa: B027 - most have nothing to let go of
-        """Let go of connections; called at the end of a run, also of one that failed."""
+    async def close(self) -> None:  # noqa: B027 - most engines have nothing to close
+        """Close connections; called at the end of every run, also of a failed one."""
 
-    def request(self, question: SummaryRequest, prompts: SummaryPrompts) -> Request:
-        text = prompts.text(question)
-        return Request(key_of(self.identity, text), question, text)
+    def request(self, question: SummaryRequest) -> Request:
+        key = key_of(self.identity, self.prompts.conversation(question))
+        return Request(key, question, self.prompts.text(question))
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where `openai:MODEL` is served, and how hard it may be asked.
+    """The server of `openai:MODEL`, and limits for requests to it.
 
     Attributes:
         base_url: Of an OpenAI-compatible server, such as `http://localhost:8000/v1`; None is Inference Providers.
-        concurrency: Requests at a time.
-        timeout: Seconds until a request is given up.
-        backoff: Longest wait before a first retry, in seconds; it doubles with each.
+        concurrency: Number of concurrent requests.
+        timeout: Seconds after which a request fails.
+        backoff: Longest wait before the first retry, in seconds; it doubles with each retry.
     """
 
     base_url: str | None = None

@@ -1,4 +1,4 @@
-"""Summaries without a model: counts of field values."""
+"""Summaries without a model, from counts of field values."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from trsr.summaries.engines.base import Engine, Request
 
 
 class ExtractiveEngine(Engine):
-    """Counts field values and recurring words; costs next to nothing, so nothing is kept."""
+    """Counts field values and recurring words. It is so cheap that answers are not stored."""
 
     cacheable = False
     in_process = True
@@ -18,5 +18,5 @@ class ExtractiveEngine(Engine):
         self.identity = {"engine": "extractive"}
 
     async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:
-        made = answers([request.question for request in requests], ExtractiveSummarizer())
-        return [Answer(text) for text in made]
+        texts = answers([request.question for request in requests], ExtractiveSummarizer())
+        return [Answer(text) for text in texts]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from trsr.core.summary_prompts import SETS
 from trsr.errors import UsageError
 from trsr.summaries.engines.base import Engine, Sampling, Server
 
@@ -12,15 +13,30 @@ def engine(
     sampling: Sampling | None = None,
     server: Server | None = None,
     questions: Path | None = None,
+    prompts: str = "default",
 ) -> Engine:
-    """Make the engine called `name`; a model is loaded when it is first asked.
+    """Make the engine called `name`. Its model is loaded at the first request.
 
     Args:
-        questions: For `vllm:MODEL`: the Parquet file that open questions are written to.
+        prompts: The set of prompts for its questions, of `summary_prompts.SETS`.
+        questions: For `vllm:MODEL`: the Parquet file to which open questions are written.
 
     Raises:
-        ValueError: If there is no such engine.
+        UsageError: If there is no such engine.
     """
+    made = _engine(name, revision, sampling, server, questions)
+    made.prompts = SETS[prompts]
+    if made.prompts.examples and made.identity["engine"] in ("nano", "vllm"):
+        raise UsageError(
+            f"--prompts {prompts} puts examples before each question, which the engine {made.identity['engine']!r} takes "
+            "none of. Leave it out."
+        )
+    return made
+
+
+def _engine(
+    name: str, revision: str | None, sampling: Sampling | None, server: Server | None, questions: Path | None
+) -> Engine:
     kind, _, model = name.partition(":")
     if kind == "extractive" and not model:
         from trsr.summaries.engines.extractive import ExtractiveEngine

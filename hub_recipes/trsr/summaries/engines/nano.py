@@ -7,7 +7,7 @@ from trsr.summaries.engines.transformers import TransformersEngine
 
 
 class NanoEngine(TransformersEngine):
-    """A language model that needs neither network nor GPU. Small: it knows the wording of `trsr.pretrain.nano.wording`, and no other."""
+    """A small language model that needs neither network nor GPU, and knows the wording of `trsr.pretrain.nano.wording` alone."""
 
     batch = 64
     notice = (

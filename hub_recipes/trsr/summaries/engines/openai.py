@@ -50,10 +50,10 @@ class OpenAIEngine(Engine):
     batch = 1
 
     def __init__(self, model: str, revision: str | None, sampling: Sampling, server: Server) -> None:
-        if sampling.repetition_penalty != 1:
+        if held := sampling.penalties():
             raise UsageError(
-                "--repetition-penalty is for models in this process; a server is asked for one as it calls it, such as "
-                "--extra-body '{\"repetition_penalty\": 1.1}'."
+                f"--{min(held).replace('_', '-')} is for models in this process; a server is asked for one as it calls it, "
+                "such as --extra-body '{\"repetition_penalty\": 1.1}'."
             )
         self.identity = {"engine": "openai", "model": model, "revision": revision, "sampling": sampling.to_dict()}
         self.workers = server.concurrency
@@ -146,7 +146,14 @@ class OpenAIEngine(Engine):
         if self._limit == "max_completion_tokens":
             more.setdefault(self._limit, self.sampling.max_new_tokens)
         said: Any = await next(self._next).chat_completion(
-            [{"role": "user", "content": request.text}],
+            [
+                {"role": role, "content": text}
+                for role, text in zip(
+                    cycle(("user", "assistant")),
+                    (*self.prompts.turns(request.question.kind), request.text),
+                    strict=False,
+                )
+            ],
             model=self.model,
             max_tokens=self.sampling.max_new_tokens if self._limit == "max_tokens" else None,
             temperature=temperature,

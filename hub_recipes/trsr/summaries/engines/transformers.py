@@ -69,9 +69,8 @@ class TransformersEngine(Engine):
 
     @cached_property
     def _summarizer(self) -> ModelSummarizer:
-        penalty = self.sampling.repetition_penalty
-        more: dict[str, Any] = {"repetition_penalty": penalty} if penalty != 1 else {}
-        return ModelSummarizer(*self._loaded, max_new_tokens=self.sampling.max_new_tokens, **more)
+        more: dict[str, Any] = self.sampling.penalties()
+        return ModelSummarizer(*self._loaded, self.prompts, self.sampling.max_new_tokens, **more)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Encoder]:

@@ -1,10 +1,10 @@
-"""Summaries by vLLM in an environment of its own: open questions go to a Parquet file, answers come back through a cache.
+"""Summaries by vLLM in its own environment: questions are written to a Parquet file, and answers imported as a cache.
 
     trsr summarize DATASET --out DIR --engine vllm:MODEL --questions questions.parquet
     uv run hub_recipes/jobs/vllm_summarize.py questions.parquet --out generations
     trsr summarize DATASET --out DIR --engine vllm:MODEL --questions questions.parquet --cache generations
 
-and again until no question is open: one round a level, with another for answers that were no good.
+Repeat the last two commands until no question is open: one round for each level of summaries, and one for each retry.
 """
 
 import json
@@ -33,15 +33,15 @@ SCHEMA = pa.schema(
 
 
 class OfflineEngine(Engine):
-    """Answers nothing itself: writes what it is asked to `path`, whole at the end of the run."""
+    """Answers no request itself, but writes all requests to `path` at the end of the run."""
 
     batch = 1024
 
     def __init__(self, model: str, revision: str | None, sampling: Sampling, path: Path) -> None:
         if sampling.extra:
             raise UsageError("--extra-body is for servers; vllm:MODEL takes none.")
-        if sampling.repetition_penalty != 1:
-            raise UsageError("--repetition-penalty is for models in this process; vllm:MODEL takes none.")
+        if held := sampling.penalties():
+            raise UsageError(f"--{min(held).replace('_', '-')} is for models in this process; vllm:MODEL takes none.")
         self.identity = {"engine": "vllm", "model": model, "revision": revision, "sampling": sampling.to_dict()}
         self.sampling = sampling
         self.path = path
@@ -59,14 +59,17 @@ class OfflineEngine(Engine):
             draft = self._whole.enter_context(whole_file(self.path))
             self._writer = pq.ParquetWriter(draft, SCHEMA, compression="zstd")
         about = json.dumps(self.identity, sort_keys=True)
-        rows = [(one.key, one.attempt, one.text, *self.sampling.of(one.attempt), about) for one in requests]
+        rows = [
+            (request.key, request.attempt, request.text, *self.sampling.of(request.attempt), about)
+            for request in requests
+        ]
         columns = [pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), SCHEMA.types, strict=True)]
         self._writer.write_table(pa.Table.from_arrays(columns, schema=SCHEMA))
         return [None] * len(requests)
 
     async def close(self) -> None:
         if self._writer is None:
-            self.path.unlink(missing_ok=True)  # those of an earlier run are answered
+            self.path.unlink(missing_ok=True)  # all questions of an earlier run are answered
         else:
             self._writer.close()
             self._writer = None
