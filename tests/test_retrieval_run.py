@@ -15,6 +15,7 @@ from trsr.dataset import contract
 from trsr.errors import InputError, LoadError, UsageError
 from trsr.recommender.compare.align import align, read
 from trsr.retrieval import catalogue, text_vectors
+from trsr.retrieval.evaluate import evaluate_retriever
 from trsr.retrieval.retriever import Retriever
 from trsr.retrieval.run import train_retriever
 from trsr.retrieval.training import Settings
@@ -100,6 +101,12 @@ def test_another_dataset_is_refused(dataset, folder, small_dataset, capsys):
         main(["retrieve", "evaluate", str(folder), "--dataset", str(small_dataset)])
     assert end.value.code == 2
     assert "is not the dataset that the retriever was trained on" in capsys.readouterr().err
+
+
+def test_a_retriever_is_not_called_as_a_baseline(dataset, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "popularity")
+    with pytest.raises(UsageError, match="'popularity' is the name of a baseline"):
+        evaluate_retriever(tmp_path / "popularity", dataset, tmp_path / "out")
 
 
 def test_a_new_item_has_a_vector_without_training(folder):
