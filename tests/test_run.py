@@ -398,4 +398,3 @@ def test_who_ranks_summarises_as_the_training_data_was(tmp_path):
     provenance["summaries"] |= {"prompts": SETS["default"].to_dict(), "sampling": Sampling().to_dict()}
     (tmp_path / "data/provenance.json").write_text(json.dumps(provenance), encoding="utf-8")
     assert not {"summary_prompts", "summary_sampling"} & set(pipeline_settings(recipe, None))
-
