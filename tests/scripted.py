@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -86,9 +87,11 @@ class ChatServer:
     Args:
         answer: Function of (prompt, seed); an Answer, or the message as the server sends it.
         fault: Function of (prompt, how often this prompt and seed came before); a kind of fault or None: a status such as
-            429, one with what the server says, "drop" (the connection is closed), "slow" (no answer until the server
+            429, one with what the server says or all of its body, "drop" (the connection is closed), "slow" (no answer until the server
             closes), "garbage" (no JSON), "empty" (JSON without choices), "login" (a redirection to a page).
         refuse: Function of a request; the same kinds of faults.
+        models: Names that it lists; without any it has no list.
+        busy: Seconds that an answer takes a server that gives one at a time, first come first served; 0 takes all at once.
 
     Attributes:
         log: (prompt, seed, what was done: "answered" or the fault) of every request.
@@ -104,14 +107,17 @@ class ChatServer:
         fault=lambda prompt, times: None,
         retry_after: float = 0,
         refuse=lambda body: None,
+        models: Sequence[str] = (),
+        busy: float = 0,
     ) -> None:
         self.answer, self.fault, self.retry_after, self.refuse = answer, fault, retry_after, refuse
+        self.models, self.busy = models, busy
         self.log: list[tuple[str, int, object]] = []
         self.bodies: list[tuple[dict, dict]] = []
         self.early = self.most = self.going = 0
         self._times: Counter[tuple[str, int]] = Counter()
         self._silent_until = 0.0
-        self._lock = threading.Lock()
+        self._lock, self._serving = threading.Lock(), threading.Lock()
         self._closing = threading.Event()
 
     def __enter__(self):
@@ -145,6 +151,9 @@ class ChatServer:
                 self._silent_until = time.monotonic() + 0.9 * self.retry_after
         if fault == "slow":
             self._closing.wait(30)
+        if self.busy:
+            with self._serving:
+                time.sleep(self.busy)
         with self._lock:
             self.going -= 1
         return fault, self.answer(*place)
@@ -171,7 +180,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         status, said = fault if isinstance(fault, tuple) else (fault, f"scripted {fault}")
-        status, said = status if isinstance(status, int) else 200, {"error": said}
+        whole = isinstance(said, dict) and "detail" in said  # as FastAPI says it
+        status, said = status if isinstance(status, int) else 200, said if whole else {"error": said}
         if fault is None:
             message, answer = (answer, Answer("")) if isinstance(answer, dict) else ({"content": answer.text}, answer)
             usage = {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens}
@@ -190,9 +200,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(sent)
 
     def do_GET(self):
+        models = self.server.chat.models if self.path == "/v1/models" else ()
         page = b"<!doctype html><title>Log in</title>"
+        if models:
+            page = json.dumps({"object": "list", "data": [{"id": name, "object": "model"} for name in models]}).encode()
         self.send_response(200)
-        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Type", "application/json" if models else "text/html")
         self.send_header("Content-Length", str(len(page)))
         self.end_headers()
         self.wfile.write(page)

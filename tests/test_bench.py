@@ -270,6 +270,13 @@ def test_precision(folders, tmp_path):
             assert f"| **bf16, {report.TITLES[chosen]}** |" in report.table(results)
 
 
+def test_in_half_precision_rotary_embeddings_keep_their_frequencies(folders):
+    model, _ = workloads.load(str(folders["llama"]), 0, torch.bfloat16)
+    assert model.dtype == torch.bfloat16
+    exact = tiny.model("llama").model.rotary_emb.inv_freq
+    assert torch.equal(model.model.rotary_emb.inv_freq, exact)
+
+
 def test_machinery(tmp_path):
     """All calls are made, in both ways, and no more at a time than asked for."""
     out = tmp_path / "machinery.json"

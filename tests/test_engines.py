@@ -329,12 +329,110 @@ def test_no_content_is_a_named_fault(tmp_path, message, why):
     assert {one.problem for one in store} == {why}
 
 
-def test_no_server(tmp_path, monkeypatch):
+def test_no_server(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(backend, "TRIES", 2)
     with ChatServer() as server:
         gone = asked(server)
     with pytest.raises(EngineError, match="unreachable"):
         run(gone, tmp_path)
+    # At once, for all tries together take minutes.
+    assert (
+        f"No answer from {server.url} yet: could not be reached (ConnectError). Trying 2 times."
+        in capsys.readouterr().err
+    )
+
+
+# What `python -m llama_cpp.server` (llama-cpp-python 0.3.36) answered, word for word.
+LLAMA_CPP = {
+    "too long": {
+        "message": "This model's maximum context length is 2048 tokens. However, you requested 4036 tokens (4031 in the messages, 5 "
+        "in the completion). Please reduce the length of the messages or completion.",
+        "type": "invalid_request_error",
+        "param": "messages",
+        "code": "context_length_exceeded",
+    },
+    "bad field": {
+        "message": "1 validation error:\n  {'type': 'int_parsing', 'loc': ('body', 'top_k'), 'msg': 'Input should be a valid "
+        "integer, unable to parse string as an integer', 'input': 'many'}\n\n  File \"app.py\", line 376, in "
+        "create_chat_completion\n    POST /v1/chat/completions",
+        "type": "internal_server_error",
+        "param": None,
+        "code": None,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        LLAMA_CPP["too long"],
+        "The decoder prompt (length 5000) is longer than the maximum model length of 2048.",
+        "The input (5000 tokens) is longer than the model's context length (2048 tokens).",
+        "the request exceeds the available context size. try increasing the context size or enable context shift",
+        "`inputs` must have less than 1024 tokens. Given: 1500",
+    ],
+    ids=["llama-cpp-python", "vllm", "sglang", "llama.cpp", "tgi"],
+)
+def test_a_prompt_that_is_too_long_for_a_server_is_named_so(tmp_path, said):
+    def fault(prompt, times):
+        return (400, said) if share(prompt[::-1], 4) else None
+
+    with ChatServer(lambda prompt, seed: Answer(summary(prompt)), fault) as server:
+        trails, scheduler, _ = run(asked(server), tmp_path)
+        assert len(server.log) == len({(prompt, seed) for prompt, seed, _ in server.log})  # none is put again
+    assert scheduler.fallen_back.keys() == {"prompt too long"}
+    assert all(trail.summary for trail in trails)
+
+
+def test_a_field_that_a_server_cannot_read_ends_the_run_after_a_few_calls(tmp_path):
+    with (
+        ChatServer(fault=lambda prompt, times: (500, LLAMA_CPP["bad field"])) as server,
+        pytest.raises(
+            EngineError, match=r"rejects every question \(HTTP 500: 1 validation error:.*top_k.*--extra-body"
+        ),
+    ):
+        run(asked(server), tmp_path)
+    assert len(server.log) == backend.REJECTIONS
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(401, "Invalid API key"), (404, "Not Found"), (405, "Method Not Allowed")]
+)
+def test_what_fastapi_refuses_is_shown(tmp_path, status, said):
+    with (
+        ChatServer(fault=lambda prompt, times: (status, {"detail": said})) as server,
+        pytest.raises(EngineError, match=f"HTTP {status}: {said}. Check --base-url"),
+    ):
+        run(asked(server), tmp_path)
+    assert len(server.log) == 1
+
+
+@pytest.mark.parametrize(
+    ("models", "told"),
+    [
+        (["/models/SmolLM2.gguf"], True),
+        (["model"], False),
+        (["other", "model:latest"], False),
+        (["other", "model@main"], False),
+        ([], False),
+    ],
+)
+def test_a_server_that_has_another_model_than_was_named(tmp_path, models, told, capsys):
+    """llama.cpp's servers answer under any name."""
+    with ChatServer(models=models) as server:
+        run(asked(server), tmp_path, users=range(3))
+    said = capsys.readouterr().err
+    assert (f"The server lists {models[:1]!r:.80}"[:-1].replace("[", "") in said) is told
+    assert said.count("may answer with another model") == told
+
+
+def test_a_server_that_gives_one_answer_at_a_time_is_not_asked_for_more_than_it_can_answer(tmp_path):
+    """As `python -m llama_cpp.server` does: 32 requests in line would take three times the time-out."""
+    with ChatServer(lambda prompt, seed: Answer(summary(prompt)), busy=0.1) as server:
+        trails, scheduler, _ = run(asked(server, timeout=1, concurrency=32), tmp_path, users=range(12))
+        assert server.most < 16
+    assert len(trails) == 24
+    assert not scheduler.fallen_back
 
 
 def test_offline_is_said(tmp_path, monkeypatch):

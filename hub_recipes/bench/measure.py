@@ -1,7 +1,8 @@
-"""CPU time of systems that take turns in one process, their peak memory, and their ratios.
+"""Time of systems that take turns in one process, their peak memory, and their ratios.
 
-Knows nothing of what a system does. A busy neighbour slows all systems of a round alike, so ratios are taken within a
-round; they mean something on one thread only.
+On a CPU the time is that of the process: ratios mean something on one thread only, and are taken within a round, because a
+busy neighbour slows all systems of a round alike. On a GPU it is the clock's, once all work is done there.
+Knows nothing of what a system does.
 """
 
 import gc
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +81,25 @@ def compare(
     return found
 
 
-def take_turns(systems: Sequence[System], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of each system in each round. Every round starts with another system."""
+def take_turns(systems: Sequence[System], rounds: int, device: torch.device = CPU) -> dict[str, list[float]]:
+    """Seconds of each system in each round, see `now`. Every round starts with another system."""
     times: dict[str, list[float]] = {system.name: [] for system in systems}
     for turn in range(rounds):
         start = turn % len(systems)
         gc.collect()
         for system in [*systems[start:], *systems[:start]]:
-            began = time.process_time()
+            began = now(device)
             system.run()
-            times[system.name].append((time.process_time() - began) / system.share)
+            times[system.name].append((now(device) - began) / system.share)
     return times
+
+
+def now(device: torch.device) -> float:
+    """CPU seconds of this process; on a GPU those of a clock, once all that was asked of it is done."""
+    if device.type != "cuda":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -100,9 +111,14 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 NAMES = ("median", "low", "high")
 
 
-def peak_memory(run: Callable[[], object]) -> tuple[object, int]:
-    """What `run` returns, and the most bytes it held in torch's CPU allocator at once, beyond what was there before."""
+def peak_memory(run: Callable[[], object], device: torch.device = CPU) -> tuple[object, int]:
+    """What `run` returns, and the most bytes it held in torch's allocator at once, beyond what was there before."""
     gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        answer = run()
+        return answer, torch.cuda.max_memory_allocated(device) - before
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         answer = run()
     held = peak = 0

@@ -7,6 +7,7 @@ prompts in padded batches. Prompts are of random words in our own wording; one t
 """
 
 import argparse
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,8 +29,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @torch.no_grad()
-def scoring(model, encoder: Encoder, loads: Sequence[workloads.Prompts]) -> dict[str, Any]:
-    """Seconds a user of each plan, and differences of log-odds: the largest and the mean."""
+def scoring(model, encoder: Encoder, loads: Sequence[workloads.Prompts], rounds: int = 1) -> dict[str, Any]:
+    """Seconds a user of each plan, the median of the rounds, and differences of log-odds: the largest and the mean."""
 
     def by(plan: str) -> Callable[[], torch.Tensor]:
         scorer = Scorer(model, encoder.yes_id, encoder.no_id, plan="batch" if plan == "separate" else plan)
@@ -40,10 +41,10 @@ def scoring(model, encoder: Encoder, loads: Sequence[workloads.Prompts]) -> dict
 
     chosen = Scorer(model, encoder.yes_id, encoder.no_id)
     plans = PLANS[PLANS.index(chosen.plan) :]
-    return {"chosen": chosen.plan, "ways": _ways(plans, by, len(loads), _of_scores)}
+    return {"chosen": chosen.plan, "ways": _ways(plans, by, len(loads), of_scores, model.device, rounds)}
 
 
-def training(model, encoder: Encoder, loads: Sequence[workloads.Prompts]) -> dict[str, Any]:
+def training(model, encoder: Encoder, loads: Sequence[workloads.Prompts], rounds: int = 1) -> dict[str, Any]:
     """Seconds and memory of a LoRA step on all users, and the difference of its gradient relative to the gradient's norm.
 
     As in training by a recipe: in bf16 the base's weights and the products are bf16, the adapter is fp32.
@@ -52,12 +53,13 @@ def training(model, encoder: Encoder, loads: Sequence[workloads.Prompts]) -> dic
     labels = [encoder.yes_id] + [encoder.no_id] * (len(loads[0].suffixes) - 1)
     users = [shared_prefix.row(load.prefix, load.suffixes, labels) for load in loads]
     batch = shared_prefix.collate(users)
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=half)
+    autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=half)
 
     def loss(plan: str, batch: Mapping[str, Any]) -> torch.Tensor:
         with autocast:
-            logits = shared_prefix.batch_logits(model, batch["input_ids"], batch["seq_lengths"], plan)
-            return cross_entropy(logits.float(), batch["labels"], reduction="sum") / (len(users) * len(labels))
+            ids, answers = (batch[name].to(model.device) for name in ("input_ids", "labels"))
+            logits = shared_prefix.batch_logits(model, ids, batch["seq_lengths"], plan)
+            return cross_entropy(logits.float(), answers, reduction="sum") / (len(users) * len(labels))
 
     def alone(user: Mapping[str, list[int]]) -> list[Mapping[str, Any]]:
         """The batches of one candidate each."""
@@ -80,21 +82,21 @@ def training(model, encoder: Encoder, loads: Sequence[workloads.Prompts]) -> dic
     with autocast:
         chosen = shared_prefix.choose_plan(model, users[0])
     plans = shared_prefix.PLANS[shared_prefix.PLANS.index(chosen) :]
-    return {"chosen": chosen, "ways": _ways(plans, by, 1, _of_gradients)}
+    return {"chosen": chosen, "ways": _ways(plans, by, 1, _of_gradients, model.device, rounds)}
 
 
-def _ways(plans: Sequence[str], by, users: int, difference) -> dict[str, Any]:
+def _ways(plans: Sequence[str], by, users: int, difference, device: torch.device, rounds: int) -> dict[str, Any]:
     """What each plan and separate prompts cost, and how far they are from separate prompts and from fp32."""
     found: dict[str, Any] = {}
     runs = {plan: by(plan) for plan in ("separate", *plans)}
     for plan, run in runs.items():
-        answer, peak = peak_memory(run)
+        answer, peak = peak_memory(run, device)
         found[plan] = {"peak_mib": round(peak / 2**20), "answer": answer}
     with Fp32():
         truth = runs["separate"]()
-    seconds = take_turns([System(plan, run) for plan, run in runs.items()], 1)
+    seconds = take_turns([System(plan, run) for plan, run in runs.items()], rounds, device)
     for plan, made in found.items():
-        made["seconds"] = float(f"{seconds[plan][0] / users:.3g}")
+        made["seconds"] = float(f"{statistics.median(seconds[plan]) / users:.3g}")
         made["from_separate"] = difference(made["answer"], found["separate"]["answer"])
         made["from_fp32"] = difference(made["answer"], truth)
     for made in found.values():
@@ -102,7 +104,7 @@ def _ways(plans: Sequence[str], by, users: int, difference) -> dict[str, Any]:
     return found
 
 
-def _of_scores(found: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
+def of_scores(found: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
     apart = (found - truth).abs()
     return {"max": float(f"{apart.max().item():.2g}"), "mean": float(f"{apart.mean().item():.2g}")}
 
@@ -135,7 +137,7 @@ def main(words: Sequence[str] | None = None) -> None:
     }
     with steady():
         for name, dtype in DTYPES.items():
-            model, tokenizer = workloads.load(options.model, options.seed)
+            model, tokenizer = workloads.load(options.model, options.seed, dtype)
             encoder = Encoder(tokenizer)
             results["model"] = workloads.describe(Path(options.model).name, model) | {"dtype": list(DTYPES)}
             some, all_of_them = (
@@ -145,7 +147,6 @@ def main(words: Sequence[str] | None = None) -> None:
                 ]
                 for count in (1 + options.negatives, options.candidates)
             )
-            model = model.to(dtype)
             results["score"][name] = scoring(model, encoder, all_of_them)
             results["train"][name] = training(train.prepare(model, options.seed), encoder, some)
             write(options.out, results)

@@ -35,6 +35,10 @@ def table(results: Mapping) -> str:
         return _machinery(results)
     if results.get("bench") == "precision":
         return _precision(results)
+    if results.get("bench") == "gpu":
+        return _gpu(results)
+    if results.get("bench") == "server":
+        return _server(results)
     cases = results["cases"]
     names = list(dict.fromkeys(name for case in cases for name in case["systems"]))
     rows = [
@@ -93,6 +97,39 @@ def _precision(results: Mapping) -> str:
         "off fp32",
     ]
     return f"{scores}\n\n{markdown.table(head, rows(results['train'], trained))}"
+
+
+def _gpu(results: Mapping) -> str:
+    """A row for each way of each section; the plan that the probe chooses in bold, engines on one row each."""
+    titles = {**TITLES, "batch": "in padded batches", "rows": "in padded batches", "separate": "one by one"}
+    rows = []
+    for name, section in results["sections"].items():
+        for plan, one in section.get("ways", {"": section}).items():
+            title = plain(f"{name}: {titles[plan]}" if plan else f"{name} ({section['version']})")
+            shown = f"**{title}**" if plan and plan == section["chosen"] else title
+            memory = str(one.get("peak_mib", "-"))
+            off = [_apart(one[key]) if key in one else "-" for key in ("from_separate", "from_fp32")]
+            rows.append([shown, f"{1000 * one['seconds']:.3g}", memory, *off])
+    return markdown.table([plain(results["device"]["name"]), "ms", "MiB", "off one by one", "off fp32"], rows)
+
+
+def _apart(off: Mapping[str, float]) -> str:
+    """Log-odds: the most and the mean; a gradient relative to its norm."""
+    return ", ".join(f"{value:.2g}" for value in off.values())
+
+
+def _server(results: Mapping) -> str:
+    """What answers cost in this process and at a server, then how far they agree."""
+    rows = [
+        [plain(name), str(one["answers"]), f"{one['tokens_a_second']:.3g}", f"{one.get('tokens_a_cpu_second', '-')}"]
+        for name, one in results["ways"].items()
+    ]
+    costs = markdown.table(["greedy answers", "number", "tokens a second", "a CPU second"], rows)
+    margin = ["-" if value is None else f"{value:.2g}" for value in results["margin"].values()]
+    agreed = [f"{results[name]:.0%}" for name in ("same_prompt", "equal", "opening")]
+    head = ["prompts of the same length", "the same answer", "words before the first difference"]
+    head += ["logits apart where they part", "everywhere"]
+    return f"{costs}\n\n{markdown.table(head, [[*agreed, *margin]])}"
 
 
 def _machinery(results: Mapping) -> str:

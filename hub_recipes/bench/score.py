@@ -63,7 +63,7 @@ def case(model, encoder: Encoder, prefix: int, candidates: int, rounds: int, see
 
 def one_by_one(model, encoder: Encoder, load: Prompts) -> torch.Tensor:
     """(candidates,) log-odds, each from a forward of its own."""
-    rows = [torch.tensor([load.prefix + suffix]) for suffix in load.suffixes]
+    rows = [torch.tensor([load.prefix + suffix], device=model.device) for suffix in load.suffixes]
     return torch.cat([_log_odds(model(input_ids=row, use_cache=False).logits, encoder) for row in rows])
 
 

@@ -63,13 +63,16 @@ class Prompts:
         return hoist_common_prefix(self.prefix, self.suffixes)[1]
 
 
-def load(name: str, seed: int):
-    """A model in fp32 and a tokenizer: random weights of an architecture in CONFIGS, or a folder or Hub id."""
+def load(name: str, seed: int, dtype: torch.dtype = torch.float32):
+    """A model and a tokenizer: random weights of an architecture in CONFIGS, or a folder or Hub id.
+
+    In half precision it must be loaded so: `model.to` would round the frequencies of rotary embeddings too.
+    """
     torch.manual_seed(seed)
     if name in CONFIGS:
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **CONFIGS[name]), dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **CONFIGS[name]), dtype=dtype)
         return model.eval(), AutoTokenizer.from_pretrained(NANO / "base")
-    model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
     return model.eval(), AutoTokenizer.from_pretrained(name)
 
 

@@ -24,6 +24,7 @@ from trsr.cli import (
     quickstart,
     recipes,
     recommend,
+    retrieve,
     summarize,
     train,
 )
@@ -41,6 +42,7 @@ VERBS = {
     "base": base,
     "train": train,
     "evaluate": evaluate,
+    "retrieve": retrieve,
     "compare": compare,
     "publish": publish,
     "recommend": recommend,

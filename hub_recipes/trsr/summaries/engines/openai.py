@@ -1,14 +1,18 @@
 """Summaries from an OpenAI-compatible server: vLLM, SGLang, llama.cpp, `transformers serve`, Inference Providers.
 
-Asks patiently: a server that is busy, slow, broken or gone for a moment is asked again. What no second try would change ends
-the run in one line; the first question is put alone, so that it shows before others are sent. The key comes from the environment
-or from the Hub's login, and goes nowhere but into the header of a request.
+Asks patiently: a server that is busy, slow, broken or gone for a moment is asked again, and no more at a time than it can
+answer (`in_flight`). What no second try would change ends the run in one line; the first question is put alone, so that it shows
+before others are sent. The key comes from the environment or from the Hub's login, and goes nowhere but into the header of a
+request.
 """
 
 import asyncio
 import os
 import random
+import re
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import cycle
@@ -17,18 +21,28 @@ from urllib.parse import urlsplit
 
 from huggingface_hub import AsyncInferenceClient
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
-from huggingface_hub.utils import get_token, parse_ratelimit_headers
+from huggingface_hub.utils import get_async_session, get_token, parse_ratelimit_headers
+from tqdm.auto import tqdm
 
 from trsr.core.answer import Answer
 from trsr.core.history import clean
 from trsr.errors import EngineError, UsageError
 from trsr.summaries.engines.base import UNREACHABLE, Engine, Request, Sampling, Server
+from trsr.summaries.engines.in_flight import InFlight
 
 TRIES = 8
 LONGEST_WAIT = 60.0  # seconds, unless the server asks for more
 LONGEST_ASKED = 300.0
 # Of this question alone: too long, or refused by a filter. Asking again would change nothing.
 _REJECTED = frozenset({400, 413, 422})
+# How servers say that a prompt is longer than the context they were started with; in order: OpenAI, vLLM and llama-cpp-python,
+# SGLang, llama.cpp, vLLM again, TGI.
+_TOO_LONG = re.compile(
+    r"maximum context length|model's context length|available context size|maximum model length|inputs\W+must have less than",
+    re.IGNORECASE,
+)
+# llama-cpp-python says so with status 500 of a field that it cannot read.
+_INVALID = re.compile(r"\d+ validation errors?\b")
 # Statuses below 500 that pass: time-out, conflict, too early, too many requests. All others are here to stay.
 _PASSING = frozenset({408, 409, 425, 429})
 _PERMANENT = frozenset({501, 505})
@@ -37,6 +51,7 @@ REJECTIONS = 5
 UNREADABLE = 3
 # Connections that a client of httpx keeps open: more in one client would be opened anew for every request.
 _KEPT_OPEN = 20
+_LISTING = 10.0  # seconds for the names of its models
 
 
 class OpenAIEngine(Engine):
@@ -52,8 +67,8 @@ class OpenAIEngine(Engine):
     def __init__(self, model: str, revision: str | None, sampling: Sampling, server: Server) -> None:
         if held := sampling.penalties():
             raise UsageError(
-                f"--{min(held).replace('_', '-')} is for models in this process; a server is asked for one as it calls it, "
-                "such as --extra-body '{\"repetition_penalty\": 1.1}'."
+                f"--{min(held).replace('_', '-')} is for models in this process; a server is asked for one as it calls it: "
+                "--extra-body '{\"repetition_penalty\": 1.1}' for vLLM and SGLang, '{\"repeat_penalty\": 1.1}' for llama.cpp."
             )
         self.identity = {"engine": "openai", "model": model, "revision": revision, "sampling": sampling.to_dict()}
         self.workers = server.concurrency
@@ -85,6 +100,7 @@ class OpenAIEngine(Engine):
         ]
         self._next = cycle(self._clients)
         self._alone = asyncio.Lock()
+        self._in_flight = InFlight(self.workers, self.server.timeout)
         self._tried = False  # whether the server has been seen to take questions
         self._rejected = 0
 
@@ -94,6 +110,8 @@ class OpenAIEngine(Engine):
             if not self._tried:
                 answer = await self._answer(request)
                 self._tried = not answer.failure.startswith("rejected")
+                if self._tried and self.server.base_url:
+                    await self._look_for_model(self.server.base_url)
                 self._rejected += not self._tried
                 if self._rejected == REJECTIONS and not self.has_answered:
                     raise self._wrong(f"rejects every question ({answer.text})")
@@ -106,16 +124,18 @@ class OpenAIEngine(Engine):
             await self._open()
             asked_to_wait = 0.0
             try:
-                async with asyncio.timeout(self.server.timeout):
+                async with self._in_flight.turn():
                     return await self._ask(request)
             except OfflineModeIsEnabled:
                 raise EngineError("HF_HUB_OFFLINE is set: unset it to ask a server.") from None
             except HfHubHTTPError as error:
                 status = error.response.status_code
-                reason = self._explain(error)
-                if status in _REJECTED and self._takes_another_limit(_said(error)):
+                reason, said = self._explain(error), _said(error)
+                if status in _REJECTED and self._takes_another_limit(said):
                     continue
-                if status in _REJECTED:
+                if status in _REJECTED and _TOO_LONG.search(said):
+                    return Answer(reason, failure="prompt too long")
+                if status in _REJECTED or (status == 500 and _INVALID.match(said)):
                     return Answer(reason, failure=f"rejected ({status})")
                 if status in _PERMANENT or (status < 500 and status not in _PASSING):
                     raise self._wrong(f"does not answer for {self.model!r}: {reason}") from None
@@ -130,6 +150,10 @@ class OpenAIEngine(Engine):
                 reason, status = self._unreadable(error), 200
                 if number + 1 == UNREADABLE and not self._tried:
                     raise self._wrong(f"gives {reason}") from None
+            if not (number or self._tried):
+                _say(
+                    f"No answer from {self.server.base_url or 'Inference Providers'} yet: {reason}. Trying {TRIES} times."
+                )
             if asked_to_wait:
                 # For all, not for this request alone: what the others send would be turned away too.
                 self._closed_until = max(self._closed_until, asyncio.get_running_loop().time() + asked_to_wait)
@@ -166,6 +190,21 @@ class OpenAIEngine(Engine):
         tokens = (int(used.prompt_tokens or 0), int(used.completion_tokens or 0)) if used is not None else (0, 0)
         return Answer(text, clean(str(first.finish_reason or ""))[:40], *tokens)
 
+    async def _look_for_model(self, base_url: str) -> None:
+        """Say so where the server lists other models: llama.cpp's answer under any name, with the one they have."""
+        with suppress(HTTPError, TimeoutError, ValueError, TypeError, KeyError, AttributeError):
+            async with asyncio.timeout(_LISTING), get_async_session() as session:
+                headers = {"Authorization": f"Bearer {self._token}"}
+                listed = (await session.get(f"{_root(base_url)}/models", headers=headers)).json()["data"]
+            names = [clean(one["id"])[:80] for one in listed]
+            tagged = (f"{self.model}:", f"{self.model}@")  # a tag or a revision behind the name
+            if names and not any(name == self.model or name.startswith(tagged) for name in names):
+                shown = ", ".join(map(repr, names[:3])) + " and more" * (len(names) > 3)
+                _say(
+                    f"The server lists {shown}, and not {self.model!r}: it may answer with another model than the one that the "
+                    "provenance names."
+                )
+
     def _takes_another_limit(self, said: str) -> bool:
         """Whether a refusal asks for the newer name of the longest answer, which is used from then on."""
         if self._limit == "max_completion_tokens" or "max_completion_tokens" not in said:
@@ -197,7 +236,16 @@ class OpenAIEngine(Engine):
         return f"HTTP {error.response.status_code}{': ' + said if said else ''}"
 
 
+def _say(line: str) -> None:
+    tqdm.write(line, file=sys.stderr)
+
+
 def _said(error: HfHubHTTPError) -> str:
+    """What a server says of a fault, in OpenAI's form or FastAPI's, or else whatever it sends."""
+    with suppress(ValueError, TypeError, AttributeError, KeyError):
+        body = error.response.json()
+        fault = body.get("error", body)
+        return clean(fault.get("message") or fault["detail"])
     return clean(error.server_message or error.response.text)
 
 
@@ -221,6 +269,11 @@ def _part(part: Any) -> str:
     if part["type"] == "thinking":
         return "<think></think>"
     return str(part["text"]) if part["type"] in ("text", "output_text") else ""
+
+
+def _root(base_url: str) -> str:
+    """The address that `/models` comes after; the client takes a base URL with and without its version or endpoint."""
+    return f"{base_url.rstrip('/').removesuffix('/chat/completions').removesuffix('/v1')}/v1"
 
 
 def _token(base_url: str | None) -> str:

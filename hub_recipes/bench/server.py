@@ -1,0 +1,196 @@
+"""Summaries by a server beside the same model in this process: greedy answers word for word, and tokens a second.
+
+    python -m bench.server data/goodbooks SmolLM2-135M-Instruct --base-url http://127.0.0.1:8000/v1 \\
+        --server "llama-cpp-python, Q4_1" --extra-body '{"repeat_penalty": 1.0}'
+
+Every question is about a user's first block, so that all are the same for both. Where answers part, a server that computes as
+this process does would choose the same word; one with quantised weights or activations may choose another where two words are
+about as likely: `margin` says how far apart they were.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import report, workloads
+from bench.run import processor, write
+from trsr.cli.exits import ended
+from trsr.core.answer import Answer
+from trsr.core.history import clean
+from trsr.core.prompts import Encoder
+from trsr.core.summarize import SummaryRequest
+from trsr.core.summary_prompts import SummaryPrompts
+from trsr.records.versions import versions
+from trsr.summaries.engines.base import Engine, Sampling, Server
+from trsr.summaries.engines.make import engine
+from trsr.summaries.run import Catalogue, read, users
+
+METHOD = {
+    "seconds": "of the clock; of a busy machine they say little",
+    "cpu_seconds": "of the process that computes, with --pid of the server's too",
+    "equal": "part of the answers that are the same, word for word",
+    "opening": "part of the words before the first difference, on average",
+    "margin": "difference of two logits in this process, median: of the two words where answers part, and of the two likeliest "
+    "words at every place of every answer",
+}
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Ask both, and write `options.out`."""
+    sampling = Sampling(options.max_new_tokens)
+    here = engine(f"transformers:{options.model}", sampling=sampling)
+    served = engine(
+        f"openai:{options.served_as}",
+        sampling=Sampling(options.max_new_tokens, extra=options.extra_body),
+        server=Server(options.base_url, options.at_a_time, options.timeout),
+    )
+    questions = first_blocks(options.dataset, options.users)
+    few = questions[: options.users // 3 or 1]
+    asyncio.run(_ask(here, questions[:2], 2))  # loads it
+    ours, inside = timed(here, questions, here.batch, None)
+    theirs, alone = timed(served, questions, 1, options.pid)
+    _, together = timed(served, few, options.at_a_time, options.pid)
+    model, tokenizer = workloads.load(options.model, 0)
+    results = {
+        "bench": "server",
+        "model": workloads.describe(Path(options.model).name, model),
+        "server": options.server,
+        "extra_body": options.extra_body,
+        "users": len(questions),
+        "max_new_tokens": options.max_new_tokens,
+        "method": METHOD,
+        "processor": processor(),
+        "versions": versions(),
+        "same_prompt": _share(one.prompt_tokens == two.prompt_tokens for one, two in zip(ours, theirs, strict=True)),
+        **compared(model, Encoder(tokenizer), questions, ours, theirs),
+        "ways": {
+            f"transformers, batches of {here.batch}": inside,
+            "server, 1 at a time": alone,
+            f"server, {options.at_a_time} at a time": together,
+        },
+    }
+    write(options.out, results)
+    return results
+
+
+def first_blocks(dataset: str, count: int) -> list[SummaryRequest]:
+    """Questions about the oldest five items of the first `count` test users."""
+    texts, splits = read(dataset)
+    catalogue = Catalogue(texts)
+    chosen = splits["test"].select(range(min(count, len(splits["test"]))))
+    return [SummaryRequest("block", block=catalogue.blocks(history, 5)[0]) for _, history in users({"test": chosen})]
+
+
+def timed(
+    asked: Engine, questions: Sequence[SummaryRequest], at_a_time: int, pid: int | None
+) -> tuple[list[Answer], dict[str, Any]]:
+    """Answers, and what they cost: CPU seconds are those of this process where it computes, or of the process `pid`."""
+    began, cpu = time.perf_counter(), _cpu_seconds(asked, pid)
+    answers = asyncio.run(_ask(asked, questions, at_a_time))
+    cost: dict[str, Any] = {"answers": len(answers), "seconds": round(time.perf_counter() - began, 1)}
+    tokens = sum(one.completion_tokens for one in answers)
+    cost |= {"tokens": tokens, "tokens_a_second": round(tokens / cost["seconds"], 1)}
+    if cpu is not None:
+        spent = (_cpu_seconds(asked, pid) or 0) - cpu
+        cost |= {"cpu_seconds": round(spent, 1), "tokens_a_cpu_second": round(tokens / spent, 1)}
+    return answers, cost
+
+
+def _cpu_seconds(asked: Engine, pid: int | None) -> float | None:
+    if asked.in_process:
+        return time.process_time()
+    if pid is None:
+        return None
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICK  # utime and stime
+
+
+async def _ask(asked: Engine, questions: Sequence[SummaryRequest], at_a_time: int) -> list[Answer]:
+    """First answers, so many at a time; a batch is one call."""
+    requests = [asked.request(question) for question in questions]
+    step = min(asked.batch, at_a_time)
+    parts = [requests[start : start + step] for start in range(0, len(requests), step)]
+    gate = asyncio.Semaphore(at_a_time // step)
+
+    async def ask(part) -> list[Answer]:
+        async with gate:
+            return [answer or Answer("", failure="none") for answer in await asked.answers(part)]
+
+    try:
+        return [answer for answers in await asyncio.gather(*map(ask, parts)) for answer in answers]
+    finally:
+        await asked.close()
+
+
+@torch.no_grad()
+def compared(
+    model, encoder: Encoder, questions: Sequence[SummaryRequest], ours: Sequence[Answer], theirs: Sequence[Answer]
+) -> dict[str, Any]:
+    """How far the answers agree, and how near the model was to the other word where they part."""
+    openings, parted, everywhere = [], [], []
+    for question, one, two in zip(questions, ours, theirs, strict=True):
+        left, right = clean(one.text).split(), clean(two.text).split()
+        openings.append(_common(left, right) / max(len(left), len(right), 1))
+        ids, others = (encoder.text_ids(answer.text) for answer in (one, two))
+        if not ids:
+            continue
+        prompt = encoder.request_ids(SummaryPrompts().text(question))
+        logits = model(input_ids=torch.tensor([prompt + ids[:-1]]), use_cache=False).logits[0, len(prompt) - 1 :]
+        best = logits.topk(2).values  # (answer tokens, 2)
+        everywhere += (best[:, 0] - best[:, 1]).tolist()
+        if (place := _common(ids, others)) < min(len(ids), len(others)):
+            parted.append((logits[place, ids[place]] - logits[place, others[place]]).item())
+    margin = {"where_they_part": _median(parted), "everywhere": _median(everywhere)}
+    equal = _share(clean(one.text) == clean(two.text) for one, two in zip(ours, theirs, strict=True))
+    return {"equal": equal, "opening": round(statistics.mean(openings), 3), "margin": margin}
+
+
+def _common(left: Sequence, right: Sequence) -> int:
+    """How many elements two lists begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
+
+
+def _share(flags) -> float:
+    return round(statistics.mean(map(float, flags)), 3)
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return round(statistics.median(values), 3) if values else None
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("dataset", help="folder or Hub id with the configs items and histories")
+    add("model", help="folder or Hub id of the model that the server serves")
+    add("--base-url", required=True, metavar="URL", help="of the server")
+    add("--served-as", default="model", metavar="NAME", help="what the server calls the model (%(default)s)")
+    add("--server", default="", metavar="TEXT", help="what serves which file, for the record")
+    add("--pid", type=int, help="of the server, on this machine: for its CPU seconds")
+    add("--extra-body", type=json.loads, default={}, metavar="JSON", help="more fields of every request")
+    add("--users", type=int, default=50, help="(%(default)s)")
+    add("--at-a-time", type=int, default=8, help="requests, for a third of the users (%(default)s)")
+    add("--max-new-tokens", type=int, default=96, help="(%(default)s)")
+    add("--timeout", type=float, default=300, help="seconds until a request is given up (%(default)s)")
+    add("--out", type=Path, default=Path("bench-server.json"), help="results file (%(default)s)")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    options = arguments().parse_args(words)
+    with ended():
+        print(f"{report.table(run(options))}\n\nWrote {options.out}")
+
+
+if __name__ == "__main__":
+    main()
