@@ -88,6 +88,7 @@ def _train(options: argparse.Namespace) -> Outcome:
 
 def _evaluate(options: argparse.Namespace) -> Outcome:
     from trsr.recommender.results import table
+    from trsr.retrieval.catalogue import COLUMNS
     from trsr.retrieval.evaluate import evaluate_retriever
 
     out = options.out or options.retriever / (options.split + (f"-limit-{options.limit}" if options.limit else ""))
@@ -105,7 +106,7 @@ def _evaluate(options: argparse.Namespace) -> Outcome:
         f"{whole['protocol']}:",
         table(results["candidates"]["systems"]),
         f"The target among all {whole['n_items']} items, less those that the user has met:",
-        table(whole["systems"], ("recall@10", "ndcg@10", "recall@100")),
+        table(whole["systems"], COLUMNS),
         f"{whole['n_users']} users. Wrote {out}",
     ]
     return Outcome(results, "\n\n".join(parts))

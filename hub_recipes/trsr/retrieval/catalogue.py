@@ -19,6 +19,7 @@ AT = (10, 20, 100)
 CELLS = 2_000_000
 RARE = 5  # interactions in training
 GROUPS = ("cold", "rare", "others")
+COLUMNS = ("recall@10", "ndcg@10", "recall@100")  # of a table
 
 # From some rows of `histories`, as columns, to scores (rows, items) of the whole catalogue.
 CatalogueScorer = Callable[[Mapping[str, Any]], np.ndarray]
