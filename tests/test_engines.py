@@ -643,7 +643,7 @@ def test_a_server_gets_the_examples_as_turns_and_a_key_of_their_own(tmp_path):
     assert plain.request(question).key != small.request(question).key
 
 
-@pytest.mark.parametrize("name", ["nano", "vllm:m"])
+@pytest.mark.parametrize("name", ["extractive", "nano", "vllm:m"])
 def test_an_engine_that_takes_no_examples_says_so(name, tmp_path):
-    with pytest.raises(ValueError, match="--prompts small puts examples before each question"):
+    with pytest.raises(ValueError, match="takes no examples before a question: leave out --prompts small"):
         engine(name, questions=tmp_path / "q.parquet", prompts="small")

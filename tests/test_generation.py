@@ -373,7 +373,7 @@ def test_an_answer_in_a_fixed_form_ends_with_its_line():
     encoder = Encoder(tokenizer)
     line_break = tokenizer.encode("\n", add_special_tokens=False)[-1]
     writer = ModelSummarizer(model, encoder, SETS["small"], max_new_tokens=8)
-    assert writer.decoder.ends() == {1} | encoder.line_ends()
+    assert writer.decoder.ends() == {1} | encoder.line_ends
     assert line_break in writer.decoder.ends()
     assert ModelSummarizer(model, encoder).decoder.ends() == {1}
     texts = [SETS["small"].block_text(block) for block in BLOCKS]

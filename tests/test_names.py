@@ -86,5 +86,15 @@ def test_verbs_that_are_said_to_print_json_do():
 
 
 def _help(verb):
-    [verbs] = [action for action in command_line()._actions if hasattr(action, "choices") and action.choices]
-    return verbs.choices[verb].format_help()
+    """The help of a verb, and of its own verbs."""
+    return _full_help(_verbs(command_line())[verb])
+
+
+def _verbs(parser):
+    """Verb -> parser; none for a parser whose choices are values."""
+    found = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
+    return found[0] if found else {}
+
+
+def _full_help(parser):
+    return parser.format_help() + "".join(map(_full_help, _verbs(parser).values()))

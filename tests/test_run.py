@@ -23,7 +23,7 @@ from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.preflight import Options
 from trsr.hub.publish import publish
 from trsr.hub.release import assemble
-from trsr.hub.repos import LOCAL, name_repos
+from trsr.hub.repos import name_repos
 from trsr.recommender import train
 from trsr.recommender.compare.run import compare
 from trsr.recommender.evaluate import evaluate_run
@@ -377,7 +377,7 @@ def test_who_ranks_summarises_as_the_training_data_was(tmp_path):
     run = train.train(recipe, tmp_path / "run") and Run.read(tmp_path / "run")
     for split in ("validation", "test"):
         evaluate_run(run.folder, run.folder / split, split=split)
-    release = assemble(ReleaseInputs.read(run.folder), tmp_path / "release", LOCAL)
+    release = assemble(ReleaseInputs.read(run.folder), tmp_path / "release")
     settings = json.loads((release.folder / "pipeline" / "config.json").read_text(encoding="utf-8"))["trsr"]
     assert SummaryPrompts.from_dict(settings["summary_prompts"]) == asked.prompts == SETS["small"]
     assert settings["summary_sampling"] == {"max_new_tokens": 12, "answer_penalty": 1.3}
@@ -397,5 +397,5 @@ def test_who_ranks_summarises_as_the_training_data_was(tmp_path):
     provenance = json.loads((tmp_path / "data/provenance.json").read_text(encoding="utf-8"))
     provenance["summaries"] |= {"prompts": SETS["default"].to_dict(), "sampling": Sampling().to_dict()}
     (tmp_path / "data/provenance.json").write_text(json.dumps(provenance), encoding="utf-8")
-    asked_by_default = pipeline_settings(recipe, None, contract.provenance(recipe.dataset))
-    assert not {"summary_prompts", "summary_sampling"} & set(asked_by_default)
+    default = contract.provenance(recipe.dataset)
+    assert not {"summary_prompts", "summary_sampling"} & set(pipeline_settings(recipe, None, default))

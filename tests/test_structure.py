@@ -24,6 +24,7 @@ FLOORS = [
     {"dataset"},
     {"summaries"},
     {"recommender"},
+    {"retrieval"},
     {"hub"},
     {"pretrain"},
     {"quickstart"},

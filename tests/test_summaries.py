@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -439,21 +440,26 @@ def test_seconds_are_measured_on_a_few_questions(tmp_path, source, monkeypatch):
     clock, scripted = [0.0], ScriptedEngine(good)
     monkeypatch.setattr("trsr.summaries.estimate.time.perf_counter", lambda: clock[0])
 
+    begun = Counter()
+
     def slow(prompt, seed):
-        clock[0] += 2.0
+        kind = prompt.partition("\n")[0]
+        begun[kind] += 1
+        # With the second question of a kind, a model is probed and the common prefix computed.
+        clock[0] += 30.0 if begun[kind] <= 2 else 2.0
         return good(prompt, seed)
 
     scripted._answer = slow
-    told = estimate(source, scripted, Rates(), measure=8)
-    assert len(scripted.asked) == 9  # one to load the model
-    assert len({key for key, _ in scripted.asked}) == 8
+    told = estimate(source, scripted, Rates(), methods=("recurrent",), measure=8)
     assert len(scripted.kinds) > 1
+    assert len(scripted.asked) == 8 + 2 * len(scripted.kinds)
+    assert len({key for key, _ in scripted.asked}) == 8
     for cost in told.values():
         assert cost["seconds"] == 2.0 * cost["calls"]
         assert cost["seconds_measured_on"] == 8
     given = estimate(source, scripted, Rates(calls_per_second=4), methods=("recurrent",), measure=8)["recurrent"]
     assert given["seconds"] == round(given["calls"] / 4, 1)
-    assert len(scripted.asked) == 9
+    assert len(scripted.asked) == 8 + 2 * len(scripted.kinds)
 
 
 def test_the_estimate_knows_what_is_there_already(tmp_path, source):

@@ -6,13 +6,19 @@ import json
 import pytest
 
 from tests import tiny
+from trsr.cli import main
 from trsr.core.answer import Answer
 from trsr.core.errors import InputError
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder
 from trsr.core.summarize import SummaryRequest
 from trsr.core.summary_prompts import SETS, SummaryPrompts
+from trsr.dataset import contract
 from trsr.summaries.accept import reject_reason
+from trsr.summaries.engines.base import Sampling
+from trsr.summaries.engines.make import engine
+from trsr.summaries.estimate import Rates, estimate
+from trsr.summaries.run import identity
 
 SMALL = SETS["small"]
 BLOCK = (Item("title: Emma; genre: Romance, Classics"), Item("title: Persuasion; genre: Romance"))
@@ -129,7 +135,33 @@ def test_without_a_chat_template_examples_stand_before_the_question():
 
 def test_every_token_with_a_line_break_ends_a_line():
     tokenizer = tiny.byte_level()
-    ends = Encoder(tokenizer).line_ends()
+    ends = Encoder(tokenizer).line_ends
     assert ends
     assert set(tokenizer.encode("a\nb", add_special_tokens=False)) & ends
     assert not set(tokenizer.encode("a b", add_special_tokens=False)) & ends
+
+
+@pytest.mark.parametrize(("given", "penalty"), [((), 1.2), (("--answer-penalty", "1.5"), 1.5)])
+def test_the_command_line_records_the_prompts_and_the_sampling_that_goes_with_them(
+    given, penalty, tmp_path, small_dataset
+):
+    folder = tiny.save_base("Qwen/Qwen3-0.6B", tmp_path / "base")
+    words = ["summarize", str(small_dataset), "--out", str(tmp_path / "out"), "--engine", f"transformers:{folder}"]
+    words += ["--method", "recurrent", "--limit", "1", "--keep-going", "--prompts", "small", *given]
+    assert main(words) in (0, None)
+    made = contract.provenance(str(tmp_path / "out")).summaries
+    assert SummaryPrompts.from_dict(made.prompts) == SMALL
+    assert made.sampling == {"do_sample": False, "max_new_tokens": 64, "seed": 0, "answer_penalty": penalty}
+    # Continued by the same prompts alone.
+    asked = engine(f"transformers:{folder}", sampling=Sampling(64, answer_penalty=penalty), prompts="small")
+    cut = {"block_size": 5, "max_blocks": 5}
+    assert not made.differences({**identity(asked), **cut})
+    asked.prompts = SETS["default"]
+    assert made.differences({**identity(asked), **cut})
+
+
+def test_an_estimate_counts_the_examples_and_no_second_tries(small_dataset):
+    asked = {name: engine("openai:model", prompts=name) for name in SETS}
+    costs = {name: estimate(str(small_dataset), one, Rates())["recurrent"] for name, one in asked.items()}
+    assert costs["small"]["calls"] == costs["default"]["calls"]
+    assert costs["small"]["input_tokens"] > costs["default"]["input_tokens"] + 100 * costs["small"]["calls"]

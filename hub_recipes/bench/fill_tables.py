@@ -12,10 +12,12 @@ from bench import report
 from trsr.recommender import memory
 from trsr.recommender.compare import report as comparison
 from trsr.recommender.results import table
+from trsr.retrieval.catalogue import COLUMNS
 from trsr.summaries.audit import report as audit
 
 TABLES = {
     "table": lambda results: table(results["systems"]),
+    "catalogue": lambda results: table(results["systems"], COLUMNS),
     "bench": report.table,
     "comparison": comparison.table,
     "slices": comparison.slices,
@@ -29,7 +31,7 @@ TABLES = {
 def fill(text: str, root: Path) -> str:
     """Replace what stands between a marker and `<!-- end -->` by the table of the results file that it names.
 
-    `<!-- table: PATH -->` names the results.json of an evaluation, `<!-- bench: PATH -->` that of a benchmark;
+    `<!-- table: PATH -->` names the results.json of an evaluation, `catalogue` the catalogue.json beside it, `<!-- bench: PATH -->` that of a benchmark;
     `comparison`, `slices`, `tests` and `calibration` name the comparison.json of `trsr compare`; `fits` and `audit` what
     `trsr recipes --fits --json` and `trsr audit --json` print. Paths begin at `root`.
     """

@@ -97,7 +97,7 @@ def quickstart(
     recipe = replace(recipe, base=base or recipe.base)
     bind(out, {**recipe.to_dict(), **made_from, "base": base if known else base_checksum(recipe.base)})
     if known:
-        recipe = replace(recipe, base=_fetched(str(base), out / "base", say))
+        recipe = replace(recipe, base=_fetched(str(base), out / f"{base}-base", say))
     dataset = (out / "dataset").resolve()  # what is published later may be published from elsewhere
     if base is None:
         say("1/5  Summarising the sample's histories, both ways")

@@ -38,7 +38,7 @@ class ModelSummarizer:
         self.batch_tokens = batch_tokens
         pad, end = encoder.tokenizer.pad_token_id, encoder.tokenizer.eos_token_id
         if self.prompts.form:
-            generation["more_ends"] = encoder.line_ends()
+            generation["more_ends"] = encoder.line_ends
         self.decoder = Decoder(model, pad if pad is not None else end or 0, **generation)
 
     def block(self, blocks: Sequence[Block]) -> list[str]:

@@ -8,6 +8,7 @@ candidates of a user, and a suffix, one a candidate; its ids are always ids(pref
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from itertools import cycle
 from typing import Any
 
@@ -172,7 +173,6 @@ class Encoder:
         self.chat = bool(tokenizer.chat_template) if chat is None else chat
         self._added: tuple[int, tuple[AddedTokens, dict[int, str]]] | None = None
         self._frames: dict[tuple[str, ...], tuple[list[int], list[int]]] = {}
-        self._line_ends: frozenset[int] | None = None
         self.head_ids, self.tail_ids = self._frame_ids(())
         self.yes_id, self.no_id = self._answers()
 
@@ -200,12 +200,11 @@ class Encoder:
         head, tail = self._frame_ids(turns)
         return head + self.text_ids(text if self.chat else text + "\n") + tail
 
+    @cached_property
     def line_ends(self) -> frozenset[int]:
         """The tokens with a line break in them."""
-        if self._line_ends is None:
-            texts = self.tokenizer.batch_decode([[token] for token in range(len(self.tokenizer))])
-            self._line_ends = frozenset(token for token, text in enumerate(texts) if "\n" in text)
-        return self._line_ends
+        texts = self.tokenizer.batch_decode([[token] for token in range(len(self.tokenizer))])
+        return frozenset(token for token, text in enumerate(texts) if "\n" in text)
 
     def _frame_ids(self, turns: tuple[str, ...]) -> tuple[list[int], list[int]]:
         if turns not in self._frames:

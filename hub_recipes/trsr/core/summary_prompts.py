@@ -165,17 +165,25 @@ def _small() -> SummaryPrompts:
         cue="",
         form="Likes:",
     )
-    books = "sea stories and history; baking; books by Mara Quill."
-    goods = "teapots, trays and other kitchen things; garden watering; the brand Hollin."
-    new_books = "baking and bread; gardening; sea stories and history; books by Mara Quill."
-    new_goods = "garden watering; board games; teapots, trays and other kitchen things; the brands Wetherby and Hollin."
+    books = "sea stories; history; adventure; baking; books by Mara Quill and Joss Marlowe."
+    goods = "teapots; trays; kitchen things; garden hoses; watering; the brands Hollin and Wetherby."
+    new_books = "baking; bread; gardening; sea stories; history; books by Mara Quill, Ona Birch and Joss Marlowe."
+    new_goods = "watering cans; chess; board games; teapots; kitchen things; the brands Wetherby, Orlo and Hollin."
     examples = (
         Example("block", asked.block_text(_BOOKS), books),
         Example("block", asked.block_text(_GOODS), goods),
         Example("update", asked.update_text(books, _NEW_BOOKS), new_books),
         Example("update", asked.update_text(goods, _NEW_GOODS), new_goods),
-        Example("merge", asked.merge_text((books, "bread and baking; gardening.")), new_books),
-        Example("merge", asked.merge_text((goods, "garden watering; board games; the brand Wetherby.")), new_goods),
+        Example(
+            "merge",
+            asked.merge_text((books, "baking; bread; gardening; books by Mara Quill and Ona Birch.")),
+            new_books,
+        ),
+        Example(
+            "merge",
+            asked.merge_text((goods, "watering cans; chess; board games; the brands Wetherby and Orlo.")),
+            new_goods,
+        ),
     )
     return replace(asked, examples=tuple(one._replace(answer=f"{asked.form} {one.answer}") for one in examples))
 

@@ -6,7 +6,7 @@ past the end of a shorter list are NaN, which `trsr.metrics.ranking` refuses unl
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from datasets import Dataset
@@ -16,6 +16,9 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from trsr.dataset.candidates import Candidates
 from trsr.dataset.contract import check_ids
 from trsr.errors import InputError
+
+# From a row of `histories` and item ids to a score each, whatever the ids: candidates, or the whole catalogue.
+Scorer = Callable[[Mapping, Sequence[str]], np.ndarray]
 
 
 def chance(candidates: Candidates) -> np.ndarray:
@@ -30,8 +33,13 @@ def popularity(train: Dataset, candidates: Candidates) -> np.ndarray:
         train: The training split of `histories`.
         candidates: What to score.
     """
+    return candidates.score(popularity_scorer(train))
+
+
+def popularity_scorer(train: Dataset) -> Scorer:
+    """The scorer of `popularity`."""
     counts = Counter(item_id for row in train for item_id in (*row["history"], row["target"]))
-    return candidates.score(lambda row, ids: [counts[item_id] for item_id in ids])
+    return lambda row, ids: np.array([counts[item_id] for item_id in ids], dtype=float)
 
 
 def item_knn(
@@ -50,6 +58,11 @@ def item_knn(
     Reference:
         Sarwar et al., Item-based collaborative filtering recommendation algorithms (WWW 2001), with a shrunk cosine.
     """
+    return candidates.score(item_knn_scorer(sequences, recent=recent, shrink=shrink))
+
+
+def item_knn_scorer(sequences: Iterable[Sequence[str]], *, recent: int = 10, shrink: float = 10.0) -> Scorer:
+    """The scorer of `item_knn`."""
     _check_recent(recent)
     index_of: dict[str, int] = {}
     cells = [
@@ -74,7 +87,7 @@ def item_knn(
             scores[numbers] = near[past][:, columns].sum(axis=0)
         return scores
 
-    return candidates.score(summed)
+    return summed
 
 
 def tfidf(texts: Mapping[str, str], candidates: Candidates, recent: int = 10) -> np.ndarray:
@@ -90,6 +103,12 @@ def tfidf(texts: Mapping[str, str], candidates: Candidates, recent: int = 10) ->
     """
     _check_recent(recent)
     check_ids(candidates.rows, texts, "TF-IDF")
+    return candidates.score(tfidf_scorer(texts, recent))
+
+
+def tfidf_scorer(texts: Mapping[str, str], recent: int = 10) -> Scorer:
+    """The scorer of `tfidf`."""
+    _check_recent(recent)
     vectors = TfidfVectorizer(sublinear_tf=True, norm="l2").fit_transform(texts.values())  # (items, words)
     index_of = {item_id: index for index, item_id in enumerate(texts)}
 
@@ -101,7 +120,7 @@ def tfidf(texts: Mapping[str, str], candidates: Candidates, recent: int = 10) ->
         # Candidates have length 1 already, or 0 if they share no word with the vocabulary.
         return vectors[[index_of[item_id] for item_id in ids]] @ profile / (np.linalg.norm(profile) or 1.0)
 
-    return candidates.score(cosine)
+    return cosine
 
 
 def bm25(

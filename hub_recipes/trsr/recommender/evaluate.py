@@ -171,17 +171,28 @@ def _checksum(rows: Dataset, texts: Mapping[str, str], recipe: Recipe, encoder: 
 
 def baseline_scores(name: str, candidates: Candidates, train: Dataset, texts: Mapping[str, str]) -> np.ndarray:
     """Scores (users, candidates) of a baseline in `BASELINES`."""
+    if name == "tf-idf":
+        contract.check_ids(candidates.rows, texts, "TF-IDF")
+    return candidates.score(baseline_scorer(name, candidates.rows, train, texts))
+
+
+def baseline_scorer(name: str, rows: Dataset, train: Dataset, texts: Mapping[str, str]) -> baselines.Scorer:
+    """The scorer of a baseline in `BASELINES`.
+
+    Args:
+        rows: The evaluated split: item-knn counts its histories too.
+    """
     if name == "chance":
-        return baselines.chance(candidates)
+        return lambda row, ids: np.zeros(len(ids))
     if name == "popularity":
-        return baselines.popularity(train, candidates)
+        return baselines.popularity_scorer(train)
     if name == "item-knn":
         trained = {
             row["user_id"]: [*row["history"], row["target"]] for row in train.select(range(min(NEIGHBOURS, len(train))))
         }
-        evaluated = {row["user_id"]: row["history"] for row in candidates.rows}
-        return baselines.item_knn({**evaluated, **trained}.values(), candidates)
-    return baselines.tfidf(texts, candidates)
+        evaluated = {row["user_id"]: row["history"] for row in rows}
+        return baselines.item_knn_scorer({**evaluated, **trained}.values())
+    return baselines.tfidf_scorer(texts)
 
 
 def measure(

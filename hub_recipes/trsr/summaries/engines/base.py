@@ -21,7 +21,7 @@ UNREACHABLE = "unreachable"
 RETRY_TEMPERATURE = 0.7
 
 # Sampling that goes with the small prompts; the penalty for models in this process alone.
-SMALL: Mapping[str, Any] = {"max_new_tokens": 64, "answer_penalty": 1.3}
+SMALL: Mapping[str, Any] = {"max_new_tokens": 64, "answer_penalty": 1.2}
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,11 +30,8 @@ def engine(
         raise UsageError(f"--adapter goes with --engine transformers:MODEL, the base of the adapter; got {name!r}.")
     made = _engine(name, revision, sampling, server, questions, adapter)
     made.prompts = SETS[prompts]
-    if made.prompts.examples and made.identity["engine"] in ("nano", "vllm"):
-        raise UsageError(
-            f"--prompts {prompts} puts examples before each question, which the engine {made.identity['engine']!r} takes "
-            "none of. Leave it out."
-        )
+    if made.prompts.examples and (kind := made.identity["engine"]) in ("extractive", "nano", "vllm"):
+        raise UsageError(f"The engine {kind!r} takes no examples before a question: leave out --prompts {prompts}.")
     return made
 
 

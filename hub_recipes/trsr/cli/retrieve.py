@@ -1,0 +1,112 @@
+"""Train a retriever over a whole catalogue, and evaluate it.
+
+A retriever has a vector for each item, from its text and its id, and one for a user after any history; the product of the two
+is the score. Text vectors come from tf-idf, which needs no model, from sentence-transformers:MODEL, or from the hidden
+states of a language model, transformers:MODEL. Evaluation is on the released candidates, in the form of `trsr evaluate`, and
+on the whole catalogue: the target among all items that the user has not met.
+
+examples:
+  trsr retrieve train data/mine --out runs/retriever
+  trsr retrieve train data/mine --vectors transformers:bases/smollm2 --out runs/retriever-smollm2
+  trsr retrieve train data/mine --vectors none --out runs/ids-alone
+  trsr retrieve evaluate runs/retriever --dataset data/mine
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from trsr.cli.outcome import Outcome, add_json
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="train | evaluate", required=True)
+    train = actions.add_parser("train", help="on the histories of a dataset, in minutes on a CPU")
+    option = train.add_argument
+    option("dataset", help="folder or Hub id with the configs items and histories")
+    option("--revision", help="of the dataset")
+    option("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    option(
+        "--vectors",
+        default="tf-idf",
+        help="tf-idf, sentence-transformers:MODEL, transformers:MODEL, none (%(default)s)",
+    )
+    option("--no-ids", action="store_true", help="vectors from text alone: old items and new ones alike")
+    option("--width", type=int, default=128, help="of the vectors (%(default)s)")
+    option("--layers", type=int, default=2, help="of the user model (%(default)s)")
+    option("--dropout", type=float, default=0.4, help="(%(default)s)")
+    option("--epochs", type=int, default=20, help="at most; validation ends it earlier (%(default)s)")
+    option("--patience", type=int, default=5, help="epochs without a gain on validation (%(default)s)")
+    option("--learning-rate", type=float, default=2e-3, help="peak (%(default)s)")
+    option("--draws", type=int, default=0, help="items in the softmax of a step (all up to 50,000 items, else 8192)")
+    option("--seed", type=int, default=0, help="(%(default)s)")
+    add_json(train)
+    evaluate = actions.add_parser("evaluate", help="on the candidates, and on the whole catalogue")
+    option = evaluate.add_argument
+    option("retriever", type=Path, help="folder of a retriever")
+    option("--dataset", required=True, help="the one that it was trained on")
+    option("--revision", help="of the dataset")
+    option("--split", choices=("validation", "test"), default="test", help="(%(default)s)")
+    option("--out", type=Path, metavar="DIR", help="folder to write (RETRIEVER/SPLIT)")
+    option("--limit", type=int, default=0, metavar="N", help="first N rows only")
+    option("--seed", type=int, default=0, help="of candidates' order and bootstrap (%(default)s)")
+    add_json(evaluate)
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    return _train(options) if options.action == "train" else _evaluate(options)
+
+
+def _train(options: argparse.Namespace) -> Outcome:
+    from trsr.retrieval.run import train_retriever
+    from trsr.retrieval.training import Settings
+
+    record = train_retriever(
+        options.dataset,
+        options.out,
+        revision=options.revision,
+        vectors=options.vectors,
+        ids=not options.no_ids,
+        width=options.width,
+        layers=options.layers,
+        dropout=options.dropout,
+        settings=Settings(
+            epochs=options.epochs,
+            patience=options.patience,
+            learning_rate=options.learning_rate,
+            draws=options.draws,
+            seed=options.seed,
+        ),
+    )
+    best = record["validation"]
+    return Outcome(
+        record,
+        f"Wrote {options.out}: {record['parameters']} parameters, {record['seconds']} seconds; validation Recall@10 over the "
+        f"catalogue {best['recall@10']:.3f}, after {best['epoch']} epochs",
+    )
+
+
+def _evaluate(options: argparse.Namespace) -> Outcome:
+    from trsr.recommender.results import table
+    from trsr.retrieval.catalogue import COLUMNS
+    from trsr.retrieval.evaluate import evaluate_retriever
+
+    out = options.out or options.retriever / (options.split + (f"-limit-{options.limit}" if options.limit else ""))
+    results = evaluate_retriever(
+        options.retriever,
+        options.dataset,
+        out,
+        revision=options.revision,
+        split=options.split,
+        limit=options.limit,
+        seed=options.seed,
+    )
+    whole: dict[str, Any] = results["catalogue"]
+    parts = [
+        f"{whole['protocol']}:",
+        table(results["candidates"]["systems"]),
+        f"The target among all {whole['n_items']} items, less those that the user has met:",
+        table(whole["systems"], COLUMNS),
+        f"{whole['n_users']} users. Wrote {out}",
+    ]
+    return Outcome(results, "\n\n".join(parts))

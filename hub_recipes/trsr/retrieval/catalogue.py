@@ -1,0 +1,134 @@
+"""Measure systems on the whole catalogue: where the target stands among all items that the user has not met.
+
+Streams over users: beside the figures of each user, no more scores than CELLS are in memory. Ties share their places, as in
+`trsr.metrics.ranking`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from tqdm.auto import tqdm
+
+from trsr.metrics import ranking, significance
+from trsr.retrieval.search import largest_columns
+
+AT = (10, 20, 100)
+CELLS = 2_000_000
+RARE = 5  # interactions in training
+GROUPS = ("cold", "rare", "others")
+COLUMNS = ("recall@10", "ndcg@10", "recall@100")  # of a table
+
+# From some rows of `histories`, as columns, to scores (rows, items) of the whole catalogue.
+CatalogueScorer = Callable[[Mapping[str, Any]], np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One system on the catalogue.
+
+    Attributes:
+        per_user: Metric -> (rows,): `recall@k` and `ndcg@k` of each row; of its first 10 items, `novelty@10`, their mean
+            self-information in bits, and `popularity@10`, how often each was met in training on average.
+        shown: k -> (items,) bool: items that are among the first k of some row.
+    """
+
+    per_user: dict[str, np.ndarray]
+    shown: dict[int, np.ndarray]
+
+
+def measure(
+    scorers: Mapping[str, CatalogueScorer], rows: Dataset, numbers: Mapping[str, int], counts: np.ndarray
+) -> dict[str, Measured]:
+    """Measure systems on the same users.
+
+    Args:
+        rows: A split of `histories`; a column `also_met` holds further items that a user met.
+        numbers: Item id -> column of the scores.
+        counts: (items,) interactions of each item in training.
+    """
+    information = -np.log2((counts + 1) / (counts.sum() + len(counts)))  # bits; an item nobody met has some too
+    parts: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in scorers}
+    shown = {name: {k: np.zeros(len(numbers), bool) for k in AT} for name in scorers}
+    bar = tqdm(total=len(rows), desc="catalogue", unit="user", mininterval=1)
+    for part in rows.iter(max(1, CELLS // len(numbers))):
+        labels, mask = _unmet(part, numbers)
+        for name, scorer in scorers.items():
+            scores = np.asarray(scorer(part), np.float64)  # (rows, items)
+            metrics = ranking.per_user(scores, labels, mask, at=AT)
+            top, values = largest_columns(np.where(mask, scores, -np.inf), max(AT))
+            real = np.isfinite(values)
+            for k in AT:
+                shown[name][k][top[:, :k][real[:, :k]]] = True
+            ten, some = top[:, : AT[0]], real[:, : AT[0]]
+            parts[name].append(
+                {metric: values for metric, values in metrics.items() if metric.startswith(("recall", "ndcg"))}
+                | {
+                    f"novelty@{AT[0]}": (information[ten] * some).sum(1) / some.sum(1),
+                    f"popularity@{AT[0]}": (counts[ten] * some).sum(1) / some.sum(1),
+                }
+            )
+        bar.update(len(labels))
+    bar.close()
+    return {
+        name: Measured({metric: np.concatenate([one[metric] for one in found]) for metric in found[0]}, shown[name])
+        for name, found in parts.items()
+    }
+
+
+def _unmet(part: Mapping[str, Any], numbers: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and mask (rows, items): the target, and all items that a user has not met, the target among them."""
+    labels = np.zeros((len(part["target"]), len(numbers)), bool)
+    mask = np.ones(labels.shape, bool)
+    for row, (history, target) in enumerate(zip(part["history"], part["target"], strict=True)):
+        also = part["also_met"][row] if "also_met" in part else ()
+        mask[row, [numbers[item_id] for item_id in (*history, *(also or ())) if item_id in numbers]] = False
+        labels[row, numbers[target]] = mask[row, numbers[target]] = True
+    return labels, mask
+
+
+def target_groups(rows: Dataset, numbers: Mapping[str, int], counts: np.ndarray) -> np.ndarray:
+    """The group of each row in GROUPS, by how often its target was met in training: never, less than RARE times, or more."""
+    met = counts[[numbers[target] for target in rows["target"]]]
+    return np.where(met == 0, 0, np.where(met < RARE, 1, 2))
+
+
+def summarise(
+    measured: Mapping[str, Measured], groups: np.ndarray, users: list[str], seed: int, own: str
+) -> dict[str, Any]:
+    """Figures of each system with intervals, of each group of targets too, and paired tests of `own` against the others.
+
+    Args:
+        groups: As `target_groups` gives them.
+        users: User id of each row.
+        seed: Of the bootstrap.
+    """
+    systems = {
+        name: significance.summary(one.per_user, seed, users=users)
+        | {f"coverage@{k}": float(items.mean()) for k, items in one.shown.items()}
+        for name, one in measured.items()
+    }
+    by_target: dict[str, dict[str, Any]] = {}
+    for number, name in enumerate(GROUPS):
+        chosen = groups == number
+        by_target[name] = {"rows": int(chosen.sum())}
+        if chosen.any():
+            own_users = [user for user, inside in zip(users, chosen, strict=True) if inside]
+            by_target[name]["systems"] = {
+                system: significance.summary(
+                    {metric: one.per_user[metric][chosen] for metric in (f"recall@{AT[0]}", f"ndcg@{AT[0]}")},
+                    seed,
+                    users=own_users,
+                )
+                for system, one in measured.items()
+            }
+    metric = f"recall@{AT[0]}"
+    paired = [
+        {"metric": metric, "system": own, "against": other}
+        | significance.paired_test(measured[own].per_user[metric], measured[other].per_user[metric], seed, users=users)
+        for other in measured
+        if other != own
+    ]
+    return {"systems": systems, "by_target": by_target, "paired": paired}

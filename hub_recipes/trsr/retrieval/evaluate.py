@@ -1,0 +1,157 @@
+"""Evaluate a retriever beside the baselines: on the released candidates, and on the whole catalogue.
+
+Writes `scores.parquet` and `results.json`, as `trsr evaluate` does, and `catalogue.json`.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trsr.dataset import contract
+from trsr.dataset.candidates import Candidates
+from trsr.errors import UsageError
+from trsr.metrics import ranking, significance
+from trsr.recommender import scores as score_files
+from trsr.recommender.baselines import Scorer
+from trsr.recommender.evaluate import BASELINES, baseline_scorer
+from trsr.recommender.results import FILE
+from trsr.records.files import one_writer, write_text
+from trsr.records.versions import versions
+from trsr.retrieval import catalogue
+from trsr.retrieval.retriever import Retriever
+from trsr.retrieval.sequences import training_sequences
+
+CATALOGUE = "catalogue.json"
+_ROWS = 4096  # whose user vectors are in memory at once
+
+
+@one_writer
+def evaluate_retriever(
+    folder: Path,
+    source: str,
+    out: Path,
+    *,
+    revision: str | None = None,
+    split: str = "test",
+    limit: int = 0,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Evaluate a retriever on the dataset that it was trained on.
+
+    Args:
+        folder: Of the retriever; its name is the system's.
+        source: Folder or Hub id of the dataset.
+        out: Folder to write.
+        limit: First rows only; 0 = all.
+        seed: Of the order of candidates, and the bootstrap.
+
+    Returns:
+        The content of both results files: `candidates` and `catalogue`.
+
+    Raises:
+        RunError: If there is no retriever, or the dataset is another than it was trained on.
+        UsageError: If its folder has the name of a baseline.
+        DataError: As `trsr.dataset.contract` does.
+    """
+    retriever = Retriever.load(folder)
+    retriever.check_data(source, revision)
+    own = folder.resolve().name
+    if own in BASELINES:
+        raise UsageError(f"{own!r} is the name of a baseline: give the retriever's folder another.")
+    texts = contract.texts(source, revision)
+    splits = {name: contract.read(source, "histories", name, revision) for name in contract.SPLITS}
+    rows = splits[split]
+    limited = 0 < limit < len(rows)
+    if limited:
+        rows = rows.select(range(limit))
+    contract.check_ids(rows, texts, f"{source}, split {split}")
+    began = time.process_time()
+    candidates = Candidates.of(rows, seed)
+    scores = {own: score_candidates(retriever, candidates)}
+    about = {
+        **score_files.about(source, "histories", split, revision),
+        "run": own,
+        "retriever": {name: retriever.record[name] for name in ("vectors", "ids", "settings")},
+        "seed": seed,
+        "n_users": len(set(rows["user_id"])),
+        "limit": limit if limited else 0,
+        "cost": {"train_seconds": retriever.record["cost"]["cpu_seconds"], **score_files.cost(began)},
+    }
+    scorers = {name: baseline_scorer(name, rows, splits["train"], texts) for name in BASELINES}
+    scores |= {name: candidates.score(scorer) for name, scorer in scorers.items()}
+    numbers = retriever.numbers
+    counts = training_sequences(splits, numbers).counts(len(numbers))
+    measured = catalogue.measure(
+        {own: _catalogue_scorer(retriever)}
+        | {name: _over_all(scorers[name], retriever.item_ids) for name in BASELINES if name != "chance"},
+        rows,
+        numbers,
+        counts,
+    )
+    groups = catalogue.target_groups(rows, numbers, counts)
+    whole = {
+        **about,
+        "n_items": len(numbers),
+        "popularity_of_targets": float(counts[[numbers[target] for target in rows["target"]]].mean()),
+        **catalogue.summarise(measured, groups, list(rows["user_id"]), seed, own),
+        "versions": versions(),
+    }
+    results = _candidate_results(scores, candidates, about)
+    score_files.write(out, scores, candidates)
+    write_text(out / CATALOGUE, json.dumps(whole, indent=2) + "\n")
+    write_text(out / FILE, json.dumps(results, indent=2) + "\n")
+    return {"candidates": results, "catalogue": whole}
+
+
+def score_candidates(retriever: Retriever, candidates: Candidates) -> np.ndarray:
+    """Scores (rows, candidates) of the released candidates: products of the vectors of user and item."""
+    numbers = retriever.numbers
+    parts = candidates.rows.select_columns(["history"]).iter(_ROWS)
+    users = (vector for part in parts for vector in _users(retriever, numbers, part))
+    return candidates.score(lambda row, ids: retriever.vectors[[numbers[item_id] for item_id in ids]] @ next(users))
+
+
+def _users(retriever: Retriever, numbers: Mapping[str, int], part: Mapping[str, Any]) -> np.ndarray:
+    """Vectors (users, width) of rows of `histories`, as columns."""
+    return retriever.users([np.array([numbers[item_id] for item_id in ids], np.int64) for ids in part["history"]])
+
+
+def _catalogue_scorer(retriever: Retriever) -> catalogue.CatalogueScorer:
+    numbers = retriever.numbers
+    return lambda part: _users(retriever, numbers, part) @ retriever.vectors.T
+
+
+def _over_all(scorer: Scorer, item_ids: list[str]) -> catalogue.CatalogueScorer:
+    """A baseline over the whole catalogue, row by row."""
+    return lambda part: np.stack(
+        [scorer({name: part[name][row] for name in part}, item_ids) for row in range(len(part["target"]))]
+    )
+
+
+def _candidate_results(
+    scores: Mapping[str, np.ndarray], candidates: Candidates, about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The results file of the candidates; scores of a retriever are no log-odds, so there is no calibration."""
+    labels, mask, seed, users = candidates.labels, candidates.mask, candidates.seed, list(candidates.rows["user_id"])
+    metric = "recall@3"
+    per_user = {name: ranking.per_user(values, labels, mask)[metric] for name, values in scores.items()}
+    own = about["run"]
+    return {
+        **about,
+        "candidates_a_user": round(float(mask.sum(1).mean()), 2),
+        "systems": {
+            name: significance.evaluate(values, labels, mask=mask, seed=seed, users=users)
+            for name, values in scores.items()
+        },
+        "paired": [
+            {"metric": metric, "system": own, "against": name}
+            | significance.paired_test(per_user[own], per_user[name], seed, users=users)
+            for name in scores
+            if name != own
+        ],
+        "versions": versions(),
+    }

@@ -1,0 +1,150 @@
+"""A trained retriever: its folder, vectors of users and of new items, and the best items of a catalogue."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_tensors
+from safetensors.torch import save_file as save_tensors
+
+from trsr.errors import InputError, RunError, UsageError
+from trsr.recommender.run import changed_configs, data_checksums
+from trsr.records.files import read_json
+from trsr.retrieval import text_vectors
+from trsr.retrieval.network import Network, Shape
+from trsr.retrieval.search import largest
+from trsr.retrieval.text_vectors import TextVectors
+from trsr.retrieval.users import user_vectors
+
+FILE, NETWORK, VECTORS, ITEMS = "retriever.json", "model.safetensors", "vectors.safetensors", "items.parquet"
+TEXT_VECTORS = "text_vectors"
+
+
+@dataclass(frozen=True, slots=True)
+class Retriever:
+    """A trained retriever and its catalogue.
+
+    Attributes:
+        item_ids: Of the catalogue, in the order of their vectors.
+        vectors: (items, width) float32.
+        text: Makes text vectors; None where items have no text part.
+        record: Content of FILE: settings, dataset, costs, what validation said.
+    """
+
+    network: Network
+    item_ids: list[str]
+    vectors: np.ndarray
+    text: TextVectors | None
+    record: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, folder: Path) -> "Retriever":
+        """Read a folder that `trsr retrieve train` wrote.
+
+        Raises:
+            RunError: If it holds no retriever, or lacks a file.
+        """
+        for name in (FILE, NETWORK, VECTORS, ITEMS):
+            if not (folder / name).is_file():
+                raise RunError(
+                    f"No retriever at {folder}: it has no {name}. Make one: trsr retrieve train DATASET --out DIR"
+                )
+        record = read_json(folder / FILE)
+        network = Network(Shape(**record["shape"]))
+        network.load_state_dict(load_tensors(folder / NETWORK))
+        text = text_vectors.load(record["vectors"], folder / TEXT_VECTORS) if record["vectors"] else None
+        item_ids = pq.read_table(folder / ITEMS)["item_id"].to_pylist()
+        return cls(network.eval(), item_ids, load_file(folder / VECTORS)["items"], text, record)
+
+    def save(self, folder: Path) -> None:
+        """Write the folder's files."""
+        if self.text is not None:
+            self.text.save(folder / TEXT_VECTORS)
+        save_tensors(self.network.state_dict(), folder / NETWORK)
+        save_file({"items": self.vectors}, folder / VECTORS)
+        pq.write_table(pa.table({"item_id": self.item_ids}), folder / ITEMS)
+        record = {**self.record, "shape": asdict(self.network.shape)}
+        (folder / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8", newline="\n")
+
+    def check_data(self, source: str, revision: str | None = None) -> None:
+        """Raise RunError if a dataset is not the one that this retriever was trained on."""
+        before, now = self.record["dataset_checksums"], data_checksums(source, "histories", revision)
+        if changed := changed_configs(before, now):
+            raise RunError(
+                f"{source} is not the dataset that the retriever was trained on: its config {changed[0]} is "
+                f"{now.get(changed[0])}, the retriever's was {before.get(changed[0])}. Train one on it: "
+                f"trsr retrieve train {source} --out DIR"
+            )
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Item id -> row of its vector."""
+        return {item_id: number for number, item_id in enumerate(self.item_ids)}
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors (texts, width) float32 of new items, from their texts alone; nothing is trained.
+
+        Raises:
+            UsageError: If the retriever knows items by their ids alone.
+            LoadError: If the model that made its text vectors is not there, or another by now.
+        """
+        if self.text is None:
+            raise UsageError(
+                "This retriever knows items by their ids alone: a new item has no vector. Train one with texts."
+            )
+        with torch.no_grad():
+            text = torch.from_numpy(self.text.encode(texts))
+            return self.network.item(text, None, torch.zeros(len(texts), dtype=torch.bool)).numpy()
+
+    def with_items(self, texts: Mapping[str, str]) -> "Retriever":
+        """The same retriever with new items in its catalogue.
+
+        Args:
+            texts: Item id -> text. Items that it has keep their vectors.
+
+        Raises:
+            UsageError: As `embed` does.
+        """
+        numbers = self.numbers
+        new = {item_id: text for item_id, text in texts.items() if item_id not in numbers}
+        if not new:
+            return self
+        vectors = np.concatenate([self.vectors, self.embed(list(new.values()))])
+        return replace(self, item_ids=[*self.item_ids, *new], vectors=vectors)
+
+    def users(self, histories: Sequence[np.ndarray]) -> np.ndarray:
+        """Vectors (users, width) float32 from histories as rows of `vectors`, oldest first."""
+        return user_vectors(self.network, self.vectors, histories)
+
+    def recommend(
+        self, histories: Sequence[Sequence[str]], top_k: int = 10, exclude_met: bool = True
+    ) -> list[list[tuple[str, float]]]:
+        """The best items of the catalogue for each history: ids and scores, best first.
+
+        Args:
+            histories: Item ids, oldest first.
+            exclude_met: Leave out what a history holds.
+
+        Raises:
+            InputError: If an item is not in the catalogue, or `top_k` is below 1.
+        """
+        if top_k < 1:
+            raise InputError(f"top_k is {top_k}, expected at least 1.")
+        numbers = self.numbers
+        if unknown := {item_id for history in histories for item_id in history} - set(numbers):
+            raise InputError(
+                f"Item {min(unknown)!r} is not in the retriever's catalogue. Add it with its text: retriever.with_items(texts)"
+            )
+        met = [np.array([numbers[item_id] for item_id in history], np.int64) for history in histories]
+        rows, scores = largest(self.users(met), self.vectors, top_k, met if exclude_met else None)
+        return [
+            [(self.item_ids[row], float(score)) for row, score in zip(*found, strict=True) if row >= 0]
+            for found in zip(rows.tolist(), scores.tolist(), strict=True)
+        ]

@@ -1,0 +1,111 @@
+"""Train a retriever on a dataset folder, and write it."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from trsr.dataset import contract
+from trsr.errors import UsageError
+from trsr.recommender.run import data_checksums
+from trsr.recommender.scores import cost
+from trsr.records.files import bind, one_writer, read_json, whole_folder
+from trsr.records.versions import versions
+from trsr.retrieval import text_vectors
+from trsr.retrieval.network import Shape
+from trsr.retrieval.retriever import FILE, Retriever
+from trsr.retrieval.sequences import histories, item_numbers, training_sequences
+from trsr.retrieval.training import Settings, fit
+from trsr.retrieval.validation import Validation
+
+NONE = "none"  # item vectors from ids alone
+
+
+@one_writer
+def train_retriever(
+    source: str,
+    out: Path,
+    *,
+    revision: str | None = None,
+    vectors: str = "tf-idf",
+    ids: bool = True,
+    width: int = 128,
+    layers: int = 2,
+    dropout: float = 0.4,
+    settings: Settings | None = None,
+) -> dict[str, Any]:
+    """Train a retriever, and write its folder whole or not at all.
+
+    It learns from the histories and targets of training users, and, where each user stands in one split, from the histories
+    of the others; validation says when to stop. A finished one is kept.
+
+    Args:
+        source: Folder or Hub id with the configs `items` and `histories`.
+        out: Folder to write.
+        vectors: What makes text vectors, as `text_vectors.make` takes it; NONE for none.
+        ids: Whether items have an id part.
+
+    Returns:
+        The record, content of FILE.
+
+    Raises:
+        UsageError: If items would have neither part, or `out` holds anything else.
+        DataError: As `trsr.dataset.contract` does.
+    """
+    if vectors == NONE and not ids:
+        raise UsageError(
+            "Items without text vectors and without ids have no vectors: leave out --no-ids, or --vectors none."
+        )
+    settings = settings or Settings()
+    provenance = contract.provenance(source, revision)
+    checksums = data_checksums(source, "histories", revision)
+    asked = {"vectors": vectors, "ids": ids, "width": width, "layers": layers, "dropout": dropout, **asdict(settings)}
+    made_from = {"dataset_checksums": checksums, **asked}
+    if out.exists():
+        bind(out, made_from)
+        if (out / FILE).is_file():
+            return read_json(out / FILE)
+    began, started = time.process_time(), time.monotonic()
+    texts = contract.texts(source, revision)
+    splits = {split: contract.read(source, "histories", split, revision) for split in contract.SPLITS}
+    numbers = {item_id: number for number, item_id in enumerate(texts)}
+    sequences = training_sequences(splits, numbers)
+    validation = Validation(
+        list(histories(splits["validation"], numbers, "validation")),
+        item_numbers(splits["validation"].with_format("arrow")["target"], numbers, "validation"),
+    )
+    maker = None if vectors == NONE else text_vectors.make(vectors, list(texts.values()), settings.seed)
+    table = None if maker is None else maker.encode(list(texts.values()))
+    shape = Shape(
+        ids=len(texts) if ids else 0,
+        text_width=0 if table is None else table.shape[1],
+        width=width,
+        layers=layers,
+        dropout=dropout,
+    )
+    fitted = fit(sequences, len(texts), table, shape, settings, validation)
+    record = {
+        "dataset": provenance.terms.name,
+        "dataset_checksums": checksums,
+        "vectors": maker.describe() if maker else None,
+        "ids": ids,
+        "settings": asdict(settings),
+        "counts": {
+            "items": len(texts),
+            "items_without_interactions": int((~fitted.known).sum()),
+            "sequences": len(sequences),
+            "validation_users": len(validation.targets),
+        },
+        "parameters": sum(value.numel() for value in fitted.network.parameters()),
+        "validation": dict(fitted.best),
+        "log": fitted.log,
+        "seconds": round(time.monotonic() - started),
+        "cost": cost(began),
+        "versions": versions(),
+    }
+    retriever = Retriever(fitted.network, list(texts), fitted.vectors, maker, record)
+    with whole_folder(out) as draft:
+        bind(draft, made_from)
+        retriever.save(draft)
+    return json.loads((out / FILE).read_text(encoding="utf-8"))

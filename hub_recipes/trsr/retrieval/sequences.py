@@ -1,0 +1,141 @@
+"""What users met, oldest first, as numbers of items: what a user model is trained on.
+
+Does not decide which users are in which split: the dataset does.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
+
+from trsr.dataset.contract import one_chunk
+from trsr.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """Items of many users, one sequence behind the other.
+
+    Attributes:
+        items: (interactions,) int32, numbers of items in the catalogue.
+        ends: (sequences,) int64, where each sequence ends in `items`.
+        first: (sequences,) int64, the earliest position that no earlier sequence of the same user has: what is learnt from
+            begins there.
+    """
+
+    items: np.ndarray
+    ends: np.ndarray
+    first: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Items of each sequence."""
+        return np.diff(self.ends, prepend=0)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        return self.items[self.ends[number - 1] if number else 0 : self.ends[number]]
+
+    def counts(self, n_items: int) -> np.ndarray:
+        """Interactions with each item, (n_items,) int64; one that several sequences of a user have counts once."""
+        starts = self.ends - self.lengths + self.first
+        changes = np.bincount(starts, minlength=len(self.items) + 1) - np.bincount(
+            self.ends, minlength=len(self.items) + 1
+        )
+        return np.bincount(self.items[np.cumsum(changes)[:-1] > 0], minlength=n_items)
+
+
+def item_numbers(column: pa.ChunkedArray, numbers: Mapping[str, int], what: str) -> np.ndarray:
+    """Numbers of item ids, int32. Raises DataError for an id that the catalogue lacks."""
+    encoded = one_chunk(column).dictionary_encode()
+    ids = encoded.dictionary.to_pylist()
+    if unknown := [item_id for item_id in ids if item_id not in numbers]:
+        raise DataError(f"{what}: item {unknown[0]!r} is not in the items config.")
+    table = np.array([numbers[item_id] for item_id in ids], np.int32)
+    return table[encoded.indices.to_numpy()] if len(ids) else np.zeros(0, np.int32)
+
+
+def training_sequences(splits: Mapping[str, Dataset], numbers: Mapping[str, int]) -> Sequences:
+    """What may be trained on: histories with targets of the training split, and where each user stands in one split
+    alone, the histories of the others without their targets, as is usual for sequential models.
+
+    Where a user stands in several splits, a later one's history may hold the earlier one's target: it is left out.
+
+    Args:
+        splits: Split -> rows of `histories`.
+        numbers: Item id -> number.
+
+    Raises:
+        DataError: If an item is not in the catalogue, or no sequence has two items.
+    """
+    used = ["train"] if _share_users(splits) else list(splits)
+    pieces: list[np.ndarray] = []
+    first: list[int] = []
+    last_of: dict[str, np.ndarray] = {}
+    for split in used:
+        for user_id, items in _rows(splits[split], numbers, split, with_target=split == "train"):
+            known = last_of.get(user_id)
+            seen = _common_prefix(known, items) if known is not None else 0
+            if seen < len(items):
+                pieces.append(items)
+                first.append(seen)
+            last_of[user_id] = items
+    if not any(len(piece) > 1 for piece in pieces):
+        raise DataError("No training user has two items: there is no next item to learn from.")
+    lengths = np.array([len(piece) for piece in pieces])
+    return Sequences(np.concatenate(pieces), np.cumsum(lengths), np.array(first))
+
+
+def _share_users(splits: Mapping[str, Dataset]) -> bool:
+    """Whether a user stands in several splits."""
+    known = pa.array([], pa.string())
+    for rows in splits.values():
+        own = one_chunk(rows.with_format("arrow")["user_id"]).cast(pa.string())
+        if pc.any(pc.is_in(own, value_set=known)).as_py():
+            return True
+        known = pa.concat_arrays([known, own])
+    return False
+
+
+def windows(sequences: Sequences, longest: int) -> Sequences:
+    """The same sequences in pieces of at most `longest` + 1 items, from their ends; neighbours share one item."""
+    pieces, first = [], []
+    for number in range(len(sequences)):
+        items, earliest = sequences[number], int(sequences.first[number])
+        for end in range(len(items), min(earliest, len(items) - 1), -longest):
+            start = max(0, end - longest - 1)
+            if end - start > 1 or end == len(items):
+                pieces.append(items[start:end])
+                first.append(max(int(start > 0), earliest - start))
+    lengths = np.array([len(piece) for piece in pieces])
+    return Sequences(np.concatenate(pieces), np.cumsum(lengths), np.array(first))
+
+
+def histories(rows: Dataset, numbers: Mapping[str, int], what: str) -> Iterator[np.ndarray]:
+    """The history of each row as numbers of items."""
+    for _, items in _rows(rows, numbers, what, with_target=False):
+        yield items
+
+
+def _rows(rows: Dataset, numbers: Mapping[str, int], what: str, with_target: bool) -> Iterator[tuple[str, np.ndarray]]:
+    """User id and items of each row."""
+    for table in rows.select_columns(["user_id", "history", "target"]).with_format("arrow").iter(1000):
+        history = one_chunk(table["history"])
+        items = item_numbers(pa.chunked_array([history.flatten()]), numbers, what)
+        ends = np.cumsum(history.value_lengths().to_numpy(zero_copy_only=False))
+        targets = item_numbers(table["target"], numbers, what) if with_target else None
+        for row, (user_id, end) in enumerate(zip(table["user_id"].to_pylist(), ends.tolist(), strict=True)):
+            own = items[ends[row - 1] if row else 0 : end]
+            yield user_id, own if targets is None else np.append(own, targets[row])
+
+
+def _common_prefix(one: np.ndarray, other: np.ndarray) -> int:
+    """How many items two sequences have in common from their beginning."""
+    shorter = min(len(one), len(other))
+    differ = np.flatnonzero(one[:shorter] != other[:shorter])
+    return int(differ[0]) if len(differ) else shorter

@@ -1,0 +1,67 @@
+"""Item vectors from text, whatever makes them: one function from texts to a table, and its record."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from trsr.errors import UsageError
+
+KINDS = ("tf-idf", "sentence-transformers:MODEL", "transformers:MODEL")
+
+
+class TextVectors(Protocol):
+    """Makes a vector of any text; nothing about it changes after it was made."""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors (texts, width) float32."""
+
+    def describe(self) -> dict[str, Any]:
+        """Name, and what else the vectors depend on."""
+
+    def save(self, folder: Path) -> None:
+        """Write what `load` needs beside the description."""
+
+
+def make(name: str, texts: Sequence[str], seed: int = 0) -> TextVectors:
+    """The maker of item vectors that a name stands for, fitted to a catalogue where it has to be.
+
+    Args:
+        name: One of KINDS, MODEL being a folder or a Hub id.
+        texts: Of the catalogue's items.
+
+    Raises:
+        UsageError: If there is none of that name.
+    """
+    from trsr.retrieval.pretrained import HiddenStateVectors, SentenceVectors
+    from trsr.retrieval.tfidf import TfidfVectors
+
+    kind, _, model = name.partition(":")
+    if name == TfidfVectors.name:
+        return TfidfVectors.fit(texts, seed=seed)
+    for known in (SentenceVectors, HiddenStateVectors):
+        if kind == known.name and model:
+            return known(model)
+    raise UsageError(f"Unknown item vectors {name!r}; there are {', '.join(KINDS)}, and none.")
+
+
+def load(record: Mapping[str, Any], folder: Path) -> TextVectors:
+    """The maker of item vectors that a retriever was trained on.
+
+    Args:
+        record: As `describe` gave it.
+        folder: Where it was saved.
+
+    Raises:
+        UsageError: If it is of a kind that is not known here.
+    """
+    from trsr.retrieval.pretrained import HiddenStateVectors, SentenceVectors
+    from trsr.retrieval.tfidf import TfidfVectors
+
+    if record["name"] == TfidfVectors.name:
+        return TfidfVectors.load(folder)
+    for known in (SentenceVectors, HiddenStateVectors):
+        if record["name"] == known.name:
+            return known(record["model"], record["checksum"])
+    raise UsageError(f"Unknown item vectors {record['name']!r} in {folder}: the retriever is of a later version.")

@@ -1,0 +1,155 @@
+"""Train a retriever's networks: at every position of every sequence, a softmax over the catalogue.
+
+Takes arrays and returns the networks; files and datasets are `run`'s.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from trsr.retrieval.batches import Batch, epoch
+from trsr.retrieval.draws import Draws
+from trsr.retrieval.items import Catalogue
+from trsr.retrieval.loss import backward_in_slices, sampled_softmax_loss, softmax_loss
+from trsr.retrieval.network import Network, Shape
+from trsr.retrieval.sequences import Sequences, windows
+from trsr.retrieval.validation import Validation, measure
+
+FULL = 50_000  # most items for which the softmax is over all of them
+LEAST = 0.05  # final learning rate, as a share of the peak
+WARM_UP = 100  # steps, at most a tenth of all
+STEPS = 32  # of an epoch, at least, where there are users enough
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to train.
+
+    Attributes:
+        epochs: At most; training ends earlier where `patience` epochs bring nothing on validation.
+        batch: Sequences a step, at most; fewer where an epoch would have less than STEPS.
+        draws: Items in the softmax's denominator, drawn anew each step; 0 = all up to FULL items, else 8,192.
+    """
+
+    epochs: int = 20
+    batch: int = 256
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.3
+    patience: int = 5
+    draws: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Trained networks, and how they came about.
+
+    Attributes:
+        vectors: (items, width) float32.
+        known: (items,) bool: items met in training.
+        log: An entry an epoch: `epoch`, `loss` and the figures of `measure`.
+        best: The entry of the epoch that was kept.
+    """
+
+    network: Network
+    vectors: np.ndarray
+    known: np.ndarray
+    log: list[dict[str, float]]
+    best: Mapping[str, float]
+
+
+def fit(
+    sequences: Sequences,
+    n_items: int,
+    text: np.ndarray | None,
+    shape: Shape,
+    settings: Settings,
+    validation: Validation,
+) -> Fitted:
+    """Train networks on sequences; the epoch that is best on validation is kept.
+
+    Args:
+        text: (items, text_width) text vectors, where items have a text part.
+    """
+    torch.manual_seed(settings.seed)
+    generator = np.random.default_rng(settings.seed)
+    network = Network(shape)
+    counts = sequences.counts(n_items)
+    catalogue = Catalogue.of(text, counts, shape)
+    if catalogue.text is not None:
+        network.item.scale_to(catalogue.text)
+    optimizer = torch.optim.AdamW(_groups(network, settings.weight_decay), lr=settings.learning_rate, betas=(0.9, 0.98))
+    pieces = windows(sequences, shape.longest)
+    size = min(settings.batch, max(8, len(pieces) // STEPS))
+    steps = settings.epochs * math.ceil(len(pieces) / size)
+    draws = settings.draws or (0 if n_items <= FULL else 8192)
+    draw = Draws(counts, draws, generator) if draws else None
+    log: list[dict[str, float]] = []
+    best: dict[str, float] = {}
+    kept: dict[str, torch.Tensor] = {}
+    step = 0
+    bar = tqdm(total=steps, desc="retriever", unit="step", mininterval=1)
+    for number in range(settings.epochs):
+        losses = []
+        network.train()
+        for batch in epoch(pieces, size, generator):
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * _share(step, steps)
+            optimizer.zero_grad()
+            losses.append(_step(network, catalogue, batch, draw))
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            step += 1
+            bar.update()
+        figures = measure(network, catalogue.vectors(network), validation)
+        log.append({"epoch": number + 1, "loss": round(float(np.mean(losses)), 4), **figures})
+        bar.set_postfix(log[-1], refresh=False)
+        if not best or figures["ndcg"] > best["ndcg"]:
+            best = log[-1]
+            kept = {name: value.clone() for name, value in network.state_dict().items()}
+        elif number + 1 - best["epoch"] >= settings.patience:
+            break
+    bar.close()
+    network.load_state_dict(kept)
+    return Fitted(network.eval(), catalogue.vectors(network), counts > 0, log, best)
+
+
+def _step(network: Network, catalogue: Catalogue, batch: Batch, draw: Draws | None) -> float:
+    """Gradients of one batch; returns its mean loss."""
+    if draw is None:
+        items = catalogue.items(network, torch.arange(len(catalogue.known)))
+        seen, targets, met = batch.items, batch.targets, batch.met
+    else:
+        # Vectors of those items alone that the step needs; what was met and is not among the draws does not matter.
+        drawn, log_expected = draw()
+        needed, rows = torch.unique(torch.cat([batch.items.flatten(), batch.targets, drawn]), return_inverse=True)
+        items = catalogue.items(network, needed)
+        seen, targets, drawn = rows.split([batch.items.numel(), len(batch.targets), len(drawn)])
+        seen = seen.view_as(batch.items)
+        met = torch.where(batch.met >= 0, seen[batch.row], -1)
+    users = network.user(items[seen])[batch.row, batch.column]  # (positions, width)
+
+    def loss(users: torch.Tensor, items: torch.Tensor, part: slice) -> torch.Tensor:
+        if draw is None:
+            return softmax_loss(users, items, targets[part], met[part])
+        return sampled_softmax_loss(users, items, targets[part], drawn, log_expected, met[part])
+
+    return backward_in_slices(loss, users, items, len(items))
+
+
+def _groups(network: Network, weight_decay: float) -> list[dict]:
+    """Parameters with weight decay, and those without: norms and biases."""
+    decayed = [value for name, value in network.named_parameters() if value.ndim > 1 and "distance" not in name]
+    others = [value for name, value in network.named_parameters() if not (value.ndim > 1 and "distance" not in name)]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def _share(step: int, steps: int) -> float:
+    """The learning rate of a step as a share of its peak: a warm-up, then a cosine."""
+    return min(1.0, (step + 1) / min(WARM_UP, max(1, steps // 10))) * (
+        LEAST + (1 - LEAST) * (1 + math.cos(math.pi * step / steps)) / 2
+    )

@@ -1,0 +1,45 @@
+"""How well a retriever in training ranks the next item of validation users in the whole catalogue."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trsr.retrieval.network import Network
+from trsr.retrieval.users import user_vectors
+
+CELLS = 4_000_000  # scores in memory at once
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Users whose next item is known but not trained on.
+
+    Attributes:
+        histories: Numbers of items, oldest first.
+        targets: (users,) the item that came next.
+    """
+
+    histories: Sequence[np.ndarray]
+    targets: np.ndarray
+
+
+def measure(network: Network, vectors: np.ndarray, validation: Validation) -> dict[str, float]:
+    """How high the next item of validation users stands among all items that they have not met.
+
+    Returns:
+        `recall@10`, and `ndcg` without a cut: the mean of 1 / log2(1 + rank).
+    """
+    ranks = np.empty(len(validation.targets))
+    rows = max(1, CELLS // len(vectors))
+    for start in range(0, len(ranks), rows):
+        histories, targets = validation.histories[start : start + rows], validation.targets[start : start + rows]
+        scores = user_vectors(network, vectors, histories) @ vectors.T  # (users, items)
+        own = scores[np.arange(len(targets)), targets]
+        for row, history in enumerate(histories):
+            scores[row, history] = -np.inf
+        ranks[start : start + rows] = 1 + (scores > own[:, None]).sum(axis=1)
+    return {
+        "recall@10": round(float((ranks <= 10).mean()), 4),
+        "ndcg": round(float((1 / np.log2(1 + ranks)).mean()), 4),
+    }

@@ -1,0 +1,222 @@
+"""The parts of a retriever against naive computations: sequences, losses, networks, search."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from trsr.dataset import contract
+from trsr.errors import DataError
+from trsr.retrieval.batches import batch_of, epoch
+from trsr.retrieval.draws import Draws
+from trsr.retrieval.items import Catalogue
+from trsr.retrieval.loss import backward_in_slices, sampled_softmax_loss, softmax_loss
+from trsr.retrieval.network import Network, Shape
+from trsr.retrieval.search import largest
+from trsr.retrieval.sequences import Sequences, training_sequences, windows
+from trsr.retrieval.users import user_vectors
+
+NUMBERS = {f"i{number}": number for number in range(12)}
+
+
+def rows_of(*users):
+    """Rows of `histories` from (user, history, target) as item numbers."""
+    return Dataset.from_list(
+        [
+            {"user_id": user, "history": [f"i{n}" for n in history], "target": f"i{target}", "negatives": []}
+            for user, history, target in users
+        ],
+        features=contract.HISTORIES,
+    )
+
+
+def sequences_of(*lists, first=None):
+    return Sequences(
+        np.concatenate([np.array(items, np.int32) for items in lists]),
+        np.cumsum([len(items) for items in lists]),
+        np.array(first or [0] * len(lists)),
+    )
+
+
+def lists_of(sequences):
+    return [sequences[number].tolist() for number in range(len(sequences))]
+
+
+def test_training_sees_no_target_of_validation_and_test():
+    splits = {
+        "train": rows_of(("a", [0, 1], 2)),
+        "validation": rows_of(("b", [3, 4], 5)),
+        "test": rows_of(("c", [6], 7), ("d", [], 8)),
+    }
+    found = training_sequences(splits, NUMBERS)
+    assert lists_of(found) == [[0, 1, 2], [3, 4], [6]]
+    assert found.counts(12).tolist() == [1, 1, 1, 1, 1, 0, 1, 0, 0, 0, 0, 0]
+    # In time, a later row's history holds the earlier row's target: what is trained on ends with the training row.
+    splits = {"train": rows_of(("a", [0, 1], 2)), "validation": rows_of(("a", [0, 1, 2], 3))} | {
+        "test": rows_of(("a", [0, 1, 2, 3], 4))
+    }
+    assert lists_of(training_sequences(splits, NUMBERS)) == [[0, 1, 2]]
+
+
+def test_rows_of_one_user_are_learnt_from_once():
+    train = rows_of(("a", [0, 1], 2), ("a", [0, 1], 3), ("b", [4], 5), ("a", [0, 1, 3], 6))
+    found = training_sequences({"train": train}, NUMBERS)
+    assert lists_of(found) == [[0, 1, 2], [0, 1, 3], [4, 5], [0, 1, 3, 6]]
+    assert found.first.tolist() == [0, 2, 0, 3]
+    assert found.counts(12).tolist() == [1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0]
+
+
+def test_unknown_items_and_sequences_of_one_item_are_refused():
+    with pytest.raises(DataError, match="train: item 'i99' is not in the items config"):
+        training_sequences({"train": rows_of(("a", [99], 1))}, NUMBERS)
+    with pytest.raises(DataError, match="no next item"):
+        training_sequences({"train": rows_of(("a", [], 1))}, NUMBERS)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(1, 4), st.data())
+@settings(max_examples=25, deadline=None)
+def test_windows_hold_every_learnt_position_once(lengths, longest, data):
+    first = [data.draw(st.integers(0, length - 1)) for length in lengths]
+    items = np.arange(sum(lengths)).astype(np.int32)
+    whole = Sequences(items, np.cumsum(lengths), np.array(first))
+    parts = windows(whole, longest)
+    assert parts.lengths.max() <= longest + 1
+
+    def learnt(sequences):
+        return sorted(
+            item for number, start in enumerate(sequences.first) for item in sequences[number][start:].tolist()
+        )
+
+    assert learnt(parts) == learnt(whole)
+
+
+def test_a_batch_predicts_each_item_from_those_before_it():
+    batch = batch_of(sequences_of([1, 2, 3], [4, 5], first=[0, 1]), [0, 1])
+    assert batch.items.tolist() == [[1, 2], [4, 5]]
+    positions = list(
+        zip(batch.row.tolist(), batch.column.tolist(), batch.targets.tolist(), batch.met.tolist(), strict=True)
+    )
+    assert positions == [
+        (0, 0, 1, [-1, -1]),
+        (0, 1, 2, [1, -1]),
+        (0, 2, 3, [1, 2]),
+        (1, 1, 5, [4, -1]),
+    ]
+
+
+def test_an_epoch_holds_every_position_once():
+    lists = [list(range(length)) for length in (2, 7, 3, 1, 5, 4, 6)]
+    batches = list(epoch(sequences_of(*lists), 3, np.random.default_rng(0)))
+    targets = sorted(item for batch in batches for item in batch.targets.tolist())
+    assert targets == sorted(item for items in lists for item in items)
+
+
+def test_the_loss_is_the_softmax_over_all_items_that_were_not_met():
+    torch.manual_seed(0)
+    users, items = torch.randn(3, 4, dtype=torch.double), torch.randn(6, 4, dtype=torch.double)
+    targets, met = torch.tensor([2, 0, 5]), torch.tensor([[1, 3], [-1, -1], [5, 4]])
+    found = softmax_loss(users, items, targets, met)
+    for row, (target, gone) in enumerate(zip(targets.tolist(), met.tolist(), strict=True)):
+        odds = [math.exp(float(users[row] @ items[n])) if n == target or n not in gone else 0.0 for n in range(6)]
+        assert found[row].item() == pytest.approx(-math.log(odds[target] / sum(odds)), rel=1e-12)
+
+
+def test_the_estimate_of_the_denominator_is_unbiased():
+    """With one draw, its mean over all items by their probability is the exact denominator."""
+    torch.manual_seed(1)
+    users, items = torch.randn(2, 4, dtype=torch.double), torch.randn(5, 4, dtype=torch.double)
+    targets, met = torch.tensor([1, 4]), torch.tensor([[0, -1], [2, 3]])
+    chances = torch.tensor([0.1, 0.3, 0.05, 0.35, 0.2], dtype=torch.double)
+    own = (users * items[targets]).sum(-1)
+    total = torch.zeros(2, dtype=torch.double)
+    for drawn in range(5):
+        losses = sampled_softmax_loss(users, items, targets, torch.tensor([drawn]), chances[drawn].log()[None], met)
+        total += chances[drawn] * (losses + own).exp()
+    exact = (softmax_loss(users, items, targets, met) + own).exp()
+    assert torch.allclose(total, exact, rtol=1e-12)
+
+
+def test_draws_come_as_often_as_they_are_expected():
+    counts = np.array([0, 1, 9, 0])
+    numbers, log_expected = Draws(counts, 100_000, np.random.default_rng(0))()
+    seen = np.bincount(numbers.numpy(), minlength=4)
+    expected = np.array([12_500, 17_500, 57_500, 12_500])
+    assert np.abs(seen - expected).max() < 600
+    for item in range(4):
+        assert log_expected[numbers == item][0].exp().item() == pytest.approx(expected[item], rel=1e-5)
+
+
+def test_slices_change_no_gradient(monkeypatch):
+    torch.manual_seed(0)
+    targets = torch.tensor([0, 3, 2, 1, 4])
+    gradients = []
+    for cells in (10**9, 5):
+        monkeypatch.setattr("trsr.retrieval.loss.CELLS", cells)
+        users = torch.nn.Parameter(torch.linspace(-1, 1, 15, dtype=torch.double).view(5, 3))
+        items = torch.nn.Parameter(torch.linspace(1, -2, 18, dtype=torch.double).view(6, 3))
+        mean = backward_in_slices(
+            lambda users, items, part: softmax_loss(users, items, targets[part]), users * 2, items * 3, len(items)
+        )
+        gradients.append((mean, users.grad, items.grad))
+    exact = F.cross_entropy(users.detach() * 2 @ (items.detach() * 3).T, targets).item()
+    assert gradients[0][0] == pytest.approx(exact) == gradients[1][0]
+    assert torch.allclose(gradients[0][1], gradients[1][1], rtol=1e-12)
+    assert torch.allclose(gradients[0][2], gradients[1][2], rtol=1e-12)
+
+
+def network(ids=12, text_width=3, **more):
+    torch.manual_seed(0)
+    return Network(Shape(ids, text_width, width=8, hidden=6, heads=2, longest=5, **more)).eval()
+
+
+def test_a_later_item_changes_no_earlier_vector():
+    model = network()
+    items = torch.randn(2, 4, 8)
+    changed = items.clone()
+    changed[:, 2] += torch.randn(8)
+    before, after = model.user(items), model.user(changed)
+    assert before.shape == (2, 5, 8)
+    assert torch.equal(before[:, :3], after[:, :3])
+    assert (before[:, 3:] - after[:, 3:]).abs().amin(dim=(0, 2)).gt(0).all()
+
+
+def test_padding_changes_no_vector_and_the_newest_items_count():
+    model = network()
+    vectors = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
+    histories = [np.array(items, np.int64) for items in ([], [1], [3, 2, 1, 4, 5], [9, 3, 2, 1, 4, 5])]
+    together = user_vectors(model, vectors, histories)
+    alone = np.concatenate([user_vectors(model, vectors, [history]) for history in histories])
+    assert np.allclose(together, alone, atol=1e-6)
+    assert np.array_equal(together[2], together[3])  # longest is 5
+    assert not np.allclose(together[0], together[1])
+
+
+def test_an_item_that_nobody_met_has_no_id_part():
+    model = network()
+    text = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    counts = np.array([1] * 11 + [0])
+    vectors = Catalogue.of(text, counts, model.shape).vectors(model)
+    from_text = model.item.text(torch.from_numpy(text)).detach().numpy()
+    assert np.allclose(vectors[11], from_text[11])
+    assert np.allclose(vectors[:11], from_text[:11] + model.item.ids.weight[:11].detach().numpy())
+
+
+@given(st.integers(1, 7), st.integers(1, 9), st.integers(1, 12), st.integers(1, 40), st.integers(0, 10**6))
+@settings(max_examples=25, deadline=None)
+def test_search_in_blocks_finds_what_sorting_all_does(users, items, k, cells, seed):
+    random = np.random.default_rng(seed)
+    # Few values, so that many are equal.
+    left, right = (random.integers(-1, 2, (rows, 2)).astype(np.float32) for rows in (users, items))
+    met = [random.choice(items, random.integers(0, items + 1), replace=False) for _ in range(users)]
+    numbers, scores = largest(left, right, k, met, cells=cells)
+    for row in range(users):
+        product = left[row] @ right.T
+        order = sorted(set(range(items)) - set(met[row].tolist()), key=lambda item: (-product[item], item))[:k]
+        assert numbers[row][numbers[row] >= 0].tolist() == order
+        assert scores[row][: len(order)].tolist() == product[order].tolist()
+        assert (numbers[row][len(order) :] == -1).all()

@@ -1,0 +1,273 @@
+"""A retriever from a dataset folder: trained, written, refused, evaluated, and extended by new items."""
+
+import json
+import math
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from datasets import Dataset, DatasetDict
+
+from tests import tiny
+from trsr.cli import main
+from trsr.dataset import contract
+from trsr.errors import InputError, LoadError, UsageError
+from trsr.recommender.compare.align import align, read
+from trsr.retrieval import catalogue, text_vectors
+from trsr.retrieval.evaluate import evaluate_retriever
+from trsr.retrieval.retriever import Retriever
+from trsr.retrieval.run import train_retriever
+from trsr.retrieval.training import Settings
+
+QUICK = Settings(epochs=3, batch=4, learning_rate=1e-2, patience=9)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """60 users who read on in one of two genres, 16 items, the last of which nobody met."""
+    random = np.random.default_rng(0)
+    genres = ["harbour reef anchor tide", "oven crust yeast flour"]
+    items = [
+        {"item_id": f"i{n}", "title": f"T{n}", "text": f"title: T{n % 8}; genre: {genres[n % 2]}"} for n in range(16)
+    ]
+    users = []
+    for number in range(60):
+        own = random.permutation(range(number % 2, 15, 2))[:6].tolist()
+        others = [n for n in range(16) if n not in own]
+        negatives = random.choice(others, 5, replace=False).tolist()
+        names = [f"i{n}" for n in own]
+        users.append(
+            {"user_id": f"u{number}", "history": names[:-1], "target": names[-1]}
+            | {"negatives": [f"i{n}" for n in negatives]}
+        )
+    splits = {"train": users[:40], "validation": users[40:50], "test": users[50:]}
+    folder = tmp_path_factory.mktemp("data") / "genres"
+    contract.write(
+        folder,
+        {
+            "items": DatasetDict(
+                train=Dataset.from_list(items, features=contract.items_features(contract.ITEM_COLUMNS))
+            ),
+            "histories": DatasetDict(
+                {split: Dataset.from_list(rows, features=contract.HISTORIES) for split, rows in splits.items()}
+            ),
+        },
+        provenance={"script": "test", "dataset": {"name": "genres"}},
+        body="# Genres",
+    )
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(dataset, tmp_path_factory):
+    out = tmp_path_factory.mktemp("retrievers") / "both"
+    train_retriever(dataset, out, settings=QUICK)
+    return out
+
+
+def test_a_retriever_is_the_same_after_loading_and_with_the_same_seed(dataset, folder, tmp_path):
+    first = Retriever.load(folder)
+    train_retriever(dataset, tmp_path / "again", settings=QUICK)
+    again = Retriever.load(tmp_path / "again")
+    assert np.array_equal(first.vectors, again.vectors)
+    history = [np.array([0, 2, 4])]
+    assert np.array_equal(first.users(history), again.users(history))
+    assert first.record["dataset"] == "genres"
+    assert first.record["counts"]["items_without_interactions"] == 1
+    assert [entry["epoch"] for entry in first.record["log"]] == [1, 2, 3]
+
+
+def test_a_finished_retriever_is_kept_and_another_is_not_overwritten(dataset, folder):
+    before = (folder / "model.safetensors").stat().st_mtime_ns
+    train_retriever(dataset, folder, settings=QUICK)
+    assert (folder / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(UsageError, match="seed was 0, is 1"):
+        train_retriever(dataset, folder, settings=Settings(seed=1))
+
+
+def test_a_training_that_fails_leaves_nothing(dataset, tmp_path, monkeypatch):
+    def killed(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trsr.retrieval.retriever.pq.write_table", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_retriever(dataset, tmp_path / "out", settings=QUICK)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_dataset_is_refused(dataset, folder, small_dataset, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["retrieve", "evaluate", str(folder), "--dataset", str(small_dataset)])
+    assert end.value.code == 2
+    assert "is not the dataset that the retriever was trained on" in capsys.readouterr().err
+
+
+def test_a_retriever_is_not_called_as_a_baseline(dataset, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "popularity")
+    with pytest.raises(UsageError, match="'popularity' is the name of a baseline"):
+        evaluate_retriever(tmp_path / "popularity", dataset, tmp_path / "out")
+
+
+def test_a_new_item_has_a_vector_without_training(folder):
+    retriever = Retriever.load(folder)
+    weights = {name: value.clone() for name, value in retriever.network.state_dict().items()}
+    texts = {"new": "title: T3; genre: harbour reef anchor tide", "i0": "kept as it is"}
+    wider = retriever.with_items(texts)
+    assert wider.item_ids == [*retriever.item_ids, "new"]
+    assert np.array_equal(wider.vectors[:16], retriever.vectors)
+    assert np.allclose(wider.vectors[16], retriever.embed([texts["new"]])[0])
+    assert all((value == weights[name]).all() for name, value in wider.network.state_dict().items())
+    # What nobody met in training has its vector from text alone as well: the same text, the same vector.
+    cold = retriever.embed(["title: T7; genre: oven crust yeast flour"])[0]
+    assert np.allclose(cold, retriever.vectors[15], atol=1e-6)
+    # It can be recommended, and stand in a history.
+    [found] = wider.recommend([["i0", "new"]], top_k=17)
+    assert len(found) == 15
+    assert {item_id for item_id, _ in found} == set(wider.item_ids) - {"i0", "new"}
+    with pytest.raises(InputError, match="'new' is not in the retriever's catalogue"):
+        retriever.recommend([["new"]])
+
+
+def test_recommendations_are_the_largest_products(folder):
+    retriever = Retriever.load(folder)
+    [found] = retriever.recommend([["i2", "i4"]], top_k=3)
+    products = retriever.vectors @ retriever.users([np.array([2, 4])])[0]
+    expected = sorted((n for n in range(16) if n not in (2, 4)), key=lambda n: -products[n])[:3]
+    assert [item_id for item_id, _ in found] == [f"i{n}" for n in expected]
+    assert [score for _, score in found] == pytest.approx(products[expected].tolist(), rel=1e-5)
+
+
+def test_ids_alone_give_new_items_no_vector(dataset, tmp_path, capsys):
+    main(["retrieve", "train", dataset, "--vectors", "none", "--epochs", "1", "--out", str(tmp_path / "ids"), "--json"])
+    assert json.loads(capsys.readouterr().out)["vectors"] is None
+    retriever = Retriever.load(tmp_path / "ids")
+    with pytest.raises(UsageError, match="by their ids alone"):
+        retriever.with_items({"new": "title: New"})
+    with pytest.raises(UsageError, match="have no vectors"):
+        train_retriever(dataset, tmp_path / "nothing", vectors="none", ids=False)
+    with pytest.raises(UsageError, match="Unknown item vectors 'bert'"):
+        train_retriever(dataset, tmp_path / "nothing", vectors="bert")
+
+
+def test_few_draws_train_as_well(dataset, tmp_path):
+    record = train_retriever(
+        dataset, tmp_path / "drawn", settings=Settings(epochs=8, batch=8, draws=8, learning_rate=1e-2)
+    )
+    assert record["log"][-1]["loss"] < record["log"][0]["loss"]
+
+
+def test_hidden_states_of_a_language_model_make_vectors(dataset, tmp_path):
+    model = tmp_path / "model"
+    network, tokenizer = tiny.model("llama"), tiny.byte_level()
+    network.save_pretrained(model)
+    tokenizer.save_pretrained(model)
+    texts = ["title: Emma", "title: Emma; genre: novels and other long stories", "tea"]
+    maker = text_vectors.make(f"transformers:{model}", texts)
+    vectors = maker.encode(texts)
+    for text, vector in zip(texts, vectors, strict=True):
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        states = network(ids, output_hidden_states=True).hidden_states[-1][0]
+        assert np.allclose(vector, states.mean(0).detach().numpy(), atol=1e-5)
+    record = train_retriever(dataset, tmp_path / "out", vectors=f"transformers:{model}", ids=False, settings=QUICK)
+    assert record["vectors"]["checksum"].startswith("sha256:")
+    retriever = Retriever.load(tmp_path / "out")
+    assert retriever.embed(["title: T0; genre: harbour reef anchor tide"]).shape == (1, 128)
+    tiny.model("qwen3").save_pretrained(model)
+    retriever = Retriever.load(tmp_path / "out")
+    assert len(retriever.recommend([["i0"]])[0]) == 10  # its catalogue does not need the model
+    with pytest.raises(LoadError, match="is not the model that made this retriever's item vectors"):
+        retriever.embed(["title: T0"])
+
+
+def test_vectors_of_a_sentence_model_name_the_package_that_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    maker = text_vectors.make("sentence-transformers:ORG/model", ["a text"])
+    assert maker.describe() == {
+        "name": "sentence-transformers",
+        "model": "ORG/model",
+        "checksum": "ORG/model",
+    }
+    with pytest.raises(UsageError, match="pip install sentence-transformers"):
+        maker.encode(["a text"])
+
+
+@pytest.fixture(scope="module")
+def evaluated(dataset, folder):
+    main(["retrieve", "evaluate", str(folder), "--dataset", dataset, "--json"])
+    return folder / "test"
+
+
+def test_scores_of_candidates_are_products_and_can_be_compared(dataset, folder, evaluated):
+    retriever = Retriever.load(folder)
+    evaluation = read(str(evaluated))
+    assert evaluation.own == "both"
+    histories = {row["user_id"]: row["history"] for row in contract.read(dataset, "histories", "test")}
+    numbers = retriever.numbers
+    for user, item, score in zip(evaluation.users, evaluation.items, evaluation.systems["both"], strict=True):
+        vector = retriever.users([np.array([numbers[one] for one in histories[user]])])[0]
+        assert score == pytest.approx(float(retriever.vectors[numbers[item]] @ vector), abs=1e-4)
+    shutil.copytree(evaluated, evaluated.with_name("other"))
+    aligned = align([evaluation, read(f"other={evaluated.with_name('other')}")])
+    assert {"both", "other", "popularity", "item-knn", "tf-idf", "chance"} == set(aligned.seeds)
+
+
+def test_the_catalogue_is_measured_as_by_hand(dataset, folder, evaluated):
+    found = json.loads((evaluated / "catalogue.json").read_text())
+    retriever, rows = Retriever.load(folder), contract.read(dataset, "histories", "test")
+    numbers = retriever.numbers
+    ranks, shown = [], set()
+    for row in rows:
+        met = [numbers[item_id] for item_id in row["history"]]
+        scores = retriever.vectors @ retriever.users([np.array(met)])[0]
+        order = sorted((n for n in range(16) if n not in met), key=lambda n: -scores[n])
+        ranks.append(1 + order.index(numbers[row["target"]]))
+        shown |= set(order[:10])
+    own = found["systems"]["both"]
+    assert own["recall@10"]["value"] == pytest.approx(np.mean([rank <= 10 for rank in ranks]))
+    assert own["ndcg@10"]["value"] == pytest.approx(
+        np.mean([1 / math.log2(1 + rank) if rank <= 10 else 0 for rank in ranks])
+    )
+    assert own["recall@20"]["value"] == 1  # of 11 items
+    assert own["coverage@10"] == len(shown) / 16
+    assert {"popularity", "item-knn", "tf-idf"} == {one["against"] for one in found["paired"]}
+    assert sum(group["rows"] for group in found["by_target"].values()) == 10
+    assert found["n_items"] == 16
+
+
+def test_ties_share_their_places_and_figures_of_lists_are_by_hand():
+    rows = Dataset.from_list(
+        [
+            {"user_id": "a", "history": ["i0"], "target": "i1", "also_met": ["i2"]},
+            {"user_id": "b", "history": ["i1"], "target": "i3", "also_met": []},
+        ]
+    )
+    numbers = {f"i{n}": n for n in range(24)}
+    counts = np.array([7, 1, 2, 0] + [0] * 20)
+    constant = catalogue.measure({"constant": lambda part: np.zeros((len(part["target"]), 24))}, rows, numbers, counts)
+    per_user = constant["constant"].per_user
+    assert per_user["recall@10"].tolist() == pytest.approx([10 / 22, 10 / 23])
+    assert per_user["recall@100"].tolist() == [1, 1]
+    # The first ten that are not met, in the order of the catalogue: i1 and i3 to i11; i0 and i2 to i10.
+    assert per_user["popularity@10"].tolist() == pytest.approx([0.1, 0.9])
+    bits = -np.log2((counts + 1) / 34)
+    assert per_user["novelty@10"].tolist() == pytest.approx(
+        [bits[[1, *range(3, 12)]].mean(), bits[[0, *range(2, 11)]].mean()]
+    )
+    assert constant["constant"].shown[10].tolist() == [True] * 12 + [False] * 12
+    assert catalogue.target_groups(rows, numbers, counts).tolist() == [1, 0]
+
+
+def test_parts_of_the_users_give_what_all_together_give(monkeypatch, dataset, folder):
+    retriever, rows = Retriever.load(folder), contract.read(dataset, "histories", "test")
+
+    def scorer(part):
+        met = [np.array([retriever.numbers[one] for one in ids]) for ids in part["history"]]
+        return retriever.users(met) @ retriever.vectors.T
+
+    counts = np.ones(16, int)
+    whole = catalogue.measure({"both": scorer}, rows, retriever.numbers, counts)["both"]
+    monkeypatch.setattr(catalogue, "CELLS", 40)  # two users at a time
+    parts = catalogue.measure({"both": scorer}, rows, retriever.numbers, counts)["both"]
+    assert all(np.allclose(whole.per_user[name], parts.per_user[name]) for name in whole.per_user)
+    assert all(np.array_equal(whole.shown[k], parts.shown[k]) for k in whole.shown)
