@@ -89,7 +89,7 @@ def test_a_processor_with_bf16_trains_in_it_where_the_recipe_says_so(has, wanted
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {has: True}, raising=False)
     half = wanted and has != "avx2"
     seen = []
-    learn = train._learn
+    learn = train.learn
 
     def look(trainer, checkpoints):
         made = learn(trainer, checkpoints)
@@ -99,7 +99,7 @@ def test_a_processor_with_bf16_trains_in_it_where_the_recipe_says_so(has, wanted
         seen.append((base, {weight.dtype for weight in adapter}, moments.dtype, trainer.accelerator.mixed_precision))
         return made
 
-    monkeypatch.setattr(train, "_learn", look)
+    monkeypatch.setattr(train, "learn", look)
     optim = {"bf16": wanted, "max_steps": 2, "gradient_checkpointing": False}
     recipe = make_recipe(base, dataset, form="shared-prefix", optim=optim)
     record = train.train(recipe, tmp_path / "run")
