@@ -103,7 +103,7 @@ def test_a_processor_with_bf16_trains_in_it_where_the_recipe_says_so(has, wanted
     optim = {"bf16": wanted, "max_steps": 2, "gradient_checkpointing": False}
     recipe = make_recipe(base, dataset, form="shared-prefix", optim=optim)
     record = train.train(recipe, tmp_path / "run")
-    assert (record["precision"], record["plan"]) == ("bf16" if half else "fp32", "packed")
+    assert (record["precision"], record["plan"]) == ("bf16" if half else "fp32", "joint")
     in_use, full = (torch.bfloat16 if half else torch.float32), torch.float32
     assert seen == [({in_use}, {full}, full, "bf16" if half else "no")]
     assert {weight.dtype for weight in load_file(tmp_path / "run/adapter/adapter_model.safetensors").values()} == {full}
