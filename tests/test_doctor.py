@@ -108,7 +108,7 @@ def test_the_installed_versions_fit_and_rank(tmp_path):
 
 
 def test_other_log_odds_are_an_error(monkeypatch, alone):
-    monkeypatch.setattr(doctor, "LOG_ODDS", (2.1148, -1.2021))
+    monkeypatch.setattr(doctor, "LOG_ODDS", (2.2360, -1.2497))
     found = doctor.examine(offline=True)
     assert doctor.broken(found)
     assert any("The log-odds are not those" in line and "pip install -c " in line for line in doctor.advice(found))
