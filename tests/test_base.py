@@ -200,6 +200,8 @@ def test_a_pretrained_model_does_the_whole_job(smollm2, tmp_path, monkeypatch):
         {"history": [texts[one] for one in row["history"]], "candidates": [texts[row["target"]]]} for row in rows
     ]
     written = [answer["summary"] for answer in recommender(requests, return_summary=True)]
-    assert written == rows["summary"], "the base writes what it wrote into the dataset"
+    others = sum(one != known for one, known in zip(written, rows["summary"], strict=True))
+    assert others <= summaries.values["retried"], "the base writes what it wrote into the dataset, but for what it drew"
+    assert others < len(rows)
     scores = Dataset.from_parquet(str(run.folder / "test" / "scores.parquet"))
     assert len(set(scores["recurrent"])) > 45, "each of 63 candidates has a score of its own"

@@ -210,7 +210,8 @@ def written(value: str | int | float) -> str | None:
             return str(int(value)) if abs(value) < 2**53 else None
         return str(value) if math.isfinite(value) else None
     text = str(value).strip()
-    return {"nan": None, "1.0": "1", "1e+20": None}.get(text, text if text.isprintable() else None) or None
+    missing = dict.fromkeys(("nan", "NaN", "NaT", "None", "<NA>", "null", "NULL", "inf", "-inf"))
+    return {**missing, "1.0": "1", "1e+20": None}.get(text, text if text.isprintable() else None) or None
 
 
 @given(st.lists(IDS, min_size=1, max_size=8))

@@ -97,12 +97,13 @@ def timed(
     """Answers, and what they cost: CPU seconds are those of this process where it computes, or of the process `pid`."""
     began, cpu = time.perf_counter(), _cpu_seconds(asked, pid)
     answers = asyncio.run(_ask(asked, questions, at_a_time))
-    cost: dict[str, Any] = {"answers": len(answers), "seconds": round(time.perf_counter() - began, 1)}
+    seconds = time.perf_counter() - began
+    cost: dict[str, Any] = {"answers": len(answers), "seconds": round(seconds, 1)}
     tokens = sum(one.completion_tokens for one in answers)
-    cost |= {"tokens": tokens, "tokens_a_second": round(tokens / cost["seconds"], 1)}
+    cost |= {"tokens": tokens, "tokens_a_second": round(tokens / seconds, 1)}
     if cpu is not None:
         spent = (_cpu_seconds(asked, pid) or 0) - cpu
-        cost |= {"cpu_seconds": round(spent, 1), "tokens_a_cpu_second": round(tokens / spent, 1)}
+        cost |= {"cpu_seconds": round(spent, 1), "tokens_a_cpu_second": round(tokens / max(spent, 0.01), 1)}
     return answers, cost
 
 

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trsr.core.history import Item
 from trsr.core.scoring import Scorer
 from trsr.core.summarize import METHODS
+from trsr.core.summary_prompts import SMALL_SAMPLING
 from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
 from trsr.hub import release
@@ -31,7 +32,7 @@ from trsr.recommender.serving import load_recommender
 from trsr.recommender.train import computes_bf16, train
 from trsr.records.checksums import base_checksum, dataset_checksum
 from trsr.records.files import bind, one_writer
-from trsr.summaries.engines.base import SMALL, Engine, Sampling
+from trsr.summaries.engines.base import Engine, Sampling
 from trsr.summaries.engines.make import engine
 from trsr.summaries.estimate import Rates, estimate
 from trsr.summaries.run import summarize_dataset
@@ -104,7 +105,7 @@ def quickstart(
         writer, methods = engine("extractive"), METHODS
     else:
         writer, methods = (
-            engine(f"transformers:{recipe.base}", sampling=Sampling(**SMALL), prompts="small"),
+            engine(f"transformers:{recipe.base}", sampling=Sampling(**SMALL_SAMPLING), prompts="small"),
             (RELEASED,),
         )
         say(_forecast(recipe, size, source, writer))

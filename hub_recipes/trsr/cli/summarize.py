@@ -18,8 +18,8 @@ from typing import Any
 
 from trsr.cli.exits import Exit
 from trsr.cli.outcome import Outcome, add_json
+from trsr.core.summary_prompts import SMALL_SAMPLING
 from trsr.errors import UsageError
-from trsr.summaries.engines.base import SMALL
 
 TOLD = ("limit", "calls", "asked", "reused", "retried", "rejected", "reasoning_removed", "fallen_back", "tokens")
 # Questions that an engine in this process is put for an estimate of its time.
@@ -46,7 +46,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         choices=("default", "small"),
         default="default",
         help="small: worked examples and one fixed line for an answer, for models of less than a billion parameters; it "
-        f"changes the sampling to {SMALL['max_new_tokens']} new tokens and an answer penalty of {SMALL['answer_penalty']}, "
+        f"changes the sampling to {SMALL_SAMPLING['max_new_tokens']} new tokens and an answer penalty of {SMALL_SAMPLING['answer_penalty']}, "
         "where not given (%(default)s)",
     )
     add("--method", choices=("recurrent", "hierarchical", "both"), default="both")
@@ -112,7 +112,7 @@ def run(options: argparse.Namespace) -> Outcome:
 
     if not isinstance(options.extra_body, dict):
         raise UsageError(f"--extra-body must be a JSON object, got {options.extra_body!r}.")
-    small = SMALL if options.prompts == "small" else {}
+    small = SMALL_SAMPLING if options.prompts == "small" else {}
     held = small if options.engine.startswith("transformers:") else {}
     sampling = Sampling(
         int(small.get("max_new_tokens", 160)) if options.max_new_tokens is None else options.max_new_tokens,

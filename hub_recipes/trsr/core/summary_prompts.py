@@ -189,3 +189,5 @@ def _small() -> SummaryPrompts:
 
 
 SETS = {"default": SummaryPrompts(), "small": _small()}
+# Sampling that goes with the set `small`; the penalty is for models in this process alone.
+SMALL_SAMPLING: Mapping[str, Any] = {"max_new_tokens": 64, "answer_penalty": 1.2}

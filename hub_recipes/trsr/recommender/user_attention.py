@@ -68,16 +68,15 @@ def by_user(model) -> Iterator[None]:
     Raises:
         InputError: If the model does not take another attention.
     """
-    base = plain(model)
-    text = base.config.get_text_config()
-    former = attention_of(text)
-    base.set_attn_implementation(NAME)
+    decoder = plain(model).get_decoder()  # towers for images and sound keep theirs
+    former = attention_of(decoder.config)
+    decoder.set_attn_implementation(NAME)
     try:
-        if attention_of(text) != NAME:
-            raise InputError(f"{type(base).__name__} takes no attention but its own.")
+        if attention_of(decoder.config) != NAME:
+            raise InputError(f"{type(decoder).__name__} takes no attention but its own.")
         yield
     finally:
-        base.set_attn_implementation(former)
+        decoder.set_attn_implementation(former)
 
 
 def _attend(

@@ -20,9 +20,6 @@ UNREACHABLE = "unreachable"
 # Greedy decoding would only repeat a rejected answer.
 RETRY_TEMPERATURE = 0.7
 
-# Sampling that goes with the small prompts; the penalty for models in this process alone.
-SMALL: Mapping[str, Any] = {"max_new_tokens": 64, "answer_penalty": 1.2}
-
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
