@@ -104,10 +104,6 @@ def published(quickstarted, tmp_path_factory):
 @pytest.fixture
 def small_dataset(tmp_path):
     """A dataset folder of 12 users and 30 items, without summaries."""
-    from datasets import Dataset, DatasetDict
-
-    from trsr.dataset import contract
-
     items = [
         {"item_id": f"i{n}", "title": f"T{n}", "text": f"title: T{n}; genre: {'mystery' if n % 2 else 'travel'}"}
         for n in range(30)
@@ -122,18 +118,4 @@ def small_dataset(tmp_path):
         for n in range(12)
     ]
     splits = {"train": users[:6], "validation": users[6:9], "test": users[9:]}
-    folder = tmp_path / "small"
-    contract.write(
-        folder,
-        {
-            "items": DatasetDict(
-                train=Dataset.from_list(items, features=contract.items_features(contract.ITEM_COLUMNS))
-            ),
-            "histories": DatasetDict(
-                {split: Dataset.from_list(rows, features=contract.HISTORIES) for split, rows in splits.items()}
-            ),
-        },
-        provenance={"script": "test"},
-        body="# Small",
-    )
-    return folder
+    return Path(tiny.write_splits(tmp_path / "small", items, splits))

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 
 from tests import tiny
 from trsr.cli import main
@@ -42,21 +42,7 @@ def dataset(tmp_path_factory):
             | {"negatives": [f"i{n}" for n in negatives]}
         )
     splits = {"train": users[:40], "validation": users[40:50], "test": users[50:]}
-    folder = tmp_path_factory.mktemp("data") / "genres"
-    contract.write(
-        folder,
-        {
-            "items": DatasetDict(
-                train=Dataset.from_list(items, features=contract.items_features(contract.ITEM_COLUMNS))
-            ),
-            "histories": DatasetDict(
-                {split: Dataset.from_list(rows, features=contract.HISTORIES) for split, rows in splits.items()}
-            ),
-        },
-        provenance={"script": "test", "dataset": {"name": "genres"}},
-        body="# Genres",
-    )
-    return str(folder)
+    return tiny.write_splits(tmp_path_factory.mktemp("data") / "genres", items, splits, dataset={"name": "genres"})
 
 
 @pytest.fixture(scope="module")

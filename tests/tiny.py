@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedTokenizerFast
 
@@ -251,6 +251,18 @@ def sample(folder: Path, train: int = 16, validation: int = 30, test: int = 6) -
         rows = contract.read("sample", "histories", split)
         tables["histories"][split] = rows.select(range(counts[split]))
     contract.write(folder, tables, provenance=contract.provenance("sample").values, body="# Sample, the first users")
+    return str(folder)
+
+
+def write_splits(folder: Path, items: list[dict], splits: dict[str, list[dict]], **provenance) -> str:
+    """Write a dataset folder without summaries: items, and rows of histories by split."""
+    tables = {
+        "items": DatasetDict(train=Dataset.from_list(items, features=contract.items_features(contract.ITEM_COLUMNS))),
+        "histories": DatasetDict(
+            {split: Dataset.from_list(rows, features=contract.HISTORIES) for split, rows in splits.items()}
+        ),
+    }
+    contract.write(folder, tables, provenance={"script": "test", **provenance}, body="# Small")
     return str(folder)
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from trsr.core.history import Item
 from trsr.core.scoring import Scorer
 from trsr.core.summarize import METHODS
 from trsr.core.summary_prompts import SMALL_SAMPLING
@@ -32,7 +32,7 @@ from trsr.recommender.serving import load_recommender
 from trsr.recommender.train import computes_bf16, train
 from trsr.records.checksums import base_checksum, dataset_checksum
 from trsr.records.files import bind, one_writer
-from trsr.summaries.engines.base import Engine, Sampling
+from trsr.summaries.engines.base import Sampling
 from trsr.summaries.engines.make import engine
 from trsr.summaries.estimate import Rates, estimate
 from trsr.summaries.run import summarize_dataset
@@ -100,18 +100,20 @@ def quickstart(
     if known:
         recipe = replace(recipe, base=_fetched(str(base), out / f"{base}-base", say))
     dataset = (out / "dataset").resolve()  # what is published later may be published from elsewhere
-    if base is None:
-        say("1/5  Summarising the sample's histories, both ways")
-        writer, methods = engine("extractive"), METHODS
-    else:
-        writer, methods = (
-            engine(f"transformers:{recipe.base}", sampling=Sampling(**SMALL_SAMPLING), prompts="small"),
-            (RELEASED,),
-        )
-        say(_forecast(recipe, size, source, writer))
-        say(f"1/5  The base summarises the histories of {size.users} users a split")
     if not (dataset / contract.PROVENANCE).exists():
         cut: dict[str, Any] = {"block_size": size.block_size, "max_blocks": size.max_blocks, "limit": size.users}
+        if base is None:
+            say("1/5  Summarising the sample's histories, both ways")
+            writer, methods = engine("extractive"), METHODS
+        else:
+            small = Sampling(**SMALL_SAMPLING)
+            writer, methods = engine(f"transformers:{recipe.base}", sampling=small, prompts="small"), (RELEASED,)
+            say(
+                _forecast(
+                    recipe, size, source, estimate(source, writer, Rates(), methods=methods, **cut, measure=MEASURED)
+                )
+            )
+            say(f"1/5  The base summarises the histories of {size.users} users a split")
         summarize_dataset(source, dataset, writer, methods=methods, **cut)
     recipes = {
         label: replace(recipe, name=label.replace(" ", "-"), summary=form, dataset=str(dataset), seed=seed)
@@ -148,29 +150,30 @@ def _fetched(base: str, folder: Path, say: Callable[[str], None]) -> str:
     return str(folder.resolve())
 
 
-def _forecast(recipe: Recipe, size: Size, source: str, writer: Engine) -> str:
-    """How many minutes the steps will take on this machine, after a few answers and the ranking of one user."""
-    cut: dict[str, Any] = {"block_size": size.block_size, "max_blocks": size.max_blocks, "limit": size.users}
-    told = estimate(source, writer, Rates(), methods=(RELEASED,), **cut, measure=MEASURED)[RELEASED]
+def _forecast(recipe: Recipe, size: Size, source: str, summaries: Mapping[str, Mapping[str, float | None]]) -> str:
+    """How many minutes the steps will take on this machine, by the ranking of one user.
+
+    Args:
+        summaries: What `estimate` tells of them.
+    """
     with loading(recipe.base):
         model: Any = AutoModelForCausalLM.from_pretrained(recipe.base, dtype="auto").eval()
         tokenizer = AutoTokenizer.from_pretrained(recipe.base)
-    prompt = ranking_prompt(recipe, contract.provenance(source))
-    encoder = make_encoder(recipe, prompt, tokenizer, model.config)
-    texts = contract.texts(source)
-    row = contract.read(source, "histories", "test")[0]
+    encoder = make_encoder(recipe, ranking_prompt(recipe, contract.provenance(source)), tokenizer, model.config)
     scorer = Scorer(model, encoder.yes_id, encoder.no_id)
-    suffixes = [encoder.suffix_ids(Item.parse(texts[item_id])) for item_id in (row["target"], *row["negatives"])]
-    history = [Item.parse(texts[item_id]) for item_id in row["history"]]
-    prefix = encoder.prefix_ids("", history, max(map(len, suffixes))).ids
-    start = time.perf_counter()
-    scorer.log_odds(prefix, suffixes)
-    seconds = time.perf_counter() - start
-    trained, ranked = (len(prefix) + sum(map(len, some)) for some in (suffixes[: 1 + recipe.negatives], suffixes))
+    texts, rows = contract.texts(source), contract.read(source, "histories", "test")
+
+    def seconds(negatives: int | None) -> float:
+        row = {**rows[0], "negatives": rows[0]["negatives"][:negatives]}
+        candidates = Candidates.of(Dataset.from_list([row], features=rows.features), recipe.seed)
+        start = time.perf_counter()
+        evaluate.score(candidates, texts, encoder, scorer, "measure")
+        return time.perf_counter() - start
+
     minutes = {
-        "to summarise": told["seconds"] or 0,
-        "to fine-tune": seconds * trained / ranked * BACKWARD * recipe.optim.epochs * size.users * len(size.forms),
-        "to rank": seconds * size.users * (len(size.forms) + 1),  # the released form on validation too
+        "to summarise": summaries[RELEASED]["seconds"] or 0,
+        "to fine-tune": seconds(recipe.negatives) * BACKWARD * recipe.optim.epochs * size.users * len(size.forms),
+        "to rank": seconds(None) * size.users * (len(size.forms) + 1),  # the released form on validation too
     }
     rounded = {what: math.ceil(took / 60) for what, took in minutes.items()}
     parts = ", ".join(f"{count} {what}" for what, count in rounded.items())

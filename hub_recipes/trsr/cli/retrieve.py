@@ -87,11 +87,12 @@ def _train(options: argparse.Namespace) -> Outcome:
 
 
 def _evaluate(options: argparse.Namespace) -> Outcome:
+    from trsr.recommender.evaluate import results_folder
     from trsr.recommender.results import table
     from trsr.retrieval.catalogue import COLUMNS
     from trsr.retrieval.evaluate import evaluate_retriever
 
-    out = options.out or options.retriever / (options.split + (f"-limit-{options.limit}" if options.limit else ""))
+    out = options.out or results_folder(options.retriever, options.split, limit=options.limit)
     results = evaluate_retriever(
         options.retriever,
         options.dataset,

@@ -36,6 +36,11 @@ def attention_of(config) -> str | None:
     return getattr(config, "_attn_implementation", None)
 
 
+def context_length(config) -> int:
+    """Most tokens of a prompt that a model of this config reads; 0 if it names none."""
+    return getattr(config.get_text_config(), "max_position_embeddings", 0) or 0
+
+
 def adapter_layers(model) -> list[Any]:
     """The layers of peft that hold adapters.
 

@@ -80,9 +80,8 @@ def end_logits(model, ids: torch.Tensor, positions: torch.Tensor, ends: torch.Te
     Args:
         options: What else the model's forward takes.
     """
-    with _through_head(model, torch.zeros_like(ends), ends - len(ids)):
-        row = {"input_ids": ids[None].to(device(model)), "position_ids": positions[None]}
-        return model(**row, use_cache=False, **options).logits[:, -1]
+    row = ids[None].to(device(model))
+    return _logits(model, row, positions[None], torch.zeros_like(ends), ends - len(ids), None, None, **options)
 
 
 def device(model) -> torch.device:
@@ -95,8 +94,8 @@ def position_ids(start: int, ids: torch.Tensor) -> torch.Tensor:
     return torch.arange(start, start + ids.shape[1], device=ids.device).expand(len(ids), -1)
 
 
-def _logits(model, ids, positions, rows, ends, cache, mask) -> torch.Tensor:
-    options = {cache_name(model): cache, "use_cache": cache is not None}
+def _logits(model, ids, positions, rows, ends, cache, mask, **options) -> torch.Tensor:
+    options |= {cache_name(model): cache, "use_cache": cache is not None}
     with _through_head(model, rows, ends):
         return model(input_ids=ids, position_ids=positions, attention_mask=mask, **options).logits[:, -1]
 

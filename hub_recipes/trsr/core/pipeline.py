@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from transformers import Pipeline
 from transformers.utils import logging
 
-from .compat import using_adapter
+from .compat import context_length, using_adapter
 from .errors import InputError
 from .extractive import ExtractiveSummarizer
 from .forward import exclusive
@@ -61,7 +61,7 @@ class TextRichRecommendationPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         settings = getattr(self.model.config, "trsr", None) or {}
         prompt = RankingPrompt.from_dict(settings.get("ranking_prompt") or {})
-        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", 0) or 0
+        context = context_length(self.model.config)
         self.encoder = Encoder(self.tokenizer, prompt, context)
         self.scorer = Scorer(self.model, self.encoder.yes_id, self.encoder.no_id)
         self._temperature = float(settings.get("temperature") or 1.0)

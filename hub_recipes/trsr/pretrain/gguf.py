@@ -20,7 +20,6 @@ from trsr.records.versions import versions
 from trsr.report.templates import render
 
 RECORD = "gguf.json"
-DTYPES = ("float32", "bfloat16")
 _MAGIC = b"GGUF"
 
 
@@ -42,7 +41,7 @@ def convert(
         sha256: What the file's checksum has to be.
         license: Of the weights, as the Hub knows it.
         model: Hub id of the model that was quantised, where it is known.
-        dtype: Of the weights that are written, one of DTYPES.
+        dtype: Of the weights that are written, `float32` or `bfloat16`.
 
     Returns:
         What RECORD in the folder says: the file, its checksum, its quantisation, the number of parameters, the precision of

@@ -10,6 +10,7 @@ import numpy as np
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from trsr.core.compat import context_length
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder, Prefix, RankingPrompt
 from trsr.dataset.contract import SFT
@@ -38,7 +39,7 @@ def ranking_prompt(recipe: Recipe, provenance: Provenance) -> RankingPrompt:
 
 def make_encoder(recipe: Recipe, prompt: RankingPrompt, tokenizer, model_config) -> Encoder:
     """The encoder that training and evaluation share."""
-    context = getattr(model_config.get_text_config(), "max_position_embeddings", 0) or 0
+    context = context_length(model_config)
     chat = bool(tokenizer.chat_template) and recipe.chat
     return Encoder(tokenizer, prompt, context, chat)
 

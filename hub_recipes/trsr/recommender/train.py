@@ -65,8 +65,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         TrainError: If `out` holds another run, or this run is finished.
         DataError: If the dataset violates the data contract.
     """
-    cpu = recipe.optim.device == "cpu" or not torch.accelerator.is_available()
-    half = recipe.optim.bf16 and computes_bf16(cpu)
+    cpu, half = trains_on(recipe)
     checkpoints = out / "checkpoints"
     arguments = training_arguments(recipe, checkpoints, half, cpu)
     # Of several processes, the first one writes the files of the run.
@@ -75,12 +74,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     first = arguments.process_index == 0
     started, spent = time.monotonic(), time.process_time()
     set_seed(recipe.seed)
-    source = base_path(recipe.base)
-    with loading(recipe.base):
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
-        model = AutoModelForCausalLM.from_pretrained(
-            source, revision=recipe.base_revision, dtype=torch.bfloat16 if half else torch.float32
-        )
+    tokenizer, model = load_base(recipe, half)
     provenance = contract.provenance(recipe.dataset, recipe.dataset_revision)
     encoder = make_encoder(recipe, ranking_prompt(recipe, provenance), tokenizer, model.config)
     texts = contract.texts(recipe.dataset, recipe.dataset_revision)
@@ -326,6 +320,21 @@ def _block_size(recipe: Recipe, summaries: SummaryProvenance) -> int:
     if recipe.summary == "none":
         return summaries.known_block_sizes().get("block_size", SPACING)
     return summaries.block_size
+
+
+def trains_on(recipe: Recipe) -> tuple[bool, bool]:
+    """Whether a recipe is trained on the processor, and whether in bf16, on this machine."""
+    cpu = recipe.optim.device == "cpu" or not torch.accelerator.is_available()
+    return cpu, recipe.optim.bf16 and computes_bf16(cpu)
+
+
+def load_base(recipe: Recipe, half: bool) -> tuple[Any, Any]:
+    """The tokenizer and the base of a recipe, with weights in bf16 if `half`, else in fp32."""
+    source, revision = base_path(recipe.base), recipe.base_revision
+    with loading(recipe.base):
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        dtype = torch.bfloat16 if half else torch.float32
+        return tokenizer, AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype)
 
 
 def computes_bf16(cpu: bool) -> bool:

@@ -70,6 +70,9 @@ def by_user(model) -> Iterator[None]:
     """
     decoder = plain(model).get_decoder()  # towers for images and sound keep theirs
     former = attention_of(decoder.config)
+    if former == NAME:  # within a training step, which has switched it on already
+        yield
+        return
     decoder.set_attn_implementation(NAME)
     try:
         if attention_of(decoder.config) != NAME:

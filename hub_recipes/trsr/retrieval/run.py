@@ -1,6 +1,5 @@
 """Train a retriever on a dataset folder, and write it."""
 
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -108,4 +107,4 @@ def train_retriever(
     with whole_folder(out) as draft:
         bind(draft, made_from)
         retriever.save(draft)
-    return json.loads((out / FILE).read_text(encoding="utf-8"))
+    return read_json(out / FILE)

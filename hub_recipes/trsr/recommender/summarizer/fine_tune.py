@@ -5,18 +5,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import set_seed
 
-from trsr.assets.paths import base_path
+from trsr.core.compat import context_length
 from trsr.core.prompts import Encoder
 from trsr.core.summarize import SummaryRequest
 from trsr.core.summary_prompts import SummaryPrompts
 from trsr.errors import TrainError
-from trsr.progress import loading, show_training
+from trsr.progress import show_training
 from trsr.recommender.recipe import Recipe, Watch
-from trsr.recommender.train import AdapterTrainer, computes_bf16, learn, lora_config, training_arguments
+from trsr.recommender.train import AdapterTrainer, learn, load_base, lora_config, training_arguments, trains_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +60,7 @@ def fine_tune(
     Raises:
         TrainError: If the base's tokenizer has no token that ends an answer.
     """
-    cpu = recipe.optim.device == "cpu" or not torch.accelerator.is_available()
-    half = recipe.optim.bf16 and computes_bf16(cpu)
+    cpu, half = trains_on(recipe)
     # A row is one prompt. The ranker is trained in rows of many candidates, so its sizes of a batch do not fit.
     optim = replace(
         recipe.optim,
@@ -74,16 +72,10 @@ def fine_tune(
     )
     own = replace(recipe, form="flat", listwise=0.0, seed=seed, optim=optim, watch=Watch())
     set_seed(seed)
-    with loading(recipe.base):
-        tokenizer = AutoTokenizer.from_pretrained(base_path(recipe.base), revision=recipe.base_revision)
-        model = AutoModelForCausalLM.from_pretrained(
-            base_path(recipe.base),
-            revision=recipe.base_revision,
-            dtype=torch.bfloat16 if half else torch.float32,
-        )
+    tokenizer, model = load_base(recipe, half)
     if tokenizer.eos_token_id is None:
         raise TrainError(f"The tokenizer of {recipe.base} has no end of text: an answer could not end. Set eos_token.")
-    encoder = Encoder(tokenizer, context=getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 0)
+    encoder = Encoder(tokenizer, context=context_length(model.config))
     rows = [answer_row(encoder, prompts, question, summary) for question, summary in pairs]
     trainer = AdapterTrainer(
         model,

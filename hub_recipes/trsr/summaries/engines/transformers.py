@@ -15,6 +15,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from trsr.core.answer import Answer
+from trsr.core.compat import context_length
 from trsr.core.decoding import Draw
 from trsr.core.generation import ModelSummarizer
 from trsr.core.modeling import SUMMARIZER, load_adapter
@@ -92,5 +93,5 @@ class TransformersEngine(Engine):
             network: Any = AutoModelForCausalLM.from_pretrained(self._model, revision=self._revision, dtype="auto")
             if self._adapter:
                 load_adapter(network, SUMMARIZER, str(self._adapter), {})
-        context = getattr(network.config.get_text_config(), "max_position_embeddings", 0) or 0
+        context = context_length(network.config)
         return network.to(device).eval(), Encoder(tokenizer, context=context)
