@@ -1,12 +1,15 @@
-"""Rank candidates for a history. Request and answer are JSON.
+"""Rank candidates for a history, or recommend from a catalogue. Request and answer are JSON.
 
 A request is {"history": [...], "candidates": [...]}, where an item is a text or an object of fields; or a list of requests.
+Without candidates the catalogue is ranked that the model carries: that of a run after `trsr retrieve fuse`, or of a repo
+published with --retriever. A request may then hold "exclude": [ids or items] and "where": {field: value}.
 
 examples:
   trsr recommend request.json --top-k 3
   echo '{"history": ["title: Emma"], "candidates": ["title: Persuasion", "title: Dracula"]}' | trsr recommend -
   trsr recommend request.json --model runs/mine
   trsr recommend request.json --model ORG/trsr-sample
+  echo '{"history": [{"item_id": "b0"}, {"item_id": "b7"}]}' | trsr recommend - --model runs/mine --top-k 5
 """
 
 import argparse

@@ -5,6 +5,7 @@ repos in it, so that the pipeline loads base and adapter from there, before they
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from typing import Any
 
 from scipy.special import expit
 
+from trsr.core.catalogue import Catalogue
+from trsr.core.history import Item
 from trsr.errors import ReleaseError
 from trsr.hub.cards import Example
 from trsr.hub.inputs import ReleaseInputs
@@ -34,7 +37,8 @@ scores = [
     for answer in recommender(requests["compared"])
 ]
 shown = recommender(requests["shown"], return_summary=True)
-print(json.dumps({"scores": scores, "shown": shown, "dtype": str(recommender.model.dtype)}))
+chosen = recommender(requests["chosen"]) if requests["chosen"] else None
+print(json.dumps({"scores": scores, "shown": shown, "chosen": chosen, "dtype": str(recommender.model.dtype)}))
 """
 
 
@@ -71,7 +75,12 @@ def rehearse(release: Release, inputs: ReleaseInputs) -> Rehearsal:
         for row, item_scores in zip(rows, run_scores, strict=True)
     ]
     first = _short_request(inputs, rows[0], compared[0])
-    output = _run(release, {"compared": compared, "shown": first})
+    history = [{"item_id": item_id, "text": texts[item_id]} for item_id in rows[0]["history"]]
+    chosen = {**compared[0], "history": history}
+    del chosen["candidates"]
+    output = _run(release, {"compared": compared, "shown": first, "chosen": chosen if inputs.catalogue else None})
+    if inputs.catalogue:
+        _check_catalogue(inputs.catalogue, rows[0]["history"], output["chosen"])
     pairs = [
         (expected, actual)
         for item_scores, scores in zip(run_scores, output["scores"], strict=True)
@@ -91,6 +100,20 @@ def rehearse(release: Release, inputs: ReleaseInputs) -> Rehearsal:
     return Rehearsal(len(rows), len(pairs), difference, example)
 
 
+def _check_catalogue(catalogue: Catalogue, history: Sequence[str], answer: Mapping[str, Any]) -> None:
+    """Raise ReleaseError unless the release retrieved for a user what its retriever does."""
+    entries = [({"item_id": item_id}, Item(item_id)) for item_id in history]
+    [expected] = catalogue.retrieve([catalogue.query(entries)])
+    found = {item["item_id"]: item["stage_one"] for item in answer["candidates"]}
+    for row, score in expected:
+        item_id = catalogue.item_ids[row]
+        if not math.isclose(found.get(item_id, math.nan), score, abs_tol=EXACT):
+            raise ReleaseError(
+                f"Loaded in a fresh process, the release does not retrieve what its retriever does: the score of {item_id!r} "
+                f"is {found.get(item_id)}, not {score}. Publish it again with the versions that trained the retriever."
+            )
+
+
 def _short_request(inputs: ReleaseInputs, row: Mapping, request: Mapping[str, Any]) -> dict[str, Any]:
     """A request of a test user that is short enough for a card; the chosen item is the second candidate."""
     chosen = inputs.texts[row["target"]]
@@ -101,7 +124,7 @@ def _short_request(inputs: ReleaseInputs, row: Mapping, request: Mapping[str, An
     return short
 
 
-def _run(release: Release, requests: Mapping[str, Sequence | Mapping]) -> dict[str, Any]:
+def _run(release: Release, requests: Mapping[str, Sequence | Mapping | None]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         request_file = Path(temporary) / "requests.json"
         request_file.write_text(json.dumps(requests), encoding="utf-8", newline="\n")
