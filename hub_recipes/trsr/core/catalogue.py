@@ -55,7 +55,7 @@ class Catalogue:
     ) -> None:
         self.fields, self.vectors, self.user_model, self.record = fields, vectors, user_model, record
         self.item_ids, self.texts = fields["item_id"], fields["text"]
-        self._rows = {item_id: row for row, item_id in enumerate(self.item_ids)}
+        self.rows = {item_id: row for row, item_id in enumerate(self.item_ids)}
         self._by_text: dict[str, list[int]] = {}
         for row, text in enumerate(self.texts):
             self._by_text.setdefault(clean(text), []).append(row)
@@ -113,12 +113,12 @@ class Catalogue:
 
     def entry(self, value: object) -> object:
         """What is to be left out: an id as an entry with that id; any other item as it is."""
-        return {"item_id": value} if isinstance(value, str) and value in self._rows else value
+        return {"item_id": value} if isinstance(value, str) and value in self.rows else value
 
     def _row(self, entry: object) -> int | None:
         if not isinstance(entry, Mapping) or entry.get("item_id") is None:
             return None
-        return self._rows.get(str(entry["item_id"]))
+        return self.rows.get(str(entry["item_id"]))
 
     def _rows_of(self, entry: object, item: Item) -> list[int]:
         row = self._row(entry)

@@ -110,11 +110,11 @@ class TextRichRecommendationPipeline(Pipeline):
                 f"Unknown option {', '.join(sorted(unknown))}. Options: summarizer, method, top_k, return_summary, "
                 "max_new_tokens, and without candidates stage_one, exclude, where, rank."
             )
-        before, forward, after = {}, {}, {}
+        forward, after = {}, {}
         if stage_one is not None and (not isinstance(stage_one, int) or stage_one < 1):
             raise InputError(f"stage_one must be a positive integer, got {stage_one!r}.")
         options = {"stage_one": stage_one, "exclude": exclude, "where": where, "rank": rank}
-        before |= {name: value for name, value in options.items() if value is not None}
+        before = {name: value for name, value in options.items() if value is not None}
         if summarizer != "unset":
             if summarizer not in SUMMARIZERS:
                 raise InputError(

@@ -5,6 +5,7 @@ Knows nothing of where item vectors come from, nor of training.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -88,7 +89,7 @@ class UserModel(nn.Module):
 
 
 @torch.no_grad()
-def user_vectors(model: UserModel, vectors: torch.Tensor, histories: Sequence[Sequence[int]]) -> torch.Tensor:
+def user_vectors(model: UserModel, vectors: torch.Tensor, histories: Sequence[Any]) -> torch.Tensor:
     """Vectors (users, width) after the whole of each history; its newest items count.
 
     Args:
