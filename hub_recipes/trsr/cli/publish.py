@@ -5,8 +5,7 @@ push again to complete it; a repo without changes gets no commit.
 
 examples:
   trsr publish runs/mine --namespace ORG
-  trsr publish runs/mine --namespace ORG --push
-  trsr publish runs/mine --namespace ORG --retriever runs/retriever
+  trsr publish runs/mine --namespace ORG --retriever runs/retriever --push
   trsr publish runs/mine --namespace ORG --push --private --create-pr
   trsr publish runs/mine --namespace ORG --json | jq '.repos[].repo'
 """

@@ -5,13 +5,10 @@ Without candidates the catalogue is ranked that the model carries: that of a run
 published with --retriever. A request may then hold "exclude": [ids or items] and "where": {field: value}.
 
 examples:
-  trsr recommend request.json --top-k 3
   echo '{"history": ["title: Emma"], "candidates": ["title: Persuasion", "title: Dracula"]}' | trsr recommend -
-  trsr recommend request.json --model runs/mine
-  trsr recommend request.json --model ORG/trsr-sample
+  trsr recommend request.json --model runs/mine --top-k 3
   trsr recommend --all-users --dataset data/mine --model runs/mine --out recommendations
   trsr recommend --all-users --dataset data/mine --retriever runs/retriever --first-stage-only --out recommendations
-  echo '{"history": [{"item_id": "b0"}, {"item_id": "b7"}]}' | trsr recommend - --model runs/mine --top-k 5
 """
 
 import argparse
