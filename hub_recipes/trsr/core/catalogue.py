@@ -80,7 +80,7 @@ class Catalogue:
         record = json.loads(Path(files[RECORD]).read_text(encoding="utf-8"))
         weights = load_file(files[WEIGHTS])
         vectors = weights.pop("items")
-        user_model = UserModel(Shape(**record["shape"]))
+        user_model = UserModel(Shape(**record["shape"])).to(vectors.dtype)
         user_model.load_state_dict(weights)
         fields = parquet.read_table(files[ITEMS]).to_pydict()
         if len(fields["item_id"]) != len(vectors):

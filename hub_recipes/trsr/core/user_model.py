@@ -97,7 +97,7 @@ def user_vectors(model: UserModel, vectors: torch.Tensor, histories: Sequence[An
         histories: Numbers of items, oldest first, as lists or arrays; may be empty.
     """
     model.eval()
-    made = torch.empty(len(histories), vectors.shape[1])
+    made = vectors.new_empty(len(histories), vectors.shape[1])
     order = sorted(range(len(histories)), key=lambda number: len(histories[number]))
     for start in range(0, len(order), BATCH):
         chosen = order[start : start + BATCH]

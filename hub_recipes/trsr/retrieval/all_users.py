@@ -133,7 +133,7 @@ def recommend_to_all(
                     bar.update(len(part))
                 pq.write_table(pa.concat_tables(parts).combine_chunks(), draft)
     bar.close()
-    seconds = time.monotonic() - started
+    seconds = max(time.monotonic() - started, 1e-9)
     scored = len(catalogue.item_ids) if first_stage_only else min(stage_one, len(catalogue.item_ids))
     figures = {
         "users": total,

@@ -39,7 +39,7 @@ def fuse_run(folder: Path, retriever: Path, *, users: int = USERS, stage_one: in
     run = Run.read(folder)
     recipe = run.recipe
     catalogue = catalogue_of(retriever, recipe.dataset, recipe.dataset_revision)
-    recommender = load_recommender(str(folder), device="cpu")
+    recommender = load_recommender(str(folder))
     recommender.catalogue = catalogue
     rows = contract.read(recipe.dataset, recipe.config, "validation", recipe.dataset_revision)
     rows = rows.select(range(min(users, len(rows))))
