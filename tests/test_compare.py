@@ -123,6 +123,11 @@ def test_a_peer_beside_a_run_gives_way_to_its_own_evaluation(tmp_path):
     assert aligned.about["tf-idf"][0]["run"] == "tf-idf"
 
 
+def test_a_folder_that_is_given_twice_counts_once(tmp_path):
+    folder = evaluation(tmp_path / "a", {"ours": hits("u1")})
+    assert compare([folder, folder], tmp_path / "out", plots=False)["systems"]["ours"]["seeds"] == 1
+
+
 def test_a_run_can_be_called_otherwise(tmp_path):
     folders = [
         evaluation(tmp_path / "a", {"ours": hits("u1")}, config="recurrent", odds=["ours"]),

@@ -23,6 +23,7 @@ TABLES = {
     "slices": comparison.slices,
     "tests": comparison.tests,
     "calibration": comparison.calibration,
+    "fusions": comparison.fusions,
     "fits": memory.table,
     "audit": audit.table,
 }
@@ -32,7 +33,7 @@ def fill(text: str, root: Path) -> str:
     """Replace what stands between a marker and `<!-- end -->` by the table of the results file that it names.
 
     `<!-- table: PATH -->` names the results.json of an evaluation, `catalogue` the catalogue.json beside it, `<!-- bench: PATH -->` that of a benchmark;
-    `comparison`, `slices`, `tests` and `calibration` name the comparison.json of `trsr compare`; `fits` and `audit` what
+    `comparison`, `slices`, `tests`, `calibration` and `fusions` name the comparison.json of `trsr compare`; `fits` and `audit` what
     `trsr recipes --fits --json` and `trsr audit --json` print. Paths begin at `root`.
     """
 

@@ -269,6 +269,7 @@ def describe(run: Run, split: str, adapter: bool = True) -> dict[str, Any]:
         **score_files.about(recipe.dataset, recipe.config, split, recipe.dataset_revision),
         "run": recipe.name,
         "summary": recipe.summary,
+        "train_seed": recipe.seed,
         "weights": run.weights if adapter else None,
     }
 
