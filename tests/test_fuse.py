@@ -187,11 +187,13 @@ def test_the_curve_begins_without_the_expensive_part_and_ends_with_it(pair, tmp_
 
 def test_baselines_beside_a_run_can_be_fused(pair, tmp_path):
     run = system(tmp_path / "run", noisy(1.5, 1), beside={"item-knn": noisy(1, 5), "chance": constant})
-    results = compare([run], tmp_path / "out", fuse=[["run", "item-knn"]], plots=False)
+    names = ["run", "item-knn"]
+    results = compare([run, pair[1]], tmp_path / "out", fuse=[names, [*names, "slow"]], plots=False)
     fused = results["fusions"]["fused: item-knn + run"]
     assert fused["weights"]["item-knn"][0] > 0.2
     assert fused["seconds_a_user"]["item-knn"] is None
-    assert fused["curve"]["not_recorded"] == ["item-knn"]
+    assert fused["curve"] is None
+    assert results["fusions"]["fused: item-knn + run + slow"]["curve"]["not_recorded"] == ["item-knn"]
     with pytest.raises(CompareError, match="No system 'knn' to fuse; there are run, item-knn, chance"):
         compare([run], tmp_path / "out", fuse=[["run", "knn"]], plots=False)
     with pytest.raises(CompareError, match="takes two systems at least, got run"):

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from trsr.errors import CompareError
 from trsr.recommender import results
+from trsr.recommender.controls import HISTORY
 from trsr.recommender.scores import FILE, KEYS, ROW
 
 NEEDED = ("run", "dataset", "split", "protocol", "systems")  # in results.json
@@ -92,7 +93,10 @@ def read(source: str) -> Evaluation:
 
 
 def read_folder(folder: Path, renamed: str | None = None) -> Evaluation:
-    """Read the evaluation in a folder, its run renamed. Raises CompareError as `read` does."""
+    """Read the evaluation in a folder, its run renamed. Raises CompareError as `read` does.
+
+    A run that saw histories in another order is named so, unless it is renamed.
+    """
     for file in (FILE, results.FILE):
         if not (folder / file).is_file():
             raise CompareError(f"No {file} in {folder}. Make it: trsr evaluate RUN, or hub_recipes/baselines.py.")
@@ -105,6 +109,8 @@ def read_folder(folder: Path, renamed: str | None = None) -> Evaluation:
     lacking += [f"{key} (in {results.FILE})" for key in NEEDED if about.get(key) is None]
     if lacking:
         raise CompareError(f"{folder} lacks {', '.join(lacking)}. Make it anew: trsr evaluate RUN")
+    if about.get("history") and not renamed:
+        renamed = f"{about['run']}{HISTORY}{about['history']}"
     owners, items, labels = (np.array(table[key].to_pylist()) for key in KEYS)
     users = owners
     if ROW in table.column_names:
@@ -170,9 +176,11 @@ def align(evaluations: Sequence[Evaluation]) -> Aligned:
 
 
 def _kind(evaluation: Evaluation) -> tuple:
-    """What the seeds of one system have in common: the config, whose summaries were shown, and whether there was an adapter."""
+    """What the seeds of one system have in common: the config, whose summaries and which histories were shown, and whether
+    there was an adapter."""
     about = evaluation.about
-    return about.get("config"), bool(about.get("shuffled_summaries")), "weights" in about and about["weights"] is None
+    without_adapter = "weights" in about and about["weights"] is None
+    return about.get("config"), bool(about.get("shuffled_summaries")), about.get("history"), without_adapter
 
 
 def check_same(first: Evaluation, other: Evaluation) -> None:

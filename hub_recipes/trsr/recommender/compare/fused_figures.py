@@ -93,10 +93,11 @@ def _curve(
     """Quality and CPU time where the expensive part is added for some users only: those about whom the others are least sure.
 
     How sure they are is the entropy of the softmax of their sum, with the weights fitted without the expensive part. No
-    label of the test split plays a role. `random` is what as many users drawn at random would give.
+    label of the test split plays a role. `random` is what as many users drawn at random would give. None unless the time of
+    two parts is recorded.
     """
-    if fused.expensive is None:
-        return None
+    if fused.expensive is None or sum(value is not None for value in seconds.values()) < 2:
+        return None  # nothing to weigh against each other
     by_share: dict[float, list[np.ndarray]] = {share: [] for share in SHARES}
     for scores, weights, without in zip(fused.scores, fused.weights, fused.without_expensive, strict=True):
         cheap, full = (np.tensordot(w, scores, 1) for w in (without, weights))
