@@ -226,7 +226,7 @@ def test_a_system_without_randomness_goes_with_every_seed(tmp_path):
         f"run={system(tmp_path / str(number) / 'run', noisy(1.5, number), beside={'item-knn': noisy(1, 9)}, train_seed=number)}"
         for number in (0, 1)
     ]
-    tuned = system(tmp_path / "bm25", noisy(1, 7), tuning={"seed": None})
+    tuned = system(tmp_path / "bm25", noisy(1, 7), tuning={"seed": 0, "seed_of_fit": None})
     results = compare([*runs, tuned], tmp_path / "out", fuse=[["run", "item-knn", "bm25"]], plots=False)
     assert results["systems"]["fused: bm25 + item-knn + run"]["seeds"] == 2
 

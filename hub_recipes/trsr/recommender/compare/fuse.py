@@ -147,8 +147,10 @@ def _matched_seeds(aligned: Aligned, names: Sequence[str]) -> list[tuple[int, ..
 
 def _training_seed(about: Mapping) -> int | None:
     """Seed of a run's, a peer's or a retriever's training; None if none is recorded."""
-    holder = about.get("tuning") or (about.get("retriever") or {}).get("settings") or {"seed": about.get("train_seed")}
-    return holder.get("seed")
+    if tuning := about.get("tuning"):
+        return tuning.get("seed_of_fit", tuning.get("seed"))  # where both are there, the second is that of the search
+    settings = (about.get("retriever") or {}).get("settings") or {}
+    return settings.get("seed", about.get("train_seed"))
 
 
 def _deterministic(name: str, about: Mapping) -> bool:
