@@ -15,7 +15,7 @@ def table(results: Mapping, columns: tuple[str, ...] = COLUMNS) -> str:
         rows.append(
             [
                 plain(name),
-                *(_interval(system[metric]) for metric in columns),
+                *(interval(system[metric]) for metric in columns),
                 str(system["seeds"]),
                 *_cost(system["cost"]),
             ]
@@ -29,7 +29,7 @@ def tests(results: Mapping) -> str:
     return markdown.table(
         head,
         [
-            [plain(test["system"]), plain(test["against"]), _interval(test | {"value": test["difference"]}, "+"),
+            [plain(test["system"]), plain(test["against"]), interval(test | {"value": test["difference"]}, "+"),
              f"{test['p_value']:.4f}", f"{test['p_holm']:.4f}"]
             for test in results["paired"]
         ],
@@ -45,7 +45,7 @@ def slices(results: Mapping) -> str:
             *(f"{plain(part)} ({part_results['n_users']} users)" for part, part_results in parts.items()),
         ]
         rows = [
-            [plain(name), *(_interval(part_results["systems"][name]) for part_results in parts.values())]
+            [plain(name), *(interval(part_results["systems"][name]) for part_results in parts.values())]
             for name in results["systems"]
         ]
         tables.append(markdown.table(head, rows))
@@ -105,7 +105,7 @@ def _gains(results: Mapping, name: str, fused: Mapping) -> str:
         [
             f"{'' if row['slicing'] == row['part'] else plain(row['slicing']) + ': '}{plain(row['part'])} ({row['n_users']})",
             plain(row["best"]),
-            _interval(row | {"value": row["difference"]}, "+"),
+            interval(row | {"value": row["difference"]}, "+"),
             f"{row['p_holm']:.4f}",
         ]
         for row in fused["gains"]
@@ -120,7 +120,7 @@ def _curve(fused: Mapping) -> str | None:
     metric = metric_name(curve["metric"])
     head = [f"{plain(curve['added'])} added for", f"CPU ms a user{untimed}", metric, "as many users at random"]
     rows = [
-        [f"{point['share']:.0%}", _milliseconds(point["seconds_a_user"]), _interval(point), f"{point['random']:.3f}"]
+        [f"{point['share']:.0%}", _milliseconds(point["seconds_a_user"]), interval(point), f"{point['random']:.3f}"]
         for point in curve["points"]
     ]
     return markdown.table(head, rows)
@@ -166,8 +166,9 @@ def document(results: Mapping) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _interval(interval: Mapping, sign: str = "") -> str:
-    return f"{interval['value']:{sign}.3f} ({interval['low']:{sign}.3f} to {interval['high']:{sign}.3f})"
+def interval(figures: Mapping, sign: str = "") -> str:
+    """A value and its 95% interval, as tables show them."""
+    return f"{figures['value']:{sign}.3f} ({figures['low']:{sign}.3f} to {figures['high']:{sign}.3f})"
 
 
 def _cost(cost: Mapping | None) -> list[str]:
