@@ -106,6 +106,11 @@ def _fit(aligned: Aligned, names: tuple[str, ...], validations: Mapping[int, Ali
             (validations[id(aligned.about[name][number])], aligned.seeds[name][number], name)
             for name, number in zip(names, numbers, strict=True)
         ]
+        if lacking := [name for validated, _, name in parts if name not in validated.seeds]:
+            raise CompareError(
+                f"The evaluation on validation has no scores of {', '.join(lacking)}. Make it anew: the command of the one on test, "
+                "with --split validation."
+            )
         known = parts[0][0]
         tables = [validated.seeds[name][0] for validated, _, name in parts]
         digest.update(json.dumps([known.users, known.targets, names]).encode())
