@@ -15,7 +15,7 @@ import numpy as np
 from trsr.errors import CompareError
 from trsr.metrics.fusion import fit_weights, normalise
 from trsr.recommender.compare.align import Aligned, Evaluation, align, check_same, read_folder
-from trsr.recommender.compare.measure import cost, is_own
+from trsr.recommender.compare.measure import cost, is_own, scoring_seconds
 from trsr.recommender.results import FILE
 from trsr.records.checksums import PREFIX
 
@@ -97,8 +97,9 @@ def with_fused(aligned: Aligned, fusions: Sequence[Fused]) -> Aligned:
 
 def _fit(aligned: Aligned, names: tuple[str, ...], validations: Mapping[int, Aligned]) -> Fused:
     """Fit the sum of some systems, seed by seed."""
-    seconds = {name: found["cpu_seconds"] for name in names if (found := cost(name, aligned.about[name]))}
-    expensive = max(sorted(seconds), key=seconds.__getitem__) if seconds else None
+    seconds = {name: scoring_seconds(name, aligned.about[name]) for name in names}
+    timed = {name: value for name, value in seconds.items() if value is not None}
+    expensive = max(timed, key=timed.__getitem__) if timed else None
     digest = hashlib.sha256()
     scores, weights, without = [], [], []
     for numbers in _matched_seeds(aligned, names):

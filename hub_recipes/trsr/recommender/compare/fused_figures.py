@@ -11,7 +11,7 @@ from trsr.metrics.ranking import per_user
 from trsr.metrics.significance import holm, paired_test, summary
 from trsr.recommender.compare.align import Aligned
 from trsr.recommender.compare.fuse import Fused
-from trsr.recommender.compare.measure import by_number, cost
+from trsr.recommender.compare.measure import by_number, scoring_seconds
 
 TOP = (3, 10)
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
@@ -34,9 +34,9 @@ def figures(
         `systems`, `weights` (system -> one a seed), `fitted_on`, `seconds_a_user` (system -> CPU seconds; None if not recorded),
         `overlap`, `gains` and `curve`.
     """
-    costs = {name: cost(name, aligned.about[name]) for name in fused.systems}
     users = len(set(aligned.owners))
-    seconds = {name: found["cpu_seconds"] / users if found else None for name, found in costs.items()}
+    totals = {name: scoring_seconds(name, aligned.about[name]) for name in fused.systems}
+    seconds = {name: None if total is None else total / users for name, total in totals.items()}
     return {
         "systems": list(fused.systems),
         "weights": {name: [float(w[number]) for w in fused.weights] for number, name in enumerate(fused.systems)},

@@ -136,6 +136,11 @@ def calibration(aligned: Aligned, fits: Mapping[str, Sequence[Mapping | None]]) 
     return calibrations
 
 
+def scoring_seconds(name: str, about: Sequence[Mapping]) -> float | None:
+    """Mean CPU seconds that scoring all users took; None where they are not recorded, as for a baseline beside a run."""
+    return (cost(name, about) or {}).get("cpu_seconds")
+
+
 def is_own(name: str, about: Mapping) -> bool:
     """Whether a system is the run that was evaluated, and no baseline beside it."""
     return _own(name, about) == about["run"]
