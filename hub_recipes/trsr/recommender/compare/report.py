@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from trsr.recommender.controls import HISTORY
 from trsr.recommender.results import COLUMNS, metric_name
 from trsr.report import markdown
 from trsr.report.markdown import plain
@@ -62,6 +63,36 @@ def calibration(results: Mapping) -> str:
         after = f"{system['after']['ece']:.3f}" if "after" in system else "-"
         rows.append([plain(name), f"{system['before']['ece']:.3f}", *parameters, after])
     return markdown.table(["system", "ECE before", *["temperature", "bias"][: len(columns)], "ECE after"], rows)
+
+
+def orders(results: Mapping) -> str:
+    """Table of the metric by the order in which systems saw histories; paired tests against the true order, where there are any.
+
+    Systems that were evaluated in one order alone are left out.
+    """
+    by_system: dict[str, dict[str, str]] = {}
+    for name in results["systems"]:
+        system, _, order = name.partition(HISTORY)
+        by_system.setdefault(system, {})[order] = name
+    columns = sorted({order for names in by_system.values() for order in names if order})
+    tests_of = {frozenset((test["system"], test["against"])): test for test in results["paired"]}
+
+    def cell(system: str, order: str) -> str:
+        if (name := by_system[system].get(order)) is None:
+            return "-"
+        shown = interval(results["systems"][name][results["metric"]])
+        if order and (test := tests_of.get(frozenset((system, name)))):
+            difference = test["difference"] if test["system"] == name else -test["difference"]
+            shown += f"; {difference:+.3f}, p (Holm) {test['p_holm']:.4f}"
+        return shown
+
+    head = [metric_name(results["metric"]), "true order", *map(plain, columns)]
+    rows = [
+        [plain(system), *(cell(system, order) for order in ("", *columns))]
+        for system, names in by_system.items()
+        if len(names) > 1
+    ]
+    return markdown.table(head, rows)
 
 
 def fusions(results: Mapping) -> str:
@@ -148,6 +179,8 @@ def document(results: Mapping) -> str:
         ]
     if results["slices"]:
         parts += [f"## {metric} by kind of user", slices(results)]
+    if any(HISTORY in name for name in results["systems"]):
+        parts += [f"## {metric} by the order of histories", orders(results)]
     if "fusions" in results:
         parts += [
             "## Fused systems",
