@@ -143,7 +143,7 @@ def _matched_seeds(aligned: Aligned, names: Sequence[str]) -> list[tuple[int, ..
         shown = "; ".join(f"{name} has {', '.join(map(str, seeds[name]))}" for name in varying)
         raise CompareError(
             f"Systems are fused seed by seed, and the seeds of their training differ or are not recorded: {shown}. Give "
-            "evaluations of the same seeds of each, or one evaluation of each."
+            "evaluations of the same seeds of each, or one evaluation of each; those of earlier versions record no seed: make them anew."
         )
     return [
         tuple(seeds[name].index(seed) if name in varying else 0 for name in names)
