@@ -16,7 +16,6 @@ from trsr.dataset.candidates import Candidates
 from trsr.errors import UsageError
 from trsr.metrics import ranking, significance
 from trsr.recommender import scores as score_files
-from trsr.recommender.baselines import Scorer
 from trsr.recommender.evaluate import BASELINES, baseline_scorer
 from trsr.recommender.results import FILE
 from trsr.records.files import one_writer, write_text
@@ -87,18 +86,42 @@ def evaluate_retriever(
     counts = training_sequences(splits, numbers).counts(len(numbers))
     measured = catalogue.measure(
         {own: _catalogue_scorer(retriever)}
-        | {name: _over_all(scorers[name], retriever.item_ids) for name in BASELINES if name != "chance"},
+        | {name: catalogue.row_by_row(scorers[name], retriever.item_ids) for name in BASELINES if name != "chance"},
         rows,
         numbers,
         counts,
     )
+    return write_evaluation(out, candidates, scores, measured, numbers, counts, about)
+
+
+def write_evaluation(
+    out: Path,
+    candidates: Candidates,
+    scores: Mapping[str, np.ndarray],
+    measured: Mapping[str, catalogue.Measured],
+    numbers: Mapping[str, int],
+    counts: np.ndarray,
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write what systems reach on the released candidates and on the whole catalogue; the results file comes last.
+
+    Args:
+        scores: System -> scores (rows, candidates).
+        measured: System -> the same rows on the catalogue.
+        numbers, counts: As `catalogue.measure` takes them.
+        about: Fields of both results files: `run`, the system that the others are tested against, `seed`, and more.
+
+    Returns:
+        The content of both: `candidates` and `catalogue`.
+    """
+    rows, own, seed = candidates.rows, about["run"], about["seed"]
     groups = catalogue.target_groups(rows, numbers, counts)
     whole = {
         **about,
         "n_items": len(numbers),
         "popularity_of_targets": float(counts[[numbers[target] for target in rows["target"]]].mean()),
         **catalogue.summarise(measured, groups, list(rows["user_id"]), seed, own),
-        "versions": versions(),
+        "versions": about.get("versions") or versions(),
     }
     results = _candidate_results(scores, candidates, about)
     score_files.write(out, scores, candidates)
@@ -125,13 +148,6 @@ def _catalogue_scorer(retriever: Retriever) -> catalogue.CatalogueScorer:
     return lambda part: _users(retriever, numbers, part) @ retriever.vectors.T
 
 
-def _over_all(scorer: Scorer, item_ids: list[str]) -> catalogue.CatalogueScorer:
-    """A baseline over the whole catalogue, row by row."""
-    return lambda part: np.stack(
-        [scorer({name: part[name][row] for name in part}, item_ids) for row in range(len(part["target"]))]
-    )
-
-
 def _candidate_results(
     scores: Mapping[str, np.ndarray], candidates: Candidates, about: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -153,5 +169,5 @@ def _candidate_results(
             for name in scores
             if name != own
         ],
-        "versions": versions(),
+        "versions": about.get("versions") or versions(),
     }
