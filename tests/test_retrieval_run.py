@@ -213,6 +213,18 @@ def test_recommendations_are_the_largest_products(folder):
     assert [score for _, score in found] == pytest.approx(products[expected].tolist(), rel=1e-5)
 
 
+def test_recommendations_of_an_index(folder):
+    pytest.importorskip("faiss")
+    retriever = Retriever.load(folder)
+    histories = [["i2", "i4"], [], ["i1"]]
+    exact = retriever.recommend(histories, top_k=20)
+    indexed = retriever.approximate(probes=4)
+    for mine, best in zip(indexed.recommend(histories, top_k=20), exact, strict=True):
+        assert [item_id for item_id, _ in mine] == [item_id for item_id, _ in best]
+    # A new item is not in the index: the wider retriever searches exactly again.
+    assert indexed.with_items({"new": "title: T3; genre: harbour reef anchor tide"}).index is None
+
+
 def test_ids_alone_give_new_items_no_vector(dataset, tmp_path, capsys):
     main(["retrieve", "train", dataset, "--vectors", "none", "--epochs", "1", "--out", str(tmp_path / "ids"), "--json"])
     assert json.loads(capsys.readouterr().out)["vectors"] is None
