@@ -44,7 +44,7 @@ class TestWithFaiss:
         items, users = clusters()
         truth = largest(users, items, 30)[0]
         index = ApproximateIndex.build(items)
-        assert index.probes == 3
+        assert index.probes == 6
 
         def recall(one):
             return np.mean(

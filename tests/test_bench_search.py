@@ -10,7 +10,7 @@ pytest.importorskip("faiss")
 
 
 def test_both_ways_are_measured_and_told(tmp_path):
-    results = search.run(tmp_path / "search.json", items=2000, users=8, width=16, seed=0, probes=(1, 1000))
+    results = search.run(tmp_path / "search.json", search.Made(2000, 8, 16, 0), shares=(44, 1))
     assert json.loads((tmp_path / "search.json").read_text()) == results
     few, everything = (results["systems"][f"approximate, {probes} of 44 lists"] for probes in (1, 44))
     assert few["recall@100"] < everything["recall@100"] == 1

@@ -13,7 +13,7 @@ import numpy as np
 
 from trsr.errors import UsageError
 
-PROBED = 1 / 16  # of the lists, where nothing is said
+PROBED = 1 / 8  # of the lists, where nothing is said
 POINTS = 64  # items a list that k-means sees
 
 
