@@ -19,6 +19,7 @@ from tests.hub import environment
 from tests.served import free_port, serving
 from trsr.dataset import contract
 from trsr.hub.spaces import METRICS
+from trsr.hub.verify import verify
 
 pytestmark = pytest.mark.compat
 
@@ -156,6 +157,9 @@ def test_the_server_of_transformers_answers_the_same(published, home, ours, fitt
             "questions": {one: {"type": "noul", "instructions": texts[one]} for one in ids},
         }
         answer = post(f"http://127.0.0.1:{port}/v1/systemone", request, server)
+        release = str(run.parent.parent / "release")
+        verified = verify(f"http://127.0.0.1:{port}", known=release, model="ORG/trsr-sample")
+    assert verified["right"], verified["said"]
     mine = ours[row["user_id"]]
     wanted = {one: probability(odds, fitted, bias=False) for one, odds in mine.items()}
     found = answer.get("answers", answer)

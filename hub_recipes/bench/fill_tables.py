@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-from bench import report
+from bench import frontier, report
 from trsr.recommender import memory
 from trsr.recommender.compare import report as comparison
 from trsr.recommender.results import table
@@ -25,6 +25,7 @@ TABLES = {
     "calibration": comparison.calibration,
     "fits": memory.table,
     "audit": audit.table,
+    "frontier": frontier.table,
 }
 
 
@@ -33,7 +34,7 @@ def fill(text: str, root: Path) -> str:
 
     `<!-- table: PATH -->` names the results.json of an evaluation, `catalogue` the catalogue.json beside it, `<!-- bench: PATH -->` that of a benchmark;
     `comparison`, `slices`, `tests` and `calibration` name the comparison.json of `trsr compare`; `fits` and `audit` what
-    `trsr recipes --fits --json` and `trsr audit --json` print. Paths begin at `root`.
+    `trsr recipes --fits --json` and `trsr audit --json` print; `frontier` what `bench.frontier` writes. Paths begin at `root`.
     """
 
     def render(match: re.Match) -> str:

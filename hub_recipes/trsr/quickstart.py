@@ -21,6 +21,7 @@ from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
 from trsr.hub import release
 from trsr.hub.inputs import ReleaseInputs
+from trsr.hub.rehearsal import rehearse
 from trsr.pretrain.packaged import KNOWN, make_base
 from trsr.progress import loading
 from trsr.recommender import evaluate
@@ -126,9 +127,10 @@ def quickstart(
             train(recipe, run)
     say("3/5  Ranking 1 + 20 candidates for every test user")
     results = _evaluate(out, recipes, seed)
-    say("4/5  Writing the release folders")
+    say("4/5  Writing the release folders, and loading them in a fresh process")
     folder = out / "release"
-    release.assemble(ReleaseInputs.read(out / "runs" / RELEASED), folder)
+    inputs = ReleaseInputs.read(out / "runs" / RELEASED)
+    rehearse(release.assemble(inputs, folder), inputs)
     say("5/5  One recommendation, from the folder just written\n")
     say(_recommend(folder, dataset))
     say("\n" + table(results["systems"]))

@@ -28,6 +28,7 @@ from trsr.cli import (
     summarize,
     train,
     train_summarizer,
+    verify,
 )
 from trsr.cli.exits import Exit, ended, quiet_without_reader
 from trsr.cli.outcome import Outcome
@@ -47,6 +48,7 @@ VERBS = {
     "retrieve": retrieve,
     "compare": compare,
     "publish": publish,
+    "verify": verify,
     "recommend": recommend,
     "demo": demo,
     "doctor": doctor,

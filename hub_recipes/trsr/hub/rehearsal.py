@@ -1,4 +1,6 @@
-"""Load an assembled release in a fresh process, before anything is pushed, and compare its scores with the run's.
+"""Load an assembled release in a fresh process, before anything is pushed: its scores have to be those of the run.
+
+What it answers to some requests goes into the release, as `expected.json`.
 
 The process runs the code of the release, not of this package. The folder is loaded as it is: its release.json names the
 repos in it, so that the pipeline loads base and adapter from there, before they are on the Hub.
@@ -9,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,25 +19,13 @@ from typing import Any
 from scipy.special import expit
 
 from trsr.errors import ReleaseError
+from trsr.hub import expected, fresh_process
 from trsr.hub.cards import Example
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.release import Release
 
 # Largest difference in log-odds. In half precision any two ways of computing differ by some hundredths.
 EXACT, HALF = 1e-3, 0.25
-
-_SCRIPT = """
-import json, sys
-from transformers import pipeline
-requests = json.load(open(sys.argv[2], encoding="utf-8"))
-recommender = pipeline("text-rich-recommendation", model=sys.argv[1], trust_remote_code=True)
-scores = [
-    [candidate["log_odds"] for candidate in sorted(answer["candidates"], key=lambda candidate: candidate["index"])]
-    for answer in recommender(requests["compared"])
-]
-shown = recommender(requests["shown"], return_summary=True)
-print(json.dumps({"scores": scores, "shown": shown, "dtype": str(recommender.model.dtype)}))
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +61,25 @@ def rehearse(release: Release, inputs: ReleaseInputs) -> Rehearsal:
         for row, item_scores in zip(rows, run_scores, strict=True)
     ]
     first = _short_request(inputs, rows[0], compared[0])
-    output = _run(release, {"compared": compared, "shown": first})
+    asked = expected.requests(inputs, facts.terms.share_text)
+    writes = inputs.settings["summarizer"] in expected.WRITERS
+    output = answers(
+        str((release.folder / "pipeline").resolve()),
+        {"compared": compared, "shown": first, "measured": asked, **({"summarised": asked} if writes else {})},
+        "The release cannot be loaded by transformers and peft as they are installed here, so it is not pushed",
+    )
     pairs = [
         (expected, actual)
-        for item_scores, scores in zip(run_scores, output["scores"], strict=True)
+        for item_scores, scores in zip(run_scores, output["compared"], strict=True)
         for expected, actual in zip(item_scores.values(), scores, strict=True)
     ]
     difference = max(abs(expected - actual) for expected, actual in pairs)
-    if not difference <= (EXACT if output["dtype"] == "torch.float32" else HALF):
+    if not difference <= (EXACT if output["dtype"] == "float32" else HALF):
         raise ReleaseError(
             f"Loaded in a fresh process, the release scores otherwise than the run: log-odds differ by {difference:.3g} over "
             f"{len(rows)} users. The run's scores are of other weights, data or versions: evaluate it again, then publish."
         )
+    expected.write(release.folder / "pipeline", inputs, asked, output)
     answer = output["shown"]
     ranked = tuple((candidate["index"], round(candidate["score"], 3)) for candidate in answer["candidates"])
     chosen = next(candidate["log_odds"] for candidate in answer["candidates"] if candidate["index"] == 1)
@@ -101,15 +98,28 @@ def _short_request(inputs: ReleaseInputs, row: Mapping, request: Mapping[str, An
     return short
 
 
-def _run(release: Release, requests: Mapping[str, Sequence | Mapping]) -> dict[str, Any]:
+def answers(
+    source: str, requests: Mapping[str, Any], failed: str, options: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a pipeline answers in a fresh process, as `fresh_process` gives it.
+
+    Args:
+        source: Folder or Hub id. Its code is executed.
+        failed: Beginning of the message where it cannot be loaded.
+        options: For `transformers.pipeline`, such as `revision`.
+
+    Raises:
+        ReleaseError: If it cannot be loaded.
+    """
     with tempfile.TemporaryDirectory() as temporary:
-        request_file = Path(temporary) / "requests.json"
-        request_file.write_text(json.dumps(requests), encoding="utf-8", newline="\n")
+        files = [Path(temporary) / "requests.json", Path(temporary) / "options.json"]
+        for path, values in zip(files, (requests, options or {}), strict=True):
+            path.write_text(json.dumps(values), encoding="utf-8", newline="\n")
         # A cache of its own, so that no code of an earlier release runs.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         environment |= {"HF_MODULES_CACHE": str(Path(temporary) / "modules"), "PYTHONSAFEPATH": "1"}
         process = subprocess.run(
-            [sys.executable, "-c", _SCRIPT, str((release.folder / "pipeline").resolve()), str(request_file)],
+            [sys.executable, fresh_process.__file__, source, *map(str, files)],
             env=environment,
             cwd=temporary,
             capture_output=True,
@@ -118,7 +128,5 @@ def _run(release: Release, requests: Mapping[str, Sequence | Mapping]) -> dict[s
         )
     if process.returncode:
         cause = next((line for line in reversed(process.stderr.splitlines()) if line.strip()), "it printed no error")
-        raise ReleaseError(
-            f"The release cannot be loaded by transformers and peft as they are installed here, so it is not pushed: {cause}"
-        )
+        raise ReleaseError(f"{failed}: {cause}")
     return json.loads(process.stdout.splitlines()[-1])

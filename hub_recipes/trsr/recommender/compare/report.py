@@ -15,7 +15,7 @@ def table(results: Mapping, columns: tuple[str, ...] = COLUMNS) -> str:
         rows.append(
             [
                 plain(name),
-                *(_interval(system[metric]) for metric in columns),
+                *(interval(system[metric]) for metric in columns),
                 str(system["seeds"]),
                 *_cost(system["cost"]),
             ]
@@ -29,7 +29,7 @@ def tests(results: Mapping) -> str:
     return markdown.table(
         head,
         [
-            [plain(test["system"]), plain(test["against"]), _interval(test | {"value": test["difference"]}, "+"),
+            [plain(test["system"]), plain(test["against"]), interval(test | {"value": test["difference"]}, "+"),
              f"{test['p_value']:.4f}", f"{test['p_holm']:.4f}"]
             for test in results["paired"]
         ],
@@ -45,7 +45,7 @@ def slices(results: Mapping) -> str:
             *(f"{plain(part)} ({part_results['n_users']} users)" for part, part_results in parts.items()),
         ]
         rows = [
-            [plain(name), *(_interval(part_results["systems"][name]) for part_results in parts.values())]
+            [plain(name), *(interval(part_results["systems"][name]) for part_results in parts.values())]
             for name in results["systems"]
         ]
         tables.append(markdown.table(head, rows))
@@ -92,8 +92,9 @@ def document(results: Mapping) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _interval(interval: Mapping, sign: str = "") -> str:
-    return f"{interval['value']:{sign}.3f} ({interval['low']:{sign}.3f} to {interval['high']:{sign}.3f})"
+def interval(figures: Mapping, sign: str = "") -> str:
+    """A value and its 95% interval, as tables show them."""
+    return f"{figures['value']:{sign}.3f} ({figures['low']:{sign}.3f} to {figures['high']:{sign}.3f})"
 
 
 def _cost(cost: Mapping | None) -> list[str]:

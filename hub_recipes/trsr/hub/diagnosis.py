@@ -1,0 +1,127 @@
+"""What is right about log-odds that a server gives, and what is likely wrong where they differ from what they should be."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+# Largest difference in log-odds: of two ways to compute in fp32, and in half precision.
+EXACT, HALF = 1e-3, 0.25
+# A mistake is named where its answers are this close, and this much closer than the right ones: parts of the spread.
+CLOSE, CLOSER = 0.1, 1 / 3
+# Answers this much alike are the right weights, rounded; less alike, other weights of the same kind.
+ROUNDED, RELATED = 0.98, 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What was found.
+
+    Attributes:
+        difference: Largest difference in log-odds.
+        right: Whether it is no larger than allowed.
+        said: Sentences: what is right, or what is likely wrong, the likeliest first.
+    """
+
+    difference: float
+    right: bool
+    said: list[str] = field(default_factory=list)
+
+
+def diagnose(
+    expected: Mapping[str, Any],
+    answers: Sequence[Sequence[float]],
+    again: Sequence[Sequence[float]] | None = None,
+    tokens: Sequence[Sequence[int | None]] | None = None,
+    tolerance: float = EXACT,
+) -> Diagnosis:
+    """Hold answers against what is expected.
+
+    Args:
+        expected: Content of `expected.json`.
+        answers: Log-odds of each request's candidates.
+        again: The same, asked once more.
+        tokens: How many tokens each prompt had, as the server says; None where it does not.
+        tolerance: Largest difference in log-odds that is right.
+    """
+    requests = expected["requests"]
+    wanted, found = (_flat(some) for some in ([one["log_odds"] for one in requests], answers))
+    gaps = np.abs(found - wanted)
+    difference = float(gaps.max())
+    if difference <= tolerance:
+        return Diagnosis(difference, True, [f"All log-odds are right, to {difference:.1g}."])
+    if again is not None and (moved := float(np.abs(_flat(again) - found).max())) > HALF:
+        return Diagnosis(
+            difference,
+            False,
+            [
+                f"The same question gets other answers (by {moved:.2g}): they are sampled. Ask for probabilities, at temperature 1."
+            ],
+        )
+    spread = float(wanted.std()) or 1.0
+    if set(np.round(np.abs(found), 3)) <= {np.round(np.abs(found).max(), 3)}:
+        return Diagnosis(
+            difference, False, ["Answers are yes or no alone, not probabilities: they are sampled, or cut off."]
+        )
+    said = [*_lengths(requests, tokens), *_mistakes(requests, wanted, found, spread)]
+    if not said:
+        said = [_weights(wanted, found, spread, difference)]
+    return Diagnosis(difference, False, said)
+
+
+def _flat(some: Sequence[Sequence[float]]) -> np.ndarray:
+    return np.concatenate([np.asarray(one, np.float64) for one in some])
+
+
+def _lengths(requests: Sequence[Mapping[str, Any]], tokens: Sequence[Sequence[int | None]] | None) -> list[str]:
+    """What the lengths of the prompts say."""
+    if not tokens or any(one is None for some in tokens for one in some):
+        return []
+    gaps = [
+        had - len(request["prefix"]) - len(suffix)
+        for request, some in zip(requests, tokens, strict=True)
+        for suffix, had in zip(request["suffixes"], some, strict=True)
+        if had is not None
+    ]
+    if set(gaps) == {0}:
+        return []
+    if set(gaps) == {1}:
+        return ["Each prompt has one token too many: a BOS that stands twice, or something that follows the prompt."]
+    if min(gaps) < 0:
+        return [f"Prompts are cut: {-min(gaps)} tokens are missing of the longest. Give the server a longer context."]
+    return [f"Prompts have {min(gaps)} to {max(gaps)} tokens too many: another template is put around them."]
+
+
+def _mistakes(requests: Sequence[Mapping[str, Any]], wanted: np.ndarray, found: np.ndarray, spread: float) -> list[str]:
+    """The known mistakes whose answers these are, the closest first."""
+    names = [name for name in requests[0]["if_wrong"] if all(name in one["if_wrong"] for one in requests)]
+    known = {name: _flat([one["if_wrong"][name] for one in requests]) for name in names}
+    known["yes and no are swapped"] = -wanted
+    own = _distance(found, wanted)
+    distances = {name: _distance(found, answers) for name, answers in known.items()}
+    return [
+        f"These are the answers where {name} (to {distance:.1g})."
+        for name, distance in sorted(distances.items(), key=lambda pair: pair[1])
+        if distance < CLOSE * spread and distance < CLOSER * own
+    ]
+
+
+def _distance(found: np.ndarray, answers: np.ndarray) -> float:
+    """Root of the mean squared difference."""
+    return float(np.sqrt(np.mean((found - answers) ** 2)))
+
+
+def _weights(wanted: np.ndarray, found: np.ndarray, spread: float, difference: float) -> str:
+    """What the likeness of the answers says of the weights."""
+    alike = float(np.corrcoef(wanted, found)[0, 1]) if found.std() and wanted.std() else 0.0
+    shown = f"they correlate by {alike:.2f} with the right ones"
+    if alike > ROUNDED and _distance(wanted, found) < CLOSE * 2 * spread:
+        precision = "in half precision or quantised" if difference <= HALF else "quantised"
+        return f"The answers are the right ones with noise ({shown}): the weights are {precision}, or of a revision that hardly differs."
+    if alike > RELATED:
+        return (
+            f"The answers are like the right ones, and no known mistake ({shown}): weights of another revision, another summary, "
+            "or a prompt in other words."
+        )
+    return f"The answers have little to do with the right ones ({shown}): another base or adapter, or another prompt."

@@ -1,0 +1,154 @@
+"""Ask servers for log-odds of yes: one request builder for each kind of endpoint, from the token ids in `expected.json`.
+
+`systemone` is that of decision models (transformers serve), `generative_scoring` vLLM's, `score` SGLang's, `completion` llama.cpp's
+own, and `completions` OpenAI's older one, which all of them have. Ids are sent wherever the endpoint takes them: then no
+template and no BOS can be added on the way.
+"""
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trsr.errors import HubError
+
+LIKELIEST = 20  # tokens of which `completions` gives probabilities
+SECONDS = 120.0  # until a request is given up
+_SMALLEST = 1e-7  # probability: beyond it an answer in fp32 says no more
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answers to one request: log-odds of its candidates, and how many tokens each prompt had, where the server says so."""
+
+    log_odds: list[float]
+    tokens: list[int | None]
+
+
+Post = Callable[[str, Mapping[str, Any]], Any]  # path, body -> the answer's JSON
+Ask = Callable[[Post, str, Mapping[str, Any], Mapping[str, Any]], Reply]
+
+
+def ask(api: str, url: str, model: str, expected: Mapping[str, Any]) -> list[Reply]:
+    """Answers of a server to the requests of `expected.json`.
+
+    Args:
+        api: One of APIS.
+        url: Of the server, without the path of the endpoint. A key is read from OPENAI_API_KEY.
+        model: As the server calls it.
+
+    Raises:
+        HubError: If the server cannot be reached, refuses, or answers otherwise than documented.
+    """
+    import httpx
+
+    key = os.environ.get("OPENAI_API_KEY")
+    root = url.rstrip("/").removesuffix("/v1")
+    with httpx.Client(timeout=SECONDS, headers={"Authorization": f"Bearer {key}"} if key else {}) as client:
+
+        def post(path: str, body: Mapping[str, Any]) -> Any:
+            try:
+                answer = client.post(root + path, json=dict(body))
+            except httpx.HTTPError as error:
+                raise HubError(f"{root} does not answer: {type(error).__name__}.") from None
+            if answer.status_code != 200:
+                raise HubError(f"{root}{path} refuses with {answer.status_code}: {' '.join(answer.text.split())[:200]}")
+            try:
+                return answer.json()
+            except ValueError:
+                raise HubError(f"{root}{path} answers with no JSON. Is {root} the server's address?") from None
+
+        try:
+            return [APIS[api](post, model, expected, one) for one in expected["requests"]]
+        except (KeyError, IndexError, TypeError) as error:
+            raise HubError(
+                f"{root} answers otherwise than an endpoint of the kind {api} ({type(error).__name__}: {error}). Choose another --api."
+            ) from None
+
+
+def _systemone(post: Post, model: str, expected: Mapping[str, Any], one: Mapping[str, Any]) -> Reply:
+    request = one["request"]
+    shown = request["history"][len(request["history"]) - expected["recent_items"] :] if expected["recent_items"] else []
+    state = {"summary": request.get("summary"), "recent_items": shown}
+    questions = {
+        str(number): {"type": "noul", "instructions": text} for number, text in enumerate(request["candidates"])
+    }
+    found = post("/v1/systemone", {"model": model, "state": state, "questions": questions})
+    odds = [_log_odds(found["answers"][name]["noul"]) * expected["temperature"] for name in questions]
+    total = found.get("usage", {}).get("input_tokens")
+    # The server gives the sum alone: it is right, or it is not known whose tokens are too many.
+    wanted = [len(one["prefix"]) + len(suffix) for suffix in one["suffixes"]]
+    gap = None if total is None else total - sum(wanted)
+    each = [None if gap is None or gap % len(wanted) else size + gap // len(wanted) for size in wanted]
+    return Reply(odds, each)
+
+
+def _generative_scoring(post: Post, model: str, expected: Mapping[str, Any], one: Mapping[str, Any]) -> Reply:
+    labels = [expected["answers"][name]["id"] for name in ("yes", "no")]
+    body = {"model": model, "query": one["prefix"], "items": one["suffixes"], "label_token_ids": labels}
+    found = post(
+        "/generative_scoring", {**body, "apply_softmax": True, "item_first": False, "add_special_tokens": False}
+    )
+    scores = {row["index"]: row["score"] for row in found["data"]}
+    return Reply([_log_odds(scores[number]) for number in range(len(one["suffixes"]))], [None] * len(one["suffixes"]))
+
+
+def _score(post: Post, model: str, expected: Mapping[str, Any], one: Mapping[str, Any]) -> Reply:
+    labels = [expected["answers"][name]["id"] for name in ("yes", "no")]
+    body = {"model": model, "query": one["prefix"], "items": one["suffixes"], "label_token_ids": labels}
+    found = post("/v1/score", {**body, "apply_softmax": True, "item_first": False})
+    return Reply([_log_odds(row[0]) for row in found["scores"]], [None] * len(one["suffixes"]))
+
+
+def _completion(post: Post, model: str, expected: Mapping[str, Any], one: Mapping[str, Any]) -> Reply:
+    ids = {name: expected["answers"][name]["id"] for name in ("yes", "no")}
+    odds: list[float] = []
+    tokens: list[int | None] = []
+    for suffix in one["suffixes"]:
+        body = {"prompt": [*one["prefix"], *suffix], "n_predict": 1, "n_probs": 1000, "temperature": 0.0}
+        found = post("/completion", {**body, "cache_prompt": True})
+        first = found["completion_probabilities"][0]
+        known = {token["id"]: token["logprob"] for token in (first.get("top_logprobs") or first["top_probs"])}
+        odds.append(_difference(known, ids["yes"], ids["no"], 1000))
+        tokens.append(found.get("tokens_evaluated"))
+    return Reply(odds, tokens)
+
+
+def _completions(post: Post, model: str, expected: Mapping[str, Any], one: Mapping[str, Any]) -> Reply:
+    words = {name: expected["answers"][name]["text"] for name in ("yes", "no")}
+    text = one["text"]
+    odds: list[float] = []
+    tokens: list[int | None] = []
+    for number, suffix in enumerate(one["suffixes"]):
+        prompt = text["prefix"] + text["suffixes"][number] if text else [*one["prefix"], *suffix]
+        body = {"model": model, "prompt": prompt, "max_tokens": 1, "logprobs": LIKELIEST, "temperature": 0.0}
+        found = post("/v1/completions", body)
+        known = found["choices"][0]["logprobs"]["top_logprobs"][0]
+        odds.append(_difference(known, words["yes"], words["no"], LIKELIEST))
+        tokens.append(found.get("usage", {}).get("prompt_tokens"))
+    return Reply(odds, tokens)
+
+
+def _log_odds(probability: float) -> float:
+    bounded = min(max(float(probability), _SMALLEST), 1 - _SMALLEST)
+    return math.log(bounded / (1 - bounded))
+
+
+def _difference(known: Mapping[Any, float], yes: Any, no: Any, count: int) -> float:
+    """Log-odds from log probabilities of the likeliest tokens."""
+    if missing := [word for word in (yes, no) if word not in known]:
+        raise HubError(
+            f"{missing[0]!r} is not among the {count} likeliest tokens after the prompt (they are "
+            f"{', '.join(repr(word) for word in list(known)[:3])}, ...): another model, adapter or template answers."
+        )
+    return known[yes] - known[no]
+
+
+APIS: dict[str, Ask] = {
+    "systemone": _systemone,
+    "generative_scoring": _generative_scoring,
+    "score": _score,
+    "completion": _completion,
+    "completions": _completions,
+}

@@ -1,0 +1,121 @@
+"""Hold a folder, a repo or a server against the `expected.json` of a release, and say what is right or likely wrong."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trsr.core.modeling import optional_file
+from trsr.errors import HubError, LoadError
+from trsr.hub import endpoints, expected
+from trsr.hub.diagnosis import EXACT, HALF, Diagnosis, diagnose
+from trsr.hub.rehearsal import answers
+from trsr.records.files import read_json
+
+
+def read(source: str, revision: str | None = None) -> dict[str, Any]:
+    """The `expected.json` of a pipeline folder, a release folder or a pipeline repo; or the file itself.
+
+    Raises:
+        HubError: If there is none.
+    """
+    path: str | None = None
+    folder = Path(source)
+    if folder.is_file():
+        path = str(folder)
+    else:
+        place = str(folder / "pipeline") if (folder / "pipeline" / "config.json").is_file() else source
+        try:
+            path = optional_file(place, expected.FILE, {"revision": revision})
+        except LoadError as error:
+            raise HubError(f"{source} cannot be read: {error}") from error
+    if path is None:
+        raise HubError(
+            f"{source} holds no {expected.FILE}: it is no release, or one of an earlier version. Publish it again, or say which release "
+            "it should be: --expected RELEASE"
+        )
+    values = read_json(Path(path))
+    if not isinstance(values.get("requests"), list) or not values["requests"]:
+        raise HubError(f"{path} holds no requests.")
+    return values
+
+
+def verify(
+    target: str,
+    *,
+    known: str | None = None,
+    api: str = "systemone",
+    model: str | None = None,
+    revision: str | None = None,
+    tolerance: float | None = None,
+) -> dict[str, Any]:
+    """Ask `target` the requests of a release, and compare.
+
+    Args:
+        target: Pipeline folder, release folder or Hub id, whose code is executed; or the address of a server.
+        known: Where `expected.json` is; default, with the target.
+        api: Of a server, see `endpoints`.
+        model: As the server calls it; default, the name of `known`.
+        revision: Of a repo.
+        tolerance: Largest difference in log-odds that is right; default by the precision of what is expected.
+
+    Returns:
+        `target`, `difference`, `tolerance`, `right`, `said`, and `rows`: log-odds expected and given.
+
+    Raises:
+        HubError, ReleaseError: If the target cannot be asked, or there is nothing to compare it with.
+    """
+    is_server = target.startswith(("http://", "https://"))
+    if is_server and not known:
+        raise HubError(
+            f"What {target} should answer is not known: name the release that it serves, --expected RELEASE."
+        )
+    source = known or target
+    wanted = read(source, None if known else revision)
+    allowed = tolerance if tolerance is not None else EXACT if wanted["made_from"]["dtype"] == "float32" else HALF
+    said: list[str] = []
+    if is_server:
+        replies, again = (endpoints.ask(api, target, model or source, wanted) for _ in range(2))
+        found = [one.log_odds for one in replies]
+        diagnosis = diagnose(wanted, found, [one.log_odds for one in again], [one.tokens for one in replies], allowed)
+    else:
+        found, diagnosis, said = _of_pipeline(target, wanted, revision, allowed)
+    return {
+        "target": target,
+        "difference": diagnosis.difference,
+        "tolerance": allowed,
+        "right": diagnosis.right and not said,
+        "said": [*(diagnosis.said if not diagnosis.right or not said else []), *said],
+        "rows": [
+            {"expected": one["log_odds"], "given": [round(value, 4) for value in given]}
+            for one, given in zip(wanted["requests"], found, strict=True)
+        ],
+    }
+
+
+def _of_pipeline(
+    target: str, wanted: Mapping[str, Any], revision: str | None, tolerance: float
+) -> tuple[list[list[float]], Diagnosis, list[str]]:
+    """Answers of a folder or repo, what they say, and what differs in the summaries that it writes."""
+    folder = Path(target)
+    place = (
+        str((folder / "pipeline" if (folder / "pipeline").is_dir() else folder).resolve())
+        if folder.is_dir()
+        else target
+    )
+    requests = [one["request"] for one in wanted["requests"]]
+    summaries = [one["summary"] for one in wanted["requests"]]
+    asked: dict[str, Any] = {"compared": requests}
+    if any(summary is not None for summary in summaries):
+        asked["summarised"] = requests
+    output = answers(place, asked, f"{target} cannot be loaded", {"revision": revision} if revision else None)
+    diagnosis = diagnose(wanted, output["compared"], None, None, tolerance)
+    differ = sum(one != other for one, other in zip(summaries, output.get("summarised", summaries), strict=True))
+    said = []
+    if differ:
+        said.append(
+            f"{differ} of {len(summaries)} summaries that it writes are others than expected: another summariser, other prompts for "
+            "it, or, where its weights are in half precision, two words that are about as likely."
+        )
+    if not diagnosis.right and output["dtype"] != wanted["made_from"]["dtype"]:
+        said.append(f"It was loaded in {output['dtype']}, and the answers are those in {wanted['made_from']['dtype']}.")
+    return output["compared"], diagnosis, said

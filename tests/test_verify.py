@@ -1,0 +1,314 @@
+"""`expected.json` and `trsr verify`: real servers over a real model, right and with a fault planted in each."""
+
+import copy
+import json
+import math
+import random
+import shutil
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, pipeline
+
+from tests.conftest import ROOT
+from tests.hub import environment
+from trsr.assets.paths import NANO, TASK
+from trsr.cli import main
+from trsr.core.modeling import RANKER, load_adapter
+from trsr.core.scoring import Scorer
+from trsr.errors import HubError
+from trsr.hub import endpoints, expected, fresh_process
+from trsr.hub.diagnosis import diagnose
+from trsr.hub.verify import verify
+
+
+@pytest.fixture(scope="module")
+def recommender():
+    return pipeline(TASK, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def known(recommender):
+    """Content of an expected.json, as a release of the nano recommender would have it."""
+    encoder = recommender.encoder
+    output = fresh_process.answers(recommender, {"measured": list(expected.MADE_UP)})
+    return {
+        "made_from": {"dtype": output["dtype"]},
+        "answers": {"yes": _answer(encoder, encoder.yes_id), "no": _answer(encoder, encoder.no_id)},
+        "temperature": 1.5,
+        "recent_items": encoder.prompt.recent_items,
+        "requests": [
+            {"request": request, "summary": None, **measured}
+            for request, measured in zip(expected.MADE_UP, output["measured"], strict=True)
+        ],
+    }
+
+
+def _answer(encoder, token):
+    return {"id": token, "text": encoder.tokenizer.decode([token])}
+
+
+@pytest.fixture
+def file(known, tmp_path):
+    path = tmp_path / "expected.json"
+    path.write_text(json.dumps(known), encoding="utf-8")
+    return str(path)
+
+
+def copied(recommender):
+    """The nano recommender once more, whose weights a test may change."""
+    model = AutoModelForCausalLM.from_pretrained(NANO / "base")
+    load_adapter(model, RANKER, str(NANO / "adapter"), {})
+    return Scorer(model.eval(), recommender.encoder.yes_id, recommender.encoder.no_id)
+
+
+class Engine:
+    """A server's inside: takes token ids, gives log-odds. Each fault is planted here or in the ids."""
+
+    def __init__(self, recommender):
+        self.scorer = recommender.scorer
+        self.change_ids = lambda query, items: (query, items)
+        self.change_odds = lambda odds: odds
+
+    def log_odds(self, query, items):
+        with torch.no_grad():
+            return self.change_odds(self.scorer.log_odds(*self.change_ids(query, items)).tolist())
+
+
+def probability(odds):
+    return 1 / (1 + math.exp(-odds))
+
+
+@contextmanager
+def served(engine, known):
+    """The endpoints of vLLM, SGLang and llama.cpp over an engine, as they are documented."""
+    yes, no = (known["answers"][name] for name in ("yes", "no"))
+
+    def completion(ids):
+        (odds,) = engine.log_odds(ids[:-1], [ids[-1:]])
+        return {yes["id"]: math.log(probability(odds)), no["id"]: math.log(probability(-odds))}
+
+    def answer(path, body):
+        if path in ("/generative_scoring", "/v1/score"):
+            assert body["label_token_ids"] == [yes["id"], no["id"]]
+            odds = engine.log_odds(body["query"], body["items"])
+            if path == "/v1/score":
+                return {"scores": [[probability(one), probability(-one)] for one in odds]}
+            # Not in the order of the request: the index says which is which.
+            return {"data": [{"index": n, "score": probability(one)} for n, one in reversed(list(enumerate(odds)))]}
+        if path == "/completion":
+            found = completion(body["prompt"])
+            likeliest = [{"id": token, "logprob": value} for token, value in found.items()]
+            return {"completion_probabilities": [{"top_logprobs": likeliest}], "tokens_evaluated": len(body["prompt"])}
+        if path == "/v1/completions":
+            found = completion(body["prompt"])
+            likeliest = {yes["text"]: found[yes["id"]], no["text"]: found[no["id"]]}
+            usage = {"prompt_tokens": len(body["prompt"])}
+            return {"choices": [{"logprobs": {"top_logprobs": [likeliest]}}], "usage": usage}
+        return None
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            found = answer(self.path, body)
+            text = json.dumps(found).encode()
+            self.send_response(200 if found is not None else 404)
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("api", ["generative_scoring", "score", "completion", "completions"])
+def test_a_server_that_is_right(recommender, known, file, api):
+    ids_only = copy.deepcopy(known)
+    for one in ids_only["requests"]:
+        one["text"] = None  # as for a tokenizer whose text would give other ids
+    with open(file, "w", encoding="utf-8") as out:
+        json.dump(ids_only, out)
+    with served(Engine(recommender), known) as url:
+        found = verify(url, known=file, api=api, model="any")
+    assert found["right"], found["said"]
+    assert found["difference"] < 1e-3
+
+
+def without_adapter(engine, recommender, known):
+    model = AutoModelForCausalLM.from_pretrained(NANO / "base").eval()
+    engine.scorer = Scorer(model, recommender.encoder.yes_id, recommender.encoder.no_id)
+
+
+def another_template(engine, recommender, known):
+    line_end = recommender.encoder.text_ids("\n")
+    engine.change_ids = lambda query, items: (query, [[*item, *line_end] for item in items])
+
+
+def doubled_bos(engine, recommender, known):
+    bos = recommender.tokenizer.bos_token_id
+    engine.change_ids = lambda query, items: ([bos, *query], items)
+
+
+def swapped(engine, recommender, known):
+    engine.change_odds = lambda odds: [-one for one in odds]
+
+
+def another_revision(engine, recommender, known):
+    engine.scorer = copied(recommender)
+    for name, weight in engine.scorer.model.named_parameters():
+        if "lora_B" in name:
+            weight.data *= -4  # what it learnt, it learnt the other way round
+
+
+def quantised(engine, recommender, known):
+    engine.scorer = copied(recommender)
+    for weight in engine.scorer.model.parameters():
+        if weight.ndim == 2:
+            step = weight.data.abs().amax(1, keepdim=True) / 127
+            weight.data = (weight.data / step.clamp(min=1e-9)).round() * step
+
+
+def cut(engine, recommender, known):
+    engine.change_ids = lambda query, items: (query[len(query) // 2 :], items)
+
+
+def other_summary(engine, recommender, known):
+    encoder = recommender.encoder
+    others = {}
+    for number, one in enumerate(known["requests"]):
+        read = recommender.preprocess(one["request"])
+        summary = known["requests"][number - 1]["request"]["summary"]
+        others[tuple(one["prefix"])] = encoder.prefix_ids(summary, read["history"], 0).ids
+    engine.change_ids = lambda query, items: (others[tuple(query)], items)
+
+
+def wrong_base(engine, recommender, known):
+    engine.scorer = copied(recommender)
+    generator = torch.Generator().manual_seed(1)
+    for weight in engine.scorer.model.parameters():
+        if weight.ndim == 2:
+            weight.data = weight.data.std() * torch.randn(weight.shape, generator=generator)
+
+
+def sampled(engine, recommender, known):
+    draw = random.Random(0)
+    engine.change_odds = lambda odds: [14.0 if draw.random() < probability(one) else -14.0 for one in odds]
+
+
+FAULTS = [
+    (without_adapter, "the adapter is missing"),
+    (another_template, "a line break follows the prompt"),
+    (doubled_bos, "BOS"),
+    (swapped, "yes and no are swapped"),
+    (another_revision, "weights of another revision"),
+    (quantised, "quantised"),
+    (cut, "cut from the left"),
+    (other_summary, "the summary is another user's"),
+    (wrong_base, "another base"),
+    (sampled, "sampled"),
+]
+
+
+@pytest.mark.parametrize(("plant", "named"), FAULTS, ids=lambda one: getattr(one, "__name__", ""))
+def test_ten_planted_faults_are_named(recommender, known, file, plant, named):
+    engine = Engine(recommender)
+    plant(engine, recommender, known)
+    with served(engine, known) as url:
+        found = verify(url, known=file, api="generative_scoring", model="any")
+    assert not found["right"]
+    assert named in found["said"][0], found["said"]
+
+
+def test_lengths_of_prompts_tell_too(known):
+    right = [one["log_odds"] for one in known["requests"]]
+    wrong = [[value + 1 for value in some] for some in right]
+    sizes = [[len(one["prefix"]) + len(suffix) for suffix in one["suffixes"]] for one in known["requests"]]
+
+    def said(change):
+        return diagnose(known, wrong, wrong, [[size + change for size in some] for some in sizes]).said[0]
+
+    assert "one token too many" in said(1)
+    assert "3 tokens are missing" in said(-3)
+    assert "another template" in said(30)
+
+
+def test_the_command_ends_with_1_where_something_is_wrong(recommender, known, file, capsys):
+    engine = Engine(recommender)
+    swapped(engine, recommender, known)
+    with served(engine, known) as url, pytest.raises(SystemExit) as ended:
+        main(["verify", url, "--expected", file, "--api", "score", "--model", "any"])
+    assert ended.value.code == 1
+    assert "yes and no are swapped" in capsys.readouterr().out
+
+
+def test_servers_that_do_not_answer(recommender, known):
+    with pytest.raises(HubError, match="does not answer: ConnectError"):
+        endpoints.ask("score", "http://127.0.0.1:9", "m", known)
+    with served(Engine(recommender), known) as url, pytest.raises(HubError, match="refuses with 404"):
+        endpoints.ask("systemone", url, "m", known)
+    with pytest.raises(HubError, match="name the release that it serves"):
+        verify("http://127.0.0.1:9")
+
+
+def test_a_key_is_sent_and_never_said(known, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    with pytest.raises(HubError) as error:
+        endpoints.ask("score", "http://127.0.0.1:9", "m", known)
+    assert "secret-key" not in str(error.value)
+    assert "secret-key" not in str(error.value.__cause__)
+
+
+def test_a_repo_is_right(published, tmp_path):
+    hub, _ = published
+    done = subprocess.run(
+        [sys.executable, "-m", "trsr", "verify", "ORG/trsr-sample", "--json"],
+        env={**environment(hub, tmp_path, token=None), "PYTHONPATH": str(ROOT / "hub_recipes"), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert found["right"]
+    assert found["difference"] <= 1e-3
+
+
+def test_a_folder_whose_adapter_or_summaries_are_others(quickstarted, tmp_path):
+    release = tmp_path / "release"
+    shutil.copytree(quickstarted[0] / "release", release)
+    first = verify(str(release))
+    assert first["right"], first["said"]
+    values = json.loads((release / "pipeline" / "expected.json").read_text(encoding="utf-8"))
+    assert [one["summary"] for one in values["requests"]] == [one["request"]["summary"] for one in values["requests"]]
+    values["requests"][0]["summary"] = "written by another"
+    (release / "pipeline" / "expected.json").write_text(json.dumps(values), encoding="utf-8")
+    other = verify(str(release))
+    assert not other["right"]
+    assert "1 of 3 summaries" in other["said"][0]
+    values["requests"][0]["summary"] = values["requests"][0]["request"]["summary"]
+    (release / "pipeline" / "expected.json").write_text(json.dumps(values), encoding="utf-8")
+    weights = release / "adapter" / "adapter_model.safetensors"
+    changed = {name: weight * (-4 if "lora_B" in name else 1) for name, weight in load_file(weights).items()}
+    save_file(changed, weights, {"format": "pt"})
+    other = verify(str(release))
+    assert not other["right"]
+    assert "weights of another revision" in other["said"][0]
+
+
+def test_a_repo_of_an_earlier_release(tmp_path):
+    with pytest.raises(HubError, match=r"holds no expected\.json"):
+        verify(str(NANO / "base"))
