@@ -21,7 +21,7 @@ in an environment of its own: `uv run` makes it from the header above; by hand, 
 pyproject.toml first, then the packages named there. What is finished is kept: after a kill the same command goes on.
 
 Each peer is measured on the released candidates (scores.parquet, results.json) and on the whole catalogue (catalogue.json), as
-`trsr retrieve evaluate` measures a retriever. Seen in training is what a retriever is trained on: the training users' items with
+`trsr retrieve evaluate` measures a retriever, on the test split and, in PEER-SEED-validation, on validation. Seen in training is what a retriever is trained on: the training users' items with
 their targets, and the histories of validation and test users, never their targets; where users stand in several splits, as with
 leave-one-out, the training split alone. Popularity counts the training rows alone.
 

@@ -103,7 +103,7 @@ def test_where_users_stand_in_several_splits_training_alone_is_seen(leave_one_ou
         (*row["history"], row["target"]) for row in contract.read(leave_one_out, "histories", "train")
     )
     assert loaded.counts.sum() == 12 * 7
-    assert len(loaded.validation) == len(loaded.asked[leave_one_out]) == 12
+    assert len(loaded.validation) == len(loaded.asked[leave_one_out, "test"]) == 12
 
 
 def test_rows_of_a_user_that_go_on_are_one_sequence(tmp_path):
@@ -125,7 +125,8 @@ def test_rows_of_a_user_that_go_on_are_one_sequence(tmp_path):
 
 def test_datasets_that_differ_in_more_than_negatives_share_no_fits(small_dataset, tmp_path):
     same = redrawn(small_dataset, tmp_path / "same", lambda row: row | {"negatives": row["negatives"][:2]})
-    assert list(material.load([str(small_dataset), same]).asked) == [str(small_dataset), same]
+    asked = material.load([str(small_dataset), same]).asked
+    assert list(asked) == [(source, split) for source in (str(small_dataset), same) for split in ("validation", "test")]
     other = redrawn(small_dataset, tmp_path / "other", lambda row: row | {"history": row["history"][1:]})
     with pytest.raises(DataError, match=r"small' and .*other' differ in the users or histories of 'train'"):
         material.load([str(small_dataset), other])
@@ -156,7 +157,11 @@ def test_controls(small_dataset, tmp_path, monkeypatch, here):
     for name in peers:
         run.run(name, [str(small_dataset)], tmp_path / "out", budget=Budget(trials=2), seeds=[0, 1])
     folders = sorted((tmp_path / "out" / "small").iterdir())
-    assert [folder.name for folder in folders] == ["constant-0", "leak-0", "leak-1"]
+    names = ("constant-0", "leak-0", "leak-1")
+    assert [folder.name for folder in folders] == [f"{name}{end}" for name in names for end in ("", "-validation")]
+    results = json.loads((folders[1] / "results.json").read_text())
+    assert (results["split"], results["n_users"]) == ("validation", 3)
+    folders = folders[::2]
     found = {folder.name: json.loads((folder / "results.json").read_text()) for folder in folders}
     chance, everything = found["constant-0"], found["leak-1"]
     assert chance["systems"]["constant"]["recall@3"] == {"value": 0.5, "low": 0.5, "high": 0.5}
@@ -183,7 +188,7 @@ def test_shared_peers_run_through_the_script_on_every_split(baselines, leave_one
     done = baselines.main([leave_one_out, "--out", str(tmp_path / "out"), "--peers", *names, "--trials", "1"])
     assert done == 0
     folders = {folder.name: folder for folder in (tmp_path / "out" / "last").iterdir()}
-    assert folders.keys() == {f"{name}-0" for name in names}
+    assert folders.keys() == {f"{name}-0{end}" for name in names for end in ("", "-validation")}
     # item-kNN finds what users nearby on the circle of items met, and this user not yet.
     results = json.loads((folders["item-knn-0"] / "results.json").read_text())
     assert results["systems"]["item-knn"]["recall@1"]["value"] > 0.8

@@ -41,7 +41,7 @@ def test_scores_hang_on_the_history_alone(source, name):
     loaded = load([source])
     settings = {setting: values[0] for setting, values in table.PEERS[name].space.items()}
     fitted = table.PEERS[name].fit(loaded, settings, 0, QUICK)
-    rows = loaded.asked[source][:]
+    rows = loaded.asked[source, "test"][:]
     scores = fitted.score(rows)
     assert scores.shape == (10, 21)
     assert np.isfinite(scores).all()
@@ -73,7 +73,7 @@ def test_fits_of_one_seed_are_equal(source):
     for name in ("als", "esasrec"):
         settings = {setting: values[0] for setting, values in table.PEERS[name].space.items()}
         one, again, other = (table.PEERS[name].fit(loaded, settings, seed, QUICK) for seed in (0, 0, 1))
-        rows = loaded.asked[source][:]
+        rows = loaded.asked[source, "test"][:]
         assert np.array_equal(one.score(rows), again.score(rows)), name
         assert not np.array_equal(one.score(rows), other.score(rows)), name
 
@@ -110,7 +110,7 @@ def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
 def test_the_whole_with_a_process_for_each_fit(source, tmp_path):
     for name in ("ease", "esasrec"):
         run.run(name, [source], tmp_path / "out", budget=Budget(trials=2, epochs=2, patience=1), seeds=[0, 1])
-    folders = sorted((tmp_path / "out" / "circle").iterdir())
+    folders = sorted(path for path in (tmp_path / "out" / "circle").iterdir() if not path.name.endswith("validation"))
     assert [folder.name for folder in folders] == ["ease-0", "esasrec-0", "esasrec-1"]
     results = json.loads((folders[2] / "results.json").read_text())
     assert results["tuning"]["seed_of_fit"] == 1

@@ -13,6 +13,7 @@ from trsr.errors import DataError
 from trsr.retrieval.sequences import training_sequences
 
 ORDER = 0  # seed of the candidates' order; no peer sees it
+ASKED = ("validation", "test")
 COLUMNS = ("user_id", "history", "target")
 
 
@@ -22,8 +23,7 @@ class Material:
 
     Attributes:
         train: Training rows, with targets.
-        validation: Rows that the search looks at.
-        asked: Dataset -> its test rows; they differ in their negatives alone.
+        asked: (dataset, split) -> rows of validation and test; those of the datasets differ in their negatives alone.
         texts: Item id -> text.
         fields: Name of a further column of the items -> a value an item.
         sequences: Item ids of a user, oldest first: all that may be trained on.
@@ -31,12 +31,16 @@ class Material:
     """
 
     train: Dataset
-    validation: Dataset
-    asked: dict[str, Dataset]
+    asked: dict[tuple[str, str], Dataset]
     texts: dict[str, str]
     fields: dict[str, list[str]]
     sequences: list[list[str]]
     counts: np.ndarray
+
+    @property
+    def validation(self) -> Dataset:
+        """The rows that a search looks at."""
+        return next(rows for (_, split), rows in self.asked.items() if split == "validation")
 
     @property
     def numbers(self) -> dict[str, int]:
@@ -74,8 +78,8 @@ def load(sources: Sequence[str]) -> Material:
         if name not in contract.ITEM_COLUMNS and items.features[name].dtype == "string"
     }
     sequences, counts = _sequences(first, list(texts))
-    asked = {source: splits[source]["test"] for source in sources}
-    return Material(first["train"], first["validation"], asked, texts, fields, sequences, counts)
+    asked = {(source, split): splits[source][split] for source in sources for split in ASKED}
+    return Material(first["train"], asked, texts, fields, sequences, counts)
 
 
 def _sequences(splits: Mapping[str, Dataset], item_ids: list[str]) -> tuple[list[list[str]], np.ndarray]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from peers.fitted import METRIC, Budget, figure
-from peers.material import ORDER, load
+from peers.fitted import METRIC, Budget
+from peers.material import ASKED, ORDER, Material, load
 from peers.search import Trial, search
 from peers.table import PEERS
 from trsr.dataset.candidates import Candidates
@@ -33,15 +33,15 @@ class Fit:
 
     Attributes:
         validation: METRIC of validation users.
-        scores: Dataset -> scores of its test candidates (rows, candidates).
-        measured: Dataset -> its test rows on the catalogue.
+        scores: (dataset, split) -> scores of its candidates (rows, candidates).
+        measured: (dataset, split) -> its rows on the catalogue.
         record: What fitting found out.
         cost: Of fitting and scoring, as `scores.cost`, in a process in which nothing else ran.
     """
 
     validation: float
-    scores: Mapping[str, np.ndarray]
-    measured: Mapping[str, catalogue.Measured]
+    scores: Mapping[tuple[str, str], np.ndarray]
+    measured: Mapping[tuple[str, str], catalogue.Measured]
     record: Mapping[str, Any]
     cost: Mapping[str, float]
 
@@ -58,22 +58,23 @@ def _fit(name: str, sources: Sequence[str], settings: dict[str, Any], seed: int,
     fitted = PEERS[name].fit(material, settings, seed, budget)
     numbers = material.numbers
     scores = {
-        source: catalogue.on_candidates(fitted.score, Candidates.of(rows, ORDER), numbers)
-        for source, rows in material.asked.items()
+        asked: catalogue.on_candidates(fitted.score, Candidates.of(rows, ORDER), numbers)
+        for asked, rows in material.asked.items()
     }
     cost = score_files.cost(began)
     measured = {
-        source: catalogue.measure({name: fitted.score}, rows, numbers, material.counts)[name]
-        for source, rows in material.asked.items()
+        asked: catalogue.measure({name: fitted.score}, rows, numbers, material.counts)[name]
+        for asked, rows in material.asked.items()
     }
-    return Fit(figure(fitted, material.validation, material), scores, measured, fitted.record, cost)
+    reached = float(measured[sources[0], "validation"].per_user[METRIC].mean())
+    return Fit(reached, scores, measured, fitted.record, cost)
 
 
 def run(name: str, sources: Sequence[str], out: Path, *, budget: Budget, seeds: Sequence[int]) -> None:
-    """Tune a peer on validation and write `out`/DATASET/PEER-SEED for each dataset and seed.
+    """Tune a peer on validation and write `out`/DATASET/PEER-SEED and PEER-SEED-validation for each dataset and seed.
 
-    With a larger budget the search goes on from what was tried.
-    The search looks at validation users of the first dataset over the catalogue, whatever the negatives.
+    The search looks at validation users over the catalogue, whatever the negatives. With a larger budget it goes on from what
+    was tried.
 
     Args:
         seeds: The first one is that of the search; peers without randomness have no other.
@@ -97,7 +98,7 @@ def run(name: str, sources: Sequence[str], out: Path, *, budget: Budget, seeds: 
     fits: dict[tuple[str, int], Fit] = {}
 
     def fitted(settings: dict[str, Any], seed: int) -> Fit:
-        key = json.dumps(settings), seed
+        key = json.dumps(settings, sort_keys=True), seed
         if key not in fits:
             fits[key] = fit(name, sources, settings, seed, budget)
         return fits[key]
@@ -126,36 +127,42 @@ def run(name: str, sources: Sequence[str], out: Path, *, budget: Budget, seeds: 
     }
     for (source, seed), folder in folders.items():
         one = fitted(best.settings, seed)
-        about = {
-            **score_files.about(source, "histories", "test"),
-            "run": name,
-            "seed": ORDER,
-            "n_users": len(set(material.asked[source]["user_id"])),
-            "limit": 0,
-            "cost": one.cost,
-            "tuning": {
-                **tuning,
-                "seed_of_fit": seed if peer.seeded else None,
-                f"validation_{METRIC}": round(one.validation, 5),
-            },
-            "versions": versions("rectools", "implicit", "optuna", "sentence-transformers"),
-        }
-        candidates = Candidates.of(material.asked[source], ORDER)
-        results = write_evaluation(
-            folder,
-            candidates,
-            {name: one.scores[source]},
-            {name: one.measured[source]},
-            material.numbers,
-            material.counts,
-            about,
-        )
+        of_fit = {"seed_of_fit": seed if peer.seeded else None, f"validation_{METRIC}": round(one.validation, 5)}
+        for split in ASKED:  # the test split is last: with it the peer is finished
+            written = folder if split == "test" else folder.with_name(f"{folder.name}-{split}")
+            results = _write(written, name, one, source, split, material, {**tuning, **of_fit})
         reached = [results[part]["systems"][name] for part in ("candidates", "catalogue")]
         print(
             f"{folder}: test recall@3 {reached[0]['recall@3']['value']:.3f}, on the catalogue recall@10 "
             f"{reached[1]['recall@10']['value']:.3f}",
             flush=True,
         )
+
+
+def _write(
+    folder: Path, name: str, one: Fit, source: str, split: str, material: Material, tuning: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the figures of one split, as `trsr retrieve evaluate` does."""
+    rows = material.asked[source, split]
+    about = {
+        **score_files.about(source, "histories", split),
+        "run": name,
+        "seed": ORDER,
+        "n_users": len(set(rows["user_id"])),
+        "limit": 0,
+        "cost": one.cost,
+        "tuning": tuning,
+        "versions": versions("rectools", "implicit", "optuna", "sentence-transformers"),
+    }
+    return write_evaluation(
+        folder,
+        Candidates.of(rows, ORDER),
+        {name: one.scores[source, split]},
+        {name: one.measured[source, split]},
+        material.numbers,
+        material.counts,
+        about,
+    )
 
 
 def _finished(folder: Path, budget: Budget) -> bool:
