@@ -168,4 +168,4 @@ def _write(
 def _finished(folder: Path, budget: Budget) -> bool:
     """Whether a folder holds figures that took this budget."""
     path = folder / FILE
-    return path.is_file() and read_json(path)["tuning"]["budget"] == asdict(budget)
+    return path.is_file() and read_json(path).get("tuning", {}).get("budget") == asdict(budget)
