@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -21,6 +22,8 @@ from tests.hub import Hub, environment
 ROOT = Path(__file__).parent.parent
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("trsr", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("trsr")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
 
 

@@ -1027,6 +1027,7 @@ def plain(folder):
             "The results on test are of the first 2 rows alone. Make them anew: trsr evaluate .* --split test",
         ),
         ({"shuffled_summaries": True}, "The results on test are those of shuffled summaries"),
+        ({"history": "reversed"}, "The results on test are those of histories in another order"),
         ({"weights": None}, "The results on test are not of this adapter"),
         (
             {"dataset_checksums": CHECKSUMS | {"items": "sha256:3"}},

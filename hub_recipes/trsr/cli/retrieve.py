@@ -10,7 +10,11 @@ examples:
   trsr retrieve train data/mine --out runs/retriever
   trsr retrieve train data/mine --vectors transformers:bases/smollm2 --out runs/retriever-smollm2
   trsr retrieve evaluate runs/retriever --dataset data/mine
+<<<<<<< HEAD
   trsr retrieve fuse runs/retriever --run runs/mine
+=======
+  trsr retrieve evaluate runs/retriever --dataset data/mine --history last:3
+>>>>>>> fuse
 """
 
 import argparse
@@ -53,6 +57,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--out", type=Path, metavar="DIR", help="folder to write (RETRIEVER/SPLIT)")
     option("--limit", type=int, default=0, metavar="N", help="first N rows only")
     option("--seed", type=int, default=0, help="of candidates' order and bootstrap (%(default)s)")
+    option("--history", metavar="ORDER", help="a control: histories shuffled, reversed, or the newest items (last:N)")
     add_json(evaluate)
     fuse = actions.add_parser(
         "fuse", help="give a run a catalogue: fit the weight of the retriever's scores beside its own"
@@ -117,7 +122,7 @@ def _evaluate(options: argparse.Namespace) -> Outcome:
     from trsr.retrieval.catalogue import COLUMNS
     from trsr.retrieval.evaluate import evaluate_retriever
 
-    out = options.out or results_folder(options.retriever, options.split, limit=options.limit)
+    out = options.out or results_folder(options.retriever, options.split, limit=options.limit, history=options.history)
     results = evaluate_retriever(
         options.retriever,
         options.dataset,
@@ -126,6 +131,7 @@ def _evaluate(options: argparse.Namespace) -> Outcome:
         split=options.split,
         limit=options.limit,
         seed=options.seed,
+        history=options.history,
     )
     whole: dict[str, Any] = results["catalogue"]
     parts = [

@@ -180,6 +180,8 @@ def _not_the_runs_own(measured: Results, run: Run) -> str | None:
         return f"of the first {measured.limit:,} rows alone"
     if measured.shuffled_summaries:
         return "those of shuffled summaries"
+    if measured.history:
+        return "those of histories in another order"
     if measured.checksums != run.checksums:
         return (
             "not of the dataset that the run was trained on"
