@@ -10,11 +10,7 @@ examples:
   trsr retrieve train data/mine --out runs/retriever
   trsr retrieve train data/mine --vectors transformers:bases/smollm2 --out runs/retriever-smollm2
   trsr retrieve evaluate runs/retriever --dataset data/mine
-<<<<<<< HEAD
   trsr retrieve fuse runs/retriever --run runs/mine
-=======
-  trsr retrieve evaluate runs/retriever --dataset data/mine --history last:3
->>>>>>> fuse
 """
 
 import argparse
