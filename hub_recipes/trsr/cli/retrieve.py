@@ -9,7 +9,7 @@ then recommends without candidates, by the sum of both scores.
 examples:
   trsr retrieve train data/mine --out runs/retriever
   trsr retrieve train data/mine --vectors transformers:bases/smollm2 --out runs/retriever-smollm2
-  trsr retrieve evaluate runs/retriever --dataset data/mine --history last:3
+  trsr retrieve evaluate runs/retriever --dataset data/mine
   trsr retrieve fuse runs/retriever --run runs/mine
 """
 
