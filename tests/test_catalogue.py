@@ -217,6 +217,17 @@ def test_mistakes_are_told_before_anything_is_scored(pipe):
         pipe({"history": []}, stageone=3)
 
 
+@pytest.mark.parametrize(
+    "request_", ['{"history": "x", "candidates": []}', "[3]", '{"history": [4], "candidates": []}']
+)
+def test_a_request_of_the_wrong_kind_is_a_mistake_of_the_user(tmp_path, capsys, request_):
+    (tmp_path / "request.json").write_text(request_)
+    with pytest.raises(SystemExit) as end:
+        main(["recommend", str(tmp_path / "request.json")])
+    assert end.value.code == 2
+    assert "got " in capsys.readouterr().err.strip().splitlines()[-1]
+
+
 # The files: written, loaded, copied, refused.
 
 

@@ -9,6 +9,10 @@ class InputError(TrsrError, ValueError):
     """An argument or a value in the input is invalid."""
 
 
+class InputTypeError(TrsrError, TypeError):
+    """A value in the input is of another kind than it must be."""
+
+
 class LoadError(TrsrError):
     """A recommender that cannot be loaded: the message says which part, why, and what to do.
 

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .errors import InputError
+from .errors import InputError, InputTypeError
 from .field_values import ID_FIELDS, first_words, flat, unescape
 
 # ZERO WIDTH JOINER and NON-JOINER shape Persian, Indic scripts and emoji; every other format character is dropped.
@@ -59,7 +59,7 @@ class Item:
             values: Most values of a list in a dict; 0 = all.
 
         Raises:
-            TypeError: If `value` is neither.
+            InputTypeError: If `value` is neither.
             ValueError: If no text is left.
         """
         if isinstance(value, Item):
@@ -68,7 +68,7 @@ class Item:
             return cls(clean(value))
         if isinstance(value, Mapping):
             return cls(sentence(value, words, values))
-        raise TypeError(
+        raise InputTypeError(
             f"An item is a string or a dict of fields, got {type(value).__name__}. "
             'Write for example {"title": "Emma", "author": "Jane Austen"}.'
         )

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from .catalogue import STAGE_ONE, Catalogue, Query
 from .compat import context_length, plain, using_adapter
-from .errors import InputError
+from .errors import InputError, InputTypeError
 from .extractive import ExtractiveSummarizer
 from .forward import exclusive
 from .generation import ModelSummarizer
@@ -196,7 +196,7 @@ class TextRichRecommendationPipeline(Pipeline):
     def preprocess(self, request, **options):
         """Check a request and read its items."""
         if not isinstance(request, Mapping):
-            raise TypeError(
+            raise InputTypeError(
                 f"A request is a dict with 'history' and 'candidates', got {type(request).__name__}. "
                 'For example {"history": ["title: Emma"], "candidates": ["title: Persuasion"]}.'
             )
@@ -215,7 +215,7 @@ class TextRichRecommendationPipeline(Pipeline):
             )
         summary = request.get("summary")
         if summary is not None and not isinstance(summary, str):
-            raise TypeError(f"A summary is a string, got {type(summary).__name__}.")
+            raise InputTypeError(f"A summary is a string, got {type(summary).__name__}.")
         prompt = self.encoder.prompt
         if "candidates" not in request:
             history, query = self._query(request, **options)
@@ -371,13 +371,13 @@ class TextRichRecommendationPipeline(Pipeline):
 
 def _listed(values, name: str) -> Sequence:
     if isinstance(values, (str, Mapping)) or not isinstance(values, Sequence):
-        raise TypeError(f"'{name}' is a list of items, got {type(values).__name__}.")
+        raise InputTypeError(f"'{name}' is a list of items, got {type(values).__name__}.")
     return values
 
 
 def _fields(where) -> Mapping:
     if where is not None and not isinstance(where, Mapping):
-        raise TypeError(f"'where' is a dict of fields and values, got {type(where).__name__}.")
+        raise InputTypeError(f"'where' is a dict of fields and values, got {type(where).__name__}.")
     return where or {}
 
 
