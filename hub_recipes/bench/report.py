@@ -39,6 +39,8 @@ def table(results: Mapping) -> str:
         return _gpu(results)
     if results.get("bench") == "server":
         return _server(results)
+    if results.get("bench") == "search":
+        return _search(results)
     cases = results["cases"]
     names = list(dict.fromkeys(name for case in cases for name in case["systems"]))
     rows = [
@@ -61,6 +63,22 @@ def _logs(cases: Sequence[Mapping]) -> str:
             beside = [f"{slow:,.0f}", f"**x{rate / slow:.3g}**", f"x{case['times']:.3g}"]
         done = [f"{ours['rows']:,}", f"{ours['seconds']:.3g}", f"{rate:,.0f}"]
         rows.append([plain(case["data"]), *done, *beside, f"{ours['peak_mib'] / 1024:.2g} GiB"])
+    return markdown.table(head, rows)
+
+
+def _search(results: Mapping) -> str:
+    """Ways to search a catalogue: what is found, time a user and memory."""
+    head = ["search", "Recall@100", "CPU ms a user, all at once", "one by one", "CPU s to build", "memory"]
+    rows = [
+        [
+            plain(name),
+            f"{system.get('recall@100', 1):.3f}",
+            *(f"{system['milliseconds'][one]:.3g}" for one in ("together", "one_by_one")),
+            f"{system['build_seconds']:.3g}",
+            f"{system['peak_mib'] / 1024:.2g} GiB",
+        ]
+        for name, system in results["systems"].items()
+    ]
     return markdown.table(head, rows)
 
 

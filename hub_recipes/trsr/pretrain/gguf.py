@@ -23,6 +23,14 @@ RECORD = "gguf.json"
 _MAGIC = b"GGUF"
 
 
+def check_before(out: Path) -> None:
+    """Raise UsageError if `out` holds anything but a base that was made here, or the package gguf is missing."""
+    if out.exists() and any(out.iterdir()) and not (out / RECORD).is_file():
+        raise UsageError(f"{out} is not empty and holds no base made from a GGUF file. Choose another --out.")
+    if not is_gguf_available():
+        raise UsageError("Reading GGUF files takes one more package: pip install 'llm-trsr[gguf]'")
+
+
 @one_writer
 def convert(
     file: Path,
@@ -48,14 +56,11 @@ def convert(
         the written weights, versions.
 
     Raises:
-        UsageError: If `out` holds something else, or the package gguf is missing.
+        UsageError: As `check_before` does.
         LoadError: If the file is no whole GGUF file, its checksum is another, or transformers does not know its
             architecture.
     """
-    if out.exists() and any(out.iterdir()) and not (out / RECORD).is_file():
-        raise UsageError(f"{out} is not empty and holds no base made from a GGUF file. Choose another --out.")
-    if not is_gguf_available():
-        raise UsageError("Reading GGUF files takes one more package: pip install 'llm-trsr[gguf]'")
+    check_before(out)
     found = _checksum(file)
     if sha256 and found != sha256:
         raise LoadError(

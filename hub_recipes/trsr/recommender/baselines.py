@@ -142,8 +142,13 @@ def bm25(
         Robertson and Zaragoza, The probabilistic relevance framework: BM25 and beyond (2009), with the inverse document
         frequency ln(1 + (N - n + 1/2) / (n + 1/2)), which is never negative.
     """
-    _check_recent(recent)
     check_ids(candidates.rows, texts, "BM25")
+    return candidates.score(bm25_scorer(texts, recent=recent, k1=k1, b=b))
+
+
+def bm25_scorer(texts: Mapping[str, str], *, recent: int = 10, k1: float = 1.2, b: float = 0.75) -> Scorer:
+    """The scorer of `bm25`."""
+    _check_recent(recent)
     counts = CountVectorizer().fit_transform(texts.values()).tocoo()  # (items, words)
     lengths = np.asarray(counts.sum(axis=1)).ravel()
     document_counts = np.bincount(counts.col, minlength=counts.shape[1])
@@ -160,7 +165,7 @@ def bm25(
         ).ravel()
         return weights[[index_of[item_id] for item_id in ids]] @ query_counts
 
-    return candidates.score(matched)
+    return matched
 
 
 def nearest(
@@ -177,10 +182,15 @@ def nearest(
     Raises:
         ValueError: If `recent` or `count` is below 1, or an id of `candidates` has no vector.
     """
+    check_ids(candidates.rows, vectors, "Nearest items")
+    return candidates.score(nearest_scorer(vectors, recent=recent, count=count))
+
+
+def nearest_scorer(vectors: Mapping[str, np.ndarray], *, recent: int = 25, count: int = 3) -> Scorer:
+    """The scorer of `nearest`."""
     _check_recent(recent)
     if count < 1:
         raise InputError(f"count is {count}, expected at least 1 nearest item.")
-    check_ids(candidates.rows, vectors, "Nearest items")
     index_of = {item_id: index for index, item_id in enumerate(vectors)}
     table = np.stack(list(vectors.values())).astype(np.float64)  # (items, width)
     table /= np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
@@ -192,7 +202,7 @@ def nearest(
         cosines = table[[index_of[item_id] for item_id in ids]] @ table[past].T  # (candidates, items of the history)
         return np.sort(cosines, axis=1)[:, -count:].mean(axis=1)
 
-    return candidates.score(near)
+    return near
 
 
 def _check_recent(recent: int) -> None:

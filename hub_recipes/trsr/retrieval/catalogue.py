@@ -12,7 +12,9 @@ import numpy as np
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from trsr.dataset.candidates import Candidates
 from trsr.metrics import ranking, significance
+from trsr.recommender.baselines import Scorer
 from trsr.retrieval.search import largest_columns
 
 AT = (10, 20, 100)
@@ -87,6 +89,20 @@ def _unmet(part: Mapping[str, Any], numbers: Mapping[str, int]) -> tuple[np.ndar
         mask[row, [numbers[item_id] for item_id in (*history, *(also or ())) if item_id in numbers]] = False
         labels[row, numbers[target]] = mask[row, numbers[target]] = True
     return labels, mask
+
+
+def on_candidates(scorer: CatalogueScorer, candidates: Candidates, numbers: Mapping[str, int]) -> np.ndarray:
+    """Scores (rows, candidates) of the released candidates, out of those of the whole catalogue."""
+    parts = candidates.rows.iter(max(1, CELLS // len(numbers)))
+    rows = (scores for part in parts for scores in scorer(part))
+    return candidates.score(lambda row, ids: next(rows)[[numbers[item_id] for item_id in ids]])
+
+
+def row_by_row(scorer: Scorer, item_ids: list[str]) -> CatalogueScorer:
+    """A scorer of any items over the whole catalogue."""
+    return lambda part: np.stack(
+        [scorer({name: part[name][row] for name in part}, item_ids) for row in range(len(part["target"]))]
+    )
 
 
 def target_groups(rows: Dataset, numbers: Mapping[str, int], counts: np.ndarray) -> np.ndarray:

@@ -16,7 +16,6 @@ from trsr.dataset.candidates import Candidates
 from trsr.errors import UsageError
 from trsr.metrics import ranking, significance
 from trsr.recommender import scores as score_files
-from trsr.recommender.baselines import Scorer
 from trsr.recommender.controls import HISTORY, history_suffix, with_history
 from trsr.recommender.evaluate import BASELINES, ORDERED, baseline_scorer, score_baselines
 from trsr.recommender.results import FILE
@@ -95,7 +94,7 @@ def evaluate_retriever(
     measured = catalogue.measure(
         {own: _catalogue_scorer(retriever)}
         | {
-            f"{name}{suffix if name in ORDERED else ''}": _over_all(scorer, retriever.item_ids)
+            f"{name}{suffix if name in ORDERED else ''}": catalogue.row_by_row(scorer, retriever.item_ids)
             for name, scorer in scorers.items()
             if name != "chance"
         },
@@ -103,13 +102,37 @@ def evaluate_retriever(
         numbers,
         counts,
     )
+    return write_evaluation(out, candidates, scores, measured, numbers, counts, about)
+
+
+def write_evaluation(
+    out: Path,
+    candidates: Candidates,
+    scores: Mapping[str, np.ndarray],
+    measured: Mapping[str, catalogue.Measured],
+    numbers: Mapping[str, int],
+    counts: np.ndarray,
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write what systems reach on the released candidates and on the whole catalogue; the results file comes last.
+
+    Args:
+        scores: System -> scores (rows, candidates).
+        measured: System -> the same rows on the catalogue.
+        numbers, counts: As `catalogue.measure` takes them.
+        about: Fields of both results files: `run`, the system that the others are tested against, `seed`, and more.
+
+    Returns:
+        The content of both: `candidates` and `catalogue`.
+    """
+    rows, own, seed = candidates.rows, about["run"], about["seed"]
     groups = catalogue.target_groups(rows, numbers, counts)
     whole = {
         **about,
         "n_items": len(numbers),
         "popularity_of_targets": float(counts[[numbers[target] for target in rows["target"]]].mean()),
         **catalogue.summarise(measured, groups, list(rows["user_id"]), seed, own),
-        "versions": versions(),
+        "versions": about.get("versions") or versions(),
     }
     results = _candidate_results(scores, candidates, about)
     score_files.write(out, scores, candidates)
@@ -136,13 +159,6 @@ def _catalogue_scorer(retriever: Retriever) -> catalogue.CatalogueScorer:
     return lambda part: _users(retriever, numbers, part) @ retriever.vectors.T
 
 
-def _over_all(scorer: Scorer, item_ids: list[str]) -> catalogue.CatalogueScorer:
-    """A baseline over the whole catalogue, row by row."""
-    return lambda part: np.stack(
-        [scorer({name: part[name][row] for name in part}, item_ids) for row in range(len(part["target"]))]
-    )
-
-
 def _candidate_results(
     scores: Mapping[str, np.ndarray], candidates: Candidates, about: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -164,5 +180,5 @@ def _candidate_results(
             for name in scores
             if name != own
         ],
-        "versions": versions(),
+        "versions": about.get("versions") or versions(),
     }

@@ -12,6 +12,7 @@ from trsr.recommender.scores import cost
 from trsr.records.files import bind, one_writer, read_json, whole_folder
 from trsr.records.versions import versions
 from trsr.retrieval import text_vectors
+from trsr.retrieval.checkpoint import Checkpoint
 from trsr.retrieval.network import Shape
 from trsr.retrieval.retriever import FILE, Retriever
 from trsr.retrieval.sequences import histories, item_numbers, training_sequences
@@ -37,7 +38,7 @@ def train_retriever(
     """Train a retriever, and write its folder whole or not at all.
 
     It learns from the histories and targets of training users, and, where each user stands in one split, from the histories
-    of the others; validation says when to stop. A finished one is kept.
+    of the others; validation says when to stop. A finished one is kept, and one that was killed goes on after its last epoch.
 
     Args:
         source: Folder or Hub id with the configs `items` and `histories`.
@@ -49,7 +50,7 @@ def train_retriever(
         The record, content of FILE.
 
     Raises:
-        UsageError: If items would have neither part, or `out` holds anything else.
+        UsageError: If items would have neither part, `out` holds anything else, or training was begun for it otherwise.
         DataError: As `trsr.dataset.contract` does.
     """
     if vectors == NONE and not ids:
@@ -74,8 +75,9 @@ def train_retriever(
         list(histories(splits["validation"], numbers, "validation")),
         item_numbers(splits["validation"].with_format("arrow")["target"], numbers, "validation"),
     )
+    checkpoint = Checkpoint.open(out, made_from, began, started)
     maker = None if vectors == NONE else text_vectors.make(vectors, list(texts.values()), settings.seed)
-    table = None if maker is None else maker.encode(list(texts.values()))
+    table = None if maker is None else checkpoint.text_vectors(lambda: maker.encode(list(texts.values())))
     shape = Shape(
         ids=len(texts) if ids else 0,
         text_width=0 if table is None else table.shape[1],
@@ -83,7 +85,8 @@ def train_retriever(
         layers=layers,
         dropout=dropout,
     )
-    fitted = fit(sequences, len(texts), table, shape, settings, validation)
+    fitted = fit(sequences, len(texts), table, shape, settings, validation, checkpoint)
+    cpu_seconds, seconds = checkpoint.seconds
     record = {
         "dataset": provenance.terms.name,
         "dataset_checksums": checksums,
@@ -99,12 +102,13 @@ def train_retriever(
         "parameters": sum(value.numel() for value in fitted.network.parameters()),
         "validation": dict(fitted.best),
         "log": fitted.log,
-        "seconds": round(time.monotonic() - started),
-        "cost": cost(began),
+        "seconds": round(seconds),
+        "cost": {**cost(began), "cpu_seconds": round(cpu_seconds, 2)},
         "versions": versions(),
     }
     retriever = Retriever(fitted.network, list(texts), fitted.vectors, maker, record)
     with whole_folder(out) as draft:
         bind(draft, made_from)
         retriever.save(draft)
+    checkpoint.remove()
     return read_json(out / FILE)

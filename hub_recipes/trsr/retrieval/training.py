@@ -1,6 +1,6 @@
 """Train a retriever's networks: at every position of every sequence, a softmax over the catalogue.
 
-Takes arrays and returns the networks; files and datasets are `run`'s.
+Takes arrays and returns the networks; files are `run`'s and `checkpoint`'s, datasets `run`'s.
 """
 
 import math
@@ -12,6 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from trsr.retrieval.batches import Batch, epoch
+from trsr.retrieval.checkpoint import Checkpoint, generator_state, restore_generator
 from trsr.retrieval.draws import Draws
 from trsr.retrieval.items import Catalogue
 from trsr.retrieval.loss import backward_in_slices, sampled_softmax_loss, softmax_loss
@@ -69,11 +70,13 @@ def fit(
     shape: Shape,
     settings: Settings,
     validation: Validation,
+    checkpoint: Checkpoint | None = None,
 ) -> Fitted:
     """Train networks on sequences; the epoch that is best on validation is kept.
 
     Args:
         text: (items, text_width) text vectors, where items have a text part.
+        checkpoint: Of the same arguments: gone on from, and written after each epoch.
     """
     torch.manual_seed(settings.seed)
     generator = np.random.default_rng(settings.seed)
@@ -92,8 +95,15 @@ def fit(
     best: dict[str, float] = {}
     kept: dict[str, torch.Tensor] = {}
     step = 0
-    bar = tqdm(total=steps, desc="retriever", unit="step", mininterval=1)
-    for number in range(settings.epochs):
+    if checkpoint and (state := checkpoint.state):
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        restore_generator(generator, state["generator"])
+        torch.set_rng_state(state["torch"])
+        log, best, kept, step = list(state["log"]), state["best"], state["kept"], state["step"]
+    bar = tqdm(total=steps, initial=step, desc="retriever", unit="step", mininterval=1)
+    patience = max(1, settings.patience)
+    while len(log) < settings.epochs and (not log or len(log) - best["epoch"] < patience):
         losses = []
         network.train()
         for batch in epoch(pieces, size, generator):
@@ -106,13 +116,24 @@ def fit(
             step += 1
             bar.update()
         figures = measure(network, catalogue.vectors(network), validation)
-        log.append({"epoch": number + 1, "loss": round(float(np.mean(losses)), 4), **figures})
+        log.append({"epoch": len(log) + 1, "loss": round(float(np.mean(losses)), 4), **figures})
         bar.set_postfix(log[-1], refresh=False)
         if not best or figures["ndcg"] > best["ndcg"]:
             best = log[-1]
             kept = {name: value.clone() for name, value in network.state_dict().items()}
-        elif number + 1 - best["epoch"] >= settings.patience:
-            break
+        if checkpoint:
+            checkpoint.save(
+                {
+                    "network": network.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "generator": generator_state(generator),
+                    "torch": torch.get_rng_state(),
+                    "log": log,
+                    "best": best,
+                    "kept": kept,
+                    "step": step,
+                }
+            )
     bar.close()
     network.load_state_dict(kept)
     return Fitted(network.eval(), catalogue.vectors(network), counts > 0, log, best)

@@ -1,0 +1,97 @@
+"""What peers are fitted on, and whom they are asked about: datasets that differ in nothing but their negatives."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+
+from trsr.dataset import contract
+from trsr.errors import DataError
+from trsr.retrieval.sequences import training_sequences
+
+ORDER = 0  # seed of the candidates' order; no peer sees it
+ASKED = ("validation", "test")
+COLUMNS = ("user_id", "history", "target")
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a peer works on.
+
+    Attributes:
+        train: Training rows, with targets.
+        asked: (dataset, split) -> rows of validation and test; those of the datasets differ in their negatives alone.
+        texts: Item id -> text.
+        fields: Name of a further column of the items -> a value an item.
+        sequences: Item ids of a user, oldest first: all that may be trained on.
+        counts: (items,) interactions with each item in `sequences`.
+    """
+
+    train: Dataset
+    asked: dict[tuple[str, str], Dataset]
+    texts: dict[str, str]
+    fields: dict[str, list[str]]
+    sequences: list[list[str]]
+    counts: np.ndarray
+
+    @property
+    def validation(self) -> Dataset:
+        """The rows that a search looks at."""
+        return next(rows for (_, split), rows in self.asked.items() if split == "validation")
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Item id -> column of scores over the catalogue."""
+        return {item_id: number for number, item_id in enumerate(self.texts)}
+
+
+def load(sources: Sequence[str]) -> Material:
+    """Read datasets that differ in nothing but their negatives.
+
+    What is trained on is what a retriever is trained on: `trsr.retrieval.sequences`.
+
+    Raises:
+        DataError: If they differ in more, have one name, or as `trsr.dataset.contract` does.
+    """
+    if len({Path(source).name for source in sources}) < len(sources):
+        raise DataError(f"Two of {', '.join(sources)} have one name, and would be written to one folder. Rename one.")
+    splits = {
+        source: {split: contract.read(source, "histories", split) for split in contract.SPLITS} for source in sources
+    }
+    texts = contract.texts(sources[0])
+    first = splits[sources[0]]
+    for source in sources:
+        for split, rows in splits[source].items():
+            contract.check_ids(rows, texts, f"{source}, split {split}")
+            if any(list(rows[name]) != list(first[split][name]) for name in COLUMNS):
+                raise DataError(
+                    f"{sources[0]!r} and {source!r} differ in the users or histories of {split!r}, so they share no fits. "
+                    "Give each its own run."
+                )
+    items = contract.read(sources[0], "items", "train")
+    fields = {
+        name: list(items[name])
+        for name in items.column_names
+        if name not in contract.ITEM_COLUMNS and items.features[name].dtype == "string"
+    }
+    sequences, counts = _sequences(first, list(texts))
+    asked = {(source, split): splits[source][split] for source in sources for split in ASKED}
+    return Material(first["train"], asked, texts, fields, sequences, counts)
+
+
+def _sequences(splits: Mapping[str, Dataset], item_ids: list[str]) -> tuple[list[list[str]], np.ndarray]:
+    """Sequences of item ids, and the interactions with each item; one that a later row of its user goes on with is left out."""
+    numbers = {item_id: number for number, item_id in enumerate(item_ids)}
+    seen = training_sequences(splits, numbers)
+    pieces = [(seen[number], int(first)) for number, first in enumerate(seen.first)]
+    continued = Counter(items[:first].tobytes() for items, first in pieces if first)
+    sequences = []
+    for items, _ in pieces:
+        if continued[items.tobytes()]:
+            continued[items.tobytes()] -= 1
+        else:
+            sequences.append([item_ids[number] for number in items])
+    return sequences, seen.counts(len(item_ids))

@@ -1,0 +1,89 @@
+"""Search a peer's settings by optuna, on validation alone; what was tried is kept, so that a killed search goes on."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peers.fitted import Budget
+
+if TYPE_CHECKING:
+    import optuna
+
+RANDOM = 3  # trials after the defaults before the sampler begins to learn
+PROPOSALS = 20  # for each trial: settings that were tried already are proposed again, and not fitted again
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Settings that were tried.
+
+    Attributes:
+        value: What validation said; higher is better.
+        about: Costs and what fitting found out, in JSON's types.
+    """
+
+    settings: dict[str, Any]
+    value: float
+    about: Mapping[str, Any]
+
+
+def search(
+    storage: Path,
+    name: str,
+    space: Mapping[str, Sequence],
+    budget: Budget,
+    seed: int,
+    evaluate: Callable[[dict[str, Any]], Trial],
+) -> list[Trial]:
+    """Try settings: the defaults, a few at random, then those of a tree-structured Parzen estimator.
+
+    A search that goes on proposes what an uninterrupted one would have.
+
+    Args:
+        storage: SQLite file with all studies.
+        name: Of the study. It has to name the data: a study of that name is gone on with.
+        space: Setting -> values; the first one is the default.
+
+    Returns:
+        All trials, in their order.
+    """
+    import optuna
+    from optuna.trial import TrialState
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage.parent.mkdir(parents=True, exist_ok=True)
+    study = optuna.create_study(
+        storage=f"sqlite:///{storage.resolve()}", study_name=name, direction="maximize", load_if_exists=True
+    )
+    for trial in study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING)):
+        study.tell(trial.number, state=TrialState.FAIL)  # left by a killed process
+    wanted = min(budget.trials, math.prod(map(len, space.values())))
+    for _ in range(PROPOSALS * wanted):
+        tried = _finished(study)
+        spent = sum(trial.about["cpu_seconds"] for trial in tried) / 60
+        if len(tried) >= wanted or (tried and budget.cpu_minutes and spent >= budget.cpu_minutes):
+            break
+        if not tried:
+            study.enqueue_trial({setting: values[0] for setting, values in space.items()})
+        proposed = len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)))
+        # A sampler anew for each trial: its draws do not hang on when the process began.
+        study.sampler = optuna.samplers.TPESampler(seed=1000 * seed + proposed, n_startup_trials=1 + RANDOM)
+        trial = study.ask()
+        settings = {setting: trial.suggest_categorical(setting, values) for setting, values in space.items()}
+        if any(settings == before.settings for before in tried):
+            study.tell(trial, state=TrialState.PRUNED)
+            continue
+        result = evaluate(settings)
+        trial.set_user_attr("about", dict(result.about))
+        study.tell(trial, result.value)
+    return _finished(study)
+
+
+def _finished(study: "optuna.Study") -> list[Trial]:
+    return [
+        Trial(dict(trial.params), trial.value, trial.user_attrs["about"])
+        for trial in study.get_trials()
+        if trial.state.name == "COMPLETE" and trial.value is not None
+    ]

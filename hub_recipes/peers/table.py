@@ -1,0 +1,68 @@
+"""The peers by name: how each is fitted, and the space that its settings are searched in."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from peers import simple
+from peers.fitted import Budget, Fitted
+from peers.material import Material
+
+Fit = Callable[[Material, dict[str, Any], int, Budget], Fitted]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A way of scoring a catalogue.
+
+    Attributes:
+        fit: From material, settings, seed and budget.
+        space: Setting -> its values; the first one is the default.
+        seeded: Whether the seed changes the scores.
+    """
+
+    fit: Fit
+    space: Mapping[str, Sequence] = field(default_factory=dict)
+    seeded: bool = False
+
+
+def _network(kind: str) -> Fit:
+    def fit(material: Material, settings: dict[str, Any], seed: int, budget: Budget) -> Fitted:
+        from peers.networks import network  # RecTools takes seconds to import
+
+        return network(kind)(material, settings, seed, budget)
+
+    return fit
+
+
+RECENT = (10, 1, 3, 5, 25)
+NETWORK = {
+    "n_factors": (64, 128, 256),
+    "lr": (2e-3, 5e-4, 1e-3, 4e-3),
+    "dropout_rate": (0.2, 0.1, 0.3, 0.5),
+    "n_blocks": (2, 1, 3),
+}
+PEERS = {
+    "popularity": Peer(simple.popularity),
+    "item-knn": Peer(simple.item_knn, {"recent": RECENT, "shrink": (10.0, 0.0, 30.0, 100.0)}),
+    "tf-idf": Peer(simple.tfidf, {"recent": RECENT}),
+    "bm25": Peer(simple.bm25, {"recent": RECENT, "k1": (1.2, 0.6, 2.4), "b": (0.75, 0.3)}),
+    "minilm": Peer(simple.minilm, {"recent": (25, 10, 5, 3), "count": (3, 1, 5)}),
+    "ease": Peer(simple.ease, {"regularization": (500.0, 10.0, 30.0, 100.0, 250.0, 1000.0, 2000.0)}),
+    "als": Peer(
+        simple.als,
+        {
+            "factors": (128, 64, 256),
+            "regularization": (0.01, 0.1, 1.0, 10.0),
+            "alpha": (10.0, 1.0, 40.0, 100.0),
+            "iterations": (15, 30),
+        },
+        seeded=True,
+    ),
+    "sasrec": Peer(_network("sasrec"), NETWORK, seeded=True),
+    "esasrec": Peer(_network("esasrec"), NETWORK, seeded=True),
+    "sasrec-features": Peer(_network("sasrec-features"), NETWORK, seeded=True),
+    "hstu": Peer(_network("hstu"), NETWORK, seeded=True),
+    "bert4rec": Peer(_network("bert4rec"), {**NETWORK, "mask_prob": (0.3, 0.15)}, seeded=True),
+    "gru4rec": Peer(_network("gru4rec"), {**NETWORK, "n_blocks": (1, 2)}, seeded=True),
+}

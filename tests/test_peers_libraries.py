@@ -1,0 +1,118 @@
+"""Peers of other libraries, in the environment that the header of hub_recipes/baselines.py names, with pytest beside: -m slow."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rectools")
+pytest.importorskip("optuna")
+
+from peers import run, table
+from peers.fitted import Budget
+from peers.material import load
+from peers.search import Trial, search
+from tests import tiny
+from trsr.dataset import contract
+
+pytestmark = pytest.mark.slow
+QUICK = Budget(trials=1, epochs=3, patience=2)
+NAMES = ("ease", "als", "sasrec", "esasrec", "sasrec-features", "hstu", "bert4rec", "gru4rec")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """60 users who go round a circle of 20 items of two kinds; one item that nobody met."""
+    items = [{"item_id": f"i{n}", "title": f"T{n}", "text": f"title: T{n}"} for n in range(21)]
+    users = []
+    for number in range(60):
+        names = [f"i{(number + step) % 20}" for step in range(5 + number % 3)]
+        users.append(
+            {"user_id": f"u{number}", "history": names[:-1], "target": names[-1]}
+            | {"negatives": [f"i{(number + 10 + step) % 20}" for step in range(4)] + ["i20"]}
+        )
+    splits = {"train": users[:40], "validation": users[40:50], "test": users[50:]}
+    return tiny.write_splits(tmp_path_factory.mktemp("data") / "circle", items, splits, dataset={"name": "circle"})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_hang_on_the_history_alone(source, name):
+    """Of the same rows in another order, of one by one, and beside rows without a known item."""
+    loaded = load([source])
+    settings = {setting: values[0] for setting, values in table.PEERS[name].space.items()}
+    fitted = table.PEERS[name].fit(loaded, settings, 0, QUICK)
+    rows = loaded.asked[source, "test"][:]
+    scores = fitted.score(rows)
+    assert scores.shape == (10, 21)
+    assert np.isfinite(scores).all()
+    assert (scores[:, 20] == scores[:, :20].min(axis=1)).all()  # nobody met it
+    backwards = fitted.score({column: values[::-1] for column, values in rows.items()})
+    np.testing.assert_allclose(backwards[::-1], scores, rtol=1e-3, atol=1e-5)
+    alone = fitted.score({column: [values[3]] for column, values in rows.items()})
+    np.testing.assert_allclose(alone[0], scores[3], rtol=1e-3, atol=1e-5)
+    mixed = fitted.score({"history": [["i20"], rows["history"][3], []]})
+    np.testing.assert_allclose(mixed[1], scores[3], rtol=1e-3, atol=1e-5)
+    assert not mixed[[0, 2]].any()
+
+
+def test_networks_learn_an_order_that_linear_models_do_not_see(source):
+    loaded = load([source])
+    space = table.PEERS["sasrec"].space
+    fitted = table.PEERS["sasrec"].fit(
+        loaded, {name: values[0] for name, values in space.items()} | {"lr": 0.01}, 0, Budget(epochs=30, patience=30)
+    )
+    rows = contract.read(source, "histories", "test")[:]
+    best = fitted.score(rows).argmax(axis=1)
+    assert sum(f"i{number}" == target for number, target in zip(best, rows["target"], strict=True)) >= 7
+    assert fitted.record["epochs"] == 30
+    assert fitted.record["epoch"] <= 30
+
+
+def test_fits_of_one_seed_are_equal(source):
+    loaded = load([source])
+    for name in ("als", "esasrec"):
+        settings = {setting: values[0] for setting, values in table.PEERS[name].space.items()}
+        one, again, other = (table.PEERS[name].fit(loaded, settings, seed, QUICK) for seed in (0, 0, 1))
+        rows = loaded.asked[source, "test"][:]
+        assert np.array_equal(one.score(rows), again.score(rows)), name
+        assert not np.array_equal(one.score(rows), other.score(rows)), name
+
+
+def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
+    space = {"x": (0, 1, 2, 3), "y": (0.5, 0.1)}
+
+    def value(settings):
+        return Trial(settings, -((settings.get("x", 0) - 2) ** 2) + settings.get("y", 0), {"cpu_seconds": 60.0})
+
+    whole = search(tmp_path / "a.sqlite3", "study", space, Budget(trials=6), 0, value)
+    assert whole[0].settings == {"x": 0, "y": 0.5}
+    assert len({json.dumps(trial.settings) for trial in whole}) == 6
+    calls = []
+
+    def killed(settings):
+        calls.append(settings)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return value(settings)
+
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path / "b.sqlite3", "study", space, Budget(trials=6), 0, killed)
+    resumed = search(tmp_path / "b.sqlite3", "study", space, Budget(trials=6), 0, killed)
+    assert resumed == whole
+    assert len(calls) == 7
+    # More trials go on; minutes end it; another study begins anew; a small space is tried whole.
+    assert search(tmp_path / "b.sqlite3", "study", space, Budget(trials=7), 0, value)[:6] == whole
+    assert len(search(tmp_path / "b.sqlite3", "other", space, Budget(trials=6, cpu_minutes=2), 0, value)) == 2
+    assert len(search(tmp_path / "b.sqlite3", "small", {"x": (1, 2)}, Budget(trials=6), 0, value)) == 2
+    assert len(search(tmp_path / "b.sqlite3", "none", {}, Budget(trials=6), 0, value)) == 1
+
+
+def test_the_whole_with_a_process_for_each_fit(source, tmp_path):
+    for name in ("ease", "esasrec"):
+        run.run(name, [source], tmp_path / "out", budget=Budget(trials=2, epochs=2, patience=1), seeds=[0, 1])
+    folders = sorted(path for path in (tmp_path / "out" / "circle").iterdir() if not path.name.endswith("validation"))
+    assert [folder.name for folder in folders] == ["ease-0", "esasrec-0", "esasrec-1"]
+    results = json.loads((folders[2] / "results.json").read_text())
+    assert results["tuning"]["seed_of_fit"] == 1
+    assert len(results["tuning"]["trials"]) == 2
+    assert results["versions"]["rectools"]
