@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -21,6 +22,8 @@ from tests.hub import Hub, environment
 ROOT = Path(__file__).parent.parent
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("trsr", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("trsr")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
 
 
@@ -59,6 +62,18 @@ def quickstarted(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def retriever(quickstarted, tmp_path_factory):
+    """A retriever on the quickstart's dataset, barely trained."""
+    from trsr.retrieval.run import train_retriever
+    from trsr.retrieval.training import Settings
+
+    folder = tmp_path_factory.mktemp("retrievers") / "retriever"
+    settings = Settings(epochs=2, batch=8, learning_rate=1e-2)
+    train_retriever(str(quickstarted[0] / "dataset"), folder, settings=settings)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def _assembled(quickstarted, tmp_path_factory):
     from trsr.hub.inputs import ReleaseInputs
     from trsr.hub.release import assemble
@@ -83,12 +98,13 @@ def stranger(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def published(quickstarted, tmp_path_factory):
-    """A Hub with the quickstart's release, pushed by the command line."""
+def published(quickstarted, retriever, tmp_path_factory):
+    """A Hub with the quickstart's release and a catalogue in it, pushed by the command line."""
     run = quickstarted[0] / "runs" / "recurrent"
     with Hub() as hub:
         home = tmp_path_factory.mktemp("publisher")
         words = ["publish", str(run), "--namespace", "ORG", "--push", "--out", str(home / "release")]
+        words += ["--retriever", str(retriever)]
         done = subprocess.run(
             [sys.executable, "-m", "trsr", *words],
             env={**environment(hub, home), "PYTHONPATH": str(ROOT / "hub_recipes")},

@@ -250,11 +250,17 @@ def one_method_of_hub_data(tmp_path):
     )
 
 
-VARIANTS = [sample, of_a_hub_base, without_summaries, restricted, audited, one_method_of_hub_data]
+def with_catalogue(tmp_path):
+    record = {"items": 1500, "weight": 2.0, "fitted": {"users": 200}}
+    return made(tmp_path, example=EXAMPLE, catalogue=record)
+
+
+VARIANTS = [sample, of_a_hub_base, without_summaries, restricted, audited, one_method_of_hub_data, with_catalogue]
 WHOLE = {
     "adapter.md": ("adapter", of_a_hub_base),
     "pipeline.md": ("pipeline", sample),
     "pipeline-without-summaries.md": ("pipeline", without_summaries),
+    "pipeline-with-catalogue.md": ("pipeline", with_catalogue),
     "dataset.md": ("dataset", sample),
     "dataset-audited.md": ("dataset", audited),
     "dataset-restricted.md": ("dataset", restricted),
@@ -298,7 +304,7 @@ def test_an_example_is_data(tmp_path):
     example = cards.Example(
         {"history": [HOSTILE], "candidates": [HOSTILE, "title: B"]}, "a ``` b {{ 7 * 7 }}", ((1, 0.5),), 0.5
     )
-    shown = card("pipeline", made(tmp_path, example=example))
+    shown = card("pipeline", made(tmp_path, example=example, catalogue={"items": 3, "weight": 1.0, "fitted": None}))
     first = re.findall(r"```python\n(.*?)\n```\n", shown, re.S)[0]
     [request] = [
         node.value for node in ast.parse(first).body if getattr(node, "targets", [ast.Name("")])[0].id == "request"
@@ -1021,6 +1027,7 @@ def plain(folder):
             "The results on test are of the first 2 rows alone. Make them anew: trsr evaluate .* --split test",
         ),
         ({"shuffled_summaries": True}, "The results on test are those of shuffled summaries"),
+        ({"history": "reversed"}, "The results on test are those of histories in another order"),
         ({"weights": None}, "The results on test are not of this adapter"),
         (
             {"dataset_checksums": CHECKSUMS | {"items": "sha256:3"}},

@@ -18,7 +18,7 @@ from trsr.metrics.significance import holm
 from trsr.recommender import scores
 from trsr.recommender.compare import slices
 from trsr.recommender.compare.align import align, read
-from trsr.recommender.compare.report import calibration, document, table
+from trsr.recommender.compare.report import calibration, document, orders, table
 from trsr.recommender.compare.run import compare
 
 USERS = ("u1", "u2", "u3", "u4")
@@ -121,6 +121,11 @@ def test_a_peer_beside_a_run_gives_way_to_its_own_evaluation(tmp_path):
     aligned = align([read(beside), read(tuned)])
     assert {name: len(seeds) for name, seeds in aligned.seeds.items()} == {"ours": 1, "tf-idf": 1}
     assert aligned.about["tf-idf"][0]["run"] == "tf-idf"
+
+
+def test_a_folder_that_is_given_twice_counts_once(tmp_path):
+    folder = evaluation(tmp_path / "a", {"ours": hits("u1")})
+    assert compare([folder, folder], tmp_path / "out", plots=False)["systems"]["ours"]["seeds"] == 1
 
 
 def test_a_run_can_be_called_otherwise(tmp_path):
@@ -291,6 +296,24 @@ def test_tables_come_from_the_file(tmp_path):
         fill_tables.fill(text, tmp_path)
         == f"A\n<!-- comparison: out/comparison.json -->\n{table(kept)}\n<!-- end -->\nB"
     )
+
+
+def test_orders_of_histories_stand_side_by_side(tmp_path):
+    folders = [evaluation(tmp_path / "true", {"ours": hits(*USERS), "tf-idf": hits("u1"), "chance": constant})]
+    for order, users in (("shuffled", ("u1", "u2")), ("last:3", ())):
+        systems = {"ours": hits(*users), f"tf-idf, history {order}": hits("u2")}
+        folders.append(evaluation(tmp_path / order, systems, history=order))
+    results = compare(folders, tmp_path / "out", metric="recall@1", against="ours", plots=False)
+    [ours] = [test for test in results["paired"] if test["system"] == "ours, history shuffled"]
+    assert ours["difference"] == -0.5
+    lines = orders(results).splitlines()
+    assert lines[0] == "| Recall@1 | true order | last:3 | shuffled |"
+    assert lines[2].startswith("| ours | 1.000 (1.000 to 1.000) | 0.000 (0.000 to 0.000); -1.000, p (Holm) ")
+    assert f"; -0.500, p (Holm) {ours['p_holm']:.4f} |" in lines[2]
+    assert lines[3].split(" | ")[1].startswith("0.250 (")
+    assert "; " not in lines[3]  # nothing tests this one
+    assert len(lines) == 4
+    assert "## Recall@1 by the order of histories" in document(results)
 
 
 def test_the_verb_prints_and_draws(tmp_path, capsys, small_dataset):

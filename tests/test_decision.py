@@ -4,7 +4,7 @@ import copy
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import DecisionConfig
 
@@ -49,6 +49,9 @@ ITEMS = st.one_of(
 )
 
 
+@example(
+    summary=None, recent=[], candidate={"title": "a", "tags": {"a": "& ", "b": "; ไทย"}}
+)  # a lone comma at the cut
 @given(
     summary=st.one_of(st.none(), st.text(max_size=40)),
     recent=st.lists(ITEMS, max_size=4),

@@ -9,14 +9,18 @@ from datasets import Dataset
 
 from tests import tiny
 from tests.test_train import BASES, make_recipe
+from trsr.cli import main
 from trsr.core.prompts import Encoder
 from trsr.core.scoring import Scorer
 from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
-from trsr.errors import EvaluationError
+from trsr.errors import CompareError, EvaluationError, UsageError
 from trsr.metrics.calibration import fit_calibration
-from trsr.recommender import train
-from trsr.recommender.evaluate import evaluate_run, score, with_shuffled_summaries, write_results
+from trsr.recommender import results, train
+from trsr.recommender.compare import verdict
+from trsr.recommender.compare.run import compare
+from trsr.recommender.controls import with_history, with_shuffled_summaries
+from trsr.recommender.evaluate import evaluate_run, results_folder, score, write_results
 
 pytestmark = pytest.mark.compat
 
@@ -98,6 +102,70 @@ def test_shuffled_summaries_are_those_of_others(run, tmp_path):
     assert found["shuffled_summaries"]
     own = evaluate_run(run, tmp_path / "own")
     assert found["systems"]["run"] != own["systems"]["run"]
+
+
+def ordered_rows():
+    return Dataset.from_list(
+        [
+            {"user_id": "a", "history": list("abcdef"), "target": "x", "negatives": ["y"], "timestamps": [1, 2, 3, 4, 5, 6],
+             "also_met": ["m"], "summary": "likes a"},
+            {"user_id": "b", "history": ["a"], "target": "x", "negatives": ["y"], "timestamps": [1], "also_met": [],
+             "summary": "likes b"},
+        ]
+    )  # fmt: skip
+
+
+def test_histories_are_shown_in_another_order_and_all_else_stays():
+    rows = ordered_rows()
+    assert with_history(rows, None, 0) is rows
+    for order, expected in (("reversed", "fedcba"), ("last:2", "ef"), ("last:9", "abcdef")):
+        changed = with_history(rows, order, 0)
+        assert changed["history"][0] == list(expected)
+        assert changed["history"][1] == ["a"]
+        assert "timestamps" not in changed.column_names
+        for column in ("user_id", "target", "negatives", "summary"):
+            assert changed[column] == rows[column]
+        # What a user met stays met.
+        assert sorted(changed["history"][0] + changed["also_met"][0]) == list("abcdefm")
+    one, again, other = (with_history(rows, "shuffled", seed)["history"][0] for seed in (0, 0, 1))
+    assert one == again != other
+    assert sorted(one) == list("abcdef")
+    assert one not in (list("abcdef"), list("fedcba"))
+    # The order of a row does not hang on how many there are.
+    assert with_history(rows.select([0]), "shuffled", 0)["history"][0] == one
+    without = with_history(rows.remove_columns(["also_met", "timestamps"]), "last:4", 0)
+    assert without["also_met"][:] == [["a", "b"], []]
+
+
+@pytest.mark.parametrize("order", ["", "last", "last:0", "last:-1", "last:x", "sorted", "last:3 "])
+def test_an_unknown_order_is_refused_before_anything_is_read(order, run, tmp_path):
+    with pytest.raises(UsageError, match="can be shuffled, reversed or last:N with N from 1, got"):
+        evaluate_run(run, tmp_path / "out", history=order)
+    with pytest.raises(UsageError, match="can be shuffled, reversed or last:N"):
+        results_folder(run, "test", history=order)
+
+
+def test_a_run_is_evaluated_with_histories_in_another_order(run, tmp_path):
+    assert results_folder(run, "test", history="last:1") == run / "test-history-last-1"
+    true, cut = tmp_path / "test", tmp_path / "cut"
+    whole = evaluate_run(run, true)
+    main(["evaluate", str(run), "--history", "last:1", "--out", str(cut), "--json"])
+    found = results.read(cut)
+    assert (found.history, found.shuffled_summaries, results.read(true).history) == ("last:1", False, None)
+    assert "ece" in found.systems["run"]
+    assert "ece" not in found.systems["tf-idf, history last:1"]
+    assert found.systems["run"] != whole["systems"]["run"]
+    assert found.systems["tf-idf"] == whole["systems"]["tf-idf"]
+    assert {test["against"] for test in found.paired} == set(found.systems) - {"run"}
+    compared = compare([str(true), str(cut)], tmp_path / "out", plots=False)
+    names = ["chance", "popularity", "item-knn", "tf-idf", "run"]
+    ordered = [f"{name}, history last:1" for name in ("item-knn", "tf-idf", "run")]
+    assert list(compared["systems"]) == [*names, *ordered]
+    assert compared["systems"]["run, history last:1"]["cost"]
+    assert compared["systems"]["tf-idf, history last:1"]["cost"] is None
+    assert "A control: histories were shown as last:1" in verdict.of_evaluation(dict(found.values), cut)
+    with pytest.raises(CompareError, match="no two seeds of one run"):
+        compare([f"run={true}", f"run={cut}"], tmp_path / "out", plots=False)
 
 
 def test_without_summaries_there_is_nothing_to_shuffle(run, tmp_path):

@@ -388,3 +388,28 @@ def test_a_prompt_reads_items_as_its_dataset_was_built():
     assert not {"field_words", "field_values"} & set(RankingPrompt().to_dict())
     with pytest.raises(ValueError, match="field_words must not be negative, got -1"):
         RankingPrompt(field_words=-1)
+
+
+def test_a_prompt_has_the_ids_of_its_text(tokenizer):
+    """A server that takes text reads what was trained on."""
+    encoder = Encoder(tokenizer, chat=False)
+    prompt, items = encoder.prompt, [Item("title: Emma"), Item("title: Persuasion!")]
+    text = prompt.prefix("likes the sea", items) + prompt.suffix(Item("title: Dracula"))
+    ids = encoder.prefix_ids("likes the sea", items).ids + encoder.suffix_ids(Item("title: Dracula"))
+    if encoder.text_ids(text) == ids[len(encoder.head_ids) :]:
+        return
+    # Only where no cut between the two gives them: in Metaspace a text's first word is written as after a space.
+    assert encoder.text_ids("a") != encoder.text_ids("xa")[-1:]
+
+
+def test_two_breaks_that_are_one_token_at_the_end_of_a_text_alone():
+    tokenizer = tiny.byte_level(texts=["say yes", "say no", "ends so\n\n", "a\n\nb", "\n\n"] * 50)
+    assert len(tokenizer.encode("x\n\n", add_special_tokens=False)) < len(
+        tokenizer.encode("x\n\ny", add_special_tokens=False)
+    )
+    encoder = Encoder(tokenizer)
+    assert encoder.breaks == "\n"
+    prompt = encoder.prompt
+    ids = encoder.prefix_ids("s", [Item("t")]).ids + encoder.suffix_ids(Item("c"))
+    whole = encoder.text_ids(prompt.prefix("s", [Item("t")]) + prompt.suffix(Item("c")))
+    assert ids == encoder.head_ids + whole

@@ -300,6 +300,26 @@ def test_scores_of_candidates_are_products_and_can_be_compared(dataset, folder, 
     assert {"both", "other", "popularity", "item-knn", "tf-idf", "chance"} == set(aligned.seeds)
 
 
+def test_histories_in_another_order_change_the_user_and_not_what_was_met(dataset, folder, evaluated):
+    main(["retrieve", "evaluate", str(folder), "--dataset", dataset, "--history", "last:1", "--json"])
+    control = folder / "test-history-last-1"
+    retriever, rows = Retriever.load(folder), contract.read(dataset, "histories", "test")
+    numbers = retriever.numbers
+    ranks = []
+    for row in rows:
+        met = [numbers[item_id] for item_id in row["history"]]
+        scores = retriever.vectors @ retriever.users([np.array(met[-1:])])[0]
+        ranks.append(1 + sorted(set(range(16)) - set(met), key=lambda n: -scores[n]).index(numbers[row["target"]]))
+    found = json.loads((control / "catalogue.json").read_text())
+    assert found["history"] == "last:1"
+    assert set(found["systems"]) == {"both", "popularity", "item-knn, history last:1", "tf-idf, history last:1"}
+    assert found["systems"]["both"]["recall@10"]["value"] == pytest.approx(np.mean([rank <= 10 for rank in ranks]))
+    aligned = align([read(str(evaluated)), read(str(control))])
+    ordered = {f"{name}, history last:1" for name in ("both", "item-knn", "tf-idf")}
+    assert set(aligned.seeds) == {"both", "popularity", "item-knn", "tf-idf", "chance"} | ordered
+    assert all(len(seeds) == 1 for seeds in aligned.seeds.values())
+
+
 def test_the_catalogue_is_measured_as_by_hand(dataset, folder, evaluated):
     found = json.loads((evaluated / "catalogue.json").read_text())
     retriever, rows = Retriever.load(folder), contract.read(dataset, "histories", "test")

@@ -20,6 +20,7 @@ from tests.served import free_port, serving
 from trsr.dataset import contract
 from trsr.hub.spaces import METRICS
 from trsr.hub.verify import verify
+from trsr.retrieval.retriever import Retriever
 
 pytestmark = pytest.mark.compat
 
@@ -51,6 +52,17 @@ for name, options in (("newest", {}), ("tag", {"revision": "v1.0"})):
     answer = ranker(request, return_summary=True)
     assert answer["summary"] == user["summary"]
     told[name] = {ids[one["index"]]: [one["log_odds"], one["score"]] for one in answer["candidates"]}
+
+# Without candidates: the best of the catalogue in the repo, for a user and for one of whom nothing is known.
+told["recommended"] = {}
+for name, history in (("user", request["history"]), ("nobody", [])):
+    whole, first = (ranker({"history": history}, stage_one=10, rank=rank)["candidates"] for rank in (True, False))
+    assert {one["item_id"]: one["stage_one"] for one in whole} == {one["item_id"]: one["stage_one"] for one in first}
+    assert all(one["log_odds"] is not None for one in whole)
+    told["recommended"][name] = [[one["item_id"], one["stage_one"]] for one in first]
+for one in first[:2]:
+    filtered = ranker({"history": []}, stage_one=10, rank=False, where={"text": one["item"]})
+    assert filtered["candidates"][0]["item"] == one["item"]
 
 # Base and adapter, in every way to load them. The adapter is active in each.
 base = AutoModelForCausalLM.from_pretrained(base_id, dtype=torch.float32).eval()
@@ -95,6 +107,13 @@ def ours(published):
 
 
 @pytest.fixture(scope="module")
+def histories(quickstarted):
+    return {
+        row["user_id"]: row["history"] for row in contract.read(str(quickstarted[0] / "dataset"), "histories", "test")
+    }
+
+
+@pytest.fixture(scope="module")
 def home(tmp_path_factory):
     return tmp_path_factory.mktemp("home")
 
@@ -103,8 +122,13 @@ def probability(odds, fitted, bias=True):
     return torch.sigmoid(torch.tensor(odds / fitted["value"] + bias * fitted["bias"])).item()
 
 
-def check(told, ours, fitted):
+def check(told, ours, fitted, retriever, histories):
     mine = ours[told["user"]]
+    for name, history in (("user", histories[told["user"]]), ("nobody", [])):
+        [expected] = Retriever.load(retriever).recommend([history], top_k=10)
+        assert [item_id for item_id, _ in told["recommended"][name]] == [item_id for item_id, _ in expected]
+        scores = [score for _, score in told["recommended"][name]]
+        assert scores == pytest.approx([score for _, score in expected], rel=1e-6)
     wanted = {one: probability(odds, fitted) for one, odds in mine.items()}
     for name in ("newest", "tag"):
         assert {one: odds for one, (odds, _) in told[name].items()} == pytest.approx(mine, abs=1e-4)
@@ -123,13 +147,13 @@ def fitted(published):
     return json.loads((published[1] / "validation" / "results.json").read_text())["temperature"]
 
 
-def test_everything_loads_without_our_code(published, stranger, home, ours, fitted):
+def test_everything_loads_without_our_code(published, stranger, home, ours, fitted, retriever, histories):
     done = strangers.run(stranger, LOADS_EVERYTHING, environment(published[0], home, token=None), "online")
     assert done.returncode == 0, done.stderr[-3000:]
-    check(json.loads(done.stdout.splitlines()[-1]), ours, fitted)
+    check(json.loads(done.stdout.splitlines()[-1]), ours, fitted, retriever, histories)
 
 
-def test_and_again_from_the_cache_with_no_hub(published, stranger, home, ours, fitted):
+def test_and_again_from_the_cache_with_no_hub(published, stranger, home, ours, fitted, retriever, histories):
     hub = published[0]
     hub.fault(len(hub.log), "drop", forever=True)  # evaluate knows no HF_HUB_OFFLINE: it asks, and finds nobody
     try:
@@ -138,7 +162,7 @@ def test_and_again_from_the_cache_with_no_hub(published, stranger, home, ours, f
     finally:
         hub.heal()
     assert done.returncode == 0, done.stderr[-3000:]
-    check(json.loads(done.stdout.splitlines()[-1]), ours, fitted)
+    check(json.loads(done.stdout.splitlines()[-1]), ours, fitted, retriever, histories)
 
 
 def test_the_server_of_transformers_answers_the_same(published, home, ours, fitted, tmp_path):

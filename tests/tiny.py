@@ -1,6 +1,7 @@
 """Tiny tokenizers and models of real kinds, made in code."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -50,7 +51,11 @@ THINKING = CHATML[: CHATML.index("{% if enable_thinking")] + "<think>\n{% endif 
 
 
 def byte_level(
-    vocab: int = 600, chat_template: str | None = None, special: tuple[str, ...] = (), plain: tuple[str, ...] = ()
+    vocab: int = 600,
+    chat_template: str | None = None,
+    special: tuple[str, ...] = (),
+    plain: tuple[str, ...] = (),
+    texts: Sequence[str] | None = None,
 ):
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -61,7 +66,7 @@ def byte_level(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(TEXT, trainer)
+    tokenizer.train_from_iterator(texts or TEXT, trainer)
     if chat_template is None:
         tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")

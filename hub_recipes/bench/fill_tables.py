@@ -23,6 +23,8 @@ TABLES = {
     "slices": comparison.slices,
     "tests": comparison.tests,
     "calibration": comparison.calibration,
+    "fusions": comparison.fusions,
+    "orders": comparison.orders,
     "fits": memory.table,
     "audit": audit.table,
     "frontier": frontier.table,
@@ -33,8 +35,8 @@ def fill(text: str, root: Path) -> str:
     """Replace what stands between a marker and `<!-- end -->` by the table of the results file that it names.
 
     `<!-- table: PATH -->` names the results.json of an evaluation, `catalogue` the catalogue.json beside it, `<!-- bench: PATH -->` that of a benchmark;
-    `comparison`, `slices`, `tests` and `calibration` name the comparison.json of `trsr compare`; `fits` and `audit` what
-    `trsr recipes --fits --json` and `trsr audit --json` print; `frontier` what `bench.frontier` writes. Paths begin at `root`.
+    `comparison`, `slices`, `tests`, `calibration`, `fusions` and `orders` name the comparison.json of `trsr compare`; `fits` and
+    `audit` what `trsr recipes --fits --json` and `trsr audit --json` print; `frontier` what `bench.frontier` writes. Paths begin at `root`.
     """
 
     def render(match: re.Match) -> str:

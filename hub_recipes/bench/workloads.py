@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -84,7 +85,7 @@ def describe(name: str, model) -> dict[str, object]:
         id(one.weight): one.weight.numel() for one in (model.get_input_embeddings(), model.get_output_embeddings())
     }
     return {
-        "name": name,
+        "name": Path(name).name,
         "architecture": config.model_type,
         "weights": "random" if name in CONFIGS else "loaded",
         "body_parameters": sum(one.numel() for one in model.parameters()) - sum(outside.values()),

@@ -4,6 +4,10 @@ examples:
   trsr compare runs/recurrent/test runs/hierarchical/test
   trsr compare ours=runs/a/test ours=runs/b/test theirs=runs/c/test --dataset data/mine-summaries
   trsr compare runs/a/test runs/b/test --json | jq .paired
+  trsr compare runs/a/test runs/retriever/test --fuse --fuse retriever item-knn tf-idf
+
+--fuse adds the scores of systems, normalised for each user, with weights that are fitted on the validation split: its evaluation
+stands beside that of the test split (RUN/validation, or TEST-validation), or is named behind a comma.
 """
 
 import argparse
@@ -14,12 +18,25 @@ from trsr.cli.outcome import Outcome, add_json
 
 def add(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("results", nargs="+", metavar="[NAME=]RESULTS", help="folders with scores; those of one name are its seeds")
+    add(
+        "results",
+        nargs="+",
+        metavar="[NAME=]RESULTS[,VALIDATION]",
+        help="folders with scores; those of one name are its seeds",
+    )
     add("--out", type=Path, default=Path("comparison"), help="folder to write (%(default)s)")
     add("--dataset", help="folder or Hub id that the users come from: adds slices")
     add("--category", metavar="COLUMN", help="of the items, for the slices (category, genre, genres, topic, ...)")
     add("--metric", default="recall@3", help="of tests, slices and plots (%(default)s)")
     add("--against", metavar="SYSTEM", help="test all others against this one (all pairs)")
+    add(
+        "--fuse",
+        nargs="*",
+        action="append",
+        default=[],
+        metavar="SYSTEM",
+        help="add the scores of these systems (of all evaluated runs); may be given several times",
+    )
     add("--seed", type=int, default=0, help="of bootstrap and tests (%(default)s)")
     add("--no-plots", action="store_true", help="draw none")
     add_json(parser)
@@ -37,6 +54,7 @@ def run(options: argparse.Namespace) -> Outcome:
         category=options.category,
         metric=options.metric,
         against=options.against,
+        fuse=options.fuse,
         seed=options.seed,
         plots=not options.no_plots,
     )

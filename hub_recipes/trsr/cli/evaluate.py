@@ -5,7 +5,7 @@ On the validation split it also fits temperature and bias of P(yes). Killed, it 
 examples:
   trsr evaluate runs/mine --split validation
   trsr evaluate runs/mine
-  trsr evaluate runs/mine --dataset data/mine-popularity --shuffle-summaries
+  trsr evaluate runs/mine --dataset data/mine-popularity --history shuffled
   trsr evaluate runs/mine --json | jq '.systems.mine["recall@3"]'
 """
 
@@ -26,6 +26,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shuffle-summaries", action="store_true", help="a control: everyone by another user's summary"
     )
+    parser.add_argument(
+        "--history", metavar="ORDER", help="a control: recent items shuffled, reversed, or the newest alone (last:N)"
+    )
     add_json(parser)
 
 
@@ -41,6 +44,7 @@ def run(options: argparse.Namespace) -> Outcome:
         adapter=not options.no_adapter,
         dataset=options.dataset,
         shuffle=options.shuffle_summaries,
+        history=options.history,
     )
     results = evaluate_run(
         options.run,
@@ -51,6 +55,7 @@ def run(options: argparse.Namespace) -> Outcome:
         adapter=not options.no_adapter,
         dataset=options.dataset,
         shuffle_summaries=options.shuffle_summaries,
+        history=options.history,
     )
     parts = [
         verdict.of_evaluation(results, out),

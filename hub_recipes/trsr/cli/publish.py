@@ -5,7 +5,7 @@ push again to complete it; a repo without changes gets no commit.
 
 examples:
   trsr publish runs/mine --namespace ORG
-  trsr publish runs/mine --namespace ORG --push
+  trsr publish runs/mine --namespace ORG --retriever runs/retriever --push
   trsr publish runs/mine --namespace ORG --push --private --create-pr
   trsr publish runs/mine --namespace ORG --json | jq '.repos[].repo'
 """
@@ -34,6 +34,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--gated", choices=("auto", "manual"), help="gate dataset and adapter: users must accept the terms first")
     add("--out", type=Path, help="release folder (RUN/release)")
     add("--dataset", help="the run's dataset, if it is no longer where the recipe says")
+    add(
+        "--retriever",
+        type=Path,
+        metavar="DIR",
+        help="put the catalogue with this retriever's vectors into the pipeline, which then needs no candidates",
+    )
     add("--license", help="of the weights (the base's)")
     add("--data-license", help="of the data, an identifier of the Hub (that in its provenance)")
     add("--data-license-name", help="with --data-license other: its name")
@@ -71,5 +77,6 @@ def run(options: argparse.Namespace) -> Outcome:
         license=options.license,
         terms={name: value for name, value in data_terms.items() if value},
         accept_data_licence=options.accept_data_licence,
+        retriever=options.retriever,
     )
     return Outcome(result, "")  # `publish` has printed all

@@ -1,12 +1,14 @@
-"""Rank candidates for a history. Request and answer are JSON.
+"""Rank candidates for a history, or recommend from a catalogue. Request and answer are JSON.
 
 A request is {"history": [...], "candidates": [...]}, where an item is a text or an object of fields; or a list of requests.
+Without candidates the catalogue is ranked that the model carries: that of a run after `trsr retrieve fuse`, or of a repo
+published with --retriever. A request may then hold "exclude": [ids or items] and "where": {field: value}.
 
 examples:
-  trsr recommend request.json --top-k 3
   echo '{"history": ["title: Emma"], "candidates": ["title: Persuasion", "title: Dracula"]}' | trsr recommend -
-  trsr recommend request.json --model runs/mine
-  trsr recommend request.json --model ORG/trsr-sample
+  trsr recommend request.json --model runs/mine --top-k 3
+  trsr recommend --all-users --dataset data/mine --model runs/mine --out recommendations
+  trsr recommend --all-users --dataset data/mine --retriever runs/retriever --first-stage-only --out recommendations
 """
 
 import argparse
@@ -14,22 +16,68 @@ import json
 import sys
 from pathlib import Path
 
-from trsr.errors import UsageError
+from trsr.cli.numbers import positive
+from trsr.cli.outcome import Outcome, add_json
+from trsr.errors import TrsrError, UsageError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("request", help="JSON file, or - for stdin")
-    parser.add_argument(
+    add = parser.add_argument
+    add("request", nargs="?", help="JSON file, or - for stdin")
+    add(
         "--model",
         help="run, release folder or pipeline repo; the code of a release or repo is executed (default: in the package)",
     )
-    parser.add_argument("--method", choices=("recurrent", "hierarchical"))
-    parser.add_argument("--summarizer", choices=("auto", "adapter", "base-model", "extractive", "none"), default="auto")
-    parser.add_argument("--top-k", type=int, help="best candidates only (all)")
-    parser.add_argument("--no-summary", action="store_true", help="leave the summary out of the answer")
+    add("--method", choices=("recurrent", "hierarchical"))
+    add("--summarizer", choices=("auto", "adapter", "base-model", "extractive", "none"), default="auto")
+    add("--top-k", type=positive(int), help="best candidates only (all; with --all-users 10)")
+    add("--no-summary", action="store_true", help="leave the summary out of the answer")
+    add = parser.add_argument_group(
+        "all users of a dataset",
+        "What comes after everything that the dataset knows of a user, the target included; nothing that the user met. A killed "
+        "command goes on with the shard that it was at.",
+    ).add_argument
+    add("--all-users", action="store_true", help="recommend to each user of --dataset, and write --out")
+    add("--dataset", help="folder or Hub id with the configs items and histories")
+    add("--revision", help="of the dataset")
+    add("--out", type=Path, metavar="RECS", help="folder to write: a dataset of a row a user")
+    add("--retriever", type=Path, metavar="DIR", help="on that dataset (the catalogue that the model carries)")
+    add("--stage-one", type=positive(int), metavar="N", help="items that the language model ranks for each user (100)")
+    add("--first-stage-only", action="store_true", help="leave out the language model")
+    add("--limit", type=positive(int), metavar="N", help="first N users only")
+    add_json(parser)
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> Outcome:
+    return _all_users(options) if options.all_users else _one_request(options)
+
+
+def _all_users(options: argparse.Namespace) -> Outcome:
+    if options.request or not options.dataset or not options.out:
+        raise UsageError("--all-users takes --dataset and --out, and no request.")
+    from trsr.retrieval.all_users import recommend_to_all
+
+    chosen = {"top_k": options.top_k, "stage_one": options.stage_one, "limit": options.limit}
+    made = recommend_to_all(
+        options.dataset,
+        options.out,
+        model=options.model,
+        retriever=options.retriever,
+        revision=options.revision,
+        first_stage_only=options.first_stage_only,
+        **{name: value for name, value in chosen.items() if value is not None},
+    )
+    return Outcome(
+        made,
+        f"Wrote {options.out}: {made['items']:,} items for {made['users']:,} users, {made['new_users']:,} of them now, in "
+        f"{made['seconds']:g} s; {made['users_a_second']:g} users and {made['items_a_second']:,} scored items a second, at most "
+        f"{made['peak_mib']:g} MiB",
+    )
+
+
+def _one_request(options: argparse.Namespace) -> Outcome:
+    if not options.request:
+        raise UsageError("Give a request, or --all-users with --dataset and --out.")
     text = sys.stdin.read() if options.request == "-" else Path(options.request).read_text(encoding="utf-8")
     try:
         request = json.loads(text)
@@ -37,11 +85,20 @@ def run(options: argparse.Namespace) -> None:
         raise UsageError(f"{options.request} is not JSON: {error}") from None
     from trsr.recommender.serving import load_recommender
 
-    answer = load_recommender(options.model, device="cpu")(
-        request,
-        summarizer=None if options.summarizer == "none" else options.summarizer,
-        method=options.method,
-        top_k=options.top_k,
-        return_summary=not options.no_summary,
+    recommender = load_recommender(options.model, device="cpu")
+    try:
+        answer = recommender(
+            request,
+            summarizer=None if options.summarizer == "none" else options.summarizer,
+            method=options.method,
+            top_k=options.top_k,
+            return_summary=not options.no_summary,
+        )
+    except Exception as error:
+        # The code of a repo has its own class of this name.
+        if TrsrError.__name__ in [kind.__name__ for kind in type(error).__mro__]:
+            raise UsageError(str(error)) from error
+        raise
+    return Outcome(
+        answer if isinstance(answer, dict) else {"answers": answer}, json.dumps(answer, indent=2, ensure_ascii=False)
     )
-    print(json.dumps(answer, indent=2, ensure_ascii=False))

@@ -1,26 +1,29 @@
-"""Train a retriever over a whole catalogue, and evaluate it.
+"""Train a retriever over a whole catalogue, evaluate it, and join it to a run.
 
 A retriever has a vector for each item, from its text and its id, and one for a user after any history; the product of the two
 is the score. Text vectors come from tf-idf, which needs no model, from sentence-transformers:MODEL, or from the hidden
 states of a language model, transformers:MODEL. Evaluation is on the released candidates, in the form of `trsr evaluate`, and
-on the whole catalogue: the target among all items that the user has not met.
+on the whole catalogue: the target among all items that the user has not met. `fuse` gives a finished run the catalogue: it
+then recommends without candidates, by the sum of both scores.
 
 examples:
   trsr retrieve train data/mine --out runs/retriever
   trsr retrieve train data/mine --vectors transformers:bases/smollm2 --out runs/retriever-smollm2
-  trsr retrieve train data/mine --vectors none --out runs/ids-alone
   trsr retrieve evaluate runs/retriever --dataset data/mine
+  trsr retrieve fuse runs/retriever --run runs/mine
 """
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
+from trsr.cli.numbers import positive
 from trsr.cli.outcome import Outcome, add_json
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", metavar="train | evaluate", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="train | evaluate | fuse", required=True)
     train = actions.add_parser("train", help="on the histories of a dataset, in minutes on a CPU")
     option = train.add_argument
     option("dataset", help="folder or Hub id with the configs items and histories")
@@ -50,11 +53,34 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--out", type=Path, metavar="DIR", help="folder to write (RETRIEVER/SPLIT)")
     option("--limit", type=int, default=0, metavar="N", help="first N rows only")
     option("--seed", type=int, default=0, help="of candidates' order and bootstrap (%(default)s)")
+    option("--history", metavar="ORDER", help="a control: histories shuffled, reversed, or the newest items (last:N)")
     add_json(evaluate)
+    fuse = actions.add_parser(
+        "fuse", help="give a run a catalogue: fit the weight of the retriever's scores beside its own"
+    )
+    option = fuse.add_argument
+    option("retriever", type=Path, help="folder of a retriever")
+    option("--run", type=Path, required=True, help="finished run on the same dataset; RUN/catalogue is written")
+    option("--users", type=positive(int), default=200, metavar="N", help="validation users to fit on (%(default)s)")
+    option("--stage-one", type=positive(int), default=100, metavar="N", help="items that are retrieved (%(default)s)")
+    add_json(fuse)
 
 
 def run(options: argparse.Namespace) -> Outcome:
-    return _train(options) if options.action == "train" else _evaluate(options)
+    return {"train": _train, "evaluate": _evaluate, "fuse": _fuse}[options.action](options)
+
+
+def _fuse(options: argparse.Namespace) -> Outcome:
+    from trsr.retrieval.fusion import fuse_run
+
+    record = fuse_run(options.run, options.retriever, users=options.users, stage_one=options.stage_one)
+    fitted = record["fitted"]
+    return Outcome(
+        record,
+        f"Wrote {options.run / 'catalogue'}: {record['items']} items; weight of the first stage {record['weight']:g}, fitted on "
+        f"{fitted['users']} validation users, of whose next items the first stage passed on {fitted['retrieved']:.3f}. "
+        f"NDCG@10 by weight: {json.dumps(fitted['ndcg@10'])}",
+    )
 
 
 def _train(options: argparse.Namespace) -> Outcome:
@@ -92,7 +118,7 @@ def _evaluate(options: argparse.Namespace) -> Outcome:
     from trsr.retrieval.catalogue import COLUMNS
     from trsr.retrieval.evaluate import evaluate_retriever
 
-    out = options.out or results_folder(options.retriever, options.split, limit=options.limit)
+    out = options.out or results_folder(options.retriever, options.split, limit=options.limit, history=options.history)
     results = evaluate_retriever(
         options.retriever,
         options.dataset,
@@ -101,6 +127,7 @@ def _evaluate(options: argparse.Namespace) -> Outcome:
         split=options.split,
         limit=options.limit,
         seed=options.seed,
+        history=options.history,
     )
     whole: dict[str, Any] = results["catalogue"]
     parts = [

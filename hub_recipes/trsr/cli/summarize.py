@@ -11,12 +11,13 @@ examples:
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trsr.cli.exits import Exit
+from trsr.cli.numbers import positive
 from trsr.cli.outcome import Outcome, add_json
 from trsr.core.summary_prompts import SMALL_SAMPLING
 from trsr.errors import UsageError
@@ -84,11 +85,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     add(
         "--ray-address", metavar="ADDRESS", help="auto: the cluster that this machine is in (local: this machine alone)"
     )
-    add("--workers", type=_positive(int), metavar="N", help="engines at a time (one a GPU; without any, one a core)")
-    add("--partitions", type=_positive(int), metavar="N", help="of the users (4 a worker)")
-    add(
-        "--ray-gpus-per-worker", type=_positive(float), metavar="N", help="for transformers:MODEL (1, if there are any)"
-    )
+    add("--workers", type=positive(int), metavar="N", help="engines at a time (one a GPU; without any, one a core)")
+    add("--partitions", type=positive(int), metavar="N", help="of the users (4 a worker)")
+    add("--ray-gpus-per-worker", type=positive(float), metavar="N", help="for transformers:MODEL (1, if there are any)")
     add = parser.add_argument_group("what it would cost").add_argument
     add(
         "--estimate",
@@ -208,15 +207,3 @@ def _losses(made: Mapping[str, Any]) -> str:
 
 def _counted(reasons: Mapping[str, int]) -> str:
     return ", ".join(f"{why} {count:,}" for why, count in sorted(reasons.items(), key=lambda one: -one[1]))
-
-
-def _positive(kind: type) -> Callable[[str], float]:
-    """Reads a number above 0."""
-
-    def read(text: str) -> float:
-        if (number := kind(text)) <= 0:
-            raise argparse.ArgumentTypeError(f"must be more than 0, got {text}")
-        return number
-
-    read.__name__ = kind.__name__  # argparse names it in its message
-    return read

@@ -6,9 +6,8 @@ loaded in a fresh process, or a server. What differs is printed, and what is lik
 examples:
   trsr verify trsr-quickstart/release
   trsr verify ORG/trsr-sample --revision v1
-  trsr verify http://127.0.0.1:8000 --expected ORG/trsr-sample                             (transformers serve)
-  trsr verify http://127.0.0.1:8000 --expected ORG/trsr-sample --api generative_scoring --model trsr      (vLLM)
-  trsr verify http://127.0.0.1:8080 --expected ORG/trsr-sample --api completion            (llama.cpp)
+  trsr verify http://127.0.0.1:8000 --expected ORG/trsr-sample
+  trsr verify http://127.0.0.1:8000 --expected ORG/trsr-sample --api generative_scoring --model trsr
 """
 
 import argparse

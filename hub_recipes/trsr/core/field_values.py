@@ -90,11 +90,11 @@ def _character(entity: re.Match[str]) -> str:
 
 
 def first_words(line: str, words: int) -> str:
-    """At most `words` words of a line; 0 = all. A comma at the cut goes.
+    """At most `words` words of a line; 0 = all. Commas and spaces at the cut go.
 
     A word is what stands between spaces; of a script that has none between words, a character is one.
     """
     if not 0 < words < len(line):
         return line
     ends = [word.end() for word in islice(_WORDS.finditer(line), words + 1)]
-    return line[: ends[words - 1]].rstrip(",") if len(ends) > words else line
+    return line[: ends[words - 1]].rstrip(", ") if len(ends) > words else line

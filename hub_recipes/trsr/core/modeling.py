@@ -23,6 +23,7 @@ RANKER = "default"  # name in memory of the adapter that ranks: the default of p
 SUMMARIZER = "summarizer"  # name in memory of the adapter that summarises
 RELEASE_FILE = "release.json"  # in a release folder: kind of repo (the name of its folder) -> repo id
 DECISION_FILES = ("decision.json", "decision_template.jinja")
+CATALOGUE = "catalogue"  # folder of a pipeline repo; under this name config.json says whether there is one
 
 # Options of every request to the Hub.
 _HUB_OPTIONS = ("token", "cache_dir", "local_files_only", "force_download", "proxies")
@@ -44,8 +45,8 @@ class TextRichRecommender:
 
     A pipeline repo's config.json says under `trsr`: `base_model`, `base_revision`, `adapter`, `adapter_revision`,
     `ranking_prompt`, `temperature`, `bias`, `summarizer`, `method`, `block_size`, `max_blocks`; `summary_prompts` and
-    `summary_sampling`, where a model wrote the training summaries with other than the default ones; and `summarizer_adapter`: a second
-    adapter, which summarises, in a subfolder of the adapter's repo. Base and adapters are repo ids, or paths that begin with
+    `summary_sampling`, where a model wrote the training summaries with other than the default ones; `summarizer_adapter`: a second
+    adapter, which summarises, in a subfolder of the adapter's repo; and `catalogue`: whether the repo holds one. Base and adapters are repo ids, or paths that begin with
     `./` and lie in the pipeline repo itself; in a local folder also `../`, so that a release can be moved as a whole. Repos
     that a release folder holds beside the pipeline are taken from there, also before they are on the Hub.
     """
@@ -101,6 +102,9 @@ class TextRichRecommender:
             use_adapter(model, RANKER)
         model.config.trsr = settings
         model.trsr_parts = parts  # the origin of each, for saving
+        # Read when it is first needed, at the commit of this config.
+        commit = getattr(config, "_commit_hash", None) or repo_options["revision"]
+        model.trsr_catalogue = (name, {**repo_options, "revision": commit}) if settings.get(CATALOGUE) else None
         # `pipeline("decision")` looks for its files under the model's name, without a revision. So the name must be the folder
         # with this revision of the pipeline repo, not the name of the base.
         decision = [path for file in DECISION_FILES if (path := optional_file(name, file, repo_options))]

@@ -3,13 +3,16 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch.utils.data import Dataset
 from transformers import Pipeline
 from transformers.utils import logging
 
-from .compat import context_length, using_adapter
+from .catalogue import STAGE_ONE, Catalogue, Query
+from .compat import context_length, plain, using_adapter
 from .errors import InputError
 from .extractive import ExtractiveSummarizer
 from .forward import exclusive
@@ -25,7 +28,9 @@ from .summary_prompts import SummaryPrompts
 logger = logging.get_logger(__name__)
 
 SUMMARIZERS = ("auto", "adapter", "base-model", "extractive", None)
-_REQUEST = frozenset({"history", "candidates", "summary"})
+_REQUEST = frozenset({"history", "candidates", "summary", "exclude", "where"})
+# What chooses from a catalogue, and has nothing to choose from where candidates are given.
+_RETRIEVAL = ("exclude", "where", "stage_one", "rank")
 
 
 class TextRichRecommendationPipeline(Pipeline):
@@ -40,6 +45,15 @@ class TextRichRecommendationPipeline(Pipeline):
     The answer is `{"candidates": [{"index", "item", "score", "log_odds", "rank"}, ...]}`, best first: `index` is the
     position in the input, `score` is P(yes) among yes and no, after the fitted temperature and bias, ranks count from 1, equal
     scores keep their input order.
+
+    Without `candidates`, the catalogue that the repo carries is ranked, where it carries one: the first stage, a small
+    model of the user over vectors of the items, takes the best `stage_one` of what is not in the history; the model ranks
+    these; and both scores are added, each as z-scores over these items. The answer is `{"candidates": [{"item_id",
+    "item", "score", "log_odds", "stage_one", "rank"}, ...], "not_in_catalogue": n}`: `score` is the sum, and n counts the
+    items of the history that the catalogue does not hold; the first stage skips them. An item of the history is found by
+    its `item_id`, else by its text. `exclude` lists ids or items to leave out, `where` is `{field: value}` that an item
+    must have, or hold in a list; both may stand in a request too. `rank=False` is the first stage alone: `score` is its
+    own, `log_odds` None.
 
     Threads may share a pipeline, and take turns at its model. Lists of requests are answered in a list; Datasets and
     generators as they come. `batch_size` changes nothing: the candidates of a user are scored together already.
@@ -79,14 +93,28 @@ class TextRichRecommendationPipeline(Pipeline):
         self._max_blocks = settings.get("max_blocks") or 5
 
     def _sanitize_parameters(
-        self, summarizer="unset", method=None, top_k="unset", return_summary=None, max_new_tokens=None, **unknown
+        self,
+        summarizer="unset",
+        method=None,
+        top_k="unset",
+        return_summary=None,
+        max_new_tokens=None,
+        stage_one=None,
+        exclude=None,
+        where=None,
+        rank=None,
+        **unknown,
     ):
         if unknown:
             raise TypeError(
-                f"Unknown option {', '.join(sorted(unknown))}. "
-                "Options: summarizer, method, top_k, return_summary, max_new_tokens."
+                f"Unknown option {', '.join(sorted(unknown))}. Options: summarizer, method, top_k, return_summary, "
+                "max_new_tokens, and without candidates stage_one, exclude, where, rank."
             )
         forward, after = {}, {}
+        if stage_one is not None and (not isinstance(stage_one, int) or stage_one < 1):
+            raise InputError(f"stage_one must be a positive integer, got {stage_one!r}.")
+        options = {"stage_one": stage_one, "exclude": exclude, "where": where, "rank": rank}
+        before = {name: value for name, value in options.items() if value is not None}
         if summarizer != "unset":
             if summarizer not in SUMMARIZERS:
                 raise InputError(
@@ -105,7 +133,7 @@ class TextRichRecommendationPipeline(Pipeline):
             after["top_k"] = top_k
         if return_summary is not None:
             after["return_summary"] = return_summary
-        return {}, forward, after
+        return before, forward, after
 
     def __call__(self, inputs, **kwargs):
         """Rank the candidates of a request, or of each request of a list, Dataset or generator."""
@@ -113,8 +141,10 @@ class TextRichRecommendationPipeline(Pipeline):
             if not inputs:
                 return []
             # All requests are checked before the first is scored, so that a faulty one costs no time.
+            given = {name: value for name, value in kwargs.items() if name not in ("num_workers", "batch_size")}
+            options = {**self._preprocess_params, **self._sanitize_parameters(**given)[0]}
             for request in inputs:
-                self.preprocess(request)
+                self.preprocess(request, **options)
             return super().__call__(list(inputs), **kwargs)
         if isinstance(inputs, Iterable) and not isinstance(inputs, (Mapping, str, Dataset)):
             inputs = (request for request in inputs)
@@ -157,7 +187,13 @@ class TextRichRecommendationPipeline(Pipeline):
         }
         save_recommender(Path(save_directory), self.model, self.tokenizer, settings)
 
-    def preprocess(self, request):
+    @cached_property
+    def catalogue(self) -> Any:
+        """The catalogue of the repo, read when it is first needed; None if it carries none."""
+        origin = getattr(plain(self.model), "trsr_catalogue", None)
+        return Catalogue.load(*origin) if origin else None
+
+    def preprocess(self, request, **options):
         """Check a request and read its items."""
         if not isinstance(request, Mapping):
             raise TypeError(
@@ -166,59 +202,94 @@ class TextRichRecommendationPipeline(Pipeline):
             )
         unknown = set(request) - _REQUEST
         missing = {"history", "candidates"} - set(request)
+        if missing == {"candidates"} and not unknown and self.catalogue is not None:
+            missing = set()
         if unknown or missing:
+            hint = (
+                " This recommender carries no catalogue to choose from: `trsr publish RUN --retriever RETRIEVER` makes a "
+                "repo that does."
+            )
             raise InputError(
                 f"A request has the keys history, candidates and optionally summary; unknown: {sorted(unknown)}, "
-                f"missing: {sorted(missing)}."
+                f"missing: {sorted(missing)}.{hint if missing == {'candidates'} else ''}"
             )
         summary = request.get("summary")
         if summary is not None and not isinstance(summary, str):
             raise TypeError(f"A summary is a string, got {type(summary).__name__}.")
+        prompt = self.encoder.prompt
+        if "candidates" not in request:
+            history, query = self._query(request, **options)
+            return {"history": history, "query": query, "rank": options.get("rank", True), "summary": summary}
+        if used := [name for name in _RETRIEVAL if name in options or name in request]:
+            raise InputError(f"{', '.join(used)}: for choosing from a catalogue. Leave out these, or the candidates.")
         return {
-            "history": _items(request["history"], "history", self.encoder.prompt),
-            "candidates": _items(request["candidates"], "candidates", self.encoder.prompt),
+            "history": _items(request["history"], "history", prompt),
+            "candidates": _items(request["candidates"], "candidates", prompt),
             "given": list(request["candidates"]),
             "summary": summary,
         }
 
+    def _query(self, request, exclude=(), where=None, stage_one=STAGE_ONE, rank=True) -> tuple[list[Item], Query]:
+        """The history of a request without candidates, and what to retrieve for it."""
+        catalogue, prompt = self.catalogue, self.encoder.prompt
+        where = {**_fields(where), **_fields(request.get("where"))}
+        history = _listed(request["history"], "history")
+        items = _items([catalogue.text_of(entry) for entry in history], "history", prompt)
+        left_out = [*_listed(request.get("exclude") or (), "exclude"), *_listed(exclude, "exclude")]
+        left_out = [catalogue.entry(value) for value in left_out]
+        excluded = _items([catalogue.text_of(entry) for entry in left_out], "exclude", prompt)
+        pairs = zip(history, items, strict=True), zip(left_out, excluded, strict=True)
+        return items, catalogue.query(*pairs, where, stage_one)
+
     def _forward(self, request, summarizer="auto", method=None, max_new_tokens=None):
-        history = request["history"]
+        history, query = request["history"], request.get("query")
+        answered = {**request, "retrieved": None, "trail": None, "scores": None, "shortened": None}
+        candidates = request.get("candidates")
+        if query is not None:
+            [answered["retrieved"]] = self.catalogue.retrieve([query])
+            if not request["rank"]:
+                return answered
+            candidates = [self.encoder.prompt.item(self.catalogue.texts[row]) for row, _ in answered["retrieved"]]
         if request["summary"] is not None:
-            trail = SummaryResult((), request["summary"])
+            answered["trail"] = SummaryResult((), request["summary"])
         elif history and (name := self._named(summarizer)):
             blocks = blocks_by_count(history, self._block_size, self._max_blocks)
             with self._writing(name, max_new_tokens) as writer:
-                trail = summarize([blocks], writer, method or self._trained_method)[0]
-        else:
-            trail = None
-        suffixes = [self.encoder.suffix_ids(item) for item in request["candidates"]]
-        shortened = None
-        scores: list[float] = []
+                answered["trail"] = summarize([blocks], writer, method or self._trained_method)[0]
+        trail = answered["trail"]
+        suffixes = [self.encoder.suffix_ids(item) for item in candidates]
+        answered["scores"] = []
         if suffixes:
             prefix = self.encoder.prefix_ids(trail.summary if trail else None, history, max(map(len, suffixes)))
             if prefix.recent_dropped or prefix.summary_words_dropped:
-                shortened = {
+                answered["shortened"] = {
                     "recent_items_dropped": prefix.recent_dropped,
                     "summary_words_dropped": prefix.summary_words_dropped,
                 }
-                logger.warning(f"A prompt exceeded {self.encoder.limit} tokens and was shortened: {shortened}")
-            scores = self.scorer.log_odds(prefix.ids, suffixes).tolist()
-        return {"given": request["given"], "scores": scores, "trail": trail, "shortened": shortened}
+                logger.warning(
+                    f"A prompt exceeded {self.encoder.limit} tokens and was shortened: {answered['shortened']}"
+                )
+            answered["scores"] = self.scorer.log_odds(prefix.ids, suffixes).tolist()
+        return answered
 
     def postprocess(self, ranked, top_k=None, return_summary=False):
         scores = ranked["scores"]
-        answer = {
-            "candidates": [
-                {
-                    "index": index,
-                    "item": ranked["given"][index],
-                    "score": _probability(scores[index] / self._temperature + self._bias),
-                    "log_odds": scores[index],
-                    "rank": position,
-                }
-                for position, index in enumerate(rank(scores)[:top_k], 1)
-            ]
-        }
+        if ranked["retrieved"] is None:
+            answer = {
+                "candidates": [
+                    {
+                        "index": index,
+                        "item": ranked["given"][index],
+                        "score": _probability(scores[index] / self._temperature + self._bias),
+                        "log_odds": scores[index],
+                        "rank": position,
+                    }
+                    for position, index in enumerate(rank(scores)[:top_k], 1)
+                ]
+            }
+        else:
+            chosen = self.catalogue.ranked(ranked["retrieved"], scores)[:top_k]
+            answer = {"candidates": chosen, "not_in_catalogue": ranked["query"].unknown}
         if return_summary:
             trail = ranked["trail"]
             answer["summary"] = trail.summary if trail else None
@@ -298,11 +369,21 @@ class TextRichRecommendationPipeline(Pipeline):
             yield ModelSummarizer(self.model, self.encoder, self._summary_prompts, **sampling)
 
 
-def _items(values, name: str, prompt: RankingPrompt) -> list[Item]:
+def _listed(values, name: str) -> Sequence:
     if isinstance(values, (str, Mapping)) or not isinstance(values, Sequence):
         raise TypeError(f"'{name}' is a list of items, got {type(values).__name__}.")
+    return values
+
+
+def _fields(where) -> Mapping:
+    if where is not None and not isinstance(where, Mapping):
+        raise TypeError(f"'where' is a dict of fields and values, got {type(where).__name__}.")
+    return where or {}
+
+
+def _items(values, name: str, prompt: RankingPrompt) -> list[Item]:
     items = []
-    for index, value in enumerate(values):
+    for index, value in enumerate(_listed(values, name)):
         try:
             items.append(prompt.item(value))
         except (TypeError, ValueError) as error:

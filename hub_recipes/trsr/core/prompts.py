@@ -163,6 +163,9 @@ class Encoder:
         prompt: The ranking prompt.
         context: The model's context length in tokens; an over-long prompt is shortened or refused.
         chat: Wrap prompts in the chat template; None means when the tokenizer has one.
+
+    Attributes:
+        breaks: Line breaks that a suffix opens with, and a prefix does not end with.
     """
 
     def __init__(self, tokenizer, prompt: RankingPrompt | None = None, context: int = 0, chat: bool | None = None):
@@ -174,6 +177,7 @@ class Encoder:
         self._added: tuple[int, tuple[AddedTokens, dict[int, str]]] | None = None
         self._frames: dict[tuple[str, ...], tuple[list[int], list[int]]] = {}
         self.head_ids, self.tail_ids = self._frame_ids(())
+        self.breaks = self._breaks()
         self.yes_id, self.no_id = self._answers()
 
     def text_ids(self, text: str) -> list[int]:
@@ -216,7 +220,7 @@ class Encoder:
 
     def suffix_ids(self, candidate: Item) -> list[int]:
         """The candidate, the cue, and the opening of the answer."""
-        return self.text_ids(self.prompt.suffix(candidate)) + self.tail_ids
+        return self.text_ids(self.breaks + self.prompt.suffix(candidate)) + self.tail_ids
 
     def prefix_ids(self, summary: str | None, items: Sequence[Item], longest_suffix: int = 0) -> Prefix:
         """The shared part for a user, shortened to leave `longest_suffix` tokens.
@@ -232,7 +236,7 @@ class Encoder:
         room = self.limit - longest_suffix if self.limit else None
 
         def encode(kept: Sequence[Item], text: str | None) -> list[int]:
-            return self.head_ids + self.text_ids(self.prompt.prefix(text, kept))
+            return self.head_ids + self.text_ids(self.prompt.prefix(text, kept).removesuffix(self.breaks))
 
         ids = encode(recent, summary)
         if room is None or len(ids) <= room:
@@ -258,6 +262,20 @@ class Encoder:
                 f"({len(ids)} tokens). Shorten the candidate's text, or use a model with a longer context."
             )
         return Prefix(ids, shown - len(recent), len(words) - kept)
+
+    def _breaks(self) -> str:
+        """The line breaks that open a suffix, of the two that stand between it and the prefix.
+
+        So many that both have the ids of the whole text, which a server that takes text reads: some tokenizers make one token
+        of two breaks at the end of a text alone, others of any two.
+        """
+        item = Item("title: Emma")
+        prefix, suffix = self.prompt.prefix("title: Emma x1", [item]), self.prompt.suffix(item)
+        whole = self.text_ids(prefix + suffix)
+        for breaks in ("", "\n", "\n\n"):
+            if self.text_ids(prefix.removesuffix(breaks)) + self.text_ids(breaks + suffix) == whole:
+                return breaks
+        return ""
 
     def _bos(self) -> str:
         """What the tokenizer itself puts in front of text."""

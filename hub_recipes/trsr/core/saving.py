@@ -10,9 +10,10 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 
+from .catalogue import catalogue_files
 from .compat import adapter_layers, plain
 from .errors import InputError
-from .modeling import DECISION_FILES
+from .modeling import CATALOGUE, DECISION_FILES
 
 CODE = Path(__file__).parent
 # File types that are copied with a base or an adapter. Weights are safetensors: other formats can run code where they are loaded.
@@ -50,6 +51,10 @@ def save_recommender(folder: Path, model, tokenizer, settings: Mapping[str, Any]
         for name in DECISION_FILES:
             if (source / name).is_file():
                 shutil.copyfile(source / name, draft / name)
+        if origin := getattr(plain(model), "trsr_catalogue", None):
+            (draft / CATALOGUE).mkdir()
+            for name, path in catalogue_files(*origin).items():
+                shutil.copyfile(path, draft / CATALOGUE / name)
         shutil.copytree(draft, folder, dirs_exist_ok=True)
 
 

@@ -75,6 +75,7 @@ class Facts:
         branch: Branch that the repos are pushed to.
         max_length: Context of the base in tokens; None if its config does not state it.
         printed: Output of the code snippet on the dataset card, line by line.
+        catalogue: Record of the catalogue that the pipeline carries, if it does.
     """
 
     names: Names
@@ -99,6 +100,7 @@ class Facts:
     branch: str = "main"
     max_length: int | None = None
     printed: Sequence[str] = ()
+    catalogue: Mapping | None = None
 
     @property
     def beside(self) -> bool:
@@ -166,6 +168,7 @@ def gather(inputs: ReleaseInputs, names: Names, terms: Terms, license: str | Non
         license_link=weights.get("license_link"),
         audit=inputs.audit,
         branch=branch,
+        catalogue=inputs.catalogue.record if inputs.catalogue else None,
     )
 
 
@@ -177,6 +180,8 @@ def _not_the_runs_own(measured: Results, run: Run) -> str | None:
         return f"of the first {measured.limit:,} rows alone"
     if measured.shuffled_summaries:
         return "those of shuffled summaries"
+    if measured.history:
+        return "those of histories in another order"
     if measured.checksums != run.checksums:
         return (
             "not of the dataset that the run was trained on"
@@ -225,6 +230,7 @@ def card(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> str:
         "method": facts.recipe.summary,
         "methods": methods,
         "request": Markdown(_code(facts.example.request)) if facts.example else None,
+        "history": Markdown(_code(facts.example.request["history"])) if facts.example else None,
         "decision_request": Markdown(_code(_decision_request(facts.example))) if facts.example else None,
         "rows_printed": Markdown(_fence("\n".join(facts.printed), "text")),
         "printed": Markdown(_fence(_printed(facts.example), "text")) if facts.example else None,

@@ -90,7 +90,7 @@ _TEMPLATE = """\
 {%- for piece in pieces if kept.words < words -%}
 {%- set kept.words = kept.words + (piece != " ") -%}{%- set kept.end = kept.end + piece|length -%}
 {%- endfor -%}
-{{- text[:kept.end].rstrip(",") if kept.words == words and text[kept.end:] else text -}}
+{{- text[:kept.end].rstrip(", ") if kept.words == words and text[kept.end:] else text -}}
 {%- endmacro -%}
 {%- macro field(value, words, values) -%}
 {%- set kept = parts(value).split("\x00")[:-1] -%}
@@ -203,6 +203,7 @@ def _labels(encoder: Encoder) -> list[str]:
 def _template(encoder: Encoder) -> str:
     prompt, head, tail = encoder.prompt, *encoder.frame()
     broken = list(encoder.added_tokens())
+    before = "\n\n".removesuffix(encoder.breaks)
     values = {
         "DROPPED": _within(_DROPPED),
         "UNSPACED": _within(UNSPACED),
@@ -218,7 +219,7 @@ def _template(encoder: Encoder) -> str:
         "INSTRUCTION": _quoted(prompt.instruction),
         "SUMMARY": _quoted(f"\n\n{prompt.summary_heading}\n- "),
         "HEADING": _quoted(f"\n\n{prompt.recent_heading}"),
-        "CANDIDATE": _quoted(f"\n\n{SPLIT}{prompt.candidate_heading}\n- "),
+        "CANDIDATE": _quoted(f"{before}{SPLIT}{encoder.breaks}{prompt.candidate_heading}\n- "),
         "CUE": _quoted(f"\n\n{prompt.cue}{SPLIT}"),
         "TAIL": _quoted(tail),
     }

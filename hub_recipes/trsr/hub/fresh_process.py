@@ -3,6 +3,7 @@
     python fresh_process.py PIPELINE REQUESTS.json OPTIONS.json
 
 REQUESTS holds requests by what is asked of them. `compared`: log-odds of the candidates, in their order. `shown`: one request, answered whole.
+`chosen`: one without candidates.
 `measured`: what `measure` gives; `summarised`: summaries. OPTIONS are for `transformers.pipeline`. It imports transformers alone; the recommender's own code is that of the release.
 """
 
@@ -19,6 +20,8 @@ def answers(recommender, requests: dict[str, Any]) -> dict[str, Any]:
         found["compared"] = [in_order(answer) for answer in recommender(requests["compared"])]
     if "shown" in requests:
         found["shown"] = recommender(requests["shown"], return_summary=True)
+    if "chosen" in requests:
+        found["chosen"] = recommender(requests["chosen"])
     if "measured" in requests:
         others = [request.get("summary") for request in requests["measured"]]
         found["measured"] = [

@@ -12,6 +12,7 @@ from datasets import DatasetDict
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
 from trsr.assets.paths import base_path
+from trsr.core.catalogue import Catalogue
 from trsr.core.prompts import Encoder
 from trsr.dataset import contract
 from trsr.recommender import scores
@@ -21,6 +22,7 @@ from trsr.recommender.results import Results
 from trsr.recommender.run import Run
 from trsr.recommender.serving import pipeline_settings
 from trsr.records.provenance import Provenance
+from trsr.retrieval.carried import catalogue_of_run
 
 USERS = 3  # of the test split, whose scores are compared with those of the release
 
@@ -41,6 +43,7 @@ class ReleaseInputs:
         base_config: Of the base.
         encoder: Of the run's prompts, with the base's tokenizer.
         settings: Of the pipeline, as `serving.pipeline_settings` gives them.
+        catalogue: That the pipeline carries, if it does.
     """
 
     run: Run
@@ -55,16 +58,18 @@ class ReleaseInputs:
     base_config: PreTrainedConfig
     encoder: Encoder
     settings: Mapping[str, Any]
+    catalogue: Catalogue | None = None
 
     @classmethod
-    def read(cls, folder: Path, dataset: str | None = None) -> "ReleaseInputs":
+    def read(cls, folder: Path, dataset: str | None = None, retriever: Path | None = None) -> "ReleaseInputs":
         """Read the run in `folder` and its dataset.
 
         Args:
             dataset: Where the run's dataset is; default, where its recipe says.
+            retriever: Folder of the retriever for a catalogue; without one, the release carries none.
 
         Raises:
-            RunError: If there is no finished run, or the dataset is not the one that it was trained on.
+            RunError: If there is no finished run or no such retriever, or the dataset is not the one that both were trained on.
             ResultsError, DataError: If something else is missing.
         """
         run = Run.read(folder).with_dataset(dataset)
@@ -95,4 +100,5 @@ class ReleaseInputs:
             base_config,
             encoder,
             settings,
+            catalogue_of_run(run, retriever) if retriever else None,
         )

@@ -36,6 +36,7 @@ def publish(
     license: str | None = None,
     terms: Mapping[str, Any] | None = None,
     accept_data_licence: bool = False,
+    retriever: Path | None = None,
     hub: HfApi | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
@@ -48,6 +49,7 @@ def publish(
         license: Of the weights; default the base's.
         terms: Fields of `records.provenance.Terms` that replace those of the dataset.
         accept_data_licence: Publish ids and summaries of data whose texts may not be passed on, gated.
+        retriever: Folder of a retriever: the pipeline then carries the catalogue, and recommends without candidates.
 
     Returns:
         Plain values: `folder` of the release and, with `push`, `commits`: kind of repo -> commit that holds it. Without
@@ -57,7 +59,7 @@ def publish(
         ReleaseError, HubError: If something is missing, refused or unsafe.
     """
     hub = hub or HfApi()
-    inputs = ReleaseInputs.read(run, dataset)
+    inputs = ReleaseInputs.read(run, dataset, retriever)
     recipe, source = inputs.run.recipe, inputs.run.recipe.dataset
     source_terms = replace(inputs.provenance.terms, **(terms or {}))
     base_folder, on_hub = Path(base_path(recipe.base)), not Path(dataset_path(source)).is_dir()
@@ -80,6 +82,15 @@ def publish(
         inputs, folder or run / "release", names, terms=source_terms, license=license, branch=options.branch
     )
     say(inputs.verdict + "\n")
+    if record := release.facts.catalogue:
+        how = (
+            f"fitted on {record['fitted']['users']} validation users"
+            if record["fitted"]
+            else f"not fitted; to fit it: trsr retrieve fuse {retriever} --run {run}"
+        )
+        say(
+            f"Carries a catalogue of {record['items']:,} items; weight of the first stage {record['weight']:g}, {how}.\n"
+        )
     rehearsal = rehearse(release, inputs)
     say(
         f"Loaded in a fresh process: the log-odds of {rehearsal.candidates} candidates of {rehearsal.users} test users differ from "

@@ -7,17 +7,20 @@ repos in it, so that the pipeline loads base and adapter from there, before they
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scipy.special import expit
 
+from trsr.core.catalogue import Catalogue
+from trsr.core.history import Item
 from trsr.errors import ReleaseError
 from trsr.hub import expected, fresh_process
 from trsr.hub.cards import Example
@@ -63,11 +66,22 @@ def rehearse(release: Release, inputs: ReleaseInputs) -> Rehearsal:
     first = _short_request(inputs, rows[0], compared[0])
     asked = expected.requests(inputs, facts.terms.share_text)
     writes = inputs.settings["summarizer"] in expected.WRITERS
+    requests: dict[str, Any] = {
+        "compared": compared,
+        "shown": first,
+        "measured": asked,
+        **({"summarised": asked} if writes else {}),
+    }
+    if inputs.catalogue:
+        named = [{"item_id": item_id, "text": texts[item_id]} for item_id in rows[0]["history"]]
+        requests["chosen"] = {"history": named, "summary": compared[0].get("summary")}
     output = answers(
         str((release.folder / "pipeline").resolve()),
-        {"compared": compared, "shown": first, "measured": asked, **({"summarised": asked} if writes else {})},
+        requests,
         "The release cannot be loaded by transformers and peft as they are installed here, so it is not pushed",
     )
+    if inputs.catalogue:
+        _check_catalogue(inputs.catalogue, rows[0]["history"], output["chosen"])
     pairs = [
         (expected, actual)
         for item_scores, scores in zip(run_scores, output["compared"], strict=True)
@@ -86,6 +100,20 @@ def rehearse(release: Release, inputs: ReleaseInputs) -> Rehearsal:
     decided = round(float(expit(chosen / (facts.fitted or {"value": 1.0})["value"])), 3)
     example = Example(first, answer["summary"], ranked, decided) if facts.terms.share_text else None
     return Rehearsal(len(rows), len(pairs), difference, example)
+
+
+def _check_catalogue(catalogue: Catalogue, history: Sequence[str], answer: Mapping[str, Any]) -> None:
+    """Raise ReleaseError unless the release retrieved for a user what its retriever does."""
+    entries = [({"item_id": item_id}, Item(item_id)) for item_id in history]
+    [expected] = catalogue.retrieve([catalogue.query(entries)])
+    found = {item["item_id"]: item["stage_one"] for item in answer["candidates"]}
+    for row, score in expected:
+        item_id = catalogue.item_ids[row]
+        if not math.isclose(found.get(item_id, math.nan), score, abs_tol=EXACT):
+            raise ReleaseError(
+                f"Loaded in a fresh process, the release does not retrieve what its retriever does: the score of {item_id!r} "
+                f"is {found.get(item_id)}, not {score}. Publish it again with the versions that trained the retriever."
+            )
 
 
 def _short_request(inputs: ReleaseInputs, row: Mapping, request: Mapping[str, Any]) -> dict[str, Any]:

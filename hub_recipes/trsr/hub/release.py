@@ -13,7 +13,7 @@ from datasets import DatasetDict
 from huggingface_hub import DatasetCard
 
 from trsr.assets.paths import base_path, summarizer_path
-from trsr.core.modeling import PROMPT_FILE, RELEASE_FILE, SUMMARIZER
+from trsr.core.modeling import CATALOGUE, PROMPT_FILE, RELEASE_FILE, SUMMARIZER
 from trsr.core.saving import copy_code, core_modules, write_config, write_json
 from trsr.dataset import contract
 from trsr.errors import ReleaseError
@@ -24,6 +24,7 @@ from trsr.recommender.examples import sft_rows
 from trsr.records.adapters import write_adapter_config
 from trsr.records.files import read_json, whole_folder
 from trsr.records.provenance import Terms
+from trsr.retrieval.carried import write_catalogue
 
 # File types that a repo may hold. Code is listed by name: any other file that could run on a user's machine is refused.
 SUFFIXES = {".json", ".jinja", ".md", ".parquet", ".safetensors", ".txt", ".yaml"}
@@ -65,6 +66,10 @@ def assemble(
         ReleaseError, DataError: If something is missing.
     """
     check_replaceable(folder)
+    if inputs.catalogue and not (terms or inputs.provenance.terms).share_text:
+        raise ReleaseError(
+            "The terms of the data do not allow to pass its texts on, and a catalogue holds them: leave out --retriever."
+        )
     base = inputs.run.recipe.base
     if names.local and not Path(base_path(base)).is_dir():
         names = replace(names, base=base, own=names.own[1:])
@@ -176,7 +181,7 @@ def pin(release: Release, commits: Mapping[str, str], kind: str | None = None) -
 
 
 def write_pipeline(folder: Path, inputs: ReleaseInputs, names: Names) -> bool:
-    """Write a pipeline repo: code, config, tokenizer and decision files, no weights.
+    """Write a pipeline repo: code, config, tokenizer, decision files and a catalogue, if any; no weights of a language model.
 
     Returns:
         Whether decision files were written, see `decision.write`.
@@ -189,6 +194,7 @@ def write_pipeline(folder: Path, inputs: ReleaseInputs, names: Names) -> bool:
         "adapter": names.adapter,
         "adapter_revision": None,
         **inputs.settings,
+        **({CATALOGUE: True} if inputs.catalogue else {}),
     }
     write_config(folder, inputs.base_config.to_dict(), settings)
     if not recipe.chat:
@@ -202,6 +208,8 @@ def write_pipeline(folder: Path, inputs: ReleaseInputs, names: Names) -> bool:
         json.dumps(encoder.prompt.to_dict(), indent=2) + "\n", encoding="utf-8", newline="\n"
     )
     copy_code(folder)
+    if inputs.catalogue:
+        write_catalogue(inputs.catalogue, folder / CATALOGUE)
     return decision.write(folder, encoder, settings["temperature"], settings["bias"])
 
 

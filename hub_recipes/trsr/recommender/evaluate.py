@@ -33,6 +33,7 @@ from trsr.metrics.calibration import fit_calibration
 from trsr.progress import loading
 from trsr.recommender import baselines
 from trsr.recommender import scores as score_files
+from trsr.recommender.controls import HISTORY, history_suffix, with_history, with_shuffled_summaries
 from trsr.recommender.examples import encode_prefix, make_encoder, ranking_prompt
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.results import FILE
@@ -44,6 +45,7 @@ from trsr.records.versions import versions
 logger = logging.get_logger(__name__)
 
 BASELINES = ("chance", "popularity", "item-knn", "tf-idf")
+ORDERED = ("item-knn", "tf-idf")  # baselines that look at the newest items, so that a history's order matters to them
 NEIGHBOURS = 50_000  # training users that item-knn counts, so that its time and memory are bounded
 
 
@@ -145,20 +147,6 @@ def _read_partial(path: Path | None) -> dict[str, tuple[list[float], bool]]:
     return known_scores
 
 
-def with_shuffled_summaries(rows: Dataset, seed: int) -> Dataset:
-    """A control: the same rows, each with the summary of another row.
-
-    Raises:
-        EvaluationError: If there is only one row.
-    """
-    if len(rows) < 2:
-        raise EvaluationError("Shuffling summaries takes at least 2 users.")
-    order = np.random.default_rng(seed).permutation(len(rows))
-    donors = np.empty_like(order)
-    donors[order] = np.roll(order, 1)  # one cycle through all rows: none keeps its own summary
-    return rows.remove_columns("summary").add_column("summary", [rows["summary"][int(index)] for index in donors])
-
-
 def _checksum(rows: Dataset, texts: Mapping[str, str], recipe: Recipe, encoder: Encoder) -> str:
     """Checksum of all that determines the scores, except the adapter: base, prompt, rows and their item texts."""
     base = [base_checksum(recipe.base), recipe.base_revision]
@@ -174,6 +162,22 @@ def baseline_scores(name: str, candidates: Candidates, train: Dataset, texts: Ma
     if name == "tf-idf":
         contract.check_ids(candidates.rows, texts, "TF-IDF")
     return candidates.score(baseline_scorer(name, candidates.rows, train, texts))
+
+
+def score_baselines(
+    scorers: Mapping[str, baselines.Scorer], candidates: Candidates, shown: Candidates, history: str | None
+) -> dict[str, np.ndarray]:
+    """Scores of baselines, and of those in `ORDERED` with the histories of a control too, under names of their own.
+
+    Args:
+        scorers: Of all baselines, as `baseline_scorer` gives them.
+        shown: The same candidates, with the histories of the control.
+        history: The control, as `controls.with_history` takes it.
+    """
+    scores = {name: candidates.score(scorer) for name, scorer in scorers.items()}
+    if history:
+        scores |= {f"{name}{HISTORY}{history}": shown.score(scorers[name]) for name in ORDERED}
+    return scores
 
 
 def baseline_scorer(name: str, rows: Dataset, train: Dataset, texts: Mapping[str, str]) -> baselines.Scorer:
@@ -236,7 +240,8 @@ def write_results(
         "n_users": len(set(users)),
         "candidates_a_user": _rounded_mean(mask.sum(1).mean()),
         "systems": {
-            name: measure(scores, labels, seed, name not in BASELINES, mask, users) for name, scores in systems.items()
+            name: measure(scores, labels, seed, name.partition(HISTORY)[0] not in BASELINES, mask, users)
+            for name, scores in systems.items()
         },
         "paired": [
             {"metric": "recall@3", "system": name, "against": against}
@@ -269,18 +274,26 @@ def describe(run: Run, split: str, adapter: bool = True) -> dict[str, Any]:
         **score_files.about(recipe.dataset, recipe.config, split, recipe.dataset_revision),
         "run": recipe.name,
         "summary": recipe.summary,
+        "train_seed": recipe.seed,
         "weights": run.weights if adapter else None,
     }
 
 
 def results_folder(
-    run: Path, split: str, *, limit: int = 0, adapter: bool = True, dataset: str | None = None, shuffle: bool = False
+    run: Path,
+    split: str,
+    *,
+    limit: int = 0,
+    adapter: bool = True,
+    dataset: str | None = None,
+    shuffle: bool = False,
+    history: str | None = None,
 ) -> Path:
     """The folder for the results of an evaluation: RUN/SPLIT for the standard one, else RUN/SPLIT with a suffix.
 
     Standard is the adapter on the whole split of the dataset that it was trained on, wherever that dataset lies now.
     """
-    name = split + ("" if adapter else "-no-adapter") + ("-shuffled" if shuffle else "")
+    name = split + ("" if adapter else "-no-adapter") + ("-shuffled" if shuffle else "") + history_suffix(history)
     if limit:
         name += f"-limit-{limit}"
     if dataset:
@@ -301,6 +314,7 @@ def evaluate_run(
     adapter: bool = True,
     dataset: str | None = None,
     shuffle_summaries: bool = False,
+    history: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate a finished run beside the baselines.
 
@@ -308,16 +322,20 @@ def evaluate_run(
         folder: Of the run.
         out: Takes results.json and scores.parquet, see `results_folder`. A killed evaluation goes on from there.
         limit: First rows only; 0 = all.
-        seed: Of the order of candidates, the bootstrap, and the shuffling of summaries.
+        seed: Of the order of candidates, the bootstrap, and the shuffling of summaries and histories.
         adapter: False measures the base as it is (zero-shot).
         dataset: Folder or Hub id to evaluate on; default the one that the run was trained on.
         shuffle_summaries: A control: each user is ranked with the summary of another user.
+        history: A control: recent items are shown in another order, as `controls.with_history` takes it, while summaries stay.
+            Baselines to which the order matters are scored with both.
 
     Raises:
         RunError: If there is no finished run, its dataset has changed and `dataset` does not name another, or the run was
             trained on users of the split.
         EvaluationError: If the run shows no summaries to shuffle.
+        UsageError: If `history` is no order.
     """
+    history_suffix(history)  # refuses an unknown order before any work
     run = Run.read(folder).with_dataset(dataset)
     recipe = run.recipe
     if shuffle_summaries and recipe.summary == "none":
@@ -343,18 +361,20 @@ def evaluate_run(
     if limited:
         rows = rows.select(range(limit))
     contract.check_ids(rows, texts, f"{recipe.dataset}, config {config}, split {split}")
+    shown = with_history(rows, history, seed)
     if shuffle_summaries:
-        rows = with_shuffled_summaries(rows, seed)
+        shown = with_shuffled_summaries(shown, seed)
     out.mkdir(parents=True, exist_ok=True)
     # The name holds all that the scores depend on, so that no other evaluation goes on from this file.
     about = describe(run, split, adapter)
-    about |= {"limit": limit if limited else 0, "shuffled_summaries": shuffle_summaries}
+    about |= {"limit": limit if limited else 0, "shuffled_summaries": shuffle_summaries, "history": history}
     partial = (
         out
-        / f".{split}-{seed}-{(about['weights'] or 'base')[:12]}-{_checksum(rows, texts, recipe, encoder)[:12]}.partial.jsonl"
+        / f".{split}-{seed}-{(about['weights'] or 'base')[:12]}-{_checksum(shown, texts, recipe, encoder)[:12]}.partial.jsonl"
     )
-    candidates = Candidates.of(rows, seed)
-    systems = {name: baseline_scores(name, candidates, train, texts) for name in BASELINES}
+    candidates = Candidates.of(shown, seed)
+    scorers = {name: baseline_scorer(name, rows, train, texts) for name in BASELINES}
+    systems = score_baselines(scorers, Candidates.of(rows, seed), candidates, history)
     began = time.process_time()
     scored = score(candidates, texts, encoder, scorer, recipe.name, partial)
     systems[recipe.name] = scored.log_odds
@@ -362,6 +382,7 @@ def evaluate_run(
     # Scoring time since the start or the last kill; training time is in the record of the run.
     trained = run.record["cpu_seconds"] if adapter else 0.0
     about["cost"] = {"train_seconds": trained, **score_files.cost(began)}
-    results = write_results(out, systems, candidates, about, tuple((recipe.name, baseline) for baseline in BASELINES))
+    pairs = tuple((recipe.name, name) for name in systems if name != recipe.name)
+    results = write_results(out, systems, candidates, about, pairs)
     partial.unlink()
     return results

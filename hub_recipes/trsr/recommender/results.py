@@ -30,6 +30,7 @@ class Results:
         checksums: Of the dataset that was scored, as `run.data_checksums`; None in files of earlier versions.
         limit: That only the first `limit` rows were scored; 0 = all.
         shuffled_summaries: Whether each user was ranked with the summary of another user.
+        history: The control in which histories were shown in another order, as `controls.with_history`; None for the true one.
         temperature: As `calibration.Calibration`, on validation only; None where none could be fitted.
         not_fitted: Why no temperature could be fitted.
     """
@@ -49,6 +50,7 @@ class Results:
     checksums: Mapping[str, str] | None = None
     limit: int = 0
     shuffled_summaries: bool = False
+    history: str | None = None
 
     @property
     def table(self) -> Markdown:
@@ -94,6 +96,7 @@ def read(folder: Path) -> Results:
         values.get("dataset_checksums"),
         values.get("limit", 0),
         values.get("shuffled_summaries", False),
+        values.get("history"),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from trsr.assets.paths import NANO, TASK, base_path, summarizer_path
-from trsr.core.modeling import RANKER, SUMMARIZER, load_adapter
+from trsr.core.modeling import CATALOGUE, RANKER, SUMMARIZER, load_adapter
 from trsr.core.pipeline import TextRichRecommendationPipeline
 from trsr.dataset import contract
 from trsr.errors import UsageError
@@ -91,6 +91,9 @@ def _of_run(run: Run, **options) -> TextRichRecommendationPipeline:
         load_adapter(model, RANKER, str(run.adapter), {})
     if not recipe.chat:
         tokenizer.chat_template = None
+    if (run.folder / CATALOGUE).is_dir():
+        settings[CATALOGUE] = True
+        model.trsr_catalogue = (str(run.folder), {})
     model.config.trsr = settings
     return TextRichRecommendationPipeline(model=model.eval(), tokenizer=tokenizer, **options)
 

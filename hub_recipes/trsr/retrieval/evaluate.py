@@ -16,7 +16,8 @@ from trsr.dataset.candidates import Candidates
 from trsr.errors import UsageError
 from trsr.metrics import ranking, significance
 from trsr.recommender import scores as score_files
-from trsr.recommender.evaluate import BASELINES, baseline_scorer
+from trsr.recommender.controls import HISTORY, history_suffix, with_history
+from trsr.recommender.evaluate import BASELINES, ORDERED, baseline_scorer, score_baselines
 from trsr.recommender.results import FILE
 from trsr.records.files import one_writer, write_text
 from trsr.records.versions import versions
@@ -38,6 +39,7 @@ def evaluate_retriever(
     split: str = "test",
     limit: int = 0,
     seed: int = 0,
+    history: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate a retriever on the dataset that it was trained on.
 
@@ -46,16 +48,19 @@ def evaluate_retriever(
         source: Folder or Hub id of the dataset.
         out: Folder to write.
         limit: First rows only; 0 = all.
-        seed: Of the order of candidates, and the bootstrap.
+        seed: Of the order of candidates, the bootstrap, and the shuffling of histories.
+        history: A control: histories in another order, as `controls.with_history` takes it. On the candidates, baselines to
+            which the order matters are scored with both; on the catalogue with the control's.
 
     Returns:
         The content of both results files: `candidates` and `catalogue`.
 
     Raises:
         RunError: If there is no retriever, or the dataset is another than it was trained on.
-        UsageError: If its folder has the name of a baseline.
+        UsageError: If its folder has the name of a baseline, or `history` is no order.
         DataError: As `trsr.dataset.contract` does.
     """
+    suffix = f"{HISTORY}{history}" if history_suffix(history) else ""  # refuses an unknown order before any work
     retriever = Retriever.load(folder)
     retriever.check_data(source, revision)
     own = folder.resolve().name
@@ -68,8 +73,9 @@ def evaluate_retriever(
     if limited:
         rows = rows.select(range(limit))
     contract.check_ids(rows, texts, f"{source}, split {split}")
+    shown = with_history(rows, history, seed)
     began = time.process_time()
-    candidates = Candidates.of(rows, seed)
+    candidates = Candidates.of(shown, seed)
     scores = {own: score_candidates(retriever, candidates)}
     about = {
         **score_files.about(source, "histories", split, revision),
@@ -78,16 +84,21 @@ def evaluate_retriever(
         "seed": seed,
         "n_users": len(set(rows["user_id"])),
         "limit": limit if limited else 0,
+        "history": history,
         "cost": {"train_seconds": retriever.record["cost"]["cpu_seconds"], **score_files.cost(began)},
     }
     scorers = {name: baseline_scorer(name, rows, splits["train"], texts) for name in BASELINES}
-    scores |= {name: candidates.score(scorer) for name, scorer in scorers.items()}
+    scores |= score_baselines(scorers, Candidates.of(rows, seed), candidates, history)
     numbers = retriever.numbers
     counts = training_sequences(splits, numbers).counts(len(numbers))
     measured = catalogue.measure(
         {own: _catalogue_scorer(retriever)}
-        | {name: catalogue.row_by_row(scorers[name], retriever.item_ids) for name in BASELINES if name != "chance"},
-        rows,
+        | {
+            f"{name}{suffix if name in ORDERED else ''}": catalogue.row_by_row(scorer, retriever.item_ids)
+            for name, scorer in scorers.items()
+            if name != "chance"
+        },
+        shown,
         numbers,
         counts,
     )

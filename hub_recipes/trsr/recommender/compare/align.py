@@ -1,7 +1,7 @@
 """Read the scores of several evaluations, and align them by user and candidate, which must be the same in all."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 
 from trsr.errors import CompareError
 from trsr.recommender import results
+from trsr.recommender.controls import HISTORY
 from trsr.recommender.scores import FILE, KEYS, ROW
 
 NEEDED = ("run", "dataset", "split", "protocol", "systems")  # in results.json
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
     """Scores and results of one evaluation.
 
@@ -29,6 +30,7 @@ class Evaluation:
         items: Item id of each row, sorted within a user.
         labels: True where a row is a positive.
         systems: Name -> score of each row.
+        validation: Folder of the same run's evaluation on the validation split, if the source names one.
     """
 
     folder: str
@@ -39,9 +41,10 @@ class Evaluation:
     items: np.ndarray
     labels: np.ndarray
     systems: dict[str, np.ndarray]
+    validation: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Aligned:
     """Scores of several systems on the same candidates.
 
@@ -72,13 +75,28 @@ def read(source: str) -> Evaluation:
     """Read an evaluation that `trsr evaluate` or baselines.py wrote.
 
     Args:
-        source: A folder, or NAME=FOLDER, which renames its run to NAME.
+        source: A folder, or NAME=FOLDER, which renames its run to NAME; behind a comma may follow the folder of its evaluation on
+            the validation split.
 
     Raises:
         CompareError: If a file or column is missing, a candidate occurs twice, or a score is not finite.
     """
     name, _, folder_part = source.partition("=")
-    renamed, folder = (name, Path(folder_part)) if folder_part and not Path(source).exists() else (None, Path(source))
+    renamed, folder = (name, folder_part) if folder_part and not Path(source).exists() else (None, source)
+    if Path(folder).exists() or "," not in folder:
+        return read_folder(Path(folder), renamed)
+    # Names of folders may hold commas too.
+    pieces = folder.split(",")
+    pairs = [(",".join(pieces[:cut]), ",".join(pieces[cut:])) for cut in range(1, len(pieces))]
+    tested, validation = next((pair for pair in pairs if all(Path(part).exists() for part in pair)), pairs[-1])
+    return replace(read_folder(Path(tested), renamed), validation=validation)
+
+
+def read_folder(folder: Path, renamed: str | None = None) -> Evaluation:
+    """Read the evaluation in a folder, its run renamed. Raises CompareError as `read` does.
+
+    A run that saw histories in another order is named so, unless it is renamed.
+    """
     for file in (FILE, results.FILE):
         if not (folder / file).is_file():
             raise CompareError(f"No {file} in {folder}. Make it: trsr evaluate RUN, or hub_recipes/baselines.py.")
@@ -91,6 +109,8 @@ def read(source: str) -> Evaluation:
     lacking += [f"{key} (in {results.FILE})" for key in NEEDED if about.get(key) is None]
     if lacking:
         raise CompareError(f"{folder} lacks {', '.join(lacking)}. Make it anew: trsr evaluate RUN")
+    if about.get("history") and not renamed:
+        renamed = f"{about['run']}{HISTORY}{about['history']}"
     owners, items, labels = (np.array(table[key].to_pylist()) for key in KEYS)
     users = owners
     if ROW in table.column_names:
@@ -123,7 +143,7 @@ def align(evaluations: Sequence[Evaluation]) -> Aligned:
         raise CompareError("Nothing to compare. Give folders that trsr evaluate wrote.")
     first = evaluations[0]
     for other in evaluations[1:]:
-        _check_same(first, other)
+        check_same(first, other)
     users, first_rows, counts = np.unique(first.users, return_index=True, return_counts=True)
     mask = np.arange(counts.max()) < counts[:, None]
     labels = np.zeros(mask.shape, dtype=bool)
@@ -156,12 +176,14 @@ def align(evaluations: Sequence[Evaluation]) -> Aligned:
 
 
 def _kind(evaluation: Evaluation) -> tuple:
-    """What the seeds of one system have in common: the config, whose summaries were shown, and whether there was an adapter."""
+    """What the seeds of one system have in common: the config, whose summaries and which histories were shown, and whether
+    there was an adapter."""
     about = evaluation.about
-    return about.get("config"), bool(about.get("shuffled_summaries")), "weights" in about and about["weights"] is None
+    without_adapter = "weights" in about and about["weights"] is None
+    return about.get("config"), bool(about.get("shuffled_summaries")), about.get("history"), without_adapter
 
 
-def _check_same(first: Evaluation, other: Evaluation) -> None:
+def check_same(first: Evaluation, other: Evaluation) -> None:
     """Raise CompareError if two evaluations differ in split, users, candidates or targets; names the first difference."""
     if difference := _difference(first, other):
         first_name, other_name = (

@@ -42,7 +42,7 @@ def systems(
     """
     means, figures_of = over_seeds(values), {}
     for name, seeds in values.items():
-        figures: dict[str, Any] = {"seeds": len(seeds), "cost": _cost(name, about[name])}
+        figures: dict[str, Any] = {"seeds": len(seeds), "cost": cost(name, about[name])}
         for metric, interval in summary(means[name], seed, users=owners).items():
             spread = [float(seed_metrics[metric].mean()) for seed_metrics in seeds]
             figures[metric] = interval | ({"sd": float(np.std(spread, ddof=1))} if len(seeds) > 1 else {})
@@ -50,9 +50,9 @@ def systems(
     return figures_of
 
 
-def _cost(name: str, about: Sequence[Mapping]) -> dict[str, float] | None:
+def cost(name: str, about: Sequence[Mapping]) -> dict[str, float] | None:
     """Mean CPU seconds and largest memory of the seeds; None for a baseline that was scored along with a run."""
-    costs = [result["cost"] for result in about if _own(name, result) == result["run"] and result.get("cost")]
+    costs = [result["cost"] for result in about if is_own(name, result) and result.get("cost")]
     if not costs:
         return None
     mean = {
@@ -98,7 +98,7 @@ def sliced(
     for slicing, labels in parts.items():
         table = np.array(labels)
         slices[slicing] = {}
-        for part in sorted(set(labels), key=_numbered):
+        for part in sorted(set(labels), key=by_number):
             inside = table == part
             values = {name: metrics[metric][inside] for name, metrics in means.items()}
             users = [owner for owner, is_inside in zip(owners, inside, strict=True) if is_inside]
@@ -106,7 +106,8 @@ def sliced(
     return slices
 
 
-def _numbered(part: str) -> tuple[float, str]:
+def by_number(part: str) -> tuple[float, str]:
+    """Key that sorts slices by the number that their names begin with."""
     first = part.split()[0]
     return (float(first), part) if first.replace(".", "", 1).isdigit() else (0.0, part)
 
@@ -133,6 +134,16 @@ def calibration(aligned: Aligned, fits: Mapping[str, Sequence[Mapping | None]]) 
                 "after": _step(aligned, seeds, known_fits), "temperatures": list(temperatures), "biases": list(biases),
             }  # fmt: skip
     return calibrations
+
+
+def scoring_seconds(name: str, about: Sequence[Mapping]) -> float | None:
+    """Mean CPU seconds that scoring all users took; None where they are not recorded, as for a baseline beside a run."""
+    return (cost(name, about) or {}).get("cpu_seconds")
+
+
+def is_own(name: str, about: Mapping) -> bool:
+    """Whether a system is the run that was evaluated, and no baseline beside it."""
+    return _own(name, about) == about["run"]
 
 
 def _own(name: str, about: Mapping) -> str:

@@ -8,8 +8,8 @@ from trsr.report import plots
 
 
 def draw(results: Mapping, folder: Path) -> list[Path]:
-    """Write systems.png, and slices.png and reliability.png where there is something to show. Returns the paths written."""
-    pictures = {"systems.png": _systems, "slices.png": _slices, "reliability.png": _reliability}
+    """Write systems.png, and slices.png, reliability.png and fusion.png where there is something to show. Returns the paths written."""
+    pictures = {"systems.png": _systems, "slices.png": _slices, "reliability.png": _reliability, "fusion.png": _fusion}
     paths = []
     for name, picture in pictures.items():
         if figure := picture(results):
@@ -66,6 +66,22 @@ def _reliability(results: Mapping):
                 )
         axes.set(title=name, xlabel="P(yes)", ylabel="share of positives, balanced")
         axes.legend()
+    return figure
+
+
+def _fusion(results: Mapping):
+    curves = {name: curve for name, fused in results.get("fusions", {}).items() if (curve := fused["curve"])}
+    if not curves:
+        return None
+    figure = plots.figure(7, 4)
+    axes = figure.add_subplot()
+    for name, curve in curves.items():
+        points = curve["points"]
+        milliseconds = [1000 * point["seconds_a_user"] for point in points]
+        _points(axes, points, milliseconds, upright=True, label=f"{name}, {curve['added']} where the others are unsure")
+        axes.plot(milliseconds, [point["random"] for point in points], "--", color="grey")
+    axes.set(xlabel="CPU ms a user", ylabel=metric_name(results["metric"]), title="dashed: for users at random")
+    axes.legend()
     return figure
 
 

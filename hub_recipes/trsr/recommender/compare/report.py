@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from trsr.recommender.controls import HISTORY
 from trsr.recommender.results import COLUMNS, metric_name
 from trsr.report import markdown
 from trsr.report.markdown import plain
@@ -64,6 +65,102 @@ def calibration(results: Mapping) -> str:
     return markdown.table(["system", "ECE before", *["temperature", "bias"][: len(columns)], "ECE after"], rows)
 
 
+def orders(results: Mapping) -> str:
+    """Table of the metric by the order in which systems saw histories; paired tests against the true order, where there are any.
+
+    Systems that were evaluated in one order alone are left out.
+    """
+    by_system: dict[str, dict[str, str]] = {}
+    for name in results["systems"]:
+        system, _, order = name.partition(HISTORY)
+        by_system.setdefault(system, {})[order] = name
+    columns = sorted({order for names in by_system.values() for order in names if order})
+    tests_of = {frozenset((test["system"], test["against"])): test for test in results["paired"]}
+
+    def cell(system: str, order: str) -> str:
+        if (name := by_system[system].get(order)) is None:
+            return "-"
+        shown = interval(results["systems"][name][results["metric"]])
+        if order and (test := tests_of.get(frozenset((system, name)))):
+            difference = test["difference"] if test["system"] == name else -test["difference"]
+            shown += f"; {difference:+.3f}, p (Holm) {test['p_holm']:.4f}"
+        return shown
+
+    head = [metric_name(results["metric"]), "true order", *map(plain, columns)]
+    rows = [
+        [plain(system), *(cell(system, order) for order in ("", *columns))]
+        for system, names in by_system.items()
+        if len(names) > 1
+    ]
+    return markdown.table(head, rows)
+
+
+def fusions(results: Mapping) -> str:
+    """Tables of each fused system: weights, common items of its parts, who gains, and cost against quality."""
+    return "\n\n".join(
+        part
+        for name, fused in results["fusions"].items()
+        for part in (_weights(name, fused), _overlap(fused), _gains(results, name, fused), _curve(fused))
+        if part
+    )
+
+
+def _weights(name: str, fused: Mapping) -> str:
+    """Weights and scoring time of the parts; what the weights were fitted on, in the head."""
+    head = [plain(name), f"weight, fitted on {fused['fitted_on']['n_users']} users of validation", "CPU ms a user"]
+    rows = [
+        [
+            plain(system),
+            ", ".join(f"{weight:+.3f}" for weight in weights),
+            _milliseconds(fused["seconds_a_user"][system]),
+        ]
+        for system, weights in fused["weights"].items()
+    ]
+    return markdown.table(head, rows)
+
+
+def _overlap(fused: Mapping) -> str:
+    pairs: dict[tuple[str, ...], list[str]] = {}
+    chance: dict[int, str] = {}
+    for entry in fused["overlap"]:
+        pairs.setdefault(tuple(entry["systems"]), []).append(f"{entry['shared']:.2f}")
+        chance[entry["top"]] = f"{entry['chance']:.2f}"
+    rows = [[" and ".join(map(plain, systems)), *shares] for systems, shares in pairs.items()]
+    head = ["share of common items", *(f"first {k}" for k in chance)]
+    return markdown.table(head, [*rows, ["two random orders", *chance.values()]])
+
+
+def _gains(results: Mapping, name: str, fused: Mapping) -> str:
+    head = ["users", "best part there", f"{plain(name)} against it, {metric_name(results['metric'])}", "p (Holm)"]
+    rows = [
+        [
+            f"{'' if row['slicing'] == row['part'] else plain(row['slicing']) + ': '}{plain(row['part'])} ({row['n_users']})",
+            plain(row["best"]),
+            interval(row | {"value": row["difference"]}, "+"),
+            f"{row['p_holm']:.4f}",
+        ]
+        for row in fused["gains"]
+    ]
+    return markdown.table(head, rows)
+
+
+def _curve(fused: Mapping) -> str | None:
+    if (curve := fused["curve"]) is None:
+        return None
+    untimed = f" without {' and '.join(map(plain, curve['not_recorded']))}" if curve["not_recorded"] else ""
+    metric = metric_name(curve["metric"])
+    head = [f"{plain(curve['added'])} added for", f"CPU ms a user{untimed}", metric, "as many users at random"]
+    rows = [
+        [f"{point['share']:.0%}", _milliseconds(point["seconds_a_user"]), interval(point), f"{point['random']:.3f}"]
+        for point in curve["points"]
+    ]
+    return markdown.table(head, rows)
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1000 * seconds:.3g}"
+
+
 def document(results: Mapping) -> str:
     """The whole comparison as one Markdown document."""
     metric = metric_name(results["metric"])
@@ -82,6 +179,16 @@ def document(results: Mapping) -> str:
         ]
     if results["slices"]:
         parts += [f"## {metric} by kind of user", slices(results)]
+    if any(HISTORY in name for name in results["systems"]):
+        parts += [f"## {metric} by the order of histories", orders(results)]
+    if "fusions" in results:
+        parts += [
+            "## Fused systems",
+            "Normalised scores, added with weights that maximise the likelihood of the validation split's targets. The best part "
+            "is that of the same users, and Holm's correction is over the rows of its table. Users get the most expensive part "
+            "in the order of how unsure the others are of their candidates.",
+            fusions(results),
+        ]
     if results["calibration"]:
         parts += [
             "## Calibration",

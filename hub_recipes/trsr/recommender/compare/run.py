@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 
 from trsr.dataset import contract
 from trsr.errors import CompareError
-from trsr.recommender.compare import measure, plot, report, slices, verdict
-from trsr.recommender.compare.align import Aligned, Evaluation, align, read, row_name
+from trsr.recommender.compare import fuse as fusing
+from trsr.recommender.compare import fused_figures, measure, plot, report, slices, verdict
+from trsr.recommender.compare.align import Aligned, Evaluation, align, read, read_folder, row_name
 from trsr.recommender.run import data_checksums
 from trsr.records.checksums import PREFIX
 from trsr.records.files import read_json
@@ -30,6 +31,7 @@ def compare(
     category: str | None = None,
     metric: str = "recall@3",
     against: str | None = None,
+    fuse: Sequence[Sequence[str]] = (),
     seed: int = 0,
     plots: bool = True,
 ) -> dict[str, Any]:
@@ -42,14 +44,20 @@ def compare(
         category: Column of the items that holds a category; default the first of `slices.CATEGORIES` that exists.
         metric: Of tests, slices and pictures.
         against: Test all others against this system alone; default all pairs.
+        fuse: Groups of systems whose scores are added, as `fuse.fuse` takes them. Each sum is one more system.
         seed: Of bootstrap and tests.
         plots: Draw pictures, where matplotlib is installed.
 
     Raises:
-        CompareError: If the evaluations are not of the same candidates, or not of `dataset`. Nothing is written.
+        CompareError: If the evaluations are not of the same candidates, or not of `dataset`, or as `fuse.fuse` does. Nothing is
+            written.
     """
-    evaluations, validated = _by_split([read(source) for source in sources])
+    given = [read(source) for source in sources]
+    given += [read_folder(Path(one.validation), one.own) for one in given if one.validation]
+    evaluations, validated = _by_split(given)
     aligned = align(evaluations)
+    fusions = fusing.fuse(aligned, evaluations, fuse) if fuse else []
+    aligned = fusing.with_fused(aligned, fusions)
     values = measure.each_user(aligned)
     means = measure.over_seeds(values)
     metrics = next(iter(means.values()))
@@ -73,7 +81,12 @@ def compare(
         "calibration": measure.calibration(aligned, _fits(aligned, validated)),
         "versions": versions(),
     }
-    results["verdict"] = verdict.of_comparison(results, against or evaluations[0].own)
+    if fusions:
+        results["fusions"] = {
+            fused.name: fused_figures.figures(fused, aligned, means, metric, parts, seed) for fused in fusions
+        }
+    judged = fusions[0].name if fusions else evaluations[0].own
+    results["verdict"] = verdict.of_comparison(results, against or judged)
     _write(out, results, _long(aligned, values), plots and pictures.available())
     return results
 

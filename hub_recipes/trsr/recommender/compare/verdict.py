@@ -39,6 +39,8 @@ def of_evaluation(evaluation: Mapping[str, Any], folder: Path) -> str:
         )
     if evaluation.get("shuffled_summaries"):
         return "\n".join([*lines, "A control: every user was ranked for by the summary of another one."])
+    if order := evaluation.get("history"):
+        return "\n".join([*lines, f"A control: histories were shown as {order}; summaries stayed as they are."])
     if evaluation.get("summary", "none") != "none":
         lines.append(_summary_effect(folder, evaluation))
     if below := [
@@ -102,7 +104,7 @@ def _sign(test: Mapping[str, Any], p_value: str = "p_value") -> int:
 
 def _control_of(folder: Path, evaluation: Mapping[str, Any]) -> Path | None:
     """The evaluation beside `folder` that differs in nothing but that users were ranked for by the summaries of others."""
-    same = ("run", "weights", "dataset_checksums", "limit", "split", "seed")
+    same = ("run", "weights", "dataset_checksums", "limit", "split", "seed", "history")
     for path in sorted(folder.resolve().parent.glob(f"*/{results.FILE}")):
         other = results.load(path.parent)
         if other.get("shuffled_summaries") and all(other.get(key) == evaluation.get(key) for key in same):

@@ -1,0 +1,196 @@
+"""The catalogue that a recommender carries, and the first stage over it: the items nearest to a user's vector.
+
+Knows nothing of language models, nor of how the retriever was trained.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from .errors import InputError, LoadError
+from .history import Item, clean, sentence
+from .modeling import CATALOGUE, optional_file
+from .scoring import rank
+from .user_model import Shape, UserModel, user_vectors
+
+WEIGHTS, ITEMS, RECORD = FILES = ("retriever.safetensors", "items.parquet", "catalogue.json")
+STAGE_ONE = 100  # items that the first stage passes on
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What one user is recommended from, by rows of the catalogue.
+
+    Attributes:
+        history: What the user met and the catalogue holds, oldest first.
+        excluded: What must not be recommended: the history, and what was asked to be left out.
+        unknown: Items of the history that the catalogue does not hold.
+        where: Field -> value that an item must have, or hold in a list.
+        count: Items to retrieve.
+    """
+
+    history: Sequence[int]
+    excluded: Sequence[int] = ()
+    unknown: int = 0
+    where: Mapping[str, Any] | None = None
+    count: int = STAGE_ONE
+
+
+class Catalogue:
+    """Items with their vectors, and the model of a user over them.
+
+    Args:
+        fields: Column -> values of all items; `item_id` and `text` are among them.
+        vectors: (items, width) fp32, in the same order.
+        record: Content of RECORD; `weight` is that of the first stage when both scores are added.
+    """
+
+    def __init__(
+        self, fields: Mapping[str, list], vectors: torch.Tensor, user_model: UserModel, record: Mapping[str, Any]
+    ) -> None:
+        self.fields, self.vectors, self.user_model, self.record = fields, vectors, user_model, record
+        self.item_ids, self.texts = fields["item_id"], fields["text"]
+        self.rows = {item_id: row for row, item_id in enumerate(self.item_ids)}
+        self._by_text: dict[str, list[int]] = {}
+        for row, text in enumerate(self.texts):
+            self._by_text.setdefault(clean(text), []).append(row)
+
+    @classmethod
+    def load(cls, repo: str, repo_options: Mapping[str, Any]) -> "Catalogue":
+        """Read the catalogue of a pipeline repo.
+
+        Args:
+            repo: Folder or Hub id.
+            repo_options: As `modeling.optional_file` takes them.
+
+        Raises:
+            LoadError: If a file is missing or out of reach, or pyarrow is not installed.
+        """
+        files = catalogue_files(repo, repo_options)
+        # In a `try` also because transformers asks all users of a repo for what its code imports anywhere else.
+        try:
+            import pyarrow.parquet as parquet
+        except ImportError as error:
+            raise LoadError("The items of a catalogue are a Parquet file: pip install pyarrow") from error
+        record = json.loads(Path(files[RECORD]).read_text(encoding="utf-8"))
+        weights = load_file(files[WEIGHTS])
+        vectors = weights.pop("items")
+        user_model = UserModel(Shape(**record["shape"])).to(vectors.dtype)
+        user_model.load_state_dict(weights)
+        fields = parquet.read_table(files[ITEMS]).to_pydict()
+        if len(fields["item_id"]) != len(vectors):
+            raise LoadError(f"The catalogue of {repo} has {len(fields['item_id'])} items, but {len(vectors)} vectors.")
+        return cls(fields, vectors, user_model.eval(), record)
+
+    def text_of(self, entry: object) -> object:
+        """The text of an item that is named by its `item_id` alone; any other entry as it is."""
+        row = self._row(entry)
+        return entry if row is None or sentence(entry) else self.texts[row]  # type: ignore[arg-type]
+
+    def query(
+        self,
+        history: Sequence[tuple[object, Item]],
+        exclude: Sequence[tuple[object, Item]] = (),
+        where: Mapping[str, Any] | None = None,
+        count: int = STAGE_ONE,
+    ) -> Query:
+        """What to retrieve for a user.
+
+        An entry is the item of its `item_id`, else the first with its text; all items of that text are excluded then.
+
+        Args:
+            history, exclude: Entries as they were given, and as prompts show them.
+        """
+        met = [self._rows_of(*entry) for entry in history]
+        left_out = [row for entry in exclude for row in self._rows_of(*entry)]
+        known = [rows[0] for rows in met if rows]
+        return Query(known, [*(row for rows in met for row in rows), *left_out], len(met) - len(known), where, count)
+
+    def entry(self, value: object) -> object:
+        """What is to be left out: an id as an entry with that id; any other item as it is."""
+        return {"item_id": value} if isinstance(value, str) and value in self.rows else value
+
+    def _row(self, entry: object) -> int | None:
+        if not isinstance(entry, Mapping) or entry.get("item_id") is None:
+            return None
+        return self.rows.get(str(entry["item_id"]))
+
+    def _rows_of(self, entry: object, item: Item) -> list[int]:
+        row = self._row(entry)
+        return self._by_text.get(item.text, []) if row is None else [row]
+
+    @torch.no_grad()
+    def retrieve(self, queries: Sequence[Query]) -> list[list[tuple[int, float]]]:
+        """For each user, rows and scores of the nearest items, best first; of equal ones, the earlier rows.
+
+        Raises:
+            InputError: If `where` names a field that there is not, or a value of another kind.
+        """
+        users = user_vectors(self.user_model, self.vectors, [query.history for query in queries])
+        scores = users @ self.vectors.T  # (users, items)
+        found = []
+        for query, row in zip(queries, scores, strict=True):
+            row[list(query.excluded)] = -torch.inf
+            for name, value in (query.where or {}).items():
+                row.masked_fill_(~self._having(name, value), -torch.inf)
+            bound = row.topk(min(query.count, len(row))).values.min()
+            chosen = torch.nonzero((row >= bound) & row.isfinite())[:, 0]
+            values, order = row[chosen].sort(descending=True, stable=True)
+            found.append(list(zip(chosen[order].tolist(), values.tolist(), strict=True))[: query.count])
+        return found
+
+    def ranked(self, retrieved: Sequence[tuple[int, float]], log_odds: Sequence[float] | None) -> list[dict[str, Any]]:
+        """Items with their scores, best first; of equal ones, those that the first stage put first.
+
+        Args:
+            retrieved: As `retrieve` gives them.
+            log_odds: Of a language model, for each; None ranks by the first stage alone.
+        """
+        stage_one = [score for _, score in retrieved]
+        scores = stage_one if log_odds is None else add_scores(log_odds, stage_one, self.record["weight"])
+        return [
+            {
+                "item_id": self.item_ids[retrieved[index][0]],
+                "item": self.texts[retrieved[index][0]],
+                "score": scores[index],
+                "log_odds": None if log_odds is None else log_odds[index],
+                "stage_one": stage_one[index],
+                "rank": position,
+            }
+            for position, index in enumerate(rank(scores), 1)
+        ]
+
+    def _having(self, name: str, value: object) -> torch.Tensor:
+        """(items,) bool: which items have a value in a field."""
+        if name not in self.fields:
+            raise InputError(f"Items have no field {name!r} to choose by; they have {', '.join(self.fields)}.")
+        column = self.fields[name]
+        some = next((part for one in column for part in (one if isinstance(one, list) else [one]) if part), value)
+        if isinstance(some, str) != isinstance(value, str):
+            raise InputError(f"The field {name!r} holds values such as {some!r}, so none can be {value!r}.")
+        return torch.tensor([value in one if isinstance(one, list) else value == one for one in column])
+
+
+def catalogue_files(repo: str, repo_options: Mapping[str, Any]) -> dict[str, str]:
+    """The local paths of a catalogue's files, by name. Raises LoadError if one is missing or out of reach."""
+    files = {name: optional_file(repo, f"{CATALOGUE}/{name}", repo_options) for name in FILES}
+    if missing := [name for name, path in files.items() if path is None]:
+        raise LoadError(f"The catalogue of {repo} lacks {', '.join(missing)}: publish the repo again.")
+    return {name: str(path) for name, path in files.items()}
+
+
+def add_scores(log_odds: Sequence[float], stage_one: Sequence[float], weight: float) -> list[float]:
+    """Scores of both stages for one user, added: z-scores over these items, `weight` times that of the first stage."""
+    second, first = (_z_scores(torch.tensor(scores, dtype=torch.float64)) for scores in (log_odds, stage_one))
+    return (second + weight * first).tolist()
+
+
+def _z_scores(scores: torch.Tensor) -> torch.Tensor:
+    if not len(scores) or scores.min() == scores.max():  # rounding would give some deviation
+        return torch.zeros_like(scores)
+    return (scores - scores.mean()) / scores.std(correction=0)

@@ -1,0 +1,202 @@
+"""Fuse systems: a weight for the normalised scores of each, fitted on the validation split, and the sum as one more system.
+
+Never reads a label of the test split.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trsr.errors import CompareError
+from trsr.metrics.fusion import fit_weights, normalise
+from trsr.recommender.compare.align import Aligned, Evaluation, align, check_same, read_folder
+from trsr.recommender.compare.measure import cost, is_own, scoring_seconds
+from trsr.recommender.results import FILE
+from trsr.records.checksums import PREFIX
+
+# What the evaluations of one run on two splits have in common, as results.json records it.
+SAME = ("dataset", "run", "config", "weights", "retriever", "shuffled_summaries", "history")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fused:
+    """A sum of systems.
+
+    Attributes:
+        name: Of the sum, among the compared systems.
+        systems: Names of its parts, sorted.
+        scores: For each seed, the normalised test scores (systems, users, candidates).
+        weights: For each seed, (systems,).
+        expensive: The part whose scoring takes the most CPU time; None where no part's is recorded.
+        without_expensive: For each seed, weights (systems,) of the sum of the other parts, fitted without it; 0 for it.
+        fitted_on: Split, number of users, and checksum of what the weights were fitted on.
+    """
+
+    name: str
+    systems: tuple[str, ...]
+    scores: list[np.ndarray]
+    weights: list[np.ndarray]
+    expensive: str | None
+    without_expensive: list[np.ndarray]
+    fitted_on: dict[str, Any]
+
+
+def fuse(aligned: Aligned, evaluations: Sequence[Evaluation], groups: Sequence[Sequence[str]]) -> list[Fused]:
+    """Fit one sum for each group of systems.
+
+    Args:
+        evaluations: Of the test split, of which `aligned` was made.
+        groups: Names of systems; an empty group stands for all runs that were evaluated, without the baselines beside them.
+
+    Raises:
+        CompareError: If a group has fewer than two systems or an unknown one, its systems have different seeds, or there is no
+            evaluation of the same run on the validation split.
+    """
+    if evaluations[0].about["split"] == "validation":
+        raise CompareError(
+            "Weights are fitted on the validation split, and these are its evaluations: give those of the test split."
+        )
+    own = [name for name in aligned.seeds if any(evaluation.own == name for evaluation in evaluations)]
+    chosen = [tuple(sorted(set(group or own))) for group in groups]
+    for names in chosen:
+        if unknown := [name for name in names if name not in aligned.seeds]:
+            raise CompareError(f"No system {unknown[0]!r} to fuse; there are {', '.join(aligned.seeds)}.")
+        if len(names) < 2:
+            raise CompareError(
+                f"Fusing takes two systems at least, got {', '.join(names)}. Name more, or give more folders."
+            )
+    used = [
+        evaluation
+        for evaluation in evaluations
+        if any(evaluation.about is about for names in chosen for name in names for about in aligned.about[name])
+    ]
+    validations = dict(zip([id(evaluation.about) for evaluation in used], _validations(used), strict=True))
+    return [_fit(aligned, names, validations) for names in dict.fromkeys(chosen)]
+
+
+def with_fused(aligned: Aligned, fusions: Sequence[Fused]) -> Aligned:
+    """The compared systems, and the sums among them."""
+    seeds, about = dict(aligned.seeds), dict(aligned.about)
+    for fused in fusions:
+        seeds[fused.name] = [np.tensordot(w, scores, 1) for w, scores in zip(fused.weights, fused.scores, strict=True)]
+        parts = [costs for name in fused.systems if (costs := cost(name, aligned.about[name]))]
+        total = {
+            "train_seconds": sum(part.get("train_seconds", 0.0) for part in parts),
+            "cpu_seconds": sum(part.get("cpu_seconds", 0.0) for part in parts),
+            "peak_mib": max((part["peak_mib"] for part in parts), default=0.0),
+        }
+        record: dict[str, Any] = {"run": fused.name, "systems": {fused.name: {}}, "cost": total if parts else None}
+        about[fused.name] = [record] * len(fused.weights)
+    return replace(aligned, seeds=seeds, about=about)
+
+
+def _fit(aligned: Aligned, names: tuple[str, ...], validations: Mapping[int, Aligned]) -> Fused:
+    """Fit the sum of some systems, seed by seed."""
+    seconds = {name: scoring_seconds(name, aligned.about[name]) for name in names}
+    timed = {name: value for name, value in seconds.items() if value is not None}
+    expensive = max(timed, key=timed.__getitem__) if timed else None
+    digest = hashlib.sha256()
+    scores, weights, without = [], [], []
+    for numbers in _matched_seeds(aligned, names):
+        parts = [
+            (validations[id(aligned.about[name][number])], aligned.seeds[name][number], name)
+            for name, number in zip(names, numbers, strict=True)
+        ]
+        if lacking := [name for validated, _, name in parts if name not in validated.seeds]:
+            raise CompareError(
+                f"The evaluation on validation has no scores of {', '.join(lacking)}. Make it anew: the command of the one on test, "
+                "with --split validation."
+            )
+        known = parts[0][0]
+        tables = [validated.seeds[name][0] for validated, _, name in parts]
+        digest.update(json.dumps([known.users, known.targets, names]).encode())
+        digest.update(np.stack([known.labels, known.mask, *tables]).tobytes())
+        features = np.stack([normalise(table, known.mask) for table in tables])
+        weights.append(fit_weights(features, known.labels, known.mask))
+        others = np.array([name != expensive for name in names])
+        fitted = np.zeros(len(names))
+        fitted[others] = fit_weights(features[others], known.labels, known.mask)
+        without.append(fitted)
+        scores.append(np.stack([normalise(table, aligned.mask) for _, table, _ in parts]))
+    fitted_on = {
+        "split": "validation",
+        "n_users": len(set(known.owners)),
+        "checksum": PREFIX + digest.hexdigest(),
+    }
+    return Fused(f"fused: {' + '.join(names)}", names, scores, weights, expensive, without, fitted_on)
+
+
+def _matched_seeds(aligned: Aligned, names: Sequence[str]) -> list[tuple[int, ...]]:
+    """For each seed, the number of each system's table. A system without randomness has one, which goes with all seeds."""
+    tables = {name: len(aligned.seeds[name]) for name in names}
+    if max(tables.values()) == 1:
+        return [(0,) * len(names)]
+    seeds = {name: [_training_seed(about) for about in aligned.about[name]] for name in names}
+    varying = [name for name in names if not _deterministic(name, aligned.about[name][0])]
+    first = seeds[varying[0]]
+    if None in first or any(sorted(map(str, seeds[name])) != sorted(set(map(str, first))) for name in varying):
+        shown = "; ".join(f"{name} has {', '.join(map(str, seeds[name]))}" for name in varying)
+        raise CompareError(
+            f"Systems are fused seed by seed, and the seeds of their training differ or are not recorded: {shown}. Give "
+            "evaluations of the same seeds of each, or one evaluation of each; those of earlier versions record no seed: make them anew."
+        )
+    return [
+        tuple(seeds[name].index(seed) if name in varying else 0 for name in names)
+        for seed in sorted(seed for seed in first if seed is not None)
+    ]
+
+
+def _training_seed(about: Mapping) -> int | None:
+    """Seed of a run's, a peer's or a retriever's training; None if none is recorded."""
+    if tuning := about.get("tuning"):
+        return tuning.get("seed_of_fit", tuning.get("seed"))  # where both are there, the second is that of the search
+    settings = (about.get("retriever") or {}).get("settings") or {}
+    return settings.get("seed", about.get("train_seed"))
+
+
+def _deterministic(name: str, about: Mapping) -> bool:
+    """Whether no seed changes the scores: of a baseline beside a run, and of peers that say so."""
+    return not is_own(name, about) or ("tuning" in about and _training_seed(about) is None)
+
+
+def _validations(evaluations: Sequence[Evaluation]) -> list[Aligned]:
+    """The validation scores of each evaluation's run, all of the same candidates."""
+    folders = [_validation_folder(evaluation) for evaluation in evaluations]
+    if lacking := [evaluation.folder for evaluation, folder in zip(evaluations, folders, strict=True) if not folder]:
+        raise CompareError(
+            f"Weights are fitted on the validation split, and there is no evaluation on it beside {', '.join(lacking)}. Make it: "
+            "the same command with --split validation. If it lies elsewhere: TEST,VALIDATION in place of TEST."
+        )
+    read = [
+        read_folder(folder, evaluation.own) for evaluation, folder in zip(evaluations, folders, strict=True) if folder
+    ]
+    for evaluation, validated in zip(evaluations, read, strict=True):
+        about, other = evaluation.about, validated.about
+        different = [key for key in SAME if about.get(key) != other.get(key)]
+        if None not in (seeds := (_training_seed(about), _training_seed(other))) and seeds[0] != seeds[1]:
+            different.append("the seed of training")
+        if other["split"] != "validation":
+            different.append(f"the split, which is {other['split']}")
+        if different:
+            raise CompareError(
+                f"{validated.folder} is no evaluation on validation of what {evaluation.folder} evaluates: their results differ in "
+                f"{', '.join(different)}. Give the right one: TEST,VALIDATION."
+            )
+        check_same(read[0], validated)
+    return [align([validated]) for validated in read]
+
+
+def _validation_folder(evaluation: Evaluation) -> Path | None:
+    """Where a run's evaluation on validation lies, by its folder's name; None if there is none."""
+    if evaluation.validation:
+        return Path(evaluation.validation)
+    folder = Path(evaluation.folder).absolute()
+    names = [f"{folder.name}-validation"]
+    if folder.name.startswith("test"):
+        names = [folder.name.replace("test", "validation", 1), *names, "validation"]
+    return next((folder.with_name(name) for name in names if (folder.with_name(name) / FILE).is_file()), None)

@@ -1,0 +1,183 @@
+"""Recommendations for all users of a dataset: who is asked for, what is left out, and a run that is killed goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from datasets import Dataset, load_dataset
+
+from tests import tiny
+from tests.test_pipeline import recommender
+from trsr.cli import main
+from trsr.dataset import contract
+from trsr.errors import DataError, UsageError
+from trsr.retrieval import all_users
+from trsr.retrieval.all_users import last_rows, recommend_to_all
+from trsr.retrieval.carried import catalogue_of
+from trsr.retrieval.retriever import Retriever
+from trsr.retrieval.run import train_retriever
+from trsr.retrieval.training import Settings
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """12 users, 30 items."""
+    return str(tiny.dataset(tmp_path_factory.mktemp("data") / "books"))
+
+
+@pytest.fixture(scope="module")
+def own(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("retrievers") / "own"
+    train_retriever(data, folder, settings=Settings(epochs=1, batch=4))
+    return folder
+
+
+@pytest.fixture
+def tiny_model(monkeypatch):
+    """A random model takes the place of the one in the package: it answers at once."""
+    monkeypatch.setattr(all_users, "load_recommender", lambda source: recommender(tiny.model("llama")))
+
+
+def everybody(data):
+    return [row for split in contract.SPLITS for row in contract.read(data, "histories", split)]
+
+
+def test_the_first_stage_alone_gives_each_user_what_the_retriever_gives(data, own, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(all_users, "SHARD", 7)
+    monkeypatch.setattr(all_users, "CELLS", 90)  # three users at a time
+    words = ["recommend", "--all-users", "--dataset", data, "--retriever", str(own), "--first-stage-only"]
+    main([*words, "--top-k", "4", "--out", str(tmp_path / "recs"), "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert (told["users"], told["new_users"], told["items"]) == (20, 20, 80)
+    found = load_dataset(str(tmp_path / "recs"), split="train")
+    rows = everybody(data)
+    assert found["user_id"][:] == [row["user_id"] for row in rows]
+    expected = Retriever.load(own).recommend([[*row["history"], row["target"]] for row in rows], top_k=4)
+    for one, wanted in zip(found, expected, strict=True):
+        assert one["item_ids"] == [item_id for item_id, _ in wanted]
+        assert one["scores"] == one["stage_one"] == pytest.approx([score for _, score in wanted], rel=1e-5)
+        assert one["log_odds"] is None
+    assert len(list((tmp_path / "recs" / "recommendations").iterdir())) == 3
+    made = json.loads((tmp_path / "recs" / "provenance.json").read_text())["recommendations"]
+    assert made["dataset_checksums"] == Retriever.load(own).record["dataset_checksums"]
+    assert made["model"] is None
+
+
+def test_both_stages_give_what_the_pipeline_gives(data, own, tiny_model, tmp_path):
+    recommend_to_all(data, tmp_path / "recs", retriever=own, top_k=3, stage_one=6, limit=14)
+    found = load_dataset(str(tmp_path / "recs"), split="train").to_list()
+    assert len(found) == 14
+    pipe = recommender(tiny.model("llama"))
+    pipe.catalogue = catalogue_of(own, data)
+    for number in (0, 13):
+        row = everybody(data)[number]
+        met = [*row["history"], row["target"]]
+        answer = pipe({"history": [{"item_id": one} for one in met]}, stage_one=6, top_k=3, return_summary=True)
+        for column, name in (("item_ids", "item_id"), ("scores", "score"), ("log_odds", "log_odds")):
+            assert found[number][column] == [item[name] for item in answer["candidates"]]
+        assert found[number]["summary"] == answer["summary"]
+        assert not set(found[number]["item_ids"]) & set(met)
+
+
+def test_what_else_a_user_met_is_left_out(tmp_path):
+    items = [{"item_id": f"i{n}", "title": f"T{n}", "text": f"title: T{n}"} for n in range(6)]
+    user = {"history": ["i0", "i1"], "target": "i2", "negatives": ["i5"], "also_met": ["i3"]}
+    splits = {split: Dataset.from_list([{"user_id": split, **user}]) for split in contract.SPLITS}
+    tables = {"items": {"train": Dataset.from_list(items)}, "histories": splits}
+    contract.write(tmp_path / "data", tables, provenance={"script": "test"}, body="# Small")
+    source = str(tmp_path / "data")
+    train_retriever(source, tmp_path / "own", vectors="none", settings=Settings(epochs=1))
+    recommend_to_all(source, tmp_path / "recs", retriever=tmp_path / "own", first_stage_only=True)
+    for row in load_dataset(str(tmp_path / "recs"), split="train"):
+        assert set(row["item_ids"]) == {"i4", "i5"}
+
+
+def test_a_user_counts_once_with_the_last_row():
+    def rows(*users):
+        return Dataset.from_dict({"user_id": list(users)})
+
+    splits = {"train": rows("a", "b", "a", "c"), "validation": rows("c", "d", "d"), "test": rows("d", "e")}
+    assert {split: found.tolist() for split, found in last_rows(splits).items()} == {
+        "train": [1, 2], "validation": [0], "test": [0, 1]
+    }  # fmt: skip
+
+
+def test_other_inputs_are_refused_and_the_same_go_on(data, own, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(all_users, "SHARD", 8)
+    options = {"retriever": own, "top_k": 2, "stage_one": 3}
+    recommend_to_all(data, tmp_path / "recs", **options)
+    shards = sorted((tmp_path / "recs" / "recommendations").iterdir())
+    whole = [path.read_bytes() for path in shards]
+    shards[1].unlink()
+    (shards[1].parent / f".{shards[1].name}.1-1.part").write_bytes(b"half")
+    told = recommend_to_all(data, tmp_path / "recs", **options)
+    assert (told["users"], told["new_users"]) == (20, 8)
+    assert [path.read_bytes() for path in sorted(shards[1].parent.iterdir())] == whole
+    with pytest.raises(UsageError, match="top_k was 2, is 3"):
+        recommend_to_all(data, tmp_path / "recs", **{**options, "top_k": 3})
+    with pytest.raises(UsageError, match="model was sha256:"):
+        recommend_to_all(data, tmp_path / "recs", **options, first_stage_only=True)
+    monkeypatch.setattr(all_users, "load_recommender", lambda source: recommender(tiny.model("llama", seed=1)))
+    with pytest.raises(UsageError, match="made from something else: model was sha256:"):
+        recommend_to_all(data, tmp_path / "recs", **options)
+    train_retriever(data, tmp_path / "another", settings=Settings(epochs=1, batch=4, seed=1))
+    with pytest.raises(UsageError, match="catalogue was sha256:"):
+        recommend_to_all(data, tmp_path / "recs", **{**options, "retriever": tmp_path / "another"})
+
+
+def test_mistakes(data, tiny_model, tmp_path, capsys):
+    with pytest.raises(UsageError, match=r"carries no catalogue\. Give --retriever, or fuse"):
+        recommend_to_all(data, tmp_path / "recs")
+    for words in (["recommend"], ["recommend", "--all-users", "--out", "x"], ["recommend", "r.json", "--all-users"]):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert end.value.code == 2
+    assert "--all-users takes --dataset and --out" in capsys.readouterr().err
+
+
+def test_a_killed_run_leaves_whole_shards_and_goes_on(data, own, tmp_path):
+    """`kill -9` while the third shard is being made."""
+    code = """
+import sys
+from pathlib import Path
+from trsr.retrieval import all_users
+all_users.SHARD = 4
+inner, asked = all_users._recommended, []
+def slow(*arguments):
+    asked.append(1)
+    if len(asked) == 3:
+        print("third", flush=True)
+        import time; time.sleep(600)
+    return inner(*arguments)
+if sys.argv[4] == "slow":
+    all_users._recommended = slow
+print(all_users.recommend_to_all(sys.argv[1], Path(sys.argv[3]), retriever=Path(sys.argv[2]), first_stage_only=True)["new_users"])
+"""
+    words = [sys.executable, "-c", code, data, str(own), str(tmp_path / "recs")]
+    given = {**os.environ, "PYTHONPATH": str(ROOT / "hub_recipes")}
+    process = subprocess.Popen(
+        [*words, "slow"], env=given, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout.readline() == "third\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "recs" / "README.md").exists()
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "recs" / "recommendations").glob("*.parquet")}
+    assert len(kept) == 2
+    done = subprocess.run([*words, "fast"], env=given, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "12"
+    assert all((tmp_path / "recs" / "recommendations" / name).stat().st_mtime_ns == when for name, when in kept.items())
+    assert len(pq.read_table(tmp_path / "recs" / "recommendations")) == 20
+
+
+def test_an_item_that_the_catalogue_lacks_is_named(data, own):
+    catalogue = catalogue_of(own, data)
+    with pytest.raises(DataError, match="User 'u': the catalogue has no item 'gone'"):
+        all_users._query({"user_id": "u", "history": ["gone"], "target": "i0"}, catalogue, 3)

@@ -1,0 +1,334 @@
+"""Recommending without candidates: the first stage against the retriever itself, filters, and both scores added."""
+
+import json
+import math
+import statistics
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import tiny
+from tests.test_pipeline import recommender
+from trsr.cli import main
+from trsr.core.catalogue import Catalogue, add_scores
+from trsr.core.modeling import CATALOGUE
+from trsr.dataset import contract
+from trsr.errors import InputError, LoadError, ReleaseError, RunError
+from trsr.hub.inputs import ReleaseInputs
+from trsr.hub.release import assemble
+from trsr.recommender.serving import load_recommender
+from trsr.retrieval import carried
+from trsr.retrieval.fusion import WEIGHTS, fit, fuse_run
+from trsr.retrieval.retriever import Retriever
+
+pytestmark = pytest.mark.compat
+
+
+@pytest.fixture(scope="module")
+def dataset(quickstarted):
+    return str(quickstarted[0] / "dataset")
+
+
+@pytest.fixture(scope="module")
+def rows(dataset):
+    return contract.read(dataset, "histories", "test").to_list()
+
+
+@pytest.fixture(scope="module")
+def texts(dataset):
+    return contract.texts(dataset)
+
+
+@pytest.fixture(scope="module")
+def pipe(retriever, dataset):
+    made = recommender(tiny.model("llama"))
+    made.catalogue = carried.catalogue_of(retriever, dataset)
+    return made
+
+
+def first_stage(pipe, history, **options):
+    return pipe({"history": history}, rank=False, **options)
+
+
+def test_the_first_stage_is_the_retrievers_own(pipe, retriever, rows, texts):
+    own = Retriever.load(retriever)
+    for row in rows:
+        [expected] = own.recommend([row["history"]], top_k=100)
+        for history in ([{"item_id": one} for one in row["history"]], [texts[one] for one in row["history"]]):
+            answer = first_stage(pipe, history)
+            assert answer["not_in_catalogue"] == 0
+            found = answer["candidates"]
+            assert [one["item_id"] for one in found] == [item_id for item_id, _ in expected]
+            assert [one["stage_one"] for one in found] == pytest.approx([score for _, score in expected], rel=1e-6)
+            assert [one["rank"] for one in found] == list(range(1, 101))
+            assert all(one["log_odds"] is None and one["score"] == one["stage_one"] for one in found)
+            assert all(one["item"] == texts[one["item_id"]] for one in found)
+            assert not {one["item_id"] for one in found} & set(row["history"])
+
+
+def test_both_scores_are_added_as_by_hand(pipe, rows, texts):
+    request = {"history": [texts[one] for one in rows[0]["history"]], "summary": "likes ghosts"}
+    answer = pipe(request, stage_one=12)
+    found = sorted(answer["candidates"], key=lambda one: -one["stage_one"])
+    same = pipe({**request, "candidates": [one["item"] for one in found]})["candidates"]
+    log_odds = {one["index"]: one["log_odds"] for one in same}
+    assert [one["log_odds"] for one in found] == pytest.approx([log_odds[index] for index in range(12)], abs=1e-5)
+    columns = [[one[name] for one in found] for name in ("log_odds", "stage_one")]
+    second, first = ([(x - statistics.fmean(c)) / statistics.pstdev(c) for x in c] for c in columns)
+    assert [one["score"] for one in found] == pytest.approx([a + b for a, b in zip(second, first, strict=True)])
+    scores = [one["score"] for one in answer["candidates"]]
+    assert scores == sorted(scores, reverse=True)
+    assert pipe(request, stage_one=12, top_k=3)["candidates"] == answer["candidates"][:3]
+    assert json.loads(json.dumps(answer)) == answer
+
+
+def test_equal_scores_count_as_nothing_and_keep_their_order():
+    assert add_scores([0.1] * 3, [3.0, 2.0, 1.0], 2.0) == pytest.approx([2 * math.sqrt(1.5), 0, -2 * math.sqrt(1.5)])
+    assert add_scores([0.1] * 3, [0.7] * 3, 2.0) == [0, 0, 0]
+    assert add_scores([5.0], [1.0], 1.0) == [0]
+    assert add_scores([], [], 1.0) == []
+
+
+def test_what_is_left_out(pipe, rows, texts):
+    history = [{"item_id": one} for one in rows[0]["history"]]
+    best = [one["item_id"] for one in first_stage(pipe, history, stage_one=10)["candidates"]]
+    for exclude in (best[:2], [{"item_id": one} for one in best[:2]], [texts[one] for one in best[:2]]):
+        for request, options in (({"exclude": exclude}, {}), ({}, {"exclude": exclude})):
+            found = pipe({"history": history, **request}, rank=False, stage_one=8, **options)["candidates"]
+            assert [one["item_id"] for one in found] == best[2:]
+    found = pipe({"history": history, "exclude": best[:1]}, exclude=[best[1], "gone long ago"], rank=False, stage_one=8)
+    assert [one["item_id"] for one in found["candidates"]] == best[2:]
+    everything = list(texts)
+    assert first_stage(pipe, history, exclude=everything) == {"candidates": [], "not_in_catalogue": 0}
+    assert pipe({"history": history}, exclude=everything)["candidates"] == []
+    assert len(first_stage(pipe, history, stage_one=10_000)["candidates"]) == len(texts) - len(set(rows[0]["history"]))
+
+
+def small(texts, fields=None):
+    """A catalogue of items whose vectors are those of the first user model and its own numbers."""
+    from trsr.core.user_model import Shape, UserModel
+
+    torch.manual_seed(0)
+    shape = Shape(0, 0, width=8, heads=2, longest=5)
+    columns = {"item_id": [f"i{n}" for n in range(len(texts))], "text": texts, **(fields or {})}
+    return Catalogue(columns, torch.randn(len(texts), 8), UserModel(shape).eval(), {"weight": 1.0})
+
+
+def test_filters():
+    made = recommender()
+    made.catalogue = small(
+        [f"title: {n}" for n in range(6)],
+        {
+            "genre": ["sea", "sea", None, "war", "war", "sea"],
+            "tags": [["a"], ["a", "b"], None, [], ["b"], ["b"]],
+            "year": [1, 2, 3, 1, 1, 1],
+        },
+    )
+
+    def ids(where, request=None):
+        found = made({"history": ["title: 0"], **(request or {})}, where=where, rank=False)["candidates"]
+        return {one["item_id"] for one in found}
+
+    assert ids({"genre": "sea"}) == {"i1", "i5"}
+    assert ids({"tags": "b"}) == {"i1", "i4", "i5"}
+    assert ids({"tags": "b", "year": 1}) == {"i4", "i5"}
+    assert ids({"tags": "b"}, {"where": {"year": 1}}) == {"i4", "i5"}
+    assert ids({"genre": "love"}) == set()
+    with pytest.raises(InputError, match="no field 'maker' to choose by; they have item_id, text, genre, tags, year"):
+        ids({"maker": "x"})
+    with pytest.raises(InputError, match="'year' holds values such as 1, so none can be '1'"):
+        ids({"year": "1"})
+    with pytest.raises(InputError, match="'genre' holds values such as 'sea'"):
+        ids({"genre": 3})
+
+
+def test_an_item_is_found_by_its_id_or_else_by_its_text_and_twins_go_with_it():
+    catalogue = small(["title: A", "title:  B", "title: A", "title: C"])
+    made = recommender()
+    made.catalogue = catalogue
+
+    def ids(*history):
+        answer = made({"history": list(history)}, rank=False)
+        return {one["item_id"] for one in answer["candidates"]}, answer["not_in_catalogue"]
+
+    assert ids("title: A") == ({"i1", "i3"}, 0)  # both items of this text
+    assert ids({"title": "A"}) == ({"i1", "i3"}, 0)
+    assert ids({"item_id": "i2"}) == ({"i0", "i1", "i3"}, 0)
+    assert ids({"item_id": "i2", "title": "another wording"}) == ({"i0", "i1", "i3"}, 0)
+    assert ids("title: B") == ({"i0", "i2", "i3"}, 0)  # texts are compared as prompts show them
+    assert ids("title: Z", {"item_id": "gone", "title": "C"}, "title: C") == ({"i0", "i1", "i2"}, 1)
+    # What the language model reads of an item that is named by its id alone is its text.
+    by_id, by_text = ({"history": [one]} for one in ({"item_id": "i1"}, "title: B"))
+    assert made(by_id, return_summary=True) == made(by_text, return_summary=True)
+    # An item met twice counts twice for the user's vector, and once for what is excluded.
+    [once], [twice] = (catalogue.retrieve([made.preprocess({"history": ["title: C"] * n})["query"]]) for n in (1, 2))
+    assert len(once) == 3
+    assert {row for row, _ in once} == {row for row, _ in twice}
+    assert once != twice
+
+
+def test_ties_go_to_the_earlier_item():
+    catalogue = small([f"title: {n}" for n in range(5)])
+    catalogue.vectors[:] = catalogue.vectors[0]
+    made = recommender()
+    made.catalogue = catalogue
+    found = made({"history": ["title: 1"]}, stage_one=3)["candidates"]
+    assert sorted(one["item_id"] for one in found) == ["i0", "i2", "i3"]
+    found = made({"history": ["title: 1"]}, stage_one=3, rank=False)["candidates"]
+    assert [one["item_id"] for one in found] == ["i0", "i2", "i3"]
+
+
+@pytest.mark.parametrize("history", [[], ["title: Nobody has it"]])
+def test_a_user_of_whom_nothing_is_known_is_recommended_to(pipe, retriever, history):
+    answer = pipe({"history": history}, stage_one=5)
+    [expected] = Retriever.load(retriever).recommend([[]], top_k=5)
+    assert {one["item_id"] for one in answer["candidates"]} == {item_id for item_id, _ in expected}
+    assert answer["not_in_catalogue"] == len(history)
+
+
+def test_a_list_of_requests_is_answered_as_each_alone(pipe, rows, texts):
+    requests = [{"history": [texts[one] for one in row["history"]]} for row in rows[:2]]
+    requests.append({"history": requests[0]["history"], "candidates": ["title: A"]})
+    together = pipe(requests, summarizer=None)
+    assert together == [pipe(request, summarizer=None) for request in requests]
+    [found] = pipe(iter(requests[:1]), stage_one=3, rank=False)
+    assert len(found["candidates"]) == 3
+
+
+def test_mistakes_are_told_before_anything_is_scored(pipe):
+    alone = recommender()
+    with pytest.raises(InputError, match=r"missing: \['candidates'\].*no catalogue.*trsr publish RUN --retriever"):
+        alone({"history": ["title: A"]})
+    with pytest.raises(InputError, match="stage_one must be a positive integer"):
+        pipe({"history": []}, stage_one=0)
+    for options in ({"exclude": ["b1"]}, {"where": {"genre": "x"}}, {"stage_one": 3}, {"rank": False}):
+        with pytest.raises(InputError, match="for choosing from a catalogue"):
+            pipe([{"history": [], "candidates": ["title: A"]}], **options)
+    with pytest.raises(InputError, match="exclude, where: for choosing"):
+        pipe({"history": [], "candidates": ["title: A"], "exclude": [], "where": {}})
+    with pytest.raises(TypeError, match="'exclude' is a list of items, got str"):
+        pipe({"history": []}, exclude="b1")
+    with pytest.raises(TypeError, match="'where' is a dict of fields and values, got list"):
+        pipe({"history": [], "where": ["genre"]})
+    with pytest.raises(TypeError, match="'history' is a list of items, got str"):
+        pipe({"history": "title: A"})
+    with pytest.raises(TypeError, match="Unknown option stageone"):
+        pipe({"history": []}, stageone=3)
+
+
+# The files: written, loaded, copied, refused.
+
+
+@pytest.fixture(scope="module")
+def run(quickstarted):
+    return quickstarted[0] / "runs" / "recurrent"
+
+
+def test_a_release_carries_its_catalogue_and_a_saved_copy_does(run, retriever, texts, rows, tmp_path):
+    inputs = ReleaseInputs.read(run, None, retriever)
+    folder = assemble(inputs, tmp_path / "release").folder
+    made = load_recommender(str(folder))
+    request = {"history": [texts[one] for one in rows[0]["history"]]}
+    answer = made(request, stage_one=6)
+    assert [one["stage_one"] for one in made(request, stage_one=6, rank=False)["candidates"]] == pytest.approx(
+        [score for _, score in Retriever.load(retriever).recommend([rows[0]["history"]], top_k=6)[0]], rel=1e-6
+    )
+    record = json.loads((folder / "pipeline" / CATALOGUE / "catalogue.json").read_text())
+    assert (record["weight"], record["fitted"], record["items"]) == (1.0, None, len(texts))
+    assert {name: inputs.run.checksums[name] for name in ("items", "histories")} == record["dataset_checksums"]
+    made.save_pretrained(tmp_path / "copy")
+    assert load_recommender(str(tmp_path / "copy"))(request, stage_one=6) == answer
+    again = assemble(inputs, tmp_path / "again").folder / "pipeline" / CATALOGUE
+    for path in sorted((folder / "pipeline" / CATALOGUE).iterdir()):
+        assert path.read_bytes() == (again / path.name).read_bytes()
+    (tmp_path / "copy" / CATALOGUE / "items.parquet").unlink()
+    with pytest.raises(Exception, match=r"catalogue of .* lacks items\.parquet"):
+        load_recommender(str(tmp_path / "copy"))(request)
+
+
+def test_the_repo_asks_nobody_for_pyarrow_until_it_is_needed(run, retriever, tmp_path, monkeypatch):
+    carried.write_catalogue(carried.catalogue_of(retriever, str(run.parent.parent / "dataset")), tmp_path / CATALOGUE)
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
+    with pytest.raises(LoadError, match="pip install pyarrow"):
+        Catalogue.load(str(tmp_path), {})
+
+
+def test_what_cannot_be_carried_is_refused_in_one_line(run, retriever, small_dataset, tmp_path, capsys):
+    from dataclasses import replace
+
+    from trsr.retrieval.run import train_retriever
+    from trsr.retrieval.training import Settings
+
+    inputs = ReleaseInputs.read(run, None, retriever)
+    with pytest.raises(ReleaseError, match="do not allow to pass its texts on, and a catalogue holds them"):
+        assemble(inputs, tmp_path / "release", terms=replace(inputs.provenance.terms, share_text=False))
+    assert not (tmp_path / "release").exists()
+    other = tmp_path / "other"
+    train_retriever(str(small_dataset), other, vectors="none", settings=Settings(epochs=1))
+    with pytest.raises(SystemExit) as end:
+        main(["publish", str(run), "--namespace", "ORG", "--retriever", str(other), "--out", str(tmp_path / "release")])
+    assert end.value.code == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "is not the dataset that the retriever was trained on" in said
+
+
+# The weight.
+
+
+class Fixed:
+    """Answers of three items: the first stage puts the target last, the language model first."""
+
+    def __call__(self, request, stage_one):
+        assert stage_one == 3
+        assert "x" in request["exclude"]
+        assert "c" not in request["exclude"] or not request["history"]
+        assert request["summary"] == "s"
+        first, second = ([3.0, 2.0, 1.0], [0.0, 0.0, 1.0]) if request["history"] else ([3.0, 2.0, 1.0], [2.0, 0.0, 1.0])
+        return {
+            "candidates": [
+                {"item_id": name, "stage_one": a, "log_odds": b}
+                for name, a, b in zip("abc", first, second, strict=True)
+            ]
+        }
+
+
+def test_the_weight_is_the_best_on_validation_users():
+    row = {"history": ["h"], "target": "c", "also_met": ["x", "c"], "summary": "s"}
+    weight, figures = fit(Fixed(), [row], 3)
+    # z-scores of the model -.707, -.707, 1.414, of the first stage 1.225, 0, -1.225: the target is first up to a weight of .866.
+    assert weight == 0.5
+    assert figures["ndcg@10"]["0.5"] == 1
+    assert figures["ndcg@10"]["1.0"] == pytest.approx(1 / math.log2(3), abs=1e-4)
+    assert figures["ndcg@10"]["first stage"] == 0.5
+    weight, figures = fit(Fixed(), [row, {**row, "target": "gone", "also_met": ["x"]}], 3)
+    assert (figures["users"], figures["retrieved"], figures["ndcg@10"]["0.5"]) == (2, 0.5, 0.5)
+    weight, figures = fit(Fixed(), [{**row, "history": [], "target": "a"}], 3)
+    assert weight == 1  # all are equal
+    assert set(figures["ndcg@10"]) == {*map(str, WEIGHTS), "first stage"}
+
+
+def test_a_run_with_a_fitted_catalogue_recommends_and_its_release_has_the_weight(
+    quickstarted, run, retriever, rows, tmp_path, capsys, monkeypatch
+):
+    import shutil
+
+    own = shutil.copytree(run, tmp_path / "run")
+    main(["retrieve", "fuse", str(retriever), "--run", str(own), "--users", "3", "--stage-one", "8", "--json"])
+    record = json.loads(capsys.readouterr().out)
+    assert record["fitted"]["users"] == 3
+    assert record["weight"] in WEIGHTS
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"history": [{"item_id": one} for one in rows[0]["history"]]}))
+    main(["recommend", str(request), "--model", str(own), "--top-k", "2"])
+    answer = json.loads(capsys.readouterr().out)
+    assert [one["rank"] for one in answer["candidates"]] == [1, 2]
+    assert answer["summary"]
+    assert ReleaseInputs.read(own, None, retriever).catalogue.record == record
+    # Of another adapter, the weight is not this run's.
+    path = own / CATALOGUE / "catalogue.json"
+    path.write_text(json.dumps({**record, "fitted": {**record["fitted"], "run": "another"}}))
+    assert ReleaseInputs.read(own, None, retriever).catalogue.record["fitted"] is None
+    assert fuse_run(own, retriever, users=3, stage_one=8) == record
+    with pytest.raises(RunError, match="No retriever at"):
+        fuse_run(own, Path(tmp_path / "nowhere"))
