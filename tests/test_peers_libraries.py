@@ -1,4 +1,4 @@
-"""Peers of other libraries, in the environment that the header of hub_recipes/baselines.py names, with pytest beside: -m slow."""
+"""Peers of other libraries, in the environment that the header of hub_recipes/baselines.py names, with pytest and hypothesis beside: -m slow."""
 
 import json
 

@@ -47,11 +47,16 @@ def join(folders: Sequence[Path]) -> dict[str, Any]:
     return joined
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="of evaluations")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="results file")
-    options = parser.parse_args(words)
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    options = arguments().parse_args(words)
     with ended():
         joined = join(options.folders)
         write_text(options.out, json.dumps(joined, indent=2) + "\n")
