@@ -398,7 +398,9 @@ def test_a_dry_run_shows_what_would_change_and_changes_nothing(hub, run, retriev
     state = published[0].state()
     said.clear()
     publish(run, "ORG", None, Options(), **how | {"hub": client(published[0]), "retriever": retriever})
-    assert said[1].startswith("Carries a catalogue of 1,500 items; weight of the first stage 1, not fitted; to fit it: trsr")
+    assert said[1].startswith(
+        "Carries a catalogue of 1,500 items; weight of the first stage 1, not fitted; to fit it: trsr"
+    )
     assert said[3].count("up to date") == 8
     assert published[0].state() == state
 
