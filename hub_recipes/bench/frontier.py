@@ -25,10 +25,11 @@ from trsr.metrics.significance import holm, paired_test, summary
 from trsr.recommender.compare import report as comparison
 from trsr.recommender.compare.align import align, read
 from trsr.recommender.compare.measure import each_user, over_seeds
-from trsr.recommender.evaluate import evaluate_run
+from trsr.recommender.evaluate import BASELINES, evaluate_run
 from trsr.recommender.examples import encode_prefix, make_encoder, ranking_prompt
 from trsr.recommender.recipe import Recipe, load_recipe
 from trsr.recommender.results import FILE as RESULTS
+from trsr.recommender.results import table as systems_table
 from trsr.recommender.run import is_finished
 from trsr.recommender.train import train
 from trsr.records.checksums import base_checksum, dataset_checksum
@@ -112,7 +113,7 @@ def measure(folders: Mapping[tuple[int, str], Sequence[Path]], seed: int = 0) ->
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """A row a room."""
+    """A row a room; then the baselines on the same users."""
     head = ["room, tokens", "items alone", *FORMS, "difference", "p", "p (Holm)", "items beside the summary", "seeds"]
     rows = []
     for one in results["rooms"]:
@@ -130,7 +131,7 @@ def table(results: Mapping[str, Any]) -> str:
                 str(recent["seeds"]),
             ]
         )
-    return markdown.table(head, rows)
+    return f"{markdown.table(head, rows)}\n\n{systems_table(results['baselines'], METRICS)}"
 
 
 def draw(results: Mapping[str, Any], path: Path) -> None:
@@ -194,6 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "base": Path(common.base).name,
             "others": OTHERS,
             "rooms": rooms,
+            "baselines": {name: about["systems"][name] for name in BASELINES},
             "versions": versions(),
         }
         write_text(options.out / FILE, json.dumps(results, indent=2) + "\n")
