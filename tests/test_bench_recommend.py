@@ -102,13 +102,14 @@ def test_one_command_makes_the_base_and_fits_the_peers_beside(bench, tmp_path, m
         (out / "training.json").write_text("{}")
 
     monkeypatch.setattr(recommend, "train_domain", base)
-    uv(tmp_path, monkeypatch, f'exec {sys.executable} "$@" --peers popularity tf-idf')
+    uv(tmp_path, monkeypatch, f'exec {sys.executable} "$@" --peers popularity')  # it has nothing to search
     for _ in range(2):  # the second time nothing is left to do
         assert recommend.main(words(bench, tmp_path / "out")) == 0
     assert made == bench.datasets[:1]
     for name in ("even", "hard"):
         found = json.loads((tmp_path / "out" / f"comparison-{name}" / "comparison.json").read_text(encoding="utf-8"))
-        assert {"recurrent", "popularity", "tf-idf"} <= set(found["systems"])
+        assert {"recurrent", "popularity"} <= set(found["systems"])
+        assert (tmp_path / "out" / "peers" / name / "popularity-0" / "results.json").is_file()
 
 
 def test_peers_that_cannot_be_fitted_are_told(bench, tmp_path, monkeypatch, capsys):

@@ -10,7 +10,19 @@ from trsr.cli import VERBS, command_line, main
 from trsr.cli.outcome import Outcome
 from trsr.hub import retry
 
-FOR_SCRIPTS = {"check", "summarize", "audit", "base", "recipes", "evaluate", "compare", "publish", "doctor"}
+FOR_SCRIPTS = {
+    "check",
+    "summarize",
+    "audit",
+    "base",
+    "recipes",
+    "evaluate",
+    "compare",
+    "publish",
+    "verify",
+    "recommend",
+    "doctor",
+}
 
 
 def told(capsys, *words):

@@ -54,13 +54,15 @@ def test_a_release_is_replaced_and_what_lies_beside_its_repos_is_not_lost(quicks
     shutil.copytree(quickstarted[0] / "release", folder)
     (folder / "adapter" / "old.json").write_text("{}")
     assemble(ReleaseInputs.read(run), folder)
-    assert contents(folder) == contents(quickstarted[0] / "release")
+    rehearsed = contents(quickstarted[0] / "release")
+    del rehearsed["pipeline/expected.json"]  # what it answers is known once it was loaded
+    assert contents(folder) == rehearsed
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(ReleaseError, match=r"holds a release and notes.txt, which would be lost"):
         assemble(ReleaseInputs.read(run), folder)
     (tmp_path / "empty").mkdir()
     assemble(ReleaseInputs.read(run), tmp_path / "empty")
-    assert contents(tmp_path / "empty") == contents(quickstarted[0] / "release")
+    assert contents(tmp_path / "empty") == rehearsed
 
 
 @pytest.fixture
