@@ -40,7 +40,9 @@ from trsr.report import markdown, plots
 FILE = "frontier.json"
 FORMS = {"recent items": "none", "summary and recent items": "recurrent"}  # form -> `summary` of its recipe
 OTHERS = 64  # tokens for the instruction, the longest candidate and the cue
-SHORTEST = 11  # tokens of an item: no more of the newest ones are encoded than could fit
+SHORTEST = (
+    11  # tokens: an item counts as so many at least, which bounds their number; shorter ones do not fill the room
+)
 METRICS = ("recall@3", "mrr@10")
 
 
