@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-from bench import frontier, report
+from bench import report
 from trsr.recommender import memory
 from trsr.recommender.compare import report as comparison
 from trsr.recommender.results import table
@@ -27,7 +27,7 @@ TABLES = {
     "orders": comparison.orders,
     "fits": memory.table,
     "audit": audit.table,
-    "frontier": frontier.table,
+    "frontier": report.frontier,
 }
 
 

@@ -17,32 +17,30 @@ from typing import Any
 import numpy as np
 from transformers import AutoConfig, AutoTokenizer
 
+from bench import report
 from trsr.assets.paths import base_path
 from trsr.core.history import Item
 from trsr.dataset import contract
 from trsr.errors import TrsrError
 from trsr.metrics.significance import holm, paired_test, summary
-from trsr.recommender.compare import report as comparison
 from trsr.recommender.compare.align import align, read
 from trsr.recommender.compare.measure import each_user, over_seeds
 from trsr.recommender.evaluate import BASELINES, evaluate_run
 from trsr.recommender.examples import encode_prefix, make_encoder, ranking_prompt
 from trsr.recommender.recipe import Recipe, load_recipe
 from trsr.recommender.results import FILE as RESULTS
-from trsr.recommender.results import table as systems_table
 from trsr.recommender.run import is_finished
 from trsr.recommender.train import train
 from trsr.records.checksums import base_checksum, dataset_checksum
 from trsr.records.files import bind, write_text
 from trsr.records.versions import versions
-from trsr.report import markdown, plots
+from trsr.report import plots
 
 FILE = "frontier.json"
 FORMS = {"recent items": "none", "summary and recent items": "recurrent"}  # form -> `summary` of its recipe
 OTHERS = 64  # tokens for the instruction, the longest candidate and the cue
-SHORTEST = (
-    11  # tokens: an item counts as so many at least, which bounds their number; shorter ones do not fill the room
-)
+# Tokens that an item counts as at least, which bounds their number; shorter ones do not fill the room.
+SHORTEST = 11
 METRICS = ("recall@3", "mrr@10")
 
 
@@ -112,28 +110,6 @@ def measure(folders: Mapping[tuple[int, str], Sequence[Path]], seed: int = 0) ->
     for one, p in zip(rooms, holm([one["test"]["p_value"] for one in rooms]), strict=True):
         one["test"]["p_holm"] = p
     return rooms
-
-
-def table(results: Mapping[str, Any]) -> str:
-    """A row a room; then the baselines on the same users."""
-    head = ["room, tokens", "items alone", *FORMS, "difference", "p", "p (Holm)", "items beside the summary", "seeds"]
-    rows = []
-    for one in results["rooms"]:
-        forms, test = one["forms"], one["test"]
-        recent, both = (forms[form] for form in FORMS)
-        rows.append(
-            [
-                str(one["room"]),
-                f"{recent['items']:.1f}",
-                *(comparison.interval(form["recall@3"]) for form in (recent, both)),
-                comparison.interval(test | {"value": test["difference"]}, "+"),
-                f"{test['p_value']:.4f}",
-                f"{test['p_holm']:.4f}",
-                f"{both['items']:.1f}",
-                str(recent["seeds"]),
-            ]
-        )
-    return f"{markdown.table(head, rows)}\n\n{systems_table(results['baselines'], METRICS)}"
 
 
 def draw(results: Mapping[str, Any], path: Path) -> None:
@@ -206,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (TrsrError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{table(results)}\n\nWrote {options.out}")
+    print(f"{report.frontier(results)}\n\nWrote {options.out}")
     return 0
 
 

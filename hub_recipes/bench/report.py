@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from trsr.recommender.compare.report import interval
+from trsr.recommender.results import table as results_table
 from trsr.report import markdown
 from trsr.report.markdown import plain
 
@@ -213,3 +215,25 @@ def _cell(one: Mapping | None, best: bool) -> str:
         return f"**{seconds}**"
     limit = "" if one["flops_ratio"] is None else f" of {one['flops_ratio']:.3g}"
     return f"{seconds}, x{one['ratio']['median']:.3g}{limit}"
+
+
+def frontier(results: Mapping) -> str:
+    """What `bench.frontier` writes: a row a room; then the baselines on the same users."""
+    forms = list(results["rooms"][0]["forms"])  # the newest items alone, and beside a summary
+    head = ["room, tokens", "items alone", *forms, "difference", "p", "p (Holm)", "items beside the summary", "seeds"]
+    rows = []
+    for one in results["rooms"]:
+        test, (recent, both) = one["test"], (one["forms"][form] for form in forms)
+        rows.append(
+            [
+                str(one["room"]),
+                f"{recent['items']:.1f}",
+                *(interval(form["recall@3"]) for form in (recent, both)),
+                interval(test | {"value": test["difference"]}, "+"),
+                f"{test['p_value']:.4f}",
+                f"{test['p_holm']:.4f}",
+                f"{both['items']:.1f}",
+                str(recent["seeds"]),
+            ]
+        )
+    return f"{markdown.table(head, rows)}\n\n{results_table(results['baselines'], ('recall@3', 'mrr@10'))}"

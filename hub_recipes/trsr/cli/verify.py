@@ -14,8 +14,7 @@ import argparse
 
 from trsr.cli.exits import Exit
 from trsr.cli.outcome import Outcome, add_json
-
-APIS = ("systemone", "generative_scoring", "score", "completion", "completions")
+from trsr.hub.endpoints import APIS
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--expected", metavar="SOURCE", help="release or repo that holds expected.json, or the file (TARGET)")
     add(
         "--api",
-        choices=APIS,
+        choices=list(APIS),
         default="systemone",
         help="endpoint of a server: transformers serve, vLLM, SGLang, llama.cpp, OpenAI's older one (%(default)s)",
     )

@@ -85,20 +85,21 @@ def _systemone(post: Post, model: str, expected: Mapping[str, Any], one: Mapping
 
 
 def _generative_scoring(post: Post, model: str, expected: Mapping[str, Any], one: Mapping[str, Any]) -> Reply:
-    labels = [expected["answers"][name]["id"] for name in ("yes", "no")]
-    body = {"model": model, "query": one["prefix"], "items": one["suffixes"], "label_token_ids": labels}
-    found = post(
-        "/generative_scoring", {**body, "apply_softmax": True, "item_first": False, "add_special_tokens": False}
-    )
+    found = post("/generative_scoring", {**_labelled(model, expected, one), "add_special_tokens": False})
     scores = {row["index"]: row["score"] for row in found["data"]}
     return Reply([_log_odds(scores[number]) for number in range(len(one["suffixes"]))], [None] * len(one["suffixes"]))
 
 
 def _score(post: Post, model: str, expected: Mapping[str, Any], one: Mapping[str, Any]) -> Reply:
+    found = post("/v1/score", _labelled(model, expected, one))
+    return Reply([_log_odds(row[0]) for row in found["scores"]], [None] * len(one["suffixes"]))
+
+
+def _labelled(model: str, expected: Mapping[str, Any], one: Mapping[str, Any]) -> dict[str, Any]:
+    """What vLLM and SGLang take for the probability of the first of two tokens behind each item."""
     labels = [expected["answers"][name]["id"] for name in ("yes", "no")]
     body = {"model": model, "query": one["prefix"], "items": one["suffixes"], "label_token_ids": labels}
-    found = post("/v1/score", {**body, "apply_softmax": True, "item_first": False})
-    return Reply([_log_odds(row[0]) for row in found["scores"]], [None] * len(one["suffixes"]))
+    return {**body, "apply_softmax": True, "item_first": False}
 
 
 def _completion(post: Post, model: str, expected: Mapping[str, Any], one: Mapping[str, Any]) -> Reply:

@@ -15,7 +15,6 @@ from trsr.records.files import write_text
 FILE = "expected.json"
 USERS = 3
 CANDIDATES = 8
-WRITERS = ("adapter", "base-model", "extractive")  # summarizers that a release brings along
 
 _BOOKS = (
     ("The Salt Lantern", "sea stories"), ("Reef and Anchor", "sea stories"), ("The Long Tide", "sea stories"),

@@ -2,9 +2,9 @@
 
     python fresh_process.py PIPELINE REQUESTS.json OPTIONS.json
 
-REQUESTS holds requests by what is asked of them. `compared`: log-odds of the candidates, in their order. `shown`: one request, answered whole.
-`chosen`: one without candidates.
-`measured`: what `measure` gives; `summarised`: summaries. OPTIONS are for `transformers.pipeline`. It imports transformers alone; the recommender's own code is that of the release.
+REQUESTS holds requests by what is asked of them. `compared`: log-odds of the candidates, in their order. `shown`: one request,
+answered whole. `chosen`: one without candidates. `measured`: what `measure` gives. `summarised`: summaries. OPTIONS are for
+`transformers.pipeline`. It imports transformers alone; the recommender's own code is that of the release.
 """
 
 import json

@@ -21,14 +21,13 @@ from scipy.special import expit
 
 from trsr.core.catalogue import Catalogue
 from trsr.core.history import Item
+from trsr.core.pipeline import SUMMARIZERS
 from trsr.errors import ReleaseError
 from trsr.hub import expected, fresh_process
 from trsr.hub.cards import Example
+from trsr.hub.diagnosis import EXACT, tolerance_of
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.release import Release
-
-# Largest difference in log-odds. In half precision any two ways of computing differ by some hundredths.
-EXACT, HALF = 1e-3, 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ def rehearse(release: Release, inputs: ReleaseInputs) -> Rehearsal:
     ]
     first = _short_request(inputs, rows[0], compared[0])
     asked = expected.requests(inputs, facts.terms.share_text)
-    writes = inputs.settings["summarizer"] in expected.WRITERS
+    writes = inputs.settings["summarizer"] in SUMMARIZERS  # the release brings its summariser along
     requests: dict[str, Any] = {
         "compared": compared,
         "shown": first,
@@ -88,7 +87,7 @@ def rehearse(release: Release, inputs: ReleaseInputs) -> Rehearsal:
         for expected, actual in zip(item_scores.values(), scores, strict=True)
     ]
     difference = max(abs(expected - actual) for expected, actual in pairs)
-    if not difference <= (EXACT if output["dtype"] == "float32" else HALF):
+    if not difference <= tolerance_of(output["dtype"]):
         raise ReleaseError(
             f"Loaded in a fresh process, the release scores otherwise than the run: log-odds differ by {difference:.3g} over "
             f"{len(rows)} users. The run's scores are of other weights, data or versions: evaluate it again, then publish."

@@ -45,6 +45,12 @@ def pipeline_settings(recipe: Recipe, fitted: Mapping[str, Any] | None, provenan
     }
 
 
+def pipeline_of(source: str) -> str:
+    """The pipeline of a release folder; any other folder or Hub id as it is."""
+    folder = Path(source) / "pipeline"
+    return str(folder) if (folder / "config.json").is_file() else source
+
+
 def load_recommender(source: str | None = None, **options):
     """Load a recommender.
 
@@ -64,8 +70,7 @@ def load_recommender(source: str | None = None, **options):
     folder = Path(source)
     if is_finished(folder):
         return _of_run(Run.read(folder), **options)
-    if (folder / "pipeline" / "config.json").is_file():
-        source = str(folder / "pipeline")
+    source = pipeline_of(source)
     try:
         with without_bars():
             return pipeline(TASK, model=source, trust_remote_code=True, **options)  # type: ignore[call-overload]

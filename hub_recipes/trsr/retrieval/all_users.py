@@ -26,6 +26,7 @@ from trsr.dataset import contract
 from trsr.errors import DataError, InputError, UsageError
 from trsr.recommender.run import data_checksums
 from trsr.recommender.serving import load_recommender
+from trsr.records.checksums import PREFIX
 from trsr.records.costs import peak_mib
 from trsr.records.files import bind, one_writer, whole_file, write_text
 from trsr.records.provenance import FILE as PROVENANCE
@@ -226,7 +227,7 @@ def _checksum(weights: Mapping[str, torch.Tensor], *about: Any) -> str:
     for name, value in sorted(weights.items()):
         found.update(name.encode())
         found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return f"sha256:{found.hexdigest()}"
+    return PREFIX + found.hexdigest()
 
 
 def _model_checksum(recommender: Any) -> str:
