@@ -17,7 +17,11 @@ from tests import tiny
 from trsr.dataset import contract
 from trsr.errors import DataError, UsageError
 from trsr.recommender.compare.align import read
+from trsr.retrieval.evaluate import catalogue_scorer
+from trsr.retrieval.retriever import Retriever
+from trsr.retrieval.run import train_retriever
 from trsr.retrieval.sequences import training_sequences
+from trsr.retrieval.training import Settings
 
 SCRIPT = Path(__file__).parent.parent / "hub_recipes" / "baselines.py"
 
@@ -199,6 +203,17 @@ def test_shared_peers_run_through_the_script_on_every_split(baselines, leave_one
     assert baselines.main([leave_one_out, "--out", str(tmp_path / "out"), "--peers", "tf-idf", "--trials", "2"]) == 0
     results = json.loads((folders["tf-idf-0"] / "results.json").read_text())
     assert len(results["tuning"]["trials"]) == 2
+
+
+def test_our_retriever_among_the_peers_is_the_one_that_users_train(small_dataset, tmp_path):
+    loaded = material.load([str(small_dataset)])
+    fitted = table.PEERS["retriever"].fit(loaded, {"epochs": 2, "width": 16}, 3, Budget())
+    settings = Settings(epochs=2, seed=3)
+    record = train_retriever(str(small_dataset), tmp_path / "own", width=16, settings=settings)
+    rows = loaded.asked[str(small_dataset), "test"][:]
+    trained = catalogue_scorer(Retriever.load(tmp_path / "own"))
+    np.testing.assert_array_equal(fitted.score(rows), trained(rows))
+    assert fitted.record == record["validation"]
 
 
 def test_peers_are_taken_up_only_of_the_same_data(tmp_path, baselines, here, capsys):

@@ -41,7 +41,7 @@ def evaluate_retriever(
     seed: int = 0,
     history: str | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a retriever on the dataset that it was trained on.
+    """Evaluate a retriever on the dataset that it was trained on, or one that differs from it in nothing but negatives.
 
     Args:
         folder: Of the retriever; its name is the system's.
@@ -92,7 +92,7 @@ def evaluate_retriever(
     numbers = retriever.numbers
     counts = training_sequences(splits, numbers).counts(len(numbers))
     measured = catalogue.measure(
-        {own: _catalogue_scorer(retriever)}
+        {own: catalogue_scorer(retriever)}
         | {
             f"{name}{suffix if name in ORDERED else ''}": catalogue.row_by_row(scorer, retriever.item_ids)
             for name, scorer in scorers.items()
@@ -154,7 +154,8 @@ def _users(retriever: Retriever, numbers: Mapping[str, int], part: Mapping[str, 
     return retriever.users([np.array([numbers[item_id] for item_id in ids], np.int64) for ids in part["history"]])
 
 
-def _catalogue_scorer(retriever: Retriever) -> catalogue.CatalogueScorer:
+def catalogue_scorer(retriever: Retriever) -> catalogue.CatalogueScorer:
+    """A retriever's scores of the whole catalogue."""
     numbers = retriever.numbers
     return lambda part: _users(retriever, numbers, part) @ retriever.vectors.T
 
