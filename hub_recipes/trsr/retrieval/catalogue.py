@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from trsr.dataset.candidates import Candidates
 from trsr.metrics import ranking, significance
 from trsr.recommender.baselines import Scorer
+from trsr.retrieval.ranked import Ranked
 from trsr.retrieval.search import largest_columns
 
 AT = (10, 20, 100)
@@ -35,10 +36,12 @@ class Measured:
         per_user: Metric -> (rows,): `recall@k` and `ndcg@k` of each row; of its first 10 items, `novelty@10`, their mean
             self-information in bits, and `popularity@10`, how often each was met in training on average.
         shown: k -> (items,) bool: items that are among the first k of some row.
+        ranked: The first items of each row.
     """
 
     per_user: dict[str, np.ndarray]
     shown: dict[int, np.ndarray]
+    ranked: Ranked
 
 
 def measure(
@@ -53,6 +56,7 @@ def measure(
     """
     information = -np.log2((counts + 1) / (counts.sum() + len(counts)))  # bits; an item nobody met has some too
     parts: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in scorers}
+    lists: dict[str, list[Ranked]] = {name: [] for name in scorers}
     shown = {name: {k: np.zeros(len(numbers), bool) for k in AT} for name in scorers}
     bar = tqdm(total=len(rows), desc="catalogue", unit="user", mininterval=1)
     for part in rows.iter(max(1, CELLS // len(numbers))):
@@ -65,6 +69,7 @@ def measure(
             for k in AT:
                 shown[name][k][top[:, :k][real[:, :k]]] = True
             ten, some = top[:, : AT[0]], real[:, : AT[0]]
+            lists[name].append(Ranked(top.astype(np.int32), values.astype(np.float32), *_moments(scores, mask)))
             parts[name].append(
                 {metric: values for metric, values in metrics.items() if metric.startswith(("recall", "ndcg"))}
                 | {
@@ -75,9 +80,21 @@ def measure(
         bar.update(len(labels))
     bar.close()
     return {
-        name: Measured({metric: np.concatenate([one[metric] for one in found]) for metric in found[0]}, shown[name])
+        name: Measured(
+            {metric: np.concatenate([one[metric] for one in found]) for metric in found[0]},
+            shown[name],
+            Ranked(*(np.concatenate([getattr(one, part) for one in lists[name]]) for part in Ranked.__slots__)),
+        )
         for name, found in parts.items()
     }
+
+
+def _moments(scores: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (rows,) of each row's scores under a mask."""
+    counts = mask.sum(1)
+    mean = np.where(mask, scores, 0).sum(1) / counts
+    centred = np.where(mask, scores - mean[:, None], 0)
+    return mean, np.sqrt((centred**2).sum(1) / counts)
 
 
 def _unmet(part: Mapping[str, Any], numbers: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:

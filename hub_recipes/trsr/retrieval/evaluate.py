@@ -1,6 +1,6 @@
 """Evaluate a retriever beside the baselines: on the released candidates, and on the whole catalogue.
 
-Writes `scores.parquet` and `results.json`, as `trsr evaluate` does, and `catalogue.json`.
+Writes `scores.parquet` and `results.json`, as `trsr evaluate` does, `catalogue.json`, and the lists of `ranked`.
 """
 
 import json
@@ -21,7 +21,7 @@ from trsr.recommender.evaluate import BASELINES, ORDERED, baseline_scorer, score
 from trsr.recommender.results import FILE
 from trsr.records.files import one_writer, write_text
 from trsr.records.versions import versions
-from trsr.retrieval import catalogue
+from trsr.retrieval import catalogue, ranked
 from trsr.retrieval.retriever import Retriever
 from trsr.retrieval.sequences import training_sequences
 
@@ -136,6 +136,7 @@ def write_evaluation(
     }
     results = _candidate_results(scores, candidates, about)
     score_files.write(out, scores, candidates)
+    ranked.write(out, {name: one.ranked for name, one in measured.items()}, rows, list(numbers))
     write_text(out / CATALOGUE, json.dumps(whole, indent=2) + "\n")
     write_text(out / FILE, json.dumps(results, indent=2) + "\n")
     return {"candidates": results, "catalogue": whole}
