@@ -12,11 +12,12 @@ import pytest
 from datasets import Dataset, load_dataset
 
 from tests import tiny
+from tests.hub import Hub, environment
 from tests.test_pipeline import recommender
 from trsr.cli import main
 from trsr.dataset import contract
 from trsr.errors import DataError, UsageError
-from trsr.retrieval import all_users
+from trsr.retrieval import all_users, lists
 from trsr.retrieval.all_users import last_rows, recommend_to_all
 from trsr.retrieval.carried import catalogue_of
 from trsr.retrieval.retriever import Retriever
@@ -51,7 +52,7 @@ def everybody(data):
 
 def test_the_first_stage_alone_gives_each_user_what_the_retriever_gives(data, own, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(all_users, "SHARD", 7)
-    monkeypatch.setattr(all_users, "CELLS", 90)  # three users at a time
+    monkeypatch.setattr(lists, "CELLS", 90)  # three users at a time
     words = ["recommend", "--all-users", "--dataset", data, "--retriever", str(own), "--first-stage-only"]
     main([*words, "--top-k", "4", "--out", str(tmp_path / "recs"), "--json"])
     told = json.loads(capsys.readouterr().out)
@@ -147,17 +148,17 @@ def test_a_killed_run_leaves_whole_shards_and_goes_on(data, own, tmp_path):
     code = """
 import sys
 from pathlib import Path
-from trsr.retrieval import all_users
+from trsr.retrieval import all_users, lists
 all_users.SHARD = 4
-inner, asked = all_users._recommended, []
-def slow(*arguments):
+inner, asked = all_users.recommendations, []
+def slow(*arguments, **options):
     asked.append(1)
     if len(asked) == 3:
         print("third", flush=True)
         import time; time.sleep(600)
-    return inner(*arguments)
+    return inner(*arguments, **options)
 if sys.argv[4] == "slow":
-    all_users._recommended = slow
+    all_users.recommendations = slow
 print(all_users.recommend_to_all(sys.argv[1], Path(sys.argv[3]), retriever=Path(sys.argv[2]), first_stage_only=True)["new_users"])
 """
     words = [sys.executable, "-c", code, data, str(own), str(tmp_path / "recs")]
@@ -180,4 +181,36 @@ print(all_users.recommend_to_all(sys.argv[1], Path(sys.argv[3]), retriever=Path(
 def test_an_item_that_the_catalogue_lacks_is_named(data, own):
     catalogue = catalogue_of(own, data)
     with pytest.raises(DataError, match="User 'u': the catalogue has no item 'gone'"):
-        all_users._query({"user_id": "u", "history": ["gone"], "target": "i0"}, catalogue, 3)
+        lists._query({"user_id": "u", "history": ["gone"], "target": "i0"}, catalogue, 3)
+
+
+PUSHED = """
+import json, sys
+from datasets import get_dataset_config_info, load_dataset
+from trsr.cli import main
+main(sys.argv[1:])
+config = get_dataset_config_info("ORG/recs", "recommendations")
+print(json.dumps({"rows": load_dataset("ORG/recs", split="train").to_list(), "columns": list(config.features)}))
+"""
+
+
+def test_they_are_pushed_with_a_card_and_load_from_the_hub(data, own, tmp_path):
+    words = ["recommend", "--all-users", "--dataset", data, "--retriever", str(own), "--first-stage-only"]
+    words += ["--out", str(tmp_path / "recs"), "--push-to-hub", "ORG/recs", "--private"]
+    with Hub() as hub:
+        given = {**environment(hub, tmp_path), "PYTHONPATH": str(ROOT / "hub_recipes"), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", PUSHED, *words], env=given, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert hub.repos["dataset ORG/recs"].private
+    assert "hf_test_writer" not in done.stdout + done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["rows"] == load_dataset(str(tmp_path / "recs"), split="train").to_list()
+    assert len(told["rows"]) == 20
+    assert told["columns"] == lists.SCHEMA.names
+    card = (tmp_path / "recs" / "README.md").read_text()
+    assert 'load_dataset("ORG/recs", split="train")' in card
+    assert "personal data" in card
+    assert Retriever.load(own).record["dataset_checksums"]["histories"] in card
+    assert str(tmp_path) not in card + (tmp_path / "recs" / "provenance.json").read_text()

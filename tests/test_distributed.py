@@ -1,4 +1,4 @@
-"""Summaries on Ray: the same bytes as without, whoever is killed. Needs `llm-trsr[ray]`; skipped without it."""
+"""Summaries and recommendations on Ray: the same bytes as without, whoever is killed. Needs `llm-trsr[ray]`; skipped without it."""
 
 import os
 import random
@@ -13,11 +13,16 @@ import pytest
 
 from tests import tiny
 from tests.scripted import ChatServer, ScriptedEngine, share
+from tests.test_pipeline import recommender
 from tests.test_summaries import PATHS, contents, dataset, lines
 from trsr.cli import main
 from trsr.core.answer import Answer
 from trsr.dataset import contract
-from trsr.errors import EngineError
+from trsr.errors import EngineError, RunError, UsageError
+from trsr.retrieval import all_users
+from trsr.retrieval.all_users import recommend_to_all
+from trsr.retrieval.run import train_retriever
+from trsr.retrieval.training import Settings
 from trsr.summaries.engines.base import Sampling, Server
 from trsr.summaries.engines.make import engine
 from trsr.summaries.engines.vllm import OfflineEngine
@@ -177,6 +182,7 @@ DRIVER = """
 import sys
 from functools import partial
 from pathlib import Path
+from tests.test_pipeline import recommender
 from tests.scripted import ScriptedEngine
 from trsr.summaries.ray import summarize_on_ray
 if __name__ == "__main__":
@@ -250,3 +256,90 @@ def test_the_verb_and_an_engine_that_costs_nothing_and_leaves_no_store(capsys, t
     assert '"asked_twice": 0' in capsys.readouterr().out
     assert contents(tmp_path / "ray" / "out") == contents(tmp_path / "plain" / "out")
     assert [path.name for path in (tmp_path / "ray").iterdir()] == ["out"]
+
+
+# Recommendations: 20 users in shards of 6.
+
+
+@pytest.fixture(scope="module")
+def books(tmp_path_factory):
+    """A dataset of 20 users, and a retriever on it."""
+    folder = tmp_path_factory.mktemp("books")
+    data = str(tiny.dataset(folder / "books"))
+    train_retriever(data, folder / "retriever", settings=Settings(epochs=1, batch=4))
+    return data, folder / "retriever"
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(all_users, "SHARD", 6)
+
+
+def random_model(source, seed=0):
+    return recommender(tiny.model("llama", seed=seed))
+
+
+def mortal(driver, grave, source):
+    """A model that kills the first process that loads it, the driver apart."""
+    if os.getpid() != driver and not grave.exists():
+        grave.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return random_model(source)
+
+
+def another_on_workers(driver, source):
+    return random_model(source, seed=int(os.getpid() != driver))
+
+
+def shards(folder):
+    return {path.name: path.read_bytes() for path in (folder / "recommendations").iterdir()}
+
+
+@pytest.mark.parametrize("first_stage_only", [True, False])
+def test_recommendations_are_the_same_bytes_and_go_on(books, tmp_path, ray, monkeypatch, first_stage_only):
+    monkeypatch.setattr(all_users, "load_recommender", random_model)
+    data, retriever = books
+    options = {"retriever": retriever, "top_k": 3, "stage_one": 6, "first_stage_only": first_stage_only}
+    recommend_to_all(data, tmp_path / "plain", **options)
+    told = recommend_to_all(data, tmp_path / "ray", ray={"workers": WORKERS}, **options)
+    assert (told["users"], told["new_users"]) == (20, 20)
+    assert len(shards(tmp_path / "ray")) == 4
+    assert shards(tmp_path / "ray") == shards(tmp_path / "plain")
+    for name in ("provenance.json", "made_from.json"):
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+    sorted((tmp_path / "ray" / "recommendations").iterdir())[1].unlink()
+    assert recommend_to_all(data, tmp_path / "ray", ray={}, **options)["new_users"] == 6
+    assert shards(tmp_path / "ray") == shards(tmp_path / "plain")
+
+
+def test_a_worker_that_is_killed_makes_its_shard_again(books, tmp_path, ray, monkeypatch):
+    data, retriever = books
+    options = {"retriever": retriever, "top_k": 3, "stage_one": 6}
+    monkeypatch.setattr(all_users, "load_recommender", partial(mortal, os.getpid(), tmp_path / "grave"))
+    recommend_to_all(data, tmp_path / "ray", ray={"workers": WORKERS}, **options)
+    assert (tmp_path / "grave").exists()
+    recommend_to_all(data, tmp_path / "plain", **options)
+    assert shards(tmp_path / "ray") == shards(tmp_path / "plain")
+
+
+def test_a_worker_with_another_model_or_a_user_it_cannot_recommend_to(books, tmp_path, ray, monkeypatch):
+    data, retriever = books
+    monkeypatch.setattr(all_users, "load_recommender", partial(another_on_workers, os.getpid()))
+    with pytest.raises(RunError, match="A worker has the model sha256:"):
+        recommend_to_all(data, tmp_path / "another", retriever=retriever, ray={"workers": 1})
+    monkeypatch.setattr(all_users, "_rows", lambda *_: [{"user_id": "u", "history": ["gone"], "target": "i0"}])
+    with pytest.raises(RunError, match="User 'u': the catalogue has no item 'gone'"):
+        recommend_to_all(data, tmp_path / "gone", retriever=retriever, first_stage_only=True, ray={"workers": 1})
+
+
+def test_recommendations_without_ray_are_refused_with_the_install_line(books, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r"pip install 'llm-trsr\[ray\]'"):
+        recommend_to_all(books[0], tmp_path / "recs", retriever=books[1], first_stage_only=True, ray={})
+    for words, message in (
+        (["--all-users", "--workers", "2"], "go with --ray"),
+        (["--push-to-hub", "ORG/x"], "--push-to-hub goes with --all-users"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["recommend", *words, "--dataset", "d", "--out", str(tmp_path / "x")])
+        assert message in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """Pushing a dataset folder to a server that speaks the Hub's protocol."""
 
+import json
+
 import huggingface_hub
 import pytest
 from datasets import Dataset, load_dataset
@@ -123,3 +125,34 @@ def test_a_licence_that_the_hub_does_not_know(hub, tmp_path):
     with pytest.raises(ReleaseError, match=r"'cc-by' .*Did you mean .*cc-by-4"):
         push_dataset(folder(tmp_path / "mine", license="cc-by"), "ORG/mine", hub=client(hub))
     assert not hub.state()["repos"]
+
+
+def recommended(path, **terms):
+    """A folder as `trsr recommend --all-users` leaves it."""
+    (path / "recommendations").mkdir(parents=True)
+    Dataset.from_dict({"user_id": ["u"], "item_ids": [["1"]]}).to_parquet(path / "recommendations" / "train.parquet")
+    (path / "README.md").write_text("---\ntags:\n- llm-trsr\n---\n\n# Recommendations\n")
+    (path / "provenance.json").write_text(json.dumps({"dataset": contract.Terms("mine", **terms).to_dict()}))
+    return path
+
+
+def test_recommendations_and_datasets_do_not_take_each_others_place(hub, tmp_path):
+    recs, data = recommended(tmp_path / "recs", license="mit"), folder(tmp_path / "data", license="mit")
+    push_dataset(recs, "ORG/recs", recommendations=True, hub=client(hub))
+    assert "recommendations/train.parquet" in held(hub, "ORG/recs")
+    assert not client(hub).dataset_info("ORG/recs").private
+    push_dataset(data, "ORG/data", hub=client(hub))
+    with pytest.raises(ReleaseError, match="ORG/recs holds recommendations, which would be lost"):
+        push_dataset(data, "ORG/recs", hub=client(hub))
+    with pytest.raises(ReleaseError, match="ORG/data holds a dataset, which would be lost"):
+        push_dataset(recs, "ORG/data", recommendations=True, hub=client(hub))
+    push_dataset(recs, "ORG/recs", recommendations=True, hub=client(hub))
+
+
+def test_recommendations_from_texts_that_may_not_go_are_private_and_gated(hub, tmp_path):
+    recs = recommended(tmp_path / "recs", license="other", license_name="research only", share_text=False)
+    with pytest.raises(ReleaseError, match=r"research only.*--accept-data-licence, ids and summaries"):
+        push_dataset(recs, "ORG/recs", recommendations=True, hub=client(hub))
+    push_dataset(recs, "ORG/recs", recommendations=True, accept_data_licence=True, hub=client(hub))
+    info = client(hub).dataset_info("ORG/recs")
+    assert (info.gated, info.private) == ("manual", True)

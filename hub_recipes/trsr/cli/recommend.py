@@ -9,6 +9,7 @@ examples:
   trsr recommend request.json --model runs/mine --top-k 3
   trsr recommend --all-users --dataset data/mine --model runs/mine --out recommendations
   trsr recommend --all-users --dataset data/mine --retriever runs/retriever --first-stage-only --out recommendations
+  trsr recommend --all-users --dataset data/mine --model runs/mine --out recommendations --push-to-hub ORG/NAME
 """
 
 import argparse
@@ -45,6 +46,23 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--stage-one", type=positive(int), metavar="N", help="items that the language model ranks for each user (100)")
     add("--first-stage-only", action="store_true", help="leave out the language model")
     add("--limit", type=positive(int), metavar="N", help="first N users only")
+    add("--push-to-hub", metavar="ORG/NAME", help="then push them, with a card: one commit")
+    add("--private", action="store_true", help="with --push-to-hub: create the repo private")
+    add("--overwrite", action="store_true", help="with --push-to-hub: commit over what others edited on the Hub")
+    add("--accept-data-licence", action="store_true", help="you have read the terms of data whose texts stay at home")
+    add = parser.add_argument_group(
+        "many machines, or many GPUs",
+        "Workers of Ray make the shards of --all-users; the result is the same. On a cluster: ray job submit -- trsr recommend "
+        "--all-users ... --ray --ray-address auto.",
+    ).add_argument
+    add("--ray", action="store_true", help="pip install 'llm-trsr[ray]'")
+    add(
+        "--ray-address", metavar="ADDRESS", help="auto: the cluster that this machine is in (local: this machine alone)"
+    )
+    add(
+        "--workers", type=positive(int), metavar="N", help="recommenders at a time (one a GPU; without any, one a core)"
+    )
+    add("--ray-gpus-per-worker", type=positive(float), metavar="N", help="(1, if there are any)")
     add_json(parser)
 
 
@@ -55,8 +73,17 @@ def run(options: argparse.Namespace) -> Outcome:
 def _all_users(options: argparse.Namespace) -> Outcome:
     if options.request or not options.dataset or not options.out:
         raise UsageError("--all-users takes --dataset and --out, and no request.")
+    on_ray = {"address": options.ray_address, "workers": options.workers, "gpus": options.ray_gpus_per_worker}
+    on_ray = {name: value for name, value in on_ray.items() if value is not None}
+    if on_ray and not options.ray:
+        raise UsageError("--ray-address, --workers and --ray-gpus-per-worker go with --ray: add it.")
+    from trsr.dataset import contract
+    from trsr.hub.push_dataset import check_push, push_dataset
     from trsr.retrieval.all_users import recommend_to_all
 
+    pushed = {"recommendations": True, "accept_data_licence": options.accept_data_licence}
+    if options.push_to_hub:  # now, and not after hours of work
+        check_push(contract.provenance(options.dataset, options.revision).terms, options.push_to_hub, **pushed)
     chosen = {"top_k": options.top_k, "stage_one": options.stage_one, "limit": options.limit}
     made = recommend_to_all(
         options.dataset,
@@ -65,8 +92,14 @@ def _all_users(options: argparse.Namespace) -> Outcome:
         retriever=options.retriever,
         revision=options.revision,
         first_stage_only=options.first_stage_only,
+        repo=options.push_to_hub,
+        ray=on_ray if options.ray else None,
         **{name: value for name, value in chosen.items() if value is not None},
     )
+    if options.push_to_hub:
+        made["commit"] = push_dataset(
+            options.out, options.push_to_hub, private=options.private, overwrite=options.overwrite, **pushed
+        )
     return Outcome(
         made,
         f"Wrote {options.out}: {made['items']:,} items for {made['users']:,} users, {made['new_users']:,} of them now, in "
@@ -76,6 +109,8 @@ def _all_users(options: argparse.Namespace) -> Outcome:
 
 
 def _one_request(options: argparse.Namespace) -> Outcome:
+    if used := [name for name in ("push_to_hub", "ray", "ray_address", "workers") if getattr(options, name)]:
+        raise UsageError(f"--{used[0].replace('_', '-')} goes with --all-users: add it.")
     if not options.request:
         raise UsageError("Give a request, or --all-users with --dataset and --out.")
     text = sys.stdin.read() if options.request == "-" else Path(options.request).read_text(encoding="utf-8")

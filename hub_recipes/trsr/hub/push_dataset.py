@@ -1,4 +1,4 @@
-"""Push a dataset folder to the Hub, before there is a recommender: one commit, item texts only if their licence allows."""
+"""Push a folder of data to the Hub, a dataset or recommendations: one commit, item texts only if their licence allows."""
 
 import argparse
 import tempfile
@@ -13,6 +13,8 @@ from trsr.hub import licences
 from trsr.hub.retry import STALE, with_retries
 from trsr.records.provenance import Terms
 
+RECOMMENDATIONS = "recommendations"  # the folder of their files
+
 
 def push_dataset(
     folder: Path,
@@ -21,18 +23,21 @@ def push_dataset(
     private: bool = False,
     accept_data_licence: bool = False,
     overwrite: bool = False,
+    recommendations: bool = False,
     hub: HfApi | None = None,
     say: Callable[[str], object] = print,
 ) -> str:
     """Push a dataset folder to a dataset repo. Files that others added there are kept.
 
     Where the terms of the data forbid to share texts, item ids and histories alone are pushed, to a gated repo.
+    Recommendations hold no item texts: they are pushed whole, to a repo that is then gated and created private.
 
     Args:
-        folder: Of the data contract, with its `provenance.json`.
+        folder: Of the data contract, or of recommendations; with its `provenance.json`.
         repo: ORG/NAME; created if it does not exist.
         accept_data_licence: Required for data whose texts may not be shared.
         overwrite: Commit over what others edited in our files on the Hub.
+        recommendations: Whether the folder holds these, and no dataset.
 
     Returns:
         The commit that holds the folder.
@@ -41,26 +46,15 @@ def push_dataset(
         ReleaseError, HubError: If the push is refused; nothing is written then.
     """
     from trsr.hub.changes import DATASET_TITLE, compare
-    from trsr.hub.preflight import Options, check_rights, edit_conflict, is_ours
+    from trsr.hub.preflight import Options, edit_conflict
 
     hub, options = hub or HfApi(), Options(overwrite=overwrite)
-    namespace, _, name = repo.partition("/")
-    if not name:
-        raise ReleaseError(f"--push-to-hub takes ORG/NAME, got {repo!r}.")
     terms = contract.provenance(str(folder)).terms
-    if problem := licences.problem(terms.license, "--license", f"the dataset {terms.name}"):
-        raise ReleaseError(problem)
-    if not terms.share_text and not accept_data_licence:
-        raise ReleaseError(
-            f"The licence of {terms.name} ({terms.license_name or terms.license}) does not allow to pass its texts on. "
-            "Read it; with --accept-data-licence, item ids and histories are pushed, without item texts, behind a gate."
-        )
-    check_rights(hub, namespace)
-    exists = with_retries(f"Look at {repo}", lambda: hub.repo_exists(repo, repo_type="dataset"))
-    if exists and not is_ours(hub, repo, "dataset"):
-        raise ReleaseError(f"{repo} exists and is no dataset of LLM-TRSR. Choose another name.")
+    check_push(terms, repo, recommendations=recommendations, accept_data_licence=accept_data_licence, hub=hub)
+    private = private or (recommendations and not terms.share_text)
     with tempfile.TemporaryDirectory() as temporary:
-        source = folder if terms.share_text else _without_texts(folder, terms, Path(temporary) / "dataset")
+        whole = terms.share_text or recommendations
+        source = folder if whole else _without_texts(folder, terms, Path(temporary) / "dataset")
         change = compare(source, hub, repo, "dataset", "main")
         if problem := edit_conflict(change, options):
             raise ReleaseError(problem)
@@ -91,6 +85,49 @@ def push_dataset(
         commit = with_retries(f"Commit to {repo}", send, also=STALE)
     say(f"{repo}: committed, {commit[:12]}")
     return commit
+
+
+def check_push(
+    terms: Terms,
+    repo: str,
+    *,
+    recommendations: bool = False,
+    accept_data_licence: bool = False,
+    hub: HfApi | None = None,
+) -> None:
+    """Look for whatever would refuse a push, before there is anything to push. Arguments as in `push_dataset`.
+
+    Raises:
+        ReleaseError, HubError: If the push would be refused.
+    """
+    from trsr.hub.preflight import check_rights, is_ours
+
+    hub = hub or HfApi()
+    namespace, _, name = repo.partition("/")
+    if not name:
+        raise ReleaseError(f"--push-to-hub takes ORG/NAME, got {repo!r}.")
+    if problem := licences.problem(terms.license, "--license", f"the dataset {terms.name}"):
+        raise ReleaseError(problem)
+    if not terms.share_text and not accept_data_licence:
+        what = (
+            "ids and summaries are pushed, private and"
+            if recommendations
+            else "item ids and histories are pushed, without item texts,"
+        )
+        raise ReleaseError(
+            f"The licence of {terms.name} ({terms.license_name or terms.license}) does not allow to pass its texts on. "
+            f"Read it; with --accept-data-licence, {what} behind a gate."
+        )
+    check_rights(hub, namespace)
+    if not with_retries(f"Look at {repo}", lambda: hub.repo_exists(repo, repo_type="dataset")):
+        return
+    if not is_ours(hub, repo, "dataset"):
+        raise ReleaseError(f"{repo} exists and is no dataset of LLM-TRSR. Choose another name.")
+    names = with_retries(f"List {repo}", lambda: hub.list_repo_files(repo, repo_type="dataset"))
+    kinds = {name.split("/")[0] == RECOMMENDATIONS for name in names if name.endswith(".parquet")}
+    if (not recommendations) in kinds:
+        held = "a dataset" if recommendations else "recommendations"
+        raise ReleaseError(f"{repo} holds {held}, which would be lost. Choose another name.")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

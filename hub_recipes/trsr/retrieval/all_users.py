@@ -7,7 +7,8 @@ are the history; these, and what else the user met (`also_met`), are left out.
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +16,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
-import yaml
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from trsr.core.catalogue import STAGE_ONE, Catalogue, Query
-from trsr.core.compat import plain
+from trsr.core.catalogue import STAGE_ONE
 from trsr.dataset import contract
-from trsr.errors import DataError, InputError, UsageError
+from trsr.errors import UsageError
 from trsr.recommender.run import data_checksums
 from trsr.recommender.serving import load_recommender
-from trsr.records.checksums import PREFIX
 from trsr.records.costs import peak_mib
-from trsr.records.files import bind, one_writer, whole_file, write_text
-from trsr.records.provenance import FILE as PROVENANCE
+from trsr.records.files import bind, one_writer, whole_file
 from trsr.records.versions import versions
 from trsr.retrieval.carried import catalogue_of
+from trsr.retrieval.identity import catalogue_checksum, model_checksum
+from trsr.retrieval.lists import recommendations
+from trsr.retrieval.recommendation_card import CONFIG, describe, sources
+from trsr.retrieval.workers import shards_on_ray
 
 SHARD = 500  # users a file: what a killed run loses
-CELLS = 4_000_000  # scores of the first stage in memory at once
-CONFIG = "recommendations"
-SCHEMA = pa.schema(
-    [
-        ("user_id", pa.string()),
-        ("item_ids", pa.list_(pa.string())),
-        ("scores", pa.list_(pa.float64())),
-        ("log_odds", pa.list_(pa.float64())),
-        ("stage_one", pa.list_(pa.float64())),
-        ("summary", pa.string()),
-    ]
-)
 
 
 @one_writer
@@ -60,6 +48,8 @@ def recommend_to_all(
     stage_one: int = STAGE_ONE,
     first_stage_only: bool = False,
     limit: int = 0,
+    repo: str | None = None,
+    ray: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write recommendations for all users of a dataset. A run that was killed goes on with the shard that it was at.
 
@@ -76,18 +66,21 @@ def recommend_to_all(
         stage_one: Items that the first stage passes on to the language model.
         first_stage_only: Leave out the language model.
         limit: First users alone; 0 = all.
+        repo: ORG/NAME that the folder is to be pushed to, for its card.
+        ray: Make the shards on a cluster: `address`, `workers` and `gpus`, as `workers.shards_on_ray` takes them.
 
     Returns:
         `users`, `new_users` of this call, `items` in all lists, `seconds`, `users_a_second` and `items_a_second` of this
-        call (items are those that were scored by the last stage), and `peak_mib`.
+        call (items are those that were scored by the last stage), and `peak_mib` of this process.
 
     Raises:
-        UsageError: If `out` holds recommendations of other data, another model or other options, or the model carries no
-            catalogue and no retriever was given.
-        RunError: If the retriever was trained on another dataset.
+        UsageError: If `out` holds recommendations of other data, another model or other options, the model carries no
+            catalogue and no retriever was given, or Ray is not there.
+        RunError: If the retriever was trained on another dataset, or a worker has another model.
         DataError: As `trsr.dataset.contract` does.
     """
     began = time.monotonic()
+    load = None if first_stage_only else partial(load_recommender, model)
     recommender: Any = None if first_stage_only and retriever else load_recommender(model)
     catalogue = catalogue_of(retriever, source, revision) if retriever else recommender.catalogue
     if catalogue is None:
@@ -98,10 +91,10 @@ def recommend_to_all(
     if recommender is not None:
         recommender.catalogue = catalogue
     checksums = data_checksums(source, "histories", revision)
-    made_from = {
+    made_from: dict[str, Any] = {
         "dataset_checksums": checksums,
-        "catalogue": _checksum(catalogue.user_model.state_dict() | {"items": catalogue.vectors}, catalogue.record),
-        "model": None if first_stage_only else _model_checksum(recommender),
+        "catalogue": catalogue_checksum(catalogue),
+        "model": None if first_stage_only else model_checksum(recommender),
         "weight": None if first_stage_only else catalogue.record["weight"],
         "top_k": top_k,
         "stage_one": None if first_stage_only else stage_one,
@@ -122,18 +115,25 @@ def recommend_to_all(
     done = [(out / CONFIG / name).is_file() for name in names]
     sizes = [min(SHARD, total - number * SHARD) for number in range(len(names))]
     new = sum(size for size, there in zip(sizes, done, strict=True) if not there)
-    bar = tqdm(total=total, initial=total - new, desc="recommendations", unit="user", mininterval=1)
+    todo = [number for number, there in enumerate(done) if not there]
+
+    def rows_of(number: int) -> list[dict[str, Any]]:
+        return _rows(splits, users, number * SHARD, min(total, (number + 1) * SHARD))
+
+    if first_stage_only:
+        recommender = None
+    options: dict[str, Any] = {"top_k": top_k, "stage_one": stage_one}
     started = time.monotonic()
-    for number, name in enumerate(names):
-        if not done[number]:
-            rows = _rows(splits, users, number * SHARD, min(total, (number + 1) * SHARD))
-            with whole_file(out / CONFIG / name) as draft:
-                parts = []
-                for part in _recommended(rows, catalogue, recommender, top_k, stage_one, first_stage_only):
-                    parts.append(part)
-                    bar.update(len(part))
-                pq.write_table(pa.concat_tables(parts).combine_chunks(), draft)
-    bar.close()
+    with tqdm(total=total, initial=total - new, desc="recommendations", unit="user", mininterval=1) as bar:
+        if ray is None:
+            shards = _shards(todo, rows_of, bar, catalogue=catalogue, recommender=recommender, **options)
+        else:
+            shards = shards_on_ray(todo, rows_of, load, made_from["model"], catalogue, **ray, **options)
+        for number, table in shards:
+            with whole_file(out / CONFIG / names[number]) as draft:
+                pq.write_table(table.combine_chunks(), draft)
+            if ray is not None:
+                bar.update(len(table))
     seconds = max(time.monotonic() - started, 1e-9)
     scored = len(catalogue.item_ids) if first_stage_only else min(stage_one, len(catalogue.item_ids))
     figures = {
@@ -145,7 +145,16 @@ def recommend_to_all(
         "items_a_second": round(new * scored / seconds, 1),
         "peak_mib": round(peak_mib(), 1),
     }
-    _describe(out, source, revision, names, {**made_from, "users": total, "versions": versions()})
+    about = {
+        **made_from,
+        **sources(source, revision, None if first_stage_only else model or "nano"),
+        "retriever": catalogue.record["retriever"],
+        "items": len(catalogue.item_ids),
+        "fitted": None if first_stage_only else catalogue.record["fitted"],
+        "users": total,
+        "versions": versions(),
+    }
+    describe(out, names, about, contract.provenance(source, revision), repo)
     return figures
 
 
@@ -173,81 +182,16 @@ def _rows(splits: Mapping[str, Dataset], users: Mapping[str, np.ndarray], start:
     return rows
 
 
-def _recommended(
-    rows: Sequence[Mapping[str, Any]],
-    catalogue: Catalogue,
-    recommender: Any,
-    top_k: int,
-    stage_one: int,
-    first_stage_only: bool,
-) -> Iterator[pa.Table]:
-    """Tables of recommendations for some users each."""
-    step = max(1, CELLS // len(catalogue.item_ids)) if first_stage_only else 1
-    for start in range(0, len(rows), step):
-        part = rows[start : start + step]
-        if first_stage_only:
-            queries = [_query(row, catalogue, top_k) for row in part]
-            lists = [catalogue.ranked(retrieved, None) for retrieved in catalogue.retrieve(queries)]
-            summaries: list[str | None] = [None] * len(part)
-        else:
-            [row] = part
-            request = {
-                "history": [{"item_id": item_id} for item_id in (*row["history"], row["target"])],
-                "exclude": list(row.get("also_met") or ()),
-            }
-            try:
-                answer = recommender(request, stage_one=stage_one, top_k=top_k, return_summary=True)
-            except InputError as error:
-                raise DataError(f"User {row['user_id']!r}: {error}") from error
-            lists, summaries = [answer["candidates"]], [answer["summary"]]
-        columns = [[row["user_id"] for row in part], *([] for _ in range(4)), summaries]
-        for chosen in lists:
-            for column, name in zip(columns[1:], ("item_id", "score", "log_odds", "stage_one"), strict=False):
-                column.append([item[name] for item in chosen])
-        if first_stage_only:
-            columns[3] = [None] * len(part)
-        yield pa.Table.from_arrays(
-            [pa.array(column, kind) for column, kind in zip(columns, SCHEMA.types, strict=True)], schema=SCHEMA
-        )
-
-
-def _query(row: Mapping[str, Any], catalogue: Catalogue, count: int) -> Query:
-    """What to retrieve for the user of a row of `histories`. Raises DataError for an item that the catalogue lacks."""
-    met = [*row["history"], row["target"]]
-    if unknown := [item_id for item_id in met if item_id not in catalogue.rows]:
-        raise DataError(f"User {row['user_id']!r}: the catalogue has no item {unknown[0]!r}.")
-    also = [catalogue.rows[item_id] for item_id in row.get("also_met") or () if item_id in catalogue.rows]
-    history = [catalogue.rows[item_id] for item_id in met]
-    return Query(history, [*history, *also], count=count)
-
-
-def _checksum(weights: Mapping[str, torch.Tensor], *about: Any) -> str:
-    """Of weights in memory, and of plain values."""
-    found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for name, value in sorted(weights.items()):
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return PREFIX + found.hexdigest()
-
-
-def _model_checksum(recommender: Any) -> str:
-    """Of everything that answers depend on: base, adapters, prompts and settings."""
-    settings = getattr(plain(recommender.model).config, "trsr", None) or {}
-    tokens = recommender.tokenizer.get_vocab()
-    return _checksum(recommender.model.state_dict(), recommender.encoder.prompt.to_dict(), dict(settings), tokens)
-
-
-def _describe(out: Path, source: str, revision: str | None, names: Sequence[str], made: Mapping[str, Any]) -> None:
-    """Write card and provenance of finished recommendations: `load_dataset(out)` then reads them."""
-    provenance = contract.provenance(source, revision)
-    terms = provenance.terms.header() if provenance.name else {}
-    files = {"split": "train", "path": [f"{CONFIG}/{name}" for name in names]}
-    entry = {"config_name": CONFIG, "data_files": [files], "default": True}
-    header = yaml.safe_dump({**terms, "configs": [entry]}, sort_keys=False, allow_unicode=True)
-    how = "the first stage alone" if made["model"] is None else "both stages"
-    body = f"# {out.resolve().name}\n\nRecommendations from the catalogue for {made['users']:,} users, by {how} of LLM-TRSR."
-    write_text(out / PROVENANCE, json.dumps({**provenance.values, CONFIG: made}, indent=2, ensure_ascii=False) + "\n")
-    write_text(out / "README.md", f"---\n{header}---\n\n{body}\n")
+def _shards(
+    numbers: Sequence[int], rows_of: Callable[[int], list[dict[str, Any]]], bar: Any, **options: Any
+) -> Iterator[tuple[int, pa.Table]]:
+    """Make shards in this process: (number, table) of each."""
+    for number in numbers:
+        parts = []
+        for part in recommendations(rows_of(number), **options):
+            parts.append(part)
+            bar.update(len(part))
+        yield number, pa.concat_tables(parts)
 
 
 def _items(path: Path) -> int:

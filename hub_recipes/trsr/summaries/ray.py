@@ -25,18 +25,16 @@ On HF Jobs a job is one machine, and Ray gives each of its GPUs a worker:
 
 import hashlib
 import json
-import logging
 import math
-import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset
 
+from trsr.cluster import connected, count_workers, this_machine
 from trsr.core.history import count_blocks
 from trsr.core.summarize import METHODS, calls
 from trsr.errors import EngineError, TrsrError, UsageError
@@ -104,9 +102,9 @@ def summarize_on_ray(
             for cache in caches:
                 import_cache(Store(store), cache, engine, texts)
         block_options: dict[str, Any] = {"methods": methods, "block_size": block_size, "max_blocks": max_blocks}
-        with _cluster(address, workers) as ray:
+        with connected(address, workers) as ray:
             gpus = _gpus(engine, ray.cluster_resources()) if gpus is None else gpus
-            workers = workers or _workers(ray.cluster_resources(), gpus)
+            workers = workers or count_workers(ray.cluster_resources(), gpus)
             parts = deal(splits, block_size, max_blocks, partitions or PARTITIONS_A_WORKER * workers)
             asked_twice = _fill_store(ray, make, engine, parts, texts, store, workers, gpus, keep_going, block_options)
         provenance = summarize_dataset(
@@ -165,10 +163,7 @@ def _fill_store(
         for part in parts
         for history in part["history"]
     ]
-    this_node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-        ray.get_runtime_context().get_node_id(), soft=False
-    )
-    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": this_node}
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": this_machine(ray)}
     total = sum(calls(lengths, method) for method in block_options["methods"])
     store_actor = ray.remote(StoreActor).options(**options).remote(store, total)
     arguments = {
@@ -301,42 +296,5 @@ class Worker:
         return pa.table({"error": [error]})
 
 
-@contextmanager
-def _cluster(address: str, workers: int | None) -> Iterator[Any]:
-    """Connect to Ray, or start it; what was started here is shut down at the end."""
-    if address == "local":
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # Workers use this environment; without the setting Ray would build a new one for each.
-        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    try:
-        import ray
-        import ray.data
-        import ray.util.scheduling_strategies
-    except ImportError:
-        raise UsageError("--ray needs Ray Data: pip install 'llm-trsr[ray]'") from None
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    if ray.is_initialized():
-        yield ray
-        return
-    if "://" in address:
-        raise UsageError(
-            f"The driver must run on the cluster: use ray job submit and auto, not the address {address!r}."
-        )
-    own: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
-    try:
-        ray.init(address, logging_level=logging.WARNING, **own)
-    except (ConnectionError, RuntimeError) as error:
-        raise UsageError(f"No Ray cluster at {address!r}: {error} Start one with ray start, or use local.") from None
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
 def _gpus(engine: Engine, cluster: Mapping[str, float]) -> float:
     return float(engine.identity["engine"] == "transformers" and cluster.get("GPU", 0) > 0)
-
-
-def _workers(cluster: Mapping[str, float], gpus: float) -> int:
-    return max(1, int(cluster.get("GPU", 0) // gpus if gpus else cluster.get("CPU", 1)))

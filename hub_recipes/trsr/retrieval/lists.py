@@ -1,0 +1,74 @@
+"""Recommendation lists of some users, as tables. Knows nothing of files, shards or machines."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from trsr.core.catalogue import Catalogue, Query
+from trsr.errors import DataError, InputError
+
+CELLS = 4_000_000  # scores of the first stage in memory at once
+SCHEMA = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("item_ids", pa.list_(pa.string())),
+        ("scores", pa.list_(pa.float64())),
+        ("log_odds", pa.list_(pa.float64())),
+        ("stage_one", pa.list_(pa.float64())),
+        ("summary", pa.string()),
+    ]
+)
+
+
+def recommendations(
+    rows: Sequence[Mapping[str, Any]], catalogue: Catalogue, recommender: Any, *, top_k: int, stage_one: int
+) -> Iterator[pa.Table]:
+    """Recommend to users, and yield a table of SCHEMA for some of them at a time, in order.
+
+    Args:
+        rows: Of `histories`, one a user: history and target are what the user met, `also_met` what else.
+        recommender: A pipeline with this catalogue; None for the first stage alone.
+        top_k: Items a user.
+        stage_one: Items that the first stage passes on to the language model.
+
+    Raises:
+        DataError: For a user whose items the catalogue lacks, or cannot be read.
+    """
+    step = 1 if recommender is not None else max(1, CELLS // len(catalogue.item_ids))
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        if recommender is None:
+            retrieved = catalogue.retrieve([_query(row, catalogue, top_k) for row in part])
+            lists = [catalogue.ranked(one, None) for one in retrieved]
+            summaries: list[str | None] = [None] * len(part)
+        else:
+            [row] = part
+            request = {
+                "history": [{"item_id": item_id} for item_id in (*row["history"], row["target"])],
+                "exclude": list(row.get("also_met") or ()),
+            }
+            try:
+                answer = recommender(request, stage_one=stage_one, top_k=top_k, return_summary=True)
+            except InputError as error:
+                raise DataError(f"User {row['user_id']!r}: {error}") from error
+            lists, summaries = [answer["candidates"]], [answer["summary"]]
+        columns = [[row["user_id"] for row in part], *([] for _ in range(4)), summaries]
+        for chosen in lists:
+            for column, name in zip(columns[1:], ("item_id", "score", "log_odds", "stage_one"), strict=False):
+                column.append([item[name] for item in chosen])
+        if recommender is None:
+            columns[3] = [None] * len(part)
+        yield pa.Table.from_arrays(
+            [pa.array(column, kind) for column, kind in zip(columns, SCHEMA.types, strict=True)], schema=SCHEMA
+        )
+
+
+def _query(row: Mapping[str, Any], catalogue: Catalogue, count: int) -> Query:
+    """What to retrieve for the user of a row of `histories`. Raises DataError for an item that the catalogue lacks."""
+    met = [*row["history"], row["target"]]
+    if unknown := [item_id for item_id in met if item_id not in catalogue.rows]:
+        raise DataError(f"User {row['user_id']!r}: the catalogue has no item {unknown[0]!r}.")
+    also = [catalogue.rows[item_id] for item_id in row.get("also_met") or () if item_id in catalogue.rows]
+    history = [catalogue.rows[item_id] for item_id in met]
+    return Query(history, [*history, *also], count=count)
