@@ -6,6 +6,7 @@ import re
 import runpy
 import sys
 import urllib.request
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from tests.test_space import CANDIDATES, HISTORY, NASTY
 from trsr.cli import main
 from trsr.cli.demo import demo, describe
 from trsr.hub.spaces import space_folder
+from trsr.retrieval.retriever import Retriever
 
 pytestmark = pytest.mark.compat
 
@@ -50,6 +52,53 @@ def test_every_call_answers(api):
     assert set(api.view_api(return_format="dict")["named_endpoints"]) == published
 
 
+@pytest.fixture(scope="module")
+def catalogued(quickstarted, retriever):
+    """The page of a run with a retriever."""
+    page = demo(quickstarted[0] / "runs" / "recurrent", retriever, prevent_thread_lock=True, quiet=True)
+    yield page
+    page.close()
+
+
+def test_a_run_with_a_retriever_recommends_from_its_catalogue(catalogued):
+    api = client.Client(catalogued.local_url, verbose=False)
+    history = "\n".join(api.predict(api.predict(api_name="/sample_users")[0], api_name="/sample_user")["history"])
+    answer = api.predict(history, stage_one=6, api_name="/recommend")
+    assert [one["ranks"]["both"] for one in answer["items"]] == [1, 2, 3, 4, 5, 6]
+    assert answer["summary"]
+    edited = api.predict(history, "genre: chess lore x9", stage_one=6, api_name="/recommend")
+    assert {one["item_id"] for one in edited["items"]} == {one["item_id"] for one in answer["items"]}
+    assert [one["log_odds"] for one in edited["items"]] != [one["log_odds"] for one in answer["items"]]
+    with pytest.raises(client.exceptions.AppError, match="no field '&lt;img&gt;'"):
+        api.predict(history, "x", field="<img>", value="x", api_name="/recommend")
+    assert re.fullmatch(r"[\d,]+ items", stated(catalogued)["catalogue"])
+    asking = [one for one in catalogued.fns.values() if one.concurrency_id == "model"]
+    assert len(asking) == 10
+    assert all(one.queue and one.concurrency_limit == 1 for one in asking)
+
+
+def test_a_page_without_a_catalogue_says_so_and_one_with_it_does_not(page, catalogued):
+    said = [
+        "".join(one.value for one in shown.blocks.values() if isinstance(one, gradio.Markdown))
+        for shown in (page, catalogued)
+    ]
+    assert ["carries no catalogue" in one for one in said] == [True, False]
+
+
+def test_the_recommender_in_the_package_gets_a_retriever_once(monkeypatch, tmp_path):
+    shown = []
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
+    monkeypatch.setattr("trsr.cli.demo.SAMPLE_EPOCHS", 1)
+    monkeypatch.setattr("trsr.cli.demo.demo", lambda model, retriever, **_: shown.append((model, retriever)))
+    main(["demo"])
+    made = [(path, path.stat().st_mtime_ns) for path in sorted((tmp_path / "trsr" / "demo").rglob("*"))]
+    assert shown == [(None, Retriever.load(shown[0][1]) and shown[0][1])]
+    main(["demo"])
+    assert made == [(path, path.stat().st_mtime_ns) for path in sorted((tmp_path / "trsr" / "demo").rglob("*"))]
+    main(["demo", "runs/mine"])
+    assert shown[1:] == [shown[0], (Path("runs/mine"), None)]
+
+
 def test_visitors_who_left_are_forgotten(page):
     """Gradio keeps 0.1 MB for each session, and every call of the API is one."""
     assert page.state_session_capacity == 500
@@ -78,8 +127,8 @@ def test_one_at_a_time_asks_the_model(page):
     assert all(one.queue for one in asking)
 
 
-def test_templates_of_the_page_run_no_text(page):
-    for block in page.blocks.values():
+def test_templates_of_the_page_run_no_text(page, catalogued):
+    for block in (*page.blocks.values(), *catalogued.blocks.values()):
         if isinstance(block, gradio.HTML):
             assert (block.html_template, block.js_on_load) == ("${value}", None)
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from trsr.assets.paths import dataset_path
 from trsr.hub.spaces import SPACE, space_folder
+from trsr.retrieval.carried import catalogue_of
 
 NASTY = "title: <img src=x onerror=alert(1)>; genre: **bold** `${alert(2)}` {{this}} \u202eevil\x00"
 HISTORY = "\n".join(f"title: Tide {n}; genre: {'sea stories' if n else 'mystery'}" for n in range(7))
@@ -23,7 +24,10 @@ def space():
     sys.path.insert(0, str(space_folder()))
     try:
         yield SimpleNamespace(
-            **{name: importlib.import_module(name) for name in ("asking", "reading", "samples", "showing")}
+            **{
+                name: importlib.import_module(name)
+                for name in ("asking", "reading", "recommending", "samples", "showing")
+            }
         )
     finally:
         sys.path.remove(str(space_folder()))
@@ -182,6 +186,115 @@ def test_a_gpu_is_lent_only_where_there_is_the_package_for_it(space, monkeypatch
     lender = SimpleNamespace(GPU=lambda function: ("lent", function), __spec__=object())
     monkeypatch.setitem(sys.modules, "spaces", lender)
     assert space.asking.gpu(len) == ("lent", len)
+
+
+# What is recommended from a catalogue.
+
+
+@pytest.fixture(scope="module")
+def catalogued(space, quickstarted, retriever):
+    """The recommender in the package, with a catalogue and its pipeline."""
+    from transformers import pipeline
+
+    made = pipeline(space.asking.TASK, device="cpu")
+    made.catalogue = catalogue_of(retriever, str(quickstarted[0] / "dataset"))
+    return space.recommending.CatalogueRecommender(made), made
+
+
+@pytest.fixture(scope="module")
+def met(catalogued):
+    """A history of the catalogue's own items."""
+    return [" ".join(text.split()) for text in catalogued[1].catalogue.texts[3:60:8]]
+
+
+def test_lists_are_the_pipelines_own(catalogued, met):
+    recommender, pipe = catalogued
+    answer = recommender.recommend("\n".join(met), stage_one=12)
+    own = pipe({"history": met}, stage_one=12, return_summary=True, method="recurrent")
+    assert answer["summary"] == own["summary"]
+    assert [one["item_id"] for one in answer["items"]] == [one["item_id"] for one in own["candidates"]]
+    for name in ("score", "log_odds", "stage_one"):
+        assert [one[name] for one in answer["items"]] == pytest.approx(
+            [one[name] for one in own["candidates"]], abs=1e-4
+        )
+    first = pipe({"history": met}, stage_one=12, rank=False)["candidates"]
+    by_rank = {one["ranks"]["first_stage"]: one["item_id"] for one in answer["items"]}
+    assert [by_rank[rank] for rank in range(1, 13)] == [one["item_id"] for one in first]
+    assert [one["ranks"]["both"] for one in answer["items"]] == list(range(1, 13))
+    best = max(own["candidates"], key=lambda one: one["log_odds"])["item_id"]
+    assert [one["item_id"] for one in answer["items"] if one["ranks"]["language_model"] == 1] == [best]
+    assert json.loads(json.dumps(answer)) == answer
+    assert not {one["text"] for one in answer["items"]} & set(met)
+
+
+def test_what_a_list_is_chosen_by(catalogued, met):
+    recommender, pipe = catalogued
+    history = "\n".join(met)
+    alone = recommender.recommend(history, stage_one=5, first_stage_only=True)
+    assert [one["ranks"] for one in alone["items"]] == [{"first_stage": n} for n in range(1, 6)]
+    first, second = alone["items"][:2]
+    exclude = f"{first['item_id']}\n{second['text']}"
+    left = recommender.recommend(history, stage_one=5, first_stage_only=True, exclude=exclude)
+    assert not {first["item_id"], second["item_id"]} & {one["item_id"] for one in left["items"]}
+    field, values = next(iter(recommender.fields.items()))
+    chosen = recommender.recommend(history, stage_one=5, first_stage_only=True, field=field, value=values[0])
+    rows = pipe.catalogue.rows
+    assert {pipe.catalogue.fields[field][rows[one["item_id"]]] for one in chosen["items"]} == {values[0]}
+    by_id = json.dumps([{"item_id": pipe.catalogue.item_ids[row]} for row in range(3, 60, 8)])
+    assert (
+        recommender.recommend(by_id, "x", stage_one=5)["items"]
+        == recommender.recommend(history, "x", stage_one=5)["items"]
+    )
+    assert recommender.recommend("title: Nobody knows it", "x", stage_one=5)["not_in_catalogue"] == 1
+    for asked, message in (
+        ({"stage_one": 501}, "expected 1 to 500, got 501"),
+        ({"value": "x"}, "Choose the field that is to have the value 'x'"),
+        ({"field": "gone", "value": "x"}, "no field 'gone'"),
+        ({"method": "sideways"}, "Unknown method 'sideways'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            recommender.recommend(history, **asked)
+
+
+def test_an_edited_summary_moves_the_list_and_not_the_first_stage(space, catalogued, met):
+    recommender, _ = catalogued
+    before, now = (
+        recommender.recommend("\n".join(met), summary, stage_one=20) for summary in ("", "genre: chess lore x9")
+    )
+    ranks = {one["item_id"]: one["ranks"] for one in before["items"]}
+    moved = {
+        system: sum(ranks[one["item_id"]][system] != one["ranks"][system] for one in now["items"])
+        for system in space.recommending.SYSTEMS
+    }
+    assert moved["first_stage"] == 0
+    assert moved["language_model"] > 0
+    shown = space.showing.lists(now, recommender.items, ranks, chosen=now["items"][0]["text"])
+    assert "class='moved up'" in shown
+    assert "class='moved down'" in shown or moved["both"] < 2
+    assert shown.count("actual choice") == 3 - (now["items"][0]["ranks"]["language_model"] > 10) - (
+        now["items"][0]["ranks"]["first_stage"] > 10
+    )
+    still = space.showing.lists(now, recommender.items, {one["item_id"]: one["ranks"] for one in now["items"]})
+    assert "moved up" not in still
+    assert "moved down" not in still
+
+
+def test_moves_by_hand(space):
+    items = [{"item_id": name, "text": NASTY, "score": 1, "ranks": {"both": n}} for n, name in enumerate("abc", 1)]
+    found = {"items": items, "not_in_catalogue": 2, "shortened": {"recent_items_dropped": 1}, "seconds": 0.5}
+    shown = space.showing.lists(found, 1500, {"a": {"both": 1}, "b": {"both": 5}}, chosen="gone")
+    assert [("▲" in one, "new" in one) for one in shown.split("<li>")[1:]] == [
+        (False, False),
+        (True, False),
+        (False, True),
+    ]
+    assert "<span class='unseen'>up </span>3" in shown
+    assert "3 items of a catalogue of 1,500 ranked in 500 ms, compared with the lists before." in shown
+    assert "2 items of the history not in the catalogue" in shown
+    assert "recent items dropped: 1" in shown
+    assert "not among the items that the first stage passed on" in shown
+    assert "Language model" not in shown
+    assert "<img" not in shown
 
 
 # What is offered.

@@ -32,6 +32,13 @@ def url():
 
 
 @pytest.fixture(scope="module")
+def catalogue_url(quickstarted, retriever):
+    page = demo(quickstarted[0] / "runs" / "recurrent", retriever, prevent_thread_lock=True, quiet=True)
+    yield page.local_url
+    page.close()
+
+
+@pytest.fixture(scope="module")
 def chromium():
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
@@ -44,7 +51,7 @@ def visit(chromium, url):
     """Opens the page; what its console complains about, and what it asks of other machines, fails the test."""
     complaints, contexts = [], []
 
-    def open_page(screen="desktop", scheme="light"):
+    def open_page(screen="desktop", scheme="light", url=url):
         context = chromium.new_context(viewport=WIDTHS[screen], color_scheme=scheme)
         context.set_default_timeout(WAIT)
         contexts.append(context)
@@ -99,6 +106,11 @@ def whole_path(page):
 def test_the_whole_path(visit, screen, scheme):
     page = visit(screen, scheme)
     whole_path(page)
+    check_layout(page, screen)
+
+
+def check_layout(page, screen):
+    """Nothing is wider than the screen, and nothing hard to read or to use."""
     assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[screen]["width"]
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     found = axe.run(page).response["violations"]
@@ -140,3 +152,40 @@ def test_the_other_method_and_new_candidates(visit):
     sync_api.expect(page.get_by_label("Candidates")).not_to_have_value(before)
     page.get_by_label("hierarchical").check()
     press(page, "Rank", "10 candidates ranked")
+
+
+@pytest.mark.parametrize(
+    ("screen", "scheme"), [("desktop", "light"), ("desktop", "dark"), ("phone", "dark"), ("phone", "light")]
+)
+def test_recommend_edit_the_summary_and_watch_the_list_move(visit, catalogue_url, screen, scheme):
+    page = visit(screen, scheme, catalogue_url)
+    page.get_by_label("Sample user").click()
+    page.get_by_role("option").nth(1).click()
+    sync_api.expect(page.get_by_label("Candidates")).to_have_value(re.compile(r"(.+\n){20}.+"))
+    press(page, "Recommend", r"^50 items of a catalogue of [\d,]+ ranked")
+    for title in ("Both stages", "Language model alone", "First stage alone"):
+        sync_api.expect(page.get_by_role("heading", name=re.compile(title))).to_be_visible()
+    sync_api.expect(page.locator(".ranked li")).to_have_count(30)
+    sync_api.expect(page.locator(".moved")).to_have_count(0)
+    page.get_by_label("Summary (you can edit").fill("genre: chess lore x9")
+    press(page, "Recommend", "compared with the lists before")
+    assert page.locator(".lists .card").nth(1).locator(".moved").count() > 0
+    assert page.locator(".lists .card").nth(2).locator(".moved").count() == 0
+    page.get_by_role("button", name="Take the recommendations").click()
+    sync_api.expect(page.get_by_label("Candidates")).to_have_value(re.compile(r"^(.+\n){9}.+$"))
+    page.get_by_text("Options", exact=True).click()
+    page.get_by_label("First stage alone, without").check()
+    page.get_by_label("Leave out").fill(f"{NASTY}")
+    press(page, "Recommend", r"^50 items of a catalogue of [\d,]+ ranked in [\d. ms]+\.$")
+    sync_api.expect(page.locator(".ranked li")).to_have_count(10)
+    sync_api.expect(page.get_by_label("Summary (you can edit")).to_have_value("genre: chess lore x9")
+    check_layout(page, screen)
+
+
+def test_lists_show_text_as_text(visit, catalogue_url):
+    page = visit(url=catalogue_url)
+    page.get_by_label("History, oldest first").fill(NASTY)
+    page.get_by_label("Summary (you can edit").fill(NASTY)
+    press(page, "Recommend", r"^50 items of a catalogue")
+    sync_api.expect(page.get_by_text("1 item of the history not in the catalogue")).to_be_visible()
+    assert page.locator("img[src=x]").count() == 0

@@ -203,7 +203,9 @@ def required(tmp_path_factory):
 
 
 @pytest.mark.parametrize("environment_of", ["stranger", pytest.param("required", marks=pytest.mark.slow)])
-def test_the_space_runs_as_it_stands_on_the_hub(environment_of, published, home, ours, fitted, tmp_path, request):
+def test_the_space_runs_as_it_stands_on_the_hub(
+    environment_of, published, home, ours, fitted, retriever, tmp_path, request
+):
     client = pytest.importorskip("gradio_client")
     stranger = request.getfixturevalue(environment_of)
     hub, run = published
@@ -218,7 +220,12 @@ def test_the_space_runs_as_it_stands_on_the_hub(environment_of, published, home,
         user = contract.read(str(run.parent.parent / "dataset"), "recurrent", "test")[0]
         shown = api.predict(user["user_id"], api_name="/sample_user")
         answer = api.predict("\n".join(shown["history"]), "\n".join(shown["candidates"]), api_name="/rank")
+        best = api.predict("\n".join(shown["history"]), stage_one=10, api_name="/recommend")
     texts = contract.texts(str(run.parent.parent / "dataset"))
+    [expected] = Retriever.load(retriever).recommend([user["history"]], top_k=10)
+    by_rank = {one["ranks"]["first_stage"]: one["item_id"] for one in best["items"]}
+    assert [by_rank[rank] for rank in range(1, 11)] == [item_id for item_id, _ in expected]
+    assert best["summary"] == user["summary"]
     mine = {texts[one]: odds for one, odds in ours[user["user_id"]].items()}
     wanted = {text: probability(odds, fitted) for text, odds in mine.items()}
     assert answer["summary"] == user["summary"]

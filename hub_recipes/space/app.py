@@ -9,6 +9,7 @@ import gradio as gr
 import samples
 from asking import Recommender, load
 from page import THEME, build
+from recommending import CatalogueRecommender
 
 HERE = Path(__file__).parent
 STATED = ("model", "revision", "license", "dataset", "dataset_revision", "dataset_license")
@@ -26,7 +27,8 @@ def launch(release: dict[str, Any], pipe: Any = None, **options: Any) -> gr.Bloc
         options: For gradio, such as `server_port`.
     """
     pipe = pipe or load(release)
-    page = build(Recommender(pipe), samples.load(release), facts(release, pipe))
+    asked = CatalogueRecommender if getattr(pipe, "catalogue", None) else Recommender
+    page = build(asked(pipe), samples.load(release), facts(release, pipe))
     # As an MCP server where `gradio[mcp]` is installed, as it is on a Space.
     options = {"mcp_server": find_spec("mcp") is not None, "state_session_capacity": SESSIONS, **options}
     page.queue(max_size=WAITING, status_update_rate=TOLD).launch(theme=THEME, css_paths=HERE / "page.css", **options)
@@ -39,6 +41,8 @@ def facts(release: dict[str, Any], pipe: Any) -> dict[str, object]:
     for name in ("model", "dataset"):
         # A repo's id as it is; of a folder, the end of its path and not where it lies on this machine.
         stated[name] = "/".join(Path(stated[name] or "").parts[-2:])
+    if catalogue := getattr(pipe, "catalogue", None):
+        stated["catalogue"] = f"{len(catalogue.item_ids):,} items"
     return {**stated, "runs on": pipe.device, "scoring plan": pipe.scorer.plan}
 
 

@@ -197,7 +197,8 @@ class Recommender:
 
     def _items(self, text: str, name: str) -> list:
         """Items as the prompt shows them."""
-        found = self.pipe.preprocess({"history": [], "candidates": [], name: reading.items(text, name)})[name]
+        given = [self._item(value) for value in reading.items(text, name)]
+        found = self.pipe.preprocess({"history": [], "candidates": [], name: given})[name]
         for place, item in enumerate(found, 1):
             if len(item.text) > reading.LONGEST:
                 raise ValueError(
@@ -206,20 +207,28 @@ class Recommender:
         return found
 
     def _request(self, history: str, candidates: str, summary: str, method: str) -> dict[str, Any]:
-        """A request for the pipeline, which writes the summary where none is given."""
-        if method not in METHODS:
-            raise ValueError(f"Unknown method {method!r}, expected {' or '.join(METHODS)}.")
+        """A request for the pipeline, with a summary, which is written where none is given."""
         request: dict[str, Any] = {
             "history": self._items(history, "history"),
             "candidates": self._items(candidates, "candidates"),
         }
         if not request["candidates"]:
             raise ValueError("Write at least one candidate, one a line.")
+        return {**request, "summary": self._summary(request["history"], summary, method)}
+
+    def _summary(self, history: list, summary: str, method: str) -> str:
+        """The summary as it was typed; written from the history, if there is none."""
+        if method not in METHODS:
+            raise ValueError(f"Unknown method {method!r}, expected {' or '.join(METHODS)}.")
         given = reading.summary(summary)
-        if not given and request["history"]:
-            asked = {**request, "candidates": []}
+        if not given and history:
+            asked = {"history": history, "candidates": []}
             given = self._alone(self.pipe, asked, method=method, return_summary=True)["summary"] or ""
-        return {**request, "summary": given}
+        return given
+
+    def _item(self, value: reading.Given) -> object:
+        """An item as it is named in the history: what the pipeline takes for it."""
+        return value
 
 
 def _of(answer: dict, index: int) -> dict:

@@ -74,6 +74,10 @@ class Events:
         """Candidates, and the next seed."""
         return "\n".join(self.draw(history, seed=seed)), seed + 1
 
+    def on_take(self, best: list[str]) -> Any:
+        """The best recommendations as candidates, if there are any yet."""
+        return "\n".join(best) if best else gr.skip()
+
     def on_rank(self, history: str, candidates: str, summary: str, method: str, chosen: str) -> tuple:
         """The ranking, the summary it read, and the candidates to explain."""
         found = self.rank(history, candidates, summary, method)

@@ -1,12 +1,13 @@
-"""The page, four steps from a history to a ranking and what it depends on, and the same as an API."""
+"""The page, from a history to a list and what it depends on, step by step, and the same as an API."""
 
-from typing import Any
-
+import catalogue_section
 import gradio as gr
 import showing
 from asking import METHODS, Recommender
 from events import Events, told
+from recommending import CatalogueRecommender
 from samples import Samples
+from widgets import MODEL, PRIVATE, answer
 
 HISTORY = """title: The Locked Study; genre: mystery
 title: The Salt Lantern; genre: sea stories
@@ -17,10 +18,14 @@ title: The Last Lighthouse; genre: sea stories"""
 CANDIDATES = """title: Harbor of the Storm; genre: sea stories
 title: The Quiet Oven; genre: baking
 title: A Field Guide to Mosses; genre: nature"""
-INTRODUCTION = """# Rank what somebody might choose next
+INTRODUCTION = """# {} what somebody might choose next
 
-A language model summarises a history, and ranks candidates by how likely it is to answer *yes*
+A language model summarises a history, and {} by how likely it is to answer *yes*
 ([LLM-TRSR](https://arxiv.org/abs/2403.13325)). What you write is not kept."""
+NO_CATALOGUE = (
+    "This recommender carries no catalogue to choose from: it ranks the candidates that you give. One that is published with a "
+    "retriever recommends from its whole catalogue here."
+)
 FORMATS = "One item a line, such as title: Emma; author: Jane Austen. Or a JSON list, or a table with a title column."
 # Gradio's own colours are too faint to read for many. Fonts of the system: its bold one was painted in two faces.
 THEME = gr.themes.Default(
@@ -33,8 +38,6 @@ THEME = gr.themes.Default(
     block_info_text_color="*neutral_600",
     block_info_text_color_dark="*neutral_300",
 )
-# One at a time asks the model; all that wait for it stand in one queue.
-MODEL: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
 
 
 def build(recommender: Recommender, samples: Samples, facts: dict[str, object]) -> gr.Blocks:
@@ -46,8 +49,11 @@ def build(recommender: Recommender, samples: Samples, facts: dict[str, object]) 
         facts: About the recommender: model, revision, dataset, licence.
     """
     events = Events(recommender, samples)
+    catalogue = recommender if isinstance(recommender, CatalogueRecommender) else None
+    said = ("Recommend", "ranks items") if catalogue else ("Rank", "ranks candidates")
     with gr.Blocks(title="LLM-TRSR", analytics_enabled=False) as page:
-        gr.Markdown(INTRODUCTION)
+        gr.Markdown(INTRODUCTION.format(*said))
+        chosen, seed, written = gr.State(""), gr.State(0), gr.State({})
         gr.Markdown("## 1. History")
         users = [("Your own", ""), *((f"Test user {name}", name) for name in samples.users)]
         user = gr.Dropdown(users, value="", label="Sample user", visible=bool(samples.users))
@@ -61,45 +67,47 @@ def build(recommender: Recommender, samples: Samples, facts: dict[str, object]) 
                 summary = gr.Textbox(
                     "", label="Summary (you can edit it; an empty one is written for you)", lines=4, max_lines=10
                 )
-        blocks = _answer()
-        gr.Markdown("## 3. Ranking")
+        blocks = answer()
+        if catalogue:
+            gr.Markdown("## 3. Recommendations")
+            best = catalogue_section.build(catalogue, user, history, summary, method, chosen)
+            gr.Markdown("## 4. A list of your own")
+        else:
+            gr.Markdown(f"## 3. Ranking\n\n{NO_CATALOGUE}")
         with gr.Row():
             with gr.Column(min_width=280):
                 candidates = gr.Textbox(CANDIDATES, label="Candidates", lines=5, max_lines=12)
                 draw = gr.Button("Draw random candidates", visible=bool(samples.texts))
-                rank = gr.Button("Rank", variant="primary")
+                take = gr.Button("Take the recommendations", visible=bool(catalogue))
+                rank = gr.Button("Rank", variant="secondary" if catalogue else "primary")
             with gr.Column(min_width=280):
-                ranking = _answer()
-        gr.Markdown("## 4. What each part of the prompt changes")
+                ranking = answer()
+        gr.Markdown(f"## {5 if catalogue else 4}. What each part of the prompt changes")
         with gr.Row():
             with gr.Column(min_width=280):
                 candidate = gr.Dropdown([("First candidate", 0)], value=0, label="Candidate")
                 explain = gr.Button("Leave out one part at a time")
                 compare = gr.Button("Compare speed with and without a shared prefix")
             with gr.Column(min_width=280):
-                reasons, speed = _answer(), _answer()
+                reasons, speed = answer(), answer()
         gr.Markdown("## About this recommender")
-        _answer(showing.facts(facts))
+        answer(showing.facts(facts))
 
-        chosen, seed, written = gr.State(""), gr.State(0), gr.State({})
         asked = [history, candidates, summary]
         shown = [blocks, ranking, reasons, speed]
-        private: dict[str, Any] = {"api_visibility": "private"}
-        user.change(events.on_user, user, [history, candidates, summary, chosen, *shown], **private)
-        summarize.click(events.on_summarize, [history, method], [blocks, summary, written], **private, **MODEL)
-        method.change(events.on_method, [method, history, written], summary, **private)
-        draw.click(events.on_draw, [history, seed], [candidates, seed], **private)
-        rank.click(events.on_rank, [*asked, method, chosen], [ranking, summary, candidate], **private, **MODEL)
-        explain.click(events.on_explain, [*asked, candidate, method], reasons, **private, **MODEL)
-        compare.click(events.on_compare, [*asked, method], speed, **private, **MODEL)
+        user.change(events.on_user, user, [history, candidates, summary, chosen, *shown], **PRIVATE)
+        summarize.click(events.on_summarize, [history, method], [blocks, summary, written], **PRIVATE, **MODEL)
+        method.change(events.on_method, [method, history, written], summary, **PRIVATE)
+        draw.click(events.on_draw, [history, seed], [candidates, seed], **PRIVATE)
+        if catalogue:
+            take.click(events.on_take, best, candidates, **PRIVATE)
+            gr.api(catalogue_section.ask(catalogue), api_name="recommend", **MODEL)
+        rank.click(events.on_rank, [*asked, method, chosen], [ranking, summary, candidate], **PRIVATE, **MODEL)
+        explain.click(events.on_explain, [*asked, candidate, method], reasons, **PRIVATE, **MODEL)
+        compare.click(events.on_compare, [*asked, method], speed, **PRIVATE, **MODEL)
 
         for ask in (events.summarize, events.rank, events.explain, events.compare_speed):
             gr.api(ask, api_name=ask.__name__, **MODEL)
         for look in (samples.sample_users, samples.sample_user, samples.draw_candidates):
             gr.api(told(look), api_name=look.__name__)
     return page
-
-
-def _answer(value: str = "") -> gr.HTML:
-    # Gradio's own template: see `showing`.
-    return gr.HTML(value, js_on_load=None, elem_classes="answer")

@@ -8,7 +8,7 @@ import io
 import json
 import re
 
-MOST = {"history": 100, "candidates": 50}  # items
+MOST = {"history": 100, "candidates": 50, "exclude": 100}  # items
 LONGEST = 1_000  # characters of an item, as the prompt shows it
 LONGEST_SUMMARY = 4_000
 LONGEST_TEXT = 100_000  # characters pasted at once

@@ -5,8 +5,16 @@ as JavaScript wherever they hold ${ } or a backtick.
 """
 
 import unicodedata
+from collections.abc import Mapping
 from html import escape
 from typing import Any
+
+LISTED = 10  # items of a list that are shown
+LISTS = {
+    "both": ("Both stages, scores added", "score"),
+    "language_model": ("Language model alone, log-odds of yes", "log_odds"),
+    "first_stage": ("First stage alone, without the summary", "stage_one"),
+}
 
 
 def plain(text: object) -> str:
@@ -50,6 +58,60 @@ def ranking(answer: dict[str, Any], chosen: str = "") -> str:
     cut = f"<p class='note'>To fit the model's context, {', '.join(parts)}.</p>" if parts else ""
     took = f"{_count(len(bars), 'candidate')} ranked in {_seconds(answer['seconds'])}. Figures are P(yes)."
     return f"<p role='status'>{took}</p>{cut}<ol class='bars'>{''.join(bars)}</ol>"
+
+
+def lists(
+    found: dict[str, Any], catalogue: int, before: Mapping[str, Mapping[str, int]] | None = None, chosen: str = ""
+) -> str:
+    """What `CatalogueRecommender.recommend` returns, as a list for each way of ranking.
+
+    Args:
+        catalogue: Number of its items.
+        before: Item id -> its ranks in the lists that were shown before, to show how far each item moved.
+        chosen: The text of the item that the sample user chose, to be marked.
+    """
+    items, notes = found["items"], []
+    if lost := found["not_in_catalogue"]:
+        notes.append(f"{_count(lost, 'item')} of the history not in the catalogue: the first stage skips them.")
+    parts = [f"{name.replace('_', ' ')}: {count}" for name, count in found["shortened"].items() if count]
+    if parts:
+        notes.append(f"To fit the model's context, {', '.join(parts)}.")
+    if chosen and all(one["text"] != chosen for one in items):
+        notes.append("The actual choice is not among the items that the first stage passed on.")
+    shown = "".join(
+        _list(title, [one for one in items if system in one["ranks"]], system, score, before, chosen)
+        for system, (title, score) in LISTS.items()
+    )
+    said = f"{_count(len(items), 'item')} of a catalogue of {catalogue:,} ranked in {_seconds(found['seconds'])}"
+    moved = ", compared with the lists before" if before is not None else ""
+    told = "".join(f"<p class='note'>{note}</p>" for note in notes)
+    return f"<p role='status'>{said}{moved}.</p>{told}<div class='cards lists'>{shown}</div>"
+
+
+def _list(
+    title: str, items: list[dict], system: str, score: str, before: Mapping[str, Mapping[str, int]] | None, chosen: str
+) -> str:
+    if not items:
+        return ""
+    rows = []
+    for one in sorted(items, key=lambda item: item["ranks"][system])[:LISTED]:
+        mark = " <strong class='chosen'>actual choice</strong>" if chosen and one["text"] == chosen else ""
+        moved = "" if before is None else _moved(before.get(one["item_id"], {}).get(system), one["ranks"][system])
+        rows.append(
+            f"<li><span class='text'>{plain(one['text'])}{mark}</span>"
+            f"<span class='figure'>{moved}{one[score]:+.2f}</span></li>"
+        )
+    return f"<section class='card'><h3>{title}</h3><ol class='ranked'>{''.join(rows)}</ol></section>"
+
+
+def _moved(before: int | None, now: int) -> str:
+    """How far an item moved since the last list, for eyes and for screen readers."""
+    if before == now:
+        return ""
+    if before is None:
+        return "<span class='moved up'>new</span> "
+    way, arrow = ("up", "▲") if now < before else ("down", "▼")
+    return f"<span class='moved {way}'><span aria-hidden='true'>{arrow}</span><span class='unseen'>{way} </span>{abs(before - now)}</span> "
 
 
 def reasons(found: dict[str, Any]) -> str:

@@ -12,13 +12,16 @@ METRICS = ("recall_at_k", "mrr_at_k", "ndcg_at_k")
 SPACE = (
     "app.py",
     "asking.py",
+    "catalogue_section.py",
     "events.py",
     "page.css",
     "page.py",
     "reading.py",
+    "recommending.py",
     "requirements.txt",
     "samples.py",
     "showing.py",
+    "widgets.py",
 )
 
 
