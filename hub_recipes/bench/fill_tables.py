@@ -28,6 +28,7 @@ TABLES = {
     "fits": memory.table,
     "audit": audit.table,
     "frontier": report.frontier,
+    "steerability": report.steerability,
 }
 
 
@@ -36,7 +37,7 @@ def fill(text: str, root: Path) -> str:
 
     `<!-- table: PATH -->` names the results.json of an evaluation, `catalogue` the catalogue.json beside it, `<!-- bench: PATH -->` that of a benchmark;
     `comparison`, `slices`, `tests`, `calibration`, `fusions` and `orders` name the comparison.json of `trsr compare`; `fits` and
-    `audit` what `trsr recipes --fits --json` and `trsr audit --json` print; `frontier` what `bench.frontier` writes. Paths begin at `root`.
+    `audit` what `trsr recipes --fits --json` and `trsr audit --json` print; `frontier` and `steerability` what `bench.frontier` and `bench.steerability` write. Paths begin at `root`.
     """
 
     def render(match: re.Match) -> str:

@@ -237,3 +237,21 @@ def frontier(results: Mapping) -> str:
             ]
         )
     return f"{markdown.table(head, rows)}\n\n{results_table(results['baselines'], ('recall@3', 'mrr@10'))}"
+
+
+def steerability(results: Mapping) -> str:
+    """What `bench.steerability` writes: a row for each way of editing a summary."""
+    figures = results["figures"]
+    head = ["summary", "X rises by", "Y rises by", "others rise by", "X in the first 10", "Y in the first 10"]
+    rows = [
+        [
+            {"as it is": "as it is", "replaced": "Y in the place of X", "added": "Y beside X"}[edit],
+            *(
+                "-" if edit == "as it is" else interval(figures[f"{edit} up {group}"], "+")
+                for group in ("x", "y", "others")
+            ),
+            *(interval(figures[f"{edit} top {group}"]) for group in ("x", "y")),
+        ]
+        for edit in ("as it is", "replaced", "added")
+    ]
+    return markdown.table(head, rows)

@@ -1,0 +1,202 @@
+"""How far a ranking follows an edited summary: one preference is replaced by another, or one is added, and items move.
+
+    python -m bench.steerability --out hub_recipes/results/steerability-sample.json
+    python -m bench.steerability --model runs/books --dataset data/books --field genres --out steerability.json
+
+For each test user: X is the value of a field that the summary names and most of the history has; Y is one that neither has.
+Candidates are items that the user has not met: some that have X and not Y, some that have Y and not X, some with neither. They are
+ranked with the summary as it is, with Y in the place of X, and with Y beside X; histories, and with them recent items, stay.
+"""
+
+import argparse
+import random
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from bench import report
+from bench.run import processor, write
+from trsr.cli.exits import ended
+from trsr.core.scoring import rank
+from trsr.dataset import contract
+from trsr.metrics.significance import summary as with_intervals
+from trsr.recommender.serving import load_recommender
+from trsr.records.versions import versions
+
+GROUPS = {"x": 15, "y": 15, "others": 30}  # candidates of a user
+SHARE = (0.01, 0.3)  # of the items that have a value, for it to be X or Y: what nearly all have, tells nothing
+TOP = 10
+METHOD = {
+    "candidates": "15 items with X and not Y, 15 with Y and not X, 30 with neither; none that the user met",
+    "up": "places that a group's items rise on average, of the mean over its items; positive is towards the first place",
+    "top": "share of the group among the first 10",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One user, whose summary is edited.
+
+    Attributes:
+        x, y: The value that is replaced, and that takes its place.
+        groups: For each group, its item ids.
+    """
+
+    user_id: str
+    history: list[str]
+    summary: str
+    x: str
+    y: str
+    groups: Mapping[str, list[str]]
+
+    @property
+    def summaries(self) -> dict[str, str]:
+        """The summary as it is, and as it is edited."""
+        return {
+            "as it is": self.summary,
+            "replaced": named(self.x).sub(lambda match: self.y + match[1], self.summary),
+            "added": named(self.x).sub(lambda match: f"{self.y}{match[1]}, {self.x}{match[1]}", self.summary),
+        }
+
+
+def named(value: str) -> re.Pattern:
+    """What finds a value as whole words in a summary, with how often it was counted, such as ` x3`."""
+    return re.compile(rf"(?<!\w){re.escape(value)}(?!\w)((?: x\d+)?)")
+
+
+def values_of(text: str | None) -> list[str]:
+    """The values of a field: parts between commas."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def choose(row: Mapping[str, Any], summary: str, values: Mapping[str, Sequence[str]], seed: int) -> Case | None:
+    """A case for a user; None where the summary names no value to replace, or too few items have one.
+
+    Args:
+        row: Of `histories`.
+        values: Item id -> values of the field.
+    """
+    draw = random.Random(f"{seed} {row['user_id']}")
+    holders = Counter(value for item in values.values() for value in set(item))
+    low, high = (share * len(values) for share in SHARE)
+    fit = {value for value, count in holders.items() if low <= count <= high}
+    met = {*row["history"], row["target"], *(row.get("also_met") or ())}
+    liked = Counter(value for item_id in row["history"] for value in values[item_id])
+    named_here = [value for value, _ in liked.most_common() if value in fit and named(value).search(summary)]
+    new = sorted(value for value in fit if value not in liked and not named(value).search(summary))
+    if not named_here or not new:
+        return None
+    x, y = named_here[0], draw.choice(new)
+    groups: dict[str, list[str]] = {name: [] for name in GROUPS}
+    for item_id, held in values.items():
+        if item_id not in met and not (x in held and y in held):
+            groups["x" if x in held else "y" if y in held else "others"].append(item_id)
+    if any(len(groups[name]) < count for name, count in GROUPS.items()):
+        return None
+    drawn = {name: draw.sample(groups[name], count) for name, count in GROUPS.items()}
+    return Case(row["user_id"], list(row["history"]), summary, x, y, drawn)
+
+
+def moves(case: Case, log_odds: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """What an edit changed for a user.
+
+    Args:
+        log_odds: For each of `Case.summaries`, of the candidates, group by group.
+
+    Returns:
+        For each edit and group, `EDIT up GROUP` and `EDIT top GROUP`; the latter of `as it is` too.
+    """
+    of_group = np.repeat(list(GROUPS), list(GROUPS.values()))
+    places, figures = {}, {}
+    for name, scores in log_odds.items():
+        places[name] = np.empty(len(scores))
+        places[name][rank(list(scores))] = np.arange(1, len(scores) + 1)
+        for group in GROUPS:
+            figures[f"{name} top {group}"] = float((places[name][of_group == group] <= TOP).sum() / TOP)
+            risen = places["as it is"][of_group == group] - places[name][of_group == group]
+            figures[f"{name} up {group}"] = float(risen.mean())
+    return figures
+
+
+def run(
+    out: Path, dataset: str = "sample", model: str | None = None, field: str = "genre", users: int = 200, seed: int = 0
+) -> dict[str, Any]:
+    """Measure, and write the results file.
+
+    Args:
+        model: As `load_recommender` takes it; None for the one in the package.
+        field: Of the items, whose values are replaced.
+        users: At most so many of the test split, in its order.
+    """
+    recommender = load_recommender(model, device="cpu")
+    items = contract.read(dataset, "items", "train")
+    texts = contract.texts_of(items, dataset)
+    values = {item_id: values_of(text) for item_id, text in zip(items["item_id"], items[field], strict=True)}
+    config = "recurrent" if "recurrent" in contract.configs(dataset) else "histories"
+    cases, figures, looked_at = [], [], 0
+    for row in tqdm(contract.read(dataset, config, "test"), desc="users looked at", unit="user", mininterval=1):
+        if len(cases) == users:
+            break
+        looked_at += 1
+        history = [texts[item_id] for item_id in row["history"]]
+        summary = row.get("summary") or recommender(
+            {"history": history, "candidates": []}, return_summary=True
+        )["summary"]  # fmt: skip
+        case = choose(row, summary or "", values, seed)
+        if case is None:
+            continue
+        ids = [item_id for group in GROUPS for item_id in case.groups[group]]
+        log_odds = {}
+        for name, edited in case.summaries.items():
+            request = {"history": history, "candidates": [texts[one] for one in ids], "summary": edited}
+            answer = sorted(recommender(request)["candidates"], key=lambda one: one["index"])
+            log_odds[name] = [one["log_odds"] for one in answer]
+        cases.append(case)
+        figures.append(moves(case, log_odds))
+    columns = {name: [one[name] for one in figures] for name in figures[0]}
+    right = [(one["replaced up y"] > 0) and (one["replaced up x"] < 0) for one in figures]
+    results = {
+        "bench": "steerability",
+        "dataset": contract.provenance(dataset).name or "dataset",
+        "model": Path(model).name if model else "nano",
+        "field": field,
+        "users": len(cases),
+        "looked_at": looked_at,
+        "seed": seed,
+        "method": METHOD,
+        "processor": processor(),
+        "versions": versions(),
+        "candidates": dict(GROUPS),
+        "figures": with_intervals({**columns, "replaced, both as asked": np.array(right, float)}, seed),
+    }
+    write(out, results)
+    return results
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--dataset", default="sample", help="(%(default)s)")
+    add("--model", help="run, release or repo (the recommender in the package)")
+    add("--field", default="genre", help="of the items; its values are parts between commas (%(default)s)")
+    add("--users", type=int, default=200, help="of the test split, at most (%(default)s)")
+    add("--seed", type=int, default=0, help="of what is drawn (%(default)s)")
+    add("--out", type=Path, default=Path("steerability.json"), help="results file (%(default)s)")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    options = arguments().parse_args(words)
+    with ended():
+        results = run(options.out, options.dataset, options.model, options.field, options.users, options.seed)
+        print(f"{report.steerability(results)}\n\nWrote {options.out}")
+
+
+if __name__ == "__main__":
+    main()
