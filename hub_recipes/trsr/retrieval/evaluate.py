@@ -136,7 +136,8 @@ def write_evaluation(
     }
     results = _candidate_results(scores, candidates, about)
     score_files.write(out, scores, candidates)
-    ranked.write(out, {name: one.ranked for name, one in measured.items()}, rows, list(numbers))
+    lists, metrics = ({name: getattr(one, part) for name, one in measured.items()} for part in ("ranked", "per_user"))
+    ranked.write(out, lists, metrics, rows, list(numbers))
     write_text(out / CATALOGUE, json.dumps(whole, indent=2) + "\n")
     write_text(out / FILE, json.dumps(results, indent=2) + "\n")
     return {"candidates": results, "catalogue": whole}

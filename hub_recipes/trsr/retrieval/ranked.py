@@ -37,18 +37,27 @@ class Lists:
 
     Attributes:
         users, targets: (rows,) ids.
+        metrics: Metric -> (rows,).
         scores: For each row item id -> z-score over what the user has not met, best first.
     """
 
     users: list[str]
     targets: list[str]
+    metrics: dict[str, np.ndarray]
     scores: list[dict[str, float]]
 
 
-def write(folder: Path, systems: Mapping[str, Ranked], rows: Dataset, item_ids: Sequence[str]) -> None:
+def write(
+    folder: Path,
+    systems: Mapping[str, Ranked],
+    metrics: Mapping[str, Mapping[str, np.ndarray]],
+    rows: Dataset,
+    item_ids: Sequence[str],
+) -> None:
     """Write FILE: for each system, a row for each row of the split. The file is complete or absent.
 
     Args:
+        metrics: System -> metric -> (rows,).
         rows: Of `histories`.
         item_ids: Of the catalogue, in the order of its numbers.
     """
@@ -65,6 +74,7 @@ def write(folder: Path, systems: Mapping[str, Ranked], rows: Dataset, item_ids: 
             "scores": pa.ListArray.from_arrays(ends, pa.array(one.scores[real], pa.float64())),
             "mean": pa.array(one.mean),
             "deviation": pa.array(one.deviation),
+            **{metric: pa.array(values) for metric, values in metrics[name].items()},
         }
         tables.append(pa.table(columns))
     with whole_file(folder / FILE) as draft:
@@ -89,4 +99,5 @@ def read(folder: Path, system: str) -> Lists:
         scale = row["deviation"] or 1.0  # all scores are equal where it is 0
         standard = ((score - row["mean"]) / scale for score in row["scores"])
         scores.append(dict(zip(row["items"], standard, strict=True)))
-    return Lists(table["user_id"].to_pylist(), table["target"].to_pylist(), scores)
+    metrics = {name: table[name].to_numpy() for name in table.column_names if "@" in name}
+    return Lists(table["user_id"].to_pylist(), table["target"].to_pylist(), metrics, scores)
