@@ -7,16 +7,14 @@ from typing import Any
 import numpy as np
 
 from trsr.errors import ResultsError
-from trsr.metrics import ranking
 from trsr.metrics.fusion import fit_weights
 from trsr.recommender.compare import measure
 from trsr.recommender.compare.fuse import validation_folder
 from trsr.records.files import read_json
 from trsr.records.versions import versions
 from trsr.retrieval import ranked
-from trsr.retrieval.catalogue import AT
 from trsr.retrieval.evaluate import CATALOGUE
-from trsr.retrieval.ranked import Lists
+from trsr.retrieval.ranked import AT, Lists
 
 SAME = ("dataset", "split", "dataset_checksums", "n_users", "n_items", "limit")
 
@@ -130,20 +128,9 @@ def _fused(
         listed = labels.any(1)
         fitted = fit_weights(features[:, listed], labels[listed], mask[listed])
         features, labels, mask = _together(parts)
-        metrics.append(_measured(np.tensordot(fitted, features, 1), labels, mask))
+        metrics.append(ranked.measured(np.tensordot(fitted, features, 1), labels, mask))
         weights.append({name: round(float(weight), 4) for name, weight in zip(names, fitted, strict=True)})
     return metrics, weights
-
-
-def _measured(scores: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
-    """Recall and NDCG of each row; 0 where there is no target."""
-    listed = labels.any(1)
-    found = ranking.per_user(scores[listed], labels[listed], mask[listed], at=AT) if listed.any() else {}
-    names = [f"{metric}@{k}" for metric in ("recall", "ndcg") for k in AT]
-    measured = {name: np.zeros(len(labels)) for name in names}
-    for name in names if found else ():
-        measured[name][listed] = found[name]
-    return measured
 
 
 def _together(parts: Sequence[Lists]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,9 +10,11 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from trsr.errors import ResultsError
+from trsr.metrics import ranking
 from trsr.records.files import whole_file
 
 FILE = "catalogue.parquet"
+AT = (10, 20, 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +103,17 @@ def read(folder: Path, system: str) -> Lists:
         scores.append(dict(zip(row["items"], standard, strict=True)))
     metrics = {name: table[name].to_numpy() for name in table.column_names if "@" in name}
     return Lists(table["user_id"].to_pylist(), table["target"].to_pylist(), metrics, scores)
+
+
+def measured(scores: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    """Recall and NDCG (rows,) of lists that may lack the target: it then counts as not found.
+
+    Args:
+        scores, labels, mask: (rows, items), as `ranking.per_user` takes them.
+    """
+    listed = labels.any(1)
+    found = ranking.per_user(scores[listed], labels[listed], mask[listed], at=AT) if listed.any() else {}
+    figures = {f"{metric}@{k}": np.zeros(len(labels)) for metric in ("recall", "ndcg") for k in AT}
+    for name in figures if found else ():
+        figures[name][listed] = found[name]
+    return figures
