@@ -10,9 +10,11 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from trsr.errors import ResultsError
+from trsr.metrics import ranking
 from trsr.records.files import whole_file
 
 FILE = "catalogue.parquet"
+AT = (10, 20, 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +39,27 @@ class Lists:
 
     Attributes:
         users, targets: (rows,) ids.
+        metrics: Metric -> (rows,).
         scores: For each row item id -> z-score over what the user has not met, best first.
     """
 
     users: list[str]
     targets: list[str]
+    metrics: dict[str, np.ndarray]
     scores: list[dict[str, float]]
 
 
-def write(folder: Path, systems: Mapping[str, Ranked], rows: Dataset, item_ids: Sequence[str]) -> None:
+def write(
+    folder: Path,
+    systems: Mapping[str, Ranked],
+    metrics: Mapping[str, Mapping[str, np.ndarray]],
+    rows: Dataset,
+    item_ids: Sequence[str],
+) -> None:
     """Write FILE: for each system, a row for each row of the split. The file is complete or absent.
 
     Args:
+        metrics: System -> metric -> (rows,).
         rows: Of `histories`.
         item_ids: Of the catalogue, in the order of its numbers.
     """
@@ -65,6 +76,7 @@ def write(folder: Path, systems: Mapping[str, Ranked], rows: Dataset, item_ids: 
             "scores": pa.ListArray.from_arrays(ends, pa.array(one.scores[real], pa.float64())),
             "mean": pa.array(one.mean),
             "deviation": pa.array(one.deviation),
+            **{metric: pa.array(values) for metric, values in metrics[name].items()},
         }
         tables.append(pa.table(columns))
     with whole_file(folder / FILE) as draft:
@@ -89,4 +101,19 @@ def read(folder: Path, system: str) -> Lists:
         scale = row["deviation"] or 1.0  # all scores are equal where it is 0
         standard = ((score - row["mean"]) / scale for score in row["scores"])
         scores.append(dict(zip(row["items"], standard, strict=True)))
-    return Lists(table["user_id"].to_pylist(), table["target"].to_pylist(), scores)
+    metrics = {name: table[name].to_numpy() for name in table.column_names if "@" in name}
+    return Lists(table["user_id"].to_pylist(), table["target"].to_pylist(), metrics, scores)
+
+
+def measured(scores: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    """Recall and NDCG (rows,) of lists that may lack the target: it then counts as not found.
+
+    Args:
+        scores, labels, mask: (rows, items), as `ranking.per_user` takes them.
+    """
+    listed = labels.any(1)
+    found = ranking.per_user(scores[listed], labels[listed], mask[listed], at=AT) if listed.any() else {}
+    figures = {f"{metric}@{k}": np.zeros(len(labels)) for metric in ("recall", "ndcg") for k in AT}
+    for name in figures if found else ():
+        figures[name][listed] = found[name]
+    return figures
