@@ -243,6 +243,7 @@ def steerability(results: Mapping) -> str:
     """What `bench.steerability` writes: a row for each way of editing a summary."""
     figures = results["figures"]
     head = ["summary", "X rises by", "Y rises by", "others rise by", "X in the first 10", "Y in the first 10"]
+    head.append("users for whom Y rises and X falls")
     rows = [
         [
             {"as it is": "as it is", "replaced": "Y in the place of X", "added": "Y beside X"}[edit],
@@ -251,6 +252,7 @@ def steerability(results: Mapping) -> str:
                 for group in ("x", "y", "others")
             ),
             *(interval(figures[f"{edit} top {group}"]) for group in ("x", "y")),
+            interval(figures["replaced, both as asked"]) if edit == "replaced" else "-",
         ]
         for edit in ("as it is", "replaced", "added")
     ]
