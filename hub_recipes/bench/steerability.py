@@ -139,7 +139,9 @@ def run(
     texts = contract.texts_of(items, dataset)
     values = {item_id: values_of(text) for item_id, text in zip(items["item_id"], items[field], strict=True)}
     config = "recurrent" if "recurrent" in contract.configs(dataset) else "histories"
-    cases, figures, looked_at = [], [], 0
+    cases: list[Case] = []
+    figures: list[dict[str, float]] = []
+    looked_at = 0
     for row in tqdm(contract.read(dataset, config, "test"), desc="users looked at", unit="user", mininterval=1):
         if len(cases) == users:
             break
