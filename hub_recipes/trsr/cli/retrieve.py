@@ -14,7 +14,6 @@ examples:
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,7 @@ def _fuse(options: argparse.Namespace) -> Outcome:
         record,
         f"Wrote {options.run / 'catalogue'}: {record['items']} items; weight of the first stage {record['weight']:g}, fitted on "
         f"{fitted['users']} validation users, of whose next items the first stage passed on {fitted['retrieved']:.3f}. "
-        f"NDCG@10 by weight: {json.dumps(fitted['ndcg@10'])}",
+        f"NDCG@10: {', '.join(f'{name} {value:.3f}' for name, value in fitted['ndcg@10'].items())}",
     )
 
 
