@@ -1,8 +1,8 @@
 """The recommender as a CrossEncoder of sentence-transformers, without code of ours: adapter, tokenizer and three small files.
 
 The query is what the prompt says of a user, summary and recent items, and the document a candidate; its score is the log-odds
-of yes. The chat template puts the rest of the prompt around both, and takes them as text: they hold no control token, and a
-candidate is always one line.
+of yes. The chat template puts the rest of the prompt around both, and takes them as text: a control token in them is broken up
+by a space, and a candidate is always one line.
 """
 
 import copy
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trsr.core.history import Item
-from trsr.core.prompts import Encoder, RankingPrompt
+from trsr.core.prompts import AddedTokens, Encoder, RankingPrompt
 from trsr.core.saving import write_json
 from trsr.errors import ReleaseError
 from trsr.hub.decision import fill, quoted, text_macros
@@ -64,7 +64,6 @@ def write(folder: Path, encoder: Encoder) -> None:
             "transformer_task": "text-generation",
             "modality_config": {"text": _ANSWERED, "message": {**_ANSWERED, "format": "flat"}},
             "module_output_name": "causal_logits",
-            "processing_kwargs": {"chat_template": {"sanitize_control_tokens": True}},
         },
     )
     write_json(
@@ -84,10 +83,11 @@ def query(prompt: RankingPrompt, summary: str | None, recent: Sequence[Item]) ->
 
 
 def template(encoder: Encoder) -> str:
-    """The chat template."""
+    """The chat template. It breaks up special tokens in text too: what it renders is encoded as a whole."""
     prompt, (head, tail) = encoder.prompt, encoder.frame()
+    tokens = AddedTokens(token.content for token in encoder.tokenizer.added_tokens_decoder.values())
     values = {
-        "TEXT": text_macros(encoder),
+        "TEXT": text_macros(tokens),
         "HEAD": quoted(head + prompt.instruction),
         "CANDIDATE": quoted(f"\n\n{prompt.candidate_heading}\n- "),
         "CUE": quoted(f"\n\n{prompt.cue}{tail}"),
@@ -110,5 +110,5 @@ def _agree(encoder: Encoder, tokenizer, summary: str | None, recent: Sequence[st
         {"role": "query", "content": query(encoder.prompt, summary, items)},
         {"role": "document", "content": candidate},
     ]
-    ids = tokenizer.apply_chat_template(messages, sanitize_control_tokens=True)["input_ids"]
+    ids = tokenizer.apply_chat_template(messages)["input_ids"]
     return ids == encoder.prefix_ids(summary, items).ids + encoder.suffix_ids(Item.parse(candidate))

@@ -14,7 +14,7 @@ from transformers import DecisionConfig
 from transformers.decision.template_utils import SPLIT
 
 from trsr.core.field_values import ENTITIES, ID_FIELDS, UNSPACED, WINDOWS
-from trsr.core.prompts import Encoder
+from trsr.core.prompts import AddedTokens, Encoder
 
 # Format and control characters that `core.history.clean` drops: categories Cc and Cf, but for the two joiners.
 _DROPPED = (
@@ -207,7 +207,7 @@ def _template(encoder: Encoder) -> str:
     prompt, head, tail = encoder.prompt, *encoder.frame()
     before = "\n\n".removesuffix(encoder.breaks)
     values = {
-        "TEXT": text_macros(encoder),
+        "TEXT": text_macros(encoder.added_tokens()),
         "UNSPACED": _within(UNSPACED),
         "ENTITIES": _mapping(ENTITIES),
         "WINDOWS": _mapping(WINDOWS),
@@ -226,9 +226,9 @@ def _template(encoder: Encoder) -> str:
     return fill(_TEMPLATE, values)
 
 
-def text_macros(encoder: Encoder) -> str:
-    """The macros `clean` and `line` of a template: text from outside, as the encoder of a tokenizer takes it."""
-    broken = list(encoder.added_tokens())
+def text_macros(tokens: AddedTokens) -> str:
+    """The macros `clean` and `line` of a template, which make one line of text from outside, without these tokens."""
+    broken = list(tokens)
     firsts = sorted({token[0] for token, _ in broken})
     return fill(_TEXT, {"DROPPED": _within(_DROPPED), "FIRSTS": quoted(firsts), "BROKEN": quoted(broken)})
 
