@@ -17,9 +17,10 @@ from trsr.dataset import contract
 from trsr.errors import InputError, LoadError, ReleaseError, RunError
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.release import assemble
+from trsr.recommender.run import Run
 from trsr.recommender.serving import load_recommender
-from trsr.retrieval import carried
-from trsr.retrieval.fusion import WEIGHTS, fit, fuse_run
+from trsr.retrieval import carried, ranked
+from trsr.retrieval.fusion import WEIGHTS, fit, fuse_run, request_of
 from trsr.retrieval.retriever import Retriever
 
 pytestmark = pytest.mark.compat
@@ -329,6 +330,21 @@ def test_a_run_with_a_fitted_catalogue_recommends_and_its_release_has_the_weight
     record = json.loads(capsys.readouterr().out)
     assert record["fitted"]["users"] == 3
     assert record["weight"] in WEIGHTS
+    dataset = Run.read(own).recipe.dataset
+    out = tmp_path / "both"
+    given = ["--dataset", dataset, "--run", str(own), "--stage-one", "8", "--limit", "4", "--out", str(out), "--json"]
+    main(["retrieve", "evaluate", str(retriever), *given])
+    systems = json.loads(capsys.readouterr().out)["catalogue"]["systems"]
+    both = f"{retriever.name} + {Run.read(own).recipe.name}"
+    assert {retriever.name, Run.read(own).recipe.name, both} <= systems.keys()
+    # The same lists as those that the pipeline gives, and the same targets passed on by the first stage.
+    lists, first = (ranked.read(out, name) for name in (both, retriever.name))
+    recommender, tested = load_recommender(str(own)), contract.read(dataset, Run.read(own).recipe.config, "test")
+    for number, row in enumerate(tested.select(range(4))):
+        answer = recommender(request_of(row), stage_one=8)["candidates"]
+        assert list(lists.scores[number]) == [item["item_id"] for item in answer]
+        assert sorted(lists.scores[number]) == sorted(list(first.scores[number])[:8])
+        assert lists.metrics["recall@100"][number] == (row["target"] in lists.scores[number])
     request = tmp_path / "request.json"
     request.write_text(json.dumps({"history": [{"item_id": one} for one in rows[0]["history"]]}))
     main(["recommend", str(request), "--model", str(own), "--top-k", "2"])

@@ -178,6 +178,24 @@ def test_another_dataset_is_refused(dataset, folder, small_dataset, capsys):
     assert "is not the dataset that the retriever was trained on" in capsys.readouterr().err
 
 
+def altered(dataset, out, change):
+    """The same dataset with each row of its histories changed."""
+    splits = {split: [change(row) for row in contract.read(dataset, "histories", split)] for split in contract.SPLITS}
+    return tiny.write_splits(out, list(contract.read(dataset, "items", "train")), splits, dataset={"name": "genres"})
+
+
+def test_a_dataset_of_other_negatives_is_the_same_one_to_a_retriever(dataset, folder, tmp_path):
+    fewer = altered(dataset, tmp_path / "fewer", lambda row: row | {"negatives": row["negatives"][1:]})
+    first, other = (
+        evaluate_retriever(folder, str(source), tmp_path / f"out-{n}") for n, source in enumerate((dataset, fewer))
+    )
+    assert other["catalogue"]["systems"] == first["catalogue"]["systems"]
+    assert (first["candidates"]["candidates_a_user"], other["candidates"]["candidates_a_user"]) == (6, 5)
+    swapped = altered(dataset, tmp_path / "swapped", lambda row: row | {"history": row["history"][::-1]})
+    with pytest.raises(RunError, match="its config histories is"):
+        evaluate_retriever(folder, str(swapped), tmp_path / "refused")
+
+
 def test_a_retriever_is_not_called_as_a_baseline(dataset, folder, tmp_path):
     shutil.copytree(folder, tmp_path / "popularity")
     with pytest.raises(UsageError, match="'popularity' is the name of a baseline"):

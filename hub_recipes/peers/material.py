@@ -10,11 +10,10 @@ from datasets import Dataset
 
 from trsr.dataset import contract
 from trsr.errors import DataError
-from trsr.retrieval.sequences import training_sequences
+from trsr.retrieval.sequences import COLUMNS, training_sequences
 
 ORDER = 0  # seed of the candidates' order; no peer sees it
 ASKED = ("validation", "test")
-COLUMNS = ("user_id", "history", "target")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,11 @@ class Material:
     def validation(self) -> Dataset:
         """The rows that a search looks at."""
         return next(rows for (_, split), rows in self.asked.items() if split == "validation")
+
+    @property
+    def sources(self) -> list[str]:
+        """The datasets, in their order."""
+        return list(dict.fromkeys(source for source, _ in self.asked))
 
     @property
     def numbers(self) -> dict[str, int]:

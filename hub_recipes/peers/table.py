@@ -35,6 +35,12 @@ def _network(kind: str) -> Fit:
     return fit
 
 
+def _retriever(material: Material, settings: dict[str, Any], seed: int, budget: Budget) -> Fitted:
+    from peers.ours import retriever  # torch takes seconds to import
+
+    return retriever(material, settings, seed, budget)
+
+
 RECENT = (10, 1, 3, 5, 25)
 NETWORK = {
     "n_factors": (64, 128, 256),
@@ -43,6 +49,11 @@ NETWORK = {
     "n_blocks": (2, 1, 3),
 }
 PEERS = {
+    "retriever": Peer(
+        _retriever,
+        {"dropout": (0.4, 0.2, 0.3, 0.1), "width": (128, 256), "epochs": (20, 12)},
+        seeded=True,
+    ),
     "popularity": Peer(simple.popularity),
     "item-knn": Peer(simple.item_knn, {"recent": RECENT, "shrink": (10.0, 0.0, 30.0, 100.0)}),
     "tf-idf": Peer(simple.tfidf, {"recent": RECENT}),

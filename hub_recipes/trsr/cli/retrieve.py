@@ -54,6 +54,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--limit", type=int, default=0, metavar="N", help="first N rows only")
     option("--seed", type=int, default=0, help="of candidates' order and bootstrap (%(default)s)")
     option("--history", metavar="ORDER", help="a control: histories shuffled, reversed, or the newest items (last:N)")
+    option("--run", type=Path, help="finished run that `fuse` gave this retriever: both stages on the catalogue too")
+    option(
+        "--stage-one", type=positive(int), default=100, metavar="N", help="items for its language model (%(default)s)"
+    )
     add_json(evaluate)
     fuse = actions.add_parser(
         "fuse", help="give a run a catalogue: fit the weight of the retriever's scores beside its own"
@@ -128,6 +132,8 @@ def _evaluate(options: argparse.Namespace) -> Outcome:
         limit=options.limit,
         seed=options.seed,
         history=options.history,
+        run=options.run,
+        stage_one=options.stage_one,
     )
     whole: dict[str, Any] = results["catalogue"]
     parts = [

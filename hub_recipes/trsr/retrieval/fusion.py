@@ -68,12 +68,7 @@ def fit(
     gains: dict[str, list[float]] = {}
     passed = []
     for row in tqdm(rows, desc="weight", unit="user", mininterval=1):
-        request = {
-            "history": [{"item_id": item_id} for item_id in row["history"]],
-            "exclude": [item_id for item_id in row.get("also_met") or () if item_id != row["target"]],
-            **({"summary": row["summary"]} if row.get("summary") else {}),
-        }
-        answer = recommender(request, stage_one=stage_one)["candidates"]
+        answer = recommender(request_of(row), stage_one=stage_one)["candidates"]
         answer.sort(key=lambda item: -item["stage_one"])  # as they were retrieved: ties then fall as in serving
         ids = [item["item_id"] for item in answer]
         at = ids.index(row["target"]) if row["target"] in ids else None
@@ -89,6 +84,15 @@ def fit(
         "stage_one": stage_one,
         "retrieved": float(np.mean(passed)),
         f"ndcg@{K}": {name: round(value, 4) for name, value in ndcg.items()},
+    }
+
+
+def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What to ask a recommender with a catalogue, to find the target of a row: nothing that the user has met."""
+    return {
+        "history": [{"item_id": item_id} for item_id in row["history"]],
+        "exclude": [item_id for item_id in row.get("also_met") or () if item_id != row["target"]],
+        **({"summary": row["summary"]} if row.get("summary") else {}),
     }
 
 

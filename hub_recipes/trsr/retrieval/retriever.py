@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 
+from trsr.dataset import contract
 from trsr.errors import InputError, RunError, UsageError
 from trsr.recommender.run import changed_configs, data_checksums
 from trsr.records.files import read_json
@@ -21,6 +22,7 @@ from trsr.retrieval import text_vectors
 from trsr.retrieval.approximate import ApproximateIndex
 from trsr.retrieval.network import Network, Shape
 from trsr.retrieval.search import largest
+from trsr.retrieval.sequences import interactions_checksum
 from trsr.retrieval.text_vectors import TextVectors
 from trsr.retrieval.users import user_vectors
 
@@ -77,9 +79,14 @@ class Retriever:
         (folder / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8", newline="\n")
 
     def check_data(self, source: str, revision: str | None = None) -> None:
-        """Raise RunError if a dataset is not the one that this retriever was trained on."""
+        """Raise RunError if a dataset differs from the one that this retriever was trained on in more than negatives."""
         before, now = self.record["dataset_checksums"], data_checksums(source, "histories", revision)
-        if changed := changed_configs(before, now):
+        changed = changed_configs(before, now)
+        if changed == ["histories"] and self.record.get("interactions"):
+            splits = {split: contract.read(source, "histories", split, revision) for split in contract.SPLITS}
+            if interactions_checksum(splits) == self.record["interactions"]:
+                return
+        if changed:
             raise RunError(
                 f"{source} is not the dataset that the retriever was trained on: its config {changed[0]} is "
                 f"{now.get(changed[0])}, the retriever's was {before.get(changed[0])}. Train one on it: "

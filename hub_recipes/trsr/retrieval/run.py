@@ -15,7 +15,7 @@ from trsr.retrieval import text_vectors
 from trsr.retrieval.checkpoint import Checkpoint
 from trsr.retrieval.network import Shape
 from trsr.retrieval.retriever import FILE, Retriever
-from trsr.retrieval.sequences import histories, item_numbers, training_sequences
+from trsr.retrieval.sequences import histories, interactions_checksum, item_numbers, training_sequences
 from trsr.retrieval.training import Settings, fit
 from trsr.retrieval.validation import Validation
 
@@ -90,6 +90,7 @@ def train_retriever(
     record = {
         "dataset": provenance.terms.name,
         "dataset_checksums": checksums,
+        "interactions": interactions_checksum(splits),
         "vectors": maker.describe() if maker else None,
         "ids": ids,
         "settings": asdict(settings),

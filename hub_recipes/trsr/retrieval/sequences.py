@@ -3,6 +3,8 @@
 Does not decide which users are in which split: the dataset does.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +15,9 @@ from datasets import Dataset
 
 from trsr.dataset.contract import one_chunk
 from trsr.errors import DataError
+from trsr.records.checksums import PREFIX
+
+COLUMNS = ("user_id", "history", "target")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,17 @@ def training_sequences(splits: Mapping[str, Dataset], numbers: Mapping[str, int]
     return Sequences(np.concatenate(pieces), np.cumsum(lengths), np.array(first))
 
 
+def interactions_checksum(splits: Mapping[str, Dataset]) -> str:
+    """Checksum of who met what in which split: datasets that differ in nothing but their negatives have the same."""
+    found = hashlib.sha256()
+    for split, rows in splits.items():
+        found.update(json.dumps([split, len(rows)]).encode())
+        for table in rows.select_columns(list(COLUMNS)).with_format("arrow").iter(1000):
+            for row in zip(*(table[name].to_pylist() for name in COLUMNS), strict=True):
+                found.update(json.dumps(row).encode())
+    return PREFIX + found.hexdigest()
+
+
 def _share_users(splits: Mapping[str, Dataset]) -> bool:
     """Whether a user stands in several splits."""
     known = pa.array([], pa.string())
@@ -124,7 +140,7 @@ def histories(rows: Dataset, numbers: Mapping[str, int], what: str) -> Iterator[
 
 def _rows(rows: Dataset, numbers: Mapping[str, int], what: str, with_target: bool) -> Iterator[tuple[str, np.ndarray]]:
     """User id and items of each row."""
-    for table in rows.select_columns(["user_id", "history", "target"]).with_format("arrow").iter(1000):
+    for table in rows.select_columns(list(COLUMNS)).with_format("arrow").iter(1000):
         history = one_chunk(table["history"])
         items = item_numbers(pa.chunked_array([history.flatten()]), numbers, what)
         ends = np.cumsum(history.value_lengths().to_numpy(zero_copy_only=False))
