@@ -7,6 +7,7 @@ examples:
   trsr publish runs/mine --namespace ORG
   trsr publish runs/mine --namespace ORG --retriever runs/retriever --push
   trsr publish runs/mine --namespace ORG --push --private --create-pr
+  trsr publish runs/mine --namespace ORG --cross-encoder --merged --gguf f16 q8_0 --gguf-converter ../llama.cpp
   trsr publish runs/mine --namespace ORG --json | jq '.repos[].repo'
 """
 
@@ -40,6 +41,30 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="put the catalogue with this retriever's vectors into the pipeline, which then needs no candidates",
     )
+    add(
+        "--cross-encoder",
+        action="store_true",
+        help="also as a CrossEncoder of sentence-transformers: NAME-cross-encoder",
+    )
+    add("--merged", action="store_true", help="also with base and adapter merged into one model: NAME-merged")
+    add(
+        "--gguf",
+        nargs="+",
+        default=[],
+        metavar="TYPE",
+        help="also merged and as GGUF files, for llama.cpp: NAME-gguf; some of f32, f16, bf16, q8_0",
+    )
+    add(
+        "--gguf-converter",
+        type=Path,
+        metavar="PATH",
+        help="llama.cpp's convert_hf_to_gguf.py, or the checkout it lies in",
+    )
+    add(
+        "--accept-base-licence",
+        action="store_true",
+        help="you have read the base's licence, and merged weights may be passed on under it",
+    )
     add("--license", help="of the weights (the base's)")
     add("--data-license", help="of the data, an identifier of the Hub (that in its provenance)")
     add("--data-license-name", help="with --data-license other: its name")
@@ -54,6 +79,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Outcome:
+    from trsr.hub.copies import Copies
     from trsr.hub.preflight import Options
     from trsr.hub.publish import publish
 
@@ -78,5 +104,7 @@ def run(options: argparse.Namespace) -> Outcome:
         terms={name: value for name, value in data_terms.items() if value},
         accept_data_licence=options.accept_data_licence,
         retriever=options.retriever,
+        copies=Copies(options.cross_encoder, options.merged, tuple(options.gguf), options.gguf_converter),
+        accept_base_licence=options.accept_base_licence,
     )
     return Outcome(result, "")  # `publish` has printed all

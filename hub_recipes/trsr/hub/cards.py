@@ -4,7 +4,6 @@ Strict: a missing value fails the render, and every figure comes from a results 
 can neither close the header nor become markup or template code. In a template a value never opens a line, see `plain`.
 """
 
-import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -19,9 +18,9 @@ from trsr.assets.paths import base_path
 from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
 from trsr.errors import ReleaseError
-from trsr.hub import licences, spaces
+from trsr.hub import copy_cards, licences, spaces
 from trsr.hub.inputs import ReleaseInputs
-from trsr.hub.repos import Names
+from trsr.hub.repos import COPIES, Names
 from trsr.metrics.calibration import HIGHEST, LOWEST
 from trsr.recommender import results
 from trsr.recommender.recipe import Recipe
@@ -29,13 +28,26 @@ from trsr.recommender.results import Results, metric_name
 from trsr.recommender.run import Run
 from trsr.records.provenance import FILE as PROVENANCE
 from trsr.records.provenance import Provenance, Terms
-from trsr.report.markdown import Markdown
+from trsr.report.markdown import Markdown, code, fence
 from trsr.report.templates import render
 
 ARXIV = "2403.13325"
 GRADIO = "6.31.0"
 _GATE = "These are ids and summaries of data under: {}. Use them only as its terms allow."
 _POWERS = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
+
+# Kind of repo -> relation to the base, library, and tags of its own.
+_MODELS: Mapping[str, tuple[str, str, list[str]]] = {
+    "adapter": ("adapter", "peft", ["lora"]),
+    "pipeline": ("adapter", "transformers", ["lora"]),
+    "cross-encoder": (
+        "adapter",
+        "sentence-transformers",
+        ["lora", "sentence-transformers", "cross-encoder", "reranker"],
+    ),
+    "merged": ("merge", "transformers", []),
+    "gguf": ("quantized", "gguf", ["gguf", "llama.cpp"]),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +59,14 @@ class Example:
         summary: The summary in the prompt; None where the recommender takes no summary.
         ranked: (index of the candidate, P(yes)), best first.
         decided: P(yes) of the second candidate, the chosen one, as decision files give it.
+        log_odds: Of each candidate, as the CrossEncoder gives it; None where the release holds none.
     """
 
     request: Mapping[str, Any]
     summary: str | None
     ranked: tuple[tuple[int, float], ...]
     decided: float | None = None
+    log_odds: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +90,8 @@ class Facts:
         max_length: Context of the base in tokens; None if its config does not state it.
         printed: Output of the code snippet on the dataset card, line by line.
         catalogue: Record of the catalogue that the pipeline carries, if it does.
+        copies: Of the release's copies for other engines: `dtype` of the merged weights, `gguf` files, and, once they were
+            rehearsed, `candidates` and `differences`, see `copy_rehearsal`.
     """
 
     names: Names
@@ -101,6 +117,7 @@ class Facts:
     max_length: int | None = None
     printed: Sequence[str] = ()
     catalogue: Mapping | None = None
+    copies: Mapping[str, Any] | None = None
 
     @property
     def beside(self) -> bool:
@@ -122,7 +139,7 @@ def gather(inputs: ReleaseInputs, names: Names, terms: Terms, license: str | Non
     """
     run, test, validation, provenance = inputs.run, inputs.test, inputs.validation, inputs.provenance
     recipe = run.recipe
-    weights: Mapping[str, str | None] = {"license": license} if license else _license_of(recipe)
+    weights: Mapping[str, str | None] = {"license": license} if license else license_of(recipe)
     problems = []
     if not weights.get("license"):
         problems.append(f"The base {recipe.base} states no licence in its card. Give --license.")
@@ -217,26 +234,27 @@ def card(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> str:
         commits: Kind of repo -> commit, where known.
     """
     methods = [name for name in contract.CONFIGS[2:4] if name in (facts.rows or {})]
-    at = Markdown("" if facts.branch == "main" else f", revision={_code(facts.branch)}")
+    at = Markdown("" if facts.branch == "main" else f", revision={code(facts.branch)}")
     values = {
         "at": at,
         "at_dataset": at if "dataset" in facts.names.own else Markdown(""),
         "branch": Markdown(shlex.quote(facts.branch)),
         "facts": facts,
         "names": facts.names,
-        "recipe": Markdown(_fence(_code(_reproducible(facts, commits), 2), "json")),
+        "recipe": Markdown(fence(code(_reproducible(facts, commits), 2), "json")),
         "base_revision": commits.get("base") or "main",
         "dataset_revision": commits.get("dataset") or "main",
         "method": facts.recipe.summary,
         "methods": methods,
-        "request": Markdown(_code(facts.example.request)) if facts.example else None,
-        "history": Markdown(_code(facts.example.request["history"])) if facts.example else None,
-        "decision_request": Markdown(_code(_decision_request(facts.example))) if facts.example else None,
-        "rows_printed": Markdown(_fence("\n".join(facts.printed), "text")),
-        "printed": Markdown(_fence(_printed(facts.example), "text")) if facts.example else None,
+        "request": Markdown(code(facts.example.request)) if facts.example else None,
+        "history": Markdown(code(facts.example.request["history"])) if facts.example else None,
+        "decision_request": Markdown(code(_decision_request(facts.example))) if facts.example else None,
+        "rows_printed": Markdown(fence("\n".join(facts.printed), "text")),
+        "printed": Markdown(fence(_printed(facts.example), "text")) if facts.example else None,
         "shown": methods[0] if methods else "histories",
         "metric": kind,
         "metric_name": metric_name,
+        **(copy_cards.values(kind, facts) if kind in COPIES else {}),
     }
     return render("metric" if kind in spaces.METRICS else kind, values, _header(kind, facts, commits).to_dict())
 
@@ -259,29 +277,12 @@ def _decision_request(example: Example) -> dict[str, object]:
     return {"state": {**state, "recent_items": example.request["history"]}, "questions": {"chosen": chosen}}
 
 
-def _code(values: Mapping | str, indent: int = 4) -> str:
-    """Values as JSON, which for strings and lists of them is Python too; no value can end a code block in Markdown."""
-
-    def escaped(char: str) -> str:
-        return char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1]
-
-    text = json.dumps(values, indent=indent, ensure_ascii=False).replace("`", "\\u0060").replace("<", "\\u003c")
-    return "".join(map(escaped, text))
-
-
 def _printed(example: Example) -> str:
     """Output of the code snippet in `parts/example.md`."""
     return "\n".join(([example.summary] if example.summary else []) + [str(list(example.ranked))])
 
 
-def _fence(text: str, language: str) -> str:
-    """A Markdown code block; its fence is longer than any in `text`, so that the text cannot end it."""
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text}\n{fence}"
-
-
-def _license_of(recipe: Recipe) -> dict[str, str | None]:
+def license_of(recipe: Recipe) -> dict[str, str | None]:
     """Licence of the base, from its card: `license` and, for `other`, its name and link."""
     source = base_path(recipe.base)
     try:
@@ -298,13 +299,15 @@ def _license_of(recipe: Recipe) -> dict[str, str | None]:
 def _header(kind: str, facts: Facts, commits: Mapping[str, str | None]):
     names, terms = facts.names, facts.terms
     tags = ["llm-trsr", "recommendation", f"arxiv:{ARXIV}"]
-    if kind in ("adapter", "pipeline"):
+    if kind in _MODELS:
+        relation, library, own_tags = _MODELS[kind]
+        decides = facts.has_decision_files and kind not in ("cross-encoder", "gguf")
         return ModelCardData(
             base_model=names.base,
-            base_model_relation="adapter",
-            library_name="peft" if kind == "adapter" else "transformers",
+            base_model_relation=relation,
+            library_name=library,
             pipeline_tag="text-ranking",
-            tags=[*tags, "lora", *(["decision-model"] if facts.has_decision_files else [])],
+            tags=[*tags, *own_tags, *(["decision-model"] if decides else [])],
             datasets=[names.dataset],
             language=list(terms.language),
             license=facts.license,

@@ -14,7 +14,7 @@ from transformers import DecisionConfig
 from transformers.decision.template_utils import SPLIT
 
 from trsr.core.field_values import ENTITIES, ID_FIELDS, UNSPACED, WINDOWS
-from trsr.core.prompts import Encoder
+from trsr.core.prompts import AddedTokens, Encoder
 
 # Format and control characters that `core.history.clean` drops: categories Cc and Cf, but for the two joiners.
 _DROPPED = (
@@ -26,13 +26,9 @@ _DROPPED = (
     ("\U0001d173", "\U0001d17a"), ("\U000e0001", "\U000e0001"), ("\U000e0020", "\U000e007f"),
 )  # fmt: skip
 
-# `clean` is core.history.clean, `field` is field_text, `first_words` and the like are those of core.field_values, `item` is
-# Item.parse, and `line` breaks up added tokens as the encoder does, so that untrusted text is always one line. Text is joined
-# in a block of `set`, which takes linear time.
-_TEMPLATE = """\
-{#- State: {"summary": text, "recent_items": [item, ...]}, oldest first, or the summary alone. Instructions: an item. -#}
-{%- set entities = __ENTITIES__ -%}
-{%- set windows = __WINDOWS__ -%}
+# `clean` is core.history.clean; `line` breaks up added tokens as the encoder does, so that untrusted text is always one line.
+# Text is joined in a block of `set`, which takes linear time.
+_TEXT = """\
 {%- macro clean(value) -%}
 {%- set kept -%}
 {%- for c in value|string -%}
@@ -49,7 +45,14 @@ _TEMPLATE = """\
 {%- endif -%}
 {{- kept.text -}}
 {%- endmacro -%}
-{%- macro parts(value) -%}
+"""
+
+# `field` is field_text, `first_words` and the like are those of core.field_values, and `item` is Item.parse.
+_TEMPLATE = """\
+{#- State: {"summary": text, "recent_items": [item, ...]}, oldest first, or the summary alone. Instructions: an item. -#}
+{%- set entities = __ENTITIES__ -%}
+{%- set windows = __WINDOWS__ -%}
+__TEXT__{%- macro parts(value) -%}
 {%- if value is mapping and value|length == 1 and (value|first == "$date" or (value|first)[:7] == "$number") -%}
 {{- parts(value[value|first]) -}}
 {%- elif value is mapping -%}
@@ -202,44 +205,52 @@ def _labels(encoder: Encoder) -> list[str]:
 
 def _template(encoder: Encoder) -> str:
     prompt, head, tail = encoder.prompt, *encoder.frame()
-    broken = list(encoder.added_tokens())
     before = "\n\n".removesuffix(encoder.breaks)
     values = {
-        "DROPPED": _within(_DROPPED),
+        "TEXT": text_macros(encoder.added_tokens()),
         "UNSPACED": _within(UNSPACED),
         "ENTITIES": _mapping(ENTITIES),
         "WINDOWS": _mapping(WINDOWS),
-        "FIRSTS": _quoted(sorted({token[0] for token, _ in broken})),
-        "BROKEN": _quoted(broken),
-        "IDS": _quoted(sorted(ID_FIELDS)),
+        "IDS": quoted(sorted(ID_FIELDS)),
         "WORDS": str(prompt.field_words),
         "VALUES": str(prompt.field_values),
         "RECENT": f"-{prompt.recent_items}:" if prompt.recent_items else ":0",
-        "HEAD": _quoted(head + SPLIT),
-        "INSTRUCTION": _quoted(prompt.instruction),
-        "SUMMARY": _quoted(f"\n\n{prompt.summary_heading}\n- "),
-        "HEADING": _quoted(f"\n\n{prompt.recent_heading}"),
-        "CANDIDATE": _quoted(f"{before}{SPLIT}{encoder.breaks}{prompt.candidate_heading}\n- "),
-        "CUE": _quoted(f"\n\n{prompt.cue}{SPLIT}"),
-        "TAIL": _quoted(tail),
+        "HEAD": quoted(head + SPLIT),
+        "INSTRUCTION": quoted(prompt.instruction),
+        "SUMMARY": quoted(f"\n\n{prompt.summary_heading}\n- "),
+        "HEADING": quoted(f"\n\n{prompt.recent_heading}"),
+        "CANDIDATE": quoted(f"{before}{SPLIT}{encoder.breaks}{prompt.candidate_heading}\n- "),
+        "CUE": quoted(f"\n\n{prompt.cue}{SPLIT}"),
+        "TAIL": quoted(tail),
     }
-    text = _TEMPLATE
+    return fill(_TEMPLATE, values)
+
+
+def text_macros(tokens: AddedTokens) -> str:
+    """The macros `clean` and `line` of a template, which make one line of text from outside, without these tokens."""
+    broken = list(tokens)
+    firsts = sorted({token[0] for token, _ in broken})
+    return fill(_TEXT, {"DROPPED": _within(_DROPPED), "FIRSTS": quoted(firsts), "BROKEN": quoted(broken)})
+
+
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """`template` with each `__NAME__` replaced."""
     for name, value in values.items():
-        text = text.replace(f"__{name}__", value)
-    return text
+        template = template.replace(f"__{name}__", value)
+    return template
 
 
 def _within(ranges: Sequence[tuple[str, str]]) -> str:
     """Whether the character `c` is in one of some ranges, for Jinja."""
-    return " or ".join(f"{_quoted(low)} <= c <= {_quoted(high)}" for low, high in ranges)
+    return " or ".join(f"{quoted(low)} <= c <= {quoted(high)}" for low, high in ranges)
 
 
 def _mapping(values: Mapping) -> str:
-    return "{" + ", ".join(f"{json.dumps(key)}: {_quoted(value)}" for key, value in values.items()) + "}"
+    return "{" + ", ".join(f"{json.dumps(key)}: {quoted(value)}" for key, value in values.items()) + "}"
 
 
-def _quoted(value: str | Sequence) -> str:
+def quoted(value: str | Sequence) -> str:
     """`value` as a literal of Jinja, which reads its strings as Python does."""
     if isinstance(value, str):
         return '"' + value.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'
-    return "[" + ", ".join(map(_quoted, value)) + "]"
+    return "[" + ", ".join(map(quoted, value)) + "]"

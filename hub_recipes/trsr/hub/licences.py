@@ -18,6 +18,14 @@ LICENCES = frozenset(
     """.split()
 )
 
+# Those that let changed weights be passed on by anyone who keeps their notice, under a licence of one's own choice or the same.
+FREE = frozenset(
+    """
+    afl-3.0 apache-2.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 cc-by-4.0 cc0-1.0 cdla-permissive-1.0
+    cdla-permissive-2.0 ecl-2.0 isc mit ncsa openmdw-1.0 pddl postgresql unlicense wtfpl zlib
+    """.split()
+)
+
 
 def problem(licence: str, option: str, what: str) -> str | None:
     """A message for a licence that the Hub does not know, with the nearest ones; None if it knows the licence.

@@ -15,10 +15,12 @@ from trsr.assets.paths import base_path, dataset_path
 from trsr.errors import HubError, ReleaseError
 from trsr.hub import cards
 from trsr.hub.changes import RELEASE_TITLE, Change, compare_release, plan, plan_without_hub, show
+from trsr.hub.copies import Copies
+from trsr.hub.copy_rehearsal import check_library, rehearse_copies
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.preflight import Options, check, check_rights, edit_conflict
 from trsr.hub.rehearsal import rehearse
-from trsr.hub.release import Release, assemble, pin
+from trsr.hub.release import NO_COPIES, Release, assemble, pin
 from trsr.hub.repos import TAGGED, TYPES, name_repos
 from trsr.hub.retry import STALE, with_retries
 from trsr.report.templates import render
@@ -37,6 +39,8 @@ def publish(
     terms: Mapping[str, Any] | None = None,
     accept_data_licence: bool = False,
     retriever: Path | None = None,
+    copies: Copies = NO_COPIES,
+    accept_base_licence: bool = False,
     hub: HfApi | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
@@ -50,6 +54,8 @@ def publish(
         terms: Fields of `records.provenance.Terms` that replace those of the dataset.
         accept_data_licence: Publish ids and summaries of data whose texts may not be passed on, gated.
         retriever: Folder of a retriever: the pipeline then carries the catalogue, and recommends without candidates.
+        copies: Forms for other engines, each in a repo of its own.
+        accept_base_licence: Publish merged weights of a base whose licence sets terms for that.
 
     Returns:
         Plain values: `folder` of the release and, with `push`, `commits`: kind of repo -> commit that holds it. Without
@@ -69,7 +75,11 @@ def publish(
         base=recipe.base if not base_folder.is_dir() else None,
         new_base="trsr-nano" if recipe.base == "nano" else base_folder.resolve().name,
         dataset=source if on_hub else None,
+        copies=copies.kinds,
     )
+    copies.check_licence(cards.license_of(recipe).get("license") or license, recipe.base, accept_base_licence)
+    if copies.cross_encoder:
+        check_library()
     if not source_terms.share_text and not on_hub:
         if not accept_data_licence:
             raise ReleaseError(
@@ -79,7 +89,13 @@ def publish(
             )
         options = replace(options, gated=options.gated or "manual")
     release = assemble(
-        inputs, folder or run / "release", names, terms=source_terms, license=license, branch=options.branch
+        inputs,
+        folder or run / "release",
+        names,
+        terms=source_terms,
+        license=license,
+        branch=options.branch,
+        copies=copies,
     )
     say(inputs.verdict + "\n")
     if record := release.facts.catalogue:
@@ -96,7 +112,9 @@ def publish(
         f"Loaded in a fresh process: the log-odds of {rehearsal.candidates} candidates of {rehearsal.users} test users differ from "
         f"the run's by {rehearsal.difference:.1g} at most.\n"
     )
-    release = replace(release, facts=cards.complete(release.facts, example=rehearsal.example))
+    release = replace(release, facts=rehearse_copies(release, inputs, rehearsal.example))
+    for copy, difference in (release.facts.copies or {}).get("differences", {}).items():
+        say(f"{copy}: its log-odds differ from those of base and adapter by {difference:.1g} at most.\n")
     pin(release, {})
     if not push:
         compared = True

@@ -18,6 +18,7 @@ from trsr.core.saving import copy_code, core_modules, write_config, write_json
 from trsr.dataset import contract
 from trsr.errors import ReleaseError
 from trsr.hub import cards, decision, spaces
+from trsr.hub.copies import Copies
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.repos import LOCAL, TYPES, Names
 from trsr.recommender.examples import sft_rows
@@ -27,8 +28,9 @@ from trsr.records.provenance import Terms
 from trsr.retrieval.carried import write_catalogue
 
 # File types that a repo may hold. Code is listed by name: any other file that could run on a user's machine is refused.
-SUFFIXES = {".json", ".jinja", ".md", ".parquet", ".safetensors", ".txt", ".yaml"}
+SUFFIXES = {".gguf", ".json", ".jinja", ".md", ".parquet", ".safetensors", ".txt", ".yaml"}
 PLAIN = {".gitattributes", "LICENSE"}
+NO_COPIES = Copies()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ def assemble(
     terms: Terms | None = None,
     license: str | None = None,
     branch: str = "main",
+    copies: Copies = NO_COPIES,
 ) -> Release:
     """Write the release of a run to `folder`. Same inputs, same bytes.
 
@@ -61,6 +64,7 @@ def assemble(
         terms: Under which terms the data may be used; default, what its provenance says.
         license: Of the weights; default, the base's own.
         branch: Branch that the release will be pushed to; the code on its cards loads from there.
+        copies: Forms for other engines; `names` names their repos.
 
     Raises:
         ReleaseError, DataError: If something is missing.
@@ -76,6 +80,8 @@ def assemble(
     facts = cards.gather(inputs, names, terms or inputs.provenance.terms, license, branch)
     with whole_folder(folder) as draft:
         facts = _write_repos(draft, inputs, facts)
+        written = copies.write(draft, inputs, names.pipeline.split("/")[-1])
+        facts = cards.complete(facts, copies=written)
     release = Release(folder, names, facts)
     pin(release, {})
     for kind in names.own:
@@ -156,7 +162,7 @@ def pin(release: Release, commits: Mapping[str, str], kind: str | None = None) -
     folder, names = release.folder, release.names
     all_commits = {"base": release.facts.base_revision, "dataset": release.facts.dataset_revision, **commits}
     for repo_kind in names.own if kind is None else [kind]:
-        if repo_kind == "adapter":
+        if repo_kind in ("adapter", "cross-encoder"):
             for path in (folder / repo_kind, folder / repo_kind / SUMMARIZER):
                 if path.is_dir():
                     write_adapter_config(path, names.base, all_commits["base"])

@@ -83,7 +83,7 @@ def convert(
         tags=["llm-trsr", "gguf"],
         base_model=model,
     )
-    card = render("gguf", {**record, "license": license}, header.to_dict())
+    card = render("dequantized", {**record, "license": license}, header.to_dict())
     with whole_folder(out) as draft, without_bars():
         network.to(getattr(torch, dtype)).save_pretrained(draft)
         tokenizer.save_pretrained(draft)

@@ -1,7 +1,8 @@
-"""Escape untrusted text for Markdown: it cannot start a link, tag, code, table cell or template."""
+"""Escape untrusted text for Markdown: it cannot start a link, tag, code, table cell or template, nor end a block of code."""
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trsr.core.history import clean
 
@@ -28,3 +29,20 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table. Cells are not escaped: pass untrusted text through `plain` first."""
     lines = ["| " + " | ".join(line) + " |" for line in (head, *rows)]
     return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+
+
+def code(values: Mapping | Sequence | str, indent: int = 4) -> str:
+    """Values as JSON, which for strings and lists of them is Python too; no value can end a code block in Markdown."""
+
+    def escaped(char: str) -> str:
+        return char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1]
+
+    text = json.dumps(values, indent=indent, ensure_ascii=False).replace("`", "\\u0060").replace("<", "\\u003c")
+    return "".join(map(escaped, text))
+
+
+def fence(text: str, language: str) -> str:
+    """A Markdown code block; its fence is longer than any in `text`, so that the text cannot end it."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
