@@ -12,18 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import DatasetCardData, EvalResult, ModelCard, ModelCardData, SpaceCardData
+from huggingface_hub import DatasetCardData, ModelCard, ModelCardData, SpaceCardData
 from huggingface_hub.errors import EntryNotFoundError
 
 from trsr.assets.paths import base_path
 from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
 from trsr.errors import ReleaseError
-from trsr.hub import licences, spaces
+from trsr.hub import eval_results, licences, spaces
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.repos import Names
 from trsr.metrics.calibration import HIGHEST, LOWEST
-from trsr.recommender import results
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.results import Results, metric_name
 from trsr.recommender.run import Run
@@ -311,7 +310,9 @@ def _header(kind: str, facts: Facts, commits: Mapping[str, str | None]):
             license_name=facts.license_name,
             license_link=facts.license_link,
             model_name=names.repo(kind),
-            eval_results=_model_index(facts, commits.get("dataset")),
+            eval_results=eval_results.model_index(
+                facts.test, names.dataset, facts.recipe.config, commits.get("dataset"), dataset_name=terms.name
+            ),
         )
     if kind == "dataset":
         gate: dict[str, Any] = {}
@@ -358,23 +359,3 @@ def size_category(rows: int) -> str:
         if rows < 10 ** (index + 3):
             return f"{_POWERS[index - 1]}<n<{name}" if index else f"n<{name}"
     return f"n>{_POWERS[-1]}"
-
-
-def _model_index(facts: Facts, dataset_revision: str | None) -> list[EvalResult]:
-    return [
-        EvalResult(
-            task_type="text-ranking",
-            task_name="Sequential recommendation",
-            dataset_type=facts.names.dataset,
-            dataset_name=facts.terms.name,
-            dataset_config=facts.recipe.config,
-            dataset_split=facts.test.split,
-            dataset_revision=dataset_revision,
-            metric_type=name,
-            metric_name=metric_name(name),
-            metric_value=round(own["value"], 4),
-            metric_args={"low": round(own["low"], 4), "high": round(own["high"], 4), "confidence": 0.95},
-        )
-        for name in results.REPORTED
-        for own in [facts.test.systems[facts.test.system][name]]
-    ]

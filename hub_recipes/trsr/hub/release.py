@@ -17,7 +17,7 @@ from trsr.core.modeling import CATALOGUE, PROMPT_FILE, RELEASE_FILE, SUMMARIZER
 from trsr.core.saving import copy_code, core_modules, write_config, write_json
 from trsr.dataset import contract
 from trsr.errors import ReleaseError
-from trsr.hub import cards, decision, spaces
+from trsr.hub import cards, decision, eval_results, spaces
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.repos import LOCAL, TYPES, Names
 from trsr.recommender.examples import sft_rows
@@ -178,6 +178,10 @@ def pin(release: Release, commits: Mapping[str, str], kind: str | None = None) -
             (folder / repo_kind / "README.md").write_text(
                 cards.card(repo_kind, release.facts, all_commits), encoding="utf-8", newline="\n"
             )
+        if not names.local and repo_kind in ("adapter", "pipeline"):
+            facts = release.facts
+            found = eval_results.entries(facts.test, names.dataset, facts.recipe.config, all_commits["dataset"])
+            eval_results.write(folder / repo_kind, found)
 
 
 def write_pipeline(folder: Path, inputs: ReleaseInputs, names: Names) -> bool:
