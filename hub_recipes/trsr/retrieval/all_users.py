@@ -17,12 +17,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 import yaml
-from datasets import Dataset
+from datasets import Dataset, Features
 from tqdm.auto import tqdm
 
 from trsr.core.catalogue import STAGE_ONE, Catalogue, Query
 from trsr.core.compat import plain
-from trsr.dataset import contract
+from trsr.dataset import card_info, contract
 from trsr.errors import DataError, InputError, UsageError
 from trsr.recommender.run import data_checksums
 from trsr.recommender.serving import load_recommender
@@ -243,7 +243,9 @@ def _describe(out: Path, source: str, revision: str | None, names: Sequence[str]
     terms = provenance.terms.header() if provenance.name else {}
     files = {"split": "train", "path": [f"{CONFIG}/{name}" for name in names]}
     entry = {"config_name": CONFIG, "data_files": [files], "default": True}
-    header = yaml.safe_dump({**terms, "configs": [entry]}, sort_keys=False, allow_unicode=True)
+    info = card_info.config_info(Features.from_arrow_schema(SCHEMA), {"train": [out / path for path in files["path"]]})
+    known = {**terms, **card_info.header({CONFIG: info}), "configs": [entry]}
+    header = yaml.safe_dump(known, sort_keys=False, allow_unicode=True)
     how = "the first stage alone" if made["model"] is None else "both stages"
     body = f"# {out.resolve().name}\n\nRecommendations from the catalogue for {made['users']:,} users, by {how} of LLM-TRSR."
     write_text(out / PROVENANCE, json.dumps({**provenance.values, CONFIG: made}, indent=2, ensure_ascii=False) + "\n")
