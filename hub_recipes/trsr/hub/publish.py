@@ -79,7 +79,13 @@ def publish(
             )
         options = replace(options, gated=options.gated or "manual")
     release = assemble(
-        inputs, folder or run / "release", names, terms=source_terms, license=license, branch=options.branch
+        inputs,
+        folder or run / "release",
+        names,
+        terms=source_terms,
+        license=license,
+        branch=options.branch,
+        restricted=bool(options.private or options.gated),
     )
     say(inputs.verdict + "\n")
     if record := release.facts.catalogue:
