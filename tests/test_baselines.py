@@ -3,7 +3,9 @@
 import importlib.util
 import json
 import shutil
+import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -214,6 +216,38 @@ def test_our_retriever_among_the_peers_is_the_one_that_users_train(small_dataset
     trained = catalogue_scorer(Retriever.load(tmp_path / "own"))
     np.testing.assert_array_equal(fitted.score(rows), trained(rows))
     assert fitted.record == record["validation"]
+
+
+SLEEPER = """
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from peers.run import end_with_parent
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=end_with_parent) as alone:
+        print(alone.submit(os.getpid).result(), flush=True)
+        alone.submit(time.sleep, 600).result()
+"""
+
+
+def running(process):
+    try:
+        return "zombie" not in Path(f"/proc/{process}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc on this system")
+def test_a_fit_ends_with_a_search_that_is_killed(tmp_path):
+    script = tmp_path / "sleeper.py"
+    script.write_text(SLEEPER)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as search:
+        fit = int(search.stdout.readline())
+        search.kill()
+    deadline = time.monotonic() + 60
+    while running(fit):
+        assert time.monotonic() < deadline, "the fit is still there"
+        time.sleep(0.05)
 
 
 def test_peers_are_taken_up_only_of_the_same_data(tmp_path, baselines, here, capsys):

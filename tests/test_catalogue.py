@@ -17,9 +17,10 @@ from trsr.dataset import contract
 from trsr.errors import InputError, LoadError, ReleaseError, RunError
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.release import assemble
+from trsr.recommender.run import Run
 from trsr.recommender.serving import load_recommender
-from trsr.retrieval import carried
-from trsr.retrieval.fusion import WEIGHTS, fit, fuse_run
+from trsr.retrieval import carried, ranked
+from trsr.retrieval.fusion import MOST, fit, fuse_run, request_of
 from trsr.retrieval.retriever import Retriever
 
 pytestmark = pytest.mark.compat
@@ -304,19 +305,24 @@ class Fixed:
         }
 
 
-def test_the_weight_is_the_best_on_validation_users():
+def test_the_weight_is_that_of_a_conditional_logit_on_validation_users():
     row = {"history": ["h"], "target": "c", "also_met": ["x", "c"], "summary": "s"}
+    # The first stage is wrong and the language model right: the first stage counts for nothing.
     weight, figures = fit(Fixed(), [row], 3)
-    # z-scores of the model -.707, -.707, 1.414, of the first stage 1.225, 0, -1.225: the target is first up to a weight of .866.
-    assert weight == 0.5
-    assert figures["ndcg@10"]["0.5"] == 1
-    assert figures["ndcg@10"]["1.0"] == pytest.approx(1 / math.log2(3), abs=1e-4)
-    assert figures["ndcg@10"]["first stage"] == 0.5
+    assert weight == 0
+    assert figures["ndcg@10"] == {"first stage": 0.5, "language model": 1, "both": 1}
+    # A target that is not passed on changes the figures, and not the weight.
     weight, figures = fit(Fixed(), [row, {**row, "target": "gone", "also_met": ["x"]}], 3)
-    assert (figures["users"], figures["retrieved"], figures["ndcg@10"]["0.5"]) == (2, 0.5, 0.5)
+    assert weight == 0
+    assert (figures["users"], figures["retrieved"], figures["ndcg@10"]["both"]) == (2, 0.5, 0.5)
+    # Both put the target first, the language model with b last, the first stage with c last: they count alike.
     weight, figures = fit(Fixed(), [{**row, "history": [], "target": "a"}], 3)
-    assert weight == 1  # all are equal
-    assert set(figures["ndcg@10"]) == {*map(str, WEIGHTS), "first stage"}
+    assert weight == pytest.approx(1, abs=1e-6)
+    assert set(figures["ndcg@10"].values()) == {1}
+    # Nothing was passed on: nothing is known.
+    assert fit(Fixed(), [{**row, "target": "gone", "also_met": ["x"]}], 3)[0] == 1
+    # The language model is wrong and the first stage right.
+    assert fit(Fixed(), [{**row, "target": "a", "also_met": ["x"]}], 3)[0] == MOST
 
 
 def test_a_run_with_a_fitted_catalogue_recommends_and_its_release_has_the_weight(
@@ -328,7 +334,22 @@ def test_a_run_with_a_fitted_catalogue_recommends_and_its_release_has_the_weight
     main(["retrieve", "fuse", str(retriever), "--run", str(own), "--users", "3", "--stage-one", "8", "--json"])
     record = json.loads(capsys.readouterr().out)
     assert record["fitted"]["users"] == 3
-    assert record["weight"] in WEIGHTS
+    assert 0 <= record["weight"] <= MOST
+    dataset = Run.read(own).recipe.dataset
+    out = tmp_path / "both"
+    given = ["--dataset", dataset, "--run", str(own), "--stage-one", "8", "--limit", "4", "--out", str(out), "--json"]
+    main(["retrieve", "evaluate", str(retriever), *given])
+    systems = json.loads(capsys.readouterr().out)["catalogue"]["systems"]
+    both = f"{retriever.name} + {Run.read(own).recipe.name}"
+    assert {retriever.name, Run.read(own).recipe.name, both} <= systems.keys()
+    # The same lists as those that the pipeline gives, and the same targets passed on by the first stage.
+    lists, first = (ranked.read(out, name) for name in (both, retriever.name))
+    recommender, tested = load_recommender(str(own)), contract.read(dataset, Run.read(own).recipe.config, "test")
+    for number, row in enumerate(tested.select(range(4))):
+        answer = recommender(request_of(row), stage_one=8)["candidates"]
+        assert list(lists.scores[number]) == [item["item_id"] for item in answer]
+        assert sorted(lists.scores[number]) == sorted(list(first.scores[number])[:8])
+        assert lists.metrics["recall@100"][number] == (row["target"] in lists.scores[number])
     request = tmp_path / "request.json"
     request.write_text(json.dumps({"history": [{"item_id": one} for one in rows[0]["history"]]}))
     main(["recommend", str(request), "--model", str(own), "--top-k", "2"])

@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -48,8 +50,19 @@ class Fit:
 
 def fit(name: str, sources: Sequence[str], settings: dict[str, Any], seed: int, budget: Budget) -> Fit:
     """Fit a peer and score all that is asked, in a process of its own, so that its memory is its own."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=end_with_parent) as alone:
         return alone.submit(_fit, name, sources, settings, seed, budget).result()
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it is gone: a fit whose search was killed would go on for minutes."""
+
+    def watch() -> None:
+        if parent := multiprocessing.parent_process():
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _fit(name: str, sources: Sequence[str], settings: dict[str, Any], seed: int, budget: Budget) -> Fit:

@@ -51,13 +51,7 @@ NETWORK = {
 PEERS = {
     "retriever": Peer(
         _retriever,
-        {
-            "dropout": (0.4, 0.2, 0.3, 0.5),
-            "width": (128, 256),
-            "layers": (2, 1, 3),
-            "learning_rate": (2e-3, 1e-3),
-            "epochs": (20, 12, 40),
-        },
+        {"dropout": (0.4, 0.2, 0.3, 0.1), "width": (128, 256), "epochs": (20, 12)},
         seeded=True,
     ),
     "popularity": Peer(simple.popularity),

@@ -14,7 +14,6 @@ examples:
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +53,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--limit", type=int, default=0, metavar="N", help="first N rows only")
     option("--seed", type=int, default=0, help="of candidates' order and bootstrap (%(default)s)")
     option("--history", metavar="ORDER", help="a control: histories shuffled, reversed, or the newest items (last:N)")
+    option("--run", type=Path, help="finished run that `fuse` gave this retriever: both stages on the catalogue too")
+    option(
+        "--stage-one", type=positive(int), default=100, metavar="N", help="items for its language model (%(default)s)"
+    )
     add_json(evaluate)
     fuse = actions.add_parser(
         "fuse", help="give a run a catalogue: fit the weight of the retriever's scores beside its own"
@@ -79,7 +82,7 @@ def _fuse(options: argparse.Namespace) -> Outcome:
         record,
         f"Wrote {options.run / 'catalogue'}: {record['items']} items; weight of the first stage {record['weight']:g}, fitted on "
         f"{fitted['users']} validation users, of whose next items the first stage passed on {fitted['retrieved']:.3f}. "
-        f"NDCG@10 by weight: {json.dumps(fitted['ndcg@10'])}",
+        f"NDCG@10: {', '.join(f'{name} {value:.3f}' for name, value in fitted['ndcg@10'].items())}",
     )
 
 
@@ -128,6 +131,8 @@ def _evaluate(options: argparse.Namespace) -> Outcome:
         limit=options.limit,
         seed=options.seed,
         history=options.history,
+        run=options.run,
+        stage_one=options.stage_one,
     )
     whole: dict[str, Any] = results["catalogue"]
     parts = [

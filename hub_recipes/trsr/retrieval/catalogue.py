@@ -15,9 +15,9 @@ from tqdm.auto import tqdm
 from trsr.dataset.candidates import Candidates
 from trsr.metrics import ranking, significance
 from trsr.recommender.baselines import Scorer
+from trsr.retrieval.ranked import AT, Ranked
 from trsr.retrieval.search import largest_columns
 
-AT = (10, 20, 100)
 CELLS = 2_000_000
 RARE = 5  # interactions in training
 GROUPS = ("cold", "rare", "others")
@@ -35,10 +35,12 @@ class Measured:
         per_user: Metric -> (rows,): `recall@k` and `ndcg@k` of each row; of its first 10 items, `novelty@10`, their mean
             self-information in bits, and `popularity@10`, how often each was met in training on average.
         shown: k -> (items,) bool: items that are among the first k of some row.
+        ranked: The first items of each row.
     """
 
     per_user: dict[str, np.ndarray]
     shown: dict[int, np.ndarray]
+    ranked: Ranked
 
 
 def measure(
@@ -51,33 +53,54 @@ def measure(
         numbers: Item id -> column of the scores.
         counts: (items,) interactions of each item in training.
     """
-    information = -np.log2((counts + 1) / (counts.sum() + len(counts)))  # bits; an item nobody met has some too
-    parts: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in scorers}
-    shown = {name: {k: np.zeros(len(numbers), bool) for k in AT} for name in scorers}
+    metrics: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in scorers}
+    lists: dict[str, list[Ranked]] = {name: [] for name in scorers}
     bar = tqdm(total=len(rows), desc="catalogue", unit="user", mininterval=1)
     for part in rows.iter(max(1, CELLS // len(numbers))):
         labels, mask = _unmet(part, numbers)
         for name, scorer in scorers.items():
             scores = np.asarray(scorer(part), np.float64)  # (rows, items)
-            metrics = ranking.per_user(scores, labels, mask, at=AT)
+            metrics[name].append(ranking.per_user(scores, labels, mask, at=AT))
             top, values = largest_columns(np.where(mask, scores, -np.inf), max(AT))
-            real = np.isfinite(values)
-            for k in AT:
-                shown[name][k][top[:, :k][real[:, :k]]] = True
-            ten, some = top[:, : AT[0]], real[:, : AT[0]]
-            parts[name].append(
-                {metric: values for metric, values in metrics.items() if metric.startswith(("recall", "ndcg"))}
-                | {
-                    f"novelty@{AT[0]}": (information[ten] * some).sum(1) / some.sum(1),
-                    f"popularity@{AT[0]}": (counts[ten] * some).sum(1) / some.sum(1),
-                }
-            )
+            lists[name].append(Ranked(top.astype(np.int32), values.astype(np.float32), *_moments(scores, mask)))
         bar.update(len(labels))
     bar.close()
     return {
-        name: Measured({metric: np.concatenate([one[metric] for one in found]) for metric in found[0]}, shown[name])
-        for name, found in parts.items()
+        name: of_lists(
+            Ranked(*(np.concatenate([getattr(one, part) for one in lists[name]]) for part in Ranked.__slots__)),
+            {metric: np.concatenate([one[metric] for one in found]) for metric in found[0]},
+            counts,
+        )
+        for name, found in metrics.items()
     }
+
+
+def of_lists(ranked: Ranked, metrics: Mapping[str, np.ndarray], counts: np.ndarray) -> Measured:
+    """What lists say of a system, and where the target stands in them.
+
+    Args:
+        metrics: Metric -> (rows,); recall and NDCG are kept.
+        counts: As `measure` takes them.
+    """
+    information = -np.log2((counts + 1) / (counts.sum() + len(counts)))  # bits; an item nobody met has some too
+    real = np.isfinite(ranked.scores)
+    shown = {k: np.zeros(len(counts), bool) for k in AT}
+    for k in AT:
+        shown[k][ranked.items[:, :k][real[:, :k]]] = True
+    ten, some = ranked.items[:, : AT[0]], real[:, : AT[0]]
+    per_user = {metric: values for metric, values in metrics.items() if metric.startswith(("recall", "ndcg"))} | {
+        f"novelty@{AT[0]}": (information[ten] * some).sum(1) / some.sum(1),
+        f"popularity@{AT[0]}": (counts[ten] * some).sum(1) / some.sum(1),
+    }
+    return Measured(per_user, shown, ranked)
+
+
+def _moments(scores: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (rows,) of each row's scores under a mask."""
+    counts = mask.sum(1)
+    mean = np.where(mask, scores, 0).sum(1) / counts
+    centred = np.where(mask, scores - mean[:, None], 0)
+    return mean, np.sqrt((centred**2).sum(1) / counts)
 
 
 def _unmet(part: Mapping[str, Any], numbers: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """Evaluate a retriever beside the baselines: on the released candidates, and on the whole catalogue.
 
-Writes `scores.parquet` and `results.json`, as `trsr evaluate` does, and `catalogue.json`.
+Writes `scores.parquet` and `results.json`, as `trsr evaluate` does, `catalogue.json`, and the lists of `ranked`.
 """
 
 import json
@@ -10,19 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 
+from trsr.core.catalogue import STAGE_ONE
 from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
-from trsr.errors import UsageError
+from trsr.errors import RunError, UsageError
 from trsr.metrics import ranking, significance
 from trsr.recommender import scores as score_files
 from trsr.recommender.controls import HISTORY, history_suffix, with_history
 from trsr.recommender.evaluate import BASELINES, ORDERED, baseline_scorer, score_baselines
 from trsr.recommender.results import FILE
+from trsr.recommender.run import Run
+from trsr.recommender.serving import load_recommender
+from trsr.records.checksums import digest
 from trsr.records.files import one_writer, write_text
 from trsr.records.versions import versions
-from trsr.retrieval import catalogue
+from trsr.retrieval import catalogue, ranked
 from trsr.retrieval.retriever import Retriever
+from trsr.retrieval.second_stage import BOTH, LANGUAGE_MODEL, measure_stages
 from trsr.retrieval.sequences import training_sequences
 
 CATALOGUE = "catalogue.json"
@@ -40,6 +46,8 @@ def evaluate_retriever(
     limit: int = 0,
     seed: int = 0,
     history: str | None = None,
+    run: Path | None = None,
+    stage_one: int = STAGE_ONE,
 ) -> dict[str, Any]:
     """Evaluate a retriever on the dataset that it was trained on, or one that differs from it in nothing but negatives.
 
@@ -52,11 +60,14 @@ def evaluate_retriever(
         history: A control: histories in another order, as `controls.with_history` takes it. On the candidates, baselines to
             which the order matters are scored with both; on the catalogue with the control's.
 
+        run: A finished run with the catalogue of this retriever: on the catalogue, its language model is measured as well, alone
+            and with both scores added, on the `stage_one` items that the retriever passes on.
+
     Returns:
         The content of both results files: `candidates` and `catalogue`.
 
     Raises:
-        RunError: If there is no retriever, or the dataset is another than it was trained on.
+        RunError: If there is no retriever, the dataset is another than it was trained on, or the run does not carry it.
         UsageError: If its folder has the name of a baseline, or `history` is no order.
         DataError: As `trsr.dataset.contract` does.
     """
@@ -102,7 +113,36 @@ def evaluate_retriever(
         numbers,
         counts,
     )
+    if run is not None:
+        measured |= _both_stages(run, folder, rows, split, numbers, counts, stage_one)
+        about["second_stage"] = {"run": Run.read(run).weights, "stage_one": stage_one}
     return write_evaluation(out, candidates, scores, measured, numbers, counts, about)
+
+
+def _both_stages(
+    folder: Path,
+    retriever: Path,
+    rows: Dataset,
+    split: str,
+    numbers: Mapping[str, int],
+    counts: np.ndarray,
+    stage_one: int,
+) -> dict[str, catalogue.Measured]:
+    """The language model of a run on what the retriever passes on, under the run's name, and both under the names of both."""
+    run = Run.read(folder)
+    recipe = run.recipe
+    shown = contract.read(recipe.dataset, recipe.config, split, recipe.dataset_revision).select(range(len(rows)))
+    if any(shown[name][:] != rows[name][:] for name in ("user_id", "target")):
+        raise RunError(
+            f"{folder} was trained on {recipe.dataset}, whose users of {split} are others. Give that dataset."
+        )
+    recommender = load_recommender(str(folder))
+    carried = (recommender.catalogue.record if recommender.catalogue else {}).get("retriever")
+    if carried != digest(retriever):
+        raise RunError(f"{folder} does not carry {retriever}. Join them: trsr retrieve fuse {retriever} --run {folder}")
+    stages = measure_stages(recommender, shown, numbers, counts, stage_one)
+    name = run.recipe.name
+    return {name: stages[LANGUAGE_MODEL], f"{retriever.resolve().name} + {name}": stages[BOTH]}
 
 
 def write_evaluation(
@@ -136,6 +176,8 @@ def write_evaluation(
     }
     results = _candidate_results(scores, candidates, about)
     score_files.write(out, scores, candidates)
+    lists, metrics = ({name: getattr(one, part) for name, one in measured.items()} for part in ("ranked", "per_user"))
+    ranked.write(out, lists, metrics, rows, list(numbers))
     write_text(out / CATALOGUE, json.dumps(whole, indent=2) + "\n")
     write_text(out / FILE, json.dumps(results, indent=2) + "\n")
     return {"candidates": results, "catalogue": whole}

@@ -11,12 +11,13 @@ from trsr.core.catalogue import STAGE_ONE, add_scores
 from trsr.core.modeling import CATALOGUE
 from trsr.core.scoring import rank
 from trsr.dataset import contract
+from trsr.metrics.fusion import fit_weights, normalise
 from trsr.recommender.run import Run
 from trsr.recommender.serving import load_recommender
 from trsr.records.files import whole_folder
-from trsr.retrieval.carried import catalogue_of, with_weight, write_catalogue
+from trsr.retrieval.carried import UNFITTED, catalogue_of, with_weight, write_catalogue
 
-WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+MOST = 100.0  # weight of the first stage where the language model adds nothing to it
 USERS = 200
 K = 10
 
@@ -53,46 +54,64 @@ def fuse_run(folder: Path, retriever: Path, *, users: int = USERS, stage_one: in
 def fit(
     recommender: Any, rows: Iterable[Mapping[str, Any]], stage_one: int = STAGE_ONE
 ) -> tuple[float, dict[str, Any]]:
-    """Choose the weight of WEIGHTS with the highest NDCG of the true next item; of equal ones, the one nearest to 1.
+    """The weight of the first stage's z-scores beside the language model's, as a conditional logit on these users gives it.
 
-    A target that the first stage does not pass on counts as 0, with every weight.
+    A target that the first stage does not pass on counts as 0 in the figures, and says nothing of the weight.
 
     Args:
         recommender: A pipeline with a catalogue.
         rows: Of `histories`, or of a config of summaries, whose summaries are then used.
 
     Returns:
-        The weight; and the figures: users, the share of targets that the first stage passed on, and NDCG by weight, of the
-        first stage alone and of the language model alone.
+        The weight, from 0 to MOST; and the figures: users, the share of targets that the first stage passed on, and NDCG of each
+        stage and of both.
     """
-    gains: dict[str, list[float]] = {}
-    passed = []
+    lists: list[tuple[list[float], list[float]]] = []  # of log-odds, and of scores of the first stage
+    at: list[int] = []
     for row in tqdm(rows, desc="weight", unit="user", mininterval=1):
-        request = {
-            "history": [{"item_id": item_id} for item_id in row["history"]],
-            "exclude": [item_id for item_id in row.get("also_met") or () if item_id != row["target"]],
-            **({"summary": row["summary"]} if row.get("summary") else {}),
-        }
-        answer = recommender(request, stage_one=stage_one)["candidates"]
+        answer = recommender(request_of(row), stage_one=stage_one)["candidates"]
         answer.sort(key=lambda item: -item["stage_one"])  # as they were retrieved: ties then fall as in serving
         ids = [item["item_id"] for item in answer]
-        at = ids.index(row["target"]) if row["target"] in ids else None
-        passed.append(at is not None)
-        log_odds, first = ([item[name] for item in answer] for name in ("log_odds", "stage_one"))
-        systems = {str(weight): add_scores(log_odds, first, weight) for weight in WEIGHTS} | {"first stage": first}
-        for name, scores in systems.items():
-            gains.setdefault(name, []).append(_gain(scores, at))
-    ndcg = {name: float(np.mean(values)) for name, values in gains.items()}
-    best = max(WEIGHTS, key=lambda weight: (ndcg[str(weight)], -abs(np.log2(max(weight, 2**-9)))))
-    return best, {
-        "users": len(passed),
+        at.append(ids.index(row["target"]) if row["target"] in ids else -1)
+        lists.append(([item["log_odds"] for item in answer], [item["stage_one"] for item in answer]))
+    weight = _weight(lists, at)
+    ndcg = {
+        "first stage": [_gain(first, place) for (_, first), place in zip(lists, at, strict=True)],
+        "language model": [_gain(log_odds, place) for (log_odds, _), place in zip(lists, at, strict=True)],
+        "both": [_gain(add_scores(*scores, weight), place) for scores, place in zip(lists, at, strict=True)],
+    }
+    return weight, {
+        "users": len(at),
         "stage_one": stage_one,
-        "retrieved": float(np.mean(passed)),
-        f"ndcg@{K}": {name: round(value, 4) for name, value in ndcg.items()},
+        "retrieved": float(np.mean([place >= 0 for place in at])),
+        f"ndcg@{K}": {name: round(float(np.mean(gains)), 4) for name, gains in ndcg.items()},
     }
 
 
-def _gain(scores: Sequence[float], at: int | None) -> float:
-    """NDCG at K of the item at an index, the only relevant one."""
-    position = rank(scores).index(at) if at is not None else K
+def _weight(lists: Sequence[tuple[list[float], list[float]]], at: Sequence[int]) -> float:
+    """Weight of the second of two scores beside the first, fitted on the lists that hold their target."""
+    passed = [(scores, place) for scores, place in zip(lists, at, strict=True) if place >= 0]
+    if not passed:
+        return UNFITTED
+    mask = np.arange(max(len(first) for (_, first), _ in passed)) < np.array([[len(first)] for (_, first), _ in passed])
+    labels = np.arange(mask.shape[1]) == np.array([[place] for _, place in passed])
+    features = np.zeros((2, *mask.shape))
+    for number, scores in enumerate(zip(*(scores for scores, _ in passed), strict=True)):
+        features[number][mask] = np.concatenate(scores)
+    second, first = fit_weights(np.stack([normalise(table, mask) for table in features]), labels, mask)
+    return round(float(np.clip(first / second, 0, MOST)), 4) if second > 0 else MOST
+
+
+def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What to ask a recommender with a catalogue, to find the target of a row: nothing that the user has met."""
+    return {
+        "history": [{"item_id": item_id} for item_id in row["history"]],
+        "exclude": [item_id for item_id in row.get("also_met") or () if item_id != row["target"]],
+        **({"summary": row["summary"]} if row.get("summary") else {}),
+    }
+
+
+def _gain(scores: Sequence[float], at: int) -> float:
+    """NDCG at K of the item at an index, the only relevant one; 0 where the index is negative."""
+    position = rank(scores).index(at) if at >= 0 else K
     return 1 / float(np.log2(2 + position)) if position < K else 0.0

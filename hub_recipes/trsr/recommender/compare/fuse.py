@@ -192,10 +192,12 @@ def _validations(evaluations: Sequence[Evaluation]) -> list[Aligned]:
 
 
 def _validation_folder(evaluation: Evaluation) -> Path | None:
-    """Where a run's evaluation on validation lies, by its folder's name; None if there is none."""
-    if evaluation.validation:
-        return Path(evaluation.validation)
-    folder = Path(evaluation.folder).absolute()
+    return Path(evaluation.validation) if evaluation.validation else validation_folder(Path(evaluation.folder))
+
+
+def validation_folder(folder: Path) -> Path | None:
+    """Where the evaluation on validation lies that stands beside one on test, by its folder's name; None if there is none."""
+    folder = folder.absolute()
     names = [f"{folder.name}-validation"]
     if folder.name.startswith("test"):
         names = [folder.name.replace("test", "validation", 1), *names, "validation"]

@@ -1,0 +1,81 @@
+"""Hold items out of a dataset, so that those who chose one as their target are asked for an item that nobody met.
+
+python -m bench.cold_start data/scientific --share 0.1 --out data/scientific-cold
+
+Items are drawn at random. They leave all histories; a user whose target is one of them is tested, all others are trained on, less the
+validation users, who stay. So item ids, popularity and neighbours know nothing of the target, and its text alone speaks for it.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+
+from trsr.cli.exits import ended
+from trsr.dataset import contract
+from trsr.errors import UsageError
+
+
+def hold_out(source: str, out: Path, share: float, seed: int) -> dict[str, int]:
+    """Write a dataset folder in which some items stand in no history and are nobody's target but of test users.
+
+    Args:
+        share: Of the items.
+
+    Returns:
+        `items` held out, and rows by split.
+
+    Raises:
+        UsageError: If the share is not between 0 and 1.
+        DataError: If a split would be empty.
+    """
+    if not 0 < share < 1:
+        raise UsageError(f"--share is {share}, expected a number between 0 and 1.")
+    item_ids = contract.read(source, "items", "train")["item_id"][:]
+    random = np.random.default_rng(seed)
+    held = {item_ids[number] for number in random.permutation(len(item_ids))[: round(share * len(item_ids))]}
+    given = {split: contract.read(source, "histories", split) for split in contract.SPLITS}
+    splits: dict[str, list[dict[str, Any]]] = {split: [] for split in contract.SPLITS}
+    for split, rows in given.items():
+        for row in rows:
+            history = [item_id for item_id in row["history"] if item_id not in held]
+            if history:
+                place = "test" if row["target"] in held else "validation" if split == "validation" else "train"
+                splits[place].append({**row, "history": history})
+    tables = {
+        "items": DatasetDict(train=contract.read(source, "items", "train")),
+        "histories": DatasetDict(
+            {split: Dataset.from_list(rows, features=given["train"].features) for split, rows in splits.items()}
+        ),
+    }
+    before = contract.provenance(source)
+    about = {"script": "bench.cold_start", "held_out": {"share": share, "seed": seed, "items": len(held)}}
+    dataset = {**before.values.get("dataset", {}), "name": out.resolve().name}
+    body = f"# {dataset['name']}\n\n{len(held):,} items are nobody's but the targets of test users."
+    contract.write(out, tables, provenance={**before.values, **about, "dataset": dataset}, body=body)
+    return {"items": len(held), **{split: len(rows) for split, rows in splits.items()}}
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", help="folder or Hub id with the configs items and histories")
+    parser.add_argument("--share", type=float, default=0.1, help="of the items (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="dataset folder to write")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    options = arguments().parse_args(words)
+    with ended():
+        counts = hold_out(options.dataset, options.out, options.share, options.seed)
+        told = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        print(f"Wrote {options.out}: {told}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Measure a recommender over its catalogue: the language model on what the first stage passes on, alone and with both scores added."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from trsr.core.catalogue import STAGE_ONE
+from trsr.retrieval.catalogue import Measured, of_lists
+from trsr.retrieval.fusion import request_of
+from trsr.retrieval.ranked import Ranked, measured
+
+LANGUAGE_MODEL, BOTH = "log_odds", "score"  # of an answer
+
+
+def measure_stages(
+    recommender: Any,
+    rows: Iterable[Mapping[str, Any]],
+    numbers: Mapping[str, int],
+    counts: np.ndarray,
+    stage_one: int = STAGE_ONE,
+) -> dict[str, Measured]:
+    """What the language model alone makes of the items that are passed on, and what both stages do.
+
+    A target that is not passed on counts as not found. Means and deviations are those of the lists.
+
+    Args:
+        recommender: A pipeline with a catalogue.
+        rows: Of `histories`, or of a config of summaries, whose summaries are then used.
+        numbers, counts: As `catalogue.measure` takes them.
+        stage_one: Items that the first stage passes on.
+
+    Returns:
+        LANGUAGE_MODEL and BOTH.
+    """
+    answers, targets = [], []
+    for row in tqdm(rows, desc="both stages", unit="user", mininterval=1):
+        answers.append(recommender(request_of(row), stage_one=stage_one)["candidates"])
+        targets.append(numbers[row["target"]])
+    longest = max(map(len, answers))
+    items = np.zeros((len(answers), longest), np.int32)
+    found = {name: np.full(items.shape, -np.inf, np.float32) for name in (LANGUAGE_MODEL, BOTH)}
+    for number, answer in enumerate(answers):
+        items[number, : len(answer)] = [numbers[item["item_id"]] for item in answer]
+        for name, scores in found.items():
+            scores[number, : len(answer)] = [item[name] for item in answer]
+    mask = np.isfinite(found[BOTH])
+    labels = mask & (items == np.array(targets)[:, None])
+    return {name: _measured(items, scores, labels, mask, counts) for name, scores in found.items()}
+
+
+def _measured(
+    items: np.ndarray, scores: np.ndarray, labels: np.ndarray, mask: np.ndarray, counts: np.ndarray
+) -> Measured:
+    order = np.argsort(-scores, axis=1, kind="stable")
+    items, scores, labels, mask = (np.take_along_axis(table, order, 1) for table in (items, scores, labels, mask))
+    shown = np.where(mask, scores, 0)
+    mean = shown.sum(1) / mask.sum(1)
+    deviation = np.sqrt((np.where(mask, scores - mean[:, None], 0) ** 2).sum(1) / mask.sum(1))
+    return of_lists(Ranked(items, scores, mean, deviation), measured(shown, labels, mask), counts)
