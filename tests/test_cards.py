@@ -72,6 +72,7 @@ RECORDS = {
         "split": "test",
         "protocol": "1 positive and 20 uniform negatives a user",
         "run": "recurrent",
+        "weights": hashlib.sha256(b"weights").hexdigest(),
         "seed": 0,
         "n_users": 1500,
         "candidates_a_user": 21,
@@ -101,6 +102,8 @@ RECORDS = {
         },
     },
 }
+RANGES = {"torch": ">=2.9,<2.14", "transformers": ">=5.23,<5.40", "peft": ">=0.21,<1", "datasets": ">=5.1,<6"}
+RANGES["evaluate"] = ">=0.4.6,<0.5"
 _AUDITED = {
     "summaries": 1500,
     "words": {"median": 29.0, "p90": 33.0, "max": 35.0},
@@ -155,7 +158,18 @@ def rows_and_configs(*methods: str, sft: bool = True) -> dict:
         for config, splits in rows.items()
     ]
     configs[min(2, len(configs) - 1)]["default"] = True
-    return {"rows": rows, "configs": configs}
+    features = [{"name": "user_id", "dtype": "string"}, {"name": "history", "list": "string"}]
+    infos = [
+        {
+            "config_name": config,
+            "features": features,
+            "splits": [{"name": split, "num_bytes": 64, "num_examples": size} for split, size in splits.items()],
+            "download_size": 16,
+            "dataset_size": 64 * len(splits),
+        }
+        for config, splits in rows.items()
+    ]
+    return {"rows": rows, "header": {"dataset_info": infos, "configs": configs}}
 
 
 def made(tmp_path: Path, records: dict = RECORDS, **changes) -> cards.Facts:
@@ -172,6 +186,8 @@ def made(tmp_path: Path, records: dict = RECORDS, **changes) -> cards.Facts:
         "dataset_revision": None,
         "has_decision_files": True,
         "max_length": 2048,
+        "ranges": RANGES,
+        "files": {"base": ["model.safetensors"], "adapter": ["adapter_model.safetensors", "adapter_config.json"]},
         "printed": ("genre: sea stories x2", "u0 i1", "u1 i2"),
         **rows_and_configs("recurrent", "hierarchical"),
     }
@@ -213,6 +229,7 @@ def of_a_hub_base(tmp_path):
         terms=contract.Terms("goodbooks", "cc-by-sa-4.0", language=("en",)),
         base_revision="f" * 40,
         has_decision_files=False,
+        files={"adapter": ["adapter_model.safetensors"], "pipeline": ["config.json"]},
     )
 
 
@@ -407,7 +424,8 @@ def test_the_header_of_a_dataset(tmp_path, variant):
     text = card("dataset", facts)
     found = header(text)
     assert DatasetCard(text).data.to_dict() == found
-    assert found["configs"] == facts.configs
+    assert found["configs"] == facts.header["configs"]
+    assert found["dataset_info"] == facts.header["dataset_info"]
     assert found["task_categories"] == ["text-ranking"]
     assert found["size_categories"] == [
         "10K<n<100K" if facts.terms.share_text and facts.recipe.summary != "none" else "1K<n<10K"
@@ -532,7 +550,7 @@ SHOWN = {
     "adapter": """
         record.seed record.data record.data.config record.data.users record.data.rows record.data.tokens record.steps
         record.seconds record.device record.versions fitted.value fitted.bias fitted.n_users fitted.log_loss_before
-        fitted.log_loss_after provenance.summaries provenance.summaries.engine provenance.summaries.model
+        fitted.log_loss_after test.weights provenance.summaries provenance.summaries.engine provenance.summaries.model
         provenance.summaries.revision
     """,
     "dataset": """
@@ -697,14 +715,15 @@ def numbered(tmp_path, start, share):
         records,
         recipe=build_recipe(recipe),
         terms=contract.Terms(**counted(terms, start, share, number)),
-        rows=counted(rows_and_configs("recurrent", "hierarchical")["rows"], start, share, number),
+        **counted(rows_and_configs("recurrent", "hierarchical"), start, share, number),
         printed=counted(("u1 i1",), start, share, number),
         max_length=start,
+        ranges=counted(RANGES, start, share, number),
     )
 
 
 def numbers(text):
-    shown = re.sub(r"\b([a-f])\1{39}\b|@\d+|\d+(?:K|M)\b|sdk_version.*|\d+-of-\d+|[Aa]pache-2.0", "", text)
+    shown = re.sub(r"\b([a-f])\1{39}\b|@\d+|\d+(?:K|M)\b|sdk_version.*|\d+-of-\d+|[Aa]pache-2.0|SHA-256", "", text)
     return {one.replace(",", "").rstrip(".") for one in re.findall(r"(?<![A-Za-z\d])\d[\d.,]*", shown)} - FIXED
 
 

@@ -53,7 +53,7 @@ def test_what_is_written_is_read(tmp_path):
     assert contract.read(str(folder), "histories", "test").to_list() == people("u0", "u1").to_list()
     assert contract.texts(str(folder)) == {"i0": "a", "i1": "b", "i2": "c", "i3": "d"}
     assert contract.provenance(str(folder)).values == {"seed": 3}
-    assert (folder / "README.md").read_text(encoding="utf-8").startswith("---\nlicense: mit\nconfigs:\n")
+    assert (folder / "README.md").read_text(encoding="utf-8").startswith("---\nlicense: mit\ndataset_info:\n")
 
 
 def test_anyone_can_load_it(tmp_path):

@@ -241,7 +241,7 @@ def test_a_file_of_somebody_else_is_kept(hub, release):
     for number, name in enumerate(("ranking_prompt.json", "decision.json"), 1):
         (release.folder / "adapter" / name).unlink()
         said = show(plan(release, client(hub)))
-        assert f"| ORG/trsr-sample-lora | model | {6 - number} | " in said
+        assert f"| ORG/trsr-sample-lora | model | {7 - number} | " in said
         assert f"\n  removed: {name}\n  kept, for it is not ours: NOTES.md\n" in said
         # Not shown again when our own commit follows it.
         assert ("of 2024-01-01 by tester: My [31mnotes" in said) == (number == 1)
@@ -385,9 +385,9 @@ def test_a_dry_run_shows_what_would_change_and_changes_nothing(hub, run, retriev
     assert said[1].startswith("Loaded in a fresh process: the log-odds of 63 candidates of 3 test users differ")
     assert told["compared"]
     assert [one["exists"] for one in told["repos"]] == [False] * 8
-    assert "| ORG/trsr-sample-lora | model | 6 |" in said[2]
+    assert "| ORG/trsr-sample-lora | model | 7 |" in said[2]
     assert (
-        "\n\nORG/trsr-sample-lora (model)\n  new: README.md, adapter_config.json, adapter_model.safetensors, "
+        "\n\nORG/trsr-sample-lora (model)\n  new: .eval_results/trsr-sample.yaml, README.md, adapter_config.json, adapter_model.safetensors, "
         in said[2]
     )
     assert said[2].count("new repo") == 8

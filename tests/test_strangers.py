@@ -289,36 +289,43 @@ RUN_SNIPPETS = """
 import contextlib, io, json, re, sys
 from huggingface_hub import hf_hub_download
 ran = {}
-for kind, name in json.loads(sys.argv[1]):
-    card, printed = open(hf_hub_download(name, "README.md", repo_type=kind), encoding="utf-8").read(), io.StringIO()
+for kind, name, file in json.loads(sys.argv[1]):
+    card, printed = open(hf_hub_download(name, file, repo_type=kind), encoding="utf-8").read(), io.StringIO()
     snippets = re.findall(r"```python\\n(.*?)```", card, re.S)
     with contextlib.redirect_stdout(printed):
         for code in snippets:
             exec(compile(code, name, "exec"), {"__name__": "__main__"})
-    ran[f"{kind} {name}"] = {"card": card, "snippets": len(snippets), "printed": printed.getvalue()}
+    ran[f"{kind} {name} {file}"] = {"card": card, "snippets": len(snippets), "printed": printed.getvalue()}
 print(json.dumps(ran))
 """
-CARDS = [("model", "ORG/trsr-sample"), ("model", "ORG/trsr-sample-lora"), ("dataset", "ORG/trsr-sample")]
+# How often each says what it prints.
+CARDS = {
+    ("model", "ORG/trsr-sample", "README.md"): 2,
+    ("model", "ORG/trsr-sample", "SKILL.md"): 1,
+    ("model", "ORG/trsr-sample-lora", "README.md"): 2,
+    ("dataset", "ORG/trsr-sample", "README.md"): 1,
+}
 
 
 @pytest.fixture(scope="module")
 def ran(published, stranger, home):
     """By repo: its card, the number of Python snippets in it, and what they print, all run in one process."""
-    repos = [*CARDS, *(("space", f"ORG/{name}") for name in METRICS)]
+    repos = [*CARDS, *(("space", f"ORG/{name}", "README.md") for name in METRICS)]
     done = strangers.run(stranger, RUN_SNIPPETS, environment(published[0], home, token=None), json.dumps(repos))
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("repo", [" ".join(one) for one in CARDS])
-def test_the_snippets_of_the_cards_run_as_they_stand(ran, repo):
+@pytest.mark.parametrize(("repo", "printing"), [(" ".join(one), number) for one, number in CARDS.items()])
+def test_the_snippets_of_the_cards_run_as_they_stand(ran, repo, printing):
     card = ran[repo]["card"]
     assert ran[repo]["snippets"]
+    assert card.index("```bash\npip install ") < card.index("```python")
     for printed in re.findall(r"It prints:\n\n```text\n(.*?)\n```", card, re.S):
         assert printed in ran[repo]["printed"]
-    assert card.count("It prints:") == (2 if repo.startswith("model") else 1)
+    assert card.count("It prints:") == printing
 
 
 def test_the_snippets_of_the_metrics_run(ran):
-    assert [ran[f"space ORG/{name}"]["snippets"] for name in METRICS] == [1] * len(METRICS)
-    assert "recall_at_k" in "".join(ran[f"space ORG/{name}"]["printed"] for name in METRICS)
+    assert [ran[f"space ORG/{name} README.md"]["snippets"] for name in METRICS] == [1] * len(METRICS)
+    assert "recall_at_k" in "".join(ran[f"space ORG/{name} README.md"]["printed"] for name in METRICS)

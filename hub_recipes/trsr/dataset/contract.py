@@ -23,10 +23,12 @@ from datasets import (
     load_dataset,
     load_dataset_builder,
 )
+from datasets.exceptions import DatasetsError
 from datasets.fingerprint import generate_random_fingerprint
 from huggingface_hub import metadata_load
 
 from trsr.assets.paths import dataset_path
+from trsr.dataset import card_info
 from trsr.errors import DataError
 from trsr.records.datasets import dataset_file, dataset_json, locate
 from trsr.records.files import whole_folder
@@ -81,7 +83,7 @@ def _read(source: str, path: str, config: str, split: str, revision: str | None)
     """`read`, of a dataset that was located at `path` and has the config."""
     try:
         data = load_dataset(path, config, split=split, revision=revision)
-    except ValueError as error:
+    except (ValueError, DatasetsError) as error:
         raise DataError(f"Dataset {source!r}, config {config!r}: cannot read split {split!r}: {error}") from error
     wanted = ITEM_COLUMNS if config == "items" else tuple(HISTORIES)
     missing = [name for name in wanted if not config.endswith("_sft") and name not in data.column_names]
@@ -101,8 +103,12 @@ def configs(source: str, revision: str | None = None) -> list[str]:
 
 
 def stream(source: str, config: str, revision: str | None = None, batch: int = 1000) -> dict[str, IterableDataset]:
-    """The splits of one config, read `batch` rows at a time as they are iterated over; nothing is copied to a cache."""
+    """The splits of one config, read `batch` rows at a time as they are iterated over; nothing is copied to a cache.
+
+    Columns are those of the files, whatever the card says of them.
+    """
     builder = load_dataset_builder(locate(source), config, revision=revision)
+    builder.info.features = None
     if hasattr(builder.config, "batch_size"):
         # Of Parquet. The default is a row group, which may hold all rows, or none: that is an error then.
         builder.config.batch_size = batch
@@ -200,7 +206,7 @@ def write(
     check_replaceable(folder, tables, made_by)
     with whole_folder(folder) as draft:
         default = next((name for name in ("recurrent", "hierarchical", "histories") if name in tables), None)
-        entries = []
+        entries, infos = [], {}
         for config, splits in tables.items():
             (draft / config).mkdir()
             entry: dict[str, Any] = {"config_name": config, "data_files": []}
@@ -213,11 +219,14 @@ def write(
                 path = f"{config}/{split}-00000-of-00001-{checksum}.parquet"
                 made.rename(draft / path)
                 entry["data_files"].append({"split": split, "path": path})
+            files = {file["split"]: [draft / file["path"]] for file in entry["data_files"]}
+            infos[config] = card_info.config_info(next(iter(splits.values())).features, files)
             if config == default:
                 entry["default"] = True
             entries.append(entry)
         terms = made_by.terms.header() if made_by.name else {}
-        top = yaml.safe_dump({**terms, **header, "configs": entries}, sort_keys=False, allow_unicode=True)
+        known = {**terms, **header, **card_info.header(infos), "configs": entries}
+        top = yaml.safe_dump(known, sort_keys=False, allow_unicode=True)
         (draft / "README.md").write_text(f"---\n{top}---\n\n{body.strip()}\n", encoding="utf-8", newline="\n")
         (draft / PROVENANCE).write_text(
             json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n"

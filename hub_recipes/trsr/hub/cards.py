@@ -7,27 +7,27 @@ can neither close the header nor become markup or template code. In a template a
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import DatasetCardData, EvalResult, ModelCard, ModelCardData, SpaceCardData
+from huggingface_hub import DatasetCardData, ModelCard, ModelCardData, SpaceCardData
 from huggingface_hub.errors import EntryNotFoundError
 
 from trsr.assets.paths import base_path
 from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
 from trsr.errors import ReleaseError
-from trsr.hub import copy_cards, licences, spaces
+from trsr.hub import copy_cards, eval_results, licences, spaces
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.repos import COPIES, Names
 from trsr.metrics.calibration import HIGHEST, LOWEST
-from trsr.recommender import results
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.results import Results, metric_name
 from trsr.recommender.run import Run
 from trsr.records.provenance import FILE as PROVENANCE
 from trsr.records.provenance import Provenance, Terms
+from trsr.records.requirements import ranges
 from trsr.report.markdown import Markdown, code, fence
 from trsr.report.templates import render
 
@@ -83,7 +83,7 @@ class Facts:
         has_decision_files: Whether the repos hold decision files.
         summarises: Whether the adapter's repo holds a second adapter, which summarises.
         rows: Config -> split -> rows of the published dataset.
-        configs: The `configs` of the dataset card's header.
+        header: `dataset_info` and `configs` of the dataset card's header.
         audit: Of the summaries, as `trsr audit --write` leaves it; None for data that was not audited.
         example: A request of the test split and its answer; None where there is none to show.
         branch: Branch that the repos are pushed to.
@@ -92,6 +92,9 @@ class Facts:
         catalogue: Record of the catalogue that the pipeline carries, if it does.
         copies: Of the release's copies for other engines: `dtype` of the merged weights, `gguf` files, and, once they were
             rehearsed, `candidates` and `differences`, see `copy_rehearsal`.
+        ranges: Package -> versions that this package allows, as `records.requirements.ranges`.
+        files: Kind of repo -> its files but for the card, of base, adapter and pipeline.
+        restricted: Whether the repos are private or gated, so that a Space can load none of them while it is built.
     """
 
     names: Names
@@ -108,7 +111,7 @@ class Facts:
     has_decision_files: bool = False
     summarises: bool = False
     rows: Mapping[str, Mapping[str, int]] | None = None
-    configs: Sequence[Mapping] = ()
+    header: Mapping[str, Any] = field(default_factory=dict)
     license_name: str | None = None
     license_link: str | None = None
     audit: Mapping | None = None
@@ -118,6 +121,9 @@ class Facts:
     printed: Sequence[str] = ()
     catalogue: Mapping | None = None
     copies: Mapping[str, Any] | None = None
+    ranges: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    restricted: bool = False
 
     @property
     def beside(self) -> bool:
@@ -129,6 +135,10 @@ class Facts:
         """A requirement for pip: the package, pinned to the version in `versions` if there is one."""
         version = str(versions.get(package) or "")
         return Markdown(f"{package}=={version}" if re.fullmatch(r"[\w.]+", version) else package)
+
+    def range(self, package: str) -> Markdown:
+        """A package and the versions of it that are allowed: `peft>=0.21,<1`."""
+        return Markdown(f"{package}{self.ranges[package]}")
 
 
 def gather(inputs: ReleaseInputs, names: Names, terms: Terms, license: str | None, branch: str = "main") -> Facts:
@@ -186,6 +196,7 @@ def gather(inputs: ReleaseInputs, names: Names, terms: Terms, license: str | Non
         audit=inputs.audit,
         branch=branch,
         catalogue=inputs.catalogue.record if inputs.catalogue else None,
+        ranges=ranges(),
     )
 
 
@@ -233,9 +244,30 @@ def card(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> str:
         kind: Of `repos.TYPES`, but for `base`, whose card is made when it is trained.
         commits: Kind of repo -> commit, where known.
     """
+    template = "metric" if kind in spaces.METRICS else kind
+    return render(template, _values(kind, facts, commits), _header(kind, facts, commits).to_dict())
+
+
+def skill(facts: Facts, commits: Mapping[str, str | None]) -> str:
+    """SKILL.md of the pipeline repo: what an agent has to know to use it. Made of what the card is made of."""
+    name = facts.names.pipeline.split("/")[-1]
+    description = (
+        f"Rank items by their text for a person, given what the person chose before, with the recommender {name}. Use it when "
+        "there is a history of items with titles or descriptions, and candidates to order by preference."
+    )
+    header = {
+        "name": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:64],
+        "description": description,
+        "license": "apache-2.0",
+    }
+    return render("skill", _values("pipeline", facts, commits), header)
+
+
+def _values(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> dict[str, object]:
+    """What the templates show."""
     methods = [name for name in contract.CONFIGS[2:4] if name in (facts.rows or {})]
     at = Markdown("" if facts.branch == "main" else f", revision={code(facts.branch)}")
-    values = {
+    return {
         "at": at,
         "at_dataset": at if "dataset" in facts.names.own else Markdown(""),
         "branch": Markdown(shlex.quote(facts.branch)),
@@ -256,7 +288,6 @@ def card(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> str:
         "metric_name": metric_name,
         **(copy_cards.values(kind, facts) if kind in COPIES else {}),
     }
-    return render("metric" if kind in spaces.METRICS else kind, values, _header(kind, facts, commits).to_dict())
 
 
 def _reproducible(facts: Facts, commits: Mapping[str, str | None]) -> dict[str, object]:
@@ -314,7 +345,9 @@ def _header(kind: str, facts: Facts, commits: Mapping[str, str | None]):
             license_name=facts.license_name,
             license_link=facts.license_link,
             model_name=names.repo(kind),
-            eval_results=_model_index(facts, commits.get("dataset")),
+            eval_results=eval_results.model_index(
+                facts.test, names.dataset, facts.recipe.config, commits.get("dataset"), dataset_name=terms.name
+            ),
         )
     if kind == "dataset":
         gate: dict[str, Any] = {}
@@ -325,8 +358,8 @@ def _header(kind: str, facts: Facts, commits: Mapping[str, str | None]):
             task_categories=["text-ranking"],
             tags=tags,
             size_categories=[size_category(sum(sum(splits.values()) for splits in (facts.rows or {}).values()))],
-            configs=[dict(config) for config in facts.configs],
             **terms.header(),
+            **facts.header,
             **gate,
         )
     appearance: dict[str, Any] = {
@@ -344,6 +377,7 @@ def _header(kind: str, facts: Facts, commits: Mapping[str, str | None]):
             app_file="app.py",
             models=[names.pipeline, names.adapter, names.base],
             datasets=[names.dataset],
+            preload_from_hub=spaces.preloaded(facts.files, names.repo, commits) if not facts.restricted else None,
             license="apache-2.0",
             short_description="Rank items by their text, after LLM-TRSR",
             tags=tags,
@@ -361,23 +395,3 @@ def size_category(rows: int) -> str:
         if rows < 10 ** (index + 3):
             return f"{_POWERS[index - 1]}<n<{name}" if index else f"n<{name}"
     return f"n>{_POWERS[-1]}"
-
-
-def _model_index(facts: Facts, dataset_revision: str | None) -> list[EvalResult]:
-    return [
-        EvalResult(
-            task_type="text-ranking",
-            task_name="Sequential recommendation",
-            dataset_type=facts.names.dataset,
-            dataset_name=facts.terms.name,
-            dataset_config=facts.recipe.config,
-            dataset_split=facts.test.split,
-            dataset_revision=dataset_revision,
-            metric_type=name,
-            metric_name=metric_name(name),
-            metric_value=round(own["value"], 4),
-            metric_args={"low": round(own["low"], 4), "high": round(own["high"], 4), "confidence": 0.95},
-        )
-        for name in results.REPORTED
-        for own in [facts.test.systems[facts.test.system][name]]
-    ]

@@ -96,6 +96,7 @@ def publish(
         license=license,
         branch=options.branch,
         copies=copies,
+        restricted=bool(options.private or options.gated),
     )
     say(inputs.verdict + "\n")
     if record := release.facts.catalogue:

@@ -17,18 +17,19 @@ from trsr.core.modeling import CATALOGUE, PROMPT_FILE, RELEASE_FILE, SUMMARIZER
 from trsr.core.saving import copy_code, core_modules, write_config, write_json
 from trsr.dataset import contract
 from trsr.errors import ReleaseError
-from trsr.hub import cards, decision, spaces
+from trsr.hub import cards, decision, eval_results, spaces
 from trsr.hub.copies import Copies
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.repos import LOCAL, TYPES, Names
 from trsr.recommender.examples import sft_rows
 from trsr.records.adapters import write_adapter_config
-from trsr.records.files import read_json, whole_folder
+from trsr.records.files import read_json, whole_folder, write_text
 from trsr.records.provenance import Terms
 from trsr.retrieval.carried import write_catalogue
 
 # File types that a repo may hold. Code is listed by name: any other file that could run on a user's machine is refused.
 SUFFIXES = {".gguf", ".json", ".jinja", ".md", ".parquet", ".safetensors", ".txt", ".yaml"}
+SKILL = "SKILL.md"  # for agents, in the pipeline repo
 PLAIN = {".gitattributes", "LICENSE"}
 NO_COPIES = Copies()
 
@@ -56,6 +57,7 @@ def assemble(
     license: str | None = None,
     branch: str = "main",
     copies: Copies = NO_COPIES,
+    restricted: bool = False,
 ) -> Release:
     """Write the release of a run to `folder`. Same inputs, same bytes.
 
@@ -65,6 +67,7 @@ def assemble(
         license: Of the weights; default, the base's own.
         branch: Branch that the release will be pushed to; the code on its cards loads from there.
         copies: Forms for other engines; `names` names their repos.
+        restricted: Whether its repos will be private or gated.
 
     Raises:
         ReleaseError, DataError: If something is missing.
@@ -78,6 +81,7 @@ def assemble(
     if names.local and not Path(base_path(base)).is_dir():
         names = replace(names, base=base, own=names.own[1:])
     facts = cards.gather(inputs, names, terms or inputs.provenance.terms, license, branch)
+    facts = cards.complete(facts, restricted=restricted)
     with whole_folder(folder) as draft:
         facts = _write_repos(draft, inputs, facts)
         written = copies.write(draft, inputs, names.pipeline.split("/")[-1])
@@ -122,7 +126,7 @@ def _write_repos(draft: Path, inputs: ReleaseInputs, facts: cards.Facts) -> card
     if has_decision_files:
         for name in ("decision.json", "decision_template.jinja"):
             shutil.copyfile(draft / "pipeline" / name, draft / "adapter" / name)
-    rows, configs, printed = write_dataset(draft / "dataset", inputs, terms) if "dataset" in names.own else ({}, [], [])
+    rows, header, printed = write_dataset(draft / "dataset", inputs, terms) if "dataset" in names.own else ({}, {}, [])
     for kind in names.own:
         if kind == "space" or kind in spaces.METRICS:
             files = spaces.space_files() if kind == "space" else spaces.metric_files(kind)
@@ -131,15 +135,23 @@ def _write_repos(draft: Path, inputs: ReleaseInputs, facts: cards.Facts) -> card
                 shutil.copyfile(origin, draft / kind / path)
     # With it the pipeline finds its base and adapter in this folder before they are on the Hub.
     write_json(draft / RELEASE_FILE, {kind: names.repo(kind) for kind in names.own})
+    kinds = [kind for kind in ("base", "adapter", "pipeline") if kind in names.own]
     return cards.complete(
         facts,
+        files={kind: _file_names(draft / kind) for kind in kinds},
         has_decision_files=has_decision_files,
         summarises=summarises,
         rows=rows,
-        configs=configs,
+        header=header,
         printed=printed,
         max_length=getattr(inputs.base_config.get_text_config(), "max_position_embeddings", None),
     )
+
+
+def _file_names(folder: Path) -> list[str]:
+    """The files of a repo that a program loads, as paths in it."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if not name.endswith(".md"))
 
 
 def check_base(folder: Path) -> None:
@@ -184,6 +196,12 @@ def pin(release: Release, commits: Mapping[str, str], kind: str | None = None) -
             (folder / repo_kind / "README.md").write_text(
                 cards.card(repo_kind, release.facts, all_commits), encoding="utf-8", newline="\n"
             )
+        if not names.local and repo_kind in ("adapter", "pipeline"):
+            facts = release.facts
+            found = eval_results.entries(facts.test, names.dataset, facts.recipe.config, all_commits["dataset"])
+            eval_results.write(folder / repo_kind, found)
+        if not names.local and repo_kind == "pipeline":
+            write_text(folder / repo_kind / SKILL, cards.skill(release.facts, all_commits))
 
 
 def write_pipeline(folder: Path, inputs: ReleaseInputs, names: Names) -> bool:
@@ -221,13 +239,14 @@ def write_pipeline(folder: Path, inputs: ReleaseInputs, names: Names) -> bool:
 
 def write_dataset(
     folder: Path, inputs: ReleaseInputs, terms: Terms
-) -> tuple[dict[str, dict[str, int]], list, list[str]]:
+) -> tuple[dict[str, dict[str, int]], dict, list[str]]:
     """Write the dataset with its summaries and, for each summarization method, prompt-completion rows for TRL.
 
     Where the terms forbid to share texts, `items` holds ids alone, and the configs that quote items are left out.
 
     Returns:
-        Rows of each config and split, the `configs` of the card's header, and the output of the code snippet on the card.
+        Rows of each config and split, what the card's header says of files and columns (`configs`, `dataset_info`), and
+        the output of the code snippet on the card.
     """
     recipe = inputs.run.recipe
     tables = contract.shared_tables(inputs.tables, terms)
@@ -247,12 +266,13 @@ def write_dataset(
         audit=inputs.audit,
     )
     rows = {config: {split: len(rows) for split, rows in splits.items()} for config, splits in tables.items()}
-    configs = DatasetCard((folder / "README.md").read_text(encoding="utf-8")).data.to_dict()["configs"]
+    header = DatasetCard((folder / "README.md").read_text(encoding="utf-8")).data.to_dict()
     example_config = next((method for method in contract.CONFIGS[2:4] if method in tables), "histories")
     example = tables[example_config]["test"][0]["history" if example_config == "histories" else "summary"]
     train = tables[example_config]["train"]
     users = [train[number] for number in range(min(3, len(train)))]
-    return rows, configs, [str(example), *(f"{user['user_id']} {user['target']}" for user in users)]
+    told = {name: header[name] for name in ("dataset_info", "configs")}
+    return rows, told, [str(example), *(f"{user['user_id']} {user['target']}" for user in users)]
 
 
 def check_files(folder: Path) -> None:

@@ -3,6 +3,7 @@
 They lie in different places in a checkout and in an installed package. Cards and uploads are left to others.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from trsr.assets.paths import PACKAGE
@@ -49,6 +50,22 @@ def space_files() -> dict[str, Path]:
     """Files of the recommender's Space, but for its README and `recommender.json`. Errors as `metric_files`."""
     folder = space_folder()
     return {name: folder / name for name in SPACE}
+
+
+def preloaded(
+    files: Mapping[str, Sequence[str]], repo: Callable[[str], str], commits: Mapping[str, str | None]
+) -> list[str] | None:
+    """`preload_from_hub` of a Space: what is downloaded while it is built, `REPO FILE,FILE COMMIT` each; None for nothing.
+
+    Args:
+        files: Kind of repo -> its files. A base of others is not among them: how its weights are cut is not known here.
+        repo: Kind -> id of a repo.
+    """
+    lines = [
+        " ".join(filter(None, (repo(kind), ",".join(sorted(names)), commits.get(kind))))
+        for kind, names in files.items()
+    ]
+    return lines or None
 
 
 def space_folder() -> Path:
