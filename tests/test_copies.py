@@ -58,9 +58,9 @@ def copied(quickstarted, tmp_path_factory):
 def ran(copied, stranger, tmp_path_factory):
     """By repo: its card, and what its snippets print where none of our code is."""
     hub, done, _, _ = copied
-    names = [["model", f"ORG/x-{kind}"] for kind in done["commits"] if kind in ("cross-encoder", "merged")]
+    names = [["model", f"ORG/x-{kind}", "README.md"] for kind in done["commits"] if kind in ("cross-encoder", "merged")]
     found = visit(hub, stranger, tmp_path_factory.mktemp("home"), RUN_SNIPPETS, json.dumps(names))
-    return {name.removeprefix("model ORG/x-"): one for name, one in found.items()}
+    return {name.split()[1].removeprefix("ORG/x-"): one for name, one in found.items()}
 
 
 def visit(hub, stranger, home, code, *words):

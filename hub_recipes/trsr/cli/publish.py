@@ -5,8 +5,7 @@ push again to complete it; a repo without changes gets no commit.
 
 examples:
   trsr publish runs/mine --namespace ORG
-  trsr publish runs/mine --namespace ORG --retriever runs/retriever --push
-  trsr publish runs/mine --namespace ORG --push --private --create-pr
+  trsr publish runs/mine --namespace ORG --retriever runs/retriever --push --private --create-pr
   trsr publish runs/mine --namespace ORG --cross-encoder --merged --gguf f16 q8_0 --gguf-converter ../llama.cpp
   trsr publish runs/mine --namespace ORG --json | jq '.repos[].repo'
 """

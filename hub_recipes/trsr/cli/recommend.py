@@ -7,7 +7,6 @@ published with --retriever. A request may then hold "exclude": [ids or items] an
 examples:
   echo '{"history": ["title: Emma"], "candidates": ["title: Persuasion", "title: Dracula"]}' | trsr recommend -
   trsr recommend request.json --model runs/mine --top-k 3
-  trsr recommend --all-users --dataset data/mine --model runs/mine --out recommendations
   trsr recommend --all-users --dataset data/mine --retriever runs/retriever --first-stage-only --out recommendations
   trsr recommend --all-users --dataset data/mine --model runs/mine --out recommendations --push-to-hub ORG/NAME
 """

@@ -11,19 +11,19 @@ from datasets.splits import SplitDict, SplitInfo
 from huggingface_hub import DatasetCardData
 
 
-def config_info(features: Features, files: Mapping[str, Sequence[Path]]) -> DatasetInfo:
+def config_info(files: Mapping[str, Sequence[Path]]) -> DatasetInfo:
     """What `datasets` finds out when it reads a config.
 
     Args:
-        features: Of every split.
-        files: Split -> its Parquet files.
+        files: Split -> its Parquet files, all of the same columns.
     """
+    first = next(path for paths in files.values() for path in paths)
     splits = SplitDict()
     for split, paths in files.items():
         rows = sum(pq.read_metadata(path).num_rows for path in paths)
         splits.add(SplitInfo(split, sum(map(_size_in_arrow, paths)), rows))
     return DatasetInfo(
-        features=features,
+        features=Features.from_arrow_schema(pq.read_schema(first)),
         splits=splits,
         download_size=sum(path.stat().st_size for paths in files.values() for path in paths),
         dataset_size=sum(split.num_bytes for split in splits.values()),

@@ -220,7 +220,7 @@ def write(
                 made.rename(draft / path)
                 entry["data_files"].append({"split": split, "path": path})
             files = {file["split"]: [draft / file["path"]] for file in entry["data_files"]}
-            infos[config] = card_info.config_info(next(iter(splits.values())).features, files)
+            infos[config] = card_info.config_info(files)
             if config == default:
                 entry["default"] = True
             entries.append(entry)

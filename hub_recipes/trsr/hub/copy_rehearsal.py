@@ -63,7 +63,7 @@ def rehearse_copies(release: Release, inputs: ReleaseInputs, example: Example | 
                 if not found[name] <= limit:
                     raise ReleaseError(
                         f"{name}, loaded in a fresh process, scores otherwise than the adapter: log-odds differ by "
-                        f"{found[name]:.3g}, and rounding makes {limit:g} at most. Leave it out, or say so in an issue."
+                        f"{found[name]:.3g}, and rounding makes {limit:g} at most. Leave it out."
                     )
     counted = sum(len(one["log_odds"]) for one in wanted["requests"])
     copies = {**(release.facts.copies or {}), "differences": found, "candidates": counted}
