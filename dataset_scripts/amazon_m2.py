@@ -36,7 +36,7 @@ from trsr.dataset.build.column_types import are_ids
 from trsr.dataset.build.csv_blocks import Layout
 from trsr.dataset.build.scan import Faults, Masks, Reading, find, scan
 from trsr.dataset.build.sequences import Sequences, encode, lists
-from trsr.hub import push_dataset
+from trsr.hub import push_dataset, push_options
 
 CSV = Layout(",", True)
 # The paper calls the description by its full name.
@@ -193,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("source", type=Path, metavar="DATA", help="folder or zip")
     parser.add_argument("--locale", choices=sorted(LANGUAGES), default="UK", help="(%(default)s)")
     building.add_options(parser, fields=",".join(FIELDS))
-    push_dataset.add_options(parser)
+    push_options.add(parser)
     return building.command(parser, make, argv, then=push_dataset.push_if_requested)
 
 

@@ -44,7 +44,7 @@ from trsr.dataset.build.impressions import ParquetSplit, Sorter
 from trsr.dataset.build.scan import Faults, Masks, Reading, find, scan
 from trsr.dataset.build.sequences import Sequences, encode, lengths, lists, newest
 from trsr.errors import DataError
-from trsr.hub import push_dataset
+from trsr.hub import push_dataset, push_options
 
 NEWS = ("item_id", "category", "subcategory", "title", "abstract", "url", "title_entities", "abstract_entities")
 FIELDS = NEWS[1:5]
@@ -352,7 +352,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         bounds=(f"11{impressed[0]}", f"26{impressed[1]}"),
         sizes=(f"10000{impressed[2]}", f"1000{impressed[2]}", f"1000{impressed[2]}"),
     )
-    push_dataset.add_options(parser)
+    push_options.add(parser)
     return building.command(parser, make, argv, then=push_dataset.push_if_requested)
 
 

@@ -82,7 +82,7 @@ from trsr.dataset.build.splits import Division
 from trsr.dataset.build.table_files import FORMATS, Table, format_of, text_table
 from trsr.dataset.build.text_files import differs
 from trsr.errors import DataError
-from trsr.hub import push_dataset
+from trsr.hub import push_dataset, push_options
 
 ITEM = "item_id"  # what --item is by default; whether it was given matters beside --list-column
 # An index that pandas wrote, with a name and without.
@@ -365,7 +365,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--license-name", help="with --license other: what it is called")
     add("--license-link", metavar="URL", help="with --license other: where it stands")
     add("--language", nargs="+", default=[], metavar="CODE", help="ISO 639 codes of the texts, such as: en de")
-    push_dataset.add_options(parser)
+    push_options.add(parser)
     return parser
 
 

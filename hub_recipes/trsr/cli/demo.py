@@ -2,7 +2,7 @@
 
 Each step of the page is also an endpoint for gradio_client and, with gradio[mcp], a tool of an MCP server. A run after
 `trsr retrieve fuse`, or a release with a catalogue, recommends from it; --retriever gives any of them one. For the recommender in
-the package a small retriever is trained on its sample, once, within half a minute.
+the package a small retriever is trained on its sample, once.
 
 examples:
   trsr demo

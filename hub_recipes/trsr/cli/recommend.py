@@ -16,9 +16,11 @@ import json
 import sys
 from pathlib import Path
 
+from trsr.cli import cluster_options
 from trsr.cli.numbers import positive
 from trsr.cli.outcome import Outcome, add_json
 from trsr.errors import TrsrError, UsageError
+from trsr.hub import push_options
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -32,11 +34,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--summarizer", choices=("auto", "adapter", "base-model", "extractive", "none"), default="auto")
     add("--top-k", type=positive(int), help="best candidates only (all; with --all-users 10)")
     add("--no-summary", action="store_true", help="leave the summary out of the answer")
-    add = parser.add_argument_group(
+    group = parser.add_argument_group(
         "all users of a dataset",
         "What comes after everything that the dataset knows of a user, the target included; nothing that the user met. A killed "
         "command goes on with the shard that it was at.",
-    ).add_argument
+    )
+    add = group.add_argument
     add("--all-users", action="store_true", help="recommend to each user of --dataset, and write --out")
     add("--dataset", help="folder or Hub id with the configs items and histories")
     add("--revision", help="of the dataset")
@@ -45,23 +48,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--stage-one", type=positive(int), metavar="N", help="items that the language model ranks for each user (100)")
     add("--first-stage-only", action="store_true", help="leave out the language model")
     add("--limit", type=positive(int), metavar="N", help="first N users only")
-    add("--push-to-hub", metavar="ORG/NAME", help="then push them, with a card: one commit")
-    add("--private", action="store_true", help="with --push-to-hub: create the repo private")
-    add("--overwrite", action="store_true", help="with --push-to-hub: commit over what others edited on the Hub")
-    add("--accept-data-licence", action="store_true", help="you have read the terms of data whose texts stay at home")
-    add = parser.add_argument_group(
+    push_options.add(group, "them, with a card")
+    group = parser.add_argument_group(
         "many machines, or many GPUs",
         "Workers of Ray make the shards of --all-users; the result is the same. On a cluster: ray job submit -- trsr recommend "
         "--all-users ... --ray --ray-address auto.",
-    ).add_argument
-    add("--ray", action="store_true", help="pip install 'llm-trsr[ray]'")
-    add(
-        "--ray-address", metavar="ADDRESS", help="auto: the cluster that this machine is in (local: this machine alone)"
     )
-    add(
-        "--workers", type=positive(int), metavar="N", help="recommenders at a time (one a GPU; without any, one a core)"
-    )
-    add("--ray-gpus-per-worker", type=positive(float), metavar="N", help="(1, if there are any)")
+    cluster_options.add(group, workers="recommenders")
     add_json(parser)
 
 
@@ -72,10 +65,7 @@ def run(options: argparse.Namespace) -> Outcome:
 def _all_users(options: argparse.Namespace) -> Outcome:
     if options.request or not options.dataset or not options.out:
         raise UsageError("--all-users takes --dataset and --out, and no request.")
-    on_ray = {"address": options.ray_address, "workers": options.workers, "gpus": options.ray_gpus_per_worker}
-    on_ray = {name: value for name, value in on_ray.items() if value is not None}
-    if on_ray and not options.ray:
-        raise UsageError("--ray-address, --workers and --ray-gpus-per-worker go with --ray: add it.")
+    on_ray = cluster_options.given(options)
     from trsr.dataset import contract
     from trsr.hub.push_dataset import check_push, push_dataset
     from trsr.retrieval.all_users import recommend_to_all

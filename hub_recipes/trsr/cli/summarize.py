@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from trsr.cli import cluster_options
 from trsr.cli.exits import Exit
-from trsr.cli.numbers import positive
 from trsr.cli.outcome import Outcome, add_json
 from trsr.core.summary_prompts import SMALL_SAMPLING
 from trsr.errors import UsageError
@@ -76,18 +76,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--cache", action="append", default=[], metavar="SOURCE", help="dataset, folder or Parquet file of generations")
     add("--export-cache", type=Path, metavar="DIR", help="write the generations that were used as a dataset")
     add("--questions", type=Path, default=Path("questions.parquet"), help="for vllm:MODEL: file to write (%(default)s)")
-    add = parser.add_argument_group(
+    group = parser.add_argument_group(
         "many machines, or many GPUs",
         "Ray Data runs the engine on workers; the result is the same. On a cluster: ray job submit -- trsr summarize ... "
         "--ray --ray-address auto. On HF Jobs: hub_recipes/jobs/summarize.py with --ray, launched --with 'ray[data]'.",
-    ).add_argument
-    add("--ray", action="store_true", help="pip install 'llm-trsr[ray]'")
-    add(
-        "--ray-address", metavar="ADDRESS", help="auto: the cluster that this machine is in (local: this machine alone)"
     )
-    add("--workers", type=positive(int), metavar="N", help="engines at a time (one a GPU; without any, one a core)")
-    add("--partitions", type=positive(int), metavar="N", help="of the users (4 a worker)")
-    add("--ray-gpus-per-worker", type=positive(float), metavar="N", help="for transformers:MODEL (1, if there are any)")
+    cluster_options.add(group, workers="engines", gpus="for transformers:MODEL ", partitions=True)
     add = parser.add_argument_group("what it would cost").add_argument
     add(
         "--estimate",
@@ -133,15 +127,7 @@ def run(options: argparse.Namespace) -> Outcome:
         options.adapter,
     )
     asked = make()
-    on_ray = {
-        "address": options.ray_address,
-        "workers": options.workers,
-        "partitions": options.partitions,
-        "gpus": options.ray_gpus_per_worker,
-    }
-    on_ray = {name: value for name, value in on_ray.items() if value is not None}
-    if on_ray and not options.ray:
-        raise UsageError("--ray-address, --workers, --partitions and --ray-gpus-per-worker go with --ray: add it.")
+    on_ray = cluster_options.given(options)
     if options.ray and options.since:
         raise UsageError("--since asks for new blocks alone, without Ray: leave out one of --since and --ray.")
     wanted = {

@@ -36,6 +36,7 @@ from trsr.records.provenance import FILE as PROVENANCE
 from trsr.records.provenance import Provenance, Terms
 
 SPLITS = ("train", "validation", "test")
+RECOMMENDATIONS = "recommendations"  # the config of a dataset of these, and the folder of its files
 HISTORIES = Features(
     {
         "user_id": Value("string"),

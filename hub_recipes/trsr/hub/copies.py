@@ -20,6 +20,7 @@ from trsr.core.modeling import PROMPT_FILE
 from trsr.errors import ReleaseError
 from trsr.hub import cross_encoder, licences
 from trsr.hub.inputs import ReleaseInputs
+from trsr.hub.processes import cause_of
 from trsr.progress import without_bars
 
 GGUF_TYPES = ("f32", "f16", "bf16", "q8_0")  # that the converter writes
@@ -135,5 +136,4 @@ def _convert(script: Path, merged: Path, file: Path, kind: str) -> None:
         timeout=SECONDS,
     )
     if process.returncode or not file.is_file():
-        cause = next((line for line in reversed(process.stderr.splitlines()) if line.strip()), "it printed no error")
-        raise ReleaseError(f"{script} does not convert this model: {cause}")
+        raise ReleaseError(f"{script} does not convert this model: {cause_of(process)}")

@@ -18,6 +18,7 @@ from trsr.hub import cross_encoder, expected, fresh_copy
 from trsr.hub.cards import Example, Facts, complete
 from trsr.hub.diagnosis import EXACT, HALF, tolerance_of
 from trsr.hub.inputs import ReleaseInputs
+from trsr.hub.processes import cause_of
 from trsr.hub.release import Release
 from trsr.hub.repos import COPIES
 from trsr.records.adapters import write_adapter_config
@@ -127,8 +128,9 @@ def _answers(kind: str, source: Path, questions: Path, name: str) -> list[list[f
         check=False,
     )
     if process.returncode:
-        cause = next((line for line in reversed(process.stderr.splitlines()) if line.strip()), "it printed no error")
-        raise ReleaseError(f"{name} cannot be loaded as it is installed here, so nothing is pushed: {cause}")
+        raise ReleaseError(
+            f"{name} cannot be loaded as it is installed here, so nothing is pushed: {cause_of(process)}"
+        )
     return json.loads(process.stdout.splitlines()[-1])
 
 

@@ -13,8 +13,6 @@ from trsr.hub import licences
 from trsr.hub.retry import STALE, with_retries
 from trsr.records.provenance import Terms
 
-RECOMMENDATIONS = "recommendations"  # the folder of their files
-
 
 def push_dataset(
     folder: Path,
@@ -124,19 +122,10 @@ def check_push(
     if not is_ours(hub, repo, "dataset"):
         raise ReleaseError(f"{repo} exists and is no dataset of LLM-TRSR. Choose another name.")
     names = with_retries(f"List {repo}", lambda: hub.list_repo_files(repo, repo_type="dataset"))
-    kinds = {name.split("/")[0] == RECOMMENDATIONS for name in names if name.endswith(".parquet")}
+    kinds = {name.split("/")[0] == contract.RECOMMENDATIONS for name in names if name.endswith(".parquet")}
     if (not recommendations) in kinds:
         held = "a dataset" if recommendations else "recommendations"
         raise ReleaseError(f"{repo} holds {held}, which would be lost. Choose another name.")
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options for pushing the dataset that a script wrote to --out."""
-    add = parser.add_argument
-    add("--push-to-hub", metavar="ORG/NAME", help="then push the dataset: one commit")
-    add("--private", action="store_true", help="with --push-to-hub: create the repo private")
-    add("--overwrite", action="store_true", help="with --push-to-hub: commit over what others edited on the Hub")
-    add("--accept-data-licence", action="store_true", help="you have read the terms of data whose texts stay at home")
 
 
 def push_if_requested(options: argparse.Namespace) -> None:

@@ -27,6 +27,7 @@ from trsr.hub import expected, fresh_process
 from trsr.hub.cards import Example
 from trsr.hub.diagnosis import EXACT, tolerance_of
 from trsr.hub.inputs import ReleaseInputs
+from trsr.hub.processes import cause_of
 from trsr.hub.release import Release
 
 
@@ -154,6 +155,5 @@ def answers(
             check=False,
         )
     if process.returncode:
-        cause = next((line for line in reversed(process.stderr.splitlines()) if line.strip()), "it printed no error")
-        raise ReleaseError(f"{failed}: {cause}")
+        raise ReleaseError(f"{failed}: {cause_of(process)}")
     return json.loads(process.stdout.splitlines()[-1])

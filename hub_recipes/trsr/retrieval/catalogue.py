@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from trsr.dataset.candidates import Candidates
 from trsr.metrics import ranking, significance
 from trsr.recommender.baselines import Scorer
-from trsr.retrieval.ranked import AT, Ranked
+from trsr.retrieval.ranked import AT, Ranked, moments
 from trsr.retrieval.search import largest_columns
 
 CELLS = 2_000_000
@@ -62,7 +62,7 @@ def measure(
             scores = np.asarray(scorer(part), np.float64)  # (rows, items)
             metrics[name].append(ranking.per_user(scores, labels, mask, at=AT))
             top, values = largest_columns(np.where(mask, scores, -np.inf), max(AT))
-            lists[name].append(Ranked(top.astype(np.int32), values.astype(np.float32), *_moments(scores, mask)))
+            lists[name].append(Ranked(top.astype(np.int32), values.astype(np.float32), *moments(scores, mask)))
         bar.update(len(labels))
     bar.close()
     return {
@@ -93,14 +93,6 @@ def of_lists(ranked: Ranked, metrics: Mapping[str, np.ndarray], counts: np.ndarr
         f"popularity@{AT[0]}": (counts[ten] * some).sum(1) / some.sum(1),
     }
     return Measured(per_user, shown, ranked)
-
-
-def _moments(scores: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (rows,) of each row's scores under a mask."""
-    counts = mask.sum(1)
-    mean = np.where(mask, scores, 0).sum(1) / counts
-    centred = np.where(mask, scores - mean[:, None], 0)
-    return mean, np.sqrt((centred**2).sum(1) / counts)
 
 
 def _unmet(part: Mapping[str, Any], numbers: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:

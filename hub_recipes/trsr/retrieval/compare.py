@@ -8,6 +8,7 @@ import numpy as np
 
 from trsr.errors import ResultsError
 from trsr.metrics.fusion import fit_weights
+from trsr.metrics.ranking import padded
 from trsr.recommender.compare import measure
 from trsr.recommender.compare.fuse import validation_folder
 from trsr.records.files import read_json
@@ -58,10 +59,11 @@ def compare_catalogues(
     beside = {
         name: [(folder, about)] for folder, about in reversed(tested) for name in about["systems"] if name not in runs
     }
-    lists = {name: [ranked.read(folder, name) for folder, _ in seeds] for name, seeds in (runs | beside).items()}
+    every = runs | beside
+    lists = {name: [ranked.read(folder, name) for folder, _ in seeds] for name, seeds in every.items()}
     some = lists[first["run"]][0]
     values = {name: [one.metrics for one in seeds] for name, seeds in lists.items()}
-    abouts = {name: [about for _, about in seeds] for name, seeds in (runs | beside).items()}
+    abouts = {name: [about for _, about in seeds] for name, seeds in every.items()}
     weights: dict[str, list[dict[str, float]]] = {}
     for names in fuse:
         if unknown := [name for name in names if name not in runs]:
@@ -75,12 +77,12 @@ def compare_catalogues(
         for name, seeds in values.items()
     }
     systems = measure.systems(kept, abouts, some.users, seed)
-    for name, seeds in (runs | beside).items():
+    for name, seeds in every.items():
         for k in AT:
             systems[name][f"coverage@{k}"] = float(
                 np.mean([about["systems"][name][f"coverage@{k}"] for _, about in seeds])
             )
-    single = {name: seeds[0][1]["by_target"] for name, seeds in (runs | beside).items()}  # of the first seed
+    single = {name: seeds[0][1]["by_target"] for name, seeds in every.items()}  # of the first seed
     by_target = {
         group: {"rows": one["rows"]}
         | ({"systems": {name: own[group]["systems"][name] for name, own in single.items()}} if one["rows"] else {})
@@ -138,17 +140,12 @@ def _together(parts: Sequence[Lists]) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
     An item that another system does not have there gets the lowest of its scores. A target that none has is not there.
     """
-    rows, at = [], []
+    rows, labels = [], []
     for target, *own in zip(parts[0].targets, *(part.scores for part in parts), strict=True):
         items = list(dict.fromkeys(item for scores in own for item in scores))
         lowest = [min(scores.values()) for scores in own]
         rows.append([[scores.get(item, low) for item in items] for scores, low in zip(own, lowest, strict=True)])
-        at.append(items.index(target) if target in items else -1)
-    longest = max(len(row[0]) for row in rows)
-    features = np.zeros((len(parts), len(rows), longest))
-    mask = np.zeros((len(rows), longest), bool)
-    for number, row in enumerate(rows):
-        features[:, number, : len(row[0])] = row
-        mask[number, : len(row[0])] = True
-    labels = np.arange(longest) == np.array(at)[:, None]
-    return features, labels, mask
+        labels.append([item == target for item in items])
+    tables = [padded(scores, labels) for scores in zip(*rows, strict=True)]
+    _, truth, mask = tables[0]
+    return np.stack([scores for scores, _, _ in tables]), truth.astype(bool), mask

@@ -12,6 +12,7 @@ from trsr.core.modeling import CATALOGUE
 from trsr.core.scoring import rank
 from trsr.dataset import contract
 from trsr.metrics.fusion import fit_weights, normalise
+from trsr.metrics.ranking import padded
 from trsr.recommender.run import Run
 from trsr.recommender.serving import load_recommender
 from trsr.records.files import whole_folder
@@ -93,12 +94,10 @@ def _weight(lists: Sequence[tuple[list[float], list[float]]], at: Sequence[int])
     passed = [(scores, place) for scores, place in zip(lists, at, strict=True) if place >= 0]
     if not passed:
         return UNFITTED
-    mask = np.arange(max(len(first) for (_, first), _ in passed)) < np.array([[len(first)] for (_, first), _ in passed])
-    labels = np.arange(mask.shape[1]) == np.array([[place] for _, place in passed])
-    features = np.zeros((2, *mask.shape))
-    for number, scores in enumerate(zip(*(scores for scores, _ in passed), strict=True)):
-        features[number][mask] = np.concatenate(scores)
-    second, first = fit_weights(np.stack([normalise(table, mask) for table in features]), labels, mask)
+    labels = [[number == place for number in range(len(first))] for (_, first), place in passed]
+    tables = [padded(one, labels) for one in zip(*(scores for scores, _ in passed), strict=True)]
+    _, truth, mask = tables[0]
+    second, first = fit_weights(np.stack([normalise(table, mask) for table, _, _ in tables]), truth, mask)
     return round(float(np.clip(first / second, 0, MOST)), 4) if second > 0 else MOST
 
 

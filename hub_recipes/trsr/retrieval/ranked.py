@@ -49,6 +49,14 @@ class Lists:
     scores: list[dict[str, float]]
 
 
+def moments(scores: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (rows,) of each row's scores under a mask."""
+    counts = mask.sum(1)
+    mean = np.where(mask, scores, 0).sum(1) / counts
+    centred = np.where(mask, scores - mean[:, None], 0)
+    return mean, np.sqrt((centred**2).sum(1) / counts)
+
+
 def write(
     folder: Path,
     systems: Mapping[str, Ranked],

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from datasets import DatasetInfo, Features
-from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCardData, hf_hub_download
 
 from trsr.assets.paths import dataset_path
+from trsr.dataset import card_info
+from trsr.dataset.contract import RECOMMENDATIONS as CONFIG
 from trsr.recommender.run import data_checksums
 from trsr.recommender.serving import pipeline_of
 from trsr.records.checksums import PREFIX
@@ -19,7 +20,6 @@ from trsr.records.provenance import Provenance
 from trsr.report.templates import render
 from trsr.retrieval.lists import SCHEMA
 
-CONFIG = "recommendations"
 ARXIV = "arxiv:2403.13325"
 _GATE = "These are ids and summaries of persons in data under: {}. Use them only as its terms allow."
 
@@ -64,9 +64,8 @@ def describe(
         tags=["llm-trsr", "recommendation", ARXIV],
         configs=[{"config_name": CONFIG, "data_files": [files], "default": True}],
         **own_terms,
+        **card_info.header({CONFIG: DatasetInfo(features=Features.from_arrow_schema(SCHEMA), config_name=CONFIG)}),
     )
-    info = DatasetInfo(features=Features.from_arrow_schema(SCHEMA), config_name=CONFIG)
-    DatasetInfosDict({CONFIG: info}).to_dataset_card_data(header)
     values = {"made": made, "terms": terms, "name": provenance.name or "dataset", "title": repo or out.resolve().name}
     record = {**provenance.values, CONFIG: made}
     write_text(out / PROVENANCE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")

@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 from trsr.core.catalogue import STAGE_ONE
 from trsr.retrieval.catalogue import Measured, of_lists
 from trsr.retrieval.fusion import request_of
-from trsr.retrieval.ranked import Ranked, measured
+from trsr.retrieval.ranked import Ranked, measured, moments
 
 LANGUAGE_MODEL, BOTH = "log_odds", "score"  # of an answer
 
@@ -56,6 +56,4 @@ def _measured(
     order = np.argsort(-scores, axis=1, kind="stable")
     items, scores, labels, mask = (np.take_along_axis(table, order, 1) for table in (items, scores, labels, mask))
     shown = np.where(mask, scores, 0)
-    mean = shown.sum(1) / mask.sum(1)
-    deviation = np.sqrt((np.where(mask, scores - mean[:, None], 0) ** 2).sum(1) / mask.sum(1))
-    return of_lists(Ranked(items, scores, mean, deviation), measured(shown, labels, mask), counts)
+    return of_lists(Ranked(items, scores, *moments(scores, mask)), measured(shown, labels, mask), counts)
