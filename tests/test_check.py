@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from huggingface_hub import HfApi, constants
 
 from tests.hub import Hub, environment
@@ -61,6 +61,15 @@ def whole(tmp_path_factory) -> Path:
     provenance = {**contract.provenance("sample").values, "summaries": {"block_size": 5, "max_blocks": 5}}
     contract.write(folder, tables, provenance=provenance, body="# Whole")
     return folder
+
+
+def test_rows_of_prompts_show_all_items_of_a_short_history():
+    """Four items where the prompt shows up to five, and so on: never fewer than there are."""
+    rows = Dataset.from_list([{"user_id": "u", "history": list("abcd"), "target": "x", "negatives": ["y"]}])
+    texts = {name: f"title: {name}" for name in "abcdxy"}
+    for count, kept in {0: "", 3: "bcd", 4: "abcd", 5: "abcd", 7: "abcd", 8: "abcd", 20: "abcd"}.items():
+        for row in sft_rows(rows, texts, RankingPrompt(recent_items=count), 1, 0):
+            assert [name for name in "abcd" if f"title: {name}\n" in row["prompt"]] == list(kept)
 
 
 def planted(source: Path, folder: Path, config: str, split: str, change) -> Path:

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trsr.core.history import Item, blocks_by_count, clean, field_text, sentence
+from trsr.core.history import Item, blocks_by_count, clean, field_text, newest, sentence
 
 
 def test_clean_makes_one_line_and_keeps_every_script():
@@ -121,3 +121,10 @@ def test_no_items_no_blocks():
 def test_sizes_must_be_positive(sizes):
     with pytest.raises(ValueError, match="at least 1"):
         blocks_by_count(items(3), *sizes)
+
+
+@pytest.mark.parametrize(
+    ("count", "kept"), [(0, []), (1, [4]), (3, [2, 3, 4]), (4, [1, 2, 3, 4]), (5, [1, 2, 3, 4]), (9, [1, 2, 3, 4])]
+)
+def test_the_newest_items_of_a_shorter_history_are_all_of_it(count, kept):
+    assert newest((1, 2, 3, 4), count) == kept

@@ -75,6 +75,7 @@ class Engine:
         self.scorer = recommender.scorer
         self.change_ids = lambda query, items: (query, items)
         self.change_odds = lambda odds: odds
+        self.as_llama_cpp = False  # log probabilities of /v1/completions in the form of its own
 
     def log_odds(self, query, items):
         with torch.no_grad():
@@ -109,8 +110,11 @@ def served(engine, known):
         if path == "/v1/completions":
             found = completion(body["prompt"])
             likeliest = {yes["text"]: found[yes["id"]], no["text"]: found[no["id"]]}
-            usage = {"prompt_tokens": len(body["prompt"])}
-            return {"choices": [{"logprobs": {"top_logprobs": [likeliest]}}], "usage": usage}
+            logprobs = {"top_logprobs": [likeliest]}
+            if engine.as_llama_cpp:
+                each = [{"token": text, "logprob": value} for text, value in likeliest.items()]
+                logprobs = {"content": [{**each[0], "top_logprobs": each}]}
+            return {"choices": [{"logprobs": logprobs}], "usage": {"prompt_tokens": len(body["prompt"])}}
         return None
 
     class Handler(BaseHTTPRequestHandler):
@@ -146,6 +150,25 @@ def test_a_server_that_is_right(recommender, known, file, api):
         found = verify(url, known=file, api=api, model="any")
     assert found["right"], found["said"]
     assert found["difference"] < 1e-3
+
+
+def test_llama_cpp_gives_log_probabilities_of_completions_as_those_of_chat(recommender, known):
+    engine = Engine(recommender)
+    engine.as_llama_cpp = True
+    for one in (ids_only := copy.deepcopy(known))["requests"]:
+        one["text"] = None
+    with served(engine, known) as url:
+        replies = endpoints.ask("completions", url, "any", ids_only)
+    for reply, one in zip(replies, known["requests"], strict=True):
+        assert reply.log_odds == pytest.approx(one["log_odds"], abs=1e-3)
+
+
+def test_a_decision_model_is_told_all_items_of_a_short_history(known):
+    request = {"history": ["a", "b", "c", "d"], "candidates": ["x"]}
+    shown = {
+        count: endpoints.decision({"recent_items": count}, request)["state"]["recent_items"] for count in (0, 3, 5, 9)
+    }
+    assert shown == {0: [], 3: ["b", "c", "d"], 5: ["a", "b", "c", "d"], 9: ["a", "b", "c", "d"]}
 
 
 def without_adapter(engine, recommender, known):

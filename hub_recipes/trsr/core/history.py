@@ -8,9 +8,12 @@ import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from .errors import InputError, InputTypeError
 from .field_values import ID_FIELDS, first_words, flat, unescape
+
+T = TypeVar("T")
 
 # ZERO WIDTH JOINER and NON-JOINER shape Persian, Indic scripts and emoji; every other format character is dropped.
 _KEPT_FORMAT = frozenset("\u200c\u200d")
@@ -122,6 +125,11 @@ def _joined(value: object, values: int = 0) -> str:
 
 
 Block = tuple[Item, ...]
+
+
+def newest(history: Sequence[T], count: int) -> list[T]:
+    """The last `count` of a history, oldest first: all of a shorter one, none where `count` is 0."""
+    return list(history[-count:]) if count else []
 
 
 def blocks_by_count(items: Sequence[Item], size: int = 5, max_blocks: int = 5) -> list[Block]:

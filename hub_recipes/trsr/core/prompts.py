@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 from .control_tokens import THINKING
 from .errors import InputError
-from .history import Item, clean
+from .history import Item, clean, newest
 
 logger = logging.get_logger(__name__)
 
@@ -231,7 +231,7 @@ class Encoder:
         Raises:
             ValueError: If the longest candidate leaves no room even so.
         """
-        recent = list(items[-self.prompt.recent_items :]) if self.prompt.recent_items else []
+        recent = newest(items, self.prompt.recent_items)
         shown = len(recent)
         room = self.limit - longest_suffix if self.limit else None
 

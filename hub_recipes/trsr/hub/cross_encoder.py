@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from trsr.core.history import Item
+from trsr.core.history import Item, newest
 from trsr.core.prompts import AddedTokens, Encoder, RankingPrompt
 from trsr.core.saving import write_json
 from trsr.errors import ReleaseError
@@ -104,8 +104,7 @@ _CASES: tuple[tuple[str | None, Sequence[str], str], ...] = (
 
 def _agree(encoder: Encoder, tokenizer, summary: str | None, recent: Sequence[str], candidate: str) -> bool:
     """Whether the template gives the same token ids as the encoder."""
-    items = [Item.parse(text) for text in recent][len(recent) - encoder.prompt.recent_items :]
-    items = items if encoder.prompt.recent_items else []
+    items = [Item.parse(text) for text in newest(recent, encoder.prompt.recent_items)]
     messages = [
         {"role": "query", "content": query(encoder.prompt, summary, items)},
         {"role": "document", "content": candidate},

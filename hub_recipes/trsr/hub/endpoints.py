@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trsr.core.history import newest
 from trsr.errors import HubError
 
 LIKELIEST = 20  # tokens of which `completions` gives probabilities
@@ -67,15 +68,19 @@ def ask(api: str, url: str, model: str, expected: Mapping[str, Any]) -> list[Rep
             ) from None
 
 
-def _systemone(post: Post, model: str, expected: Mapping[str, Any], one: Mapping[str, Any]) -> Reply:
-    request = one["request"]
-    shown = request["history"][len(request["history"]) - expected["recent_items"] :] if expected["recent_items"] else []
-    state = {"summary": request.get("summary"), "recent_items": shown}
+def decision(expected: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
+    """A request as decision models take it: a state, and a question for each candidate, named by its number."""
+    state = {"summary": request.get("summary"), "recent_items": newest(request["history"], expected["recent_items"])}
     questions = {
         str(number): {"type": "noul", "instructions": text} for number, text in enumerate(request["candidates"])
     }
-    found = post("/v1/systemone", {"model": model, "state": state, "questions": questions})
-    odds = [_log_odds(found["answers"][name]["noul"]) * expected["temperature"] for name in questions]
+    return {"state": state, "questions": questions}
+
+
+def _systemone(post: Post, model: str, expected: Mapping[str, Any], one: Mapping[str, Any]) -> Reply:
+    found = post("/v1/systemone", {"model": model, **decision(expected, one["request"])})
+    chances = [found["answers"][str(number)]["noul"] for number in range(len(one["suffixes"]))]
+    odds = [_log_odds(chance) * expected["temperature"] for chance in chances]
     total = found.get("usage", {}).get("input_tokens")
     # The server gives the sum alone: it is right, or it is not known whose tokens are too many.
     wanted = [len(one["prefix"]) + len(suffix) for suffix in one["suffixes"]]
@@ -125,7 +130,11 @@ def _completions(post: Post, model: str, expected: Mapping[str, Any], one: Mappi
         prompt = text["prefix"] + text["suffixes"][number] if text else [*one["prefix"], *suffix]
         body = {"model": model, "prompt": prompt, "max_tokens": 1, "logprobs": LIKELIEST, "temperature": 0.0}
         found = post("/v1/completions", body)
-        known = found["choices"][0]["logprobs"]["top_logprobs"][0]
+        logprobs = found["choices"][0]["logprobs"]
+        if "top_logprobs" in logprobs:
+            known = logprobs["top_logprobs"][0]
+        else:  # llama.cpp's, which are those of chat completions
+            known = {token["token"]: token["logprob"] for token in logprobs["content"][0]["top_logprobs"]}
         odds.append(_difference(known, words["yes"], words["no"], LIKELIEST))
         tokens.append(found.get("usage", {}).get("prompt_tokens"))
     return Reply(odds, tokens)

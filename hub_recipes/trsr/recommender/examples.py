@@ -11,7 +11,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from trsr.core.compat import context_length
-from trsr.core.history import Item
+from trsr.core.history import Item, newest
 from trsr.core.prompts import Encoder, Prefix, RankingPrompt
 from trsr.dataset.contract import SFT
 from trsr.errors import DataError, InputError
@@ -99,7 +99,7 @@ def sft_rows(rows: Dataset, texts: Mapping[str, str], prompt: RankingPrompt, neg
     """Prompt-completion rows for an unmodified TRL SFTTrainer, in the wording of `prompt`."""
     examples = []
     for row, item_id, label in labelled(rows, negatives, seed):
-        recent = [Item.parse(texts[past_id]) for past_id in row["history"]][len(row["history"]) - prompt.recent_items :]
+        recent = [Item.parse(texts[past_id]) for past_id in newest(row["history"], prompt.recent_items)]
         text = prompt.prefix(row.get("summary"), recent) + prompt.suffix(Item.parse(texts[item_id]))
         answer = prompt.yes if label else prompt.no
         examples.append(
@@ -155,10 +155,7 @@ def encode_rows(
     suffix_ids = functools.cache(lambda item_id: encoder.suffix_ids(Item.parse(texts[item_id])))
     for row, item_ids in tqdm(groups(rows, negatives, seed), total=len(rows), desc="encode", mininterval=1):
         suffixes = [suffix_ids(item_id) for item_id in item_ids]
-        history = [
-            Item.parse(texts[item_id])
-            for item_id in row["history"][-encoder.prompt.recent_items or len(row["history"]) :]
-        ]
+        history = [Item.parse(texts[item_id]) for item_id in newest(row["history"], encoder.prompt.recent_items)]
         prefix = encode_prefix(encoder, row, history, item_ids, suffixes, answer_tokens=1)
         answers = [encoder.yes_id] + [encoder.no_id] * negatives
         prompts = [

@@ -6,7 +6,7 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import set_seed
 
-from trsr.core.history import Item
+from trsr.core.history import Item, newest
 from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.dataset import contract
 from trsr.pretrain.domain.batch import collate, forward
@@ -134,7 +134,7 @@ def _display_name(source: str) -> str:
 def _prompts(rows: Dataset, texts: Mapping[str, str], prompt: RankingPrompt) -> Iterator[str]:
     items = {item_id: Item.parse(text) for item_id, text in texts.items()}
     for row in rows.select(range(min(READ, len(rows)))):
-        recent = [items[item_id] for item_id in row["history"][-prompt.recent_items :]]
+        recent = [items[item_id] for item_id in newest(row["history"], prompt.recent_items)]
         yield prompt.prefix(row["summary"], recent) + prompt.suffix(items[row["target"]])
     for item in items.values():
         yield from [prompt.suffix(item)] * 3
