@@ -28,7 +28,7 @@ from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
 from trsr.errors import DataError, ReleaseError, ResultsError
 from trsr.hub import cards
-from trsr.hub.repos import LOCAL, name_repos
+from trsr.hub.repos import COPIES, LOCAL, name_repos
 from trsr.recommender import results
 from trsr.recommender.recipe import Recipe, build_recipe, load_recipe
 from trsr.recommender.run import Run
@@ -37,7 +37,7 @@ from trsr.report import templates
 from trsr.report.templates import render
 
 CARDS = Path(__file__).parent / "cards"
-KINDS = ("adapter", "pipeline", "dataset", "space", "recall_at_k", "mrr_at_k", "ndcg_at_k")
+KINDS = ("adapter", "pipeline", "dataset", "space", "recall_at_k", "mrr_at_k", "ndcg_at_k", *COPIES)
 COMMITS = {"base": "b" * 40, "dataset": "d" * 40, "adapter": "a" * 40, "pipeline": "e" * 40}
 RECIPE = Recipe("nano", "data/made", "recurrent", recent_items=3, max_tokens=1024)
 
@@ -185,6 +185,7 @@ def made(tmp_path: Path, records: dict = RECORDS, **changes) -> cards.Facts:
         "base_revision": None,
         "dataset_revision": None,
         "has_decision_files": True,
+        "copies": {"dtype": "float32", "gguf": ["trsr-sample-f16.gguf"]},
         "max_length": 2048,
         "ranges": RANGES,
         "files": {"base": ["model.safetensors"], "adapter": ["adapter_model.safetensors", "adapter_config.json"]},
@@ -272,7 +273,28 @@ def with_catalogue(tmp_path):
     return made(tmp_path, example=EXAMPLE, catalogue=record)
 
 
-VARIANTS = [sample, of_a_hub_base, without_summaries, restricted, audited, one_method_of_hub_data, with_catalogue]
+def with_copies(tmp_path):
+    """Rehearsed, in the precision of a base in bf16."""
+    files = ["trsr-sample-f16.gguf", "trsr-sample-q8_0.gguf"]
+    differences = {"cross-encoder": 4.1e-6, "merged": 0.0214, files[0]: 0.0216, files[1]: 0.0912}
+    return made(
+        tmp_path,
+        names=name_repos("ORG", "trsr-sample", copies=COPIES),
+        example=replace(EXAMPLE, log_odds=(2.0312, -1.1719)),
+        copies={"dtype": "bfloat16", "gguf": files, "differences": differences, "candidates": 24},
+    )
+
+
+VARIANTS = [
+    sample,
+    of_a_hub_base,
+    without_summaries,
+    restricted,
+    audited,
+    one_method_of_hub_data,
+    with_catalogue,
+    with_copies,
+]
 WHOLE = {
     "adapter.md": ("adapter", of_a_hub_base),
     "pipeline.md": ("pipeline", sample),
@@ -283,6 +305,10 @@ WHOLE = {
     "dataset-restricted.md": ("dataset", restricted),
     "space.md": ("space", sample),
     "metric.md": ("recall_at_k", sample),
+    "cross-encoder.md": ("cross-encoder", with_copies),
+    "cross-encoder-without-summaries.md": ("cross-encoder", without_summaries),
+    "merged.md": ("merged", with_copies),
+    "gguf.md": ("gguf", with_copies),
 }
 
 
@@ -331,6 +357,14 @@ def test_an_example_is_data(tmp_path):
     assert "\n# owned" not in shown
     assert "\x85" not in shown
     assert "\u202e" not in shown
+
+
+def test_a_cross_encoder_of_prompts_without_items_is_asked_without_them(tmp_path):
+    """`history[-0:]` would be all of them."""
+    shown = card("cross-encoder", made(tmp_path, prompt=RankingPrompt(recent_items=0), example=EXAMPLE))
+    assert "says of a user: the preference summary.\n" in shown
+    assert "history" not in "".join(re.findall(r"```python\n(.*?)```", shown, re.S))
+    assert "recent" not in "".join(re.findall(r"```python\n(.*?)```", shown, re.S)).lower()
 
 
 @pytest.mark.parametrize("name", WHOLE)

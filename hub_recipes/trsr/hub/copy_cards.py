@@ -38,12 +38,16 @@ def _snippet(facts) -> dict[str, Any]:
     """What the code on the card of a CrossEncoder shows."""
     example, prompt = facts.example, facts.prompt
     request = example.request if example else _MADE_UP
+    of_user = ["the preference summary"] if facts.recipe.summary != "none" else []
+    if prompt.recent_items:
+        of_user.append(f"the newest {prompt.recent_items} items, oldest first")
     printed = None
     if example and example.log_odds:
         ranked = sorted(enumerate(example.log_odds), key=lambda one: -one[1])
         printed = Markdown(fence(str([(number, round(value, 2)) for number, value in ranked]), "text"))
     return {
         "lowest": cross_encoder.LOWEST,
+        "shown_of_user": " and ".join(of_user),
         "summary": Markdown(code((example.summary if example else None) or _MADE_UP["summary"])),
         "history": Markdown(code(request["history"])),
         "candidate_list": Markdown(code(request["candidates"])),
