@@ -281,7 +281,13 @@ def with_copies(tmp_path):
         tmp_path,
         names=name_repos("ORG", "trsr-sample", copies=COPIES),
         example=replace(EXAMPLE, log_odds=(2.0312, -1.1719)),
-        copies={"dtype": "bfloat16", "gguf": files, "differences": differences, "candidates": 24},
+        copies={
+            "dtype": "bfloat16",
+            "gguf": files,
+            "differences": differences,
+            "shifts": {name: value / 2 for name, value in differences.items()},
+            "candidates": 24,
+        },
     )
 
 

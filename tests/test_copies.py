@@ -17,10 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
+from bench.serving import free_port, serving
 from tests import strangers, tiny
 from tests.conftest import ROOT
 from tests.hub import Hub, environment
-from tests.served import free_port, serving
 from tests.test_strangers import RUN_SNIPPETS
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder, RankingPrompt

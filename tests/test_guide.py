@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from bench.fill_tables import fill
+from bench.serving import free_port, serving
 from tests.hub import Hub, environment
-from tests.served import free_port, serving
 from tests.test_readme import anchors, script_help
 from trsr.cli import command_line
 from trsr.recommender.recipe import load_recipe

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.served import free_port, serving
+from bench.serving import free_port, serving
 
 client = pytest.importorskip("gradio_client")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
+from bench.serving import free_port, serving
 from tests import tiny
-from tests.served import free_port, serving
 from tests.test_summaries import dataset, made, rows
 from trsr.core.summarize import METHODS
 from trsr.summaries.engines.base import Sampling, Server

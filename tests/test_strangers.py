@@ -14,9 +14,9 @@ import pytest
 import torch
 from datasets import load_dataset
 
+from bench.serving import free_port, serving
 from tests import strangers
 from tests.hub import environment
-from tests.served import free_port, serving
 from trsr.dataset import contract
 from trsr.hub.spaces import METRICS
 from trsr.hub.verify import verify

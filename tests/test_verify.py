@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from trsr.core.modeling import RANKER, load_adapter
 from trsr.core.scoring import Scorer
 from trsr.errors import HubError
 from trsr.hub import endpoints, expected, fresh_process
-from trsr.hub.diagnosis import diagnose
+from trsr.hub.diagnosis import diagnose, is_rounding
 from trsr.hub.verify import verify
 
 
@@ -267,6 +268,19 @@ def test_lengths_of_prompts_tell_too(known):
     assert "one token too many" in said(1)
     assert "3 tokens are missing" in said(-3)
     assert "another template" in said(30)
+
+
+def test_quantised_weights_that_shift_all_answers_alike(known):
+    """As q8_0 does with SmolLM2: by nine times the noise."""
+    draw = random.Random(0)
+    moved = [[value + 0.38 + draw.gauss(0, 0.04) for value in one["log_odds"]] for one in known["requests"]]
+    assert is_rounding(known, moved)
+    [said] = diagnose(known, moved).said
+    assert "the weights are quantised" in said
+    assert re.search(r"are \+0\.3\d off on average", said)
+    mixed = [some[1:] + some[:1] for some in moved]
+    assert not is_rounding(known, mixed)
+    assert not is_rounding(known, [[math.nan, *some[1:]] for some in moved])
 
 
 def test_the_command_ends_with_1_where_something_is_wrong(recommender, known, file, capsys):

@@ -43,6 +43,10 @@ def table(results: Mapping) -> str:
         return _server(results)
     if results.get("bench") == "search":
         return _search(results)
+    if results.get("bench") == "loading":
+        return _loading(results)
+    if results.get("bench") == "llama_server":
+        return _llama_server(results)
     cases = results["cases"]
     names = list(dict.fromkeys(name for case in cases for name in case["systems"]))
     rows = [
@@ -150,6 +154,38 @@ def _server(results: Mapping) -> str:
     head = ["prompts of the same length", "the same answer", "words before the first difference"]
     head += ["logits apart where they part", "everywhere"]
     return f"{costs}\n\n{markdown.table(head, [[*agreed, *margin]])}"
+
+
+def _loading(results: Mapping) -> str:
+    """Ways to load or serve a release: how far their log-odds are from the release's own."""
+    rows = [
+        [
+            plain(one["way"]),
+            plain(one["loads"]),
+            one["weights"],
+            *(f"{one['difference'][name]:.1e}" for name in ("max", "mean")),
+            f"{one['same_order']} of {results['requests']}",
+        ]
+        for one in results["ways"]
+    ]
+    head = ["way", "loads", "weights", "log-odds off: most", "mean", "lists in the same order"]
+    return markdown.table(head, rows)
+
+
+def _llama_server(results: Mapping) -> str:
+    """Candidates a CPU second of scorers and servers, and how far their log-odds are from those of the first."""
+    rows = [
+        [
+            plain(name),
+            f"{one['candidates_a_cpu_second']['median']:.3g}",
+            f"{one['candidates_a_cpu_second']['low']:.3g} to {one['candidates_a_cpu_second']['high']:.3g}",
+            f"x{one['ratio']['median']:.3g}",
+            *(f"{one['difference'][key]:.1e}" for key in ("max", "mean")),
+        ]
+        for name, one in results["ways"].items()
+    ]
+    head = ["way", "candidates a CPU second", "over users", "times the first", "log-odds off: most", "mean"]
+    return markdown.table(head, rows)
 
 
 def _machinery(results: Mapping) -> str:

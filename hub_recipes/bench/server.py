@@ -11,7 +11,6 @@ about as likely: `margin` says how far apart they were.
 import argparse
 import asyncio
 import json
-import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 
 from bench import report, workloads
+from bench.measure import cpu_seconds_of
 from bench.run import processor, write
 from trsr.cli.exits import ended
 from trsr.core.answer import Answer
@@ -42,7 +42,6 @@ METHOD = {
     "margin": "difference of two logits in this process, median: of the two words where answers part, and of the two likeliest "
     "words at every place of every answer",
 }
-_TICK = os.sysconf("SC_CLK_TCK")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -112,8 +111,7 @@ def _cpu_seconds(asked: Engine, pid: int | None) -> float | None:
         return time.process_time()
     if pid is None:
         return None
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICK  # utime and stime
+    return cpu_seconds_of(pid)
 
 
 async def _ask(asked: Engine, questions: Sequence[SummaryRequest], at_a_time: int) -> list[Answer]:

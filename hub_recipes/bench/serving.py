@@ -1,11 +1,14 @@
-"""Servers that tests start: a process of its own on a free port of the loopback, ready when it answers, ended with the test."""
+"""Servers that a benchmark or a test starts: a process of its own on a free port of the loopback, ended with the work."""
 
+import http.client
 import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from trsr.errors import UsageError
 
 
 def free_port() -> int:
@@ -16,25 +19,30 @@ def free_port() -> int:
 
 @contextmanager
 def serving(
-    words: Sequence[object], port: int, log: Path, patience: int = 180, **options
+    words: Sequence[object], port: int, log: Path, patience: int = 180, health: str | None = None, **options
 ) -> Iterator[subprocess.Popen]:
-    """The process that `words` start, with its output in `log`, once `port` answers.
+    """The process that `words` start, with its output in `log`, once it is ready.
 
     Args:
+        port: That it listens to when it is ready.
         patience: Seconds to wait for that.
+        health: Path that answers with 200 only once a model is loaded, where a server listens before.
         options: For `subprocess.Popen`.
+
+    Raises:
+        UsageError: If it ends before, or never answers; with the end of its output.
     """
     with log.open("w") as into:
         server = subprocess.Popen([str(word) for word in words], stdout=into, stderr=into, **options)
     try:
         for _ in range(patience):
-            assert server.poll() is None, log.read_text()[-3000:]
-            with socket.socket() as probe:
-                if not probe.connect_ex(("127.0.0.1", port)):
-                    break
+            if server.poll() is not None:
+                raise UsageError(f"{words[0]} ended with {server.returncode}: {log.read_text()[-3000:]}")
+            if _answers(port, health):
+                break
             time.sleep(1)
         else:
-            raise AssertionError(f"the server never answered: {log.read_text()[-3000:]}")
+            raise UsageError(f"{words[0]} never answered on port {port}: {log.read_text()[-3000:]}")
         yield server
     finally:
         server.terminate()
@@ -43,3 +51,17 @@ def serving(
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+def _answers(port: int, health: str | None) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.connect()
+        if health:
+            connection.request("GET", health)
+            return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+    return True

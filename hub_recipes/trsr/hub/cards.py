@@ -91,7 +91,7 @@ class Facts:
         printed: Output of the code snippet on the dataset card, line by line.
         catalogue: Record of the catalogue that the pipeline carries, if it does.
         copies: Of the release's copies for other engines: `dtype` of the merged weights, `gguf` files, and, once they were
-            rehearsed, `candidates` and `differences`, see `copy_rehearsal`.
+            rehearsed, `candidates`, `differences` and `shifts`, see `copy_rehearsal`.
         ranges: Package -> versions that this package allows, as `records.requirements.ranges`.
         files: Kind of repo -> its files but for the card, of base, adapter and pipeline.
         restricted: Whether the repos are private or gated, so that a Space can load none of them while it is built.

@@ -28,7 +28,9 @@ def values(kind: str, facts) -> dict[str, Any]:
         "difference": measured.get(kind),
         "candidates": copies.get("candidates"),
         "dtype": copies.get("dtype"),
-        "files": [(name, measured[name]) for name in copies.get("gguf", ()) if name in measured],
+        "files": [
+            (name, measured[name], copies["shifts"][name]) for name in copies.get("gguf", ()) if name in measured
+        ],
         "names_of_files": copies.get("gguf", ()),
     }
     return {**shown, **_snippet(facts)} if kind == "cross-encoder" else shown

@@ -2,30 +2,34 @@
 
 import json
 import math
-import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from trsr.assets.paths import base_path
+from trsr.core.history import newest
+from trsr.core.prompts import RankingPrompt
 from trsr.errors import ReleaseError
-from trsr.hub import cross_encoder, expected, fresh_copy
+from trsr.hub import cross_encoder, endpoints, expected, fresh_copy
 from trsr.hub.cards import Example, Facts, complete
-from trsr.hub.diagnosis import EXACT, HALF, tolerance_of
+from trsr.hub.diagnosis import EXACT, HALF, is_rounding, tolerance_of
 from trsr.hub.inputs import ReleaseInputs
-from trsr.hub.processes import cause_of
+from trsr.hub.processes import cause_of, strangers_environment
 from trsr.hub.release import Release
 from trsr.hub.repos import COPIES
 from trsr.records.adapters import write_adapter_config
 from trsr.records.files import read_json
 
-# Largest difference in log-odds that rounding makes in a GGUF file of a type; another means another model.
-_ROUNDING = {"f32": EXACT, "f16": HALF, "bf16": HALF, "q8_0": 2 * HALF}
+# Largest difference in log-odds that rounding makes in a GGUF file of a type; another means another model. None: quantised weights
+# shift all log-odds alike, by how much depends on the model.
+_ROUNDING = {"f32": EXACT, "f16": HALF, "bf16": HALF, "q8_0": None}
 
 
 def rehearse_copies(release: Release, inputs: ReleaseInputs, example: Example | None) -> Facts:
@@ -35,8 +39,8 @@ def rehearse_copies(release: Release, inputs: ReleaseInputs, example: Example | 
         example: For cards; a CrossEncoder is asked it too.
 
     Returns:
-        The release's facts with the example and with `copies` complete: `differences`, kind of copy or name of a GGUF file
-        -> largest difference of its log-odds from those of base and adapter, over `candidates`.
+        The release's facts with the example and with `copies` complete: `differences` and `shifts`, kind of copy or name of
+        a GGUF file -> largest and mean difference of its log-odds from those of base and adapter, over `candidates`.
 
     Raises:
         ReleaseError: If one cannot be loaded, or its log-odds differ by more than rounding makes.
@@ -47,27 +51,35 @@ def rehearse_copies(release: Release, inputs: ReleaseInputs, example: Example | 
     wanted = read_json(release.folder / "pipeline" / expected.FILE)
     allowed = tolerance_of(wanted["made_from"]["dtype"])
     found: dict[str, float] = {}
+    shifts: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary:
         questions = Path(temporary) / "questions.json"
-        questions.write_text(json.dumps(_questions(wanted, inputs, example)), encoding="utf-8", newline="\n")
+        questions.write_text(
+            json.dumps(questions_of(wanted, inputs.encoder.prompt, example)), encoding="utf-8", newline="\n"
+        )
         for kind in kinds:
             folder = (release.folder / kind).resolve()
             if kind == "cross-encoder":
-                folder = _beside_its_base(folder, Path(temporary) / kind, release, inputs)
+                here = Path(base_path(inputs.run.recipe.base))
+                base = str(here.resolve()) if here.is_dir() else release.names.base
+                folder = beside_its_base(folder, Path(temporary) / kind, base)
             for source in sorted(folder.glob("*.gguf")) if kind == "gguf" else [folder]:
                 name = source.name if kind == "gguf" else kind
-                limit = allowed if kind != "gguf" else max(_ROUNDING[source.stem.rsplit("-", 1)[1]], allowed)
-                answers = _answers(kind, source, questions, name)
+                log_odds = answers(kind, source, questions, name)
                 if kind == "cross-encoder" and example:
-                    example = replace(example, log_odds=tuple(answers.pop()))
-                found[name] = _difference(answers, wanted)
-                if not found[name] <= limit:
+                    example = replace(example, log_odds=tuple(log_odds.pop()))
+                del log_odds[len(wanted["requests"]) :]  # those of the example
+                off = gaps(log_odds, wanted)
+                found[name], shifts[name] = max(map(abs, off)), statistics.mean(off)
+                rounding = _ROUNDING[source.stem.rsplit("-", 1)[1]] if kind == "gguf" else allowed
+                right = is_rounding(wanted, log_odds) if rounding is None else found[name] <= max(rounding, allowed)
+                if not right:
                     raise ReleaseError(
                         f"{name}, loaded in a fresh process, scores otherwise than the adapter: log-odds differ by "
-                        f"{found[name]:.3g}, and rounding makes {limit:g} at most. Leave it out."
+                        f"{found[name]:.3g}, which is more than rounding makes. Leave it out."
                     )
     counted = sum(len(one["log_odds"]) for one in wanted["requests"])
-    copies = {**(release.facts.copies or {}), "differences": found, "candidates": counted}
+    copies = {**(release.facts.copies or {}), "differences": found, "shifts": shifts, "candidates": counted}
     return complete(release.facts, example=example, copies=copies)
 
 
@@ -84,43 +96,51 @@ def check_library() -> None:
         )
 
 
-def _questions(wanted: dict[str, Any], inputs: ReleaseInputs, example: Example | None) -> dict[str, Any]:
-    """What `fresh_copy` reads. The example, last, is asked as text alone."""
-    prompt = inputs.encoder.prompt
+def questions_of(wanted: dict[str, Any], prompt: RankingPrompt, example: Example | None = None) -> dict[str, Any]:
+    """What `fresh_copy` reads, of an `expected.json`. The example, last, is asked as text alone."""
     requests = []
     asked = [(one["request"], one["request"].get("summary"), one) for one in wanted["requests"]]
     for request, summary, ids in [*asked, *([(example.request, example.summary, {})] if example else [])]:
-        recent = [prompt.item(text) for text in request["history"]][len(request["history"]) - prompt.recent_items :]
-        text = cross_encoder.query(prompt, summary, recent if prompt.recent_items else [])
+        recent = [prompt.item(text) for text in newest(request["history"], prompt.recent_items)]
+        text = cross_encoder.query(prompt, summary, recent)
         requests.append(
             {
                 "query": text,
                 "documents": request["candidates"],
                 "prefix": ids.get("prefix", []),
                 "suffixes": ids.get("suffixes", []),
+                "decision": endpoints.decision(wanted, request),
+                "request": request,
             }
         )
-    return {"answers": [wanted["answers"][name]["id"] for name in ("yes", "no")], "requests": requests}
+    ids = [wanted["answers"][name]["id"] for name in ("yes", "no")]
+    return {"answers": ids, "temperature": wanted["temperature"], "requests": requests}
 
 
-def _beside_its_base(folder: Path, copy: Path, release: Release, inputs: ReleaseInputs) -> Path:
-    """A copy of a CrossEncoder's folder that names a base which is there, before the base is on the Hub."""
+def beside_its_base(folder: Path, copy: Path, base: str) -> Path:
+    """A copy of a folder with an adapter, which names a base that is there, before the base is on the Hub."""
     shutil.copytree(folder, copy)
-    base = Path(base_path(inputs.run.recipe.base))
-    write_adapter_config(copy, str(base.resolve()) if base.is_dir() else release.names.base, None)
+    write_adapter_config(copy, base, None)
     return copy
 
 
-def _answers(kind: str, source: Path, questions: Path, name: str) -> list[list[float]]:
-    # Where the library was found, it is found again; this package is left out.
-    kept = [
-        path
-        for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        if path and not (Path(path) / "trsr").is_dir()
-    ]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(kept), "PYTHONSAFEPATH": "1"}
+def answers(
+    kind: str, source: Path, questions: Path, name: str, python: str | Path = sys.executable
+) -> list[list[float]]:
+    """Log-odds that a folder or file gives in a fresh process, see `fresh_copy`.
+
+    Args:
+        questions: File, as `questions_of` makes its content.
+        name: For the message where it cannot be loaded.
+        python: That runs it.
+
+    Raises:
+        ReleaseError: If it cannot be loaded.
+    """
+    # A cache of its own, so that no code of an earlier release runs.
+    environment = {**strangers_environment(), "HF_MODULES_CACHE": str(questions.parent / "modules")}
     process = subprocess.run(
-        [sys.executable, fresh_copy.__file__, kind, str(source), str(questions)],
+        [python, fresh_copy.__file__, kind, str(source), str(questions)],
         env=environment,
         cwd=questions.parent,
         capture_output=True,
@@ -129,17 +149,15 @@ def _answers(kind: str, source: Path, questions: Path, name: str) -> list[list[f
     )
     if process.returncode:
         raise ReleaseError(
-            f"{name} cannot be loaded as it is installed here, so nothing is pushed: {cause_of(process)}"
+            f"{name} cannot be loaded by the libraries as they are installed, so it is not published: {cause_of(process)}"
         )
     return json.loads(process.stdout.splitlines()[-1])
 
 
-def _difference(found: list[list[float]], wanted: dict[str, Any]) -> float:
-    pairs = [
-        (value, right)
-        for given, one in zip(found, wanted["requests"], strict=False)  # the example is not among them
+def gaps(found: Sequence[Sequence[float]], wanted: Mapping[str, Any]) -> list[float]:
+    """Log-odds less those of `expected.json`; infinity where one is not finite."""
+    return [
+        value - right if math.isfinite(value) else math.inf
+        for given, one in zip(found, wanted["requests"], strict=True)
         for value, right in zip(given, one["log_odds"], strict=True)
     ]
-    if not all(math.isfinite(value) for value, _ in pairs):
-        return math.inf
-    return max(abs(value - right) for value, right in pairs)

@@ -71,7 +71,7 @@ def diagnose(
         )
     said = [*_lengths(requests, tokens), *_mistakes(requests, wanted, found, spread)]
     if not said:
-        said = [_weights(wanted, found, spread, difference)]
+        said = [_weights(wanted, found, difference)]
     return Diagnosis(difference, False, said)
 
 
@@ -117,11 +117,31 @@ def _distance(found: np.ndarray, answers: np.ndarray) -> float:
     return float(np.sqrt(np.mean((found - answers) ** 2)))
 
 
-def _weights(wanted: np.ndarray, found: np.ndarray, spread: float, difference: float) -> str:
+def is_rounding(expected: Mapping[str, Any], answers: Sequence[Sequence[float]]) -> bool:
+    """Whether log-odds are those of `expected.json` with noise, as weights of few bits give them."""
+    wanted, found = (_flat(some) for some in ([one["log_odds"] for one in expected["requests"]], answers))
+    return _is_noisy(wanted, found)
+
+
+def _is_noisy(wanted: np.ndarray, found: np.ndarray) -> bool:
+    """Quantised weights also shift all answers alike, by much more than the noise: that does not count."""
+    spread = float(wanted.std()) or 1.0
+    return _likeness(wanted, found) > ROUNDED and float((found - wanted).std()) < CLOSE * 2 * spread
+
+
+def _likeness(wanted: np.ndarray, found: np.ndarray) -> float:
+    """Their correlation; 0 where there is none."""
+    if not np.isfinite(found).all() or not found.std() or not wanted.std():
+        return 0.0
+    return float(np.corrcoef(wanted, found)[0, 1])
+
+
+def _weights(wanted: np.ndarray, found: np.ndarray, difference: float) -> str:
     """What the likeness of the answers says of the weights."""
-    alike = float(np.corrcoef(wanted, found)[0, 1]) if found.std() and wanted.std() else 0.0
+    alike = _likeness(wanted, found)
     shown = f"they correlate by {alike:.2f} with the right ones"
-    if alike > ROUNDED and _distance(wanted, found) < CLOSE * 2 * spread:
+    if _is_noisy(wanted, found):
+        shown += f", and are {float((found - wanted).mean()):+.2g} off on average"
         precision = "in half precision or quantised" if difference <= HALF else "quantised"
         return f"The answers are the right ones with noise ({shown}): the weights are {precision}, or of a revision that hardly differs."
     if alike > RELATED:

@@ -1,12 +1,13 @@
-"""Loads a recommender's copy as a stranger does, and prints its log-odds; run as a script, in a process without this package.
+"""Loads a recommender as a stranger does, and prints its log-odds; run as a script, in a process without this package.
 
     python fresh_copy.py KIND SOURCE QUESTIONS.json
 
-KIND is cross-encoder, merged or gguf. QUESTIONS holds `answers`, the ids of yes and no, and requests: `query` and `documents` as
-text, `prefix` and `suffixes` as token ids.
+KIND is one of KINDS. QUESTIONS holds `answers`, the ids of yes and no, the `temperature` of decision files, and requests: `query`
+and `documents` as text, `prefix` and `suffixes` as token ids, `decision`, as decision models take it, and the `request` itself.
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,29 +24,67 @@ def of_cross_encoder(source: str, questions: dict[str, Any]) -> list[list[float]
     ]
 
 
-def of_language_model(source: Path, questions: dict[str, Any]) -> list[list[float]]:
-    """Log-odds that a plain causal language model gives of token ids. A GGUF file is read in fp32."""
+def of_pipeline(source: str, questions: dict[str, Any]) -> list[list[float]]:
+    """Log-odds that the release's own pipeline gives, whose code is executed."""
+    from transformers import pipeline
+
+    recommender = pipeline("text-rich-recommendation", model=source, trust_remote_code=True)  # type: ignore[call-overload]
+    found = [recommender(one["request"])["candidates"] for one in questions["requests"]]
+    return [[one["log_odds"] for one in sorted(some, key=lambda one: one["index"])] for some in found]
+
+
+def of_adapter(source: str, questions: dict[str, Any]) -> list[list[float]]:
+    """Log-odds of token ids that peft gives of an adapter on the base that it names."""
+    from peft import AutoPeftModelForCausalLM
+
+    return _log_odds(AutoPeftModelForCausalLM.from_pretrained(source), questions)
+
+
+def of_language_model(source: str, questions: dict[str, Any]) -> list[list[float]]:
+    """Log-odds of token ids that a plain causal language model gives. A GGUF file is read in fp32."""
     import torch
     from transformers import AutoModelForCausalLM
 
     options: dict[str, Any] = {}
-    if source.suffix == ".gguf":
-        source, options = source.parent, {"gguf_file": source.name, "dtype": torch.float32}
-    model = AutoModelForCausalLM.from_pretrained(source, **options).eval()
+    if source.endswith(".gguf"):
+        path = Path(source)
+        source, options = str(path.parent), {"gguf_file": path.name, "dtype": torch.float32}
+    return _log_odds(AutoModelForCausalLM.from_pretrained(source, **options), questions)
+
+
+def of_decision_model(source: str, questions: dict[str, Any]) -> list[list[float]]:
+    """Log-odds of the probabilities that transformers' decision pipeline gives, with the decision files of `source`."""
+    from transformers import pipeline
+
+    decide = pipeline("decision", model=source, decision_config=source)
+    found = [decide(one["decision"]) for one in questions["requests"]]
+    chances = [[answers[str(number)]["noul"] for number in range(len(answers))] for answers in found]
+    return [[(math.log(p) - math.log1p(-p)) * questions["temperature"] for p in some] for some in chances]
+
+
+def _log_odds(model, questions: dict[str, Any]) -> list[list[float]]:
+    import torch
+
+    model.eval()
     yes, no = questions["answers"]
 
     def log_odds(ids: list[int]) -> float:
         with torch.no_grad():
-            logits = model(torch.tensor([ids]), logits_to_keep=1).logits[0, -1].float()
+            logits = model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1].float()
         return (logits[yes] - logits[no]).item()
 
     return [[log_odds([*one["prefix"], *suffix]) for suffix in one["suffixes"]] for one in questions["requests"]]
 
 
+KINDS = {
+    "cross-encoder": of_cross_encoder,
+    "pipeline": of_pipeline,
+    "adapter": of_adapter,
+    "decision": of_decision_model,
+    "merged": of_language_model,
+    "gguf": of_language_model,
+}
+
 if __name__ == "__main__":
     kind, source, path = sys.argv[1:]
-    questions = json.loads(Path(path).read_text(encoding="utf-8"))
-    found = (
-        of_cross_encoder(source, questions) if kind == "cross-encoder" else of_language_model(Path(source), questions)
-    )
-    print(json.dumps(found))
+    print(json.dumps(KINDS[kind](source, json.loads(Path(path).read_text(encoding="utf-8")))))

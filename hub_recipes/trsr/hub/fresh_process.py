@@ -63,7 +63,7 @@ def measure(recommender, request: dict[str, Any], other_summary: str | None) -> 
         return encoder.prefix_ids(summary, history, longest).ids
 
     def score(prefix: list[int], suffixes: list[list[int]] = suffixes) -> list[float]:
-        return [round(value, 4) for value in recommender.scorer.log_odds(prefix, suffixes).tolist()]
+        return [round(value, 6) for value in recommender.scorer.log_odds(prefix, suffixes).tolist()]
 
     ids = prefix(summary, history)
     wrong: dict[str, list[float]] = {}

@@ -1,0 +1,225 @@
+"""Every way of loading or serving a release, asked the requests of its `expected.json`: how far log-odds are from those.
+
+    python -m bench.loading RELEASE --llama-server PATH --out loading.json
+
+RELEASE is a folder as `trsr publish --out` writes it; of its copies, those that it holds are tried. Each way runs in a process of
+its own, by a Python that finds the libraries, but not this package.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench import report
+from bench.run import processor, write
+from bench.serving import free_port, serving
+from trsr.cli.exits import ended
+from trsr.core.modeling import PROMPT_FILE
+from trsr.core.prompts import RankingPrompt
+from trsr.core.saving import write_json
+from trsr.errors import UsageError
+from trsr.hub import endpoints, verify
+from trsr.hub.copy_rehearsal import answers, beside_its_base, gaps, questions_of
+from trsr.hub.processes import strangers_environment
+from trsr.records.files import read_json
+from trsr.records.versions import versions
+
+METHOD = {
+    "difference": "of log-odds from those in expected.json, which the release's own pipeline gave: the largest and the mean",
+    "shift": "mean of the differences with their signs: what all candidates share moves P(yes), and no place",
+    "same_order": "requests whose candidates are in the same order",
+    "strangers": "each way in a process that cannot import this package",
+}
+# llama.cpp keeps keys and values in half precision by default.
+_EXACT = ["-ctk", "f32", "-ctv", "f32", "-fa", "off"]
+
+LogOdds = Sequence[Sequence[float]]  # of the candidates of each request
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to load or to serve a recommender.
+
+    Attributes:
+        name: What a user writes.
+        loads: Folder of the release, or name of its GGUF file.
+        weights: Their precision.
+    """
+
+    name: str
+    loads: str
+    weights: str
+    run: Callable[[], LogOdds]
+
+
+def ways(
+    release: Path, known: Mapping[str, Any], work: Path, python: str | Path, llama_server: str | None
+) -> Iterator[Way]:
+    """All ways that the release allows.
+
+    Args:
+        known: Its `expected.json`.
+        work: Folder for temporary files.
+        python: Of an environment without this package.
+        llama_server: Path of llama.cpp's server; without it, GGUF files are read by transformers alone.
+    """
+    prompt = RankingPrompt.from_dict(read_json(release / "adapter" / PROMPT_FILE))
+    questions = work / "questions.json"
+    write_json(questions, questions_of(dict(known), prompt))
+    base = release / "base"
+    named = str(base) if base.is_dir() else read_json(release / "adapter" / "adapter_config.json")[_BASE]
+    dtype = known["made_from"]["dtype"]
+
+    def fresh(kind: str, source: Path) -> Callable[[], LogOdds]:
+        return partial(answers, kind, source, questions, source.name, python)
+
+    def served(source: Path) -> Callable[[], LogOdds]:
+        return partial(_of_transformers, source, known, work, python)
+
+    whole = release / "pipeline"
+    yield Way('pipeline("text-rich-recommendation")', "pipeline", dtype, fresh("pipeline", whole))
+    yield Way("transformers serve: /v1/systemone", "pipeline", dtype, served(whole))
+    adapter = beside_its_base(release / "adapter", work / "adapter", named)
+    yield Way("AutoPeftModelForCausalLM", "adapter", dtype, fresh("adapter", adapter))
+    yield Way('pipeline("decision")', "adapter", dtype, fresh("decision", adapter))
+    if (release / "cross-encoder").is_dir():
+        encoder = beside_its_base(release / "cross-encoder", work / "cross-encoder", named)
+        yield Way("sentence_transformers.CrossEncoder", "cross-encoder", dtype, fresh("cross-encoder", encoder))
+    if (merged := release / "merged").is_dir():
+        yield Way("AutoModelForCausalLM", "merged", dtype, fresh("merged", merged))
+        yield Way('pipeline("decision")', "merged", dtype, fresh("decision", merged))
+        yield Way("transformers serve: /v1/systemone", "merged", dtype, served(merged))
+    for file in sorted((release / "gguf").glob("*.gguf")):
+        kind = file.stem.rpartition("-")[2]
+        yield Way("AutoModelForCausalLM(gguf_file=...)", file.name, kind, fresh("gguf", file))
+        for api in ("completion", "completions") if llama_server else ():
+            name = f"llama-server{' ' + ' '.join(_EXACT) if kind == 'f32' else ''}: {_PATHS[api]}"
+            yield Way(name, file.name, kind, partial(_of_llama, llama_server, file, api, known, work))
+
+
+_BASE = "base_model_name_or_path"
+_PATHS = {"completion": "/completion", "completions": "/v1/completions"}
+
+
+def run(
+    release: Path, out: Path, python: str | Path = sys.executable, llama_server: str | None = None, only: str = ""
+) -> dict[str, Any]:
+    """Try the ways whose name or folder holds `only`, and write the results file after each.
+
+    Raises:
+        ReleaseError, HubError, UsageError: If one cannot be loaded, or does not answer.
+    """
+    _check_stranger(python)
+    release = release.resolve()
+    known = verify.read(str(release))
+    results: dict[str, Any] = {
+        "bench": "loading",
+        "base": known["made_from"]["base"],
+        "requests": len(known["requests"]),
+        "candidates": sum(len(one["log_odds"]) for one in known["requests"]),
+        "spread": round(statistics.stdev(odds for one in known["requests"] for odds in one["log_odds"]), 2),
+        "method": METHOD,
+        "processor": processor(),
+        "versions": versions("sentence-transformers", "gguf"),
+        "ways": [],
+    }
+    if llama_server:
+        results["versions"]["llama-server"] = server_version(llama_server)
+    with tempfile.TemporaryDirectory() as temporary:
+        for way in ways(release, known, Path(temporary), python, llama_server):
+            if only not in way.name and only not in way.loads:
+                continue
+            print(f"{way.name}, {way.loads}", flush=True)
+            found = way.run()
+            off = gaps(found, known)
+            sizes = [abs(gap) for gap in off]
+            orders = [
+                _order(some) == _order(one["log_odds"]) for some, one in zip(found, known["requests"], strict=True)
+            ]
+            results["ways"].append(
+                {
+                    "way": way.name,
+                    "loads": way.loads,
+                    "weights": way.weights,
+                    "difference": {"max": float(f"{max(sizes):.2g}"), "mean": float(f"{statistics.mean(sizes):.2g}")},
+                    "shift": float(f"{statistics.mean(off):.2g}"),
+                    "same_order": sum(orders),
+                }
+            )
+            write(out, results)
+    return results
+
+
+def _order(log_odds: Sequence[float]) -> list[int]:
+    return sorted(range(len(log_odds)), key=lambda number: -log_odds[number])
+
+
+def _check_stranger(python: str | Path) -> None:
+    """Raise UsageError if a Python could import this package."""
+    done = subprocess.run(
+        [python, "-c", "import trsr"], env=strangers_environment(), cwd="/", capture_output=True, check=False
+    )
+    if not done.returncode:
+        raise UsageError(
+            f"{python} has this package installed, so nothing would be proven. Say which Python has the libraries alone: --python PATH"
+        )
+
+
+def server_version(llama_server: str) -> str:
+    """What a llama-server says of itself."""
+    done = subprocess.run([llama_server, "--version"], capture_output=True, text=True, check=True)
+    return (done.stdout + done.stderr).strip().splitlines()[0].removeprefix("version: ")
+
+
+def _of_transformers(source: Path, known: Mapping[str, Any], work: Path, python: str | Path) -> LogOdds:
+    port = free_port()
+    words = [python, "-m", "transformers.cli.transformers", "serve", source, "--trust-remote-code", "--device", "cpu"]
+    words += ["--dtype", known["made_from"]["dtype"], "--host", "127.0.0.1", "--port", port]
+    given = {**strangers_environment(), "HF_MODULES_CACHE": str(work / "modules")}
+    with serving(words, port, work / "log", env=given, cwd=work):
+        return _asked("systemone", port, str(source), known)
+
+
+def _of_llama(server: str, file: Path, api: str, known: Mapping[str, Any], work: Path) -> LogOdds:
+    port = free_port()
+    words = [server, "-m", file, "--host", "127.0.0.1", "--port", port, "-c", 4096, "-np", 1, "-t", 1]
+    with serving([*words, *(_EXACT if file.stem.endswith("-f32") else [])], port, work / "log", health="/health"):
+        return _asked(api, port, file.name, known)
+
+
+def _asked(api: str, port: int, model: str, known: Mapping[str, Any]) -> LogOdds:
+    return [reply.log_odds for reply in endpoints.ask(api, f"http://127.0.0.1:{port}", model, known)]
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("release", type=Path, help="folder, as `trsr publish --out` writes it; its code is executed")
+    add(
+        "--python",
+        default=sys.executable,
+        metavar="PATH",
+        help="that has the libraries, but not this package (this one)",
+    )
+    add("--llama-server", metavar="PATH", help="llama.cpp's server, for GGUF files")
+    add("--only", default="", metavar="TEXT", help="the ways alone whose name or folder holds it")
+    add("--out", type=Path, default=Path("loading.json"), help="results file (%(default)s)")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    options = arguments().parse_args(words)
+    with ended():
+        results = run(options.release, options.out, options.python, options.llama_server, options.only)
+        print(f"{report.table(results)}\n\nWrote {options.out}")
+
+
+if __name__ == "__main__":
+    main()
