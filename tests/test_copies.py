@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
+from bench import loading
 from bench.serving import free_port, serving
 from tests import strangers, tiny
 from tests.conftest import ROOT
@@ -24,7 +25,7 @@ from tests.hub import Hub, environment
 from tests.test_strangers import RUN_SNIPPETS
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder, RankingPrompt
-from trsr.errors import ReleaseError
+from trsr.errors import ReleaseError, UsageError
 from trsr.hub import copies, copy_rehearsal, cross_encoder, endpoints
 from trsr.hub.copies import Copies
 from trsr.hub.inputs import ReleaseInputs
@@ -155,6 +156,30 @@ def test_merged_weights_have_the_precision_of_the_base_and_score_alike(copied, q
         assert (logits[ids[0]] - logits[ids[1]]).item() == pytest.approx(odds, abs=1e-3)
 
 
+def test_every_way_of_loading_is_held_against_what_the_release_says(copied, stranger, tmp_path, monkeypatch, capsys):
+    _, _, release, _ = copied
+    words = [str(release), "--python", str(stranger), "--out", str(tmp_path / "loading.json"), "--add", "--only"]
+    loading.main([*words, "AutoModelForCausalLM"])
+    loading.main([*words, "decision"])
+    found = json.loads((tmp_path / "loading.json").read_text())
+    assert [(one["way"], one["loads"]) for one in found["ways"]] == [
+        ('pipeline("decision")', "adapter"),
+        ("AutoModelForCausalLM", "merged"),
+        ('pipeline("decision")', "merged"),
+    ]
+    for one in found["ways"]:
+        assert 0 < one["difference"]["max"] < 1e-4
+        assert one["same_order"] == found["requests"] == 3
+    assert found["candidates"] == 24
+    told = capsys.readouterr().out
+    assert told.count("AutoModelForCausalLM, merged") == 1  # it was kept
+    assert '| pipeline("decision") | merged | float32 |' in told
+    (tmp_path / "trsr.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(UsageError, match=r"has this package installed, so nothing would be proven\. .* --python PATH"):
+        loading.run(release, tmp_path / "other.json", stranger)
+
+
 def test_another_copy_is_noticed(copied, quickstarted, release):
     """Weights that are not those of base and adapter are not pushed."""
     _, _, other, _ = copied
@@ -252,7 +277,7 @@ def test_a_real_llama_server_scores_alike(sentencepiece_tokenizer, tmp_path, kin
     }
     port = free_port()
     words = [SERVER, "-m", file, "--host", "127.0.0.1", "--port", port, "-c", "512", "-t", "1", "-np", "1"]
-    with serving(words, port, tmp_path / "log"):
+    with serving(words, port, tmp_path / "log", health="/health"):
         [reply] = endpoints.ask("completion", f"http://127.0.0.1:{port}", "tiny", known)
     assert reply.log_odds == pytest.approx([(one[yes] - one[no]).item() for one in logits], abs=close)
     assert reply.tokens == [len(prefix) + len(suffix) for suffix in suffixes]

@@ -105,9 +105,17 @@ def served(engine, known):
             # Not in the order of the request: the index says which is which.
             return {"data": [{"index": n, "score": probability(one)} for n, one in reversed(list(enumerate(odds)))]}
         if path == "/completion":
-            found = completion(body["prompt"])
-            likeliest = [{"id": token, "logprob": value} for token, value in found.items()]
-            return {"completion_probabilities": [{"top_logprobs": likeliest}], "tokens_evaluated": len(body["prompt"])}
+            assert body["post_sampling_probs"]
+            assert body["samplers"] == ["temperature"]
+            found = {
+                token: value + dict(body["logit_bias"])[token] for token, value in completion(body["prompt"]).items()
+            }
+            assert body["temperature"] == 1
+            whole = sum(math.exp(value - max(found.values())) for value in found.values())  # all else is nothing beside
+            likeliest = [
+                {"id": token, "prob": math.exp(value - max(found.values())) / whole} for token, value in found.items()
+            ]
+            return {"completion_probabilities": [{"top_probs": likeliest}], "tokens_evaluated": len(body["prompt"])}
         if path == "/v1/completions":
             found = completion(body["prompt"])
             likeliest = {yes["text"]: found[yes["id"]], no["text"]: found[no["id"]]}
@@ -162,6 +170,14 @@ def test_llama_cpp_gives_log_probabilities_of_completions_as_those_of_chat(recom
         replies = endpoints.ask("completions", url, "any", ids_only)
     for reply, one in zip(replies, known["requests"], strict=True):
         assert reply.log_odds == pytest.approx(one["log_odds"], abs=1e-3)
+
+
+def test_a_server_without_the_tokens_of_the_answers(known):
+    def post(path, body):
+        return {"completion_probabilities": [{"top_probs": [{"id": 0, "prob": 1.0}]}]}
+
+    with pytest.raises(HubError, match=r"get no probability although they were asked for"):
+        endpoints.APIS["completion"](post, "any", known, known["requests"][0])
 
 
 def test_a_decision_model_is_told_all_items_of_a_short_history(known):

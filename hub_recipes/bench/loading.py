@@ -99,19 +99,28 @@ def ways(
     for file in sorted((release / "gguf").glob("*.gguf")):
         kind = file.stem.rpartition("-")[2]
         yield Way("AutoModelForCausalLM(gguf_file=...)", file.name, kind, fresh("gguf", file))
-        for api in ("completion", "completions") if llama_server else ():
-            name = f"llama-server{' ' + ' '.join(_EXACT) if kind == 'f32' else ''}: {_PATHS[api]}"
-            yield Way(name, file.name, kind, partial(_of_llama, llama_server, file, api, known, work))
+        if llama_server:
+            words = ["llama-server", *(_EXACT if kind == "f32" else [])]
+            yield Way(
+                f"{' '.join(words)}: /completion", file.name, kind, partial(_of_llama, llama_server, file, known, work)
+            )
 
 
 _BASE = "base_model_name_or_path"
-_PATHS = {"completion": "/completion", "completions": "/v1/completions"}
 
 
 def run(
-    release: Path, out: Path, python: str | Path = sys.executable, llama_server: str | None = None, only: str = ""
+    release: Path,
+    out: Path,
+    python: str | Path = sys.executable,
+    llama_server: str | None = None,
+    only: str = "",
+    add: bool = False,
 ) -> dict[str, Any]:
     """Try the ways whose name or folder holds `only`, and write the results file after each.
+
+    Args:
+        add: Keep the ways that `out` holds, and do not try them again.
 
     Raises:
         ReleaseError, HubError, UsageError: If one cannot be loaded, or does not answer.
@@ -122,6 +131,7 @@ def run(
     results: dict[str, Any] = {
         "bench": "loading",
         "base": known["made_from"]["base"],
+        "weights": known["made_from"]["weights"],
         "requests": len(known["requests"]),
         "candidates": sum(len(one["log_odds"]) for one in known["requests"]),
         "spread": round(statistics.stdev(odds for one in known["requests"] for odds in one["log_odds"]), 2),
@@ -132,29 +142,44 @@ def run(
     }
     if llama_server:
         results["versions"]["llama-server"] = server_version(llama_server)
+    kept = _kept(out, results) if add and out.exists() else {}
     with tempfile.TemporaryDirectory() as temporary:
         for way in ways(release, known, Path(temporary), python, llama_server):
-            if only not in way.name and only not in way.loads:
-                continue
-            print(f"{way.name}, {way.loads}", flush=True)
-            found = way.run()
-            off = gaps(found, known)
-            sizes = [abs(gap) for gap in off]
-            orders = [
-                _order(some) == _order(one["log_odds"]) for some, one in zip(found, known["requests"], strict=True)
-            ]
-            results["ways"].append(
-                {
-                    "way": way.name,
-                    "loads": way.loads,
-                    "weights": way.weights,
-                    "difference": {"max": float(f"{max(sizes):.2g}"), "mean": float(f"{statistics.mean(sizes):.2g}")},
-                    "shift": float(f"{statistics.mean(off):.2g}"),
-                    "same_order": sum(orders),
-                }
-            )
+            if (way.name, way.loads) in kept:
+                results["ways"].append(kept[way.name, way.loads])
+            elif only in way.name or only in way.loads:
+                print(f"{way.name}, {way.loads}", flush=True)
+                results["ways"].append(_tried(way, known))
             write(out, results)
     return results
+
+
+def _tried(way: Way, known: Mapping[str, Any]) -> dict[str, Any]:
+    """How far a way is from what is known."""
+    found = way.run()
+    off = gaps(found, known)
+    sizes = [abs(gap) for gap in off]
+    orders = [_order(some) == _order(one["log_odds"]) for some, one in zip(found, known["requests"], strict=True)]
+    return {
+        "way": way.name,
+        "loads": way.loads,
+        "weights": way.weights,
+        "difference": {"max": float(f"{max(sizes):.2g}"), "mean": float(f"{statistics.mean(sizes):.2g}")},
+        "shift": float(f"{statistics.mean(off):.2g}"),
+        "same_order": sum(orders),
+    }
+
+
+def _kept(out: Path, results: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    """The ways that `out` holds already."""
+    before = read_json(out)
+    if changed := [
+        name for name in ("weights", "method", "processor", "versions") if before.get(name) != results[name]
+    ]:
+        raise UsageError(
+            f"{out} was measured otherwise ({', '.join(changed)}): choose another --out, or leave --add out."
+        )
+    return {(one["way"], one["loads"]): one for one in before["ways"]}
 
 
 def _order(log_odds: Sequence[float]) -> list[int]:
@@ -180,18 +205,29 @@ def server_version(llama_server: str) -> str:
 
 def _of_transformers(source: Path, known: Mapping[str, Any], work: Path, python: str | Path) -> LogOdds:
     port = free_port()
-    words = [python, "-m", "transformers.cli.transformers", "serve", source, "--trust-remote-code", "--device", "cpu"]
+    words: list[object] = [
+        python,
+        "-m",
+        "transformers.cli.transformers",
+        "serve",
+        source,
+        "--trust-remote-code",
+        "--device",
+        "cpu",
+    ]
     words += ["--dtype", known["made_from"]["dtype"], "--host", "127.0.0.1", "--port", port]
     given = {**strangers_environment(), "HF_MODULES_CACHE": str(work / "modules")}
     with serving(words, port, work / "log", env=given, cwd=work):
         return _asked("systemone", port, str(source), known)
 
 
-def _of_llama(server: str, file: Path, api: str, known: Mapping[str, Any], work: Path) -> LogOdds:
+def _of_llama(server: str, file: Path, known: Mapping[str, Any], work: Path) -> LogOdds:
     port = free_port()
-    words = [server, "-m", file, "--host", "127.0.0.1", "--port", port, "-c", 4096, "-np", 1, "-t", 1]
-    with serving([*words, *(_EXACT if file.stem.endswith("-f32") else [])], port, work / "log", health="/health"):
-        return _asked(api, port, file.name, known)
+    words: list[object] = [server, "-m", file, "--host", "127.0.0.1", "--port", port, "-c", 4096, "-np", 1, "-t", 1]
+    if file.stem.endswith("-f32"):
+        words += _EXACT
+    with serving(words, port, work / "log", health="/health"):
+        return _asked("completion", port, file.name, known)
 
 
 def _asked(api: str, port: int, model: str, known: Mapping[str, Any]) -> LogOdds:
@@ -210,6 +246,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     add("--llama-server", metavar="PATH", help="llama.cpp's server, for GGUF files")
     add("--only", default="", metavar="TEXT", help="the ways alone whose name or folder holds it")
+    add("--add", dest="keep", action="store_true", help="keep the ways that --out holds, and do not try them again")
     add("--out", type=Path, default=Path("loading.json"), help="results file (%(default)s)")
     return parser
 
@@ -217,7 +254,7 @@ def arguments() -> argparse.ArgumentParser:
 def main(words: Sequence[str] | None = None) -> None:
     options = arguments().parse_args(words)
     with ended():
-        results = run(options.release, options.out, options.python, options.llama_server, options.only)
+        results = run(options.release, options.out, options.python, options.llama_server, options.only, options.keep)
         print(f"{report.table(results)}\n\nWrote {options.out}")
 
 

@@ -164,11 +164,12 @@ def _loading(results: Mapping) -> str:
             plain(one["loads"]),
             one["weights"],
             *(f"{one['difference'][name]:.1e}" for name in ("max", "mean")),
+            f"{one['shift']:+.1e}",
             f"{one['same_order']} of {results['requests']}",
         ]
         for one in results["ways"]
     ]
-    head = ["way", "loads", "weights", "log-odds off: most", "mean", "lists in the same order"]
+    head = ["way", "loads", "weights", "log-odds off: most", "mean", "mean with sign", "lists in the same order"]
     return markdown.table(head, rows)
 
 

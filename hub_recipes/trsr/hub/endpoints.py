@@ -17,6 +17,7 @@ from trsr.errors import HubError
 LIKELIEST = 20  # tokens of which `completions` gives probabilities
 SECONDS = 120.0  # until a request is given up
 _SMALLEST = 1e-7  # probability: beyond it an answer in fp32 says no more
+_LIFT = 100.0  # logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +109,20 @@ def _labelled(model: str, expected: Mapping[str, Any], one: Mapping[str, Any]) -
 
 
 def _completion(post: Post, model: str, expected: Mapping[str, Any], one: Mapping[str, Any]) -> Reply:
-    ids = {name: expected["answers"][name]["id"] for name in ("yes", "no")}
+    ids = [expected["answers"][name]["id"] for name in ("yes", "no")]
+    # Both answers are lifted above all other tokens, by as much: training raises one above the other, not both above the rest.
+    lifted = {"logit_bias": [[token, _LIFT] for token in ids], "n_probs": 2, "post_sampling_probs": True}
+    plain = {"temperature": 1.0, "samplers": ["temperature"]}
     odds: list[float] = []
     tokens: list[int | None] = []
     for suffix in one["suffixes"]:
-        body = {"prompt": [*one["prefix"], *suffix], "n_predict": 1, "n_probs": 1000, "temperature": 0.0}
-        found = post("/completion", {**body, "cache_prompt": True})
-        first = found["completion_probabilities"][0]
-        known = {token["id"]: token["logprob"] for token in (first.get("top_logprobs") or first["top_probs"])}
-        odds.append(_difference(known, ids["yes"], ids["no"], 1000))
+        body = {"prompt": [*one["prefix"], *suffix], "n_predict": 1, "cache_prompt": True, **lifted, **plain}
+        found = post("/completion", body)
+        chance = {token["id"]: token["prob"] for token in found["completion_probabilities"][0]["top_probs"]}
+        yes, no = (chance.get(token, 0.0) for token in ids)  # what is rounded to nothing may be left out
+        if not yes + no:
+            raise HubError(f"The tokens {ids} get no probability although they were asked for: another model answers.")
+        odds.append(_log_odds(yes / (yes + no)))
         tokens.append(found.get("tokens_evaluated"))
     return Reply(odds, tokens)
 
@@ -150,7 +156,8 @@ def _difference(known: Mapping[Any, float], yes: Any, no: Any, count: int) -> fl
     if missing := [word for word in (yes, no) if word not in known]:
         raise HubError(
             f"{missing[0]!r} is not among the {count} likeliest tokens after the prompt (they are "
-            f"{', '.join(repr(word) for word in list(known)[:3])}, ...): another model, adapter or template answers."
+            f"{', '.join(repr(word) for word in list(known)[:3])}, ...): another model, adapter or template answers, or training raised "
+            "one answer above the other, and not both above all other tokens. Choose another --api."
         )
     return known[yes] - known[no]
 
