@@ -48,21 +48,30 @@ Clock = Callable[[], float]
 
 
 def run(
-    release: Path, out: Path, server: str, split: str = "validation", users: int = 10, core: int | None = None
+    release: Path,
+    out: Path,
+    server: str,
+    types: Sequence[str] = ("f16", "q8_0"),
+    split: str = "validation",
+    users: int = 10,
+    core: int | None = None,
 ) -> dict[str, Any]:
     """Measure, and write the results file.
 
     Args:
         server: Path of llama.cpp's server.
+        types: Of the GGUF files that are served.
         users: At most so many of the split, in its order.
         core: That all work is pinned to.
 
     Raises:
         UsageError: If the release holds no merged weights or no GGUF files, or a server does not start.
     """
-    files = sorted((release / "gguf").glob("*.gguf"))
-    if not files or not (release / "merged").is_dir():
-        raise UsageError(f"{release} holds no merged weights, or no GGUF files: trsr publish RUN --merged --gguf f16")
+    files = {kind: file for kind in types for file in (release / "gguf").glob(f"*-{kind}.gguf")}
+    if len(files) < len(types) or not (release / "merged").is_dir():
+        raise UsageError(
+            f"{release} holds no merged weights, or not these GGUF files: trsr publish RUN --merged --gguf {' '.join(types)}"
+        )
     if core is not None:
         os.sched_setaffinity(0, {core})  # servers inherit it
     requests, answers = of_users(release, split, users)
@@ -74,8 +83,7 @@ def run(
             name = f"ours, {scorer.plan}, merged weights in {str(dtype).removeprefix('torch.')}"
             ways[name] = (partial(_score, scorer), time.process_time)
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        for file in files:
-            kind = file.stem.rpartition("-")[2]
+        for kind, file in files.items():
             port = free_port()
             words = [server, "-m", file, "--host", "127.0.0.1", "--port", port, "-c", 4096, "-np", 1, "-t", 1]
             process = stack.enter_context(serving(words, port, work / f"log-{kind}", health="/health"))
@@ -161,6 +169,7 @@ def arguments() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("release", type=Path, help="folder with merged weights and GGUF files, as `trsr publish --out` writes it")
     add("--server", required=True, metavar="PATH", help="llama.cpp's llama-server")
+    add("--types", nargs="+", default=["f16", "q8_0"], metavar="TYPE", help="of the GGUF files (f16 q8_0)")
     add("--split", default="validation", help="of the release's dataset (%(default)s)")
     add("--users", type=int, default=10, help="of the split, at most (%(default)s)")
     add("--core", type=int, metavar="NUMBER", help="that all work is pinned to (wherever the system puts it)")
@@ -171,7 +180,9 @@ def arguments() -> argparse.ArgumentParser:
 def main(words: Sequence[str] | None = None) -> None:
     options = arguments().parse_args(words)
     with ended():
-        results = run(options.release, options.out, options.server, options.split, options.users, options.core)
+        results = run(
+            options.release, options.out, options.server, options.types, options.split, options.users, options.core
+        )
         print(f"{report.table(results)}\n\nWrote {options.out}")
 
 
