@@ -12,9 +12,9 @@ from tests.test_verify import Engine, known, recommender, served  # noqa: F401
 
 def test_requests_are_those_of_the_releases_users(quickstarted):
     release = quickstarted[0] / "release"
-    requests, answers = llama_server.of_users(release, "test", 2)
+    requests = llama_server.of_users(release, "test", 2)
     assert [len(one["suffixes"]) for one in requests] == [21, 21]
-    assert set(answers) == {"yes", "no"}
+    assert all(len(one["prefix"]) > 50 for one in requests)
 
 
 def test_ways_take_turns_and_are_held_against_the_first(recommender, known):  # noqa: F811

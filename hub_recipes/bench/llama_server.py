@@ -30,7 +30,7 @@ from trsr.cli.exits import ended
 from trsr.core.scoring import Scorer
 from trsr.dataset import contract
 from trsr.errors import UsageError
-from trsr.hub import endpoints
+from trsr.hub import endpoints, expected
 from trsr.recommender.serving import load_recommender
 from trsr.records.files import read_json
 from trsr.records.versions import versions
@@ -74,7 +74,8 @@ def run(
         )
     if core is not None:
         os.sched_setaffinity(0, {core})  # servers inherit it
-    requests, answers = of_users(release, split, users)
+    known = read_json(release / "pipeline" / expected.FILE)
+    requests, answers = of_users(release, split, users), known["answers"]
     with steady(), ExitStack() as stack:
         ways: dict[str, tuple[Rank, Clock]] = {}
         for dtype in (torch.float32, torch.bfloat16):
@@ -92,7 +93,7 @@ def run(
         found = take_turns(ways, requests)
         results = {
             "bench": "llama_server",
-            "model": workloads.describe(release.name, model) | {"dtype": "float32, and as the ways say"},
+            "model": workloads.describe(known["made_from"]["base"], model) | {"dtype": "as the ways say"},
             "users": len(requests),
             "candidates": mean(len(one["suffixes"]) for one in requests),
             "prefix_tokens": round(mean(len(one["prefix"]) for one in requests), 1),
@@ -106,8 +107,8 @@ def run(
     return results
 
 
-def of_users(release: Path, split: str, users: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Token ids of the prompts of users, `prefix` and `suffixes` of each, and ids of the answers."""
+def of_users(release: Path, split: str, users: int) -> list[dict[str, Any]]:
+    """Token ids of the prompts of users: `prefix` and `suffixes` of each."""
     recommender = load_recommender(str(release), device="cpu")
     encoder = recommender.encoder
     dataset = str(release / "dataset")
@@ -121,7 +122,7 @@ def of_users(release: Path, split: str, users: int) -> tuple[list[dict[str, Any]
         suffixes = [encoder.suffix_ids(item) for item in read["candidates"]]
         prefix = encoder.prefix_ids(read["summary"], read["history"], max(map(len, suffixes)))
         requests.append({"prefix": prefix.ids, "suffixes": suffixes})
-    return requests, read_json(release / "pipeline" / "expected.json")["answers"]
+    return requests
 
 
 def take_turns(ways: dict[str, tuple[Rank, Clock]], requests: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
