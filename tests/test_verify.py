@@ -25,7 +25,7 @@ from trsr.core.modeling import RANKER, load_adapter
 from trsr.core.scoring import Scorer
 from trsr.errors import HubError
 from trsr.hub import endpoints, expected, fresh_process
-from trsr.hub.diagnosis import diagnose, is_rounding
+from trsr.hub.diagnosis import HALF, diagnose, is_rounding
 from trsr.hub.verify import verify
 
 
@@ -294,6 +294,8 @@ def test_quantised_weights_that_shift_all_answers_alike(known):
     [said] = diagnose(known, moved).said
     assert "the weights are quantised" in said
     assert re.search(r"are \+0\.3\d off on average", said)
+    again = [[some[0] - HALF - 0.02, *some[1:]] for some in moved]
+    assert "the weights are quantised" in diagnose(known, moved, again).said[0]  # and not sampled
     mixed = [some[1:] + some[:1] for some in moved]
     assert not is_rounding(known, mixed)
     assert not is_rounding(known, [[math.nan, *some[1:]] for some in moved])
