@@ -28,7 +28,7 @@ from trsr.records.adapters import write_adapter_config
 from trsr.records.files import read_json
 
 # Largest difference in log-odds that rounding makes in a GGUF file of a type; another means another model. None: quantised weights
-# shift all log-odds alike, by how much depends on the model.
+# shift all log-odds alike, and how far depends on the model.
 _ROUNDING = {"f32": EXACT, "f16": HALF, "bf16": HALF, "q8_0": None}
 
 
