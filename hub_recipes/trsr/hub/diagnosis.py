@@ -60,8 +60,8 @@ def diagnose(
     if again is not None and not _is_noisy(found, second := _flat(again)):
         moved = float(np.abs(second - found).max())
         if moved > HALF:
-            said = f"The same question gets other answers (by {moved:.2g}): they are sampled. Ask for probabilities, at temperature 1."
-            return Diagnosis(difference, False, [said])
+            sampled = f"The same question gets other answers (by {moved:.2g}): they are sampled. Ask for probabilities, at temperature 1."
+            return Diagnosis(difference, False, [sampled])
     spread = float(wanted.std()) or 1.0
     if np.ptp(np.abs(found)) < 1e-3:
         return Diagnosis(
