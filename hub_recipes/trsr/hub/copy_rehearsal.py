@@ -19,17 +19,13 @@ from trsr.core.prompts import RankingPrompt
 from trsr.errors import ReleaseError
 from trsr.hub import cross_encoder, endpoints, expected, fresh_copy
 from trsr.hub.cards import Example, Facts, complete
-from trsr.hub.diagnosis import EXACT, HALF, is_rounding, tolerance_of
+from trsr.hub.diagnosis import EXACT, is_rounding, tolerance_of
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.processes import cause_of, strangers_environment
 from trsr.hub.release import Release
 from trsr.hub.repos import COPIES
 from trsr.records.adapters import write_adapter_config
 from trsr.records.files import read_json
-
-# Largest difference in log-odds that rounding makes in a GGUF file of a type; another means another model. None: quantised weights
-# shift all log-odds alike, and how far depends on the model.
-_ROUNDING = {"f32": EXACT, "f16": HALF, "bf16": HALF, "q8_0": None}
 
 
 def rehearse_copies(release: Release, inputs: ReleaseInputs, example: Example | None) -> Facts:
@@ -71,9 +67,9 @@ def rehearse_copies(release: Release, inputs: ReleaseInputs, example: Example | 
                 del log_odds[len(wanted["requests"]) :]  # those of the example
                 off = gaps(log_odds, wanted)
                 found[name], shifts[name] = max(map(abs, off)), statistics.mean(off)
-                rounding = _ROUNDING[source.stem.rsplit("-", 1)[1]] if kind == "gguf" else allowed
-                right = is_rounding(wanted, log_odds) if rounding is None else found[name] <= max(rounding, allowed)
-                if not right:
+                # How far rounded weights shift all log-odds depends on the model.
+                rounded = allowed > EXACT or (kind == "gguf" and not source.stem.endswith("-f32"))
+                if not (found[name] <= allowed or (rounded and is_rounding(wanted, log_odds))):
                     raise ReleaseError(
                         f"{name}, loaded in a fresh process, scores otherwise than the adapter: log-odds differ by "
                         f"{found[name]:.3g}, which is more than rounding makes. Leave it out."
