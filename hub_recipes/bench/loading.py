@@ -138,23 +138,22 @@ def run(
         "method": METHOD,
         "processor": processor(),
         "versions": versions("sentence-transformers", "gguf"),
-        "ways": [],
     }
     if llama_server:
         results["versions"]["llama-server"] = server_version(llama_server)
-    kept = _kept(out, results) if add and out.exists() else {}
+    tried = _kept(out, results) if add and out.exists() else {}
     with tempfile.TemporaryDirectory() as temporary:
-        for way in ways(release, known, Path(temporary), python, llama_server):
-            if (way.name, way.loads) in kept:
-                results["ways"].append(kept[way.name, way.loads])
-            elif only in way.name or only in way.loads:
+        all_ways = list(ways(release, known, Path(temporary), python, llama_server))
+        for way in all_ways:
+            if (way.name, way.loads) not in tried and (only in way.name or only in way.loads):
                 print(f"{way.name}, {way.loads}", flush=True)
-                results["ways"].append(_tried(way, known))
+                tried[way.name, way.loads] = _compared(way, known)
+            results["ways"] = [tried[one.name, one.loads] for one in all_ways if (one.name, one.loads) in tried]
             write(out, results)
     return results
 
 
-def _tried(way: Way, known: Mapping[str, Any]) -> dict[str, Any]:
+def _compared(way: Way, known: Mapping[str, Any]) -> dict[str, Any]:
     """How far a way is from what is known."""
     found = way.run()
     off = gaps(found, known)
