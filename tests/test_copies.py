@@ -10,6 +10,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import ModelCard
@@ -145,13 +146,17 @@ def test_the_snippets_of_merged_weights_run(ran):
     assert re.search(r"differ from those of base and adapter by \de-0[5-9] at most", ran["merged"]["card"])
 
 
-def test_what_the_hub_holds(copied, ran):
+def test_what_the_hub_holds(copied, ran, monkeypatch):
     hub, done, release, said = copied
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
     assert list(done["commits"])[3:-5] == (["cross-encoder", "merged"] if LIBRARY else ["merged"])
     assert "merged: its log-odds differ from those of base and adapter by " in said
     how = {"cross-encoder": ("adapter", "sentence-transformers"), "merged": ("merge", "transformers")}
     for kind, one in ran.items():
-        header = ModelCard(one["card"]).data
+        card = ModelCard(one["card"])
+        card.validate()
+        header = card.data
         assert (header.base_model_relation, header.library_name) == how[kind]
         assert header.base_model == "ORG/trsr-nano"
         assert header.pipeline_tag == "text-ranking"

@@ -118,7 +118,8 @@ def theirs(recipe: Recipe, out: Path, run: Path) -> None:
     texts = contract.texts(recipe.dataset)
 
     def log_odds(row: Mapping[str, Any], ids: Sequence[str]) -> Sequence[float]:
-        recent = [Item.parse(texts[item_id]) for item_id in row["history"]][len(row["history"]) - words.recent_items :]
+        newest = row["history"][-words.recent_items or len(row["history"]) :]
+        recent = [Item.parse(texts[item_id]) for item_id in newest]
         prefix = words.prefix(row.get("summary"), recent)
         asked = [pair(prefix + words.suffix(Item.parse(texts[item_id])), words) for item_id in ids]
         return saved.predict(asked, show_progress_bar=False).tolist()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from trsr.hub import cross_encoder, expected, fresh_copy
 from trsr.hub.cards import Example, Facts, complete
 from trsr.hub.diagnosis import EXACT, HALF, tolerance_of
 from trsr.hub.inputs import ReleaseInputs
-from trsr.hub.processes import cause_of, without_package
+from trsr.hub.processes import cause_of
 from trsr.hub.release import Release
 from trsr.hub.repos import COPIES
 from trsr.records.adapters import write_adapter_config
@@ -111,9 +112,16 @@ def _beside_its_base(folder: Path, copy: Path, release: Release, inputs: Release
 
 
 def _answers(kind: str, source: Path, questions: Path, name: str) -> list[list[float]]:
+    # Where the library was found, it is found again; this package is left out.
+    kept = [
+        path
+        for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        if path and not (Path(path) / "trsr").is_dir()
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(kept), "PYTHONSAFEPATH": "1"}
     process = subprocess.run(
         [sys.executable, fresh_copy.__file__, kind, str(source), str(questions)],
-        env=without_package(),
+        env=environment,
         cwd=questions.parent,
         capture_output=True,
         text=True,

@@ -18,7 +18,7 @@ from torch import nn
 from trsr.assets.paths import base_path
 from trsr.dataset import contract
 from trsr.errors import ReleaseError, UsageError
-from trsr.hub.processes import cause_of, without_package
+from trsr.hub.processes import cause_of, strangers_environment
 from trsr.progress import loading
 from trsr.records.files import whole_folder
 from trsr.retrieval.pretrained import INSTALL, TOKENS, HiddenStateVectors, SentenceVectors
@@ -98,7 +98,7 @@ def _write(retriever: Retriever, maker: SentenceVectors | HiddenStateVectors, dr
             model.tokenizer.padding_side = "right"
             reader = [model, Pooling(model.get_embedding_dimension(), "mean")]
     dtypes = {value.dtype for module in reader for value in module.parameters()}
-    tower = retriever.network.item
+    tower: Any = retriever.network.item
     center = Dense(len(tower.center), len(tower.center), activation_function=nn.Identity())
     hidden = Dense(tower.text[0].in_features, tower.text[0].out_features, activation_function=nn.GELU())
     last = Dense(tower.text[3].in_features, tower.text[3].out_features, activation_function=nn.Identity())
@@ -121,7 +121,7 @@ def _embedded(folder: Path, texts: list[str]) -> np.ndarray:
         file.write_text(json.dumps(texts), encoding="utf-8", newline="\n")
         process = subprocess.run(
             [sys.executable, "-c", _EMBED, str(folder), str(file)],
-            env=without_package(),
+            env=strangers_environment(),
             cwd=temporary,
             capture_output=True,
             text=True,
