@@ -78,6 +78,26 @@ def test_fits_of_one_seed_are_equal(source):
         assert not np.array_equal(one.score(rows), other.score(rows)), name
 
 
+def test_esasrec_scores_sampled_items_as_rectools_does():
+    """Scores and gradients; an item that is drawn twice counts twice."""
+    import torch
+    from rectools.models.nn.transformers.similarity import DistanceSimilarityModule
+
+    from peers.networks import Products
+
+    generator = torch.Generator().manual_seed(0)
+    users, items = torch.randn(3, 5, 8, generator=generator), torch.randn(20, 8, generator=generator)
+    drawn = torch.randint(20, (3, 5, 30), generator=generator)
+    found = []
+    for module in (DistanceSimilarityModule(), Products()):
+        leaves = [users.clone().requires_grad_(), items.clone().requires_grad_()]
+        scores = module(*leaves, drawn)
+        scores.square().sum().backward()
+        found.append([scores.detach(), *(leaf.grad for leaf in leaves)])
+    for theirs, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
+
+
 def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
     space = {"x": (0, 1, 2, 3), "y": (0.5, 0.1)}
 
