@@ -6,6 +6,8 @@ import pytest
 
 pytest.importorskip("sentence_transformers")
 
+from peft import LoraConfig
+
 from bench import cross_encoder as bench
 from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
@@ -42,6 +44,9 @@ def test_a_crossencoder_is_trained_on_the_prompts_of_our_adapter(recipe, quickst
         ids = model.preprocess([(row["query"], row["document"])])["input_ids"][0].tolist()
         assert ids == right["input_ids"][:-1]
         assert (encoder.yes_id if row["label"] else encoder.no_id) == right["input_ids"][-1]
+    # When this fails, peft's own wrapper is needed no longer, in the bench and in the guide.
+    with pytest.raises(ValueError, match=r"PEFT .* not compatible, please use a version >= 0\.22"):
+        bench.CrossEncoder(str(tmp_path / "base"), device="cpu").add_adapter(LoraConfig(target_modules=["q_proj"]))
     few = bench.pairs(recipe.dataset, replace(recipe, train_users=3), words)
     assert few[:] == rows[:6]
 

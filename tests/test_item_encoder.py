@@ -9,6 +9,7 @@ pytest.importorskip("sentence_transformers")
 
 from safetensors.numpy import load_file
 from sentence_transformers import SentenceTransformer
+from transformers import AutoTokenizer
 
 from tests import tiny
 from trsr.cli import main
@@ -29,9 +30,12 @@ def source(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def retriever(source, tmp_path_factory):
-    """Of texts alone, read by the nano base."""
-    out = tmp_path_factory.mktemp("retrievers") / "texts"
-    train_retriever(source, out, vectors="transformers:nano", ids=False, settings=QUICK)
+    """Of texts alone, read by a base with a chat template, which must not stand around them."""
+    home = tmp_path_factory.mktemp("retrievers")
+    base = tiny.save_base("Qwen/Qwen3-0.6B", home / "base")
+    assert AutoTokenizer.from_pretrained(base).chat_template
+    out = home / "texts"
+    train_retriever(source, out, vectors=f"transformers:{base}", ids=False, settings=QUICK)
     return out
 
 

@@ -26,7 +26,9 @@ from trsr.retrieval.retriever import ITEMS, VECTORS, Retriever
 
 CHECKED = 200  # items that are embedded in a fresh process
 EXACT = 1e-5  # largest difference of a vector's element, as a part of the largest one, between two programs in fp32
-HALF = 0.03  # the same where the retriever's model computed in 16 bits; what is written here computes in fp32
+HALF = (
+    0.1  # the same where the retriever's model computed in 16 bits, and what is written here in fp32: 0.04 for SmolLM2
+)
 _EMBED = """
 import json, sys
 from sentence_transformers import SentenceTransformer
@@ -94,8 +96,15 @@ def _write(retriever: Retriever, maker: SentenceVectors | HiddenStateVectors, dr
         if isinstance(maker, SentenceVectors):
             reader = list(SentenceTransformer(maker.model, device="cpu"))
         else:
-            model = Transformer(base_path(maker.model), max_seq_length=TOKENS)
+            states = {"method": "forward", "method_output_name": "last_hidden_state"}
+            model = Transformer(
+                base_path(maker.model),
+                max_seq_length=TOKENS,
+                modality_config={"text": states},
+                module_output_name="token_embeddings",
+            )
             model.tokenizer.padding_side = "right"
+            model.tokenizer.chat_template = None  # with one, a text would be read as a message
             reader = [model, Pooling(model.get_embedding_dimension(), "mean")]
     dtypes = {value.dtype for module in reader for value in module.parameters()}
     tower: Any = retriever.network.item
