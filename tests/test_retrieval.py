@@ -19,7 +19,9 @@ from trsr.retrieval.loss import backward_in_slices, sampled_softmax_loss, softma
 from trsr.retrieval.network import Network, Shape
 from trsr.retrieval.search import largest
 from trsr.retrieval.sequences import Sequences, training_sequences, windows
+from trsr.retrieval.training import Settings, fit
 from trsr.retrieval.users import user_vectors
+from trsr.retrieval.validation import Validation
 
 NUMBERS = {f"i{number}": number for number in range(12)}
 
@@ -142,12 +144,12 @@ def test_the_estimate_of_the_denominator_is_unbiased():
 
 
 def test_draws_come_as_often_as_they_are_expected():
-    counts = np.array([0, 1, 9, 0])
+    counts = np.array([0, 1, 9, 0])  # what nobody met is not drawn
     numbers, log_expected = Draws(counts, 100_000, np.random.default_rng(0))()
     seen = np.bincount(numbers.numpy(), minlength=4)
-    expected = np.array([12_500, 17_500, 57_500, 12_500])
+    expected = np.array([0, 30_000, 70_000, 0])
     assert np.abs(seen - expected).max() < 600
-    for item in range(4):
+    for item in (1, 2):
         assert log_expected[numbers == item][0].exp().item() == pytest.approx(expected[item], rel=1e-5)
 
 
@@ -204,6 +206,25 @@ def test_an_item_that_nobody_met_has_no_id_part():
     from_text = model.item.text(torch.from_numpy(text)).detach().numpy()
     assert np.allclose(vectors[11], from_text[11])
     assert np.allclose(vectors[:11], from_text[:11] + model.item.ids.weight[:11].detach().numpy())
+
+
+@pytest.mark.parametrize("draws", [0, 16])
+def test_training_learns_nothing_of_what_nobody_met(draws):
+    """Else a new item would be ranked below all others, whatever its text says."""
+    sequences = sequences_of(*([number, (number + 1) % 8, (number + 2) % 8] for number in range(8)))
+    text = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    shape = Shape(12, 3, width=8, hidden=6, heads=2, longest=5, dropout=0.0)
+    validation = Validation([np.array([0, 1])], np.array([2]))
+    settings = Settings(epochs=3, batch=4, draws=draws)
+    new = text[8:]
+    one, other = (
+        fit(sequences, 12, np.concatenate([text[:8], texts]), shape, settings, validation)
+        for texts in (new, 2 * new.mean(0) - new)  # others of the same mean and variance, which scale all texts
+    )
+    assert one.known.tolist() == [True] * 8 + [False] * 4
+    assert np.allclose(one.vectors[:8], other.vectors[:8], atol=1e-5)  # of the mean's rounding
+    assert not np.allclose(one.vectors[8:], other.vectors[8:], atol=1e-2)
+    assert [entry["loss"] for entry in one.log] == pytest.approx([entry["loss"] for entry in other.log], abs=1e-4)
 
 
 @given(st.integers(1, 7), st.integers(1, 9), st.integers(1, 12), st.integers(1, 40), st.integers(0, 10**6))

@@ -5,7 +5,7 @@ import torch
 
 
 class Draws:
-    """Items for the denominator: half by how often they were met, half uniformly, with replacement.
+    """Items for the denominator, of those that were met: half by how often, half uniformly, with replacement.
 
     Args:
         counts: (items,) interactions with each.
@@ -14,9 +14,12 @@ class Draws:
 
     def __init__(self, counts: np.ndarray, size: int, generator: np.random.Generator) -> None:
         self.size, self._generator = size, generator
-        chances = (counts / counts.sum() + 1 / len(counts)) / 2  # of each item
+        known = counts > 0
+        chances = (counts / counts.sum() + known / known.sum()) / 2  # of each item
         self._ends = np.cumsum(chances)
-        self._log_expected = torch.from_numpy(np.log(chances * size)).float()
+        self._log_expected = torch.from_numpy(
+            np.log(chances * size, where=known, out=np.full(len(counts), -np.inf))
+        ).float()
 
     def __call__(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Numbers of items (size,), and the log of how often each is expected among them."""

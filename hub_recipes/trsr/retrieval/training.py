@@ -1,5 +1,6 @@
-"""Train a retriever's networks: at every position of every sequence, a softmax over the catalogue.
+"""Train a retriever's networks: at every position of every sequence, a softmax over the items that anyone met.
 
+What nobody met is no negative: it would be learnt that nobody wants it, and no text of its own could say otherwise.
 Takes arrays and returns the networks; files are `run`'s and `checkpoint`'s, datasets `run`'s.
 """
 
@@ -33,7 +34,7 @@ class Settings:
     Attributes:
         epochs: At most; training ends earlier where `patience` epochs bring nothing on validation.
         batch: Sequences a step, at most; fewer where an epoch would have less than STEPS.
-        draws: Items in the softmax's denominator, drawn anew each step; 0 = all up to FULL items, else 8,192.
+        draws: Items in the softmax's denominator, drawn anew each step; 0 = all that were met up to FULL items, else 8,192.
     """
 
     epochs: int = 20
@@ -142,8 +143,9 @@ def fit(
 def _step(network: Network, catalogue: Catalogue, batch: Batch, draw: Draws | None) -> float:
     """Gradients of one batch; returns its mean loss."""
     if draw is None:
-        items = catalogue.items(network, torch.arange(len(catalogue.known)))
-        seen, targets, met = batch.items, batch.targets, batch.met
+        items = catalogue.items(network, torch.nonzero(catalogue.known)[:, 0])
+        rows = torch.cumsum(catalogue.known, 0) - 1  # of `items`, for the number of an item that was met
+        seen, targets, met = rows[batch.items], rows[batch.targets], torch.where(batch.met >= 0, rows[batch.met], -1)
     else:
         # Vectors of those items alone that the step needs; what was met and is not among the draws does not matter.
         drawn, log_expected = draw()
