@@ -1,5 +1,6 @@
 """The guide is true: its blocks run from top to bottom as they stand, and what cannot run here parses."""
 
+import json
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from bench.serving import free_port, serving
 from tests.hub import Hub, environment
 from tests.test_readme import anchors, script_help
 from trsr.cli import command_line
+from trsr.hub.endpoints import APIS
 from trsr.recommender.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -55,6 +57,40 @@ def test_links_lead_somewhere():
 
 def test_its_tables_are_rendered_from_results_files():
     assert fill(GUIDE, ROOT) == GUIDE
+
+
+class Sent(Exception):
+    """Ends a builder of requests at its first one."""
+
+
+@pytest.mark.parametrize("path", ["/generative_scoring", "/v1/score", "/completion", "/v1/systemone"])
+def test_requests_are_shown_as_they_are_sent(path):
+    shown = dict(re.findall(r"```http\nPOST (\S+)\n(.*?)```", GUIDE, re.S))
+    assert len(shown) == 4
+    items = ["title: The Long Tide", "title: The Last Oven"]
+    request = {
+        "summary": "likes sea stories",
+        "history": ["title: older", "title: The Salt Lantern"],
+        "candidates": items,
+    }
+    expected = {
+        "answers": {"yes": {"id": 329}, "no": {"id": 324}},
+        "recent_items": 1,
+        "temperature": 1.0,
+    }
+
+    def post(to, body):
+        assert to == path
+        raise Sent(body)
+
+    with pytest.raises(Sent) as sent:
+        APIS[path.rpartition("/")[2]](
+            post,
+            "trsr",
+            expected,
+            {"request": request, "prefix": [0, 431, 97], "suffixes": [[512, 18], [604, 18]]},
+        )
+    assert json.dumps(json.loads(shown[path])) == json.dumps(sent.value.args[0])
 
 
 @pytest.mark.slow

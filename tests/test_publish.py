@@ -1,6 +1,7 @@
 """Publishing against a server that speaks the Hub's protocol, with the real client."""
 
 import json
+import re
 import shutil
 import subprocess
 
@@ -10,7 +11,9 @@ from datasets import load_dataset
 from huggingface_hub import HfApi
 from huggingface_hub.utils import _http
 
+from tests.conftest import ROOT
 from tests.hub import Hub, User
+from trsr.cli import command_line
 from trsr.core.saving import core_modules
 from trsr.dataset import contract
 from trsr.errors import HubError, ReleaseError
@@ -20,6 +23,7 @@ from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.preflight import Options
 from trsr.hub.publish import publish, push_release
 from trsr.hub.release import SUFFIXES, assemble, check_files
+from trsr.hub.repos import COPIES, TYPES, name_repos
 from trsr.hub.spaces import METRICS, SPACE
 
 TOKEN = "hf_test_writer"
@@ -49,6 +53,26 @@ def client(hub, token=TOKEN):
 @pytest.fixture(scope="module")
 def run(quickstarted):
     return quickstarted[0] / "runs" / "recurrent"
+
+
+def test_the_readme_tells_how_each_repo_is_loaded(hub, release):
+    """Its table holds all that a release with every option writes, and each option is one of the command line."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme[readme.index("| repo | a user does |") :].split("\n\n")[0].splitlines()[2:]
+    told = {name for row in table for name in re.findall(r"`(ORG/[\w-]+)`", row.split(" | ")[0])}
+    names = name_repos("ORG", "trsr-sample", copies=COPIES)
+    assert told == {names.repo(kind) for kind in TYPES}
+    for kind in TYPES:
+        if kind not in METRICS:
+            word = f"`--{kind}" if kind in COPIES else f"{kind} `"
+            [row] = [row for row in table if row.startswith(f"| {word}")]
+            assert names.repo(kind) in row.split(" | ")[0]
+    for option in {option for row in table for option in re.findall(r"^\| `(--[\w-]+)", row)}:
+        command_line().parse_args(
+            ["publish", "runs/x", "--namespace", "ORG", option, *(["f16"] * (option == "--gguf"))]
+        )
+    push_release(release, client(hub), Options(), say=lambda line: None)
+    assert {name.split()[1] for name in hub.state()["repos"]} <= told
 
 
 def test_a_push_makes_one_commit_a_repo_and_a_second_none(hub, release):

@@ -73,6 +73,29 @@ def test_every_card_is_what_the_library_takes(client, kind, name, monkeypatch):
         assert any(path.startswith(FOLDER) for path in client.list_repo_files(f"ORG/{name}"))
 
 
+WHOLE = sorted((ROOT / "tests" / "cards").glob("*.md"))
+
+
+@pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
+def test_every_kind_of_card_is_what_the_library_takes(client, path, monkeypatch):
+    """Those that are compared as files: of forms that no release in these tests has, too."""
+    text = path.read_text(encoding="utf-8")
+    told = header(text)
+    card = CLASSES["space" if "sdk" in told else "dataset" if "configs" in told else "model"](text)
+    with monkeypatch.context() as patched:
+        patched.setattr(huggingface_hub.constants, "ENDPOINT", client.endpoint)
+        card.validate()
+    found = card.data.to_dict()
+    # What the library's class takes up it writes again: nothing is lost, and no key is empty.
+    assert {name for name, value in told.items() if value in (None, [], "")} == set()
+    assert found.keys() == told.keys()
+    assert licences.problem(found["license"], "--license", "it") is None
+    assert all(isinstance(tag, str) and len(tag) <= 50 for tag in found["tags"])
+    assert found.get("base_model_relation", "adapter") in {"adapter", "merge", "quantized", "finetune"}
+    if isinstance(card, ModelCard):
+        assert {"library_name", "pipeline_tag", "base_model"} <= found.keys()
+
+
 def test_what_a_space_downloads_beforehand_is_what_it_loads(client):
     lines = header(file_of(client, "space", "trsr-sample"))["preload_from_hub"]
     assert [line.split(" ")[0] for line in lines] == ["ORG/trsr-nano", "ORG/trsr-sample-lora", "ORG/trsr-sample"]

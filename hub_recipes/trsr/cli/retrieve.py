@@ -4,13 +4,14 @@ A retriever has a vector for each item, from its text and its id, and one for a 
 is the score. Text vectors come from tf-idf, which needs no model, from sentence-transformers:MODEL, or from the hidden
 states of a language model, transformers:MODEL. Evaluation is on the released candidates, in the form of `trsr evaluate`, and
 on the whole catalogue: the target among all items that the user has not met. `fuse` gives a finished run the catalogue: it
-then recommends without candidates, by the sum of both scores.
+then recommends without candidates, by the sum of both scores. `export` writes the item vectors of a model as a SentenceTransformer.
 
 examples:
   trsr retrieve train data/mine --out runs/retriever
   trsr retrieve train data/mine --vectors transformers:bases/smollm2 --out runs/retriever-smollm2
   trsr retrieve evaluate runs/retriever --dataset data/mine
   trsr retrieve fuse runs/retriever --run runs/mine
+  trsr retrieve export runs/retriever-smollm2 --dataset data/mine --out runs/item-encoder
 """
 
 import argparse
@@ -22,7 +23,7 @@ from trsr.cli.outcome import Outcome, add_json
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", metavar="train | evaluate | fuse", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="train | evaluate | fuse | export", required=True)
     train = actions.add_parser("train", help="on the histories of a dataset, in minutes on a CPU")
     option = train.add_argument
     option("dataset", help="folder or Hub id with the configs items and histories")
@@ -67,10 +68,34 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--users", type=positive(int), default=200, metavar="N", help="validation users to fit on (%(default)s)")
     option("--stage-one", type=positive(int), default=100, metavar="N", help="items that are retrieved (%(default)s)")
     add_json(fuse)
+    export = actions.add_parser("export", help="item vectors as a SentenceTransformer, for other programs")
+    option = export.add_argument
+    option("retriever", type=Path, help="folder of a retriever with --vectors of a model")
+    option("--dataset", required=True, help="the one that it was trained on")
+    option("--revision", help="of the dataset")
+    option("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    add_json(export)
 
 
 def run(options: argparse.Namespace) -> Outcome:
-    return {"train": _train, "evaluate": _evaluate, "fuse": _fuse}[options.action](options)
+    return {"train": _train, "evaluate": _evaluate, "fuse": _fuse, "export": _export}[options.action](options)
+
+
+def _export(options: argparse.Namespace) -> Outcome:
+    from trsr.hub.item_encoder import export
+
+    written = export(options.retriever, options.dataset, options.out, options.revision)
+    return Outcome(
+        written,
+        f"Wrote {options.out}: SentenceTransformer({str(options.out)!r}) gives, in a process without this package, the retriever's vectors "
+        f"of {written['checked']} texts, with a difference of {written['difference']:.1e} at most. They are those of the index for "
+        f"{written['in_index']} of {written['items']} items"
+        + (
+            "."
+            if written["in_index"] == written["items"]
+            else "; to the others the retriever adds what it learnt of their ids."
+        ),
+    )
 
 
 def _fuse(options: argparse.Namespace) -> Outcome:

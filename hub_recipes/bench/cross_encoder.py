@@ -1,0 +1,181 @@
+"""A CrossEncoder that sentence-transformers' own trainer fine-tunes from a published dataset, beside our adapter on the same data.
+
+    trsr quickstart
+    python -m bench.cross_encoder trsr-quickstart/release/dataset --recipe nano-sample --out cross-encoder
+
+Both start at the base of the recipe, with the same LoRA, learning rate, prompts of a step and number of steps. The CrossEncoder is
+trained on the rows of the `_sft` config, with binary cross-entropy of its score; our adapter on the same rows, with cross-entropy of
+the answer token, candidates of a user sharing their prefix. The first seed draws the same negatives for both; with further
+seeds, those of the adapter are drawn anew. Each is trained and scored in a process of its own.
+"""
+
+import argparse
+import hashlib
+import multiprocessing
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, load_dataset
+from peft import get_peft_model
+from sentence_transformers import CrossEncoder
+from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+from transformers import set_seed
+
+from trsr.cli.exits import ended
+from trsr.core.history import Item
+from trsr.core.prompts import RankingPrompt
+from trsr.dataset import contract
+from trsr.dataset.candidates import Candidates
+from trsr.hub import cross_encoder
+from trsr.recommender.compare import report
+from trsr.recommender.compare.run import compare
+from trsr.recommender.evaluate import describe, evaluate_run, write_results
+from trsr.recommender.examples import make_encoder, ranking_prompt
+from trsr.recommender.recipe import Recipe, load_recipe
+from trsr.recommender.results import FILE
+from trsr.recommender.run import Run, is_finished
+from trsr.recommender.scores import cost
+from trsr.recommender.train import load_base, lora_config, train
+
+OURS, THEIRS = "our adapter", "CrossEncoder, trained by sentence-transformers"
+
+
+def pair(prompt: str, words: RankingPrompt) -> tuple[str, str]:
+    """Query and document of a CrossEncoder, from a prompt as the dataset holds it."""
+    user, _, candidate = prompt.rpartition(f"\n\n{words.candidate_heading}\n- ")
+    return user.removeprefix(words.instruction).strip("\n"), candidate.removesuffix(f"\n\n{words.cue}")
+
+
+def pairs(dataset: str, recipe: Recipe, words: RankingPrompt) -> Dataset:
+    """Training rows of a CrossEncoder, `query`, `document` and `label`, of the users that the recipe trains on."""
+    rows = load_dataset(dataset, f"{recipe.summary}_sft", split="train")
+    if recipe.train_users:
+        rows = rows.select(range(min(recipe.train_users * (1 + recipe.negatives), len(rows))))
+    found = [pair(prompt, words) for prompt in rows["prompt"]]
+    columns = {"query": [query for query, _ in found], "document": [document for _, document in found]}
+    return Dataset.from_dict({**columns, "label": [float(label) for label in rows["label"]]})
+
+
+def untrained(recipe: Recipe, folder: Path) -> tuple[CrossEncoder, RankingPrompt]:
+    """The base of a recipe as a CrossEncoder with a fresh adapter, and the prompt. `folder` takes its files."""
+    tokenizer, base = load_base(recipe, half=False)
+    encoder = make_encoder(recipe, ranking_prompt(recipe, contract.provenance(recipe.dataset)), tokenizer, base.config)
+    folder.mkdir(parents=True)
+    base.save_pretrained(folder)
+    cross_encoder.write(folder, encoder)
+    set_seed(recipe.seed)
+    model = CrossEncoder(str(folder), device="cpu")
+    # CrossEncoder.add_adapter needs peft 0.22, as transformers 5.24 does for its own adapters.
+    model[0].model = get_peft_model(model[0].model, lora_config(recipe, base))
+    return model, encoder.prompt
+
+
+def fine_tune(model: CrossEncoder, rows: Dataset, recipe: Recipe, out: Path) -> None:
+    """Train a CrossEncoder as the recipe says, and save it to `out`."""
+    optim = recipe.optim
+    prompts = optim.batch_size * (1 + recipe.negatives if recipe.form == "shared-prefix" else 1)
+    arguments = CrossEncoderTrainingArguments(
+        output_dir=str(out / "checkpoints"),
+        learning_rate=optim.learning_rate,
+        num_train_epochs=optim.epochs,
+        max_steps=optim.max_steps or -1,
+        per_device_train_batch_size=prompts,
+        gradient_accumulation_steps=optim.accumulation,
+        weight_decay=optim.weight_decay,
+        adam_beta1=optim.beta1,
+        adam_beta2=optim.beta2,
+        warmup_steps=optim.warmup_ratio,
+        lr_scheduler_type=optim.scheduler,
+        logging_steps=20,
+        save_strategy="no",
+        report_to="none",
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        use_cpu=True,
+    )
+    CrossEncoderTrainer(model, arguments, train_dataset=rows, loss=BinaryCrossEntropyLoss(model)).train()
+    model.save_pretrained(str(out))
+
+
+def theirs(recipe: Recipe, out: Path, run: Path) -> None:
+    """Train a CrossEncoder, save it, load it again, and write the scores of the test users to `out`.
+
+    Args:
+        run: Of our adapter on the same data, evaluated: it describes the data.
+    """
+    shutil.rmtree(out, ignore_errors=True)  # of a run that was killed
+    began = time.process_time()
+    model, words = untrained(recipe, out / "base")
+    fine_tune(model, pairs(recipe.dataset, recipe, words), recipe, out / "model")
+    trained, began = time.process_time() - began, time.process_time()
+    saved = CrossEncoder(str(out / "model"), device="cpu")
+    texts = contract.texts(recipe.dataset)
+
+    def log_odds(row: Mapping[str, Any], ids: Sequence[str]) -> Sequence[float]:
+        newest = row["history"][-words.recent_items or len(row["history"]) :]
+        recent = [Item.parse(texts[item_id]) for item_id in newest]
+        prefix = words.prefix(row.get("summary"), recent)
+        asked = [pair(prefix + words.suffix(Item.parse(texts[item_id])), words) for item_id in ids]
+        return saved.predict(asked, show_progress_bar=False).tolist()
+
+    candidates = Candidates.of(contract.read(recipe.dataset, recipe.config, "test"), seed=0)
+    scores = candidates.score(log_odds)
+    weights = hashlib.sha256((out / "model" / "adapter_model.safetensors").read_bytes()).hexdigest()
+    about = {**describe(Run.read(run), "test"), "run": THEIRS, "train_seed": recipe.seed, "weights": weights}
+    about["cost"] = {"train_seconds": round(trained, 1), **cost(began)}
+    write_results(out, {THEIRS: scores}, candidates, about)
+
+
+def ours(recipe: Recipe, out: Path) -> None:
+    """Train our adapter, and write the scores of the test users to `out`/test."""
+    if not is_finished(out):
+        train(recipe, out)
+    evaluate_run(out, out / "test")
+
+
+def alone(work: Callable, *arguments: Any) -> None:
+    """Do work in a process of its own, so that its memory and its seconds are its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        process.submit(work, *arguments).result()
+
+
+def run(dataset: str, recipe: Recipe, seeds: Sequence[int], out: Path) -> dict[str, Any]:
+    """Train and score both with every seed, unless it was done, and write `out`/comparison."""
+    sources = []
+    for seed in seeds:
+        seeded = replace(recipe, dataset=dataset, name=OURS, seed=seed)
+        adapter, encoder = out / f"adapter-{seed}", out / f"cross-encoder-{seed}"
+        if not (adapter / "test" / FILE).is_file():
+            alone(ours, seeded, adapter)
+        if not (encoder / FILE).is_file():
+            alone(theirs, seeded, encoder, adapter)
+        sources += [str(adapter / "test"), str(encoder)]
+    return compare(sources, out / "comparison", against=OURS)
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("dataset", help="published dataset, with an _sft config: folder or Hub id")
+    add("--recipe", default="nano-sample", help="(%(default)s)")
+    add("--set", dest="changes", nargs="+", default=(), metavar="KEY=VALUE", help="of the recipe")
+    add("--seeds", type=int, nargs="+", default=(0, 1, 2), help="(0 1 2)")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to write; what is finished in it is kept")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    options = arguments().parse_args(words)
+    with ended():
+        results = run(options.dataset, load_recipe(options.recipe, options.changes), options.seeds, options.out)
+        print(f"{report.table(results)}\n\n{report.tests(results)}\n\nWrote {options.out / 'comparison'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""A retriever's item vectors as a SentenceTransformer, without code of ours: text in, the vector of the catalogue out.
+
+Its modules are those of the model that reads the texts and, behind them, the two layers that the retriever has trained. What stands
+for a user is no vector of one text, and stays with the retriever.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from trsr.assets.paths import base_path
+from trsr.dataset import contract
+from trsr.errors import ReleaseError, UsageError
+from trsr.hub.processes import cause_of, strangers_environment
+from trsr.progress import loading
+from trsr.records.files import whole_folder
+from trsr.retrieval.pretrained import INSTALL, TOKENS, HiddenStateVectors, SentenceVectors
+from trsr.retrieval.retriever import ITEMS, VECTORS, Retriever
+
+CHECKED = 200  # items that are embedded in a fresh process
+EXACT = 1e-5  # largest difference of a vector's element, as a part of the largest one, between two programs in fp32
+HALF = (
+    0.1  # the same where the retriever's model computed in 16 bits, and what is written here in fp32: 0.04 for SmolLM2
+)
+_EMBED = """
+import json, sys
+from sentence_transformers import SentenceTransformer
+texts = json.load(open(sys.argv[2], encoding="utf-8"))
+print(json.dumps(SentenceTransformer(sys.argv[1], device="cpu").encode(texts).tolist()))
+"""
+
+
+def export(folder: Path, source: str, out: Path, revision: str | None = None) -> dict[str, Any]:
+    """Write a SentenceTransformer and, beside it, the catalogue's vectors; whole or not at all.
+
+    Args:
+        folder: Of the retriever.
+        source: Folder or Hub id of the dataset that it was trained on.
+        out: Folder to write; new or empty.
+
+    Returns:
+        `checked` items, embedded in a fresh process, the largest `difference` of an element of their vectors from the
+        retriever's, and `in_index`, how many of the catalogue's items have that very vector in the index: the others have an
+        id part too.
+
+    Raises:
+        UsageError: If no model reads the retriever's texts, `out` holds something, or sentence-transformers is missing.
+        ReleaseError: If the vectors are others.
+        RunError, DataError, LoadError: As `Retriever.load`, `check_data` and `embed`.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out} is not empty. Choose another --out.")
+    retriever = Retriever.load(folder)
+    retriever.check_data(source, revision)
+    maker = retriever.text
+    if not isinstance(maker, (SentenceVectors, HiddenStateVectors)):
+        raise UsageError(
+            f"The item vectors of {folder} come from {'TF-IDF' if maker else 'ids alone'}, and a SentenceTransformer reads texts with a "
+            "model. Train one with --vectors transformers:MODEL or sentence-transformers:MODEL."
+        )
+    texts = contract.texts(source, revision)
+    shown = list(texts.values())[:CHECKED]
+    wanted = retriever.embed(shown)
+    with whole_folder(out) as draft:
+        exact = _write(retriever, maker, draft)
+        for file in (VECTORS, ITEMS):
+            (draft / file).write_bytes((folder / file).read_bytes())
+        scale = float(np.abs(wanted).max())
+        difference = float(np.abs(_embedded(draft, shown) - wanted).max())
+        limit = (EXACT if exact else HALF) * scale
+        if not difference <= limit:
+            raise ReleaseError(
+                f"Loaded in a fresh process, the SentenceTransformer gives other vectors than the retriever: they differ by "
+                f"{difference:.3g}, and rounding makes {limit:.3g} at most. Nothing is written."
+            )
+    known = retriever.record["counts"]["items_without_interactions"]
+    in_index = known if retriever.network.shape.ids else len(texts)
+    return {"out": str(out), "checked": len(shown), "difference": difference, "in_index": in_index, "items": len(texts)}
+
+
+def _write(retriever: Retriever, maker: SentenceVectors | HiddenStateVectors, draft: Path) -> bool:
+    """Write the model. Returns whether the retriever's own computes in fp32."""
+    try:
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+    except ImportError as error:
+        raise UsageError(f"A SentenceTransformer needs sentence-transformers: {INSTALL}") from error
+    with loading(maker.model):
+        if isinstance(maker, SentenceVectors):
+            reader = list(SentenceTransformer(maker.model, device="cpu"))
+        else:
+            states = {"method": "forward", "method_output_name": "last_hidden_state"}
+            model = Transformer(
+                base_path(maker.model),
+                max_seq_length=TOKENS,
+                modality_config={"text": states},
+                module_output_name="token_embeddings",
+            )
+            model.tokenizer.padding_side = "right"
+            model.tokenizer.chat_template = None  # with one, a text would be read as a message
+            reader = [model, Pooling(model.get_embedding_dimension(), "mean")]
+    dtypes = {value.dtype for module in reader for value in module.parameters()}
+    tower: Any = retriever.network.item
+    center = Dense(len(tower.center), len(tower.center), activation_function=nn.Identity())
+    hidden = Dense(tower.text[0].in_features, tower.text[0].out_features, activation_function=nn.GELU())
+    last = Dense(tower.text[3].in_features, tower.text[3].out_features, activation_function=nn.Identity())
+    with torch.no_grad():
+        # A layer of its own: folded into the next one, a centre far from 0 would cost digits.
+        center.linear.weight.copy_(torch.eye(len(tower.center)))
+        center.linear.bias.copy_(-tower.center)
+        hidden.linear.weight.copy_(tower.text[0].weight / tower.spread)
+        hidden.linear.bias.copy_(tower.text[0].bias)
+        last.linear.load_state_dict(tower.text[3].state_dict())
+    whole = SentenceTransformer(modules=[*reader, center, hidden, last], device="cpu", similarity_fn_name="dot")
+    whole.float().save_pretrained(str(draft))
+    return dtypes <= {torch.float32}
+
+
+def _embedded(folder: Path, texts: list[str]) -> np.ndarray:
+    """Vectors (texts, width) that a SentenceTransformer gives where this package is not installed."""
+    with tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary) / "texts.json"
+        file.write_text(json.dumps(texts), encoding="utf-8", newline="\n")
+        process = subprocess.run(
+            [sys.executable, "-c", _EMBED, str(folder), str(file)],
+            env=strangers_environment(),
+            cwd=temporary,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if process.returncode:
+        raise ReleaseError(f"The SentenceTransformer cannot be loaded as it is installed here: {cause_of(process)}")
+    return np.array(json.loads(process.stdout.splitlines()[-1]), np.float32)
