@@ -28,7 +28,7 @@ from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from transformers import set_seed
 
 from trsr.cli.exits import ended
-from trsr.core.history import Item
+from trsr.core.history import Item, newest
 from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
@@ -118,8 +118,7 @@ def theirs(recipe: Recipe, out: Path, run: Path) -> None:
     texts = contract.texts(recipe.dataset)
 
     def log_odds(row: Mapping[str, Any], ids: Sequence[str]) -> Sequence[float]:
-        newest = row["history"][-words.recent_items or len(row["history"]) :]
-        recent = [Item.parse(texts[item_id]) for item_id in newest]
+        recent = [Item.parse(texts[item_id]) for item_id in newest(row["history"], words.recent_items)]
         prefix = words.prefix(row.get("summary"), recent)
         asked = [pair(prefix + words.suffix(Item.parse(texts[item_id])), words) for item_id in ids]
         return saved.predict(asked, show_progress_bar=False).tolist()
