@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from bench import loading
-from bench.serving import free_port, serving
+from bench.serving import llama_server
 from tests import strangers, tiny
 from tests.conftest import ROOT
 from tests.hub import Hub, environment
@@ -302,9 +302,7 @@ def test_a_real_llama_server_scores_alike(sentencepiece_tokenizer, tmp_path, kin
         "answers": {"yes": {"id": yes}, "no": {"id": no}},
         "requests": [{"prefix": prefix, "suffixes": suffixes}],
     }
-    port = free_port()
-    words = [SERVER, "-m", file, "--host", "127.0.0.1", "--port", port, "-c", "512", "-t", "1", "-np", "1"]
-    with serving(words, port, tmp_path / "log", health="/health"):
-        [reply] = endpoints.ask("completion", f"http://127.0.0.1:{port}", "tiny", known)
+    with llama_server(SERVER, file, tmp_path / "log") as (url, _):
+        [reply] = endpoints.ask("completion", url, "tiny", known)
     assert reply.log_odds == pytest.approx([(one[yes] - one[no]).item() for one in logits], abs=close)
     assert reply.tokens == [len(prefix) + len(suffix) for suffix in suffixes]

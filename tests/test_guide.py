@@ -79,17 +79,16 @@ def test_requests_are_shown_as_they_are_sent(path):
         "temperature": 1.0,
     }
 
+    one = {"request": request, "prefix": [0, 431, 97], "suffixes": [[512, 18], [604, 18]]}
+    # vLLM and SGLang serve the adapter under a name; transformers' server loads the repo that a request names.
+    model = "ORG/trsr-books" if path == "/v1/systemone" else "trsr"
+
     def post(to, body):
         assert to == path
         raise Sent(body)
 
     with pytest.raises(Sent) as sent:
-        APIS[path.rpartition("/")[2]](
-            post,
-            "trsr",
-            expected,
-            {"request": request, "prefix": [0, 431, 97], "suffixes": [[512, 18], [604, 18]]},
-        )
+        APIS[path.rpartition("/")[2]](post, model, expected, one)
     assert json.dumps(json.loads(shown[path])) == json.dumps(sent.value.args[0])
 
 

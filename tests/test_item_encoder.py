@@ -45,6 +45,16 @@ def exported(source, retriever, tmp_path_factory):
     return out, item_encoder.export(retriever, source, out)
 
 
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Embed here what was written: another process would import the library again, which takes most of the time."""
+    monkeypatch.setattr(
+        item_encoder,
+        "_embedded",
+        lambda folder, texts: SentenceTransformer(str(folder), device="cpu").encode(texts),
+    )
+
+
 def test_it_gives_the_vectors_of_the_index(exported, source, retriever):
     folder, written = exported
     texts = contract.texts(source)
@@ -57,7 +67,7 @@ def test_it_gives_the_vectors_of_the_index(exported, source, retriever):
     assert model.similarity(found[:1], index)[0].numpy() == pytest.approx(index @ found[0], rel=1e-5)
 
 
-def test_with_ids_it_gives_the_vectors_of_new_items(source, exported, tmp_path, capsys):
+def test_with_ids_it_gives_the_vectors_of_new_items(source, exported, in_this_process, tmp_path, capsys):
     """Here the texts are read by a SentenceTransformer of a user's own, the one above."""
     out = tmp_path / "both"
     record = train_retriever(source, out, vectors=f"sentence-transformers:{exported[0]}", settings=QUICK)
@@ -70,7 +80,7 @@ def test_with_ids_it_gives_the_vectors_of_new_items(source, exported, tmp_path, 
     assert SentenceTransformer(str(tmp_path / "encoder"), device="cpu").encode(new) == pytest.approx(wanted, abs=1e-5)
 
 
-def test_other_vectors_are_not_written(source, retriever, tmp_path, monkeypatch):
+def test_other_vectors_are_not_written(source, retriever, in_this_process, tmp_path, monkeypatch):
     monkeypatch.setattr(item_encoder, "TOKENS", 4)  # it reads less of a text than the retriever did
     with pytest.raises(ReleaseError, match="gives other vectors than the retriever"):
         item_encoder.export(retriever, source, tmp_path / "encoder")

@@ -83,13 +83,13 @@ def test_esasrec_scores_sampled_items_as_rectools_does():
     import torch
     from rectools.models.nn.transformers.similarity import DistanceSimilarityModule
 
-    from peers.networks import Products
+    from peers.networks import SampledScores
 
     generator = torch.Generator().manual_seed(0)
     users, items = torch.randn(3, 5, 8, generator=generator), torch.randn(20, 8, generator=generator)
     drawn = torch.randint(20, (3, 5, 30), generator=generator)
     found = []
-    for module in (DistanceSimilarityModule(), Products()):
+    for module in (DistanceSimilarityModule(), SampledScores()):
         leaves = [users.clone().requires_grad_(), items.clone().requires_grad_()]
         scores = module(*leaves, drawn)
         scores.square().sum().backward()

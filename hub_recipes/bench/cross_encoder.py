@@ -53,7 +53,7 @@ def pair(prompt: str, words: RankingPrompt) -> tuple[str, str]:
 
 
 def pairs(dataset: str, recipe: Recipe, words: RankingPrompt) -> Dataset:
-    """Training rows of a CrossEncoder, `query`, `document` and `label`, of the users that the recipe trains on."""
+    """Training rows of a CrossEncoder, of the users that the recipe trains on: `query`, `document`, and `label`, 1.0 or 0.0."""
     rows = load_dataset(dataset, f"{recipe.summary}_sft", split="train")
     if recipe.train_users:
         rows = rows.select(range(min(recipe.train_users * (1 + recipe.negatives), len(rows))))
@@ -63,7 +63,7 @@ def pairs(dataset: str, recipe: Recipe, words: RankingPrompt) -> Dataset:
 
 
 def untrained(recipe: Recipe, folder: Path) -> tuple[CrossEncoder, RankingPrompt]:
-    """The base of a recipe as a CrossEncoder with a fresh adapter, and the prompt. `folder` takes its files."""
+    """The base of a recipe as a CrossEncoder with an untrained adapter, and the ranking prompt. `folder` takes its files."""
     tokenizer, base = load_base(recipe, half=False)
     encoder = make_encoder(recipe, ranking_prompt(recipe, contract.provenance(recipe.dataset)), tokenizer, base.config)
     folder.mkdir(parents=True)
@@ -139,13 +139,21 @@ def ours(recipe: Recipe, out: Path) -> None:
 
 
 def alone(work: Callable, *arguments: Any) -> None:
-    """Do work in a process of its own, so that its memory and its seconds are its own."""
+    """Do work in a new process: its peak memory and CPU seconds are then those of this work alone."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         process.submit(work, *arguments).result()
 
 
 def run(dataset: str, recipe: Recipe, seeds: Sequence[int], out: Path) -> dict[str, Any]:
-    """Train and score both with every seed, unless it was done, and write `out`/comparison."""
+    """Train and score both with every seed, and write `out`/comparison.
+
+    Args:
+        dataset: Published, with an `_sft` config: folder or Hub id.
+        out: Folder to write; what is finished in it is kept.
+
+    Returns:
+        The comparison, as `compare` gives it.
+    """
     sources = []
     for seed in seeds:
         seeded = replace(recipe, dataset=dataset, name=OURS, seed=seed)

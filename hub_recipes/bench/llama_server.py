@@ -22,10 +22,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from bench import report, workloads
-from bench.loading import server_version
 from bench.measure import cpu_seconds_of, spread, steady
 from bench.run import processor, write
-from bench.serving import free_port, serving
+from bench.serving import llama_server, llama_server_version
 from trsr.cli.exits import ended
 from trsr.core.scoring import Scorer
 from trsr.dataset import contract
@@ -59,6 +58,8 @@ def run(
     """Measure, and write the results file.
 
     Args:
+        release: Folder with merged weights and GGUF files, as `trsr publish --out` writes it. Its code is executed.
+        out: Results file.
         server: Path of llama.cpp's server.
         types: Of the GGUF files that are served.
         users: At most so many of the split, in its order.
@@ -72,6 +73,7 @@ def run(
         raise UsageError(
             f"{release} holds no merged weights, or not these GGUF files: trsr publish RUN --merged --gguf {' '.join(types)}"
         )
+    server_says = llama_server_version(server)
     if core is not None:
         os.sched_setaffinity(0, {core})  # servers inherit it
     known = read_json(release / "pipeline" / expected.FILE)
@@ -85,11 +87,8 @@ def run(
             ways[name] = (partial(_score, scorer), time.process_time)
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for kind, file in files.items():
-            port = free_port()
-            words = [server, "-m", file, "--host", "127.0.0.1", "--port", port, "-c", 4096, "-np", 1, "-t", 1]
-            process = stack.enter_context(serving(words, port, work / f"log-{kind}", health="/health"))
-            ask = partial(_ask, f"http://127.0.0.1:{port}", answers)
-            ways[f"llama-server, {kind}"] = (ask, partial(cpu_seconds_of, process.pid))
+            url, pid = stack.enter_context(llama_server(server, file, work / f"log-{kind}"))
+            ways[f"llama-server, {kind}"] = (partial(_ask, url, answers), partial(cpu_seconds_of, pid))
         found = take_turns(ways, requests)
         results = {
             "bench": "llama_server",
@@ -100,7 +99,7 @@ def run(
             "suffix_tokens": round(mean(len(suffix) for one in requests for suffix in one["suffixes"]), 1),
             "method": METHOD,
             "processor": processor(),
-            "versions": versions() | {"llama-server": server_version(server)},
+            "versions": versions() | {"llama-server": server_says},
             "ways": found,
         }
     write(out, results)
@@ -108,11 +107,15 @@ def run(
 
 
 def of_users(release: Path, split: str, users: int) -> list[dict[str, Any]]:
-    """Token ids of the prompts of users: `prefix` and `suffixes` of each."""
+    """Token ids of the prompts of at most `users` users of a split, as the release makes them.
+
+    Returns:
+        `prefix` of each user, and `suffixes`, one for each of the candidates, the chosen item first.
+    """
     recommender = load_recommender(str(release), device="cpu")
     encoder = recommender.encoder
     dataset = str(release / "dataset")
-    config = "recurrent" if "recurrent" in contract.configs(dataset) else "histories"
+    config = recommender.model.config.trsr.get("method") or "histories"
     texts = contract.texts(dataset)
     requests = []
     for row in contract.read(dataset, config, split).to_list()[:users]:
@@ -126,7 +129,11 @@ def of_users(release: Path, split: str, users: int) -> list[dict[str, Any]]:
 
 
 def take_turns(ways: dict[str, tuple[Rank, Clock]], requests: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Cost and log-odds of each way, over users."""
+    """Rank each user by each way.
+
+    Returns:
+        By way: `candidates_a_cpu_second`, `ratio`, `difference` and `seconds`, as METHOD explains them.
+    """
     names = list(ways)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     log_odds: dict[str, list[list[float]]] = {name: [] for name in names}
@@ -139,21 +146,21 @@ def take_turns(ways: dict[str, tuple[Rank, Clock]], requests: Sequence[dict[str,
             log_odds[name].append(rank(request))
             seconds[name].append(clock() - began)
     first = names[0]
-    made = {}
+    figures = {}
     for name in names:
         gaps = [
-            abs(one - right)
-            for some, others in zip(log_odds[name], log_odds[first], strict=True)
-            for one, right in zip(some, others, strict=True)
+            abs(value - value_of_first)
+            for user, user_of_first in zip(log_odds[name], log_odds[first], strict=True)
+            for value, value_of_first in zip(user, user_of_first, strict=True)
         ]
-        counts = [len(some) for some in log_odds[name]]
-        made[name] = {
-            "candidates_a_cpu_second": spread([n / one for n, one in zip(counts, seconds[name], strict=True)]),
-            "ratio": spread([ours / one for one, ours in zip(seconds[name], seconds[first], strict=True)]),
+        counts = [len(user) for user in log_odds[name]]
+        figures[name] = {
+            "candidates_a_cpu_second": spread([n / cost for n, cost in zip(counts, seconds[name], strict=True)]),
+            "ratio": spread([base / cost for cost, base in zip(seconds[name], seconds[first], strict=True)]),
             "difference": {"max": float(f"{max(gaps):.2g}"), "mean": float(f"{mean(gaps):.2g}")},
             "seconds": round(sum(seconds[name]), 2),
         }
-    return made
+    return figures
 
 
 def _score(scorer: Scorer, request: dict[str, Any]) -> list[float]:

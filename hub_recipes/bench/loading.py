@@ -7,6 +7,7 @@ its own, by a Python that finds the libraries, but not this package.
 """
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
@@ -19,17 +20,18 @@ from typing import Any
 
 from bench import report
 from bench.run import processor, write
-from bench.serving import free_port, serving
+from bench.serving import free_port, llama_server, llama_server_version, serving
+from trsr import __version__
 from trsr.cli.exits import ended
-from trsr.core.modeling import PROMPT_FILE
+from trsr.core.modeling import ADAPTER_FILE, PROMPT_FILE
 from trsr.core.prompts import RankingPrompt
 from trsr.core.saving import write_json
 from trsr.errors import UsageError
 from trsr.hub import endpoints, verify
 from trsr.hub.copy_rehearsal import answers, beside_its_base, gaps, questions_of
 from trsr.hub.processes import strangers_environment
+from trsr.records import versions
 from trsr.records.files import read_json
-from trsr.records.versions import versions
 
 METHOD = {
     "difference": "of log-odds from those in expected.json, which the release's own pipeline gave: the largest and the mean",
@@ -39,6 +41,11 @@ METHOD = {
 }
 # llama.cpp keeps keys and values in half precision by default.
 _EXACT = ["-ctk", "f32", "-ctv", "f32", "-fa", "off"]
+
+_SHOW = """
+import importlib.util, json, sys
+print(json.dumps(None if importlib.util.find_spec("trsr") else versions(*sys.argv[1:])))
+"""
 
 LogOdds = Sequence[Sequence[float]]  # of the candidates of each request
 
@@ -51,6 +58,7 @@ class Way:
         name: What a user writes.
         loads: Folder of the release, or name of its GGUF file.
         weights: Their precision.
+        run: Loads or serves it, and returns its log-odds of the requests in `expected.json`.
     """
 
     name: str
@@ -59,22 +67,20 @@ class Way:
     run: Callable[[], LogOdds]
 
 
-def ways(
-    release: Path, known: Mapping[str, Any], work: Path, python: str | Path, llama_server: str | None
-) -> Iterator[Way]:
+def ways(release: Path, known: Mapping[str, Any], work: Path, python: str | Path, server: str | None) -> Iterator[Way]:
     """All ways that the release allows.
 
     Args:
         known: Its `expected.json`.
         work: Folder for temporary files.
         python: Of an environment without this package.
-        llama_server: Path of llama.cpp's server; without it, GGUF files are read by transformers alone.
+        server: Path of llama.cpp's server; without it, GGUF files are read by transformers alone.
     """
     prompt = RankingPrompt.from_dict(read_json(release / "adapter" / PROMPT_FILE))
     questions = work / "questions.json"
     write_json(questions, questions_of(dict(known), prompt))
     base = release / "base"
-    named = str(base) if base.is_dir() else read_json(release / "adapter" / "adapter_config.json")[_BASE]
+    named = str(base) if base.is_dir() else read_json(release / "adapter" / ADAPTER_FILE)["base_model_name_or_path"]
     dtype = known["made_from"]["dtype"]
 
     def fresh(kind: str, source: Path) -> Callable[[], LogOdds]:
@@ -99,33 +105,33 @@ def ways(
     for file in sorted((release / "gguf").glob("*.gguf")):
         kind = file.stem.rpartition("-")[2]
         yield Way("AutoModelForCausalLM(gguf_file=...)", file.name, kind, fresh("gguf", file))
-        if llama_server:
-            words = ["llama-server", *(_EXACT if kind == "f32" else [])]
-            yield Way(
-                f"{' '.join(words)}: /completion", file.name, kind, partial(_of_llama, llama_server, file, known, work)
-            )
-
-
-_BASE = "base_model_name_or_path"
+        if server:
+            flags = _EXACT if kind == "f32" else []
+            name = f"{' '.join(['llama-server', *flags])}: /completion"
+            yield Way(name, file.name, kind, partial(_of_llama, server, file, flags, known, work))
 
 
 def run(
     release: Path,
     out: Path,
     python: str | Path = sys.executable,
-    llama_server: str | None = None,
+    server: str | None = None,
     only: str = "",
     add: bool = False,
 ) -> dict[str, Any]:
     """Try the ways whose name or folder holds `only`, and write the results file after each.
 
     Args:
+        release: Folder, as `trsr publish --out` writes it. Its code is executed.
+        out: Results file.
+        python: Of an environment with the libraries, but without this package.
+        server: Path of llama.cpp's server.
         add: Keep the ways that `out` holds, and do not try them again.
 
     Raises:
-        ReleaseError, HubError, UsageError: If one cannot be loaded, or does not answer.
+        ReleaseError, HubError, UsageError: If one cannot be loaded, or does not answer; if `python` can import this package.
     """
-    _check_stranger(python)
+    libraries = _libraries_of(python)
     release = release.resolve()
     known = verify.read(str(release))
     results: dict[str, Any] = {
@@ -137,13 +143,13 @@ def run(
         "spread": round(statistics.stdev(odds for one in known["requests"] for odds in one["log_odds"]), 2),
         "method": METHOD,
         "processor": processor(),
-        "versions": versions("sentence-transformers", "gguf"),
+        "versions": {"llm-trsr": __version__, **libraries},
     }
-    if llama_server:
-        results["versions"]["llama-server"] = server_version(llama_server)
+    if server:
+        results["versions"]["llama-server"] = llama_server_version(server)
     tried = _kept(out, results) if add and out.exists() else {}
     with tempfile.TemporaryDirectory() as temporary:
-        all_ways = list(ways(release, known, Path(temporary), python, llama_server))
+        all_ways = list(ways(release, known, Path(temporary), python, server))
         for way in all_ways:
             if (way.name, way.loads) not in tried and (only in way.name or only in way.loads):
                 print(f"{way.name}, {way.loads}", flush=True)
@@ -185,52 +191,35 @@ def _order(log_odds: Sequence[float]) -> list[int]:
     return sorted(range(len(log_odds)), key=lambda number: -log_odds[number])
 
 
-def _check_stranger(python: str | Path) -> None:
-    """Raise UsageError if a Python could import this package."""
-    done = subprocess.run(
-        [python, "-c", "import trsr"], env=strangers_environment(), cwd="/", capture_output=True, check=False
-    )
-    if not done.returncode:
+def _libraries_of(python: str | Path) -> dict[str, str]:
+    """Versions of the libraries that a Python finds; raises UsageError if it finds this package."""
+    code = Path(versions.__file__).read_text(encoding="utf-8") + _SHOW
+    words = [python, "-c", code, "sentence-transformers", "gguf"]
+    done = subprocess.run(words, env=strangers_environment(), cwd="/", capture_output=True, text=True, check=True)
+    libraries = json.loads(done.stdout)
+    if libraries is None:
         raise UsageError(
             f"{python} has this package installed, so nothing would be proven. Say which Python has the libraries alone: --python PATH"
         )
-
-
-def server_version(llama_server: str) -> str:
-    """What a llama-server says of itself."""
-    done = subprocess.run([llama_server, "--version"], capture_output=True, text=True, check=True)
-    return (done.stdout + done.stderr).strip().splitlines()[0].removeprefix("version: ")
+    return libraries
 
 
 def _of_transformers(source: Path, known: Mapping[str, Any], work: Path, python: str | Path) -> LogOdds:
     port = free_port()
-    words: list[object] = [
-        python,
-        "-m",
-        "transformers.cli.transformers",
-        "serve",
-        source,
-        "--trust-remote-code",
-        "--device",
-        "cpu",
-    ]
-    words += ["--dtype", known["made_from"]["dtype"], "--host", "127.0.0.1", "--port", port]
+    words: list[object] = [python, "-m", "transformers.cli.transformers", "serve", source, "--trust-remote-code"]
+    words += ["--device", "cpu", "--dtype", known["made_from"]["dtype"], "--host", "127.0.0.1", "--port", port]
     given = {**strangers_environment(), "HF_MODULES_CACHE": str(work / "modules")}
     with serving(words, port, work / "log", env=given, cwd=work):
-        return _asked("systemone", port, str(source), known)
+        return _asked("systemone", f"http://127.0.0.1:{port}", str(source), known)
 
 
-def _of_llama(server: str, file: Path, known: Mapping[str, Any], work: Path) -> LogOdds:
-    port = free_port()
-    words: list[object] = [server, "-m", file, "--host", "127.0.0.1", "--port", port, "-c", 4096, "-np", 1, "-t", 1]
-    if file.stem.endswith("-f32"):
-        words += _EXACT
-    with serving(words, port, work / "log", health="/health"):
-        return _asked("completion", port, file.name, known)
+def _of_llama(server: str, file: Path, flags: Sequence[str], known: Mapping[str, Any], work: Path) -> LogOdds:
+    with llama_server(server, file, work / "log", *flags) as (url, _):
+        return _asked("completion", url, file.name, known)
 
 
-def _asked(api: str, port: int, model: str, known: Mapping[str, Any]) -> LogOdds:
-    return [reply.log_odds for reply in endpoints.ask(api, f"http://127.0.0.1:{port}", model, known)]
+def _asked(api: str, url: str, model: str, known: Mapping[str, Any]) -> LogOdds:
+    return [reply.log_odds for reply in endpoints.ask(api, url, model, known)]
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 CPU = torch.device("cpu")
-_TICKS = os.sysconf("SC_CLK_TCK")  # a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +105,13 @@ def now(device: torch.device) -> float:
 
 
 def cpu_seconds_of(pid: int) -> float:
-    """CPU seconds of a process on this machine so far, of its threads too; in steps of a hundredth."""
+    """CPU seconds that a process and its threads have taken so far, in steps of a hundredth.
+
+    Raises:
+        OSError: If there is no such process, or the system is not Linux.
+    """
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS  # utime and stime
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime, in ticks
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

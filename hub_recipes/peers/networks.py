@@ -40,11 +40,11 @@ class Gru(TransformerLayersBase):
         return self.norm(self.gru(seqs * timeline_mask)[0])  # (users, items, factors)
 
 
-class Products(DistanceSimilarityModule):
-    """RecTools' scores of sampled items, picked from the product with all items.
+class SampledScores(DistanceSimilarityModule):
+    """Scores of sampled items, as RecTools gives them, taken from one matrix product with all items.
 
-    RecTools copies a vector for each position and each of its 257 items. A matrix product with some thousand items gives the same scores
-    in a small part of the time and memory.
+    RecTools copies the vectors of 257 items for each position. With some thousand items, a matrix product with all of them gives the
+    same scores in less time and memory.
     """
 
     def _get_pos_neg_logits(self, session_embs, item_embs, candidate_item_ids):
@@ -58,7 +58,7 @@ def model_of(kind: str, longest: int, settings: dict[str, Any]) -> TransformerMo
     match kind:
         case "esasrec":
             options |= {"transformer_layers_type": LiGRLayers, "loss": "sampled_softmax", "n_negatives": 256}
-            options |= {"similarity_module_type": Products}
+            options |= {"similarity_module_type": SampledScores}
         case "gru4rec":
             options |= {"n_blocks": 1, "transformer_layers_type": Gru, "use_pos_emb": False}
         case "hstu":

@@ -4,7 +4,8 @@ A retriever has a vector for each item, from its text and its id, and one for a 
 is the score. Text vectors come from tf-idf, which needs no model, from sentence-transformers:MODEL, or from the hidden
 states of a language model, transformers:MODEL. Evaluation is on the released candidates, in the form of `trsr evaluate`, and
 on the whole catalogue: the target among all items that the user has not met. `fuse` gives a finished run the catalogue: it
-then recommends without candidates, by the sum of both scores. `export` writes the item vectors of a model as a SentenceTransformer.
+then recommends without candidates, by the sum of both scores. `export` writes the part that makes item vectors from texts as
+a SentenceTransformer.
 
 examples:
   trsr retrieve train data/mine --out runs/retriever
@@ -68,7 +69,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--users", type=positive(int), default=200, metavar="N", help="validation users to fit on (%(default)s)")
     option("--stage-one", type=positive(int), default=100, metavar="N", help="items that are retrieved (%(default)s)")
     add_json(fuse)
-    export = actions.add_parser("export", help="item vectors as a SentenceTransformer, for other programs")
+    export = actions.add_parser(
+        "export", help="what makes item vectors from texts, as a SentenceTransformer for other programs"
+    )
     option = export.add_argument
     option("retriever", type=Path, help="folder of a retriever with --vectors of a model")
     option("--dataset", required=True, help="the one that it was trained on")

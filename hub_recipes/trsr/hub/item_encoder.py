@@ -1,7 +1,7 @@
-"""A retriever's item vectors as a SentenceTransformer, without code of ours: text in, the vector of the catalogue out.
+"""Write the part of a retriever that makes item vectors from texts as a SentenceTransformer, which needs no code of ours.
 
-Its modules are those of the model that reads the texts and, behind them, the two layers that the retriever has trained. What stands
-for a user is no vector of one text, and stays with the retriever.
+Its modules are those of the model that reads the texts and, behind them, the two layers that the retriever has trained. A user's
+vector is not exported: it comes from a whole history, by a network that sentence-transformers does not have.
 """
 
 import json
@@ -26,9 +26,7 @@ from trsr.retrieval.retriever import ITEMS, VECTORS, Retriever
 
 CHECKED = 200  # items that are embedded in a fresh process
 EXACT = 1e-5  # largest difference of a vector's element, as a part of the largest one, between two programs in fp32
-HALF = (
-    0.1  # the same where the retriever's model computed in 16 bits, and what is written here in fp32: 0.04 for SmolLM2
-)
+HALF = 0.1  # the same where the retriever's model computed in 16 bits, and what is written here in fp32
 _EMBED = """
 import json, sys
 from sentence_transformers import SentenceTransformer
@@ -38,7 +36,7 @@ print(json.dumps(SentenceTransformer(sys.argv[1], device="cpu").encode(texts).to
 
 
 def export(folder: Path, source: str, out: Path, revision: str | None = None) -> dict[str, Any]:
-    """Write a SentenceTransformer and, beside it, the catalogue's vectors; whole or not at all.
+    """Write a SentenceTransformer and, in the same folder, the catalogue's vectors; nothing is left behind where it fails.
 
     Args:
         folder: Of the retriever.
@@ -46,13 +44,13 @@ def export(folder: Path, source: str, out: Path, revision: str | None = None) ->
         out: Folder to write; new or empty.
 
     Returns:
-        `checked` items, embedded in a fresh process, the largest `difference` of an element of their vectors from the
-        retriever's, and `in_index`, how many of the catalogue's items have that very vector in the index: the others have an
-        id part too.
+        `out`; `checked`, how many items were embedded in a fresh process; `difference`, the largest of an element of their
+        vectors from the retriever's; `items` of the catalogue; and `in_index`, how many of them have the vector of their text in
+        the index: to the others the retriever adds what it has learnt of their ids.
 
     Raises:
         UsageError: If no model reads the retriever's texts, `out` holds something, or sentence-transformers is missing.
-        ReleaseError: If the vectors are others.
+        ReleaseError: If a fresh process cannot load what was written, or gets other vectors from it.
         RunError, DataError, LoadError: As `Retriever.load`, `check_data` and `embed`.
     """
     if out.exists() and any(out.iterdir()):
@@ -80,13 +78,21 @@ def export(folder: Path, source: str, out: Path, revision: str | None = None) ->
                 f"Loaded in a fresh process, the SentenceTransformer gives other vectors than the retriever: they differ by "
                 f"{difference:.3g}, and rounding makes {limit:.3g} at most. Nothing is written."
             )
-    known = retriever.record["counts"]["items_without_interactions"]
-    in_index = known if retriever.network.shape.ids else len(texts)
-    return {"out": str(out), "checked": len(shown), "difference": difference, "in_index": in_index, "items": len(texts)}
+    # The retriever knows an item that nobody met by its text alone.
+    by_text_alone = (
+        retriever.record["counts"]["items_without_interactions"] if retriever.network.shape.ids else len(texts)
+    )
+    return {
+        "out": str(out),
+        "checked": len(shown),
+        "difference": difference,
+        "in_index": by_text_alone,
+        "items": len(texts),
+    }
 
 
 def _write(retriever: Retriever, maker: SentenceVectors | HiddenStateVectors, draft: Path) -> bool:
-    """Write the model. Returns whether the retriever's own computes in fp32."""
+    """Write the model, in fp32. Returns whether the one that the retriever reads texts with computes in fp32 too."""
     try:
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
@@ -124,7 +130,7 @@ def _write(retriever: Retriever, maker: SentenceVectors | HiddenStateVectors, dr
 
 
 def _embedded(folder: Path, texts: list[str]) -> np.ndarray:
-    """Vectors (texts, width) that a SentenceTransformer gives where this package is not installed."""
+    """Vectors (texts, width) that a SentenceTransformer gives in a process without this package."""
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / "texts.json"
         file.write_text(json.dumps(texts), encoding="utf-8", newline="\n")

@@ -1,6 +1,6 @@
 """Train a retriever's networks: at every position of every sequence, a softmax over the items that anyone met.
 
-What nobody met is no negative: it would be learnt that nobody wants it, and no text of its own could say otherwise.
+An item that nobody met is no negative: as one, it would get a low score whatever its text says.
 Takes arrays and returns the networks; files are `run`'s and `checkpoint`'s, datasets `run`'s.
 """
 
@@ -34,7 +34,8 @@ class Settings:
     Attributes:
         epochs: At most; training ends earlier where `patience` epochs bring nothing on validation.
         batch: Sequences a step, at most; fewer where an epoch would have less than STEPS.
-        draws: Items in the softmax's denominator, drawn anew each step; 0 = all that were met up to FULL items, else 8,192.
+        draws: Items in the softmax's denominator, drawn anew each step; 0 = all that were met, or 8,192 in a catalogue of
+            more than FULL items.
     """
 
     epochs: int = 20
