@@ -5,11 +5,10 @@ is the score. Text vectors come from tf-idf, which needs no model, from sentence
 states of a language model, transformers:MODEL. Evaluation is on the released candidates, in the form of `trsr evaluate`, and
 on the whole catalogue: the target among all items that the user has not met. `fuse` gives a finished run the catalogue: it
 then recommends without candidates, by the sum of both scores. `export` writes the part that makes item vectors from texts as
-a SentenceTransformer.
+a SentenceTransformer, of a retriever that was trained with the vectors of a model.
 
 examples:
   trsr retrieve train data/mine --out runs/retriever
-  trsr retrieve train data/mine --vectors transformers:bases/smollm2 --out runs/retriever-smollm2
   trsr retrieve evaluate runs/retriever --dataset data/mine
   trsr retrieve fuse runs/retriever --run runs/mine
   trsr retrieve export runs/retriever-smollm2 --dataset data/mine --out runs/item-encoder
