@@ -119,8 +119,8 @@ def theirs(recipe: Recipe, out: Path, run: Path) -> None:
 
     def log_odds(row: Mapping[str, Any], ids: Sequence[str]) -> Sequence[float]:
         recent = [Item.parse(texts[item_id]) for item_id in newest(row["history"], words.recent_items)]
-        prefix = words.prefix(row.get("summary"), recent)
-        asked = [pair(prefix + words.suffix(Item.parse(texts[item_id])), words) for item_id in ids]
+        query = cross_encoder.query(words, row.get("summary"), recent)
+        asked = [(query, Item.parse(texts[item_id]).text) for item_id in ids]
         return saved.predict(asked, show_progress_bar=False).tolist()
 
     candidates = Candidates.of(contract.read(recipe.dataset, recipe.config, "test"), seed=0)

@@ -4,7 +4,6 @@ import json
 import math
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from trsr.hub import cross_encoder, endpoints, expected, fresh_copy
 from trsr.hub.cards import Example, Facts, complete
 from trsr.hub.diagnosis import EXACT, is_rounding, tolerance_of
 from trsr.hub.inputs import ReleaseInputs
-from trsr.hub.processes import cause_of, strangers_environment
+from trsr.hub.processes import printed_by
 from trsr.hub.release import Release
 from trsr.hub.repos import COPIES
 from trsr.records.adapters import write_adapter_config
@@ -133,21 +132,8 @@ def answers(
     Raises:
         ReleaseError: If it cannot be loaded.
     """
-    # A cache of its own, so that no code of an earlier release runs.
-    environment = {**strangers_environment(), "HF_MODULES_CACHE": str(questions.parent / "modules")}
-    process = subprocess.run(
-        [python, fresh_copy.__file__, kind, str(source), str(questions)],
-        env=environment,
-        cwd=questions.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if process.returncode:
-        raise ReleaseError(
-            f"{name} cannot be loaded by the libraries as they are installed, so it is not published: {cause_of(process)}"
-        )
-    return json.loads(process.stdout.splitlines()[-1])
+    failed = f"{name} cannot be loaded by the libraries as they are installed, so it is not published"
+    return printed_by([python, fresh_copy.__file__, kind, source, questions], questions.parent, failed)
 
 
 def gaps(found: Sequence[Sequence[float]], wanted: Mapping[str, Any]) -> list[float]:

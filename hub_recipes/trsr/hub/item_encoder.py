@@ -5,7 +5,6 @@ vector is not exported: it comes from a whole history, by a network that sentenc
 """
 
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import nn
 from trsr.assets.paths import base_path
 from trsr.dataset import contract
 from trsr.errors import ReleaseError, UsageError
-from trsr.hub.processes import cause_of, strangers_environment
+from trsr.hub.processes import printed_by
 from trsr.progress import loading
 from trsr.records.files import whole_folder
 from trsr.retrieval.pretrained import INSTALL, TOKENS, HiddenStateVectors, SentenceVectors
@@ -134,14 +133,6 @@ def _embedded(folder: Path, texts: list[str]) -> np.ndarray:
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / "texts.json"
         file.write_text(json.dumps(texts), encoding="utf-8", newline="\n")
-        process = subprocess.run(
-            [sys.executable, "-c", _EMBED, str(folder), str(file)],
-            env=strangers_environment(),
-            cwd=temporary,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if process.returncode:
-        raise ReleaseError(f"The SentenceTransformer cannot be loaded as it is installed here: {cause_of(process)}")
-    return np.array(json.loads(process.stdout.splitlines()[-1]), np.float32)
+        failed = "The SentenceTransformer cannot be loaded as it is installed here"
+        vectors = printed_by([sys.executable, "-c", _EMBED, folder, file], file.parent, failed)
+    return np.array(vectors, np.float32)

@@ -1,8 +1,13 @@
-"""Processes without this package: the environment that they get, and what one that failed said last."""
+"""Processes without this package: the environment that they get, what they print, and what one that failed said last."""
 
+import json
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from trsr.errors import ReleaseError
 
 
 def strangers_environment() -> dict[str, str]:
@@ -13,6 +18,25 @@ def strangers_environment() -> dict[str, str]:
         if path and not (Path(path) / "trsr").is_dir()
     ]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(kept), "PYTHONSAFEPATH": "1"}
+
+
+def printed_by(words: Sequence[str | Path], folder: Path, failed: str, **variables: str) -> Any:
+    """What a process without this package prints, last, as one line of JSON.
+
+    Args:
+        words: Its command line.
+        folder: It works in; takes the code of releases that it runs, so that none of an earlier release runs.
+        failed: Beginning of the message where it fails.
+        variables: Of its environment, beside those of `strangers_environment`.
+
+    Raises:
+        ReleaseError: If it fails.
+    """
+    environment = {**strangers_environment(), "HF_MODULES_CACHE": str(folder / "modules"), **variables}
+    process = subprocess.run(words, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise ReleaseError(f"{failed}: {cause_of(process)}")
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def cause_of(process: subprocess.CompletedProcess[str]) -> str:

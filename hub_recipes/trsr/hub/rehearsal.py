@@ -8,8 +8,6 @@ repos in it, so that the pipeline loads base and adapter from there, before they
 
 import json
 import math
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -27,7 +25,7 @@ from trsr.hub import expected, fresh_process
 from trsr.hub.cards import Example
 from trsr.hub.diagnosis import EXACT, tolerance_of
 from trsr.hub.inputs import ReleaseInputs
-from trsr.hub.processes import cause_of
+from trsr.hub.processes import printed_by
 from trsr.hub.release import Release
 
 
@@ -143,17 +141,5 @@ def answers(
         files = [Path(temporary) / "requests.json", Path(temporary) / "options.json"]
         for path, values in zip(files, (requests, options or {}), strict=True):
             path.write_text(json.dumps(values), encoding="utf-8", newline="\n")
-        # A cache of its own, so that no code of an earlier release runs.
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        environment |= {"HF_MODULES_CACHE": str(Path(temporary) / "modules"), "PYTHONSAFEPATH": "1"}
-        process = subprocess.run(
-            [sys.executable, fresh_process.__file__, source, *map(str, files)],
-            env=environment,
-            cwd=temporary,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if process.returncode:
-        raise ReleaseError(f"{failed}: {cause_of(process)}")
-    return json.loads(process.stdout.splitlines()[-1])
+        words = [sys.executable, fresh_process.__file__, source, *map(str, files)]
+        return printed_by(words, Path(temporary), failed, PYTHONPATH="")
