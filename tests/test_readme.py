@@ -50,6 +50,18 @@ def test_so_are_all_other_results():
     assert shown == {path.name for path in (ROOT / "hub_recipes" / "results").iterdir()}
 
 
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "README.md", *(ROOT / "hub_recipes").glob("*.md"), *(ROOT / "tests" / "cards").glob("*.md")],
+    ids=lambda path: path.name,
+)
+def test_every_block_of_code_is_closed(path):
+    """One left open would turn the rest of the page inside out: text as code, and code as text."""
+    fences = re.findall(r"^```(.*)$", path.read_text(encoding="utf-8"), re.M)
+    assert len(fences) % 2 == 0
+    assert not any(fences[1::2])  # a fence that closes names no language
+
+
 def test_a_figure_typed_by_hand_is_seen():
     figure = re.search(r"<!-- table: .*?(0\.\d+)", README, re.S)
     forged = README[: figure.start(1)] + "0.999" + README[figure.end(1) :]
