@@ -122,8 +122,11 @@ def test_what_others_did_there_is_kept_or_stops_the_push(hub, tmp_path):
 
 
 def test_a_licence_that_the_hub_does_not_know(hub, tmp_path):
-    with pytest.raises(ReleaseError, match=r"'cc-by' .*Did you mean .*cc-by-4"):
+    with pytest.raises(ReleaseError, match=r"'cc-by' .*Did you mean .*cc-by-4.*Set --license to"):
         push_dataset(folder(tmp_path / "mine", license="cc-by"), "ORG/mine", hub=client(hub))
+    recs = recommended(tmp_path / "recs", license="cc-by")  # the verb that writes them takes no licence
+    with pytest.raises(ReleaseError, match="Set --license of the script that builds the dataset to"):
+        push_dataset(recs, "ORG/recs", recommendations=True, hub=client(hub))
     assert not hub.state()["repos"]
 
 

@@ -39,6 +39,6 @@ def problem(licence: str, option: str, what: str) -> str | None:
     close = get_close_matches(str(licence).lower(), LICENCES, n=3)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     return (
-        f"The licence {licence!r} of {what} is none that the Hub knows.{hint} Give {option}, or {option} other with a name: "
-        "https://huggingface.co/docs/hub/repositories-licenses"
+        f"The licence {licence!r} of {what} is none that the Hub knows.{hint} Set {option} to one that it knows, or to "
+        "other with a name: https://huggingface.co/docs/hub/repositories-licenses"
     )

@@ -104,7 +104,8 @@ def check_push(
     namespace, _, name = repo.partition("/")
     if not name:
         raise ReleaseError(f"--push-to-hub takes ORG/NAME, got {repo!r}.")
-    if problem := licences.problem(terms.license, "--license", f"the dataset {terms.name}"):
+    option = f"--license{' of the script that builds the dataset' if recommendations else ''}"
+    if problem := licences.problem(terms.license, option, f"the dataset {terms.name}"):
         raise ReleaseError(problem)
     if not terms.share_text and not accept_data_licence:
         what = (
