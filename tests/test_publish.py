@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import huggingface_hub
 import pytest
@@ -364,6 +365,28 @@ def test_what_is_gated_was_never_open(hub, release):
         assert [path.split("/")[-2 if "commit" in path else -1] for path in calls] == ["settings", "commit"]
 
 
+def test_a_gate_closes_all_that_holds_data_or_weights_trained_on_it(hub, release):
+    """Copies of the weights too, and the pipeline where it carries a catalogue; nothing is committed before its gate."""
+    names = name_repos("ORG", "trsr-sample", copies=COPIES)
+    for kind in COPIES:
+        (release.folder / kind).mkdir()
+        shutil.copyfile(release.folder / "adapter" / "adapter_config.json", release.folder / kind / "adapter_config.json")
+    catalogue = {"items": 1500, "weight": 1.0, "fitted": None}
+    files = {"dtype": "float32", "gguf": ["trsr-sample-f16.gguf"]}
+    facts = replace(release.facts, names=names, catalogue=catalogue, copies=files)
+    pushed(hub, replace(release, names=names, facts=facts), gated="auto")
+    repos = hub.state()["repos"]
+    closed = {name: repo["gated"] for name, repo in repos.items() if repo["gated"]}
+    kinds = ("dataset", "adapter", "pipeline", *COPIES)
+    assert closed == {f"{TYPES[kind]} {names.repo(kind)}": "auto" for kind in kinds}
+    for name in closed:
+        folder = f"/{name.replace(' ', 's/')}/"
+        written = [one.path for one in hub.log if folder in one.path and one.method in ("PUT", "POST")]
+        assert next(n for n, path in enumerate(written) if path.endswith("/settings")) < next(
+            n for n, path in enumerate(written) if "/commit/" in path
+        )
+
+
 def test_a_branch(hub, release):
     pushed(hub, release, branch="next")
     for repo in hub.state()["repos"].values():
@@ -457,7 +480,10 @@ def test_texts_that_may_not_be_passed_on_are_not(hub, run, tmp_path):
     assert not hub.state()["repos"]
     publish(run, "ORG", None, Options(), push=True, accept_data_licence=True, **how)
     repos = hub.state()["repos"]
-    assert repos["dataset ORG/trsr-mind"]["gated"] == "manual"
+    assert {name for name, repo in repos.items() if repo["gated"] == "manual"} == {
+        "dataset ORG/trsr-mind",
+        "model ORG/trsr-mind-lora",
+    }
     folder = tmp_path / "release" / "dataset"
     assert {path.name for path in folder.iterdir() if path.is_dir()} == {
         "items",
