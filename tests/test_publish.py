@@ -292,6 +292,28 @@ def test_what_somebody_edited_stops_the_push(hub, release):
     pushed(hub, release, tag="v1.2")
 
 
+@pytest.mark.parametrize(
+    ("title", "ours"),
+    [
+        ("Release with LLM-TRSR (#12)", True),
+        ("Release with LLM-TRSR, and my notes", False),
+        ("initial commit", False),  # only the oldest is the Hub's
+        ("initial commit of my notes", False),
+    ],
+)
+def test_whose_a_commit_is_tells_its_whole_title(hub, release, title, ours):
+    pushed(hub, release)
+    name, repo = "ORG/trsr-sample-lora", "model ORG/trsr-sample-lora"
+    edit(hub, "{}", name, "ranking_prompt.json", commit_message=title)
+    edit(hub, "# Mine", name, "NOTES.md", commit_message=title)
+    [change] = [one for one in plan(release, client(hub)) if one.kind == "adapter"]
+    assert (change.edited, change.foreign) == (((), ()) if ours else (("ranking_prompt.json",), ("NOTES.md",)))
+    assert (len(change.commits), change.removed) == ((0, ("NOTES.md",)) if ours else (2, ()))
+    if not ours:
+        refused(hub, release, r"somebody else changed ranking_prompt\.json", error=ReleaseError, tag="v1.1")
+        assert "NOTES.md" in files(hub, repo)
+
+
 def test_what_somebody_deleted_does_not_come_back_without_a_word(hub, release):
     pushed(hub, release)
     client(hub).delete_file("ranking_prompt.json", "ORG/trsr-sample-lora")
@@ -370,7 +392,9 @@ def test_a_gate_closes_all_that_holds_data_or_weights_trained_on_it(hub, release
     names = name_repos("ORG", "trsr-sample", copies=COPIES)
     for kind in COPIES:
         (release.folder / kind).mkdir()
-        shutil.copyfile(release.folder / "adapter" / "adapter_config.json", release.folder / kind / "adapter_config.json")
+        shutil.copyfile(
+            release.folder / "adapter" / "adapter_config.json", release.folder / kind / "adapter_config.json"
+        )
     catalogue = {"items": 1500, "weight": 1.0, "fitted": None}
     files = {"dtype": "float32", "gguf": ["trsr-sample-f16.gguf"]}
     facts = replace(release.facts, names=names, catalogue=catalogue, copies=files)
