@@ -159,3 +159,22 @@ def test_recommendations_from_texts_that_may_not_go_are_private_and_gated(hub, t
     push_dataset(recs, "ORG/recs", recommendations=True, accept_data_licence=True, hub=client(hub))
     info = client(hub).dataset_info("ORG/recs")
     assert (info.gated, info.private) == ("manual", True)
+
+
+def test_nothing_private_goes_to_a_public_repo(hub, tmp_path):
+    api, open_terms = client(hub), {"license": "mit"}
+    push_dataset(folder(tmp_path / "data", **open_terms), "ORG/data", hub=api)
+    recs = recommended(tmp_path / "recs", **open_terms)
+    push_dataset(recs, "ORG/recs", recommendations=True, hub=api)
+    closed = recommended(tmp_path / "closed", license="other", license_name="research only", share_text=False)
+    before, told = hub.state(), r"exists and is public\. Make it private in its settings, or "
+    with pytest.raises(ReleaseError, match=f"ORG/data {told}leave --private"):
+        push_dataset(folder(tmp_path / "more", language=("en",), **open_terms), "ORG/data", private=True, hub=api)
+    with pytest.raises(ReleaseError, match=f"ORG/recs {told}leave --private"):
+        push_dataset(recs, "ORG/recs", recommendations=True, private=True, hub=api)
+    with pytest.raises(ReleaseError, match=f"ORG/recs {told}choose another name"):
+        push_dataset(closed, "ORG/recs", recommendations=True, accept_data_licence=True, hub=api)
+    assert hub.state() == before
+    api.update_repo_settings("ORG/data", repo_type="dataset", private=True)
+    push_dataset(folder(tmp_path / "again", license="mit", language=("en",)), "ORG/data", private=True, hub=api)
+    assert client(hub).dataset_info("ORG/data").private

@@ -30,7 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="commit over what others edited in our files on the Hub since our last commit",
     )
-    add("--private", action="store_true", help="create the repos private")
+    add("--private", action="store_true", help="create the repos private; public ones are refused")
     add(
         "--gated",
         choices=("auto", "manual"),
