@@ -69,7 +69,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--base-url", metavar="URL", help="such as http://localhost:8000/v1 (Inference Providers)")
     add("--concurrency", type=int, default=32, help="requests at a time (%(default)s)")
     add("--timeout", type=float, default=120, help="seconds until a request is given up (%(default)s)")
-    add("--extra-body", type=json.loads, default={}, metavar="JSON", help="more fields of every request")
+    add(
+        "--extra-body",
+        type=json.loads,
+        default={},
+        metavar="JSON",
+        help="more fields of every request; recorded with the answers, so no keys",
+    )
     add = parser.add_argument_group("what was generated before").add_argument
     add("--store", type=Path, help="file of generations that a killed run goes on from (OUT.store.sqlite)")
     add("--since", metavar="DATASET", help="continue its summaries: only blocks that changed are asked for")
