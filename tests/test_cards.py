@@ -8,6 +8,7 @@ Whole cards stand in tests/cards/. After an intended change of a template, write
 import ast
 import copy
 import hashlib
+import html
 import json
 import os
 import re
@@ -33,7 +34,7 @@ from trsr.recommender import results
 from trsr.recommender.recipe import Recipe, build_recipe, load_recipe
 from trsr.recommender.run import Run
 from trsr.records.provenance import Provenance
-from trsr.report import templates
+from trsr.report import markdown, templates
 from trsr.report.templates import render
 
 CARDS = Path(__file__).parent / "cards"
@@ -825,6 +826,10 @@ NASTY = [
     "1. one",
     "> quoted",
     "*bold* _slanted_",
+    "~~struck~~ ~out~",
+    "see https://evil.example/x?y=1, HTTP://evil.example or ftp://evil.example",
+    "see www.evil.example/x or WWW.evil.example",
+    "me.too@evil.example _me_@evil.example mailto:me@evil.example",
     "null",
     "~",
     "yes",
@@ -859,6 +864,9 @@ def keys(value):
     if isinstance(value, dict):
         return {key: keys(one) for key, one in value.items()}
     return [keys(one) for one in value] if isinstance(value, list) else None
+
+
+ADDRESS = re.compile(r"(?:https?|ftp)://|www\.|[\w.+-]@[\w-]+\.\w", re.IGNORECASE)
 
 
 def skeleton(text):
@@ -897,6 +905,9 @@ def check_harmless(tmp_path, benign, text):
             assert one not in prose(found)
         for one in ("<script", "</details>", "<!--"):
             assert body(found).count(one) == plain.count(one)
+        # GitHub's Markdown links addresses wherever they stand, some renderers also those that entities make up.
+        for shown_as in (prose, lambda text: html.unescape(prose(text))):
+            assert len(ADDRESS.findall(shown_as(found))) == len(ADDRESS.findall(shown_as(plain)))
         if kind in ("adapter", "dataset"):
             assert list(elements(found)) == list(elements(plain))
         assert "5929" not in found or "5929" in text
@@ -918,6 +929,21 @@ def test_values_are_only_shown(tmp_path, benign, text):
 @given(text=st.lists(st.sampled_from(NASTY) | st.text(max_size=5), min_size=1, max_size=4).map("\n".join))
 def test_values_are_only_shown_whatever_they_hold(tmp_path, benign, text):
     check_harmless(tmp_path, benign, f"x{text}")
+
+
+@pytest.mark.parametrize("text", ["~5 of 10: a/b, c:d //e www x@y me@home AT&T", "書籍 🙂 #1 (https) wwwhat."])
+def test_ordinary_text_is_shown_as_it_is(text):
+    shown = markdown.plain(text)
+    assert html.unescape(shown) == text
+    assert shown.replace("&#126;", "~") == text
+
+
+def test_an_address_is_shown_as_it_is_and_links_where_it_is_meant_to():
+    address = "https://www.example.com/me@home.example?x=1"
+    assert html.unescape(markdown.plain(address)).replace("\u2060", "") == address
+    assert markdown.link(address) == f"<{address}>"
+    for other in ("javascript:alert(1)", "https://x>y", "https://x y", "https://x\x1b[31m"):
+        assert not isinstance(markdown.link(other), markdown.Markdown)
 
 
 def test_markup_that_got_through_would_be_seen(tmp_path, benign, monkeypatch):
