@@ -10,6 +10,7 @@ from tokenizers import normalizers
 from transformers import AutoTokenizer, DecisionConfig
 
 from tests import tiny
+from trsr.core.history import clean
 from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.errors import ReleaseError
 from trsr.hub import cross_encoder
@@ -100,6 +101,8 @@ def test_what_is_dropped_is_what_clean_drops():
         assigned = unicodedata.category(char) != "Cn"  # this Python may not know the newest characters
         if assigned and not char.isspace():
             kept = char in "\u200c\u200d" or unicodedata.category(char) not in ("Cc", "Cf")
+            kept = kept and not 0xE0100 <= code <= 0xE01EF
+            assert kept == bool(clean(char)) or unicodedata.category(char) == "Cs", hex(code)
             assert dropped == (not kept), hex(code)
 
 

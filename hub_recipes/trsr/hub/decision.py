@@ -16,7 +16,7 @@ from transformers.decision.template_utils import SPLIT
 from trsr.core.field_values import ENTITIES, ID_FIELDS, UNSPACED, WINDOWS
 from trsr.core.prompts import AddedTokens, Encoder
 
-# Format and control characters that `core.history.clean` drops: categories Cc and Cf, but for the two joiners.
+# What `core.history.clean` drops: categories Cc and Cf, but for the two joiners, and variation selectors of ideographs.
 _DROPPED = (
     ("\x00", "\x08"), ("\x0e", "\x1b"), ("\x7f", "\x84"), ("\x86", "\x9f"), ("\xad", "\xad"), ("\u0600", "\u0605"),
     ("\u061c", "\u061c"), ("\u06dd", "\u06dd"), ("\u070f", "\u070f"), ("\u0890", "\u0891"), ("\u08e2", "\u08e2"),
@@ -24,6 +24,7 @@ _DROPPED = (
     ("\u2066", "\u206f"), ("\ufeff", "\ufeff"), ("\ufff9", "\ufffb"), ("\U000110bd", "\U000110bd"),
     ("\U000110cd", "\U000110cd"), ("\U00013430", "\U0001343f"), ("\U0001bca0", "\U0001bca3"),
     ("\U0001d173", "\U0001d17a"), ("\U000e0001", "\U000e0001"), ("\U000e0020", "\U000e007f"),
+    ("\U000e0100", "\U000e01ef"),
 )  # fmt: skip
 
 # `clean` is core.history.clean; `line` breaks up added tokens as the encoder does, again and again, for tokens overlap. Jinja
@@ -61,13 +62,13 @@ __TEXT__{%- macro parts(value) -%}
 {{- parts(value[value|first]) -}}
 {%- elif value is mapping -%}
 {%- for name, inner in value.items() if name|lower not in __IDS__ and name != "$oid" -%}
-{%- set found = parts(inner).split("\x00")[:-1] -%}
-{%- if found -%}{{- (name ~ ": " ~ found|join(", ")).replace("\x00", "") ~ "\x00" -}}{%- endif -%}
+{%- set found = parts(inner).split("\\x00")[:-1] -%}
+{%- if found -%}{{- (name ~ ": " ~ found|join(", ")).replace("\\x00", "") ~ "\\x00" -}}{%- endif -%}
 {%- endfor -%}
 {%- elif value is sequence and value is not string -%}
 {%- for one in value -%}{{- parts(one) -}}{%- endfor -%}
 {%- elif value is not none and value == value and (value|string).strip() -%}
-{{- (value|string).replace("\x00", "") ~ "\x00" -}}
+{{- (value|string).replace("\\x00", "") ~ "\\x00" -}}
 {%- endif -%}
 {%- endmacro -%}
 {%- macro unescape(text) -%}
@@ -89,10 +90,10 @@ __TEXT__{%- macro parts(value) -%}
 {%- macro first_words(text, words) -%}
 {%- set marked -%}
 {%- for c in text -%}
-{%- if c == " " -%}{{- "\x00 \x00" -}}{%- elif __UNSPACED__ -%}{{- "\x00" ~ c ~ "\x00" -}}{%- else -%}{{- c -}}{%- endif -%}
+{%- if c == " " -%}{{- "\\x00 \\x00" -}}{%- elif __UNSPACED__ -%}{{- "\\x00" ~ c ~ "\\x00" -}}{%- else -%}{{- c -}}{%- endif -%}
 {%- endfor -%}
 {%- endset -%}
-{%- set pieces = marked.split("\x00")|select|list -%}
+{%- set pieces = marked.split("\\x00")|select|list -%}
 {%- set kept = namespace(words=0, end=0) -%}
 {%- for piece in pieces if kept.words < words -%}
 {%- set kept.words = kept.words + (piece != " ") -%}{%- set kept.end = kept.end + piece|length -%}
@@ -100,11 +101,11 @@ __TEXT__{%- macro parts(value) -%}
 {{- text[:kept.end].rstrip(", ") if kept.words == words and text[kept.end:] else text -}}
 {%- endmacro -%}
 {%- macro field(value, words, values) -%}
-{%- set kept = parts(value).split("\x00")[:-1] -%}
+{%- set kept = parts(value).split("\\x00")[:-1] -%}
 {%- set text = clean(unescape((kept[:values] if values else kept)|join(", "))) -%}
 {{- first_words(text, words) if words else text -}}
 {%- endmacro -%}
-{%- macro whole(value) -%}{{- clean(parts(value).split("\x00")[:-1]|join(", ")) -}}{%- endmacro -%}
+{%- macro whole(value) -%}{{- clean(parts(value).split("\\x00")[:-1]|join(", ")) -}}{%- endmacro -%}
 {%- macro item(value) -%}
 {%- set kept = namespace(parts=[]) -%}
 {%- if value is string -%}{%- set kept.parts = [clean(value)] -%}
