@@ -18,17 +18,20 @@ from pathlib import Path
 
 import pytest
 import yaml
-from huggingface_hub import DatasetCard, ModelCard
+from huggingface_hub import DatasetCard, HfApi, ModelCard, constants
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from tests import tiny
+from tests.hub import Hub
+from tests.hub.server import WRITER
 from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
-from trsr.errors import DataError, ReleaseError, ResultsError
-from trsr.hub import cards
+from trsr.errors import DataError, HubError, ReleaseError, ResultsError
+from trsr.hub import cards, licences
+from trsr.hub.copies import Copies
 from trsr.hub.repos import COPIES, LOCAL, name_repos
 from trsr.recommender import results
 from trsr.recommender.recipe import Recipe, build_recipe, load_recipe
@@ -1023,6 +1026,45 @@ def test_gather_takes_the_licence_of_the_base(run, tmp_path):
     assert gather(run, recipe, MINE, license="mit").license_name is None
 
 
+def test_a_licence_may_stand_in_a_list(run, tmp_path):
+    made = dataset(tmp_path / "made", **RECORDS["provenance"])
+    one = replace(RECIPE, base=base(tmp_path / "one", "---\nlicense: [mit]\n---\n"), dataset=made)
+    assert gather(run, one, MINE).license == "mit"
+    Copies(merged=True).check_licence(lambda: licences.of_base(one.base)["license"], one.base, False)
+    two = replace(RECIPE, base=base(tmp_path / "two", "---\nlicense: [mit, gemma]\n---\n"), dataset=made)
+    with pytest.raises(
+        ReleaseError, match=r"The licence 'mit, gemma' of the weights is none that the Hub knows.*--license"
+    ):
+        gather(run, two, MINE)
+    with pytest.raises(ReleaseError, match=r"mit, gemma.*--accept-base-licence"):
+        Copies(merged=True).check_licence(lambda: licences.of_base(two.base)["license"], two.base, False)
+
+
+def test_a_card_that_is_out_of_reach_is_not_one_without_a_licence(run, tmp_path):
+    recipe = replace(RECIPE, base="ORG/base", dataset=dataset(tmp_path / "made", **RECORDS["provenance"]))
+    with pytest.raises(
+        ReleaseError, match="card of the base ORG/base is out of reach, so its licence is not known"
+    ) as told:
+        gather(run, recipe, MINE)  # tests are offline
+    assert "states no licence" not in str(told.value)
+    assert gather(run, recipe, MINE, license="mit").license == "mit"
+    assert gather(run, recipe, MINE, names=LOCAL).license == "other"  # nothing is published
+
+
+def test_a_base_on_the_hub_without_a_card_states_no_licence(monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with Hub() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        HfApi(endpoint=hub.url, token=WRITER).create_repo("ORG/bare")
+        assert licences.of_base("ORG/bare")["license"] is None
+        with pytest.raises(HubError, match="Read the card of ORG/none: the Hub answered 40"):
+            licences.of_base("ORG/none")
+
+
 def test_gather_tells_all_problems_at_once(run, tmp_path):
     recipe = replace(RECIPE, base=base(tmp_path / "base", "# No header"), dataset=dataset(tmp_path / "made"))
     (run / "validation" / results.FILE).write_text(json.dumps(RECORDS["test"] | OWN))
@@ -1050,9 +1092,9 @@ def test_licences_that_the_hub_does_not_know(run, tmp_path, licence, hint):
         gather(run, recipe, replace(MINE, license=licence), license=licence)
     weights, data = str(error.value).splitlines()
     assert hint in weights
-    assert "Give --license" in weights
+    assert "Set --license to" in weights
     assert hint in data
-    assert "Give --data-license" in data
+    assert "Set --data-license to" in data
 
 
 @pytest.mark.parametrize("value", [0.05, 19.9999, 20.0])

@@ -252,12 +252,13 @@ def test_texts_of_a_pair_are_data(make, request, tmp_path):
 
 def test_a_licence_that_sets_terms_stops_merged_weights(quickstarted, tmp_path):
     wished = Copies(merged=True)
-    wished.check_licence("apache-2.0", "base", False)
-    wished.check_licence("llama3.2", "base", True)
-    Copies(cross_encoder=True).check_licence("llama3.2", "base", False)  # an adapter alone
+    wished.check_licence(lambda: "apache-2.0", "base", False)
+    # Not even looked for, where it does not matter: accepted, or an adapter alone.
+    wished.check_licence(lambda: pytest.fail("it was read"), "base", True)
+    Copies(cross_encoder=True).check_licence(lambda: pytest.fail("it was read"), "base", False)
     for licence in ("llama3.2", "gemma", "other", "cc-by-nc-4.0", None):
         with pytest.raises(ReleaseError, match="--accept-base-licence"):
-            wished.check_licence(licence, "base", False)
+            wished.check_licence(lambda stated=licence: stated, "base", False)
 
 
 def test_gguf_files_need_the_converter(tmp_path):
@@ -273,6 +274,14 @@ def test_what_a_converter_says_last_is_told(tmp_path):
     script = tmp_path / "convert_hf_to_gguf.py"
     script.write_text("raise SystemExit('BPE pre-tokenizer was not recognized')\n")
     with pytest.raises(ReleaseError, match="does not convert this model: BPE pre-tokenizer was not recognized"):
+        copies._convert(script, tmp_path, tmp_path / "x-f16.gguf", "f16")
+
+
+def test_a_converter_that_does_not_end_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(copies, "SECONDS", 0.5)
+    script = tmp_path / "convert_hf_to_gguf.py"
+    script.write_text("import time\ntime.sleep(600)\n")
+    with pytest.raises(ReleaseError, match=r"still converting to f16 after 0\.5 s, and was stopped"):
         copies._convert(script, tmp_path, tmp_path / "x-f16.gguf", "f16")
 
 

@@ -8,16 +8,13 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from huggingface_hub import DatasetCardData, ModelCard, ModelCardData, SpaceCardData
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub import DatasetCardData, ModelCardData, SpaceCardData
 
-from trsr.assets.paths import base_path
 from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
-from trsr.errors import ReleaseError
+from trsr.errors import HubError, ReleaseError
 from trsr.hub import copy_cards, eval_results, licences, spaces
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.repos import COPIES, Names
@@ -149,12 +146,16 @@ def gather(inputs: ReleaseInputs, names: Names, terms: Terms, license: str | Non
     """
     run, test, validation, provenance = inputs.run, inputs.test, inputs.validation, inputs.provenance
     recipe = run.recipe
-    weights: Mapping[str, str | None] = {"license": license} if license else license_of(recipe)
+    weights: Mapping[str, str | None] = {"license": license}
     problems = []
-    if not weights.get("license"):
-        problems.append(f"The base {recipe.base} states no licence in its card. Give --license.")
-    elif problem := licences.problem(str(weights["license"]), "--license", "the weights"):
-        problems.append(problem)
+    try:
+        weights = weights if license else licences.of_base(recipe.base)
+        if not weights.get("license"):
+            problems.append(f"The base {recipe.base} states no licence in its card. Give --license.")
+        elif problem := licences.problem(str(weights["license"]), "--license", "the weights"):
+            problems.append(problem)
+    except HubError as error:
+        problems.append(str(error))
     if problem := licences.problem(terms.license, "--data-license", "the data"):
         problems.append(problem)
     if terms.license == "other" and not terms.license_name:
@@ -311,20 +312,6 @@ def _decision_request(example: Example) -> dict[str, object]:
 def _printed(example: Example) -> str:
     """Output of the code snippet in `parts/example.md`."""
     return "\n".join(([example.summary] if example.summary else []) + [str(list(example.ranked))])
-
-
-def license_of(recipe: Recipe) -> dict[str, str | None]:
-    """Licence of the base, from its card: `license` and, for `other`, its name and link."""
-    source = base_path(recipe.base)
-    try:
-        if Path(source).is_dir():
-            path = Path(source) / "README.md"
-            header = ModelCard(path.read_text(encoding="utf-8")).data.to_dict() if path.is_file() else {}
-        else:
-            header = ModelCard.load(source).data.to_dict()
-    except EntryNotFoundError:
-        return {}
-    return {name: header.get(name) for name in ("license", "license_name", "license_link")}
 
 
 def _header(kind: str, facts: Facts, commits: Mapping[str, str | None]):

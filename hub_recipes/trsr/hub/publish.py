@@ -13,7 +13,7 @@ from huggingface_hub import HfApi
 
 from trsr.assets.paths import base_path, dataset_path
 from trsr.errors import HubError, ReleaseError
-from trsr.hub import cards
+from trsr.hub import licences
 from trsr.hub.changes import RELEASE_TITLE, Change, compare_release, plan, plan_without_hub, show
 from trsr.hub.copies import Copies
 from trsr.hub.copy_rehearsal import check_library, rehearse_copies
@@ -77,7 +77,9 @@ def publish(
         dataset=source if on_hub else None,
         copies=copies.kinds,
     )
-    copies.check_licence(cards.license_of(recipe).get("license") or license, recipe.base, accept_base_licence)
+    copies.check_licence(
+        lambda: licences.of_base(recipe.base).get("license") or license, recipe.base, accept_base_licence
+    )
     if copies.cross_encoder:
         check_library()
     if not source_terms.share_text:
