@@ -273,7 +273,7 @@ def one_method_of_hub_data(tmp_path):
 
 
 def with_catalogue(tmp_path):
-    record = {"items": 1500, "weight": 2.0, "fitted": {"users": 200}}
+    record = {"items": 1500, "weight": 2.0, "fitted": {"users": 200}, "shape": {"ids": 1500, "text_width": 384}}
     return made(tmp_path, example=EXAMPLE, catalogue=record)
 
 

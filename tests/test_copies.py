@@ -88,9 +88,10 @@ def expected_of(release):
 OF_THE_CROSS_ENCODER = """
 import json, sys
 from sentence_transformers import CrossEncoder
-model = CrossEncoder("ORG/x-cross-encoder")
 asked = json.loads(sys.argv[1])
-print(json.dumps([model.predict([(query, one) for one in documents]).tolist() for query, documents in asked]))
+def answers(model):
+    return [model.predict([(query, one) for one in documents]).tolist() for query, documents in asked]
+found = answers(CrossEncoder("ORG/x-cross-encoder"))
 """
 
 
@@ -104,7 +105,12 @@ def test_a_cross_encoder_gives_the_log_odds_of_the_recommender(copied, stranger,
         recent = [Item.parse(text) for text in one["request"]["history"][-prompt.recent_items :]]
         query = cross_encoder.query(prompt, one["request"]["summary"], recent)
         asked.append([query, one["request"]["candidates"]])
-    found = visit(hub, stranger, tmp_path, OF_THE_CROSS_ENCODER, json.dumps(asked))
+    card = (release / "cross-encoder" / "README.md").read_text(encoding="utf-8")
+    of_its_base = re.findall(r"```python\n(.*?)```", card, re.S)[-1]
+    code = f"{OF_THE_CROSS_ENCODER}{of_its_base}print(json.dumps([found, answers(model)]))"
+    found, pinned = visit(hub, stranger, tmp_path, code, json.dumps(asked))
+    assert "revision=adapter.revision" in of_its_base
+    assert pinned == [pytest.approx(one, abs=1e-5) for one in found]
     for given, one in zip(found, wanted, strict=True):
         assert given == pytest.approx(one["log_odds"], abs=1e-4)
     assert max(map(max, found)) - min(map(min, found)) > 0.1

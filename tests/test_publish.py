@@ -395,7 +395,7 @@ def test_a_gate_closes_all_that_holds_data_or_weights_trained_on_it(hub, release
         shutil.copyfile(
             release.folder / "adapter" / "adapter_config.json", release.folder / kind / "adapter_config.json"
         )
-    catalogue = {"items": 1500, "weight": 1.0, "fitted": None}
+    catalogue = {"items": 1500, "weight": 1.0, "fitted": None, "shape": {"ids": 0, "text_width": 384}}
     files = {"dtype": "float32", "gguf": ["trsr-sample-f16.gguf"]}
     facts = replace(release.facts, names=names, catalogue=catalogue, copies=files)
     pushed(hub, replace(release, names=names, facts=facts), gated="auto")

@@ -123,7 +123,7 @@ class Facts:
     restricted: bool = False
 
     @property
-    def beside(self) -> bool:
+    def negatives_from_impressions(self) -> bool:
         """Whether negatives are items shown beside the target in an impression, rather than sampled ones."""
         return self.provenance.by_impressions
 
@@ -252,9 +252,10 @@ def card(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> str:
 def skill(facts: Facts, commits: Mapping[str, str | None]) -> str:
     """SKILL.md of the pipeline repo: what an agent has to know to use it. Made of what the card is made of."""
     name = facts.names.pipeline.split("/")[-1]
+    found = "candidates to order by preference" + (", or none: it has a catalogue" if facts.catalogue else "")
     description = (
         f"Rank items by their text for a person, given what the person chose before, with the recommender {name}. Use it when "
-        "there is a history of items with titles or descriptions, and candidates to order by preference."
+        f"there is a history of items with titles or descriptions, and {found}."
     )
     header = {
         "name": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:64],
@@ -286,6 +287,7 @@ def _values(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> dict[
         "printed": Markdown(fence(_printed(facts.example), "text")) if facts.example else None,
         "shown": methods[0] if methods else "histories",
         "metric": kind,
+        "catalogue": facts.catalogue if kind == "pipeline" else None,
         "metric_name": metric_name,
         **(copy_cards.values(kind, facts) if kind in COPIES else {}),
     }
