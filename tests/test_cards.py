@@ -357,7 +357,9 @@ def test_an_example_is_data(tmp_path):
     example = cards.Example(
         {"history": [HOSTILE], "candidates": [HOSTILE, "title: B"]}, "a ``` b {{ 7 * 7 }}", ((1, 0.5),), 0.5
     )
-    shown = card("pipeline", made(tmp_path, example=example, catalogue={"items": 3, "weight": 1.0, "fitted": None}))
+    catalogue = {"items": 3, "weight": 1.0, "fitted": None, "shape": {"ids": 0, "text_width": 384}}
+    shown = card("pipeline", made(tmp_path, example=example, catalogue=catalogue))
+    assert "Both stages read text alone." in shown
     first = re.findall(r"```python\n(.*?)\n```\n", shown, re.S)[0]
     [request] = [
         node.value for node in ast.parse(first).body if getattr(node, "targets", [ast.Name("")])[0].id == "request"
@@ -552,7 +554,7 @@ def test_a_card_says_what_its_release_holds(tmp_path):
         assert 'pipeline("decision"' in card(kind, sample(tmp_path))
         assert "| summaries | none |" in card(kind, none)
         assert f"`transformers`, model `Qwen/Qwen3-4B` at `{'c' * 40}` |" in card(kind, restricted(tmp_path))
-        assert "* Weights: qwen-research (https://example.com/qwen)." in card(kind, restricted(tmp_path))
+        assert "* Weights: qwen-research (<https://example.com/qwen>)." in card(kind, restricted(tmp_path))
     for kind in ("adapter", "pipeline", "space", "dataset"):
         assert "preference summary" not in card(kind, none)
     assert "return_summary" not in card("pipeline", none)
@@ -561,7 +563,7 @@ def test_a_card_says_what_its_release_holds(tmp_path):
     assert "`item_id` alone" in own
     assert "_sft" not in own
     assert "greedy, at most 160 tokens a summary" in own
-    assert "The source's own: Terms of My Shop (https://example.com/terms)." in own
+    assert "The source's own: Terms of My Shop (<https://example.com/terms>)." in own
     # Without the texts there is nothing to show the pipeline.
     assert "load_dataset(" not in card("pipeline", restricted(tmp_path))
     one = card("dataset", one_method_of_hub_data(tmp_path))
