@@ -38,6 +38,7 @@ def test_the_last_one_saved_is_the_one_that_is_loaded(tmp_path):
         saved / "base" / "notes.txt",
         saved / "adapter" / "mine.json",
         saved / "own" / "model.safetensors",
+        saved / "model.safetensors",
     ]
     for path in mine:
         path.parent.mkdir(exist_ok=True)
@@ -48,7 +49,7 @@ def test_the_last_one_saved_is_the_one_that_is_loaded(tmp_path):
     assert "model.safetensors.index.json" in names(saved / "base")
     assert "chat_template.jinja" not in names(saved)
     assert not names(saved / "catalogue")
-    assert [path.read_text() for path in mine] == ["mine"] * 4
+    assert [path.read_text() for path in mine] == ["mine"] * 5
     found = TextRichRecommender.from_pretrained(str(saved)).get_output_embeddings().weight
     assert torch.equal(found, second.get_output_embeddings().weight)
     assert not torch.equal(found, first.get_output_embeddings().weight)

@@ -20,7 +20,8 @@ CODE = Path(__file__).parent
 _COPIED = {".safetensors", ".json", ".jinja", ".txt", ".model"}
 # Files that transformers and peft look for: left from an earlier save, they would be loaded in place of, or with, the new ones.
 _LOADED = re.compile(
-    r"(adapter_)?model[\w.-]*\.safetensors(\.index\.json)?|[\w.-]+\.(jinja|model)|(merges|vocab)\.txt|"
+    r"(adapter_)?model[\w.-]*\.safetensors(\.index\.json)?|(chat|decision)_template\.jinja|(merges|vocab)\.txt|"
+    r"(tokenizer|spiece|sentencepiece[\w.-]*)\.model|"
     r"((adapter_|generation_|tokenizer_)?config|tokenizer|special_tokens_map|added_tokens|vocab|decision)\.json"
 )
 # The setting that names a part -> the folder it is copied into, and the setting that names its revision.
@@ -82,7 +83,8 @@ def _make_room(folder: Path, draft: Path) -> None:
         (folder / CATALOGUE / name).unlink(missing_ok=True)
     for part in (folder, *(folder / subfolder for subfolder, _ in _FOLDERS.values())):
         for path in part.iterdir() if part.is_dir() else ():
-            if path.is_file() and _LOADED.fullmatch(path.name):
+            ours = part != folder or ".safetensors" not in path.name  # beside the parts no weights are saved
+            if ours and path.is_file() and _LOADED.fullmatch(path.name):
                 path.unlink()
 
 
