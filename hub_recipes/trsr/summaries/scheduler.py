@@ -170,8 +170,10 @@ class Scheduler:
         while (request := await self._queue.get()) is not None:
             requests = [request]
             while len(requests) < self.engine.batch and not self._queue.empty():
-                if following := self._queue.get_nowait():
-                    requests.append(following)
+                if (following := self._queue.get_nowait()) is None:
+                    self._queue.put_nowait(None)  # the end, which the next look at the queue must find
+                    break
+                requests.append(following)
             received = await self.engine.answers(requests)
             self._new_answers += zip(requests, received, strict=True)
             # Answers that arrive together are stored in one transaction, before their workers send new requests.
