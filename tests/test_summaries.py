@@ -529,6 +529,24 @@ def test_questions_for_an_engine_elsewhere_and_their_answers(tmp_path, source):
     assert told["retried"] > 0
 
 
+@pytest.mark.parametrize("user", [0, 30], ids=["before its first question", "midway"])
+def test_a_run_that_fails_leaves_the_questions_of_the_run_before(tmp_path, source, user, monkeypatch):
+    questions = tmp_path / "questions.parquet"
+    with pytest.raises(OpenQuestions):
+        summarize_dataset(source, tmp_path / "out", engine("vllm:org/model", questions=questions))
+    before = questions.read_bytes()
+    lengths = [5] * 40
+    lengths[user] = 0
+    broken = dataset(tmp_path / "broken", length=lengths.__getitem__)
+    away = engine("vllm:org/model", questions=questions)
+    away.batch = 4
+    monkeypatch.setattr("trsr.summaries.scheduler.STARTED_AT_ONCE", 8)
+    with pytest.raises(DataError, match=f"User 'u{user}' has no history"):
+        summarize_dataset(broken, tmp_path / "out", away)
+    assert questions.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if "questions" in path.name] == ["questions.parquet"]
+
+
 def test_a_user_without_history(tmp_path):
     source = dataset(tmp_path / "source", length=lambda user: user)
     with pytest.raises(DataError, match="User 'u0' has no history"):

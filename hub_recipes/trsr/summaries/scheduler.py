@@ -132,19 +132,21 @@ class Scheduler:
         self._storing: asyncio.Task[None] | None = None
         self._failures = self._answered = 0
         self._failure = ""
+        succeeded = False
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._start_strategies(strategies))
                 for _ in range(self.engine.workers):
                     tasks.create_task(self._work())
+            if self._failure and not self._answered:
+                raise Unanswered(self._unreachable_message())
+            if self._watch and (verdict := self._watch.last()):
+                raise EngineError(verdict)
+            succeeded = True
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
         finally:
-            await self.engine.close()
-        if self._failure and not self._answered:
-            raise Unanswered(self._unreachable_message())
-        if self._watch and (verdict := self._watch.last()):
-            raise EngineError(verdict)
+            await self.engine.close(succeeded)
         if self._support and (message := self._support.last()):
             _print(message)
 

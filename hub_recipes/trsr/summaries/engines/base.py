@@ -130,8 +130,8 @@ class Engine(ABC):
             EngineError: If no request could be answered, now or later.
         """
 
-    async def close(self) -> None:  # noqa: B027 - most engines have nothing to close
-        """Close connections; called at the end of every run, also of a failed one."""
+    async def close(self, succeeded: bool) -> None:  # noqa: B027 - most engines have nothing to close
+        """Close connections and files; called at the end of every run, also of one that did not succeed."""
 
     def request(self, question: SummaryRequest) -> Request:
         key = key_of(self.identity, self.prompts.conversation(question))

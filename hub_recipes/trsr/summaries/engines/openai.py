@@ -87,7 +87,7 @@ class OpenAIEngine(Engine):
             self._connect()
         return [await self._in_turn(request) for request in requests]
 
-    async def close(self) -> None:
+    async def close(self, succeeded: bool) -> None:
         for client in self._clients:
             await client.close()
         self._clients = []
