@@ -4,7 +4,7 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
-from trsr.summaries.store import SCHEMA, Generation, Store
+from trsr.summaries.store import SCHEMA, UNCHECKED, Generation, Store
 
 ENGINE = {"engine": "x", "model": "m"}
 A, B, C = (letter * 64 for letter in "abc")
@@ -26,6 +26,13 @@ def test_what_is_kept_stays_as_it_is(path):
     store.put([Generation(A, 0, "first")], ENGINE)
     store.put([Generation(A, 0, "second"), Generation(B, 0, "b")], ENGINE, origin="elsewhere")
     assert [one.text for one in store] == ["first", "b"]
+
+
+def test_what_is_judged_again_is_kept(path):
+    store = Store(path)
+    store.put([Generation(A, 0, "a", UNCHECKED), Generation(A, 1, "b", UNCHECKED)], ENGINE)
+    store.set_problems([Generation(A, 1, "another text", "echo")])
+    assert Store(path).get([A]) == {A: [Generation(A, 0, "a", UNCHECKED), Generation(A, 1, "b", "echo")]}
 
 
 def test_all_of_them_or_none(path):

@@ -14,7 +14,7 @@ import pytest
 from datasets import Dataset, DatasetDict, load_dataset
 
 from tests.hub import Hub, environment
-from tests.scripted import ScriptedEngine, summary
+from tests.scripted import ScriptedEngine, share, summary
 from trsr.core.answer import Answer
 from trsr.core.history import Item, blocks_by_count
 from trsr.core.summarize import METHODS, summarize
@@ -425,6 +425,24 @@ def test_what_comes_from_a_cache_is_judged_here(tmp_path, source):
     scripted = ScriptedEngine(good)
     summarize_dataset(source, tmp_path / "b", scripted, caches=[str(tmp_path / "forged.parquet")])
     assert {attempt for _, attempt in scripted.asked[:10]} >= {1}
+
+
+def test_an_answer_from_a_cache_is_judged_with_its_question(tmp_path):
+    """It says what an item says: only who knows the items of the question can see that."""
+
+    def echoing(prompt, seed):
+        items = [line for line in prompt.splitlines() if line.startswith("- title: ")]
+        return Answer(items[0].removeprefix("- ") if items and share(prompt, 3) and seed == 0 else summary(prompt, seed))
+
+    source = dataset(tmp_path / "source", texts=lambda n: f"title: The {n} ships that never came home from sea")
+    summarize_dataset(source, tmp_path / "a", ScriptedEngine(echoing), export=tmp_path / "cache")
+    assert made(tmp_path / "a")["rejected"]["echo"] > 10
+    scripted = ScriptedEngine(echoing)
+    summarize_dataset(source, tmp_path / "b", scripted, caches=[str(tmp_path / "cache")])
+    assert scripted.asked == []
+    for method in METHODS:
+        assert rows(tmp_path / "a", method) == rows(tmp_path / "b", method)
+    assert made(tmp_path / "b")["rejected"] == made(tmp_path / "a")["rejected"]
 
 
 @pytest.mark.parametrize("methods", [("recurrent",), ("hierarchical",), METHODS])

@@ -1,6 +1,7 @@
 """Import generations of other runs into a store, and export those of a run, as Parquet.
 
-Imported generations are untrusted: their form is checked, and their answers are accepted or rejected like any other.
+Imported generations are untrusted: their form is checked here, and their answers are judged like any other by the run that
+puts their questions.
 """
 
 import json
@@ -12,7 +13,6 @@ from typing import Any
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
-from trsr.core.answer import Answer
 from trsr.core.errors import InputError
 from trsr.core.history import Item, blocks_by_count
 from trsr.core.summarize import steps
@@ -20,10 +20,9 @@ from trsr.core.summary_prompts import SummaryPrompts
 from trsr.dataset import contract
 from trsr.errors import DataError
 from trsr.records.provenance import SummaryProvenance
-from trsr.summaries.accept import reject_reason
 from trsr.summaries.continuation import label, split_revision
 from trsr.summaries.engines.base import ATTEMPTS, Engine, key_of
-from trsr.summaries.store import SCHEMA, Generation, Store
+from trsr.summaries.store import SCHEMA, UNCHECKED, Generation, Store
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -62,7 +61,7 @@ def import_cache(store: Store, source: str, engine: Engine, texts: Mapping[str, 
     for part in rows.iter(1000):
         by_engine: dict[str, list[Generation]] = {}
         for values in zip(*(part[name] for name in SCHEMA.names if name != "problem"), strict=True):
-            generation = _checked(values, source, engine.prompts)
+            generation = _checked(values, source)
             by_engine.setdefault(values[-1], []).append(generation)
         for engine_record, generations in by_engine.items():
             identity = _identity(engine_record, source)
@@ -71,7 +70,7 @@ def import_cache(store: Store, source: str, engine: Engine, texts: Mapping[str, 
     return len(rows)
 
 
-def _checked(values: tuple, source: str, prompts: SummaryPrompts) -> Generation:
+def _checked(values: tuple, source: str) -> Generation:
     key, attempt, text, finish_reason, prompt_tokens, completion_tokens, _ = values
     numbers = (attempt, prompt_tokens, completion_tokens)
     if (
@@ -81,8 +80,7 @@ def _checked(values: tuple, source: str, prompts: SummaryPrompts) -> Generation:
         or attempt >= ATTEMPTS
     ):
         raise DataError(f"The cache {source!r} is not in form: {values!r:.200}. Export one with --export-cache.")
-    reason = reject_reason(Answer(text, finish_reason), prompts)
-    return Generation(key, attempt, text, reason, finish_reason, prompt_tokens, completion_tokens)
+    return Generation(key, attempt, text, UNCHECKED, finish_reason, prompt_tokens, completion_tokens)
 
 
 def _identity(engine_record: object, source: str) -> dict[str, Any]:
@@ -144,8 +142,7 @@ def _generations(
             answers, remaining = remaining[: len(questions)], remaining[len(questions) :]
             for question, text in zip(questions, answers, strict=True):
                 answer = f"{prompts.form} {text}".strip()
-                reason = reject_reason(Answer(answer), prompts)
-                generations.append(Generation(key_of(identity, prompts.conversation(question)), 0, answer, reason))
+                generations.append(Generation(key_of(identity, prompts.conversation(question)), 0, answer, UNCHECKED))
             try:
                 questions = strategy.send(answers)
             except StopIteration:

@@ -213,6 +213,9 @@ class StoreActor:
         self._store.put(generations, identity)
         self._put += len(generations)
 
+    def set_problems(self, generations: Sequence[Generation]) -> None:
+        self._store.set_problems(generations)
+
     def advance(self, partition: int, answered: int) -> None:
         """Show the number of answers of a partition; it never decreases, also if the partition starts again."""
         before = self._answered.get(partition, 0)
@@ -244,6 +247,11 @@ class RemoteStore:
         import ray
 
         ray.get(self._store_actor.put.remote(generations, dict(identity)))
+
+    def set_problems(self, attempts: Sequence[Generation]) -> None:
+        import ray
+
+        ray.get(self._store_actor.set_problems.remote(list(attempts)))
 
     def count(self, answered: int) -> None:
         self._answered += answered

@@ -24,6 +24,8 @@ SCHEMA = pa.schema(
         "engine": pa.string(),
     }
 )
+# The problem of an imported attempt, until its question is known: only with that it can be judged.
+UNCHECKED = "unchecked"
 _COLUMNS = ", ".join(SCHEMA.names[:-1])
 _TABLES = f"""
 PRAGMA journal_mode=WAL;
@@ -48,7 +50,7 @@ class Generation(NamedTuple):
         key: Checksum of the question and everything else that the answer depends on.
         attempt: Number of the attempt at this question, from 0; each has another seed.
         text: As the model wrote it.
-        problem: Why it was rejected; empty if it is accepted as a summary.
+        problem: Why it was rejected; empty if it is accepted as a summary; UNCHECKED if nobody has judged it.
     """
 
     key: str
@@ -101,6 +103,17 @@ class Store:
         try:
             rows = ((*attempt, engine, origin) for attempt in attempts)
             self._base.executemany("INSERT OR IGNORE INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        except BaseException:
+            self._base.execute("ROLLBACK")
+            raise
+        self._base.execute("COMMIT")
+
+    def set_problems(self, attempts: Sequence[Generation]) -> None:
+        """Store what was found when attempts were judged again, all or none of it."""
+        self._base.execute("BEGIN IMMEDIATE")
+        try:
+            rows = ((attempt.problem, attempt.key, attempt.attempt) for attempt in attempts)
+            self._base.executemany("UPDATE attempts SET problem = ? WHERE key = ? AND attempt = ?", rows)
         except BaseException:
             self._base.execute("ROLLBACK")
             raise
