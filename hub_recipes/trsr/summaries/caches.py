@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, load_dataset
+from datasets import Dataset
 from datasets.exceptions import DatasetGenerationError
 
 from trsr.core.errors import InputError
@@ -54,7 +54,7 @@ def import_cache(store: Store, source: str, engine: Engine, texts: Mapping[str, 
         name, revision = split_revision(source)
         if "generations" not in contract.configs(name, revision):
             return _import_summaries(store, source, texts)
-        rows = load_dataset(name, "generations", split="train", revision=revision)
+        rows = contract.load_split(name, "generations", "train", revision)
     missing = [name for name in SCHEMA.names if name not in rows.column_names and name != "problem"]
     if missing:
         raise DataError(f"The cache {source!r} lacks the columns {', '.join(missing)}. Export one with --export-cache.")
@@ -108,7 +108,7 @@ def _import_summaries(store: Store, source: str, texts: Mapping[str, str]) -> in
         )
     items = contract.read_items(name, revision)
     if "text" in items.column_names:
-        texts = dict(zip(items["item_id"], items["text"], strict=True))
+        texts = contract.texts_of(items, source)
     identity = {part: provenance.values.get(part) for part in ("engine", "model", "revision", "sampling")}
     if provenance.adapter:
         identity["adapter"] = provenance.adapter
