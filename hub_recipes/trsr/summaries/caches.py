@@ -6,7 +6,8 @@ puts their questions.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,11 @@ from datasets import Dataset
 from datasets.exceptions import DatasetGenerationError
 
 from trsr.core.errors import InputError
-from trsr.core.history import Item, blocks_by_count
+from trsr.core.history import Block, Item, blocks_by_count
 from trsr.core.summarize import steps
 from trsr.core.summary_prompts import SummaryPrompts
 from trsr.dataset import contract
 from trsr.errors import DataError
-from trsr.records.provenance import SummaryProvenance
 from trsr.summaries.continuation import label, split_revision
 from trsr.summaries.engines.base import ATTEMPTS, Engine, key_of
 from trsr.summaries.store import SCHEMA, UNCHECKED, Generation, Store
@@ -112,42 +112,55 @@ def _import_summaries(store: Store, source: str, texts: Mapping[str, str]) -> in
     identity = {part: provenance.values.get(part) for part in ("engine", "model", "revision", "sampling")}
     if provenance.adapter:
         identity["adapter"] = provenance.adapter
-    count = 0
-    for method in methods:
-        for split in contract.SPLITS:
-            for generations in _generations(
-                contract.read(name, method, split, revision), method, provenance, texts, identity
-            ):
-                store.put(generations, identity, label(source))
-                count += len(generations)
-    return count
-
-
-def _generations(
-    rows: Dataset, method: str, provenance: SummaryProvenance, texts: Mapping[str, str], identity: Mapping[str, Any]
-) -> Iterator[list[Generation]]:
-    """The generations of each user: the rebuilt questions with the summaries as answers."""
     try:
         prompts = SummaryPrompts.from_dict(provenance.prompts)
     except InputError as error:
         raise DataError(
             f"The prompts in the provenance are not ours, so its questions are not known: {error}"
         ) from None
-    for row in rows:
-        items = [Item.parse(texts[item_id]) for item_id in row["history"]]
-        strategy = steps(blocks_by_count(items, provenance.block_size, provenance.max_blocks), method)
-        remaining = [*row["block_summaries"], *([row["summary"]] if method == "hierarchical" else [])]
-        questions, generations = next(strategy), []
-        while True:
-            answers, remaining = remaining[: len(questions)], remaining[len(questions) :]
-            for question, text in zip(questions, answers, strict=True):
-                answer = f"{prompts.form} {text}".strip()
-                generations.append(Generation(key_of(identity, prompts.conversation(question)), 0, answer, UNCHECKED))
-            try:
-                questions = strategy.send(answers)
-            except StopIteration:
-                break
-        yield generations
+    count = 0
+    left_out = set()
+    for method in methods:
+        for split in contract.SPLITS:
+            for row in contract.read(name, method, split, revision):
+                if not texts.keys() >= {*row["history"]}:
+                    left_out.add(row["user_id"])
+                    continue
+                history = [Item.parse(texts[item_id]) for item_id in row["history"]]
+                blocks = blocks_by_count(history, provenance.block_size, provenance.max_blocks)
+                if len(row["block_summaries"]) != len(blocks):
+                    raise DataError(
+                        f"{source!r}, {method}, user {row['user_id']!r}: {len(row['block_summaries'])} block summaries of "
+                        f"{len(blocks)} blocks. It is no cache; take another, or make it again."
+                    )
+                generations = _generations(row, blocks, method, prompts, identity)
+                store.put(generations, identity, label(source))
+                count += len(generations)
+    if left_out:
+        print(
+            f"The cache {source!r}: {len(left_out):,} users have items that are not in this dataset, and their texts are not "
+            "shared. Their summaries are not used.",
+            file=sys.stderr,
+        )
+    return count
+
+
+def _generations(
+    row: Mapping[str, Any], blocks: Sequence[Block], method: str, prompts: SummaryPrompts, identity: Mapping[str, Any]
+) -> list[Generation]:
+    """The generations of a user: the rebuilt questions with the summaries as answers."""
+    strategy = steps(blocks, method)
+    remaining = [*row["block_summaries"], *([row["summary"]] if method == "hierarchical" else [])]
+    questions, generations = next(strategy), []
+    while True:
+        answers, remaining = remaining[: len(questions)], remaining[len(questions) :]
+        for question, text in zip(questions, answers, strict=True):
+            answer = f"{prompts.form} {text}".strip()
+            generations.append(Generation(key_of(identity, prompts.conversation(question)), 0, answer, UNCHECKED))
+        try:
+            questions = strategy.send(answers)
+        except StopIteration:
+            return generations
 
 
 def export_cache(store: Store, folder: Path, provenance: Mapping[str, object], scratch: Path) -> None:
