@@ -69,6 +69,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--base-url", metavar="URL", help="such as http://localhost:8000/v1 (Inference Providers)")
     add("--concurrency", type=int, default=32, help="requests at a time (%(default)s)")
     add("--timeout", type=float, default=120, help="seconds until a request is given up (%(default)s)")
+    add(
+        "--same-model", action="store_true", help="go on although a store has answers of another --base-url: same model"
+    )
     add("--extra-body", type=json.loads, default={}, metavar="JSON", help="more fields of every request")
     add = parser.add_argument_group("what was generated before").add_argument
     add("--store", type=Path, help="file of generations that a killed run goes on from (OUT.store.sqlite)")
@@ -115,7 +118,7 @@ def run(options: argparse.Namespace) -> Outcome:
         options.repetition_penalty,
         held.get("answer_penalty", 1.0) if options.answer_penalty is None else options.answer_penalty,
     )
-    server = Server(options.base_url, options.concurrency, options.timeout)
+    server = Server(options.base_url, options.concurrency, options.timeout, same_model=options.same_model)
     make = partial(
         engine,
         options.engine,

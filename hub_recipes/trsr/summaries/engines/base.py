@@ -109,6 +109,8 @@ class Engine(ABC):
         in_process: Whether this machine computes the answers, so that the time of a few predicts that of all.
         notice: A warning to the user before the run; with one, the first summaries are compared with their questions.
         has_answered: Whether the store of the run holds an answer of it: rejected questions then do not mean that it is down.
+        bound_server: The server whose word is all that says which model it has, so that a store is bound to it; empty for none.
+        same_model: Whether that server is known to have the model that those before it had.
         offline_instructions: For an engine that gets its answers from another program, in a later run: what to do until then.
     """
 
@@ -120,6 +122,8 @@ class Engine(ABC):
     in_process: bool = False
     notice: str = ""
     has_answered: bool = False
+    bound_server: str = ""
+    same_model: bool = False
     offline_instructions: str = ""
 
     @abstractmethod
@@ -146,6 +150,7 @@ class Server:
         base_url: Of an OpenAI-compatible server, such as `http://localhost:8000/v1`; None is Inference Providers.
         concurrency: Number of concurrent requests.
         timeout: Seconds after which a request fails.
+        same_model: Whether it has the model that the server had with which a store was begun.
         backoff: Longest wait before the first retry, in seconds; it doubles with each retry.
     """
 
@@ -153,6 +158,7 @@ class Server:
     concurrency: int = 32
     timeout: float = 120.0
     backoff: float = 1.0
+    same_model: bool = False
 
     def __post_init__(self) -> None:
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
