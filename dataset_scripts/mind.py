@@ -308,6 +308,10 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
         raise DataError(f"The protocol {options.protocol} takes {parts}; got {len(options.sources)}.")
     if len(set(map(os.path.abspath, options.sources))) < wanted:
         raise DataError(f"{options.sources[0]} is given twice; give the training part and the dev part.")
+    if options.protocol == "paper":
+        building.apply_defaults(options, 11, 26, building.PAPER)
+    else:  # the target is no item of the history that is logged
+        building.apply_defaults(options, 1, 50, {}, least=1)
     news, counts, sums = read_news(options, faults)
     faults.so_far |= counts
     ids = contract.one_chunk(news["item_id"])
@@ -315,14 +319,12 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     options.out.resolve().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".mind-", dir=options.out.resolve().parent) as folder:
         if options.protocol == "paper":
-            building.apply_defaults(options, 11, 26, building.PAPER)
             found, more, sums_ = read_users(options, faults, ids)
             faults.so_far |= more
             histories, more, text = building.make_histories(found, options, more)
             sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}
             text = protocol.describe({"items": items, "histories": histories}, users=text, **sampling)
         else:
-            building.apply_defaults(options, 1, 50, {})
             histories, more, sums_ = by_time(options, faults, ids, Path(folder))
             sampling = {"protocol": "impressions", "seed": options.seed}
             text = impressions.describe({"items": items, "histories": histories}, options.max_history, options.seed)
