@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trsr.core.field_values import UNSPACED, is_missing, unescape, unwrap
+from trsr.core.field_values import UNSPACED_CHARACTER, is_missing, unescape, unwrap
 from trsr.core.history import field_text, whole_text
 from trsr.dataset.build import id_lists
 from trsr.dataset.build.item_text import ESCAPED, clean_column, unescape_column
@@ -259,9 +259,6 @@ def count_escaped(cells: pa.Array) -> int:
     return sum(unescape(cell) != cell for cell in some.to_pylist())
 
 
-_SPACELESS = "[" + "".join(f"{low}-{high}" for low, high in UNSPACED) + "]"
-
-
 def text(words: int = 40, values: int = 0) -> Kind:
     """Texts, shortened as by `core.history.field_text`: at most `words` words, or `values` values of a list; 0 = all."""
     longer = rf"^((?:[^ ]+ ){{{max(words - 1, 0)}}}[^ ]*) .*$"
@@ -273,7 +270,7 @@ def text(words: int = 40, values: int = 0) -> Kind:
         first_words = pc.replace_substring_regex(texts, longer, r"\1")
         cut = pc.if_else(pc.equal(first_words, texts), texts, pc.utf8_rtrim(first_words, ", "))
         ascii_only = pc.all(pc.string_is_ascii(texts)).as_py()
-        return cut, np.ones(len(cells), dtype=bool) if ascii_only else ~_matches(texts, _SPACELESS)
+        return cut, np.ones(len(cells), dtype=bool) if ascii_only else ~_matches(texts, UNSPACED_CHARACTER)
 
     def read_one(value: object) -> str:
         return field_text(value, words, values)
