@@ -17,7 +17,7 @@ from trsr.core.answer import Answer
 from trsr.core.history import Item
 from trsr.core.summarize import SummaryRequest, steps
 from trsr.core.summary_prompts import SummaryPrompts, neutralize
-from trsr.errors import EngineError
+from trsr.errors import EngineError, UsageError
 from trsr.summaries.engines import openai as backend
 from trsr.summaries.engines.base import Sampling, Server
 from trsr.summaries.engines.make import engine
@@ -584,7 +584,7 @@ def test_a_model_whose_template_names_the_day_or_thinks_summarises(tmp_path, tem
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gpt", "expected extractive, transformers:MODEL"),
+        ("gpt", "expected extractive, nano, transformers:MODEL"),
         ("openai:", "Unknown engine"),
         ("extractive:x", "Unknown engine"),
     ],
@@ -592,6 +592,11 @@ def test_a_model_whose_template_names_the_day_or_thinks_summarises(tmp_path, tem
 def test_unknown_engines(name, message):
     with pytest.raises(ValueError, match=message):
         engine(name)
+
+
+def test_unknown_prompts():
+    with pytest.raises(UsageError, match="Unknown prompts 'tiny', expected default or small"):
+        engine("extractive", prompts="tiny")
 
 
 @pytest.mark.parametrize(
