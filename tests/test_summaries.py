@@ -367,7 +367,9 @@ def test_a_cache_without_texts_whose_users_have_other_items(tmp_path, source, ca
     assert 0 < len(missing) < 40
     scripted = ScriptedEngine(good)
     summarize_dataset(source, tmp_path / "b", scripted, caches=[str(tmp_path / "shared")])
-    assert f"{len(missing)} users have items that are not in this dataset" in capsys.readouterr().err
+    assert (
+        f"{len(missing)} users have items whose texts are neither in it nor in this dataset" in capsys.readouterr().err
+    )
     assert made(tmp_path / "b")["imported"]["shared"] > 0
 
 

@@ -138,8 +138,8 @@ def _import_summaries(store: Store, source: str, texts: Mapping[str, str]) -> in
                 count += len(generations)
     if left_out:
         print(
-            f"The cache {source!r}: {len(left_out):,} users have items that are not in this dataset, and their texts are not "
-            "shared. Their summaries are not used.",
+            f"The cache {source!r}: {len(left_out):,} users have items whose texts are neither in it nor in this dataset. "
+            "Their summaries are not used.",
             file=sys.stderr,
         )
     return count

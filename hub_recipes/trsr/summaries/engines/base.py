@@ -150,8 +150,8 @@ class Server:
         base_url: Of an OpenAI-compatible server, such as `http://localhost:8000/v1`; None is Inference Providers.
         concurrency: Number of concurrent requests.
         timeout: Seconds after which a request fails.
-        same_model: Whether it has the model that the server had with which a store was begun.
         backoff: Longest wait before the first retry, in seconds; it doubles with each retry.
+        same_model: Whether it is known to have the model of the servers whose answers are in the store of a run.
     """
 
     base_url: str | None = None
