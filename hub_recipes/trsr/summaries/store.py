@@ -230,7 +230,7 @@ class Store:
         except sqlite3.DatabaseError as error:
             # Others of its kinds are mistakes of ours, and a full disk is no fault of the file.
             if type(error) in (sqlite3.DatabaseError, sqlite3.OperationalError) and (
-                error.sqlite_errorcode != sqlite3.SQLITE_FULL
+                getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL
             ):
                 raise UsageError(f"{self._path} cannot be used as a store: {error}. Choose another --store.") from error
             raise

@@ -55,8 +55,8 @@ def check_bounds(shortest: int, longest: int, least: int = 2) -> None:
     """Raise DataError unless `least` <= `shortest` <= `longest`, the smallest and the largest number of items of a user."""
     if not least <= shortest <= longest:
         raise DataError(
-            f"A user has {shortest} to {longest} items, as asked for; this protocol needs {least} or more, and no more at least "
-            "than at most. Give another --min-history or --max-history."
+            f"Users of {shortest} to {longest} items were asked for. This protocol needs at least {least} of each, and a minimum "
+            "that is not above the maximum: give another --min-history or --max-history."
         )
 
 
