@@ -154,7 +154,7 @@ class OpenAIEngine(Engine):
                 if number + 1 == UNREADABLE and not self._tried:
                     raise self._wrong(f"gives {reason}") from None
             if not (number or self._tried):
-                _say(f"No answer from {self._address() or 'Inference Providers'} yet: {reason}. Trying {TRIES} times.")
+                _say(f"No answer from {_address(self.server.base_url)} yet: {reason}. Trying {TRIES} times.")
             if asked_to_wait:
                 # For all, not for this request alone: what the others send would be turned away too.
                 self._closed_until = max(self._closed_until, asyncio.get_running_loop().time() + asked_to_wait)
@@ -216,12 +216,9 @@ class OpenAIEngine(Engine):
     def _wrong(self, what: str) -> EngineError:
         """What will not pass: asking again would change nothing."""
         return EngineError(
-            f"The server {self._address() or 'of Inference Providers'} {what}. Check --base-url (most end in /v1), the "
+            f"The server {address(self.server.base_url or '') or 'of Inference Providers'} {what}. Check --base-url (most end in /v1), the "
             "model's name, the options (--extra-body) and the key (OPENAI_API_KEY; for Inference Providers: hf auth login)."
         )
-
-    def _address(self) -> str:
-        return address(self.server.base_url or "")
 
     def _unreadable(self, error: Exception) -> str:
         said = redacted(getattr(error, "doc", ""), self._token, longest=80)  # of a JSONDecodeError
@@ -308,4 +305,4 @@ def _asked_to_wait(headers: Mapping[str, str]) -> float:
 
 def _address(base_url: str | None) -> str:
     """How a server is told from others, without a password."""
-    return re.sub("//[^/]*@", "//", base_url.rstrip("/")) if base_url else "Inference Providers"
+    return address(base_url).rstrip("/") if base_url else "Inference Providers"
