@@ -1,6 +1,7 @@
 """The decision files render the prompts that the recommender was trained on, token by token."""
 
 import copy
+import json
 import unicodedata
 
 import pytest
@@ -10,6 +11,7 @@ from tokenizers import normalizers
 from transformers import AutoTokenizer, DecisionConfig
 
 from tests import tiny
+from trsr.assets.paths import NANO
 from trsr.core.history import clean
 from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.errors import ReleaseError
@@ -185,3 +187,10 @@ def test_a_tokenizer_that_takes_other_forms_of_a_token_for_it_is_refused(name, t
     with pytest.raises(ReleaseError, match=r"makes its added tokens of other letters too.*--cross-encoder"):
         cross_encoder.write(tmp_path, encoder)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_template_in_the_package_is_what_is_written_now():
+    prompt = RankingPrompt(**json.loads((NANO / "pipeline" / "ranking_prompt.json").read_text(encoding="utf-8")))
+    template = decision_config(Encoder(AutoTokenizer.from_pretrained(NANO / "pipeline"), prompt), 1.0).chat_template
+    for folder in ("pipeline", "adapter"):
+        assert (NANO / folder / "decision_template.jinja").read_text(encoding="utf-8") == template
