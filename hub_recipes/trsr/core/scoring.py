@@ -7,6 +7,7 @@ row of its own from a copy of that cache (`core.fork`); `batch` sends whole prom
 Tried on the CPU: fp32 and bf16, LoRA adapters, accelerate's hooks. Not tried: CUDA, several devices, quantised weights.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -182,3 +183,10 @@ class Scorer:
 def rank(scores: Sequence[float]) -> list[int]:
     """Indices of `scores`, best first; equal scores keep their order."""
     return sorted(range(len(scores)), key=lambda index: -scores[index])
+
+
+def probability(log_odds: float) -> float:
+    """The logistic function, without overflow."""
+    if log_odds >= 0:
+        return 1 / (1 + math.exp(-log_odds))
+    return math.exp(log_odds) / (1 + math.exp(log_odds))

@@ -32,7 +32,7 @@ def split(text: str, separator: str = " ") -> list[object] | None:
     try:
         value = json.loads(text)
         return value if isinstance(value, list) else None
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return _bracketed(_TYPED.sub(r"\1", text))
 
 

@@ -25,11 +25,11 @@ def rows(file: IO[bytes], name: str, key: str) -> list[Any] | None:
         value = json.loads(first.decode())
         is_only_line = not any(line.strip() for line in file)
         return _as_rows(value, key) if is_only_line else None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         pass  # the first line is not a whole JSON value
     try:
         value = json.loads((first + file.read()).decode())
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         if first[:1] == b"[":
             raise DataError(f"{name} begins as a JSON array, and is none: {error}. Mend it.") from None
         return None

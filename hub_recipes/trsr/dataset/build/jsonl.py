@@ -54,7 +54,7 @@ def _object(line: bytes) -> dict[str, Any] | str:
         json.dumps(row, ensure_ascii=False).encode()  # escapes may encode lone surrogates
     except UnicodeError:
         return "not UTF-8"
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # a ValueError alone is a number of thousands of digits
         return "no JSON"
     return row if isinstance(row, dict) else "no JSON object"
 
