@@ -49,6 +49,14 @@ def test_version_and_recipes(capsys):
         (["summarize", "sample", "--out", "x", "--engine", "openai:m", "--extra-body", "[1]"], "must be a JSON object"),
         (["summarize", "sample", "--out", "x", "--export-cache", "y"], "keeps no generations"),
         (["recommend", "nowhere.json"], "nowhere.json"),
+        (["check", "my data"], "No dataset 'my data': no such folder here"),
+        (["verify", "runs/typo/release"], "There is no folder 'runs/typo/release', nor can it be a repo id"),
+        (["verify", "http://x", "--expected", "a/b/c"], "There is no folder 'a/b/c', nor can it be a repo id"),
+        (["train", "nano-sample", "base=a/b/c"], "There is no folder 'a/b/c', nor can it be a repo id"),
+        (
+            ["summarize", "sample", "--out", "x", "--engine", "transformers:a/b/c"],
+            "There is no folder 'a/b/c', nor can it be a repo id",
+        ),
     ],
 )
 def test_mistakes_end_in_one_message(capsys, arguments, message, tmp_path, monkeypatch):

@@ -3,10 +3,8 @@
 Knows nothing of language models, nor of how the retriever was trained.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +12,7 @@ from safetensors.torch import load_file
 
 from .errors import InputError, LoadError
 from .history import Item, clean, sentence
-from .modeling import CATALOGUE, optional_file
+from .modeling import CATALOGUE, optional_file, read_json
 from .scoring import rank
 from .user_model import Shape, UserModel, user_vectors
 
@@ -77,7 +75,7 @@ class Catalogue:
             import pyarrow.parquet as parquet
         except ImportError as error:
             raise LoadError("The items of a catalogue are a Parquet file: pip install pyarrow") from error
-        record = json.loads(Path(files[RECORD]).read_text(encoding="utf-8"))
+        record = read_json(files[RECORD])
         weights = load_file(files[WEIGHTS])
         vectors = weights.pop("items")
         user_model = UserModel(Shape(**record["shape"])).to(vectors.dtype)
