@@ -78,6 +78,15 @@ def test_recommend_with_the_recommender_in_the_package(capsys, tmp_path):
     assert "is not JSON" in fails(capsys, "recommend", str(request))
 
 
+def test_what_recommend_prints_is_json_also_where_the_request_is_not_quite(capsys, tmp_path):
+    request = tmp_path / "request.json"
+    request.write_text('{"history": ["title: A"], "candidates": [{"title": "B", "price": NaN}]}')
+    main(["recommend", str(request)])
+    printed = capsys.readouterr().out
+    assert "NaN" not in printed
+    assert json.loads(printed)["candidates"][0]["item"] == {"title": "B", "price": None}
+
+
 def test_summarize_with_a_transformers_engine_keeps_and_reuses_answers(capsys, tmp_path, small_dataset):
     model = tmp_path / "model"
     tiny.model("llama").save_pretrained(model)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from trsr.cli import cluster_options
 from trsr.cli.numbers import positive
-from trsr.cli.outcome import Outcome, add_json
+from trsr.cli.outcome import Outcome, add_json, finite
 from trsr.errors import TrsrError, UsageError
 from trsr.hub import push_options
 
@@ -124,5 +124,6 @@ def _one_request(options: argparse.Namespace) -> Outcome:
             raise UsageError(str(error)) from error
         raise
     return Outcome(
-        answer if isinstance(answer, dict) else {"answers": answer}, json.dumps(answer, indent=2, ensure_ascii=False)
+        answer if isinstance(answer, dict) else {"answers": answer},
+        json.dumps(finite(answer), indent=2, ensure_ascii=False, allow_nan=False),
     )

@@ -46,6 +46,9 @@ class Catalogue:
         fields: Column -> values of all items; `item_id` and `text` are among them.
         vectors: (items, width) fp32, in the same order.
         record: Content of RECORD; `weight` is that of the first stage when both scores are added.
+
+    Raises:
+        LoadError: If there is not a vector for each item, or one is not finite.
     """
 
     def __init__(
@@ -53,6 +56,14 @@ class Catalogue:
     ) -> None:
         self.fields, self.vectors, self.user_model, self.record = fields, vectors, user_model, record
         self.item_ids, self.texts = fields["item_id"], fields["text"]
+        if len(self.item_ids) != len(vectors):
+            raise LoadError(
+                f"A catalogue has {len(self.item_ids)} items, but {len(vectors)} vectors: publish the repo again."
+            )
+        if not vectors.isfinite().all():
+            raise LoadError(
+                "Vectors of the catalogue are not finite: train its retriever again, and publish the repo again."
+            )
         self.rows = {item_id: row for row, item_id in enumerate(self.item_ids)}
         self._by_text: dict[str, list[int]] = {}
         for row, text in enumerate(self.texts):
@@ -81,8 +92,6 @@ class Catalogue:
         user_model = UserModel(Shape(**record["shape"])).to(vectors.dtype)
         user_model.load_state_dict(weights)
         fields = parquet.read_table(files[ITEMS]).to_pydict()
-        if len(fields["item_id"]) != len(vectors):
-            raise LoadError(f"The catalogue of {repo} has {len(fields['item_id'])} items, but {len(vectors)} vectors.")
         return cls(fields, vectors, user_model.eval(), record)
 
     def text_of(self, entry: object) -> object:
@@ -127,7 +136,7 @@ class Catalogue:
         """For each user, rows and scores of the nearest items, best first; of equal ones, the earlier rows.
 
         Raises:
-            InputError: If `where` names a field that there is not, or a value of another kind.
+            InputError: If `where` names a field that there is not, or a value of another kind; or a user's vector is not finite.
         """
         users = user_vectors(self.user_model, self.vectors, [query.history for query in queries])
         scores = users @ self.vectors.T  # (users, items)
