@@ -269,7 +269,7 @@ def _plain(name: str, kwargs: Mapping[str, Any], repo_options: Mapping[str, Any]
 def read_json(file: str) -> dict[str, Any]:
     """The object in a JSON file. Raises LoadError if there is none."""
     try:
-        values = json.loads(Path(file).read_text(encoding="utf-8"))
+        values = json.loads(Path(file).read_bytes())
     except (ValueError, RecursionError) as error:
         raise LoadError(
             f"{file} is no JSON file, or not whole: {error}. Take a copy of it, or publish it again."

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import DatasetCardData, ModelCard, ModelCardData, SpaceCardData
+from huggingface_hub import DatasetCardData, ModelCardData, SpaceCardData, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
 from trsr.assets.paths import base_path
@@ -25,6 +25,7 @@ from trsr.metrics.calibration import HIGHEST, LOWEST
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.results import Results, metric_name
 from trsr.recommender.run import Run
+from trsr.records.cards import header_of
 from trsr.records.provenance import FILE as PROVENANCE
 from trsr.records.provenance import Provenance, Terms
 from trsr.records.requirements import ranges
@@ -317,13 +318,11 @@ def license_of(recipe: Recipe) -> dict[str, str | None]:
     """Licence of the base, from its card: `license` and, for `other`, its name and link."""
     source = base_path(recipe.base)
     try:
-        if Path(source).is_dir():
-            path = Path(source) / "README.md"
-            header = ModelCard(path.read_text(encoding="utf-8")).data.to_dict() if path.is_file() else {}
-        else:
-            header = ModelCard.load(source).data.to_dict()
+        in_folder = Path(source) / "README.md"
+        path = in_folder if Path(source).is_dir() else Path(hf_hub_download(source, "README.md"))
     except EntryNotFoundError:
         return {}
+    header = header_of(path) if path.is_file() else {}
     return {name: header.get(name) for name in ("license", "license_name", "license_link")}
 
 
