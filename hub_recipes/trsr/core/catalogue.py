@@ -144,7 +144,7 @@ class Catalogue:
         for query, row in zip(queries, scores, strict=True):
             row[list(query.excluded)] = -torch.inf
             for name, value in (query.where or {}).items():
-                row.masked_fill_(~self._having(name, value), -torch.inf)
+                row.masked_fill_(~self._matching(name, value), -torch.inf)
             bound = row.topk(min(query.count, len(row))).values.min()
             chosen = torch.nonzero((row >= bound) & row.isfinite())[:, 0]
             values, order = row[chosen].sort(descending=True, stable=True)
@@ -172,15 +172,16 @@ class Catalogue:
             for position, index in enumerate(rank(scores), 1)
         ]
 
-    def _having(self, name: str, value: object) -> torch.Tensor:
-        """(items,) bool: which items have a value in a field."""
+    def _matching(self, name: str, value: object) -> torch.Tensor:
+        """(items,) bool: which items have a value in a field, or hold it in a list there."""
         if name not in self.fields:
             raise InputError(f"Items have no field {name!r} to choose by; they have {', '.join(self.fields)}.")
         column = self.fields[name]
-        some = next((part for one in column for part in (one if isinstance(one, list) else [one]) if part), value)
-        if isinstance(some, str) != isinstance(value, str):
-            raise InputError(f"The field {name!r} holds values such as {some!r}, so none can be {value!r}.")
-        return torch.tensor([value in one if isinstance(one, list) else value == one for one in column])
+        lists = (cell if isinstance(cell, list) else [cell] for cell in column)
+        example = next((held for cell in lists for held in cell if held), value)
+        if isinstance(example, str) != isinstance(value, str):
+            raise InputError(f"The field {name!r} holds values such as {example!r}, so none can be {value!r}.")
+        return torch.tensor([value in cell if isinstance(cell, list) else value == cell for cell in column])
 
 
 def catalogue_files(repo: str, repo_options: Mapping[str, Any]) -> dict[str, str]:

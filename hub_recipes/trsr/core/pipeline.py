@@ -11,7 +11,7 @@ from transformers import Pipeline
 from transformers.utils import logging
 
 from .catalogue import STAGE_ONE, Catalogue, Query
-from .compat import context_length, plain, using_adapter
+from .compat import context_length, using_adapter, without_peft
 from .errors import InputError, InputTypeError
 from .extractive import ExtractiveSummarizer
 from .forward import exclusive
@@ -189,7 +189,7 @@ class TextRichRecommendationPipeline(Pipeline):
     @cached_property
     def catalogue(self) -> Any:
         """The catalogue of the repo, read when it is first needed; None if it carries none."""
-        origin = getattr(plain(self.model), "trsr_catalogue", None)
+        origin = getattr(without_peft(self.model), "trsr_catalogue", None)
         return Catalogue.load(*origin) if origin else None
 
     def preprocess(self, request, **options):
