@@ -125,7 +125,8 @@ def _one_request(options: argparse.Namespace) -> Outcome:
             raise UsageError(str(error)) from error
         raise
     return Outcome(
-        answer if isinstance(answer, dict) else {"answers": answer}, _printable(finite(answer), sys.stdout.encoding)
+        answer if isinstance(answer, dict) else {"answers": answer},
+        _printable(finite(answer), sys.stdout.encoding or "utf-8"),
     )
 
 

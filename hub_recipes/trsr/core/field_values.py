@@ -83,10 +83,8 @@ def is_missing(value: object) -> bool:
     """Whether a value is None, NaN, NaT, pandas' NA or blank text."""
     try:
         return value is None or bool(value != value) or (isinstance(value, str) and not value.strip())
-    except (
-        TypeError,
-        ArithmeticError,
-    ):  # pandas' NA and a signalling NaN do not say whether they differ from themselves
+    # pandas' NA and a signalling NaN do not say whether they differ from themselves.
+    except (TypeError, ArithmeticError):
         return True
 
 
