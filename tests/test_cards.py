@@ -26,7 +26,7 @@ from markdown_it import MarkdownIt
 from tests import tiny
 from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
-from trsr.errors import DataError, ReleaseError, ResultsError
+from trsr.errors import DataError, ReleaseError, ResultsError, UsageError
 from trsr.hub import cards
 from trsr.hub.repos import COPIES, LOCAL, name_repos
 from trsr.recommender import results
@@ -1013,6 +1013,17 @@ def test_gather_tells_all_problems_at_once(run, tmp_path):
     facts = gather(run, recipe, terms, LOCAL)
     assert facts.fitted is None
     assert facts.license == "other"
+
+
+def test_the_licence_of_a_base_is_that_of_its_card(tmp_path):
+    recipe = replace(RECIPE, base=str(tmp_path))
+    none = dict.fromkeys(("license", "license_name", "license_link"))
+    assert cards.license_of(recipe) == none
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# A base\n")
+    assert cards.license_of(recipe) == {**none, "license": "mit"}
+    (tmp_path / "README.md").write_text("---\nlicense: [mit\n---\n")
+    with pytest.raises(UsageError, match=r"The header of .*README\.md is no YAML in UTF-8"):
+        cards.license_of(recipe)
 
 
 @pytest.mark.parametrize(
