@@ -8,6 +8,7 @@ Whole cards stand in tests/cards/. After an intended change of a template, write
 import ast
 import copy
 import hashlib
+import html
 import json
 import os
 import re
@@ -17,23 +18,26 @@ from pathlib import Path
 
 import pytest
 import yaml
-from huggingface_hub import DatasetCard, ModelCard
+from huggingface_hub import DatasetCard, HfApi, ModelCard, constants
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from tests import tiny
+from tests.hub import Hub
+from tests.hub.server import WRITER
 from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
-from trsr.errors import DataError, ReleaseError, ResultsError, UsageError
-from trsr.hub import cards
+from trsr.errors import DataError, HubError, ReleaseError, ResultsError
+from trsr.hub import cards, licences
+from trsr.hub.copies import Copies
 from trsr.hub.repos import COPIES, LOCAL, name_repos
 from trsr.recommender import results
 from trsr.recommender.recipe import Recipe, build_recipe, load_recipe
 from trsr.recommender.run import Run
 from trsr.records.provenance import Provenance
-from trsr.report import templates
+from trsr.report import markdown, templates
 from trsr.report.templates import render
 
 CARDS = Path(__file__).parent / "cards"
@@ -269,7 +273,7 @@ def one_method_of_hub_data(tmp_path):
 
 
 def with_catalogue(tmp_path):
-    record = {"items": 1500, "weight": 2.0, "fitted": {"users": 200}}
+    record = {"items": 1500, "weight": 2.0, "fitted": {"users": 200}, "shape": {"ids": 1500, "text_width": 384}}
     return made(tmp_path, example=EXAMPLE, catalogue=record)
 
 
@@ -353,7 +357,9 @@ def test_an_example_is_data(tmp_path):
     example = cards.Example(
         {"history": [HOSTILE], "candidates": [HOSTILE, "title: B"]}, "a ``` b {{ 7 * 7 }}", ((1, 0.5),), 0.5
     )
-    shown = card("pipeline", made(tmp_path, example=example, catalogue={"items": 3, "weight": 1.0, "fitted": None}))
+    catalogue = {"items": 3, "weight": 1.0, "fitted": None, "shape": {"ids": 0, "text_width": 384}}
+    shown = card("pipeline", made(tmp_path, example=example, catalogue=catalogue))
+    assert "Both stages read text alone." in shown
     first = re.findall(r"```python\n(.*?)\n```\n", shown, re.S)[0]
     [request] = [
         node.value for node in ast.parse(first).body if getattr(node, "targets", [ast.Name("")])[0].id == "request"
@@ -548,7 +554,7 @@ def test_a_card_says_what_its_release_holds(tmp_path):
         assert 'pipeline("decision"' in card(kind, sample(tmp_path))
         assert "| summaries | none |" in card(kind, none)
         assert f"`transformers`, model `Qwen/Qwen3-4B` at `{'c' * 40}` |" in card(kind, restricted(tmp_path))
-        assert "* Weights: qwen-research (https://example.com/qwen)." in card(kind, restricted(tmp_path))
+        assert "* Weights: qwen-research (<https://example.com/qwen>)." in card(kind, restricted(tmp_path))
     for kind in ("adapter", "pipeline", "space", "dataset"):
         assert "preference summary" not in card(kind, none)
     assert "return_summary" not in card("pipeline", none)
@@ -557,7 +563,7 @@ def test_a_card_says_what_its_release_holds(tmp_path):
     assert "`item_id` alone" in own
     assert "_sft" not in own
     assert "greedy, at most 160 tokens a summary" in own
-    assert "The source's own: Terms of My Shop (https://example.com/terms)." in own
+    assert "The source's own: Terms of My Shop (<https://example.com/terms>)." in own
     # Without the texts there is nothing to show the pipeline.
     assert "load_dataset(" not in card("pipeline", restricted(tmp_path))
     one = card("dataset", one_method_of_hub_data(tmp_path))
@@ -825,6 +831,10 @@ NASTY = [
     "1. one",
     "> quoted",
     "*bold* _slanted_",
+    "~~struck~~ ~out~",
+    "see https://evil.example/x?y=1, HTTP://evil.example or ftp://evil.example",
+    "see www.evil.example/x or WWW.evil.example",
+    "me.too@evil.example _me_@evil.example mailto:me@evil.example",
     "null",
     "~",
     "yes",
@@ -859,6 +869,9 @@ def keys(value):
     if isinstance(value, dict):
         return {key: keys(one) for key, one in value.items()}
     return [keys(one) for one in value] if isinstance(value, list) else None
+
+
+ADDRESS = re.compile(r"(?:https?|ftp)://|www\.|[\w.+-]@[\w-]+\.\w", re.IGNORECASE)
 
 
 def skeleton(text):
@@ -897,6 +910,9 @@ def check_harmless(tmp_path, benign, text):
             assert one not in prose(found)
         for one in ("<script", "</details>", "<!--"):
             assert body(found).count(one) == plain.count(one)
+        # GitHub's Markdown links addresses wherever they stand, some renderers also those that entities make up.
+        for shown_as in (prose, lambda text: html.unescape(prose(text))):
+            assert len(ADDRESS.findall(shown_as(found))) == len(ADDRESS.findall(shown_as(plain)))
         if kind in ("adapter", "dataset"):
             assert list(elements(found)) == list(elements(plain))
         assert "5929" not in found or "5929" in text
@@ -918,6 +934,21 @@ def test_values_are_only_shown(tmp_path, benign, text):
 @given(text=st.lists(st.sampled_from(NASTY) | st.text(max_size=5), min_size=1, max_size=4).map("\n".join))
 def test_values_are_only_shown_whatever_they_hold(tmp_path, benign, text):
     check_harmless(tmp_path, benign, f"x{text}")
+
+
+@pytest.mark.parametrize("text", ["~5 of 10: a/b, c:d //e www x@y me@home AT&T", "書籍 🙂 #1 (https) wwwhat."])
+def test_ordinary_text_is_shown_as_it_is(text):
+    shown = markdown.plain(text)
+    assert html.unescape(shown) == text
+    assert shown.replace("&#126;", "~") == text
+
+
+def test_an_address_is_shown_as_it_is_and_links_where_it_is_meant_to():
+    address = "https://www.example.com/me@home.example?x=1"
+    assert html.unescape(markdown.plain(address)).replace("\u2060", "") == address
+    assert markdown.link(address) == f"<{address}>"
+    for other in ("javascript:alert(1)", "https://x>y", "https://x y", "https://x\x1b[31m"):
+        assert not isinstance(markdown.link(other), markdown.Markdown)
 
 
 def test_markup_that_got_through_would_be_seen(tmp_path, benign, monkeypatch):
@@ -997,6 +1028,45 @@ def test_gather_takes_the_licence_of_the_base(run, tmp_path):
     assert gather(run, recipe, MINE, license="mit").license_name is None
 
 
+def test_a_licence_may_stand_in_a_list(run, tmp_path):
+    made = dataset(tmp_path / "made", **RECORDS["provenance"])
+    one = replace(RECIPE, base=base(tmp_path / "one", "---\nlicense: [mit]\n---\n"), dataset=made)
+    assert gather(run, one, MINE).license == "mit"
+    Copies(merged=True).check_licence(lambda: licences.of_base(one.base)["license"], one.base, False)
+    two = replace(RECIPE, base=base(tmp_path / "two", "---\nlicense: [mit, gemma]\n---\n"), dataset=made)
+    with pytest.raises(
+        ReleaseError, match=r"The licence 'mit, gemma' of the weights is none that the Hub knows.*--license"
+    ):
+        gather(run, two, MINE)
+    with pytest.raises(ReleaseError, match=r"mit, gemma.*--accept-base-licence"):
+        Copies(merged=True).check_licence(lambda: licences.of_base(two.base)["license"], two.base, False)
+
+
+def test_a_card_that_is_out_of_reach_is_not_one_without_a_licence(run, tmp_path):
+    recipe = replace(RECIPE, base="ORG/base", dataset=dataset(tmp_path / "made", **RECORDS["provenance"]))
+    with pytest.raises(
+        ReleaseError, match="card of the base ORG/base is out of reach, so its licence is not known"
+    ) as told:
+        gather(run, recipe, MINE)  # tests are offline
+    assert "states no licence" not in str(told.value)
+    assert gather(run, recipe, MINE, license="mit").license == "mit"
+    assert gather(run, recipe, MINE, names=LOCAL).license == "other"  # nothing is published
+
+
+def test_a_base_on_the_hub_without_a_card_states_no_licence(monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with Hub() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        HfApi(endpoint=hub.url, token=WRITER).create_repo("ORG/bare")
+        assert licences.of_base("ORG/bare")["license"] is None
+        with pytest.raises(HubError, match="Read the card of ORG/none: the Hub answered 40"):
+            licences.of_base("ORG/none")
+
+
 def test_gather_tells_all_problems_at_once(run, tmp_path):
     recipe = replace(RECIPE, base=base(tmp_path / "base", "# No header"), dataset=dataset(tmp_path / "made"))
     (run / "validation" / results.FILE).write_text(json.dumps(RECORDS["test"] | OWN))
@@ -1015,17 +1085,6 @@ def test_gather_tells_all_problems_at_once(run, tmp_path):
     assert facts.license == "other"
 
 
-def test_the_licence_of_a_base_is_that_of_its_card(tmp_path):
-    recipe = replace(RECIPE, base=str(tmp_path))
-    none = dict.fromkeys(("license", "license_name", "license_link"))
-    assert cards.license_of(recipe) == none
-    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# A base\n")
-    assert cards.license_of(recipe) == {**none, "license": "mit"}
-    (tmp_path / "README.md").write_text("---\nlicense: [mit\n---\n")
-    with pytest.raises(UsageError, match=r"The header of .*README\.md is no YAML in UTF-8"):
-        cards.license_of(recipe)
-
-
 @pytest.mark.parametrize(
     ("licence", "hint"), [("apache2", "Did you mean apache-2.0"), ("MIT", "mit"), ("proprietary", "that the Hub knows")]
 )
@@ -1035,9 +1094,9 @@ def test_licences_that_the_hub_does_not_know(run, tmp_path, licence, hint):
         gather(run, recipe, replace(MINE, license=licence), license=licence)
     weights, data = str(error.value).splitlines()
     assert hint in weights
-    assert "Give --license" in weights
+    assert "Set --license to" in weights
     assert hint in data
-    assert "Give --data-license" in data
+    assert "Set --data-license to" in data
 
 
 @pytest.mark.parametrize("value", [0.05, 19.9999, 20.0])

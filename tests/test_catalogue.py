@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.test_cards import with_catalogue
 from tests.test_pipeline import recommender
 from trsr.cli import main
 from trsr.core.catalogue import Catalogue, add_scores
 from trsr.core.modeling import CATALOGUE
 from trsr.dataset import contract
 from trsr.errors import InputError, LoadError, ReleaseError, RunError
+from trsr.hub import cards
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.release import assemble
 from trsr.recommender.run import Run
@@ -264,6 +266,9 @@ def test_a_release_carries_its_catalogue_and_a_saved_copy_does(run, retriever, t
     record = json.loads((folder / "pipeline" / CATALOGUE / "catalogue.json").read_text())
     assert (record["weight"], record["fitted"], record["items"]) == (1.0, None, len(texts))
     assert {name: inputs.run.checksums[name] for name in ("items", "histories")} == record["dataset_checksums"]
+    skill = cards.skill(with_catalogue(tmp_path), {})
+    for name in (*answer, *answer["candidates"][0], "exclude", "where", "stage_one", "rank=False"):
+        assert f"`{name}`" in skill, name
     made.save_pretrained(tmp_path / "copy")
     assert load_recommender(str(tmp_path / "copy"))(request, stage_one=6) == answer
     again = assemble(inputs, tmp_path / "again").folder / "pipeline" / CATALOGUE

@@ -6,10 +6,12 @@ import random
 import shutil
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -20,8 +22,10 @@ from tests.hub import Hub, environment
 from tests.hub.server import WRITER
 from trsr.assets.paths import ASSETS
 from trsr.cli import main
+from trsr.core.history import clean
 from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
+from trsr.dataset.check import texts
 from trsr.dataset.check.batches import Batch
 from trsr.dataset.check.catalogue import Catalogue
 from trsr.dataset.check.findings import show
@@ -507,6 +511,15 @@ def exit_code(*arguments):
     except SystemExit as stop:
         return stop.code
     return 0
+
+
+def test_hidden_characters_are_those_that_prompts_drop():
+    """In any plane, and no visible one: what `clean` leaves is not found."""
+    hidden = [chr(code) for first in (0x200B, 0xFE00, 0xE0000) for code in range(first, first + 0x200)]
+    hidden = [char for char in hidden if not char.isspace() and unicodedata.category(char) != "Cn"]
+    for pattern in (texts._CONTROLS, texts._CONTROLS_IN_LINES):
+        found = pc.match_substring_regex(pa.array(hidden), pattern).to_pylist()
+        assert found == [clean(char) != char for char in hidden]
 
 
 def test_the_shipped_sample_has_no_findings(capsys):

@@ -88,9 +88,10 @@ def expected_of(release):
 OF_THE_CROSS_ENCODER = """
 import json, sys
 from sentence_transformers import CrossEncoder
-model = CrossEncoder("ORG/x-cross-encoder")
 asked = json.loads(sys.argv[1])
-print(json.dumps([model.predict([(query, one) for one in documents]).tolist() for query, documents in asked]))
+def answers(model):
+    return [model.predict([(query, one) for one in documents]).tolist() for query, documents in asked]
+found = answers(CrossEncoder("ORG/x-cross-encoder"))
 """
 
 
@@ -104,7 +105,12 @@ def test_a_cross_encoder_gives_the_log_odds_of_the_recommender(copied, stranger,
         recent = [Item.parse(text) for text in one["request"]["history"][-prompt.recent_items :]]
         query = cross_encoder.query(prompt, one["request"]["summary"], recent)
         asked.append([query, one["request"]["candidates"]])
-    found = visit(hub, stranger, tmp_path, OF_THE_CROSS_ENCODER, json.dumps(asked))
+    card = (release / "cross-encoder" / "README.md").read_text(encoding="utf-8")
+    of_its_base = re.findall(r"```python\n(.*?)```", card, re.S)[-1]
+    code = f"{OF_THE_CROSS_ENCODER}{of_its_base}print(json.dumps([found, answers(model)]))"
+    found, pinned = visit(hub, stranger, tmp_path, code, json.dumps(asked))
+    assert "revision=adapter.revision" in of_its_base
+    assert pinned == [pytest.approx(one, abs=1e-5) for one in found]
     for given, one in zip(found, wanted, strict=True):
         assert given == pytest.approx(one["log_odds"], abs=1e-4)
     assert max(map(max, found)) - min(map(min, found)) > 0.1
@@ -252,12 +258,13 @@ def test_texts_of_a_pair_are_data(make, request, tmp_path):
 
 def test_a_licence_that_sets_terms_stops_merged_weights(quickstarted, tmp_path):
     wished = Copies(merged=True)
-    wished.check_licence("apache-2.0", "base", False)
-    wished.check_licence("llama3.2", "base", True)
-    Copies(cross_encoder=True).check_licence("llama3.2", "base", False)  # an adapter alone
+    wished.check_licence(lambda: "apache-2.0", "base", False)
+    # Not even looked for, where it does not matter: accepted, or an adapter alone.
+    wished.check_licence(lambda: pytest.fail("it was read"), "base", True)
+    Copies(cross_encoder=True).check_licence(lambda: pytest.fail("it was read"), "base", False)
     for licence in ("llama3.2", "gemma", "other", "cc-by-nc-4.0", None):
         with pytest.raises(ReleaseError, match="--accept-base-licence"):
-            wished.check_licence(licence, "base", False)
+            wished.check_licence(lambda stated=licence: stated, "base", False)
 
 
 def test_gguf_files_need_the_converter(tmp_path):
@@ -273,6 +280,14 @@ def test_what_a_converter_says_last_is_told(tmp_path):
     script = tmp_path / "convert_hf_to_gguf.py"
     script.write_text("raise SystemExit('BPE pre-tokenizer was not recognized')\n")
     with pytest.raises(ReleaseError, match="does not convert this model: BPE pre-tokenizer was not recognized"):
+        copies._convert(script, tmp_path, tmp_path / "x-f16.gguf", "f16")
+
+
+def test_a_converter_that_does_not_end_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(copies, "SECONDS", 0.5)
+    script = tmp_path / "convert_hf_to_gguf.py"
+    script.write_text("import time\ntime.sleep(600)\n")
+    with pytest.raises(ReleaseError, match=r"still converting to f16 after 0\.5 s, and was stopped"):
         copies._convert(script, tmp_path, tmp_path / "x-f16.gguf", "f16")
 
 

@@ -6,10 +6,14 @@ import unicodedata
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from transformers import DecisionConfig
+from tokenizers import normalizers
+from transformers import AutoTokenizer, DecisionConfig
 
 from tests import tiny
+from trsr.core.history import clean
 from trsr.core.prompts import Encoder, RankingPrompt
+from trsr.errors import ReleaseError
+from trsr.hub import cross_encoder
 from trsr.hub.decision import _DROPPED, decision_config
 
 TOKENIZERS = {"bytes": tiny.byte_level(), "chat": tiny.chatml()}
@@ -97,6 +101,8 @@ def test_what_is_dropped_is_what_clean_drops():
         assigned = unicodedata.category(char) != "Cn"  # this Python may not know the newest characters
         if assigned and not char.isspace():
             kept = char in "\u200c\u200d" or unicodedata.category(char) not in ("Cc", "Cf")
+            kept = kept and not 0xE0100 <= code <= 0xE01EF
+            assert kept == bool(clean(char)) or unicodedata.category(char) == "Cs", hex(code)
             assert dropped == (not kept), hex(code)
 
 
@@ -140,3 +146,42 @@ def test_added_tokens_are_broken_up_as_the_encoder_does():
     for text in ("x <think> y", "<<think>[x]", "t </think><think>", "[[", "plain"):
         state = {"summary": text, "recent_items": [{"title": text}]}
         assert ask(encoder, config, state, text) == ours(encoder, text, [{"title": text}], text)
+
+
+OVERLAPPING = ("aba", "----------", "<<", "think>", "<think>", "a b  c", "a b c")
+NORMALIZERS = {
+    "lower case": normalizers.Lowercase(),
+    "widths": normalizers.NFKC(),
+    "accents": normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()]),
+}
+
+
+def normalizing(name):
+    """A tokenizer that takes other forms of its added token for it."""
+    tokenizer = tiny.byte_level()
+    tokenizer.backend_tokenizer.normalizer = NORMALIZERS[name]
+    tokenizer.add_tokens(["<think>"])
+    return tokenizer
+
+
+def test_added_tokens_that_overlap_themselves_and_others_are_broken_up(tmp_path):
+    encoder = Encoder(tiny.byte_level(plain=OVERLAPPING), RankingPrompt())
+    added = set(encoder.tokenizer.added_tokens_decoder)
+    config = decision_config(encoder, 1.0)
+    cross_encoder.write(tmp_path, encoder)
+    cross = AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("ababa", "ab" * 30, "-" * 95, "<<<think>>", "<<<" * 9, "a b  ca b ca", "a bababa b  c"):
+        state = {"summary": text, "recent_items": [{"title": text}]}
+        found = ask(encoder, config, state, text)
+        messages = [{"role": "query", "content": text}, {"role": "document", "content": text}]
+        for ids in (found, cross.apply_chat_template(messages)["input_ids"]):
+            assert [one for one in ids if one in added] == [encoder.tokenizer.bos_token_id], text
+
+
+@pytest.mark.parametrize("name", NORMALIZERS)
+def test_a_tokenizer_that_takes_other_forms_of_a_token_for_it_is_refused(name, tmp_path):
+    encoder = Encoder(normalizing(name))
+    assert decision_config(encoder, 1.0) is None
+    with pytest.raises(ReleaseError, match=r"makes its added tokens of other letters too.*--cross-encoder"):
+        cross_encoder.write(tmp_path, encoder)
+    assert not list(tmp_path.iterdir())

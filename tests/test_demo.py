@@ -83,6 +83,8 @@ def test_a_page_without_a_catalogue_says_so_and_one_with_it_does_not(page, catal
         for shown in (page, catalogued)
     ]
     assert ["carries no catalogue" in one for one in said] == [True, False]
+    assert ["ranks candidates by how likely it is to answer *yes*" in one for one in said] == [True, False]
+    assert ["adds the scores of both" in one for one in said] == [False, True]
 
 
 def test_the_recommender_in_the_package_gets_a_retriever_once(monkeypatch, tmp_path):

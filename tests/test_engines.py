@@ -465,6 +465,62 @@ def test_the_key_is_kept_nowhere(tmp_path):
     assert all(KEY.encode() not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
+# Of which only a part would be left if it were cut before the key is taken out.
+REPEATED = [
+    (401, "x" * (300 - len(KEY) // 2) + f" {KEY}"),
+    (404, f"Bearer {KEY[:6]}\u200b{KEY[6:]} is \x1b[31mno key"),
+]
+
+
+@pytest.mark.parametrize(("status", "said"), REPEATED)
+def test_a_key_that_a_server_repeats_is_not_shown(tmp_path, status, said):
+    with (
+        ChatServer(fault=lambda prompt, times: (status, said)) as server,
+        pytest.raises(EngineError, match=f"HTTP {status}") as error,
+    ):
+        run(asked(server), tmp_path)
+    assert KEY[:6] not in str(error.value)
+    assert str(error.value).isprintable()
+
+
+def test_an_address_is_shown_without_what_lets_one_in(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(backend, "TRIES", 2)
+    with ChatServer() as server:
+        url = server.url.replace("//", "//me:pass-never-shown@") + "?key=never-shown"
+    gone = engine("openai:model", sampling=Sampling(), server=Server(url, backoff=0.01))
+    with pytest.raises(EngineError, match=f"The server {server.url} is unreachable") as error:
+        run(gone, tmp_path)
+    said = capsys.readouterr().err
+    assert f"No answer from {server.url} yet" in said
+    assert "never-shown" not in said + str(error.value)
+    with pytest.raises(UsageError, match="got 'host/v1'"):
+        Server("me:pass-never-shown@host/v1?key=never-shown")
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        *(
+            {name: "x"}
+            for name in ("api_key", "token", "Authorization", "apiKey", "password", "hf_token", "client_secret")
+        ),
+        {"headers": {"x-api-key": "x"}},
+        {"tools": [{"openai_api_key": "x"}]},
+    ],
+)
+def test_extra_fields_are_recorded_and_hold_no_credential(extra):
+    with pytest.raises(UsageError, match=r"looks like a credential.*OPENAI_API_KEY"):
+        Sampling(extra=extra)
+
+
+def test_other_extra_fields_are_taken():
+    names = (
+        "max_completion_tokens stop_token_ids skip_special_tokens eos_token prompt_cache_key cache_salt author top_k"
+    )
+    extra = dict.fromkeys(names.split(), 1) | {"chat_template_kwargs": {"enable_thinking": False}}
+    assert Sampling(extra=extra).to_dict()["extra"] == extra
+
+
 def test_the_hub_s_token_goes_to_the_hub_alone(monkeypatch):
     monkeypatch.setattr(backend, "get_token", lambda: "hf_secret")
     assert backend._token(None) == "hf_secret"

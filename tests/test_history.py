@@ -14,6 +14,8 @@ def test_clean_makes_one_line_and_keeps_every_script():
     assert clean("日本語 العربية हिन्दी 👩‍👩‍👧 é") == "日本語 العربية हिन्दी 👩‍👩‍👧 é"
     assert clean("bell\x07 null\x00 lone\ud800") == "bell null lone\ufffd"
     assert clean("hidden\U000e0041\U000e007f tags") == "hidden tags"
+    assert clean("hid\U000e0100den \U000e01ef\U000e0155bytes \U000e0120") == "hidden bytes"
+    assert clean("☎\ufe0e ❤\ufe0f 葛\U000e0100城") == "☎\ufe0e ❤\ufe0f 葛城"  # of emoji they stay
 
 
 def test_sentence_shows_fields_in_order_without_ids():

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import huggingface_hub
 import pytest
@@ -291,6 +292,28 @@ def test_what_somebody_edited_stops_the_push(hub, release):
     pushed(hub, release, tag="v1.2")
 
 
+@pytest.mark.parametrize(
+    ("title", "ours"),
+    [
+        ("Release with LLM-TRSR (#12)", True),
+        ("Release with LLM-TRSR, and my notes", False),
+        ("initial commit", False),  # only the oldest is the Hub's
+        ("initial commit of my notes", False),
+    ],
+)
+def test_whose_a_commit_is_tells_its_whole_title(hub, release, title, ours):
+    pushed(hub, release)
+    name, repo = "ORG/trsr-sample-lora", "model ORG/trsr-sample-lora"
+    edit(hub, "{}", name, "ranking_prompt.json", commit_message=title)
+    edit(hub, "# Mine", name, "NOTES.md", commit_message=title)
+    [change] = [one for one in plan(release, client(hub)) if one.kind == "adapter"]
+    assert (change.edited, change.foreign) == (((), ()) if ours else (("ranking_prompt.json",), ("NOTES.md",)))
+    assert (len(change.commits), change.removed) == ((0, ("NOTES.md",)) if ours else (2, ()))
+    if not ours:
+        refused(hub, release, r"somebody else changed ranking_prompt\.json", error=ReleaseError, tag="v1.1")
+        assert "NOTES.md" in files(hub, repo)
+
+
 def test_what_somebody_deleted_does_not_come_back_without_a_word(hub, release):
     pushed(hub, release)
     client(hub).delete_file("ranking_prompt.json", "ORG/trsr-sample-lora")
@@ -362,6 +385,30 @@ def test_what_is_gated_was_never_open(hub, release):
         calls = [one.path for one in hub.log if name in one.path and one.method in ("PUT", "POST")]
         calls = [path for path in calls if "settings" in path or "commit" in path]
         assert [path.split("/")[-2 if "commit" in path else -1] for path in calls] == ["settings", "commit"]
+
+
+def test_a_gate_closes_all_that_holds_data_or_weights_trained_on_it(hub, release):
+    """Copies of the weights too, and the pipeline where it carries a catalogue; nothing is committed before its gate."""
+    names = name_repos("ORG", "trsr-sample", copies=COPIES)
+    for kind in COPIES:
+        (release.folder / kind).mkdir()
+        shutil.copyfile(
+            release.folder / "adapter" / "adapter_config.json", release.folder / kind / "adapter_config.json"
+        )
+    catalogue = {"items": 1500, "weight": 1.0, "fitted": None, "shape": {"ids": 0, "text_width": 384}}
+    files = {"dtype": "float32", "gguf": ["trsr-sample-f16.gguf"]}
+    facts = replace(release.facts, names=names, catalogue=catalogue, copies=files)
+    pushed(hub, replace(release, names=names, facts=facts), gated="auto")
+    repos = hub.state()["repos"]
+    closed = {name: repo["gated"] for name, repo in repos.items() if repo["gated"]}
+    kinds = ("dataset", "adapter", "pipeline", *COPIES)
+    assert closed == {f"{TYPES[kind]} {names.repo(kind)}": "auto" for kind in kinds}
+    for name in closed:
+        folder = f"/{name.replace(' ', 's/')}/"
+        written = [one.path for one in hub.log if folder in one.path and one.method in ("PUT", "POST")]
+        assert next(n for n, path in enumerate(written) if path.endswith("/settings")) < next(
+            n for n, path in enumerate(written) if "/commit/" in path
+        )
 
 
 def test_a_branch(hub, release):
@@ -457,7 +504,10 @@ def test_texts_that_may_not_be_passed_on_are_not(hub, run, tmp_path):
     assert not hub.state()["repos"]
     publish(run, "ORG", None, Options(), push=True, accept_data_licence=True, **how)
     repos = hub.state()["repos"]
-    assert repos["dataset ORG/trsr-mind"]["gated"] == "manual"
+    assert {name for name, repo in repos.items() if repo["gated"] == "manual"} == {
+        "dataset ORG/trsr-mind",
+        "model ORG/trsr-mind-lora",
+    }
     folder = tmp_path / "release" / "dataset"
     assert {path.name for path in folder.iterdir() if path.is_dir()} == {
         "items",

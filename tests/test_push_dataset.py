@@ -7,10 +7,12 @@ import pytest
 from datasets import Dataset, load_dataset
 from huggingface_hub import HfApi
 
-from tests.hub import Hub
+from tests.hub import Hub, faults
+from tests.hub.call import Refusal
 from tests.hub.server import WRITER
 from trsr.dataset import contract
 from trsr.errors import HubError, ReleaseError
+from trsr.hub import retry
 from trsr.hub.push_dataset import push_dataset
 
 TITLES = ["A Salt Lantern", "A Quiet Oven", "A Golden Reef", "A Broken Bridge"]
@@ -178,3 +180,35 @@ def test_recommendations_from_texts_that_may_not_go_are_private_and_gated(hub, t
     push_dataset(recs, "ORG/recs", recommendations=True, accept_data_licence=True, hub=client(hub))
     info = client(hub).dataset_info("ORG/recs")
     assert (info.gated, info.private) == ("manual", True)
+
+
+def test_nothing_private_goes_to_a_public_repo(hub, tmp_path):
+    api, open_terms = client(hub), {"license": "mit"}
+    push_dataset(folder(tmp_path / "data", **open_terms), "ORG/data", hub=api)
+    recs = recommended(tmp_path / "recs", **open_terms)
+    push_dataset(recs, "ORG/recs", recommendations=True, hub=api)
+    closed = recommended(tmp_path / "closed", license="other", license_name="research only", share_text=False)
+    before, told = hub.state(), r"exists and is public\. Make it private in its settings, or "
+    with pytest.raises(ReleaseError, match=f"ORG/data {told}leave --private"):
+        push_dataset(folder(tmp_path / "more", language=("en",), **open_terms), "ORG/data", private=True, hub=api)
+    with pytest.raises(ReleaseError, match=f"ORG/recs {told}leave --private"):
+        push_dataset(recs, "ORG/recs", recommendations=True, private=True, hub=api)
+    with pytest.raises(ReleaseError, match=f"ORG/recs {told}choose another name"):
+        push_dataset(closed, "ORG/recs", recommendations=True, accept_data_licence=True, hub=api)
+    assert hub.state() == before
+    api.update_repo_settings("ORG/data", repo_type="dataset", private=True)
+    push_dataset(folder(tmp_path / "again", license="mit", language=("en",)), "ORG/data", private=True, hub=api)
+    assert client(hub).dataset_info("ORG/data").private
+
+
+def test_a_token_that_was_given_and_that_the_hub_repeats_is_not_shown(hub, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(retry.time, "sleep", lambda seconds: None)
+    for kind, status in (("forbidden", 403), ("503", 503)):
+        monkeypatch.setitem(faults.REFUSALS, kind, Refusal(status, f"No right for \x1b[31m{WRITER}"))
+    hub.fault(0, "503")
+    hub.fault(1, "forbidden", forever=True)
+    with pytest.raises(HubError, match=r"no right to do this .*No right for \[31m\*\*\*") as told:
+        push_dataset(folder(tmp_path / "mine"), "ORG/mine", hub=client(hub))
+    said = "".join(capsys.readouterr())
+    assert "No right for [31m***; trying again" in said
+    assert WRITER not in said + str(told.value)

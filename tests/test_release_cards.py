@@ -186,6 +186,8 @@ def test_a_skill_says_what_is_answered(nano, tmp_path):
     assert answer["summary"] == "likes sea stories"
     assert nano({**GOOD, "history": []})["candidates"]
     assert len(nano([GOOD, GOOD])) == 2
+    for name in ("exclude", "where", "stage_one", "rank=False", "item_id", "not_in_catalogue"):
+        assert f"`{name}`" not in text  # of a recommender with a catalogue
 
 
 @pytest.mark.parametrize(

@@ -327,6 +327,36 @@ def test_a_key_is_sent_and_never_said(known, monkeypatch):
     assert "secret-key" not in str(error.value.__cause__)
 
 
+class Repeating(BaseHTTPRequestHandler):
+    """Answers with the key that it was sent, where a cut at 200 characters goes through it."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(401)
+        self.end_headers()
+        self.wfile.write(f"\x1b[31m{'x' * 180} {self.headers['Authorization']}".encode())
+
+    def log_message(self, *args):
+        pass
+
+
+def test_a_key_that_a_server_repeats_is_not_shown(known, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key-of-mine")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Repeating)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        with pytest.raises(HubError, match="/v1/score refuses with 401") as error:
+            endpoints.ask("score", f"http://me:pass@127.0.0.1:{server.server_port}/v1", "m", known)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert "secret" not in str(error.value)
+    assert "pass" not in str(error.value)
+    assert str(error.value).isprintable()
+    with pytest.raises(HubError, match="What http://host/v1 should answer"):
+        verify("http://me:pass@host/v1?key=1")
+
+
 def test_a_repo_is_right(published, tmp_path):
     hub, _ = published
     done = subprocess.run(

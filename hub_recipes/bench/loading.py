@@ -29,7 +29,7 @@ from trsr.core.saving import write_json
 from trsr.errors import UsageError
 from trsr.hub import endpoints, verify
 from trsr.hub.copy_rehearsal import answers, beside_its_base, gaps, questions_of
-from trsr.hub.processes import strangers_environment
+from trsr.hub.processes import environment_without_package
 from trsr.records import versions
 from trsr.records.files import read_json
 
@@ -195,7 +195,7 @@ def _libraries_of(python: str | Path) -> dict[str, str]:
     """Versions of the libraries that a Python finds; raises UsageError if it finds this package."""
     code = Path(versions.__file__).read_text(encoding="utf-8") + _SHOW
     words = [python, "-c", code, "sentence-transformers", "gguf"]
-    done = subprocess.run(words, env=strangers_environment(), cwd="/", capture_output=True, text=True, check=True)
+    done = subprocess.run(words, env=environment_without_package(), cwd="/", capture_output=True, text=True, check=True)
     libraries = json.loads(done.stdout)
     if libraries is None:
         raise UsageError(
@@ -208,7 +208,7 @@ def _of_transformers(source: Path, known: Mapping[str, Any], work: Path, python:
     port = free_port()
     words: list[object] = [python, "-m", "transformers.cli.transformers", "serve", source, "--trust-remote-code"]
     words += ["--device", "cpu", "--dtype", known["made_from"]["dtype"], "--host", "127.0.0.1", "--port", port]
-    given = {**strangers_environment(), "HF_MODULES_CACHE": str(work / "modules")}
+    given = {**environment_without_package(), "HF_MODULES_CACHE": str(work / "modules")}
     with serving(words, port, work / "log", env=given, cwd=work):
         return _asked("systemone", f"http://127.0.0.1:{port}", str(source), known)
 

@@ -20,8 +20,13 @@ title: The Quiet Oven; genre: baking
 title: A Field Guide to Mosses; genre: nature"""
 INTRODUCTION = """# {} what somebody might choose next
 
-A language model summarises a history, and {} by how likely it is to answer *yes*
+A language model summarises a history, and {}
 ([LLM-TRSR](https://arxiv.org/abs/2403.13325)). What you write is not kept."""
+ONE_STAGE = "ranks candidates by how likely it is to answer *yes*"
+BOTH_STAGES = (
+    "ranks what a smaller model finds in the catalogue: the list adds the scores of both, how likely the language model is to answer "
+    "*yes*, and how well the smaller one thinks an item fits"
+)
 NO_CATALOGUE = (
     "This recommender carries no catalogue to choose from: it ranks the candidates that you give. One that is published with a "
     "retriever recommends from its whole catalogue here."
@@ -50,7 +55,7 @@ def build(recommender: Recommender, samples: Samples, facts: dict[str, object]) 
     """
     events = Events(recommender, samples)
     catalogue = recommender if isinstance(recommender, CatalogueRecommender) else None
-    said = ("Recommend", "ranks items") if catalogue else ("Rank", "ranks candidates")
+    said = ("Recommend", BOTH_STAGES) if catalogue else ("Rank", ONE_STAGE)
     with gr.Blocks(title="LLM-TRSR", analytics_enabled=False) as page:
         gr.Markdown(INTRODUCTION.format(*said))
         chosen, seed, written = gr.State(""), gr.State(0), gr.State({})

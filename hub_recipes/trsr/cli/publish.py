@@ -30,8 +30,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="commit over what others edited in our files on the Hub since our last commit",
     )
-    add("--private", action="store_true", help="create the repos private")
-    add("--gated", choices=("auto", "manual"), help="gate dataset and adapter: users must accept the terms first")
+    add("--private", action="store_true", help="create the repos private; public ones are refused")
+    add(
+        "--gated",
+        choices=("auto", "manual"),
+        help="gate dataset, adapter, its copies and a catalogue: users must accept the terms first",
+    )
     add("--out", type=Path, help="release folder (RUN/release)")
     add("--dataset", help="the run's dataset, if it is no longer where the recipe says")
     add(
@@ -72,7 +76,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add(
         "--accept-data-licence",
         action="store_true",
-        help="you have read the terms of data whose texts may not be shared: ids and summaries are published, gated",
+        help="you have read the terms of data whose texts may not be shared: ids, summaries and weights are published, gated",
     )
     add_json(parser)
 

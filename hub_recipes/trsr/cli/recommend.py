@@ -71,7 +71,11 @@ def _all_users(options: argparse.Namespace) -> Outcome:
     from trsr.hub.push_dataset import check_push, push_dataset
     from trsr.retrieval.all_users import recommend_to_all
 
-    pushed = {"recommendations": True, "accept_data_licence": options.accept_data_licence}
+    pushed = {
+        "recommendations": True,
+        "private": options.private,
+        "accept_data_licence": options.accept_data_licence,
+    }
     if options.push_to_hub:  # now, and not after hours of work
         check_push(contract.provenance(options.dataset, options.revision).terms, options.push_to_hub, **pushed)
     chosen = {"top_k": options.top_k, "stage_one": options.stage_one, "limit": options.limit}
@@ -87,9 +91,7 @@ def _all_users(options: argparse.Namespace) -> Outcome:
         **{name: value for name, value in chosen.items() if value is not None},
     )
     if options.push_to_hub:
-        made["commit"] = push_dataset(
-            options.out, options.push_to_hub, private=options.private, overwrite=options.overwrite, **pushed
-        )
+        made["commit"] = push_dataset(options.out, options.push_to_hub, overwrite=options.overwrite, **pushed)
     return Outcome(
         made,
         f"Wrote {options.out}: {made['items']:,} items for {made['users']:,} users, {made['new_users']:,} of them now, in "

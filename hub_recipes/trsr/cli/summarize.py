@@ -73,7 +73,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     add(
         "--same-model", action="store_true", help="go on although a store has answers of another --base-url: same model"
     )
-    add("--extra-body", type=json.loads, default={}, metavar="JSON", help="more fields of every request")
+    add(
+        "--extra-body",
+        type=json.loads,
+        default={},
+        metavar="JSON",
+        help="more fields of every request; recorded with the answers, so no keys",
+    )
     add = parser.add_argument_group("what was generated before").add_argument
     add("--store", type=Path, help="file of generations that a killed run goes on from (OUT.store.sqlite)")
     add("--since", metavar="DATASET", help="continue its summaries: only blocks that changed are asked for")

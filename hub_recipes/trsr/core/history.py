@@ -5,6 +5,7 @@ Knows nothing of tokenizers or models.
 """
 
 import math
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +18,18 @@ T = TypeVar("T")
 
 # ZERO WIDTH JOINER and NON-JOINER shape Persian, Indic scripts and emoji; every other format character is dropped.
 _KEPT_FORMAT = frozenset("\u200c\u200d")
+# Variation selectors of ideographs: invisible, and as many as a byte has values. Those of emoji stay, U+FE0E and U+FE0F.
+_SELECTORS = re.compile("[\U000e0100-\U000e01ef]+")
 
 
 def clean(text: str) -> str:
     """Return `text` as one line of visible characters.
 
     Line breaks, tabs and other separators become single spaces; control, bidirectional, zero-width and tag characters
-    go; lone surrogates become U+FFFD. Emoji, joiners and every script stay.
+    and variation selectors of ideographs go; lone surrogates become U+FFFD. Emoji, joiners and every script stay.
     """
+    if not text.isascii():
+        text = _SELECTORS.sub("", text)
     line = " ".join(text.split())
     if line.isprintable():
         return line

@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 
-from .catalogue import catalogue_files
+from .catalogue import FILES, catalogue_files
 from .compat import adapter_layers, without_peft
 from .errors import InputError
 from .modeling import CATALOGUE, DECISION_FILES
@@ -18,6 +18,12 @@ from .modeling import CATALOGUE, DECISION_FILES
 CODE = Path(__file__).parent
 # File types that are copied with a base or an adapter. Weights are safetensors: other formats can run code where they are loaded.
 _COPIED = {".safetensors", ".json", ".jinja", ".txt", ".model"}
+# Files that transformers and peft look for: left from an earlier save, they would be loaded in place of, or with, the new ones.
+_LOADED = re.compile(
+    r"(adapter_)?model[\w.-]*\.safetensors(\.index\.json)?|(chat|decision)_template\.jinja|(merges|vocab)\.txt|"
+    r"(tokenizer|spiece|sentencepiece[\w.-]*)\.model|"
+    r"((adapter_|generation_|tokenizer_)?config|tokenizer|special_tokens_map|added_tokens|vocab|decision)\.json"
+)
 # The setting that names a part -> the folder it is copied into, and the setting that names its revision.
 _FOLDERS = {
     "base_model": ("base", "base_revision"),
@@ -30,14 +36,15 @@ def save_recommender(folder: Path, model, tokenizer, settings: Mapping[str, Any]
     """Write a folder from which `pipeline` loads this recommender again; it can be pushed to a model repo unchanged.
 
     A base or adapter that has a repo on the Hub is named there, with its revision; one from a local folder is copied, and
-    a model that was made in memory is saved.
+    a model that was made in memory is saved. Where the folder holds a recommender, it is replaced; other files there stay.
 
     Args:
         model: As `TextRichRecommender` loads it, a `PeftModel`, or a model without adapters.
         settings: What config.json says under `trsr`, see `TextRichRecommender`.
 
     Raises:
-        ValueError: If the model holds adapters of unknown origin, or a part has no safetensors. Nothing is written then.
+        ValueError: If the model holds adapters of unknown origin, a part has no safetensors, or the folder holds files of
+            these names and no recommender. Nothing is written then.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
@@ -55,7 +62,30 @@ def save_recommender(folder: Path, model, tokenizer, settings: Mapping[str, Any]
             (draft / CATALOGUE).mkdir()
             for name, path in catalogue_files(*origin).items():
                 shutil.copyfile(path, draft / CATALOGUE / name)
+        _make_room(folder, draft)
         shutil.copytree(draft, folder, dirs_exist_ok=True)
+
+
+def _make_room(folder: Path, draft: Path) -> None:
+    """Remove from `folder` what would be loaded of an earlier save. Raises InputError if it holds something else."""
+    taken = sorted(path.name for path in draft.iterdir() if (folder / path.name).exists())
+    if not taken:
+        return
+    try:
+        ours = "trsr" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        ours = False
+    if not ours:
+        raise InputError(
+            f"{folder} holds {', '.join(taken[:3])} and no recommender, so it is left as it is. Choose another folder, or empty it."
+        )
+    for name in FILES:
+        (folder / CATALOGUE / name).unlink(missing_ok=True)
+    for part in (folder, *(folder / subfolder for subfolder, _ in _FOLDERS.values())):
+        for path in part.iterdir() if part.is_dir() else ():
+            ours = part != folder or ".safetensors" not in path.name  # beside the parts no weights are saved
+            if ours and path.is_file() and _LOADED.fullmatch(path.name):
+                path.unlink()
 
 
 def write_config(folder: Path, base: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

@@ -8,16 +8,13 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from huggingface_hub import DatasetCardData, ModelCardData, SpaceCardData, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub import DatasetCardData, ModelCardData, SpaceCardData
 
-from trsr.assets.paths import base_path
 from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
-from trsr.errors import ReleaseError
+from trsr.errors import HubError, ReleaseError
 from trsr.hub import copy_cards, eval_results, licences, spaces
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.repos import COPIES, Names
@@ -25,7 +22,6 @@ from trsr.metrics.calibration import HIGHEST, LOWEST
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.results import Results, metric_name
 from trsr.recommender.run import Run
-from trsr.records.cards import header_of
 from trsr.records.provenance import FILE as PROVENANCE
 from trsr.records.provenance import Provenance, Terms
 from trsr.records.requirements import ranges
@@ -127,7 +123,7 @@ class Facts:
     restricted: bool = False
 
     @property
-    def beside(self) -> bool:
+    def negatives_from_impressions(self) -> bool:
         """Whether negatives are items shown beside the target in an impression, rather than sampled ones."""
         return self.provenance.by_impressions
 
@@ -150,12 +146,16 @@ def gather(inputs: ReleaseInputs, names: Names, terms: Terms, license: str | Non
     """
     run, test, validation, provenance = inputs.run, inputs.test, inputs.validation, inputs.provenance
     recipe = run.recipe
-    weights: Mapping[str, str | None] = {"license": license} if license else license_of(recipe)
+    weights: Mapping[str, str | None] = {"license": license}
     problems = []
-    if not weights.get("license"):
-        problems.append(f"The base {recipe.base} states no licence in its card. Give --license.")
-    elif problem := licences.problem(str(weights["license"]), "--license", "the weights"):
-        problems.append(problem)
+    try:
+        weights = weights if license else licences.of_base(recipe.base)
+        if not weights.get("license"):
+            problems.append(f"The base {recipe.base} states no licence in its card. Give --license.")
+        elif problem := licences.problem(str(weights["license"]), "--license", "the weights"):
+            problems.append(problem)
+    except HubError as error:
+        problems.append(str(error))
     if problem := licences.problem(terms.license, "--data-license", "the data"):
         problems.append(problem)
     if terms.license == "other" and not terms.license_name:
@@ -252,9 +252,10 @@ def card(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> str:
 def skill(facts: Facts, commits: Mapping[str, str | None]) -> str:
     """SKILL.md of the pipeline repo: what an agent has to know to use it. Made of what the card is made of."""
     name = facts.names.pipeline.split("/")[-1]
+    found = "candidates to order by preference" + (", or none: it has a catalogue" if facts.catalogue else "")
     description = (
         f"Rank items by their text for a person, given what the person chose before, with the recommender {name}. Use it when "
-        "there is a history of items with titles or descriptions, and candidates to order by preference."
+        f"there is a history of items with titles or descriptions, and {found}."
     )
     header = {
         "name": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:64],
@@ -286,6 +287,7 @@ def _values(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> dict[
         "printed": Markdown(fence(_printed(facts.example), "text")) if facts.example else None,
         "shown": methods[0] if methods else "histories",
         "metric": kind,
+        "catalogue": facts.catalogue if kind == "pipeline" else None,
         "metric_name": metric_name,
         **(copy_cards.values(kind, facts) if kind in COPIES else {}),
     }
@@ -312,18 +314,6 @@ def _decision_request(example: Example) -> dict[str, object]:
 def _printed(example: Example) -> str:
     """Output of the code snippet in `parts/example.md`."""
     return "\n".join(([example.summary] if example.summary else []) + [str(list(example.ranked))])
-
-
-def license_of(recipe: Recipe) -> dict[str, str | None]:
-    """Licence of the base, from its card: `license` and, for `other`, its name and link."""
-    source = base_path(recipe.base)
-    try:
-        in_folder = Path(source) / "README.md"
-        path = in_folder if Path(source).is_dir() else Path(hf_hub_download(source, "README.md"))
-    except EntryNotFoundError:
-        return {}
-    header = header_of(path) if path.is_file() else {}
-    return {name: header.get(name) for name in ("license", "license_name", "license_link")}
 
 
 def _header(kind: str, facts: Facts, commits: Mapping[str, str | None]):

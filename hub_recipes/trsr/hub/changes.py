@@ -5,6 +5,7 @@ edited by somebody else. An added file is kept, an edited one stops the push, se
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.hf_api import GitCommitInfo, RepoFile
 
 from trsr.hub.release import Release, pin
 from trsr.hub.repos import TYPES
@@ -20,8 +21,9 @@ from trsr.hub.retry import with_retries
 
 GIT_ATTRIBUTES = ".gitattributes"  # the Hub adds it to every repo
 RELEASE_TITLE, DATASET_TITLE = "Release with LLM-TRSR", "Dataset for LLM-TRSR"
-# Our commit titles start with these; a merged pull request appends its number. The last is the first commit of any repo.
-_OURS = (RELEASE_TITLE, DATASET_TITLE, "initial commit")
+# A merged pull request has its number behind the title.
+_OURS = re.compile(rf"({re.escape(RELEASE_TITLE)}|{re.escape(DATASET_TITLE)})( \(#\d+\))?")
+_CREATED = "initial commit"  # of the Hub itself, the oldest of a repo
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +129,18 @@ def compare(folder: Path, hub: HfApi, repo: str, kind: str, revision: str) -> Ch
     foreign, edited, commits = set[str](), set[str](), list[ForeignCommit]()
     if remote and (added or changed or only_remote):
         # Only where something differs, because `expand` is slow: the Hub looks up the last commit of each file.
+        history = with_retries(
+            f"List the commits of {repo}",
+            lambda: hub.list_repo_commits(repo, repo_type=TYPES[kind], revision=info.sha),
+        )
+        created = history[-1].commit_id if history[-1].title == _CREATED else None
         theirs = {
             name
             for name, file in tree(info.sha, expand=True).items()
-            if not (file.last_commit and _is_our_title(file.last_commit.title))
+            if not (file.last_commit and _is_ours(file.last_commit.oid, file.last_commit.title, created))
         }
         foreign, edited = only_remote & theirs, changed & theirs
-        commits, last = _commits_since_ours(hub, repo, TYPES[kind], info.sha)
+        commits, last = _commits_since_ours(history, created)
         if commits and last and added:
             edited |= added & tree(last).keys()  # deleted on the Hub
     return Change(
@@ -153,18 +160,23 @@ def compare(folder: Path, hub: HfApi, repo: str, kind: str, revision: str) -> Ch
     )
 
 
-def _is_our_title(title: str) -> bool:
-    return title.startswith(_OURS)
+def _is_ours(commit: str, title: str, created: str | None) -> bool:
+    """Whether a commit is one of our pushes, or the one that created the repo."""
+    return commit == created or _OURS.fullmatch(title) is not None
 
 
-def _commits_since_ours(hub: HfApi, repo: str, repo_type: str, revision: str) -> tuple[list[ForeignCommit], str | None]:
-    """The commits of others since our last one, newest first, and our last one."""
-    commits = with_retries(
-        f"List the commits of {repo}", lambda: hub.list_repo_commits(repo, repo_type=repo_type, revision=revision)
-    )
+def _commits_since_ours(
+    history: Iterable[GitCommitInfo], created: str | None
+) -> tuple[list[ForeignCommit], str | None]:
+    """The commits of others since our last one, newest first, and our last one.
+
+    Args:
+        history: All commits, newest first.
+        created: The commit that created the repo.
+    """
     foreign: list[ForeignCommit] = []
-    for commit in commits:
-        if _is_our_title(commit.title):
+    for commit in history:
+        if _is_ours(commit.commit_id, commit.title, created):
             return foreign, commit.commit_id
         foreign.append(
             ForeignCommit(

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,13 @@ class Copies:
         assert self.converter is not None
         return self.converter / "convert_hf_to_gguf.py" if self.converter.is_dir() else self.converter
 
-    def check_licence(self, licence: str | None, base: str, accepted: bool) -> None:
-        """Raise ReleaseError where merged weights hold those of a base that may not be passed on as they please."""
-        if not (self.merged or self.gguf) or accepted or licence in licences.FREE:
+    def check_licence(self, read: Callable[[], str | None], base: str, accepted: bool) -> None:
+        """Raise ReleaseError where merged weights hold those of a base that may not be passed on as they please.
+
+        Args:
+            read: Gives the licence of the base; called only where it matters.
+        """
+        if not (self.merged or self.gguf) or accepted or (licence := read()) in licences.FREE:
             return
         raise ReleaseError(
             f"Merged weights are those of the base {base} too, and its licence ({licence or 'it states none'}) sets terms for passing "
@@ -128,12 +133,18 @@ def _merge(folder: Path, pipeline: Path, inputs: ReleaseInputs) -> str:
 
 def _convert(script: Path, merged: Path, file: Path, kind: str) -> None:
     """Run the converter."""
-    process = subprocess.run(
-        [sys.executable, script, merged.resolve(), "--outtype", kind, "--outfile", file.resolve()],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=SECONDS,
-    )
+    try:
+        process = subprocess.run(
+            [sys.executable, script, merged.resolve(), "--outtype", kind, "--outfile", file.resolve()],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise ReleaseError(
+            f"{script} was still converting to {kind} after {SECONDS:,} s, and was stopped. Leave out --gguf {kind}, or convert the "
+            "weights that --merged writes by hand."
+        ) from None
     if process.returncode or not file.is_file():
         raise ReleaseError(f"{script} does not convert this model: {cause_of(process)}")

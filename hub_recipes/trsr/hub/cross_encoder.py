@@ -14,7 +14,7 @@ from trsr.core.history import Item, newest
 from trsr.core.prompts import AddedTokens, Encoder, RankingPrompt
 from trsr.core.saving import write_json
 from trsr.errors import ReleaseError
-from trsr.hub.decision import fill, quoted, text_macros
+from trsr.hub.decision import fill, quoted, text_macros, unusual_forms
 
 LIBRARY = "sentence-transformers"
 LOWEST = "6.2"  # of the library: the version that the files are written for
@@ -42,7 +42,8 @@ def write(folder: Path, encoder: Encoder) -> None:
     """Write the files of a CrossEncoder, but for the adapter, into `folder`.
 
     Raises:
-        ReleaseError: If the template cannot give the token ids that the recommender was trained on.
+        ReleaseError: If the template cannot give the token ids that the recommender was trained on, or cannot keep control
+            tokens out of a text.
     """
     tokenizer = copy.deepcopy(encoder.tokenizer)  # that of the encoder goes into other repos
     tokenizer.chat_template = template(encoder)
@@ -50,6 +51,12 @@ def write(folder: Path, encoder: Encoder) -> None:
         raise ReleaseError(
             "This tokenizer writes the words of a prompt differently where it is one text, so no chat template gives the token ids "
             "that the recommender was trained on: leave out --cross-encoder."
+        )
+    forms = unusual_forms(tokenizer, _tokens(encoder))
+    if _added_ids(tokenizer, forms) != _added_ids(tokenizer, "title: Emma"):
+        raise ReleaseError(
+            "This tokenizer makes its added tokens of other letters too, so no chat template keeps them out of a text: leave out "
+            "--cross-encoder."
         )
     if encoder.limit:
         tokenizer.model_max_length = encoder.limit
@@ -85,14 +92,24 @@ def query(prompt: RankingPrompt, summary: str | None, recent: Sequence[Item]) ->
 def template(encoder: Encoder) -> str:
     """The chat template. It breaks up special tokens in text too: what it renders is encoded as a whole."""
     prompt, (head, tail) = encoder.prompt, encoder.frame()
-    tokens = AddedTokens(token.content for token in encoder.tokenizer.added_tokens_decoder.values())
     values = {
-        "TEXT": text_macros(tokens),
+        "TEXT": text_macros(_tokens(encoder)),
         "HEAD": quoted(head + prompt.instruction),
         "CANDIDATE": quoted(f"\n\n{prompt.candidate_heading}\n- "),
         "CUE": quoted(f"\n\n{prompt.cue}{tail}"),
     }
     return fill(_TEMPLATE, values)
+
+
+def _tokens(encoder: Encoder) -> AddedTokens:
+    return AddedTokens(token.content for token in encoder.tokenizer.added_tokens_decoder.values())
+
+
+def _added_ids(tokenizer, text: str) -> list[int]:
+    """The ids of added tokens where `text` stands for the user and for the candidate."""
+    messages = [{"role": role, "content": text} for role in ("query", "document")]
+    added = tokenizer.added_tokens_decoder
+    return [one for one in tokenizer.apply_chat_template(messages)["input_ids"] if one in added]
 
 
 _CASES: tuple[tuple[str | None, Sequence[str], str], ...] = (

@@ -16,7 +16,7 @@ from transformers.decision.template_utils import SPLIT
 from trsr.core.field_values import ENTITIES, ID_FIELDS, UNSPACED, WINDOWS
 from trsr.core.prompts import AddedTokens, Encoder
 
-# Format and control characters that `core.history.clean` drops: categories Cc and Cf, but for the two joiners.
+# What `core.history.clean` drops: categories Cc and Cf, but for the two joiners, and variation selectors of ideographs.
 _DROPPED = (
     ("\x00", "\x08"), ("\x0e", "\x1b"), ("\x7f", "\x84"), ("\x86", "\x9f"), ("\xad", "\xad"), ("\u0600", "\u0605"),
     ("\u061c", "\u061c"), ("\u06dd", "\u06dd"), ("\u070f", "\u070f"), ("\u0890", "\u0891"), ("\u08e2", "\u08e2"),
@@ -24,9 +24,11 @@ _DROPPED = (
     ("\u2066", "\u206f"), ("\ufeff", "\ufeff"), ("\ufff9", "\ufffb"), ("\U000110bd", "\U000110bd"),
     ("\U000110cd", "\U000110cd"), ("\U00013430", "\U0001343f"), ("\U0001bca0", "\U0001bca3"),
     ("\U0001d173", "\U0001d17a"), ("\U000e0001", "\U000e0001"), ("\U000e0020", "\U000e007f"),
+    ("\U000e0100", "\U000e01ef"),
 )  # fmt: skip
 
-# `clean` is core.history.clean; `line` breaks up added tokens as the encoder does, so that untrusted text is always one line.
+# `clean` is core.history.clean; `line` breaks up added tokens as the encoder does, again and again, for tokens overlap. Jinja
+# has no `while`: a loop that passes over the rest of its rounds, and an error where they were too few.
 # Text is joined in a block of `set`, which takes linear time.
 _TEXT = """\
 {%- macro clean(value) -%}
@@ -40,9 +42,12 @@ _TEXT = """\
 {%- macro line(value) -%}
 {%- set kept = namespace(text=clean(value), hit=false) -%}
 {%- for first in __FIRSTS__ if first in kept.text -%}{%- set kept.hit = true -%}{%- endfor -%}
-{%- if kept.hit -%}
+{%- for _ in range(__ROUNDS__) if kept.hit -%}
+{%- set before = kept.text -%}
 {%- for token, broken in __BROKEN__ -%}{%- set kept.text = kept.text.replace(token, broken) -%}{%- endfor -%}
-{%- endif -%}
+{%- set kept.hit = kept.text != before -%}
+{%- endfor -%}
+{%- if kept.hit -%}{{- raise_exception("A text holds control tokens that overlap too often.") -}}{%- endif -%}
 {{- kept.text -}}
 {%- endmacro -%}
 """
@@ -57,13 +62,13 @@ __TEXT__{%- macro parts(value) -%}
 {{- parts(value[value|first]) -}}
 {%- elif value is mapping -%}
 {%- for name, inner in value.items() if name|lower not in __IDS__ and name != "$oid" -%}
-{%- set found = parts(inner).split("\x00")[:-1] -%}
-{%- if found -%}{{- (name ~ ": " ~ found|join(", ")).replace("\x00", "") ~ "\x00" -}}{%- endif -%}
+{%- set found = parts(inner).split("\\x00")[:-1] -%}
+{%- if found -%}{{- (name ~ ": " ~ found|join(", ")).replace("\\x00", "") ~ "\\x00" -}}{%- endif -%}
 {%- endfor -%}
 {%- elif value is sequence and value is not string -%}
 {%- for one in value -%}{{- parts(one) -}}{%- endfor -%}
 {%- elif value is not none and value == value and (value|string).strip() -%}
-{{- (value|string).replace("\x00", "") ~ "\x00" -}}
+{{- (value|string).replace("\\x00", "") ~ "\\x00" -}}
 {%- endif -%}
 {%- endmacro -%}
 {%- macro unescape(text) -%}
@@ -85,10 +90,10 @@ __TEXT__{%- macro parts(value) -%}
 {%- macro first_words(text, words) -%}
 {%- set marked -%}
 {%- for c in text -%}
-{%- if c == " " -%}{{- "\x00 \x00" -}}{%- elif __UNSPACED__ -%}{{- "\x00" ~ c ~ "\x00" -}}{%- else -%}{{- c -}}{%- endif -%}
+{%- if c == " " -%}{{- "\\x00 \\x00" -}}{%- elif __UNSPACED__ -%}{{- "\\x00" ~ c ~ "\\x00" -}}{%- else -%}{{- c -}}{%- endif -%}
 {%- endfor -%}
 {%- endset -%}
-{%- set pieces = marked.split("\x00")|select|list -%}
+{%- set pieces = marked.split("\\x00")|select|list -%}
 {%- set kept = namespace(words=0, end=0) -%}
 {%- for piece in pieces if kept.words < words -%}
 {%- set kept.words = kept.words + (piece != " ") -%}{%- set kept.end = kept.end + piece|length -%}
@@ -96,11 +101,11 @@ __TEXT__{%- macro parts(value) -%}
 {{- text[:kept.end].rstrip(", ") if kept.words == words and text[kept.end:] else text -}}
 {%- endmacro -%}
 {%- macro field(value, words, values) -%}
-{%- set kept = parts(value).split("\x00")[:-1] -%}
+{%- set kept = parts(value).split("\\x00")[:-1] -%}
 {%- set text = clean(unescape((kept[:values] if values else kept)|join(", "))) -%}
 {{- first_words(text, words) if words else text -}}
 {%- endmacro -%}
-{%- macro whole(value) -%}{{- clean(parts(value).split("\x00")[:-1]|join(", ")) -}}{%- endmacro -%}
+{%- macro whole(value) -%}{{- clean(parts(value).split("\\x00")[:-1]|join(", ")) -}}{%- endmacro -%}
 {%- macro item(value) -%}
 {%- set kept = namespace(parts=[]) -%}
 {%- if value is string -%}{%- set kept.parts = [clean(value)] -%}
@@ -148,13 +153,18 @@ def decision_config(encoder: Encoder, temperature: float) -> DecisionConfig | No
 
     Returns:
         None where the template cannot give the token ids that the recommender was trained on: a tokenizer that writes
-        its first word differently after a control token does this.
+        its first word differently after a control token does this, or one that takes other forms of an added token for it.
     """
     labels = _labels(encoder)
     config = DecisionConfig(
         labels={"noul": labels}, temperature={"noul": temperature}, chat_template=_template(encoder)
     )
-    return config if labels and all(_agree(encoder, config, *case) for case in _CASES) else None
+    if not labels or not all(_agree(encoder, config, *case) for case in _CASES):
+        return None
+    forms = unusual_forms(encoder.tokenizer, encoder.added_tokens())
+    added = encoder.tokenizer.added_tokens_decoder
+    found = [[one for one in _ids(encoder, config, text, (), text) if one in added] for text in (forms, "Emma")]
+    return config if found[0] == found[1] else None
 
 
 _Item = str | Mapping[str, object]
@@ -182,15 +192,22 @@ def _agree(
     encoder: Encoder, config: DecisionConfig, summary: str | None, recent: Sequence[_Item], candidate: _Item
 ) -> bool:
     """Whether the template gives the same token ids as the encoder."""
+    items = [encoder.prompt.item(item) for item in recent]
+    ours = encoder.prefix_ids(summary, items).ids + encoder.suffix_ids(encoder.prompt.item(candidate))
+    return _ids(encoder, config, summary, recent, candidate) == ours
+
+
+def _ids(
+    encoder: Encoder, config: DecisionConfig, summary: str | None, recent: Sequence[_Item], candidate: _Item
+) -> list[int]:
+    """The token ids that the template gives."""
     request = {
         "state": {"summary": summary, "recent_items": list(recent)},
         "questions": {"candidate": {"type": "noul", "instructions": candidate}},
     }
     # `prepare_inputs` adds sentinels to the tokenizer: a copy, for that of the encoder goes into the release.
     inputs, _ = config.prepare_inputs(request, copy.deepcopy(encoder.tokenizer))[0]
-    items = [encoder.prompt.item(item) for item in recent]
-    ours = encoder.prefix_ids(summary, items).ids + encoder.suffix_ids(encoder.prompt.item(candidate))
-    return inputs["input_ids"][0].tolist() == ours
+    return inputs["input_ids"][0].tolist()
 
 
 def _labels(encoder: Encoder) -> list[str]:
@@ -229,8 +246,31 @@ def _template(encoder: Encoder) -> str:
 def text_macros(tokens: AddedTokens) -> str:
     """The macros `clean` and `line` of a template, which make one line of text from outside, without these tokens."""
     broken = list(tokens)
-    firsts = sorted({token[0] for token, _ in broken})
-    return fill(_TEXT, {"DROPPED": _within(_DROPPED), "FIRSTS": quoted(firsts), "BROKEN": quoted(broken)})
+    values = {
+        "DROPPED": _within(_DROPPED),
+        "FIRSTS": quoted(sorted({token[0] for token, _ in broken})),
+        "BROKEN": quoted(broken),
+        # One that overlaps itself takes a round for each of its characters at most, and the last one finds nothing.
+        "ROUNDS": str(2 + 2 * max((len(token) for token, _ in broken), default=0)),
+    }
+    return fill(_TEXT, values)
+
+
+def unusual_forms(tokenizer, tokens: AddedTokens) -> str:
+    """A text that holds tokens overlapping themselves, and in forms that a normalizer may make the same: another case, full
+    width, accents. Most tokenizers have neither: they look for tokens in the text as it is.
+    """
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    normalizes = fast is None or fast.normalizer is not None
+    normalized = {one.content for one in tokenizer.added_tokens_decoder.values() if one.normalized and normalizes}
+    forms: list[str] = []
+    for token, _ in tokens:
+        forms += [token + token[size:] for size in range(1, len(token)) if token.endswith(token[:size])]
+        if token in normalized:
+            wide = "".join(chr(ord(char) + 0xFEE0) if "!" <= char <= "~" else char for char in token)
+            accented = "".join(f"{char}\u0301" if char.isalpha() else char for char in token)
+            forms += [token.upper(), token.lower(), wide, accented]
+    return " x ".join(["x", *forms])
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from trsr.core.history import newest
 from trsr.errors import HubError
+from trsr.report.redaction import address, redacted
 
 LIKELIEST = 20  # tokens of which `completions` gives probabilities
 SECONDS = 120.0  # until a request is given up
@@ -47,25 +48,27 @@ def ask(api: str, url: str, model: str, expected: Mapping[str, Any]) -> list[Rep
 
     key = os.environ.get("OPENAI_API_KEY")
     root = url.rstrip("/").removesuffix("/v1")
+    shown = address(root)
     with httpx.Client(timeout=SECONDS, headers={"Authorization": f"Bearer {key}"} if key else {}) as client:
 
         def post(path: str, body: Mapping[str, Any]) -> Any:
             try:
                 answer = client.post(root + path, json=dict(body))
-            except httpx.HTTPError as error:
-                raise HubError(f"{root} does not answer: {type(error).__name__}.") from None
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                raise HubError(f"{shown} does not answer: {type(error).__name__}.") from None
             if answer.status_code != 200:
-                raise HubError(f"{root}{path} refuses with {answer.status_code}: {' '.join(answer.text.split())[:200]}")
+                said = redacted(answer.text, key, longest=200)
+                raise HubError(f"{shown}{path} refuses with {answer.status_code}: {said}")
             try:
                 return answer.json()
             except ValueError:
-                raise HubError(f"{root}{path} answers with no JSON. Is {root} the server's address?") from None
+                raise HubError(f"{shown}{path} answers with no JSON. Is {shown} the server's address?") from None
 
         try:
             return [APIS[api](post, model, expected, one) for one in expected["requests"]]
         except (KeyError, IndexError, TypeError) as error:
             raise HubError(
-                f"{root} answers otherwise than an endpoint of the kind {api} ({type(error).__name__}: {error}). Choose another --api."
+                f"{shown} answers otherwise than an endpoint of the kind {api} ({type(error).__name__}: {error}). Choose another --api."
             ) from None
 
 

@@ -1,9 +1,18 @@
-"""Check licence identifiers: the Hub refuses cards with a licence that it does not know.
+"""The licence of a base, and which licence identifiers there are: the Hub refuses cards with one that it does not know.
 
 Its list: https://huggingface.co/docs/hub/repositories-licenses
 """
 
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard
+from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
+
+from trsr.assets.paths import base_path
+from trsr.errors import HubError
+from trsr.hub.retry import with_retries
 
 LICENCES = frozenset(
     """
@@ -42,3 +51,33 @@ def problem(licence: str, option: str, what: str) -> str | None:
         f"The licence {licence!r} of {what} is none that the Hub knows.{hint} Set {option} to one that it knows, or to "
         "other with a name: https://huggingface.co/docs/hub/repositories-licenses"
     )
+
+
+def of_base(base: str) -> dict[str, str | None]:
+    """Licence of a base, from its card: `license` and, for `other`, its name and link. Empty where it has no card.
+
+    Raises:
+        HubError: If the card is on the Hub, and out of reach.
+    """
+    source = base_path(base)
+
+    def read() -> dict[str, Any]:
+        try:
+            if not Path(source).is_dir():
+                return ModelCard.load(source).data.to_dict()
+        except RemoteEntryNotFoundError:
+            return {}
+        path = Path(source) / "README.md"
+        return ModelCard(path.read_text(encoding="utf-8")).data.to_dict() if path.is_file() else {}
+
+    try:
+        header = with_retries(f"Read the card of {source}", read)
+    except LocalEntryNotFoundError:  # a kind of EntryNotFoundError, which tells nothing of the repo
+        raise HubError(
+            f"The card of the base {source} is out of reach, so its licence is not known. Run the command again where the Hub can "
+            "be reached, or read the licence and give --license, and for merged weights --accept-base-licence."
+        ) from None
+    stated = header.get("license")
+    names = stated if isinstance(stated, list) else [stated]  # the Hub takes a list too
+    license = ", ".join(str(name) for name in names if name) or None
+    return {"license": license, **{name: header.get(name) for name in ("license_name", "license_link")}}

@@ -24,7 +24,7 @@ class Options:
 
     Attributes:
         private: Create repos and collection private.
-        gated: `auto` or `manual`: who downloads dataset or adapter agrees to its terms first.
+        gated: `auto` or `manual`: who downloads data, or weights trained on it, agrees to the terms first.
         branch: Branch to commit to.
         tag: Set on the release's own repos when all commits are there.
         create_pr: Propose the commits as pull requests; nothing is tagged then.

@@ -10,7 +10,7 @@ from typing import Any
 from trsr.errors import ReleaseError
 
 
-def strangers_environment() -> dict[str, str]:
+def environment_without_package() -> dict[str, str]:
     """Variables for a process that finds the libraries that are found here, but not this package on PYTHONPATH."""
     kept = [
         path
@@ -27,12 +27,12 @@ def printed_by(words: Sequence[str | Path], folder: Path, failed: str, **variabl
         words: Its command line.
         folder: It works in; takes the code of releases that it runs, so that none of an earlier release runs.
         failed: Beginning of the message where it fails.
-        variables: Of its environment, beside those of `strangers_environment`.
+        variables: Of its environment, beside those of `environment_without_package`.
 
     Raises:
         ReleaseError: If it fails.
     """
-    environment = {**strangers_environment(), "HF_MODULES_CACHE": str(folder / "modules"), **variables}
+    environment = {**environment_without_package(), "HF_MODULES_CACHE": str(folder / "modules"), **variables}
     process = subprocess.run(words, env=environment, cwd=folder, capture_output=True, text=True, check=False)
     if process.returncode:
         raise ReleaseError(f"{failed}: {cause_of(process)}")

@@ -13,7 +13,7 @@ from huggingface_hub import HfApi
 
 from trsr.assets.paths import base_path, dataset_path
 from trsr.errors import HubError, ReleaseError
-from trsr.hub import cards
+from trsr.hub import licences
 from trsr.hub.changes import RELEASE_TITLE, Change, compare_release, plan, plan_without_hub, show
 from trsr.hub.copies import Copies
 from trsr.hub.copy_rehearsal import check_library, rehearse_copies
@@ -21,7 +21,7 @@ from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.preflight import Options, check, check_rights, edit_conflict
 from trsr.hub.rehearsal import rehearse
 from trsr.hub.release import NO_COPIES, Release, assemble, pin
-from trsr.hub.repos import TAGGED, TYPES, name_repos
+from trsr.hub.repos import COPIES, TAGGED, TYPES, name_repos
 from trsr.hub.retry import STALE, with_retries
 from trsr.report.templates import render
 
@@ -52,7 +52,7 @@ def publish(
         dataset: The dataset of the run, if it is not where the recipe says.
         license: Of the weights; default the base's.
         terms: Fields of `records.provenance.Terms` that replace those of the dataset.
-        accept_data_licence: Publish ids and summaries of data whose texts may not be passed on, gated.
+        accept_data_licence: Publish ids, summaries and weights of data whose texts may not be passed on, gated.
         retriever: Folder of a retriever: the pipeline then carries the catalogue, and recommends without candidates.
         copies: Forms for other engines, each in a repo of its own.
         accept_base_licence: Publish merged weights of a base whose licence sets terms for that.
@@ -77,15 +77,17 @@ def publish(
         dataset=source if on_hub else None,
         copies=copies.kinds,
     )
-    copies.check_licence(cards.license_of(recipe).get("license") or license, recipe.base, accept_base_licence)
+    copies.check_licence(
+        lambda: licences.of_base(recipe.base).get("license") or license, recipe.base, accept_base_licence
+    )
     if copies.cross_encoder:
         check_library()
-    if not source_terms.share_text and not on_hub:
+    if not source_terms.share_text:
         if not accept_data_licence:
             raise ReleaseError(
                 f"The licence of {source_terms.name} ({source_terms.license_name or source_terms.license}) does not allow to pass its texts "
-                "on. Read it; with --accept-data-licence, item ids, histories and summaries, which may quote "
-                "items, are published, without item texts, behind a gate."
+                "on. Read it; with --accept-data-licence, item ids, histories, summaries, which may quote items, and weights "
+                "trained on the texts are published, without item texts, behind a gate."
             )
         options = replace(options, gated=options.gated or "manual")
     release = assemble(
@@ -159,6 +161,14 @@ def push_release(release: Release, hub: HfApi, options: Options, say: Callable[[
     return commits
 
 
+def gated_kinds(release: Release) -> tuple[str, ...]:
+    """The kinds of repo that a gate closes: those that hold data, or weights that were trained on it.
+
+    Left open are the pipeline without a catalogue, which is code and settings, and the base, which other releases share.
+    """
+    return ("dataset", "adapter", *COPIES, *(["pipeline"] if release.facts.catalogue else []))
+
+
 def _push_repo(release: Release, hub: HfApi, kind: str, options: Options, say: Callable[[str], None]) -> str:
     """Create a repo where needed, and commit what differs. Returns the commit that holds the folder."""
     repo, branch = release.names.repo(kind), options.branch
@@ -169,7 +179,7 @@ def _push_repo(release: Release, hub: HfApi, kind: str, options: Options, say: C
             f"Create {repo}",
             lambda: hub.create_repo(repo, repo_type=TYPES[kind], private=options.private or None, exist_ok=True, **sdk),
         )
-    if options.gated and kind in ("dataset", "adapter") and change.gated != options.gated:
+    if options.gated and kind in gated_kinds(release) and change.gated != options.gated:
         # Gate before the commit, so that the files are never public.
         with_retries(
             f"Gate {repo}", lambda: hub.update_repo_settings(repo, repo_type=TYPES[kind], gated=options.gated) or True

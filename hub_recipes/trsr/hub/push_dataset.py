@@ -36,6 +36,7 @@ def push_dataset(
     Args:
         folder: Of the data contract, or of recommendations; with its `provenance.json`.
         repo: ORG/NAME; created if it does not exist.
+        private: Create it private; one that exists and is public is refused.
         accept_data_licence: Required for data whose texts may not be shared.
         overwrite: Commit over what others edited in our files on the Hub.
         recommendations: Whether the folder holds these, and no dataset.
@@ -51,8 +52,15 @@ def push_dataset(
 
     hub, options = hub or HfApi(), Options(overwrite=overwrite)
     terms = contract.provenance(str(folder)).terms
-    check_push(terms, repo, recommendations=recommendations, accept_data_licence=accept_data_licence, hub=hub)
-    private = private or (recommendations and not terms.share_text)
+    check_push(
+        terms,
+        repo,
+        private=private,
+        recommendations=recommendations,
+        accept_data_licence=accept_data_licence,
+        hub=hub,
+    )
+    private = private or _has_to_be_private(terms, recommendations)
     with tempfile.TemporaryDirectory() as temporary:
         whole = terms.share_text or recommendations
         source = folder if whole else _without_texts(folder, terms, Path(temporary) / "dataset")
@@ -92,6 +100,7 @@ def check_push(
     terms: Terms,
     repo: str,
     *,
+    private: bool = False,
     recommendations: bool = False,
     accept_data_licence: bool = False,
     hub: HfApi | None = None,
@@ -129,11 +138,20 @@ def check_push(
         return
     if not is_ours(hub, repo, "dataset"):
         raise ReleaseError(f"{repo} exists and is no dataset of LLM-TRSR. Choose another name.")
-    names = with_retries(f"List {repo}", lambda: hub.list_repo_files(repo, repo_type="dataset"))
+    info = with_retries(f"Look at {repo}", lambda: hub.dataset_info(repo))
+    if not info.private and (private or _has_to_be_private(terms, recommendations)):
+        way = "leave --private" if private else "choose another name"
+        raise ReleaseError(f"{repo} exists and is public. Make it private in its settings, or {way}.")
+    names = [file.rfilename for file in info.siblings or ()]
     kinds = {name.split("/")[0] == contract.RECOMMENDATIONS for name in names if name.endswith(".parquet")}
     if (not recommendations) in kinds:
         held = "a dataset" if recommendations else "recommendations"
         raise ReleaseError(f"{repo} holds {held}, which would be lost. Choose another name.")
+
+
+def _has_to_be_private(terms: Terms, recommendations: bool) -> bool:
+    """Recommendations hold summaries, which are made of the texts."""
+    return recommendations and not terms.share_text
 
 
 def push_if_requested(options: argparse.Namespace) -> None:

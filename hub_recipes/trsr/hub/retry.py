@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Callable, Container
-from typing import TypeVar
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import get_token, parse_ratelimit_headers
 from tqdm.auto import tqdm
 
 from trsr.errors import HubError
+from trsr.report.redaction import redacted
 
 TRIES = 5
 LONGEST = 300.0  # seconds of one wait; the Hub counts calls over windows of five minutes
@@ -88,8 +90,15 @@ def _reason(error: Exception) -> str:
         text = f"the Hub answered {error.response.status_code}{server_message}"
     else:
         text = f"the Hub could not be reached ({type(error).__name__}: {error})"
-    token = get_token()
-    return " ".join((text.replace(token, "***") if token else text).split())
+    return redacted(text, get_token(), _sent_token(error))
+
+
+def _sent_token(error: Exception) -> str | None:
+    """The token of the request that failed, which may be another than that of the login."""
+    holder: Any = error.response if isinstance(error, HfHubHTTPError) else error
+    with suppress(AttributeError, RuntimeError):  # an error without its request
+        return holder.request.headers.get("Authorization", "").removeprefix("Bearer ")
+    return None
 
 
 def _wait(error: Exception, attempt: int) -> float:

@@ -11,6 +11,7 @@ from trsr.hub.diagnosis import Diagnosis, diagnose, tolerance_of
 from trsr.hub.rehearsal import answers
 from trsr.recommender.serving import pipeline_of
 from trsr.records.files import read_json
+from trsr.report.redaction import address
 
 
 def read(source: str, revision: str | None = None) -> dict[str, Any]:
@@ -62,10 +63,9 @@ def verify(
         HubError, ReleaseError: If the target cannot be asked, or there is nothing to compare it with.
     """
     is_server = target.startswith(("http://", "https://"))
+    shown = address(target) if is_server else target
     if is_server and not known:
-        raise HubError(
-            f"What {target} should answer is not known: name the release that it serves, --expected RELEASE."
-        )
+        raise HubError(f"What {shown} should answer is not known: name the release that it serves, --expected RELEASE.")
     source = known or target
     wanted = read(source, None if known else revision)
     allowed = tolerance_of(wanted["made_from"]["dtype"]) if tolerance is None else tolerance
@@ -80,7 +80,7 @@ def verify(
     else:
         found, diagnosis, said = _of_pipeline(target, wanted, revision, allowed)
     return {
-        "target": target,
+        "target": shown,
         "difference": diagnosis.difference,
         "tolerance": allowed,
         "right": diagnosis.right and not said,

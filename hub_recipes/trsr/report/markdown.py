@@ -7,9 +7,13 @@ from collections.abc import Mapping, Sequence
 from trsr.core.history import clean
 
 _ENTITIES = {
-    "<": "&lt;", "|": "&#124;", "[": "&#91;", "{": "&#123;", "*": "&#42;", "_": "&#95;", "\\": "&#92;", "`": "'"
+    "<": "&lt;", "|": "&#124;", "[": "&#91;", "{": "&#123;", "*": "&#42;", "_": "&#95;", "\\": "&#92;", "`": "'", "~": "&#126;"
 }  # fmt: skip
-_MARKUP = re.compile(r"[<|\[{*\\`]|(?<!\w)_|_(?!\w)")  # not the underscores inside a_name
+_MARKUP = re.compile(r"[<|\[{*\\`~]|(?<!\w)_|_(?!\w)")  # not the underscores inside a_name
+# Web and mail addresses, which GitHub's Markdown links wherever they stand. An entity for one of their own characters is not
+# enough, for some renderers look for them in decoded text: an invisible character, WORD JOINER, comes in between.
+_ADDRESS = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?<=[\w.+-])(?=@[\w-]+\.)", re.IGNORECASE)
+_JOINER = "&#8288;"
 
 
 class Markdown(str):
@@ -22,7 +26,13 @@ def plain(text: str) -> str:
     For use within a line only: at the start of a line, a `#` or `-` would still open a block.
     """
     escaped = re.sub(r"&(?=#|\w+;)", "&amp;", clean(text))
-    return _MARKUP.sub(lambda match: _ENTITIES[match[0]], escaped)
+    return _MARKUP.sub(lambda match: _ENTITIES[match[0]], _ADDRESS.sub(_JOINER, escaped))
+
+
+def link(address: str) -> Markdown | str:
+    """A web address as a link; any other text as `plain` shows it."""
+    whole = re.fullmatch(r"https?://[^\s<>|`]+", address) and address.isprintable()
+    return Markdown(f"<{address}>") if whole else address
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -14,7 +14,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from trsr.assets.paths import PACKAGE
 from trsr.core.history import clean
 from trsr.errors import ReleaseError
-from trsr.report.markdown import Markdown, plain
+from trsr.report.markdown import Markdown, link, plain
 
 # In the package in a wheel; at the top of the tree in a checkout.
 _FOLDERS = [PACKAGE / "model_cards", PACKAGE.parent.parent / "model_cards"]
@@ -50,6 +50,7 @@ def _environment() -> SandboxedEnvironment:
         autoescape=False,
     )
     environment.filters["number"] = _number
+    environment.filters["link"] = link
     return environment
 
 

@@ -18,8 +18,9 @@ from trsr.dataset.check.batches import Batch, mask
 from trsr.dataset.check.findings import Findings
 
 # Characters that `trsr.core.history.clean` removes or replaces by a space, except ordinary separators.
-_CONTROLS = r"[\p{Cc}\p{Zl}\p{Zp}]|[^\P{Cf}\x{200c}\x{200d}]"
-_CONTROLS_IN_LINES = r"[\x00-\x09\x0b-\x1f\x7f-\x9f\p{Zl}\p{Zp}]|[^\P{Cf}\x{200c}\x{200d}]"
+_HIDDEN = r"[\x{e0100}-\x{e01ef}]|[^\P{Cf}\x{200c}\x{200d}]"
+_CONTROLS = rf"[\p{{Cc}}\p{{Zl}}\p{{Zp}}]|{_HIDDEN}"
+_CONTROLS_IN_LINES = rf"[\x00-\x09\x0b-\x1f\x7f-\x9f\p{{Zl}}\p{{Zp}}]|{_HIDDEN}"
 _BREAK = r"[\n\r\x0b\x0c\x1c-\x1e\x{85}\x{2028}\x{2029}]"
 
 

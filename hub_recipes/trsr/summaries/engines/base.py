@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from trsr.core.summarize import SummaryRequest
 from trsr.core.summary_prompts import SETS, SummaryPrompts
 from trsr.errors import UsageError
 from trsr.records.checksums import PREFIX
+from trsr.report.redaction import address
 
 # Number of attempts at a question before the extractive summarizer answers it.
 ATTEMPTS = 3
@@ -19,6 +21,11 @@ ATTEMPTS = 3
 UNREACHABLE = "unreachable"
 # Greedy decoding would only repeat a rejected answer.
 RETRY_TEMPERATURE = 0.7
+# Names of fields that hold a credential, in lower case with underscores; `max_tokens`, `eos_token` and the like are none.
+_CREDENTIAL = re.compile(
+    r"(.*_)?(password|passwd|passphrase|secret|auth|authorization|credentials?|bearer|cookie)(_.*)?|"
+    r"(.*_)?(api|access|private|secret)_?key|((.*_)?(access|api|auth|bearer|hf|id|refresh|session)_?)?token"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,11 @@ class Sampling:
         for name, penalty in self.penalties().items():
             if penalty <= 0:
                 raise UsageError(f"The {name.replace('_', ' ')} must be more than 0, 1 is none; got {penalty}.")
+        if held := _credential_in(self.extra):
+            raise UsageError(
+                f"--extra-body is recorded with the summaries, and published with them: it may not hold {held!r}, which looks like a "
+                "credential. Set the server's key in the environment variable OPENAI_API_KEY (for Inference Providers: hf auth login)."
+            )
 
     def of(self, attempt: int) -> tuple[float, int]:
         """Temperature and seed of an attempt, counted from 0."""
@@ -65,6 +77,20 @@ class Sampling:
         more |= self.penalties()
         kept = {"do_sample": self.temperature > 0, "max_new_tokens": self.max_new_tokens, "seed": self.seed}
         return {**kept, **drawn, **more}
+
+
+def _credential_in(values: object) -> str | None:
+    """The first name of a field, at any depth, that looks like that of a credential."""
+    if isinstance(values, Mapping):
+        for name, value in values.items():
+            words = re.sub(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])", "_", str(name)).lower()
+            if _CREDENTIAL.fullmatch(words):
+                return str(name)
+            if held := _credential_in(value):
+                return held
+    elif isinstance(values, (list, tuple)):
+        return next(filter(None, map(_credential_in, values)), None)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +188,7 @@ class Server:
 
     def __post_init__(self) -> None:
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
-            raise UsageError(f"--base-url must begin with http:// or https://, got {self.base_url!r}.")
+            raise UsageError(f"--base-url must begin with http:// or https://, got {address(self.base_url)!r}.")
         if self.concurrency < 1 or self.timeout <= 0:
             raise UsageError(
                 f"Concurrency must be at least 1 and the time-out more than 0 seconds, got {self.concurrency} and "

@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 from trsr.core.answer import Answer
 from trsr.core.history import clean
 from trsr.errors import EngineError, UsageError
+from trsr.report.redaction import address, redacted
 from trsr.summaries.engines.base import UNREACHABLE, Engine, Request, Sampling, Server
 from trsr.summaries.engines.in_flight import InFlight
 
@@ -153,9 +154,7 @@ class OpenAIEngine(Engine):
                 if number + 1 == UNREADABLE and not self._tried:
                     raise self._wrong(f"gives {reason}") from None
             if not (number or self._tried):
-                _say(
-                    f"No answer from {self.server.base_url or 'Inference Providers'} yet: {reason}. Trying {TRIES} times."
-                )
+                _say(f"No answer from {_address(self.server.base_url)} yet: {reason}. Trying {TRIES} times.")
             if asked_to_wait:
                 # For all, not for this request alone: what the others send would be turned away too.
                 self._closed_until = max(self._closed_until, asyncio.get_running_loop().time() + asked_to_wait)
@@ -198,7 +197,7 @@ class OpenAIEngine(Engine):
             async with asyncio.timeout(_LISTING), get_async_session() as session:
                 headers = {"Authorization": f"Bearer {self._token}"}
                 listed = (await session.get(f"{_root(base_url)}/models", headers=headers)).json()["data"]
-            names = [clean(one["id"])[:80] for one in listed]
+            names = [redacted(one["id"], self._token, longest=80) for one in listed]
             tagged = (f"{self.model}:", f"{self.model}@")  # a tag or a revision behind the name
             if names and not any(name == self.model or name.startswith(tagged) for name in names):
                 shown = ", ".join(map(repr, names[:3])) + " and more" * (len(names) > 3)
@@ -217,16 +216,15 @@ class OpenAIEngine(Engine):
     def _wrong(self, what: str) -> EngineError:
         """What will not pass: asking again would change nothing."""
         return EngineError(
-            f"The server {self.server.base_url or 'of Inference Providers'} {what}. Check --base-url (most end in /v1), the "
+            f"The server {address(self.server.base_url or '') or 'of Inference Providers'} {what}. Check --base-url (most end in /v1), the "
             "model's name, the options (--extra-body) and the key (OPENAI_API_KEY; for Inference Providers: hf auth login)."
         )
 
-    @staticmethod
-    def _unreadable(error: Exception) -> str:
-        said = clean(getattr(error, "doc", ""))  # of a JSONDecodeError
+    def _unreadable(self, error: Exception) -> str:
+        said = redacted(getattr(error, "doc", ""), self._token, longest=80)  # of a JSONDecodeError
         if said.startswith("<"):
-            return f"a page of HTML in place of an answer ({said[:80]!r})"
-        return f"an answer that cannot be read{f' ({said[:80]!r})' if said else ''}"
+            return f"a page of HTML in place of an answer ({said!r})"
+        return f"an answer that cannot be read{f' ({said!r})' if said else ''}"
 
     async def _open(self) -> None:
         """Wait until the server takes requests again."""
@@ -234,7 +232,7 @@ class OpenAIEngine(Engine):
             await asyncio.sleep(seconds)
 
     def _explain(self, error: HfHubHTTPError) -> str:
-        said = _said(error)[:300].replace(self._token, "***")
+        said = redacted(_said(error), self._token, longest=300)
         return f"HTTP {error.response.status_code}{': ' + said if said else ''}"
 
 
@@ -307,4 +305,4 @@ def _asked_to_wait(headers: Mapping[str, str]) -> float:
 
 def _address(base_url: str | None) -> str:
     """How a server is told from others, without a password."""
-    return re.sub("//[^/]*@", "//", base_url.rstrip("/")) if base_url else "Inference Providers"
+    return address(base_url).rstrip("/") if base_url else "Inference Providers"

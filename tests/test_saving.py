@@ -1,0 +1,86 @@
+"""Saving a recommender into a folder that holds something already."""
+
+import json
+
+import peft
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests import tiny
+from trsr.core.errors import InputError
+from trsr.core.modeling import TextRichRecommender
+from trsr.core.saving import save_recommender
+
+
+def adapted(folder, seed, **saving):
+    """A tiny base of a folder, with an adapter."""
+    tiny.model("llama", seed).save_pretrained(folder, **saving)
+    base = AutoModelForCausalLM.from_pretrained(folder)
+    lora = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    return peft.get_peft_model(base, lora)
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_the_last_one_saved_is_the_one_that_is_loaded(tmp_path):
+    """Also where the first had one file of weights, and the second has shards; and whatever else lies there stays."""
+    saved, tokenizer = tmp_path / "saved", tiny.chatml()
+    first = adapted(tmp_path / "one", 0)
+    save_recommender(saved, first, tokenizer, {})
+    (saved / "catalogue").mkdir()
+    (saved / "catalogue" / "items.parquet").write_text("texts of an earlier save")
+    assert "chat_template.jinja" in names(saved)
+    mine = [
+        saved / "README.md",
+        saved / "base" / "notes.txt",
+        saved / "adapter" / "mine.json",
+        saved / "own" / "model.safetensors",
+        saved / "model.safetensors",
+    ]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    second, tokenizer.chat_template = adapted(tmp_path / "two", 1, max_shard_size="50KB"), None
+    save_recommender(saved, second, tokenizer, {})
+    assert "model.safetensors" not in names(saved / "base")
+    assert "model.safetensors.index.json" in names(saved / "base")
+    assert "chat_template.jinja" not in names(saved)
+    assert not names(saved / "catalogue")
+    assert [path.read_text() for path in mine] == ["mine"] * 5
+    found = TextRichRecommender.from_pretrained(str(saved)).get_output_embeddings().weight
+    assert torch.equal(found, second.get_output_embeddings().weight)
+    assert not torch.equal(found, first.get_output_embeddings().weight)
+
+
+def test_a_recommender_is_saved_over_itself(tmp_path):
+    saved = tmp_path / "saved"
+    save_recommender(saved, adapted(tmp_path / "one", 0), tiny.byte_level(), {})
+    before = {path: path.read_bytes() for path in saved.rglob("*") if path.is_file()}
+    save_recommender(saved, TextRichRecommender.from_pretrained(str(saved)), tiny.byte_level(), {})
+    assert {path for path in saved.rglob("*") if path.is_file()} == set(before)
+    for path in saved.glob("*/*.safetensors"):
+        assert path.read_bytes() == before[path]
+
+
+@pytest.mark.parametrize("name", ["config.json", "base/weights.bin", "tokenizer.json"])
+def test_a_folder_of_something_else_is_left_as_it_is(tmp_path, name):
+    folder = tmp_path / "theirs"
+    path = folder / name
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"model_type": "llama"}))
+    with pytest.raises(
+        InputError, match=r"holds (config\.json|base|tokenizer\.json) and no recommender, so it is left"
+    ):
+        save_recommender(folder, adapted(tmp_path / "one", 0), tiny.byte_level(), {})
+    assert [one for one in folder.rglob("*") if one.is_file()] == [path]
+
+
+def test_a_folder_with_other_files_is_written_to(tmp_path):
+    folder = tmp_path / "clone"
+    (folder / ".git").mkdir(parents=True)
+    (folder / "README.md").write_text("mine")
+    save_recommender(folder, adapted(tmp_path / "one", 0), tiny.byte_level(), {})
+    assert {".git", "README.md", "base", "adapter", "config.json"} <= names(folder)
