@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import trsr
+
 ROOT = Path(__file__).parent.parent
 API = (ROOT / "hub_recipes" / "API.md").read_text(encoding="utf-8")
 TITLES = re.findall(r"^### `(.*)`$", API, re.M)
@@ -46,14 +48,15 @@ def test_signatures_are_those_of_the_code(title):
 
 
 def test_every_public_name_is_told_once():
-    assert len(TITLES) == len(set(TITLES)) <= 16
-    assert {name.partition("(")[0].rpartition(".")[2] for name in TITLES} >= {
-        "read",
-        "summarize",
-        "rank",
-        "train",
-        "recommend",
-    }
+    assert len(TITLES) == len(set(TITLES)) <= 20
+    told = [name.partition("(")[0].split(".") for name in TITLES]
+    assert {names[-1] for names in told} >= {"read", "summarize", "rank", "train", "recommend"}
+    assert {names[1] for names in told} >= set(trsr._PUBLIC)
+
+
+def test_every_section_has_an_example():
+    sections = re.split(r"^### ", API, flags=re.M)[1:]
+    assert [section.splitlines()[0] for section in sections if "```python\n" not in section] == []
 
 
 def test_it_is_linked():
@@ -68,6 +71,10 @@ def test_the_examples_run(tmp_path):
     for line in (
         "['user_id', 'history', 'target', 'negatives'] ",
         "title: Reef and Anchor; genre: sea stories",
+        "genre: sea stories x2 | genre: sea stories x2, baking x1",
+        "Recent items, oldest first:\n- title: The Salt Lantern; genre: sea stories\n\nCandidate item:\n- title: The Salt",
+        "packed {} torch.Size([2]) packed",
+        "nano-sample 4",
         "genre: baking x2, sea stories x2",
         "genre: sea stories x2, baking x1",
         "[(1, 'title: Harbor of the Storm; genre: sea stories'), (2, 'title: The Quiet Oven; genre: baking')]",

@@ -171,6 +171,21 @@ def test_an_item_is_found_by_its_id_or_else_by_its_text_and_twins_go_with_it():
     assert once != twice
 
 
+def test_vectors_that_are_not_finite_are_told():
+    catalogue = small(["title: A", "title: B", "title: C"])
+    with torch.no_grad():
+        catalogue.user_model.begin[0] = math.nan
+    made = recommender()
+    made.catalogue = catalogue
+    with pytest.raises(InputError, match="vectors of 1 of 1 users are not finite"):
+        made({"history": []}, rank=False)
+    catalogue.vectors[1, 0] = math.inf
+    with pytest.raises(LoadError, match="Vectors of the catalogue are not finite"):
+        Catalogue(catalogue.fields, catalogue.vectors, catalogue.user_model, catalogue.record)
+    with pytest.raises(InputError, match="NaN cannot be ranked"):  # of the sum, where the weight is none
+        small(["title: A"] * 2).ranked([(0, 1.0), (1, 2.0)], [1.0, math.nan])
+
+
 def test_ties_go_to_the_earlier_item():
     catalogue = small([f"title: {n}" for n in range(5)])
     catalogue.vectors[:] = catalogue.vectors[0]

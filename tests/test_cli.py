@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import pytest
 
 from tests import tiny
 from tests.scripted import ChatServer
-from trsr.cli import VERBS, command_line, main
+from trsr.cli import VERBS, command_line, main, recommend
 from trsr.cli.exits import Exit
 from trsr.core.answer import Answer
 
@@ -49,6 +50,14 @@ def test_version_and_recipes(capsys):
         (["summarize", "sample", "--out", "x", "--engine", "openai:m", "--extra-body", "[1]"], "must be a JSON object"),
         (["summarize", "sample", "--out", "x", "--export-cache", "y"], "keeps no generations"),
         (["recommend", "nowhere.json"], "nowhere.json"),
+        (["check", "my data"], "No dataset 'my data': no such folder here"),
+        (["verify", "runs/typo/release"], "There is no folder 'runs/typo/release', nor can it be a repo id"),
+        (["verify", "http://x", "--expected", "a/b/c"], "There is no folder 'a/b/c', nor can it be a repo id"),
+        (["train", "nano-sample", "base=a/b/c"], "There is no folder 'a/b/c', nor can it be a repo id"),
+        (
+            ["summarize", "sample", "--out", "x", "--engine", "transformers:a/b/c"],
+            "There is no folder 'a/b/c', nor can it be a repo id",
+        ),
     ],
 )
 def test_mistakes_end_in_one_message(capsys, arguments, message, tmp_path, monkeypatch):
@@ -68,6 +77,47 @@ def test_recommend_with_the_recommender_in_the_package(capsys, tmp_path):
     assert "genre: baking x6" in answer["summary"]
     request.write_text("{broken")
     assert "is not JSON" in fails(capsys, "recommend", str(request))
+
+
+def test_a_request_is_read_in_the_encodings_of_editors_and_shells(capsys, tmp_path, monkeypatch):
+    request = '{"history": ["title: Ä"], "candidates": ["title: 書籍", "title: B"]}'
+    answers = []
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le"):  # PowerShell's `>` writes UTF-16 with a mark
+        (tmp_path / "request.json").write_bytes(request.encode(encoding))
+        main(["recommend", str(tmp_path / "request.json")])
+        answers.append(json.loads(capsys.readouterr().out))
+    # A shell's pipe may be in another encoding than the file that was put into it.
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(request.encode()), encoding="latin-1"))
+    main(["recommend", "-"])
+    answers.append(json.loads(capsys.readouterr().out))
+    assert all(answer == answers[0] for answer in answers)
+    assert {one["item"] for one in answers[0]["candidates"]} == {"title: 書籍", "title: B"}
+
+
+@pytest.mark.parametrize("content", ['{"history": ["é"]}'.encode("latin-1"), b"[" * 5000, b"", b'{"history": '])
+def test_a_request_that_is_no_json_is_a_mistake(capsys, tmp_path, content):
+    (tmp_path / "request.json").write_bytes(content)
+    assert "request.json is not JSON in UTF-8 or UTF-16: " in fails(capsys, "recommend", str(tmp_path / "request.json"))
+
+
+def test_what_a_terminal_or_a_file_cannot_show_is_escaped(capsys, tmp_path):
+    """Lone surrogates are in no encoding; many characters are not in that of a file on Windows."""
+    request = {"history": [], "candidates": ["title: \ud800", "title: 書籍 😀"]}
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    main(["recommend", str(tmp_path / "request.json")])
+    given = json.loads(capsys.readouterr().out)["candidates"]
+    assert sorted(one["item"] for one in given) == sorted(request["candidates"])
+    assert recommend._printable("書籍 😀", "utf-8") == '"書籍 😀"'
+    assert json.loads(recommend._printable("書籍 😀", "cp1252").encode("cp1252")) == "書籍 😀"
+
+
+def test_what_recommend_prints_is_json_also_where_the_request_is_not_quite(capsys, tmp_path):
+    request = tmp_path / "request.json"
+    request.write_text('{"history": ["title: A"], "candidates": [{"title": "B", "price": NaN}]}')
+    main(["recommend", str(request)])
+    printed = capsys.readouterr().out
+    assert "NaN" not in printed
+    assert json.loads(printed)["candidates"][0]["item"] == {"title": "B", "price": None}
 
 
 def test_summarize_with_a_transformers_engine_keeps_and_reuses_answers(capsys, tmp_path, small_dataset):

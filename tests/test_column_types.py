@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dataset_scripts import tables
@@ -179,6 +179,11 @@ def test_texts_of_other_types_read_as_in_a_request(tmp_path):
     made = column_types.text().read(bad)
     assert made.to_pylist() == [None, "A"]
     assert list(column_types.text().faults(bad, made)) == ["text that is not UTF-8"]
+    for levels, text, faults in ((100, "x", []), (600, None, ["lists or objects nested deeper than 100 levels"])):
+        deep = pa.array(["[" * levels + '"x"' + "]" * levels], pa.json_())
+        made = column_types.text().read(deep)
+        assert made.to_pylist() == [text]
+        assert list(column_types.text().faults(deep, made)) == faults
 
 
 def items(folder: Path, rows: list[dict], *options: str):
@@ -285,6 +290,7 @@ PIECES = st.sampled_from(["&amp;", "&lt", ";", " ", "日本", "ไทย", "word
 
 
 @given(st.lists(st.lists(PIECES, max_size=12).map("".join), min_size=1, max_size=6), st.integers(0, 4))
+@example(["&amp; , &amp;", "a, , b c", "a, b,"], 2)
 @settings(deadline=None, max_examples=25)
 def test_a_text_is_the_same_in_every_format_and_in_a_request(tmp_path_factory, values, words):
     folder = tmp_path_factory.mktemp("texts")

@@ -11,9 +11,9 @@ from trsr.core.compat import (
     attention_of,
     cache_name,
     last_logits_only,
-    plain,
     use_adapter,
     using_adapter,
+    without_peft,
 )
 from trsr.core.forward import exclusive
 
@@ -121,7 +121,7 @@ def test_the_base_alone_is_the_base():
 def test_a_peft_model_and_what_is_in_it_have_one_lock():
     model = tiny.model("llama")
     adapted = get_peft_model(model, LORA)
-    assert plain(adapted) is model
+    assert without_peft(adapted) is model
     assert exclusive(adapted) is exclusive(model)
     assert exclusive(tiny.model("llama")) is not exclusive(model)
     with exclusive(model), exclusive(adapted):

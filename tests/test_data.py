@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict, load_dataset
 
 from trsr.assets.paths import ASSETS
 from trsr.dataset import contract
-from trsr.errors import DataError
+from trsr.errors import DataError, UsageError
 
 ROOT = Path(__file__).parent.parent
 
@@ -124,6 +124,17 @@ def test_no_folder(tmp_path, monkeypatch):
             contract.configs(place)
     with pytest.raises(DataError, match=r"No dataset folder at './nowhere'\. Make one with dataset_scripts/"):
         contract.read("./nowhere", "items", "train")
+
+
+@pytest.mark.parametrize("header", [b"a: [b: c", b"- a", "ä: 1".encode("latin-1"), b"configs: 3"])
+def test_a_card_that_was_broken_by_hand_is_told(tmp_path, header):
+    contract.write(tmp_path / "d", tables(), provenance={}, body="")
+    (tmp_path / "d" / "README.md").write_bytes(b"---\n" + header + b"\n---\n")
+    with pytest.raises(DataError, match=r"'.*d' cannot be read: the header of its README\.md"):
+        contract.read(str(tmp_path / "d"), "items", "train")
+    if header != b"configs: 3":  # which is YAML
+        with pytest.raises(UsageError, match=r"The header of .*README\.md is no YAML in UTF-8: .* Mend it"):
+            contract.header(str(tmp_path / "d"))
 
 
 def test_no_config_says_how_to_make_it(tmp_path):

@@ -17,7 +17,7 @@ from trsr.quickstart import quickstart
 from trsr.recommender.evaluate import evaluate_run
 from trsr.recommender.recipe import load_recipe
 from trsr.recommender.train import train
-from trsr.records.files import MADE_FROM, bind, locked, one_writer, whole_file, whole_folder, write_text
+from trsr.records.files import MADE_FROM, bind, locked, one_writer, read_json, whole_file, whole_folder, write_text
 from trsr.summaries.engines.make import engine
 from trsr.summaries.run import summarize_dataset
 
@@ -40,6 +40,16 @@ def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path):
     write_text(path, "second\n")
     assert path.read_bytes() == b"second\n"
     assert names(path.parent) == ["results.json"]
+
+
+def test_json_is_read_in_the_encodings_of_editors_and_shells(tmp_path):
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        (tmp_path / "a.json").write_bytes('{"a": "書籍"}'.encode(encoding))
+        assert read_json(tmp_path / "a.json") == {"a": "書籍"}
+    for content in (b'{"a": "\xe4"}', b"[" * 5000, b""):
+        (tmp_path / "a.json").write_bytes(content)
+        with pytest.raises(UsageError, match=r"a\.json is no JSON file, or not whole"):
+            read_json(tmp_path / "a.json")
 
 
 def test_a_folder_is_replaced_whole_or_stays_as_it_was(tmp_path):

@@ -58,6 +58,8 @@ NAN = float("nan")
         (np.float32(3.1), "3.0999999046325684"),
         (np.str_("a"), "a"),
         (decimal.Decimal("9.50"), "9.50"),
+        (decimal.Decimal("sNaN"), ""),
+        (["a", decimal.Decimal("sNaN")], "a"),
         (datetime.date(2020, 1, 2), "2020-01-02"),
         (pd.Timestamp("2020-01-02"), "2020-01-02 00:00:00"),
         ("nan", "nan"),

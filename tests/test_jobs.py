@@ -99,6 +99,11 @@ def test_mistakes_are_told_before_anything_is_copied(capsys):
             job.run("train", "", ["--bucket", "ORG/trsr", "--dry-run", *arguments])
         assert stop.value.code == 2
     assert "Did you mean 'nano-sample'?" in capsys.readouterr().err
+    for bucket in ("trsr", "ORG/", "hf://buckets/ORG/trsr"):
+        with pytest.raises(SystemExit) as stop:
+            job.run("train", "", ["--bucket", bucket, "--dry-run", "nano-sample"])
+        assert stop.value.code == 2
+        assert f"--bucket takes ORG/NAME or ORG/NAME/FOLDER, got {bucket!r}" in capsys.readouterr().err
 
 
 class FolderForBucket:

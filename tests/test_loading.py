@@ -15,7 +15,7 @@ from tests.hub import environment
 from trsr.assets.paths import NANO, NANO_SUMMARIZER, base_path
 from trsr.cli.exits import Exit, ended
 from trsr.core.errors import LoadError
-from trsr.core.modeling import TextRichRecommender, optional_file
+from trsr.core.modeling import TextRichRecommender, load_adapter, optional_file
 from trsr.errors import EvaluationError
 from trsr.recommender.evaluate import load_run
 from trsr.recommender.run import Run
@@ -271,6 +271,34 @@ def test_a_file_of_a_folder_is_there_or_not(tmp_path):
     assert optional_file(str(tmp_path), "a.json", {}) == str(tmp_path / "a.json")
     assert optional_file(str(tmp_path), "b.json", {}) is None
     assert optional_file(str(tmp_path), "a.json", {"subfolder": "deeper"}) is None
+
+
+@pytest.mark.parametrize("name", ["runs/typo/release", "runs/my release"])
+def test_what_is_no_folder_and_can_be_no_repo_is_told(name):
+    told = f"There is no folder '{name}', nor can it be a repo id"
+    for load in (
+        lambda: optional_file(name, "a.json", {}),
+        lambda: TextRichRecommender.from_pretrained(name),
+        lambda: load_recommender(name),
+        lambda: load_adapter(None, "default", name, {}),
+    ):
+        with pytest.raises(LoadError, match=told):
+            load()
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ("{}", "does not name the base of this adapter"),
+        ('{"base_model_name_or_path": null}', "does not name the base of this adapter"),
+        ('{"base_model_name_or_path": ', "is no JSON file, or not whole"),
+        ("[1]", r"holds no JSON object, but \[1\]"),
+    ],
+)
+def test_an_adapter_without_a_base_is_told(tmp_path, config, told):
+    (tmp_path / "adapter_config.json").write_text(config)
+    with pytest.raises(LoadError, match=f"adapter_config.json {told}"):
+        TextRichRecommender.from_pretrained(tmp_path)
 
 
 REGISTERED = """

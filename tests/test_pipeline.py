@@ -1,6 +1,7 @@
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 
 import datasets
 import pytest
@@ -10,11 +11,20 @@ from transformers.utils import logging
 
 from tests import tiny
 from trsr.core.compat import use_adapter
+from trsr.core.errors import TrsrError
 from trsr.core.generation import ModelSummarizer
 from trsr.core.pipeline import SUMMARIZERS, TextRichRecommendationPipeline, logger
 from trsr.core.prompts import RankingPrompt
 
 pytestmark = pytest.mark.compat
+
+
+def nested(levels, value="x"):
+    """A value in as many lists."""
+    for _ in range(levels):
+        value = [value]
+    return value
+
 
 HISTORY = [
     {"title": f"Book {n}", "author": "Mara Quill" if n % 2 else "Bo Stone", "genre": "mystery"} for n in range(8)
@@ -164,11 +174,25 @@ def test_a_prompt_longer_than_the_context_is_shortened_and_says_so():
         ({"history": [], "candidates": [3]}, TypeError, r"candidates\[0\]: An item is a string or a dict"),
         ({"history": ["x", ""], "candidates": []}, ValueError, r"history\[1\]: An item has no text"),
         ({"history": [], "candidates": [], "summary": ["x"]}, TypeError, "A summary is a string, got list"),
+        (
+            {"history": [{"title": b"\xff"}], "candidates": []},
+            ValueError,
+            r"history\[0\]: text that is not UTF-8: decode",
+        ),
+        (
+            {"history": [{"title": nested(3000)}], "candidates": []},
+            ValueError,
+            r"history\[0\]: lists .* than 100 levels",
+        ),
+        ({"history": [{"title": Decimal("sNaN")}], "candidates": []}, ValueError, r"history\[0\]: An item has no text"),
+        ({"history": [{"title": 10**5000}], "candidates": []}, ValueError, r"history\[0\]: .*4300 digits"),
+        ({"history": [], "candidates": [], "user": 1, 2: 3}, ValueError, r"unknown: \['2', 'user'\]"),
     ],
 )
 def test_broken_requests(pipe, request_, error, message):
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as raised:
         pipe(request_)
+    assert isinstance(raised.value, TrsrError)
 
 
 @pytest.mark.parametrize(

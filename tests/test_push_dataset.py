@@ -109,6 +109,9 @@ def test_what_is_not_ours_is_left_alone(hub, tmp_path):
         push_dataset(folder(tmp_path / "mine"), "ORG/theirs", hub=api)
     with pytest.raises(ReleaseError, match="takes ORG/NAME"):
         push_dataset(tmp_path / "mine", "theirs", hub=api)
+    for name in ("ORG/mine/more", "ORG/my data"):
+        with pytest.raises(ReleaseError, match=f"takes ORG/NAME, got '{name}'"):
+            push_dataset(tmp_path / "mine", name, hub=api)
     with pytest.raises(HubError):
         push_dataset(tmp_path / "mine", "STRANGER/mine", hub=api)
 

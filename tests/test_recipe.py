@@ -208,7 +208,14 @@ def test_missing_file(tmp_path):
     assert problems(path) == f"No recipe file at {path!r}. See: trsr recipes"
 
 
-@pytest.mark.parametrize("text", ["base: [nano\n", "base: 'nano\n", "a: b: c\n"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_recipe_is_read_in_the_encodings_of_editors_and_shells(tmp_path, encoding):
+    expected = load_recipe(write(tmp_path, SMALL))
+    (tmp_path / "mine.yaml").write_bytes(SMALL.encode(encoding))
+    assert load_recipe(str(tmp_path / "mine.yaml")) == expected
+
+
+@pytest.mark.parametrize("text", ["base: [nano\n", "base: 'nano\n", "a: b: c\n", "base: 2026-13-01\n"])
 def test_broken_yaml(tmp_path, text):
     assert problems(write(tmp_path, text)).startswith("mine.yaml is not readable YAML: ")
 
@@ -224,7 +231,8 @@ def test_yaml_of_another_shape(tmp_path, text, kind):
 
 
 def test_an_override_that_is_no_yaml(tmp_path):
-    told = problems(write(tmp_path, SMALL), ["lora.target_modules=[q_proj", "sed=1"])
+    told = problems(write(tmp_path, SMALL), ["lora.target_modules=[q_proj", "name=2026-13-01", "sed=1"])
+    assert "name: '2026-13-01' is not readable YAML" in told
     assert "lora.target_modules: '[q_proj' is not readable YAML" in told
     assert "sed: unknown key" in told
 

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from trsr.dataset import contract
-from trsr.errors import DataError
+from trsr.errors import DataError, RunError, TrainError
 from trsr.retrieval.batches import batch_of, epoch
 from trsr.retrieval.draws import Draws
 from trsr.retrieval.items import Catalogue
 from trsr.retrieval.loss import backward_in_slices, sampled_softmax_loss, softmax_loss
 from trsr.retrieval.network import Network, Shape
+from trsr.retrieval.retriever import Retriever
 from trsr.retrieval.search import largest
 from trsr.retrieval.sequences import Sequences, training_sequences, windows
 from trsr.retrieval.training import Settings, fit
@@ -225,6 +226,24 @@ def test_training_learns_nothing_of_what_nobody_met(draws):
     assert np.allclose(one.vectors[:8], other.vectors[:8], atol=1e-5)  # of the mean's rounding
     assert not np.allclose(one.vectors[8:], other.vectors[8:], atol=1e-2)
     assert [entry["loss"] for entry in one.log] == pytest.approx([entry["loss"] for entry in other.log], abs=1e-4)
+
+
+@pytest.mark.parametrize("draws", [0, 16])
+def test_a_training_that_diverges_ends(draws):
+    """A target whose score is NaN has no item above it: such a network would look perfect."""
+    sequences = sequences_of(*([number, (number + 1) % 8, (number + 2) % 8] for number in range(8)))
+    shape = Shape(12, 0, width=8, hidden=6, heads=2, longest=5, dropout=0.0)
+    validation = Validation([np.array([0, 1])], np.array([2]))
+    with pytest.raises(
+        TrainError, match=r"loss of the retriever is \w+ in step \d: .*Lower the learning rate, which is 1e\+30"
+    ):
+        fit(sequences, 12, None, shape, Settings(epochs=3, batch=4, draws=draws, learning_rate=1e30), validation)
+
+
+def test_a_retriever_has_finite_vectors():
+    model = network()
+    with pytest.raises(RunError, match="Vectors of the retriever are not finite"):
+        Retriever(model, ["a"], np.full((1, model.shape.width), np.nan, np.float32), None, {})
 
 
 @given(st.integers(1, 7), st.integers(1, 9), st.integers(1, 12), st.integers(1, 40), st.integers(0, 10**6))

@@ -18,7 +18,7 @@ from trsr.core.scoring import Scorer
 from trsr.core.summarize import SummaryRequest
 from trsr.core.summary_prompts import SETS, SummaryPrompts
 from trsr.dataset import contract
-from trsr.errors import CompareError, DataError, RunError, TrainError
+from trsr.errors import CompareError, DataError, RecipeError, RunError, TrainError
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.preflight import Options
 from trsr.hub.publish import publish
@@ -86,6 +86,12 @@ def test_a_folder_that_lacks_something_is_no_run(run, gone):
 
 
 # Which data
+
+
+def test_a_recipe_that_was_broken_by_hand_is_told(run):
+    (run / "recipe.yaml").write_text("base: [nano")
+    with pytest.raises(RecipeError, match=r"recipe\.yaml is not readable YAML"):
+        Run.read(run)
 
 
 def test_another_dataset_in_the_place_of_the_runs_is_refused(run, data):

@@ -1,5 +1,7 @@
 """Shared-prefix scores against one prompt at a time, on tiny models of real architectures. Counts tokens, no clocks."""
 
+import math
+
 import accelerate
 import pytest
 import torch
@@ -10,6 +12,7 @@ from transformers.utils import logging
 from tests import tiny
 from trsr.core import groups
 from trsr.core.compat import cache_name
+from trsr.core.errors import TrsrError
 from trsr.core.fork import fork, same_rotation
 from trsr.core.forward import prefill
 from trsr.core.scoring import PLANS, Scorer, rank
@@ -352,6 +355,30 @@ def test_corners(llama):
 
 def test_equal_scores_keep_their_order():
     assert rank([0.5, 2.0, 0.5, 2.0]) == [1, 3, 0, 2]
+    assert rank([1.0, -math.inf, math.inf]) == [2, 0, 1]
+
+
+def test_scores_that_are_no_numbers_have_no_order():
+    with pytest.raises(TrsrError, match="NaN cannot be ranked"):
+        rank([1.0, math.nan, 3.0])
+
+
+@torch.no_grad()
+def test_log_odds_that_are_not_finite_are_no_scores():
+    """Values beyond 65,504 are infinite in fp16; of damaged weights they are in fp32 too."""
+    model = tiny.model("llama")
+    prefix, suffixes = prompts()
+    weight = model.model.layers[-1].mlp.down_proj.weight
+    weight *= 1e7
+    assert Scorer(model, YES, NO).log_odds(prefix, suffixes).isfinite().all()
+    with pytest.raises(TrsrError, match=r"5 of 5 log-odds are not finite.* torch.float16.* dtype=torch.float32\."):
+        Scorer(model.half(), YES, NO).log_odds(prefix, suffixes)
+    model.float()
+    weight[0, 0] = math.nan
+    with pytest.raises(
+        TrsrError, match=r"5 of 5 log-odds are not finite.* torch.float32 already: its weights are damaged"
+    ):
+        Scorer(model, YES, NO).log_odds(prefix, suffixes)
 
 
 @pytest.mark.parametrize("plan", PLANS)

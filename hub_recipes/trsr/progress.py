@@ -7,6 +7,7 @@ from tqdm.auto import tqdm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from transformers.utils import logging
 
+from trsr.core.modeling import check_name
 from trsr.errors import LoadError, TrsrError
 
 SHOWN = ("loss", "eval_loss", "eval_recall@3", "eval_mrr@10")  # figures beside the bar of a training
@@ -26,7 +27,8 @@ def without_bars() -> Iterator[None]:
 
 @contextmanager
 def loading(model: str) -> Iterator[None]:
-    """Load a model without a bar. Raises LoadError where transformers does not know how to, in place of its ValueError."""
+    """Load a model without a bar. Raises LoadError where transformers cannot, in place of its ValueError."""
+    check_name(model)
     try:
         with without_bars():
             yield

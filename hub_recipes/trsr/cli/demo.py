@@ -100,11 +100,10 @@ def _need_gradio() -> None:
 
 def describe(folder: Path | None) -> dict[str, Any]:
     """The content of `recommender.json` for a run, a release folder, or the package. Raises ValueError as `demo`."""
-    from huggingface_hub import metadata_load
-
     from trsr.assets.paths import NANO, base_path, dataset_path
     from trsr.dataset import contract
     from trsr.recommender.run import Run, is_finished
+    from trsr.records.cards import header_of
 
     if folder is not None and is_finished(folder):
         recipe = Run.read(folder).recipe
@@ -121,7 +120,7 @@ def describe(folder: Path | None) -> dict[str, Any]:
     card = base / "README.md"
     description: dict[str, Any] = {
         "model": str(model),
-        "license": (metadata_load(card) or {}).get("license") if card.is_file() else None,
+        "license": header_of(card).get("license") if card.is_file() else None,
     }
     if Path(dataset).is_dir():
         terms = contract.provenance(dataset).terms

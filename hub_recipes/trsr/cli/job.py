@@ -6,6 +6,7 @@ neither locks nor appending, which the summary store and the partial scores of a
 
 import argparse
 import os
+import re
 import runpy
 import signal
 import sqlite3
@@ -41,6 +42,8 @@ def run(verb: str | None, about: str, arguments: Sequence[str] | None = None) ->
     parser.add_argument("--every", type=float, default=10, help="minutes between two copies (%(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
     options, verb_arguments = parser.parse_known_args(arguments)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+(/.+)?", options.bucket):
+        parser.error(f"--bucket takes ORG/NAME or ORG/NAME/FOLDER, got {options.bucket!r}")
     # Arguments that name existing files are relative to the current folder, all other paths to the working folder.
     verb_arguments = [
         str(Path(argument).resolve()) if Path(argument).is_file() else argument

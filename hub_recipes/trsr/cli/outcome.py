@@ -24,7 +24,7 @@ class Outcome:
     exit: Exit = Exit.DONE
 
     def json(self) -> str:
-        return json.dumps(_strict(self.values), indent=2, allow_nan=False)
+        return json.dumps(finite(self.values), indent=2, allow_nan=False)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -32,10 +32,10 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object, and nothing else, on stdout")
 
 
-def _strict(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Replace NaN and infinity by None: JSON has neither."""
     if isinstance(value, Mapping):
-        return {name: _strict(item) for name, item in value.items()}
+        return {name: finite(item) for name, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_strict(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -15,10 +15,11 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from trsr.cli import cluster_options
 from trsr.cli.numbers import positive
-from trsr.cli.outcome import Outcome, add_json
+from trsr.cli.outcome import Outcome, add_json, finite
 from trsr.errors import TrsrError, UsageError
 from trsr.hub import push_options
 
@@ -104,11 +105,11 @@ def _one_request(options: argparse.Namespace) -> Outcome:
         raise UsageError(f"--{used[0].replace('_', '-')} goes with --all-users: add it.")
     if not options.request:
         raise UsageError("Give a request, or --all-users with --dataset and --out.")
-    text = sys.stdin.read() if options.request == "-" else Path(options.request).read_text(encoding="utf-8")
+    content = sys.stdin.buffer.read() if options.request == "-" else Path(options.request).read_bytes()
     try:
-        request = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{options.request} is not JSON: {error}") from None
+        request = json.loads(content)  # in UTF-8 or UTF-16, as PowerShell writes files, with a mark or without
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{options.request} is not JSON in UTF-8 or UTF-16: {error}") from None
     from trsr.recommender.serving import load_recommender
 
     recommender = load_recommender(options.model, device="cpu")
@@ -126,5 +127,16 @@ def _one_request(options: argparse.Namespace) -> Outcome:
             raise UsageError(str(error)) from error
         raise
     return Outcome(
-        answer if isinstance(answer, dict) else {"answers": answer}, json.dumps(answer, indent=2, ensure_ascii=False)
+        answer if isinstance(answer, dict) else {"answers": answer},
+        _printable(finite(answer), sys.stdout.encoding or "utf-8"),
     )
+
+
+def _printable(answer: Any, encoding: str) -> str:
+    """An answer as JSON: with the characters themselves, or escaped where a terminal or file cannot show them."""
+    text = json.dumps(answer, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return json.dumps(answer, indent=2, allow_nan=False)
+    return text

@@ -3,10 +3,8 @@
 Knows nothing of language models, nor of how the retriever was trained.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +12,7 @@ from safetensors.torch import load_file
 
 from .errors import InputError, LoadError
 from .history import Item, clean, sentence
-from .modeling import CATALOGUE, optional_file
+from .modeling import CATALOGUE, optional_file, read_json
 from .scoring import rank
 from .user_model import Shape, UserModel, user_vectors
 
@@ -48,6 +46,9 @@ class Catalogue:
         fields: Column -> values of all items; `item_id` and `text` are among them.
         vectors: (items, width) fp32, in the same order.
         record: Content of RECORD; `weight` is that of the first stage when both scores are added.
+
+    Raises:
+        LoadError: If there is not a vector for each item, or one is not finite.
     """
 
     def __init__(
@@ -55,6 +56,14 @@ class Catalogue:
     ) -> None:
         self.fields, self.vectors, self.user_model, self.record = fields, vectors, user_model, record
         self.item_ids, self.texts = fields["item_id"], fields["text"]
+        if len(self.item_ids) != len(vectors):
+            raise LoadError(
+                f"A catalogue has {len(self.item_ids)} items, but {len(vectors)} vectors: publish the repo again."
+            )
+        if not vectors.isfinite().all():
+            raise LoadError(
+                "Vectors of the catalogue are not finite: train its retriever again, and publish the repo again."
+            )
         self.rows = {item_id: row for row, item_id in enumerate(self.item_ids)}
         self._by_text: dict[str, list[int]] = {}
         for row, text in enumerate(self.texts):
@@ -77,14 +86,12 @@ class Catalogue:
             import pyarrow.parquet as parquet
         except ImportError as error:
             raise LoadError("The items of a catalogue are a Parquet file: pip install pyarrow") from error
-        record = json.loads(Path(files[RECORD]).read_text(encoding="utf-8"))
+        record = read_json(files[RECORD])
         weights = load_file(files[WEIGHTS])
         vectors = weights.pop("items")
         user_model = UserModel(Shape(**record["shape"])).to(vectors.dtype)
         user_model.load_state_dict(weights)
         fields = parquet.read_table(files[ITEMS]).to_pydict()
-        if len(fields["item_id"]) != len(vectors):
-            raise LoadError(f"The catalogue of {repo} has {len(fields['item_id'])} items, but {len(vectors)} vectors.")
         return cls(fields, vectors, user_model.eval(), record)
 
     def text_of(self, entry: object) -> object:
@@ -129,7 +136,7 @@ class Catalogue:
         """For each user, rows and scores of the nearest items, best first; of equal ones, the earlier rows.
 
         Raises:
-            InputError: If `where` names a field that there is not, or a value of another kind.
+            InputError: If `where` names a field that there is not, or a value of another kind; or a user's vector is not finite.
         """
         users = user_vectors(self.user_model, self.vectors, [query.history for query in queries])
         scores = users @ self.vectors.T  # (users, items)
@@ -137,7 +144,7 @@ class Catalogue:
         for query, row in zip(queries, scores, strict=True):
             row[list(query.excluded)] = -torch.inf
             for name, value in (query.where or {}).items():
-                row.masked_fill_(~self._having(name, value), -torch.inf)
+                row.masked_fill_(~self._matching(name, value), -torch.inf)
             bound = row.topk(min(query.count, len(row))).values.min()
             chosen = torch.nonzero((row >= bound) & row.isfinite())[:, 0]
             values, order = row[chosen].sort(descending=True, stable=True)
@@ -165,15 +172,16 @@ class Catalogue:
             for position, index in enumerate(rank(scores), 1)
         ]
 
-    def _having(self, name: str, value: object) -> torch.Tensor:
-        """(items,) bool: which items have a value in a field."""
+    def _matching(self, name: str, value: object) -> torch.Tensor:
+        """(items,) bool: which items have a value in a field, or hold it in a list there."""
         if name not in self.fields:
             raise InputError(f"Items have no field {name!r} to choose by; they have {', '.join(self.fields)}.")
         column = self.fields[name]
-        some = next((part for one in column for part in (one if isinstance(one, list) else [one]) if part), value)
-        if isinstance(some, str) != isinstance(value, str):
-            raise InputError(f"The field {name!r} holds values such as {some!r}, so none can be {value!r}.")
-        return torch.tensor([value in one if isinstance(one, list) else value == one for one in column])
+        lists = (cell if isinstance(cell, list) else [cell] for cell in column)
+        example = next((held for cell in lists for held in cell if held), value)
+        if isinstance(example, str) != isinstance(value, str):
+            raise InputError(f"The field {name!r} holds values such as {example!r}, so none can be {value!r}.")
+        return torch.tensor([value in cell if isinstance(cell, list) else value == cell for cell in column])
 
 
 def catalogue_files(repo: str, repo_options: Mapping[str, Any]) -> dict[str, str]:

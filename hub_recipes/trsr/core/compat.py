@@ -23,10 +23,10 @@ def last_logits_only(model) -> dict[str, int]:
 
 def _arguments(model):
     # Of the class: accelerate wraps the forward of one model, which hides its arguments.
-    return inspect.signature(type(plain(model)).forward).parameters
+    return inspect.signature(type(without_peft(model)).forward).parameters
 
 
-def plain(model):
+def without_peft(model):
     """The model of transformers inside a `PeftModel`; any other model as it is."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 

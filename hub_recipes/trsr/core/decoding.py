@@ -28,7 +28,7 @@ PLANS = ("reuse", "batch")
 SEGMENT = 16
 
 # Settings under which a greedy step depends on nothing but the tokens before it. Others take the plan `batch`.
-_HARMLESS = set(
+_KEEPS_GREEDY = set(
     "bos_token_id eos_token_id pad_token_id do_sample temperature top_k top_p min_p max_length max_new_tokens "
     "repetition_penalty use_cache transformers_version _from_model_config".split()
 )
@@ -48,6 +48,19 @@ class Draw:
 
     def __post_init__(self) -> None:
         self.random = Random(self.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class _SharedPrefix:
+    """What the prompts of a call begin with alike.
+
+    Attributes:
+        cache: Of the shared beginning of all prompts of a kind.
+        length: How many of its tokens these prompts share.
+    """
+
+    cache: PrefixCache
+    length: int
 
 
 class _Drawn(LogitsProcessor):
@@ -129,7 +142,7 @@ class Decoder:
         # Apart from the rest, because it counts from the prompt's end.
         self._least = self.generation.pop("min_new_tokens", None) or 0
         self.plan = plan if self._is_greedy() else "batch"
-        self._beginnings: dict[str, PrefixCache] = {}
+        self._prefix_caches: dict[str, PrefixCache] = {}
 
     @torch.no_grad()
     def answers(
@@ -162,11 +175,11 @@ class Decoder:
     ) -> list[list[int]]:
         made: list[list[int]] = [[] for _ in prompts]
         ends = self.ends()
-        beginning = self._beginning(prompts, kind)
+        prefix = self._shared_prefix(prompts, kind)
         for indices in _batches([len(prompt) + max_new_tokens for prompt in prompts], batch_tokens):
             rows, drawn = [prompts[index] for index in indices], [draws[index] for index in indices]
-            if beginning:
-                answers = self._continue(rows, drawn, *beginning, max_new_tokens)
+            if prefix:
+                answers = self._continue(rows, drawn, prefix, max_new_tokens)
             else:
                 ids, mask = _left_padded(rows)
                 made_ids = self._generate(
@@ -181,14 +194,13 @@ class Decoder:
         self,
         rows: Sequence[Sequence[int]],
         draws: Sequence[Draw | None],
-        beginning: PrefixCache,
-        shared: int,
+        prefix: _SharedPrefix,
         max_new_tokens: int,
     ) -> list[list[int]]:
-        """Answers of one batch, of which the first `shared` columns are not run again."""
+        """Answers of one batch, whose shared prefix is not run again."""
         ids, mask = _left_padded(rows)
         start = ids.shape[1]
-        cache = beginning.rows(shared, (mask == 0).sum(1))
+        cache = prefix.cache.rows(prefix.length, (mask == 0).sum(1))
         ends = self.ends()
         answers: list[list[int]] = [[] for _ in rows]
         indices = list(range(len(rows)))
@@ -248,29 +260,29 @@ class Decoder:
             **more,
         )
 
-    def _beginning(self, prompts: Sequence[Sequence[int]], kind: str) -> tuple[PrefixCache, int] | None:
-        """What the prompts share, and how many of its tokens; None where whole prompts are run."""
+    def _shared_prefix(self, prompts: Sequence[Sequence[int]], kind: str) -> _SharedPrefix | None:
+        """What the prompts begin with alike; None where whole prompts are run."""
         if self.plan == "batch" or not prompts:
             return None
-        kept = self._beginnings.get(kind)
-        if kept is None or not kept.is_current():
-            self._beginnings.pop(kind, None)
+        cache = self._prefix_caches.get(kind)
+        if cache is None or not cache.is_current():
+            self._prefix_caches.pop(kind, None)
             ids = common_prefix(prompts)
             if len(prompts) == 1 or not ids:
                 return None
             self.plan = self.plan or self._probe(prompts[0])
             if self.plan == "batch":
                 return None
-            kept = self._beginnings[kind] = PrefixCache(self.model, ids)
-        shared = len(common_prefix([[*kept.ids, -1], *prompts]))
-        return (kept, shared) if shared else None
+            cache = self._prefix_caches[kind] = PrefixCache(self.model, ids)
+        length = len(common_prefix([[*cache.ids, -1], *prompts]))
+        return _SharedPrefix(cache, length) if length else None
 
     def _is_greedy(self) -> bool:
         own = self.model.generation_config.to_diff_dict()
         if own.get("cache_implementation") == "hybrid":  # an old default of windowed models, which transformers drops
             del own["cache_implementation"]
         given = {name for name, value in {**own, **self.generation}.items() if value is not None and value is not False}
-        return self.generation["do_sample"] is False and given <= _HARMLESS
+        return self.generation["do_sample"] is False and given <= _KEEPS_GREEDY
 
     def ends(self) -> set[int]:
         """Tokens that end an answer, found where `generate` finds them."""

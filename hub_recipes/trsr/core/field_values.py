@@ -10,6 +10,8 @@ from html.entities import name2codepoint
 from itertools import islice
 from numbers import Real
 
+from .errors import InputError
+
 # Columns that identify an item. They never reach a prompt: an id in the text leaks identity.
 ID_FIELDS = frozenset({"id", "item_id", "asin", "isbn", "news_id"})
 
@@ -24,28 +26,36 @@ UNSPACED_CHARACTER = f"[{_UNSPACED}]"
 WORD = rf"{UNSPACED_CHARACTER}|[^\s{_UNSPACED}]+"
 _WORDS = re.compile(WORD)
 
+# Levels of lists and objects in a value. Real ones have few; of thousands Python would give up.
+_DEEPEST = 100
+
 # The names of HTML 4 and the one that XML adds, and what browsers read for numbers that are control characters.
 ENTITIES = {name: chr(code) for name, code in name2codepoint.items()} | {"apos": "'"}
 WINDOWS = dict(zip(range(0x80, 0xA0), bytes(range(0x80, 0xA0)).decode("cp1252", "replace"), strict=True))
 _ENTITY = re.compile(r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,7});")
 
 
-def flat(value: object) -> list[object]:
+def flat(value: object, levels: int = _DEEPEST) -> list[object]:
     """The values of a list and of lists in it, without those that say nothing; of any other value that value.
 
     An object gives `name: value` for each of its keys but ids. Bytes are read as UTF-8, and a decimal is its digits.
 
+    Args:
+        levels: Most levels of lists and objects.
+
     Raises:
-        UnicodeDecodeError: If bytes are no UTF-8.
+        InputError: If bytes are not UTF-8, or there are more levels. The message says which before its colon.
     """
+    if levels < 0:
+        raise InputError(f"lists or objects nested deeper than {_DEEPEST} levels: take fewer")
     value = unwrap(value)
     # Arrays, and numpy's numbers: 3.1 as a float32 reads 3.0999999046325684 in a table, and then here as well.
     if getattr(value, "ndim", 0) or (isinstance(value, Real) and hasattr(value, "tolist")):
         value = value.tolist()  # type: ignore[attr-defined]
     if isinstance(value, (list, tuple)):
-        return [kept for part in value for kept in flat(part)]
+        return [kept for part in value for kept in flat(part, levels - 1)]
     if isinstance(value, Mapping):
-        shown = {str(key): flat(inner) for key, inner in value.items() if not _is_id(str(key))}
+        shown = {str(key): flat(inner, levels - 1) for key, inner in value.items() if not _is_id(str(key))}
         return [f"{key}: {', '.join(map(str, parts))}" for key, parts in shown.items() if parts]
     if is_missing(value):
         return []
@@ -60,18 +70,22 @@ def unwrap(value: object) -> object:
     """Bytes as UTF-8, and what MongoDB exports as `{"$date": ...}` or `{"$numberLong": ...}` as it stands in there.
 
     Raises:
-        UnicodeDecodeError: If bytes are no UTF-8.
+        InputError: If bytes are not UTF-8.
     """
     while isinstance(value, Mapping) and len(value) == 1 and re.fullmatch(r"\$(date|number\w+)", str(*value)):
         value = next(iter(value.values()))
-    return bytes(value).decode() if isinstance(value, (bytes, bytearray)) else value
+    try:
+        return bytes(value).decode() if isinstance(value, (bytes, bytearray)) else value
+    except UnicodeDecodeError as error:
+        raise InputError("text that is not UTF-8: decode it, and give it as text") from error
 
 
 def is_missing(value: object) -> bool:
     """Whether a value is None, NaN, NaT, pandas' NA or blank text."""
     try:
         return value is None or bool(value != value) or (isinstance(value, str) and not value.strip())
-    except TypeError:  # pandas' NA does not say whether it differs from itself
+    # pandas' NA and a signalling NaN do not say whether they differ from themselves.
+    except (TypeError, ArithmeticError):
         return True
 
 

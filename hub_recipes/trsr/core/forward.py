@@ -13,7 +13,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache
 
-from .compat import cache_name, last_logits_only, plain
+from .compat import cache_name, last_logits_only, without_peft
 from .fork import fork
 from .packed import Row
 
@@ -27,7 +27,7 @@ def exclusive(model) -> "threading.RLock":
     The same for a model and for the `PeftModel` around it. The thread that holds it may take it again.
     """
     with _LOCKS_GUARD:
-        return _LOCKS.setdefault(plain(model), threading.RLock())
+        return _LOCKS.setdefault(without_peft(model), threading.RLock())
 
 
 def prefill(model, prefix: torch.Tensor, cache: Cache | None = None) -> Cache:

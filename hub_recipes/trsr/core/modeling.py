@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils import validate_repo_id
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from .compat import attention_of, use_adapter
@@ -70,6 +71,7 @@ class TextRichRecommender:
             LoadError: If a part is missing, out of reach or damaged.
         """
         name = str(pretrained_model_name_or_path)
+        check_name(name)
         hub = {option: kwargs[option] for option in _HUB_OPTIONS if kwargs.get(option) is not None}
         repo_options = {**hub, "revision": kwargs.get("revision"), "subfolder": kwargs.get("subfolder") or ""}
         config = kwargs.get("config")
@@ -228,17 +230,22 @@ def _check_loaded(part: str, loaded: Mapping[str, Any], marker: str = "") -> Non
 
 def _of_adapter(name: str, config: Path, repo_options: Mapping[str, Any], revision: str | None) -> dict[str, Any]:
     """Settings as in a pipeline repo, from an adapter repo: its config names the base, and it holds its ranking prompt."""
-    adapter_config = json.loads(config.read_text(encoding="utf-8"))
+    adapter_config = read_json(str(config))
+    if not (base := adapter_config.get("base_model_name_or_path")):
+        raise LoadError(
+            f"{config} does not name the base of this adapter, under base_model_name_or_path: write it there, or publish the "
+            "adapter again."
+        )
     settings = {
-        "base_model": adapter_config["base_model_name_or_path"],
+        "base_model": base,
         "base_revision": adapter_config.get("revision") or revision,
         "adapter": name,
         "adapter_revision": repo_options["revision"],
     }
     if prompt := optional_file(name, PROMPT_FILE, repo_options):
-        settings["ranking_prompt"] = json.loads(Path(prompt).read_text(encoding="utf-8"))
+        settings["ranking_prompt"] = read_json(prompt)
     if decision := optional_file(name, DECISION_FILES[0], repo_options):
-        decided = json.loads(Path(decision).read_text(encoding="utf-8"))
+        decided = read_json(decision)
         settings["temperature"] = decided.get("temperature", {}).get("noul", 1.0)
         settings["bias"] = decided.get("bias", {}).get("noul", 0.0)
     return settings
@@ -255,8 +262,34 @@ def _plain(name: str, kwargs: Mapping[str, Any], repo_options: Mapping[str, Any]
         logger.warning(f"{error} The default prompt is used.")
         return model
     if prompt:
-        model.config.trsr = {"ranking_prompt": json.loads(Path(prompt).read_text(encoding="utf-8"))}
+        model.config.trsr = {"ranking_prompt": read_json(prompt)}
     return model
+
+
+def read_json(file: str) -> dict[str, Any]:
+    """The object in a JSON file. Raises LoadError if there is none."""
+    try:
+        values = json.loads(Path(file).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise LoadError(
+            f"{file} is no JSON file, or not whole: {error}. Take a copy of it, or publish it again."
+        ) from error
+    if not isinstance(values, dict):
+        raise LoadError(f"{file} holds no JSON object, but {values!r:.80}. Take a copy of it, or publish it again.")
+    return values
+
+
+def check_name(name: str) -> None:
+    """Raise LoadError if `name` is no folder, nor can it be the id of a repo."""
+    if Path(name).is_dir():
+        return
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise LoadError(
+            f"There is no folder {name!r}, nor can it be a repo id, which is ORG/NAME of letters, digits, '-', '_' and '.'. "
+            "Check the path."
+        ) from error
 
 
 def optional_file(repo: str, file: str, repo_options: Mapping[str, Any]) -> str | None:
@@ -266,8 +299,10 @@ def optional_file(repo: str, file: str, repo_options: Mapping[str, Any]) -> str 
         repo_options: Revision and subfolder, and options for the Hub, such as `token`.
 
     Raises:
-        LoadError: If the Hub is out of reach and the file is not in the cache, so that nobody knows whether it exists.
+        LoadError: If `repo` is no folder, nor can it be the id of a repo; or if the Hub is out of reach and the file is not in
+            the cache, so that nobody knows whether it exists.
     """
+    check_name(repo)
     path = _join(repo_options.get("subfolder"), file)
     if Path(repo).is_dir():
         return str(Path(repo) / path) if (Path(repo) / path).is_file() else None
@@ -280,8 +315,8 @@ def optional_file(repo: str, file: str, repo_options: Mapping[str, Any]) -> str 
         if try_to_load_from_cache(repo, path, **cache_options) is not None:
             return None
         raise LoadError(
-            f"Whether {repo} has a file {path} cannot be told: the Hub is out of reach, and the file is not in the cache. "
-            "Load it once while the Hub can be reached."
+            f"Whether {repo} has a file {path} cannot be told: it is no folder here, the Hub is out of reach, and the file is not "
+            "in the cache. Load it once while the Hub can be reached."
         ) from error
     except EntryNotFoundError:
         return None

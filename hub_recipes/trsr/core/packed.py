@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .compat import attention_of, plain
+from .compat import attention_of, without_peft
 
 # Model types that take one mask for all layers, and have no window.
 _PLAIN = ("llama", "gemma", "granite", "olmo2", "gpt_neox", "gpt2", "opt", "falcon")
@@ -26,7 +26,7 @@ _FULL, _SLIDING = "full_attention", "sliding_attention"
 
 def why_not_packable(model) -> str | None:
     """Why `model` may not score suffixes in one packed row; None if it may."""
-    base = plain(model)
+    base = without_peft(model)
     config = base.config
     text = config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or [_FULL])

@@ -1,7 +1,6 @@
 """`pipeline("text-rich-recommendation")`: history and candidates in, ranking out; the whole of LLM-TRSR in one model."""
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ from transformers import Pipeline
 from transformers.utils import logging
 
 from .catalogue import STAGE_ONE, Catalogue, Query
-from .compat import context_length, plain, using_adapter
+from .compat import context_length, using_adapter, without_peft
 from .errors import InputError, InputTypeError
 from .extractive import ExtractiveSummarizer
 from .forward import exclusive
@@ -21,7 +20,7 @@ from .history import Block, Item, blocks_by_count
 from .modeling import SUMMARIZER
 from .prompts import Encoder, RankingPrompt
 from .saving import save_recommender
-from .scoring import Scorer, rank
+from .scoring import Scorer, probability, rank
 from .summarize import METHODS, Summarizer, SummaryResult, summarize
 from .summary_prompts import SummaryPrompts
 
@@ -190,7 +189,7 @@ class TextRichRecommendationPipeline(Pipeline):
     @cached_property
     def catalogue(self) -> Any:
         """The catalogue of the repo, read when it is first needed; None if it carries none."""
-        origin = getattr(plain(self.model), "trsr_catalogue", None)
+        origin = getattr(without_peft(self.model), "trsr_catalogue", None)
         return Catalogue.load(*origin) if origin else None
 
     def preprocess(self, request, **options):
@@ -210,7 +209,7 @@ class TextRichRecommendationPipeline(Pipeline):
                 "repo that does."
             )
             raise InputError(
-                f"A request has the keys history, candidates and optionally summary; unknown: {sorted(unknown)}, "
+                f"A request has the keys history, candidates and optionally summary; unknown: {sorted(map(str, unknown))}, "
                 f"missing: {sorted(missing)}.{hint if missing == {'candidates'} else ''}"
             )
         summary = request.get("summary")
@@ -234,10 +233,10 @@ class TextRichRecommendationPipeline(Pipeline):
         catalogue, prompt = self.catalogue, self.encoder.prompt
         where = {**_fields(where), **_fields(request.get("where"))}
         history = _listed(request["history"], "history")
-        items = _items([catalogue.text_of(entry) for entry in history], "history", prompt)
+        items = _items(history, "history", prompt, catalogue.text_of)
         left_out = [*_listed(request.get("exclude") or (), "exclude"), *_listed(exclude, "exclude")]
         left_out = [catalogue.entry(value) for value in left_out]
-        excluded = _items([catalogue.text_of(entry) for entry in left_out], "exclude", prompt)
+        excluded = _items(left_out, "exclude", prompt, catalogue.text_of)
         pairs = zip(history, items, strict=True), zip(left_out, excluded, strict=True)
         return items, catalogue.query(*pairs, where, stage_one)
 
@@ -280,7 +279,7 @@ class TextRichRecommendationPipeline(Pipeline):
                     {
                         "index": index,
                         "item": ranked["given"][index],
-                        "score": _probability(scores[index] / self._temperature + self._bias),
+                        "score": probability(scores[index] / self._temperature + self._bias),
                         "log_odds": scores[index],
                         "rank": position,
                     }
@@ -381,18 +380,16 @@ def _fields(where) -> Mapping:
     return where or {}
 
 
-def _items(values, name: str, prompt: RankingPrompt) -> list[Item]:
+def _items(
+    values, name: str, prompt: RankingPrompt, text_of: Callable[[object], Any] = lambda entry: entry
+) -> list[Item]:
+    """Read the items of a list that a request calls `name`; `text_of` gives the text of one that is named by its id."""
     items = []
     for index, value in enumerate(_listed(values, name)):
         try:
-            items.append(prompt.item(value))
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{name}[{index}]: {error}") from None
+            items.append(prompt.item(text_of(value)))
+        except TypeError as error:
+            raise InputTypeError(f"{name}[{index}]: {error}") from error
+        except ValueError as error:
+            raise InputError(f"{name}[{index}]: {error}") from error
     return items
-
-
-def _probability(log_odds: float) -> float:
-    """The logistic function, without overflow."""
-    if log_odds >= 0:
-        return 1 / (1 + math.exp(-log_odds))
-    return math.exp(log_odds) / (1 + math.exp(log_odds))

@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 
 from .catalogue import FILES, catalogue_files
-from .compat import adapter_layers, plain
+from .compat import adapter_layers, without_peft
 from .errors import InputError
 from .modeling import CATALOGUE, DECISION_FILES
 
@@ -51,14 +51,14 @@ def save_recommender(folder: Path, model, tokenizer, settings: Mapping[str, Any]
         draft = Path(temporary) / "draft"
         draft.mkdir()
         all_settings = {**settings, **_write_parts(draft, model)}
-        write_config(draft, plain(model).config.to_dict(), all_settings)
+        write_config(draft, without_peft(model).config.to_dict(), all_settings)
         tokenizer.save_pretrained(draft)
         copy_code(draft)
-        source = Path(str(getattr(plain(model), "name_or_path", "")))
+        source = Path(str(getattr(without_peft(model), "name_or_path", "")))
         for name in DECISION_FILES:
             if (source / name).is_file():
                 shutil.copyfile(source / name, draft / name)
-        if origin := getattr(plain(model), "trsr_catalogue", None):
+        if origin := getattr(without_peft(model), "trsr_catalogue", None):
             (draft / CATALOGUE).mkdir()
             for name, path in catalogue_files(*origin).items():
                 shutil.copyfile(path, draft / CATALOGUE / name)
@@ -158,7 +158,7 @@ def _write_parts(folder: Path, model) -> dict[str, Any]:
 
 def _save_in_memory(folder: Path, model) -> dict[str, Any]:
     settings: dict[str, Any] = dict.fromkeys((*_FOLDERS, "base_revision", "adapter_revision"))
-    base, adapted = plain(model), plain(model) is not model
+    base, adapted = without_peft(model), without_peft(model) is not model
     if not adapted:
         if adapter_layers(model):
             raise InputError(

@@ -7,6 +7,7 @@ row of its own from a copy of that cache (`core.fork`); `batch` sends whole prom
 Tried on the CPU: fp32 and bf16, LoRA adapters, accelerate's hooks. Not tried: CUDA, several devices, quantised weights.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -88,7 +89,7 @@ class Scorer:
             (candidates,) fp32 on the CPU, in the order given.
 
         Raises:
-            ValueError: If a suffix or the prefix is empty.
+            ValueError: If a suffix or the prefix is empty, or a score is not finite.
         """
         if not prefix or not all(len(suffix) for suffix in suffixes):
             raise InputError("Prefix and suffixes must hold at least one token each.")
@@ -99,7 +100,21 @@ class Scorer:
                 for group, logits in self._logits(list(prefix), list(indices)):
                     answers = logits[:, [self.yes_id, self.no_id]].float()  # (group, 2)
                     scores[group] = (answers[:, 0] - answers[:, 1]).cpu()
+        if broken := int((~scores.isfinite()).sum()):
+            raise InputError(
+                f"{broken} of {len(scores)} log-odds are not finite, and cannot be ranked. {self._remedy()}"
+            )
         return scores[[indices[tuple(suffix)] for suffix in suffixes]]
+
+    def _remedy(self) -> str:
+        """What to do about log-odds that are not finite."""
+        dtype = self.model.dtype
+        if dtype != torch.float32:
+            return f"{type(self.model).__name__} computes in {dtype}, where values may overflow: load it with dtype=torch.float32."
+        return (
+            f"{type(self.model).__name__} computes in {dtype} already: its weights are damaged, or its training diverged. Load "
+            "them anew, or train with a lower learning rate."
+        )
 
     def _logits(self, prefix: list[int], suffixes: Sequence[Sequence[int]], plan: str | None = None) -> Scored:
         """Logits (group, vocabulary) after each suffix, group by group."""
@@ -180,5 +195,14 @@ class Scorer:
 
 
 def rank(scores: Sequence[float]) -> list[int]:
-    """Indices of `scores`, best first; equal scores keep their order."""
+    """Indices of `scores`, best first; equal scores keep their order. Raises ValueError if one is NaN, which has no order."""
+    if any(map(math.isnan, scores)):
+        raise InputError("Scores that are NaN cannot be ranked.")
     return sorted(range(len(scores)), key=lambda index: -scores[index])
+
+
+def probability(log_odds: float) -> float:
+    """The logistic function, without overflow."""
+    if log_odds >= 0:
+        return 1 / (1 + math.exp(-log_odds))
+    return math.exp(log_odds) / (1 + math.exp(log_odds))

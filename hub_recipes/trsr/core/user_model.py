@@ -12,6 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from .errors import InputError
+
 BATCH = 256  # users in one forward
 
 
@@ -95,6 +97,9 @@ def user_vectors(model: UserModel, vectors: torch.Tensor, histories: Sequence[An
     Args:
         vectors: (items, width) of the catalogue.
         histories: Numbers of items, oldest first, as lists or arrays; may be empty.
+
+    Raises:
+        InputError: If a vector is not finite: such a user has no nearest items.
     """
     model.eval()
     made = vectors.new_empty(len(histories), vectors.shape[1])
@@ -104,4 +109,9 @@ def user_vectors(model: UserModel, vectors: torch.Tensor, histories: Sequence[An
         newest = [torch.as_tensor(histories[number][-model.longest :], dtype=torch.long) for number in chosen]
         after = model(vectors[pad_sequence(newest, batch_first=True)])  # (users, length + 1, width)
         made[chosen] = after[torch.arange(len(newest)), torch.tensor([len(items) for items in newest])]
+    if broken := int((~made.isfinite()).any(1).sum()):
+        raise InputError(
+            f"The vectors of {broken} of {len(made)} users are not finite: the retriever's training diverged, or its files are "
+            "damaged. Train it with a lower learning rate, or take a copy of them."
+        )
     return made

@@ -25,10 +25,10 @@ from datasets import (
 )
 from datasets.exceptions import DatasetsError
 from datasets.fingerprint import generate_random_fingerprint
-from huggingface_hub import metadata_load
 
 from trsr.dataset import card_info
 from trsr.errors import DataError
+from trsr.records.cards import header_of
 from trsr.records.datasets import dataset_file, dataset_json, locate
 from trsr.records.files import whole_folder
 from trsr.records.provenance import FILE as PROVENANCE
@@ -103,8 +103,16 @@ def load_split(source: str, config: str, split: str, revision: str | None = None
 
 
 def configs(source: str, revision: str | None = None) -> list[str]:
-    """Names of the configs that a dataset has."""
-    return get_dataset_config_names(locate(source), revision=revision)
+    """Names of the configs that a dataset has. Raises DataError if it has no such folder or repo, or its card cannot be read."""
+    path = locate(source)
+    try:
+        return get_dataset_config_names(path, revision=revision)
+    except (ValueError, yaml.YAMLError) as error:
+        cause = " ".join(str(error).split())
+        raise DataError(
+            f"Dataset {source!r} cannot be read: the header of its README.md is no YAML in UTF-8, or its configs are not those of a "
+            f"dataset ({cause}). Mend it."
+        ) from error
 
 
 def stream(source: str, config: str, revision: str | None = None, batch: int = 1000) -> dict[str, IterableDataset]:
@@ -286,4 +294,4 @@ def audit(source: str, revision: str | None = None) -> dict[str, Any] | None:
 def header(source: str, revision: str | None = None) -> dict[str, Any]:
     """The YAML header of the card of a dataset folder or Hub dataset, empty if it has none."""
     path = dataset_file(source, "README.md", revision)
-    return (metadata_load(path) if path else None) or {}
+    return header_of(path) if path else {}

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from huggingface_hub import DatasetCard, HfApi
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from trsr.dataset import contract
 from trsr.errors import ReleaseError
@@ -112,6 +114,10 @@ def check_push(
 
     hub = hub or HfApi()
     namespace, _, name = repo.partition("/")
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise ReleaseError(f"--push-to-hub takes ORG/NAME, got {repo!r}: {error}") from None
     if not name:
         raise ReleaseError(f"--push-to-hub takes ORG/NAME, got {repo!r}.")
     option = f"--license{' of the script that builds the dataset' if recommendations else ''}"

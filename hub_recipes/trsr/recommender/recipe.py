@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -171,6 +172,17 @@ def names() -> list[str]:
     return sorted(path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml"))
 
 
+def read_yaml(path: Path) -> dict[str, Any]:
+    """What a recipe file says, in UTF-8 or UTF-16. Raises RecipeError if it is not readable."""
+    try:
+        values = yaml.safe_load(path.read_bytes())  # of bytes it finds out which of both they are
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError is a date that there is not, such as 2026-13-01
+        raise RecipeError(f"{path.name} is not readable YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path.name} must hold `key: value` lines, got {type(values).__name__}.")
+    return values
+
+
 def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe by name or path, then apply `key=value` and `section.key=value` overrides.
 
@@ -187,12 +199,7 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise RecipeError(f"Unknown recipe {source!r}.{hint} See: trsr recipes")
         path = Path(str(_folder() / f"{source}.yaml"))
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path.name} is not readable YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise RecipeError(f"{path.name} must hold `key: value` lines, got {type(values).__name__}.")
+    values = read_yaml(path)
     # YAML 1.1 reads the keys yes and no as booleans.
     values = {
         {True: "yes", False: "no"}.get(key, key) if isinstance(key, bool) else key: value
@@ -214,7 +221,7 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
         else:
             try:
                 section_values[last] = yaml.safe_load(text)
-            except yaml.YAMLError:
+            except (yaml.YAMLError, ValueError):
                 problems.append(f"{key}: {text!r} is not readable YAML")
     values.setdefault("name", path.stem)
     recipe = _build(Recipe, values, "", problems)

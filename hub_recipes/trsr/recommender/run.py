@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from datasets import Dataset
 
 from trsr.assets.paths import dataset_path
 from trsr.dataset import contract
 from trsr.errors import RunError
 from trsr.recommender import results
-from trsr.recommender.recipe import Recipe, build_recipe
+from trsr.recommender.recipe import Recipe, build_recipe, read_yaml
 from trsr.recommender.results import Results
 from trsr.records.checksums import PREFIX, dataset_checksum
 from trsr.records.files import read_json
@@ -55,7 +54,7 @@ class Run:
         weights = folder / ADAPTER / "adapter_model.safetensors"
         if missing := [path for path in (folder / RECIPE, weights) if not path.is_file()]:
             raise RunError(f"The run at {folder} lacks {missing[0].relative_to(folder)}. Train it again.")
-        recipe = build_recipe(yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8")))
+        recipe = build_recipe(read_yaml(folder / RECIPE))
         with weights.open("rb") as file:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
         data = record.get("dataset_checksums")

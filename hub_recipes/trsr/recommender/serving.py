@@ -10,7 +10,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from trsr.assets.paths import NANO, TASK, base_path, summarizer_path
-from trsr.core.modeling import CATALOGUE, RANKER, SUMMARIZER, load_adapter
+from trsr.core.modeling import CATALOGUE, RANKER, SUMMARIZER, check_name, load_adapter
 from trsr.core.pipeline import TextRichRecommendationPipeline
 from trsr.dataset import contract
 from trsr.errors import UsageError
@@ -62,7 +62,7 @@ def load_recommender(source: str | None = None, **options):
         A `TextRichRecommendationPipeline`. Code from a repo or release runs only if `source` names it.
 
     Raises:
-        UsageError: If it cannot be loaded, with the first cause.
+        UsageError, LoadError: If it cannot be loaded, with the first cause.
     """
     if source is None:
         with without_bars():
@@ -71,6 +71,7 @@ def load_recommender(source: str | None = None, **options):
     if is_finished(folder):
         return _of_run(Run.read(folder), **options)
     source = pipeline_of(source)
+    check_name(source)
     try:
         with without_bars():
             return pipeline(TASK, model=source, trust_remote_code=True, **options)  # type: ignore[call-overload]

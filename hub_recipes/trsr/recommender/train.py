@@ -32,7 +32,7 @@ from trsr.errors import TrainError
 from trsr.progress import loading, show_training
 from trsr.recommender import shared_prefix
 from trsr.recommender.examples import encode_rows, make_encoder, ranking_prompt, with_earlier_targets
-from trsr.recommender.recipe import Recipe
+from trsr.recommender.recipe import Recipe, read_yaml
 from trsr.recommender.run import ADAPTER, FILE, RECIPE, TRAINED_ON, changed_configs, data_checksums, is_finished
 from trsr.recommender.summary_writer import written_by
 from trsr.recommender.validation import RankingMixin, curves, draw, ranking
@@ -290,7 +290,7 @@ def _claim(recipe: Recipe, out: Path) -> None:
     """Make sure that `out` is free, or holds an unfinished run of this very recipe."""
     recipe_path = out / RECIPE
     if recipe_path.exists():
-        other_recipe = yaml.safe_load(recipe_path.read_text(encoding="utf-8"))
+        other_recipe = read_yaml(recipe_path)
         if other_recipe != json.loads(json.dumps(recipe.to_dict())):
             mine = recipe.to_dict()
             changed = sorted(key for key in other_recipe | mine if other_recipe.get(key) != mine.get(key))

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
 
-from trsr.core.compat import attention_of, plain
+from trsr.core.compat import attention_of, without_peft
 from trsr.core.packed import Row
 from trsr.errors import InputError
 
@@ -68,7 +68,7 @@ def by_user(model) -> Iterator[None]:
     Raises:
         InputError: If the model does not take another attention.
     """
-    decoder = plain(model).get_decoder()  # towers for images and sound keep theirs
+    decoder = without_peft(model).get_decoder()  # towers for images and sound keep theirs
     former = attention_of(decoder.config)
     if former == NAME:  # within a training step, which has switched it on already
         yield

@@ -40,13 +40,16 @@ def locate(source: str) -> str:
 
 @functools.cache
 def _check_hub(repo: str) -> None:
-    """Raise DataError where a Hub dataset is not in the cache and the Hub cannot be reached: clients would try for half a minute."""
+    """Raise DataError where no dataset can have this id, or it is not in the cache and the Hub cannot be reached.
+
+    Clients would try for half a minute.
+    """
     try:
         if not isinstance(try_to_load_from_cache(repo, "README.md", repo_type="dataset"), str):
             HfApi().dataset_info(repo, timeout=_WAIT)
-    except (HfHubHTTPError, HFValidationError):
+    except HfHubHTTPError:
         return  # the Hub is there: whoever reads the dataset says what is wrong with it
-    except (HTTPError, OSError) as error:
+    except (HTTPError, OSError, HFValidationError) as error:
         raise _not_read(repo, error) from error
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from trsr.core.catalogue import Catalogue
-from trsr.core.compat import plain
+from trsr.core.compat import without_peft
 from trsr.records.checksums import PREFIX
 
 
@@ -19,7 +19,7 @@ def catalogue_checksum(catalogue: Catalogue) -> str:
 
 def model_checksum(recommender: Any) -> str:
     """Of everything that answers depend on: base, adapters, prompts and settings."""
-    settings = getattr(plain(recommender.model).config, "trsr", None) or {}
+    settings = getattr(without_peft(recommender.model).config, "trsr", None) or {}
     tokens = recommender.tokenizer.get_vocab()
     return _checksum(recommender.model.state_dict(), recommender.encoder.prompt.to_dict(), dict(settings), tokens)
 

@@ -49,6 +49,13 @@ class Retriever:
     record: Mapping[str, Any]
     index: ApproximateIndex | None = None
 
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.vectors).all():
+            raise RunError(
+                "Vectors of the retriever are not finite: its training diverged, or its files are damaged. Train it again, with a "
+                "lower --learning-rate."
+            )
+
     @classmethod
     def load(cls, folder: Path) -> "Retriever":
         """Read a folder that `trsr retrieve train` wrote.

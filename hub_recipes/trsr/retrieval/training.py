@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from trsr.errors import TrainError
 from trsr.retrieval.batches import Batch, epoch
 from trsr.retrieval.checkpoint import Checkpoint, generator_state, restore_generator
 from trsr.retrieval.draws import Draws
@@ -79,6 +80,9 @@ def fit(
     Args:
         text: (items, text_width) text vectors, where items have a text part.
         checkpoint: Of the same arguments: gone on from, and written after each epoch.
+
+    Raises:
+        TrainError: If the training diverges.
     """
     torch.manual_seed(settings.seed)
     generator = np.random.default_rng(settings.seed)
@@ -113,6 +117,11 @@ def fit(
                 group["lr"] = settings.learning_rate * _share(step, steps)
             optimizer.zero_grad()
             losses.append(_step(network, catalogue, batch, draw))
+            if not math.isfinite(losses[-1]):
+                raise TrainError(
+                    f"The loss of the retriever is {losses[-1]} in step {step + 1}: its training diverges. Lower the learning rate, "
+                    f"which is {settings.learning_rate:g}."
+                )
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             step += 1

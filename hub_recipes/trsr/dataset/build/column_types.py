@@ -16,10 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trsr.core.field_values import UNSPACED_CHARACTER, is_missing, unescape, unwrap
+from trsr.core.field_values import UNSPACED_CHARACTER, flat, is_missing, unescape, unwrap
 from trsr.core.history import field_text, whole_text
 from trsr.dataset.build import id_lists
 from trsr.dataset.build.item_text import ESCAPED, clean_column, unescape_column
+from trsr.errors import InputError
 
 # Ids of the usual form. Texts that could be a float or stand for a missing value are read one by one.
 _ID = r"^(?:[A-MO-Za-hj-mo-z_][!-~]*|i(?:[!-mo-~][!-~]*)?|[Nn][0-9_-][!-~]*|[0-9][!-*,\-/-~]*)$"
@@ -112,7 +113,7 @@ def identifier(value: object) -> str | None:
     """
     try:
         value = _unwrapped(value)
-    except UnicodeDecodeError:
+    except InputError:  # bytes that are not UTF-8
         return None
     if is_missing(value) or isinstance(value, (Mapping, list, tuple)) or _is_inexact(value):
         return None
@@ -145,7 +146,7 @@ def _is_inexact(value: object) -> bool:
 def _id_fault(value: object) -> str:
     try:
         value = _unwrapped(value)
-    except UnicodeDecodeError:
+    except InputError:  # bytes that are not UTF-8
         return "an id that is not UTF-8"
     if isinstance(value, (Mapping, list, tuple)):
         return "an object or a list in place of an id"
@@ -158,7 +159,7 @@ def timestamp_of(value: object) -> float | None:
     """A timestamp as a number: numbers stay as they are, ISO 8601 dates become seconds since 1970 (UTC by default)."""
     try:
         value = unwrap(value)
-    except UnicodeDecodeError:
+    except InputError:  # bytes that are not UTF-8
         return None
     if is_missing(value):
         return None
@@ -180,7 +181,7 @@ def _is_dated(value: object) -> bool:
     try:
         value = unwrap(value)
         float(str(value))
-    except UnicodeDecodeError:
+    except InputError:  # bytes that are not UTF-8
         return False
     except ValueError:
         return timestamp_of(value) is not None
@@ -276,7 +277,7 @@ def text(words: int = 40, values: int = 0) -> Kind:
         return field_text(value, words, values)
 
     return Kind(
-        pa.string(), _unless_undecodable(read_one), read_plain if words <= 1000 else None, _no_text, unescapes=True
+        pa.string(), _unless_unreadable(read_one), read_plain if words <= 1000 else None, _no_text, unescapes=True
     )
 
 
@@ -284,18 +285,22 @@ def _read_plain_whole_texts(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
     return clean_column(cells.cast(pa.string())), np.ones(len(cells), dtype=bool)
 
 
-def _unless_undecodable(read: Callable[[object], str]) -> Callable[[object], str | None]:
+def _unless_unreadable(read: Callable[[object], str]) -> Callable[[object], str | None]:
     def read_one(value: object) -> str | None:
         try:
             return read(value)
-        except UnicodeDecodeError:
+        except InputError:
             return None
 
     return read_one
 
 
 def _no_text(value: object) -> str:
-    return "text that is not UTF-8"
+    try:
+        flat(value)
+    except InputError as error:
+        return str(error).partition(":")[0]
+    return "no text"
 
 
 ID = Kind(pa.string(), identifier, _read_plain_ids, _id_fault)
@@ -314,4 +319,4 @@ def ids(separator: str = " ") -> Kind:
 IDS = ids()
 NUMBER = Kind(pa.float64(), number, _read_plain_numbers, None)
 NAME = Kind(pa.string(), identifier, None, None)
-WHOLE_TEXT = Kind(pa.string(), _unless_undecodable(whole_text), _read_plain_whole_texts, _no_text)
+WHOLE_TEXT = Kind(pa.string(), _unless_unreadable(whole_text), _read_plain_whole_texts, _no_text)
