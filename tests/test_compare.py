@@ -184,9 +184,10 @@ def test_broken_files_are_told(tmp_path):
 
 
 def test_thirds_keep_equal_values_together():
-    labels = slices.thirds([5, 1, 9, 2, 5, 8], "items")
+    labels = slices.thirds([5, 1, 9, 2, 5, 8], "item")
     assert labels == ["5 items", "1 to 2 items", "8 to 9 items", "1 to 2 items", "5 items", "8 to 9 items"]
-    assert slices.thirds([4, 4, 4], "items") == ["4 items"] * 3
+    assert slices.thirds([4, 4, 4], "item") == ["4 items"] * 3
+    assert slices.thirds([1, 1, 5], "item") == ["1 item", "1 item", "5 items"]
 
 
 def test_slices_by_category_look_at_the_last_items():
@@ -204,7 +205,11 @@ def test_slices_by_category_look_at_the_last_items():
 
 
 def test_slices_by_popularity_count_training_users():
-    train = [{"history": ["a", "a"], "target": "b"}, {"history": ["b"], "target": "a"}]
+    rows = [
+        {"user_id": "u", "history": ["a", "a"], "target": "b", "negatives": []},
+        {"user_id": "v", "history": ["b"], "target": "a", "negatives": []},
+    ]
+    train = Dataset.from_list(rows, features=contract.HISTORIES)
     asked = [{"target": item} for item in ("a", "b", "c")]
     assert slices.by_popularity(asked, train) == ["3 times", "2 times", "0 times"]
 

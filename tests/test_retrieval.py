@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from trsr.dataset import contract
+from trsr.dataset.sequences import Sequences, training_sequences, windows
 from trsr.errors import DataError
 from trsr.retrieval.batches import batch_of, epoch
 from trsr.retrieval.draws import Draws
@@ -18,7 +19,6 @@ from trsr.retrieval.items import Catalogue
 from trsr.retrieval.loss import backward_in_slices, sampled_softmax_loss, softmax_loss
 from trsr.retrieval.network import Network, Shape
 from trsr.retrieval.search import largest
-from trsr.retrieval.sequences import Sequences, training_sequences, windows
 from trsr.retrieval.training import Settings, fit
 from trsr.retrieval.users import user_vectors
 from trsr.retrieval.validation import Validation

@@ -23,9 +23,10 @@ from trsr.core.history import Item
 from trsr.dataset import contract
 from trsr.errors import TrsrError
 from trsr.metrics.significance import holm, paired_test, summary
+from trsr.recommender.baselines import BASELINES
 from trsr.recommender.compare.align import align, read
 from trsr.recommender.compare.measure import each_user, over_seeds
-from trsr.recommender.evaluate import BASELINES, evaluate_run
+from trsr.recommender.evaluate import evaluate_run
 from trsr.recommender.examples import encode_prefix, make_encoder, ranking_prompt
 from trsr.recommender.recipe import Recipe, load_recipe
 from trsr.recommender.results import FILE as RESULTS

@@ -9,8 +9,8 @@ import numpy as np
 from datasets import Dataset
 
 from trsr.dataset import contract
+from trsr.dataset.sequences import COLUMNS, training_rows, training_sequences
 from trsr.errors import DataError
-from trsr.retrieval.sequences import COLUMNS, training_sequences
 
 ORDER = 0  # seed of the candidates' order; no peer sees it
 ASKED = ("validation", "test")
@@ -55,7 +55,7 @@ class Material:
 def load(sources: Sequence[str]) -> Material:
     """Read datasets that differ in nothing but their negatives.
 
-    What is trained on is what a retriever is trained on: `trsr.retrieval.sequences`.
+    What is trained on is what a retriever is trained on: `trsr.dataset.sequences`.
 
     Raises:
         DataError: If they differ in more, have one name, or as `trsr.dataset.contract` does.
@@ -89,13 +89,15 @@ def load(sources: Sequence[str]) -> Material:
 def _sequences(splits: Mapping[str, Dataset], item_ids: list[str]) -> tuple[list[list[str]], np.ndarray]:
     """Sequences of item ids, and the interactions with each item; one that a later row of its user goes on with is left out."""
     numbers = {item_id: number for number, item_id in enumerate(item_ids)}
-    seen = training_sequences(splits, numbers)
-    pieces = [(seen[number], int(first)) for number, first in enumerate(seen.first)]
-    continued = Counter(items[:first].tobytes() for items, first in pieces if first)
+    rows = [
+        (user_id, items.tobytes(), items[:first].tobytes()) for user_id, items, first in training_rows(splits, numbers)
+    ]
+    counts = training_sequences(splits, numbers).counts(len(item_ids))
+    continued = Counter((user_id, known) for user_id, _, known in rows)
     sequences = []
-    for items, _ in pieces:
-        if continued[items.tobytes()]:
-            continued[items.tobytes()] -= 1
+    for user_id, items, _ in rows:
+        if continued[user_id, items]:
+            continued[user_id, items] -= 1
         else:
-            sequences.append([item_ids[number] for number in items])
-    return sequences, seen.counts(len(item_ids))
+            sequences.append([item_ids[number] for number in np.frombuffer(items, np.int32)])
+    return sequences, counts
