@@ -282,6 +282,33 @@ def test_the_temperature_comes_from_the_validation_of_the_same_weights(tmp_path)
     assert "after" not in compare([test, wrong], tmp_path / "out", plots=False)["calibration"]["ours"]
 
 
+def test_the_temperature_is_not_that_of_a_control_nor_of_a_part(tmp_path):
+    def sure(user, item):
+        return 2.0 if item == "t" else -2.0
+
+    def validated(name, value, **about):
+        about = {"weights": "abc", "temperature": {"value": value, "bias": 0.0}, **about}
+        return evaluation(tmp_path / name, {"ours": sure}, rows(["v1", "v2"]), split="validation", **about)
+
+    def temperature(*validations, **about):
+        test = evaluation(tmp_path / "test", {"ours": sure}, odds=["ours"], weights="abc", **about)
+        [found] = compare([test, *validations], tmp_path / "out", plots=False)["calibration"].values()
+        return found.get("temperatures")
+
+    own = validated("own", 0.5, shuffled_summaries=False, history=None, limit=0)
+    shuffled = validated("shuffled", 2.0, shuffled_summaries=True)
+    reordered = validated("reversed", 3.0, history="reversed")
+    part = validated("part", 4.0, limit=2)
+    others = validated("others", 5.0, dataset="other tales")
+    assert temperature(part, own, shuffled, reordered, others) == [0.5]
+    assert temperature(own, part) == [0.5]
+    assert temperature(part) == [4.0]
+    assert temperature(shuffled, reordered, others) is None
+    # A control has its own, or else that of the true run.
+    assert temperature(own, reordered, shuffled, shuffled_summaries=True) == [2.0]
+    assert temperature(reordered, own, shuffled_summaries=True) == [0.5]
+
+
 def test_tables_come_from_the_file(tmp_path):
     folders = [
         evaluation(tmp_path / "a", {"ours|x": hits("u1", "u2", "u3", "u4")}, cost={"cpu_seconds": 7, "peak_mib": 99.6}),

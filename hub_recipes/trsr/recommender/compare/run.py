@@ -1,6 +1,7 @@
 """Compare evaluations: read them, and write tables, data and pictures."""
 
 import json
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -127,13 +128,21 @@ def _check_data(evaluation: Evaluation, dataset: str) -> None:
 
 
 def _fits(aligned: Aligned, validated: Sequence[Evaluation]) -> dict[str, list[Mapping | None]]:
-    """System -> temperature and bias that were fitted for the weights of each seed."""
+    """System -> temperature and bias that were fitted for each seed: on the same data and weights, and of the largest evaluation.
 
-    def key(about: Mapping) -> tuple:
-        return about["run"], about.get("config"), about.get("weights")
+    A control that has none of its own is measured with that of the true run, as its users would be told P(yes).
+    """
+    whole_first = sorted((one.about for one in validated), key=lambda about: about.get("limit") or math.inf, reverse=True)
 
-    fitted = {key(evaluation.about): evaluation.about.get("temperature") for evaluation in validated}
-    return {name: [fitted.get(key(seed_results)) for seed_results in about] for name, about in aligned.about.items()}
+    def fitted(about: Mapping) -> Mapping | None:
+        true_run = {**about, **{name: None for name in fusing.CONTROLS}}
+        for wanted in (about, true_run):
+            for other in whole_first:
+                if all((wanted.get(name) or None) == (other.get(name) or None) for name in fusing.SAME):
+                    return other.get("temperature")
+        return None
+
+    return {name: [fitted(seed_results) for seed_results in about] for name, about in aligned.about.items()}
 
 
 def _parts(aligned: Aligned, dataset: str, split: str, category: str | None) -> dict[str, list[str]]:
