@@ -14,6 +14,7 @@ from trsr.core.prompts import Encoder
 from trsr.core.scoring import Scorer
 from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
+from trsr.dataset.other_users import rows_of_others
 from trsr.errors import CompareError, EvaluationError, UsageError
 from trsr.metrics.calibration import fit_calibration
 from trsr.recommender import results, train
@@ -102,6 +103,26 @@ def test_shuffled_summaries_are_those_of_others(run, tmp_path):
     assert found["shuffled_summaries"]
     own = evaluate_run(run, tmp_path / "own")
     assert found["systems"]["run"] != own["systems"]["run"]
+
+
+def test_shuffled_summaries_are_those_of_other_users_where_users_have_several_rows():
+    users = list("uuvvvwxxxx")
+    rows = Dataset.from_list([{"user_id": user, "summary": f"{user}{n}"} for n, user in enumerate(users)])
+    for seed in range(20):
+        mixed = with_shuffled_summaries(rows, seed)
+        assert all(summary[0] != user for user, summary in zip(users, mixed["summary"], strict=True))
+        owners = {(user, summary[0]) for user, summary in zip(users, mixed["summary"], strict=True)}
+        assert len(owners) == len({owner for _, owner in owners}) == 4  # a circle: each user once
+    with pytest.raises(EvaluationError, match="at least 2 users"):
+        with_shuffled_summaries(rows.select([0, 1]), seed=0)
+
+
+def test_the_donors_of_published_figures_are_the_same():
+    """With a row a user: the circle through the permutation of rows, as it was drawn from the beginning."""
+    order = np.random.default_rng(7).permutation(50)
+    donors = np.empty(50, int)
+    donors[order] = np.roll(order, 1)
+    assert rows_of_others([f"u{n}" for n in range(50)], np.random.default_rng(7)).tolist() == donors.tolist()
 
 
 def ordered_rows():

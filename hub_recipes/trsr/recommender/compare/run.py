@@ -132,10 +132,12 @@ def _fits(aligned: Aligned, validated: Sequence[Evaluation]) -> dict[str, list[M
 
     A control that has none of its own is measured with that of the true run, as its users would be told P(yes).
     """
-    whole_first = sorted((one.about for one in validated), key=lambda about: about.get("limit") or math.inf, reverse=True)
+    whole_first = sorted(
+        (one.about for one in validated), key=lambda about: about.get("limit") or math.inf, reverse=True
+    )
 
     def fitted(about: Mapping) -> Mapping | None:
-        true_run = {**about, **{name: None for name in fusing.CONTROLS}}
+        true_run = {**about, **dict.fromkeys(fusing.CONTROLS)}
         for wanted in (about, true_run):
             for other in whole_first:
                 if all((wanted.get(name) or None) == (other.get(name) or None) for name in fusing.SAME):
