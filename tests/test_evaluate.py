@@ -17,6 +17,7 @@ from trsr.dataset.candidates import Candidates
 from trsr.dataset.other_users import rows_of_others
 from trsr.errors import CompareError, EvaluationError, UsageError
 from trsr.metrics.calibration import fit_calibration
+from trsr.metrics.significance import holm
 from trsr.recommender import results, train
 from trsr.recommender.compare import verdict
 from trsr.recommender.compare.run import compare
@@ -178,6 +179,7 @@ def test_a_run_is_evaluated_with_histories_in_another_order(run, tmp_path):
     assert found.systems["run"] != whole["systems"]["run"]
     assert found.systems["tf-idf"] == whole["systems"]["tf-idf"]
     assert {test["against"] for test in found.paired} == set(found.systems) - {"run"}
+    assert [test["p_holm"] for test in found.paired] == holm([test["p_value"] for test in found.paired])
     compared = compare([str(true), str(cut)], tmp_path / "out", plots=False)
     names = ["chance", "popularity", "item-knn", "tf-idf", "run"]
     ordered = [f"{name}, history last:1" for name in ("item-knn", "tf-idf", "run")]

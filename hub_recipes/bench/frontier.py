@@ -22,7 +22,7 @@ from trsr.assets.paths import base_path
 from trsr.core.history import Item
 from trsr.dataset import contract
 from trsr.errors import TrsrError
-from trsr.metrics.significance import holm, paired_test, summary
+from trsr.metrics.significance import paired_test, summary, with_holm
 from trsr.recommender.baselines import BASELINES
 from trsr.recommender.compare.align import align, read
 from trsr.recommender.compare.measure import each_user, over_seeds
@@ -108,9 +108,8 @@ def measure(folders: Mapping[tuple[int, str], Sequence[Path]], seed: int = 0) ->
             forms[form] = {**figures, "seeds": len(each), "recall@3 of seeds": each}
         recent, both = (means[f"{room} {form}"]["recall@3"] for form in FORMS)
         rooms.append({"room": room, "forms": forms, "test": paired_test(both, recent, seed, users=aligned.owners)})
-    for one, p in zip(rooms, holm([one["test"]["p_value"] for one in rooms]), strict=True):
-        one["test"]["p_holm"] = p
-    return rooms
+    tests = with_holm([one["test"] for one in rooms])
+    return [{**one, "test": test} for one, test in zip(rooms, tests, strict=True)]
 
 
 def draw(results: Mapping[str, Any], path: Path) -> None:

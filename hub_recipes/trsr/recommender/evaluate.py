@@ -197,13 +197,15 @@ def write_results(
             name: measure(scores, labels, seed, name.partition(HISTORY)[0] not in BASELINES, mask, users)
             for name, scores in systems.items()
         },
-        "paired": [
-            {"metric": "recall@3", "system": name, "against": against}
-            | significance.paired_test(
-                user_metrics[name]["recall@3"], user_metrics[against]["recall@3"], seed, users=users
-            )
-            for name, against in compare
-        ],
+        "paired": significance.with_holm(
+            [
+                {"metric": "recall@3", "system": name, "against": against}
+                | significance.paired_test(
+                    user_metrics[name]["recall@3"], user_metrics[against]["recall@3"], seed, users=users
+                )
+                for name, against in compare
+            ]
+        ),
         "versions": versions(),
     }
     if about["split"] == "validation":

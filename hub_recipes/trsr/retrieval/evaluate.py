@@ -217,11 +217,13 @@ def _candidate_results(
             name: significance.evaluate(values, labels, mask=mask, seed=seed, users=users)
             for name, values in scores.items()
         },
-        "paired": [
-            {"metric": metric, "system": own, "against": name}
-            | significance.paired_test(per_user[own], per_user[name], seed, users=users)
-            for name in scores
-            if name != own
-        ],
+        "paired": significance.with_holm(
+            [
+                {"metric": metric, "system": own, "against": name}
+                | significance.paired_test(per_user[own], per_user[name], seed, users=users)
+                for name in scores
+                if name != own
+            ]
+        ),
         "versions": about.get("versions") or versions(),
     }
