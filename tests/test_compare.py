@@ -358,6 +358,10 @@ def test_the_verb_prints_and_draws(tmp_path, capsys, small_dataset):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "comparison.json", "comparison.md", "per_user.parquet", "systems.png", "slices.png", "reliability.png",
     }  # fmt: skip
+    # What an earlier comparison drew does not stay beside a later one without it.
+    main(["compare", *folders, "--out", str(tmp_path / "out")])
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"comparison.json", "comparison.md", "per_user.parquet", "systems.png", "reliability.png"}
     with pytest.raises(SystemExit) as stop:
         main(["compare", str(tmp_path / "nowhere")])
     assert stop.value.code == 2

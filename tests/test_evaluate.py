@@ -18,7 +18,7 @@ from trsr.dataset.other_users import rows_of_others
 from trsr.errors import CompareError, EvaluationError, UsageError
 from trsr.metrics.calibration import fit_calibration
 from trsr.metrics.significance import holm
-from trsr.recommender import results, train
+from trsr.recommender import evaluate, results, train
 from trsr.recommender.compare import verdict
 from trsr.recommender.compare.run import compare
 from trsr.recommender.controls import with_history, with_shuffled_summaries
@@ -67,6 +67,22 @@ def test_results_count_the_candidates_there_are(tmp_path):
     assert kept["label"] == [int(label) for label in labels[mask]]
     assert results["temperature"] is None
     assert "too few users" in results["not_fitted"]
+
+
+def test_new_scores_never_stand_beside_old_results(tmp_path, monkeypatch):
+    candidates = Candidates.of(ROWS, 0)
+    scores = np.where(candidates.mask, 1.0, np.nan)
+    about = {"split": "test", "run": "ours"}
+    write_results(tmp_path, {"ours": scores}, candidates, about)
+
+    def killed(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_results(tmp_path, {"ours": 2 * scores}, candidates, about)
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.parquet"]
+    assert set(Dataset.from_parquet(str(tmp_path / "scores.parquet"))["ours"]) == {2}
 
 
 def test_a_missing_score_of_a_candidate_is_refused():

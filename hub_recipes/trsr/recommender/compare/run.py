@@ -22,6 +22,7 @@ from trsr.records.versions import versions
 from trsr.report import plots as pictures
 
 FILE = "comparison.json"
+BESIDE = ("comparison.md", "per_user.parquet")
 
 
 def compare(
@@ -95,7 +96,7 @@ def compare(
 def _check_replaceable(out: Path, about: Mapping[str, Any]) -> None:
     """Raise CompareError if a file to be written exists in `out` and is not of a comparison of this dataset and split."""
     if not (out / FILE).is_file():
-        if existing := [name for name in ("comparison.md", "per_user.parquet") if (out / name).exists()]:
+        if existing := [name for name in BESIDE if (out / name).exists()]:
             raise CompareError(f"{out} holds a {existing[0]} that is of no comparison. Choose another --out.")
         return
     before = read_json(out / FILE)
@@ -194,7 +195,10 @@ def _long(aligned: Aligned, values: measure.PerUser) -> pa.Table:
 
 
 def _write(out: Path, results: Mapping, long: pa.Table, plots: bool) -> None:
-    """Write all files to a draft folder, then move them to `out`."""
+    """Write all files to a draft folder, then move them to `out`, where those of an earlier comparison go first.
+
+    So FILE never stands beside what it does not describe, and a comparison that was killed can be written again.
+    """
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".") as folder:
         draft = Path(folder)
@@ -203,5 +207,9 @@ def _write(out: Path, results: Mapping, long: pa.Table, plots: bool) -> None:
         pq.write_table(long, draft / "per_user.parquet")
         if plots:
             plot.draw(results, draft)
+        if (out / FILE).exists():
+            for name in (*BESIDE, *plot.PICTURES):
+                (out / name).unlink(missing_ok=True)
+        (draft / FILE).replace(out / FILE)
         for path in draft.iterdir():
             path.replace(out / path.name)
