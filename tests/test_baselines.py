@@ -130,6 +130,10 @@ def test_rows_of_a_user_that_go_on_are_one_sequence(tmp_path):
     assert sorted(loaded.sequences) == [
         ["a", "b"], ["a", "b", "c"], ["d"], ["d"], ["f", "e"], ["f", "e", "a"], ["f", "e", "b"],
     ]  # fmt: skip
+    # Neighbours and linear models see a user once.
+    assert sorted(map(sorted, loaded.items_of_users)) == [
+        ["a", "b"], ["a", "b", "c"], ["a", "b", "e", "e", "f", "f"], ["d"], ["d"], ["e", "f"],
+    ]  # fmt: skip
     rows = {split: contract.read(source, "histories", split) for split in contract.SPLITS}
     numbers = {name: number for number, name in enumerate("abcdef")}
     assert loaded.counts.tolist() == training_sequences(rows, numbers).counts(6).tolist() == [3, 3, 1, 2, 2, 2]
