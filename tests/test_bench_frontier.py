@@ -76,7 +76,7 @@ def test_another_dataset_is_refused(measured, capsys):
     folder, words = measured
     other = tiny.dataset(folder / "books", negatives=3)
     assert frontier.main([str(other), *words[1:]]) == 2
-    assert "was made from something else: dataset was" in capsys.readouterr().err
+    assert "was made from something else: datasets was" in capsys.readouterr().err
 
 
 def test_its_table(measured):

@@ -22,8 +22,9 @@ def made_from(recipe: Recipe, datasets: Sequence[str], base: str | None) -> dict
     names = [Path(source).name for source in datasets]
     if len(set(names)) < len(names):
         raise DataError(f"Two of {', '.join(datasets)} have one name, and would be written to one folder. Rename one.")
+    settings = {name: value for name, value in recipe.to_dict().items() if name != "dataset"}  # wherever it lies
     return {
-        **recipe.to_dict(),
+        **settings,
         "datasets": [[name, dataset_checksum(source)] for name, source in zip(names, datasets, strict=True)],
         "base": base_checksum(base) if base else None,
     }
