@@ -263,6 +263,13 @@ def test_same_seed_same_audit_and_a_limit(tmp_path):
     assert "(0." not in as_text(found, source).split("mostly")[0]
 
 
+def test_the_control_is_another_user_where_users_have_several_rows(tmp_path):
+    found = audit(dataset(tmp_path / "rows", GOOD[0], GOOD[0], GOOD[0], GOOD[1]))["methods"]["recurrent"]
+    assert (found["summaries"], found["coverage"]["of_another"]) == (12, 0)
+    alone = audit(dataset(tmp_path / "alone", GOOD[0], GOOD[0]))["methods"]["recurrent"]
+    assert (alone["summaries"], alone["coverage"]["of_another"]) == (6, None)
+
+
 def test_figures_without_a_measure_are_none():
     nothing = np.full(2, np.nan)
     names = ("coverage", "coverage_of_another", "unsupported", "unsupported_of_another", "negative_named")

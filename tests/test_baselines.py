@@ -17,12 +17,12 @@ from peers import fitted, material, run, table
 from peers.fitted import Budget, Fitted, over_known
 from tests import tiny
 from trsr.dataset import contract
+from trsr.dataset.sequences import training_sequences
 from trsr.errors import DataError, UsageError
 from trsr.recommender.compare.align import read
 from trsr.retrieval.evaluate import catalogue_scorer
 from trsr.retrieval.retriever import Retriever
 from trsr.retrieval.run import train_retriever
-from trsr.retrieval.sequences import training_sequences
 from trsr.retrieval.training import Settings
 
 SCRIPT = Path(__file__).parent.parent / "hub_recipes" / "baselines.py"
@@ -118,15 +118,25 @@ def test_rows_of_a_user_that_go_on_are_one_sequence(tmp_path):
         {"user_id": "u", "history": ["a"], "target": "b", "negatives": ["e"]},
         {"user_id": "u", "history": ["a", "b"], "target": "c", "negatives": ["e"]},
         {"user_id": "v", "history": ["a"], "target": "b", "negatives": ["e"]},
+        # What two rows of a user begin with is no sequence of another user.
+        {"user_id": "y", "history": ["f", "e"], "target": "a", "negatives": ["b"]},
+        {"user_id": "y", "history": ["f", "e"], "target": "b", "negatives": ["a"]},
+        {"user_id": "z", "history": ["f"], "target": "e", "negatives": ["a"]},
     ]
     other = [{"user_id": "w", "history": ["d"], "target": "e", "negatives": ["f"]}]
     splits = {"train": train, "validation": other, "test": [{**other[0], "user_id": "x"}]}
     source = tiny.write_splits(tmp_path / "rows", items, splits)
     loaded = material.load([source])
-    assert sorted(loaded.sequences) == [["a", "b"], ["a", "b", "c"], ["d"], ["d"]]
+    assert sorted(loaded.sequences) == [
+        ["a", "b"], ["a", "b", "c"], ["d"], ["d"], ["f", "e"], ["f", "e", "a"], ["f", "e", "b"],
+    ]  # fmt: skip
+    # Neighbours and linear models see a user once.
+    assert sorted(map(sorted, loaded.items_of_users)) == [
+        ["a", "b"], ["a", "b", "c"], ["a", "b", "e", "e", "f", "f"], ["d"], ["d"], ["e", "f"],
+    ]  # fmt: skip
     rows = {split: contract.read(source, "histories", split) for split in contract.SPLITS}
     numbers = {name: number for number, name in enumerate("abcdef")}
-    assert loaded.counts.tolist() == training_sequences(rows, numbers).counts(6).tolist() == [2, 2, 1, 2, 0, 0]
+    assert loaded.counts.tolist() == training_sequences(rows, numbers).counts(6).tolist() == [3, 3, 1, 2, 2, 2]
 
 
 def test_datasets_that_differ_in_more_than_negatives_share_no_fits(small_dataset, tmp_path):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from bench import fill_tables, frontier
+from bench import adapters, fill_tables, frontier
 from tests import tiny
 from tests.test_train import BASES
 from trsr.recommender import run as runs
@@ -66,8 +66,8 @@ def test_what_is_finished_is_kept(measured, monkeypatch):
     def again(*args, **options):
         raise AssertionError("done twice")
 
-    monkeypatch.setattr(frontier, "train", again)
-    monkeypatch.setattr(frontier, "evaluate_run", again)
+    monkeypatch.setattr(adapters, "train", again)
+    monkeypatch.setattr(adapters, "evaluate_run", again)
     assert frontier.main(words) == 0
     assert (folder / "out" / frontier.FILE).read_bytes() == before
 
@@ -76,7 +76,7 @@ def test_another_dataset_is_refused(measured, capsys):
     folder, words = measured
     other = tiny.dataset(folder / "books", negatives=3)
     assert frontier.main([str(other), *words[1:]]) == 2
-    assert "was made from something else: dataset was" in capsys.readouterr().err
+    assert "was made from something else: datasets was" in capsys.readouterr().err
 
 
 def test_its_table(measured):

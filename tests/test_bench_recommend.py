@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from bench import recommend
+from bench import adapters, recommend
 from bench.recommend import ABLATIONS, FORMS, Bench
 from tests import tiny
 from tests.test_train import BASES
@@ -14,6 +14,7 @@ from trsr.dataset import contract
 from trsr.metrics.calibration import Calibration
 from trsr.recommender import evaluate
 from trsr.recommender.recipe import load_recipe
+from trsr.records.files import bind
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +47,8 @@ def test_one_table_for_each_set_of_candidates(bench, monkeypatch):
     def again(*args, **options):
         raise AssertionError("done twice")
 
-    monkeypatch.setattr(recommend, "train", again)
-    monkeypatch.setattr(recommend, "evaluate_run", again)
+    monkeypatch.setattr(adapters, "train", again)
+    monkeypatch.setattr(adapters, "evaluate_run", again)
     # A form and seed are measured on both datasets, the base once, and the first form on validation users as well.
     assert len(list(bench.evaluated())) == 2 * (2 * len(FORMS) - 1 + 2)
 
@@ -56,6 +57,19 @@ def test_one_table_for_each_set_of_candidates(bench, monkeypatch):
 def test_every_form_is_a_recipe(form):
     assert load_recipe("domain", form.changes)
     assert not form.trained or form.trained in [one.name for one in FORMS]
+
+
+def test_datasets_of_one_name_or_in_another_order_are_refused(bench, tmp_path, capsys):
+    given = ("--base", bench.base, "--no-peers")
+    twin = str(tmp_path / "even")
+    shutil.copytree(bench.datasets[0], twin)
+    assert recommend.main([twin, *words(bench, tmp_path / "twins", *given)]) == 2
+    assert "have one name, and would be written to one folder" in capsys.readouterr().err
+    bind(tmp_path / "out" / "runs", adapters.made_from(load_recipe("domain"), bench.datasets, bench.base))
+    assert recommend.main([*bench.datasets[::-1], "--out", str(tmp_path / "out"), *given]) == 2
+    error = capsys.readouterr().err
+    assert "was made from something else: datasets was [['even'," in error
+    assert "base was" not in error
 
 
 def test_blocks_of_another_size_are_summarised_once(bench, monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 
 from bench import recommend, scaling
 from tests import tiny
+from trsr.errors import UsageError
 
 
 def test_sizes_stand_in_one_table(tmp_path, monkeypatch):
@@ -23,6 +24,10 @@ def test_sizes_stand_in_one_table(tmp_path, monkeypatch):
 
     monkeypatch.setattr(recommend, "train_domain", lambda *args, **options: pytest.fail("trained twice"))
     scaling.run(*given)
+    # What was begun goes on with the same recipe, seed and data alone.
+    for number, other in ((0, [str(tiny.dataset(tmp_path / "other", users=9))]), (4, ("negatives=2",)), (5, 1)):
+        with pytest.raises(UsageError, match=r"made from something else: (datasets|negatives|seed) was"):
+            scaling.run(*given[:number], other, *given[number + 1 :])
 
 
 @pytest.mark.parametrize("text", ["64", "64x0", "40x2", "64x2x3x4", "axb"])

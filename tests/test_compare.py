@@ -184,9 +184,10 @@ def test_broken_files_are_told(tmp_path):
 
 
 def test_thirds_keep_equal_values_together():
-    labels = slices.thirds([5, 1, 9, 2, 5, 8], "items")
+    labels = slices.thirds([5, 1, 9, 2, 5, 8], "item")
     assert labels == ["5 items", "1 to 2 items", "8 to 9 items", "1 to 2 items", "5 items", "8 to 9 items"]
-    assert slices.thirds([4, 4, 4], "items") == ["4 items"] * 3
+    assert slices.thirds([4, 4, 4], "item") == ["4 items"] * 3
+    assert slices.thirds([1, 1, 5], "item") == ["1 item", "1 item", "5 items"]
 
 
 def test_slices_by_category_look_at_the_last_items():
@@ -204,7 +205,11 @@ def test_slices_by_category_look_at_the_last_items():
 
 
 def test_slices_by_popularity_count_training_users():
-    train = [{"history": ["a", "a"], "target": "b"}, {"history": ["b"], "target": "a"}]
+    rows = [
+        {"user_id": "u", "history": ["a", "a"], "target": "b", "negatives": []},
+        {"user_id": "v", "history": ["b"], "target": "a", "negatives": []},
+    ]
+    train = Dataset.from_list(rows, features=contract.HISTORIES)
     asked = [{"target": item} for item in ("a", "b", "c")]
     assert slices.by_popularity(asked, train) == ["3 times", "2 times", "0 times"]
 
@@ -277,6 +282,33 @@ def test_the_temperature_comes_from_the_validation_of_the_same_weights(tmp_path)
     assert "after" not in compare([test, wrong], tmp_path / "out", plots=False)["calibration"]["ours"]
 
 
+def test_the_temperature_is_not_that_of_a_control_nor_of_a_part(tmp_path):
+    def sure(user, item):
+        return 2.0 if item == "t" else -2.0
+
+    def validated(name, value, **about):
+        about = {"weights": "abc", "temperature": {"value": value, "bias": 0.0}, **about}
+        return evaluation(tmp_path / name, {"ours": sure}, rows(["v1", "v2"]), split="validation", **about)
+
+    def temperature(*validations, **about):
+        test = evaluation(tmp_path / "test", {"ours": sure}, odds=["ours"], weights="abc", **about)
+        [found] = compare([test, *validations], tmp_path / "out", plots=False)["calibration"].values()
+        return found.get("temperatures")
+
+    own = validated("own", 0.5, shuffled_summaries=False, history=None, limit=0)
+    shuffled = validated("shuffled", 2.0, shuffled_summaries=True)
+    reordered = validated("reversed", 3.0, history="reversed")
+    part = validated("part", 4.0, limit=2)
+    others = validated("others", 5.0, dataset="other tales")
+    assert temperature(part, own, shuffled, reordered, others) == [0.5]
+    assert temperature(own, part) == [0.5]
+    assert temperature(part) == [4.0]
+    assert temperature(shuffled, reordered, others) is None
+    # A control has its own, or else that of the true run.
+    assert temperature(own, reordered, shuffled, shuffled_summaries=True) == [2.0]
+    assert temperature(reordered, own, shuffled_summaries=True) == [0.5]
+
+
 def test_tables_come_from_the_file(tmp_path):
     folders = [
         evaluation(tmp_path / "a", {"ours|x": hits("u1", "u2", "u3", "u4")}, cost={"cpu_seconds": 7, "peak_mib": 99.6}),
@@ -326,6 +358,10 @@ def test_the_verb_prints_and_draws(tmp_path, capsys, small_dataset):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "comparison.json", "comparison.md", "per_user.parquet", "systems.png", "slices.png", "reliability.png",
     }  # fmt: skip
+    # What an earlier comparison drew does not stay beside a later one without it.
+    main(["compare", *folders, "--out", str(tmp_path / "out")])
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"comparison.json", "comparison.md", "per_user.parquet", "systems.png", "reliability.png"}
     with pytest.raises(SystemExit) as stop:
         main(["compare", str(tmp_path / "nowhere")])
     assert stop.value.code == 2

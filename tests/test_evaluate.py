@@ -14,9 +14,11 @@ from trsr.core.prompts import Encoder
 from trsr.core.scoring import Scorer
 from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
+from trsr.dataset.other_users import rows_of_others
 from trsr.errors import CompareError, EvaluationError, UsageError
 from trsr.metrics.calibration import fit_calibration
-from trsr.recommender import results, train
+from trsr.metrics.significance import holm
+from trsr.recommender import evaluate, results, train
 from trsr.recommender.compare import verdict
 from trsr.recommender.compare.run import compare
 from trsr.recommender.controls import with_history, with_shuffled_summaries
@@ -67,6 +69,22 @@ def test_results_count_the_candidates_there_are(tmp_path):
     assert "too few users" in results["not_fitted"]
 
 
+def test_new_scores_never_stand_beside_old_results(tmp_path, monkeypatch):
+    candidates = Candidates.of(ROWS, 0)
+    scores = np.where(candidates.mask, 1.0, np.nan)
+    about = {"split": "test", "run": "ours"}
+    write_results(tmp_path, {"ours": scores}, candidates, about)
+
+    def killed(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_results(tmp_path, {"ours": 2 * scores}, candidates, about)
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.parquet"]
+    assert set(Dataset.from_parquet(str(tmp_path / "scores.parquet"))["ours"]) == {2}
+
+
 def test_a_missing_score_of_a_candidate_is_refused():
     labels = np.array([[True, False, False]])
     scores = np.array([[1.0, np.nan, np.nan]])
@@ -102,6 +120,26 @@ def test_shuffled_summaries_are_those_of_others(run, tmp_path):
     assert found["shuffled_summaries"]
     own = evaluate_run(run, tmp_path / "own")
     assert found["systems"]["run"] != own["systems"]["run"]
+
+
+def test_shuffled_summaries_are_those_of_other_users_where_users_have_several_rows():
+    users = list("uuvvvwxxxx")
+    rows = Dataset.from_list([{"user_id": user, "summary": f"{user}{n}"} for n, user in enumerate(users)])
+    for seed in range(20):
+        mixed = with_shuffled_summaries(rows, seed)
+        assert all(summary[0] != user for user, summary in zip(users, mixed["summary"], strict=True))
+        owners = {(user, summary[0]) for user, summary in zip(users, mixed["summary"], strict=True)}
+        assert len(owners) == len({owner for _, owner in owners}) == 4  # a circle: each user once
+    with pytest.raises(EvaluationError, match="at least 2 users"):
+        with_shuffled_summaries(rows.select([0, 1]), seed=0)
+
+
+def test_the_donors_of_published_figures_are_the_same():
+    """With a row a user: the circle through the permutation of rows, as it was drawn from the beginning."""
+    order = np.random.default_rng(7).permutation(50)
+    donors = np.empty(50, int)
+    donors[order] = np.roll(order, 1)
+    assert rows_of_others([f"u{n}" for n in range(50)], np.random.default_rng(7)).tolist() == donors.tolist()
 
 
 def ordered_rows():
@@ -157,6 +195,7 @@ def test_a_run_is_evaluated_with_histories_in_another_order(run, tmp_path):
     assert found.systems["run"] != whole["systems"]["run"]
     assert found.systems["tf-idf"] == whole["systems"]["tf-idf"]
     assert {test["against"] for test in found.paired} == set(found.systems) - {"run"}
+    assert [test["p_holm"] for test in found.paired] == holm([test["p_value"] for test in found.paired])
     compared = compare([str(true), str(cut)], tmp_path / "out", plots=False)
     names = ["chance", "popularity", "item-knn", "tf-idf", "run"]
     ordered = [f"{name}, history last:1" for name in ("item-knn", "tf-idf", "run")]

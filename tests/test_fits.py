@@ -10,8 +10,10 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from tests import tiny
 from trsr.core.compat import cache_name
+from trsr.errors import RecipeError
+from trsr.recommender import memory
 from trsr.recommender.memory import CARDS, USABLE, cache_bytes, count, fits, table
-from trsr.recommender.recipe import Lora, Recipe, load_recipe, names
+from trsr.recommender.recipe import Lora, Optim, Recipe, load_recipe, names
 
 ROOT = Path(__file__).parent.parent
 RESULTS = json.loads((ROOT / "hub_recipes" / "results" / "fits.json").read_text())
@@ -45,6 +47,53 @@ def test_what_is_counted_is_what_is_there(kind, tmp_path):
     held = size(trained) + size(one.grad for one in trained) + size(moments)
     recipe = Recipe(base=str(tmp_path / "base"), dataset="sample", lora=Lora(target_modules=modules))
     assert fits([recipe])["recipes"]["run"]["adapter_gradients_and_optimizer"] == held
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fits") / "base"
+    tiny.model("llama").save_pretrained(folder)
+    return str(folder)
+
+
+def of(base, **changes):
+    """What is counted of a recipe without bf16, with batches of 2 and 20 negatives."""
+    optim = Optim(batch_size=2, bf16=False)
+    recipe = Recipe(
+        base=base, dataset="sample", lora=Lora(target_modules=("q_proj",)), optim=optim, **{"negatives": 20, **changes}
+    )
+    return fits([recipe])["recipes"]["run"]
+
+
+def test_tokens_are_counted_by_form(base):
+    config = tiny.model("llama").config
+    layers, width, vocabulary = config.num_hidden_layers, config.hidden_size, config.vocab_size
+    flat, shared = of(base, max_tokens=100), of(base, max_tokens=100, form="shared-prefix")
+    fewer = of(base, max_tokens=100, form="shared-prefix", negatives=1)
+    for found, tokens, predictions in ((flat, 200, 200), (shared, 2 * (100 + 20 * 64), 42), (fewer, 2 * 164, 4)):
+        assert found["activations_estimated"] == (2 * layers + 34) * tokens * width
+        assert found["activations_without_checkpointing_estimated"] == 34 * layers * tokens * width
+        assert found["logits_estimated"] == 12 * predictions * vocabulary
+        parts = ("weights", "adapter_gradients_and_optimizer", "activations_estimated", "logits_estimated")
+        assert found["training"] == sum(found[part] for part in parts)
+
+
+def test_recurrent_layers_share_no_prefix_with_checkpointing(tmp_path):
+    tiny.model("qwen3_5_text").save_pretrained(tmp_path / "base")
+    found = of(str(tmp_path / "base"), max_tokens=100, form="shared-prefix")
+    layers, width = found["layers"], found["width"]
+    assert found["activations_estimated"] == (2 * layers + 34) * 2 * 21 * 100 * width
+    assert found["activations_without_checkpointing_estimated"] == 34 * layers * 2 * (100 + 20 * 64) * width
+
+
+def test_no_longest_prompt_is_that_of_the_context(base, monkeypatch):
+    context = tiny.model("llama").config.max_position_embeddings
+    assert of(base, max_tokens=0) == of(base, max_tokens=context) == of(base, max_tokens=10 * context)
+    assert of(base, max_tokens=0)["activations_estimated"]
+    unknown = Recipe(base="google/gemma-4-E2B-it", dataset="sample", max_tokens=0)
+    monkeypatch.setattr(memory, "count", lambda *base: {"parameters": 1, "adapter": 1, "context": 0})
+    with pytest.raises(RecipeError, match="max_tokens is 0, the context of google/gemma-4-E2B-it, which is not known"):
+        fits([unknown])
 
 
 def test_the_smallest_card_that_holds_it():

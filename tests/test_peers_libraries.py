@@ -127,6 +127,31 @@ def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
     assert len(search(tmp_path / "b.sqlite3", "none", {}, Budget(trials=6), 0, value)) == 1
 
 
+def test_a_search_that_was_killed_before_its_first_trial_goes_on(tmp_path, monkeypatch):
+    import optuna
+
+    def given(name):
+        return (
+            tmp_path / name,
+            "study",
+            {"x": (1, 2, 3)},
+            Budget(trials=2),
+            0,
+            lambda settings: Trial(settings, 1.0, {"cpu_seconds": 1}),
+        )
+
+    def killed(study):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.Study, "ask", killed)  # the defaults are enqueued, and wait
+        with pytest.raises(KeyboardInterrupt):
+            search(*given("a.sqlite3"))
+    assert search(*given("a.sqlite3")) == search(*given("b.sqlite3"))
+    study = optuna.load_study(study_name="study", storage=f"sqlite:///{tmp_path / 'a.sqlite3'}")
+    assert [trial.state.name for trial in study.get_trials()] == ["COMPLETE", "COMPLETE"]
+
+
 def test_the_whole_with_a_process_for_each_fit(source, tmp_path):
     for name in ("ease", "esasrec"):
         run.run(name, [source], tmp_path / "out", budget=Budget(trials=2, epochs=2, patience=1), seeds=[0, 1])

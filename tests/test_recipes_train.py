@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from tests import tiny
 from trsr.core.modeling import PROMPT_FILE
-from trsr.recommender.evaluate import BASELINES, evaluate_run
+from trsr.recommender.baselines import BASELINES
+from trsr.recommender.evaluate import evaluate_run
 from trsr.recommender.recipe import load_recipe, names
 from trsr.recommender.train import lora_targets, train
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from trsr.dataset import contract
+from trsr.dataset.sequences import Sequences, training_sequences, windows
 from trsr.errors import DataError, RunError, TrainError
 from trsr.retrieval.batches import batch_of, epoch
 from trsr.retrieval.draws import Draws
@@ -19,7 +20,6 @@ from trsr.retrieval.loss import backward_in_slices, sampled_softmax_loss, softma
 from trsr.retrieval.network import Network, Shape
 from trsr.retrieval.retriever import Retriever
 from trsr.retrieval.search import largest
-from trsr.retrieval.sequences import Sequences, training_sequences, windows
 from trsr.retrieval.training import Settings, fit
 from trsr.retrieval.users import user_vectors
 from trsr.retrieval.validation import Validation

@@ -357,6 +357,7 @@ def test_the_catalogue_is_measured_as_by_hand(dataset, folder, evaluated):
     assert own["recall@20"]["value"] == 1  # of 11 items
     assert own["coverage@10"] == len(shown) / 16
     assert {"popularity", "item-knn", "tf-idf"} == {one["against"] for one in found["paired"]}
+    assert all(one["p_holm"] >= one["p_value"] for one in found["paired"])
     assert sum(group["rows"] for group in found["by_target"].values()) == 10
     assert found["n_items"] == 16
 

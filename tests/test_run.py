@@ -231,6 +231,9 @@ def test_what_is_limited_or_changed_has_a_folder_of_its_own(run, tmp_path):
         return json.loads((run / name / "results.json").read_text(encoding="utf-8"))["limit"]
 
     assert [limit(name) for name in ("test", "test-limit-2", "test-limit-9")] == [0, 2, 0]
+    # Baselines are those of the whole split.
+    every, first = (pq.read_table(run / name / "scores.parquet") for name in ("test", "test-limit-2"))
+    assert first["item-knn"].to_pylist() == every["item-knn"].to_pylist()[: len(first)]
 
 
 @pytest.mark.parametrize("changed", ["texts", "prompt"])

@@ -80,6 +80,16 @@ def snapshot(folder):
     return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
+@pytest.mark.parametrize("form", ["flat", "shared-prefix"])
+def test_encoded_rows_are_the_same_however_few_become_columns_at_once(base, dataset, form, monkeypatch):
+    recipe = make_recipe(base, dataset)
+    *_, whole, counts = encoded(recipe, form=form)
+    monkeypatch.setattr("trsr.recommender.examples.ROWS", 5)
+    *_, joined, same = encoded(recipe, form=form)
+    assert joined.data["input_ids"].num_chunks > 1 == whole.data["input_ids"].num_chunks
+    assert (joined[:], joined.features, same) == (whole[:], whole.features, counts)
+
+
 # What is computed in which precision
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.test_compare import evaluation, rows
+from trsr.metrics.significance import with_holm
 from trsr.recommender.compare import verdict
 
 
@@ -18,7 +19,7 @@ def test_above_below_and_not_told_apart_with_their_intervals():
     }
     paired = [
         {"system": "mine", "against": "a", "difference": 0.1, "low": 0.05, "high": 0.15, "p_value": 0.001},
-        {"system": "b", "against": "mine", "difference": 0.1, "low": 0.04, "high": 0.16, "p_value": 0.049},
+        {"system": "b", "against": "mine", "difference": 0.1, "low": 0.04, "high": 0.16, "p_value": 0.01},
         {"system": "mine", "against": "c", "difference": -0.01, "low": -0.05, "high": 0.03, "p_value": 0.5},
         {"system": "a", "against": "b", "difference": -0.2, "low": -0.3, "high": -0.1, "p_value": 0.001},
     ]
@@ -26,6 +27,21 @@ def test_above_below_and_not_told_apart_with_their_intervals():
         "Verdict: mine, Recall@3 0.400, is above a (0.300; +0.100, +0.050 to +0.150); "
         "below b (0.500; -0.100, -0.160 to -0.040); not told apart from c (0.410; -0.010, -0.050 to +0.030)."
     )
+
+
+def test_what_is_above_by_chance_among_many_baselines_is_not_told_apart():
+    """By p values after Holm's correction over all tests of the file, which files of earlier versions lack."""
+    systems = {name: {"recall@3": {"value": 0.3}} for name in ("mine", *"abc")}
+    paired = [
+        {"system": "mine", "against": other, "difference": 0.1, "low": 0.01, "high": 0.19, "p_value": p}
+        for other, p in (("a", 0.03), ("b", 0.001), ("c", 0.02))
+    ]
+    corrected = [{**test, "p_holm": p} for test, p in zip(paired, (0.04, 0.003, 0.06), strict=True)]
+    assert with_holm(paired)[0]["p_holm"] == pytest.approx(0.04)  # the largest of 0.003, 2 x 0.02 and 0.03
+    assert [with_holm(paired * 2)[number]["p_holm"] for number in (0, 1)] == pytest.approx([0.08, 0.006])
+    for tests, apart in ((paired, "abc"), (corrected, "ab"), (paired * 2, "b")):
+        said = verdict.standing("mine", systems, tests).partition("; not told apart from")[0]
+        assert [name for name in "abc" if f"{name} (0.300" in said] == list(apart)
 
 
 def results(folder, difference, *, shortened=0, **about):

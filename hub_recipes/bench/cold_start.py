@@ -3,11 +3,13 @@
 python -m bench.cold_start data/scientific --share 0.1 --out data/scientific-cold
 
 Items are drawn at random. They leave all histories; a user whose target is one of them is tested, all others are trained on, less the
-validation users, who stay. So item ids, popularity and neighbours know nothing of the target, and its text alone speaks for it.
+validation users, who stay. Nor are they negatives of either, from which a recommender would learn to answer no. So item ids,
+popularity and neighbours know nothing of the target, and its text alone speaks for it.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from datasets import Dataset, DatasetDict
 
 from trsr.cli.exits import ended
 from trsr.dataset import contract
-from trsr.errors import UsageError
+from trsr.errors import DataError, UsageError
 
 
 def hold_out(source: str, out: Path, share: float, seed: int) -> dict[str, int]:
@@ -30,7 +32,7 @@ def hold_out(source: str, out: Path, share: float, seed: int) -> dict[str, int]:
 
     Raises:
         UsageError: If the share is not between 0 and 1.
-        DataError: If a split would be empty.
+        DataError: If a user has several rows, or a split would be empty.
     """
     if not 0 < share < 1:
         raise UsageError(f"--share is {share}, expected a number between 0 and 1.")
@@ -38,17 +40,26 @@ def hold_out(source: str, out: Path, share: float, seed: int) -> dict[str, int]:
     random = np.random.default_rng(seed)
     held = {item_ids[number] for number in random.permutation(len(item_ids))[: round(share * len(item_ids))]}
     given = {split: contract.read(source, "histories", split) for split in contract.SPLITS}
+    users = Counter(user_id for rows in given.values() for user_id in rows["user_id"])
+    if several := [user_id for user_id, count in users.items() if count > 1]:
+        raise DataError(
+            f"{source}: {len(several):,} users have several rows, such as {several[0]!r}. The history of one would hold the target of "
+            "another: give a dataset with one row a user, split by users (--split users, where it is built)."
+        )
     splits: dict[str, list[dict[str, Any]]] = {split: [] for split in contract.SPLITS}
     for split, rows in given.items():
         for row in rows:
-            history = [item_id for item_id in row["history"] if item_id not in held]
-            if history:
-                place = "test" if row["target"] in held else "validation" if split == "validation" else "train"
-                splits[place].append({**row, "history": history})
+            if row["target"] in held:
+                splits["test"].append(_without_past(row, held))
+            else:
+                negatives = [item_id for item_id in row["negatives"] if item_id not in held]
+                place = "validation" if split == "validation" else "train"
+                splits[place].append({**_without_past(row, held), "negatives": negatives})
+    kept = {split: [row for row in rows if row["history"] and row["negatives"]] for split, rows in splits.items()}
     tables = {
         "items": DatasetDict(train=contract.read(source, "items", "train")),
         "histories": DatasetDict(
-            {split: Dataset.from_list(rows, features=given["train"].features) for split, rows in splits.items()}
+            {split: Dataset.from_list(rows, features=given["train"].features) for split, rows in kept.items()}
         ),
     }
     before = contract.provenance(source)
@@ -56,7 +67,17 @@ def hold_out(source: str, out: Path, share: float, seed: int) -> dict[str, int]:
     dataset = {**before.values.get("dataset", {}), "name": out.resolve().name}
     body = f"# {dataset['name']}\n\n{len(held):,} items are nobody's but the targets of test users."
     contract.write(out, tables, provenance={**before.values, **about, "dataset": dataset}, body=body)
-    return {"items": len(held), **{split: len(rows) for split, rows in splits.items()}}
+    return {"items": len(held), **{split: len(rows) for split, rows in kept.items()}}
+
+
+def _without_past(row: Mapping[str, Any], held: Container[str]) -> dict[str, Any]:
+    """The row without items in its history, and without their times."""
+    history = row["history"]
+    kept = [number for number, item_id in enumerate(history) if item_id not in held]
+    changed = {"history": [history[number] for number in kept]}
+    if times := row.get("timestamps"):  # there may be the target's as well
+        changed["timestamps"] = [*(times[number] for number in kept), *times[len(history) :]]
+    return {**row, **changed}
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -27,6 +27,7 @@ from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncode
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from transformers import set_seed
 
+from bench.adapters import evaluated, made_from, trained
 from trsr.cli.exits import ended
 from trsr.core.history import Item, newest
 from trsr.core.prompts import RankingPrompt
@@ -35,13 +36,14 @@ from trsr.dataset.candidates import Candidates
 from trsr.hub import cross_encoder
 from trsr.recommender.compare import report
 from trsr.recommender.compare.run import compare
-from trsr.recommender.evaluate import describe, evaluate_run, write_results
+from trsr.recommender.evaluate import describe, write_results
 from trsr.recommender.examples import make_encoder, ranking_prompt
 from trsr.recommender.recipe import Recipe, load_recipe
 from trsr.recommender.results import FILE
-from trsr.recommender.run import Run, is_finished
+from trsr.recommender.run import Run
 from trsr.recommender.scores import cost
-from trsr.recommender.train import load_base, lora_config, train
+from trsr.recommender.train import load_base, lora_config
+from trsr.records.files import bind
 
 OURS, THEIRS = "our adapter", "CrossEncoder, trained by sentence-transformers"
 
@@ -113,7 +115,7 @@ def theirs(recipe: Recipe, out: Path, run: Path) -> None:
     began = time.process_time()
     model, words = untrained(recipe, out / "base")
     fine_tune(model, pairs(recipe.dataset, recipe, words), recipe, out / "model")
-    trained, began = time.process_time() - began, time.process_time()
+    fitted, began = time.process_time() - began, time.process_time()
     saved = CrossEncoder(str(out / "model"), device="cpu")
     texts = contract.texts(recipe.dataset)
 
@@ -127,15 +129,13 @@ def theirs(recipe: Recipe, out: Path, run: Path) -> None:
     scores = candidates.score(log_odds)
     weights = hashlib.sha256((out / "model" / "adapter_model.safetensors").read_bytes()).hexdigest()
     about = {**describe(Run.read(run), "test"), "run": THEIRS, "train_seed": recipe.seed, "weights": weights}
-    about["cost"] = {"train_seconds": round(trained, 1), **cost(began)}
+    about["cost"] = {"train_seconds": round(fitted, 1), **cost(began)}
     write_results(out, {THEIRS: scores}, candidates, about)
 
 
 def ours(recipe: Recipe, out: Path) -> None:
     """Train our adapter, and write the scores of the test users to `out`/test."""
-    if not is_finished(out):
-        train(recipe, out)
-    evaluate_run(out, out / "test")
+    evaluated(trained(recipe, out), out / "test")
 
 
 def alone(work: Callable, *arguments: Any) -> None:
@@ -153,7 +153,11 @@ def run(dataset: str, recipe: Recipe, seeds: Sequence[int], out: Path) -> dict[s
 
     Returns:
         The comparison, as `compare` gives it.
+
+    Raises:
+        UsageError: If `out` was begun with another recipe or dataset.
     """
+    bind(out, made_from(recipe, [dataset], recipe.base))
     sources = []
     for seed in seeds:
         seeded = replace(recipe, dataset=dataset, name=OURS, seed=seed)

@@ -17,21 +17,18 @@ from typing import Any
 import numpy as np
 from transformers import AutoConfig, AutoTokenizer
 
-from bench import report
+from bench import adapters, report
 from trsr.assets.paths import base_path
 from trsr.core.history import Item
 from trsr.dataset import contract
 from trsr.errors import TrsrError
-from trsr.metrics.significance import holm, paired_test, summary
+from trsr.metrics.significance import paired_test, summary, with_holm
+from trsr.recommender.baselines import BASELINES
 from trsr.recommender.compare.align import align, read
 from trsr.recommender.compare.measure import each_user, over_seeds
-from trsr.recommender.evaluate import BASELINES, evaluate_run
 from trsr.recommender.examples import encode_prefix, make_encoder, ranking_prompt
 from trsr.recommender.recipe import Recipe, load_recipe
 from trsr.recommender.results import FILE as RESULTS
-from trsr.recommender.run import is_finished
-from trsr.recommender.train import train
-from trsr.records.checksums import base_checksum, dataset_checksum
 from trsr.records.files import bind, write_text
 from trsr.records.versions import versions
 from trsr.report import plots
@@ -55,16 +52,6 @@ def recipe_of(source: str, changes: Sequence[str], dataset: str, form: str, room
         f"max_tokens={room + OTHERS}",
     )
     return load_recipe(source, (*changes, *own))
-
-
-def evaluated(recipe: Recipe, out: Path) -> Path:
-    """The folder with the figures of an adapter, which is trained and evaluated unless it is there."""
-    run = out / "runs" / recipe.name
-    if not is_finished(run):
-        train(recipe, run)
-    if not (run / "test" / RESULTS).exists():
-        evaluate_run(run, run / "test")
-    return run / "test"
 
 
 def lengths(recipe: Recipe) -> dict[str, float]:
@@ -107,9 +94,8 @@ def measure(folders: Mapping[tuple[int, str], Sequence[Path]], seed: int = 0) ->
             forms[form] = {**figures, "seeds": len(each), "recall@3 of seeds": each}
         recent, both = (means[f"{room} {form}"]["recall@3"] for form in FORMS)
         rooms.append({"room": room, "forms": forms, "test": paired_test(both, recent, seed, users=aligned.owners)})
-    for one, p in zip(rooms, holm([one["test"]["p_value"] for one in rooms]), strict=True):
-        one["test"]["p_holm"] = p
-    return rooms
+    tests = with_holm([one["test"] for one in rooms])
+    return [{**one, "test": test} for one, test in zip(rooms, tests, strict=True)]
 
 
 def draw(results: Mapping[str, Any], path: Path) -> None:
@@ -151,18 +137,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         common = load_recipe(options.recipe, (*options.changes, f"dataset={options.dataset}"))
-        bind(
-            options.out / "runs",
-            {
-                **common.to_dict(),
-                "dataset": dataset_checksum(options.dataset),
-                "base": base_checksum(common.base),
-            },
-        )
+        bind(options.out / "runs", adapters.made_from(common, [options.dataset], common.base))
         folders: dict[tuple[int, str], list[Path]] = {(room, form): [] for room in options.rooms for form in FORMS}
         for seed in options.seeds:
             for room, form in folders:
-                folders[room, form].append(evaluated(recipe(form, room, seed), options.out))
+                own = recipe(form, room, seed)
+                run = adapters.trained(own, options.out / "runs" / own.name)
+                folders[room, form].append(adapters.evaluated(run, run / "test"))
         rooms = measure(folders)
         for one in rooms:
             for form, figures in one["forms"].items():

@@ -23,16 +23,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench import adapters
 from trsr.dataset import contract
 from trsr.errors import DataError, TrsrError
 from trsr.pretrain.domain.train import train_domain
 from trsr.recommender.compare.run import compare
-from trsr.recommender.evaluate import evaluate_run
 from trsr.recommender.recipe import load_recipe
-from trsr.recommender.results import FILE
-from trsr.recommender.run import is_finished
-from trsr.recommender.train import train
-from trsr.records.checksums import base_checksum, dataset_checksum
 from trsr.records.files import bind
 from trsr.summaries.engines.make import engine
 from trsr.summaries.run import summarize_dataset
@@ -113,25 +109,21 @@ class Bench:
         folder = self.out / "evaluated" / Path(dataset).name / f"{form.name}-{seed}"
         if split != "test":
             folder = folder.with_name(f"{folder.name}-{split}")
-        if not (folder / FILE).exists():
-            evaluate_run(
-                run,
-                folder,
-                split=split,
-                adapter=form.adapter,
-                dataset=self._source(dataset, form),
-                shuffle_summaries=form.shuffle_summaries,
-            )
-        return folder
+        return adapters.evaluated(
+            run,
+            folder,
+            split=split,
+            adapter=form.adapter,
+            dataset=self._source(dataset, form),
+            shuffle_summaries=form.shuffle_summaries,
+        )
 
     def _run(self, form: Form, seed: int) -> Path:
         made = next((one for one in self.forms if one.name == form.trained), form)
         out = self.out / "runs" / f"{made.name}-{seed}"
-        if not is_finished(out):
-            source = self._source(self.datasets[0], made)
-            given = (f"base={self.base}", f"dataset={source}", f"name={made.name}", f"seed={seed}")
-            train(load_recipe(self.recipe, (*given, *self.changes, *made.changes)), out)
-        return out
+        source = self._source(self.datasets[0], made)
+        given = (f"base={self.base}", f"dataset={source}", f"name={made.name}", f"seed={seed}")
+        return adapters.trained(load_recipe(self.recipe, (*given, *self.changes, *made.changes)), out)
 
     def _source(self, dataset: str, form: Form) -> str:
         """The dataset, or what the extractive summarizer makes of it in blocks of another size."""
@@ -224,14 +216,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--forms takes names of {', '.join(form.name for form in (*FORMS, *ABLATIONS))}.")
 
     def measured(peers: Path | None, fitted: Callable[[], int] = lambda: 0) -> None:
-        bind(
-            options.out / "runs",
-            {
-                **load_recipe(options.recipe, options.changes).to_dict(),
-                "datasets": {Path(source).name: dataset_checksum(source) for source in options.datasets},
-                "base": base_checksum(options.base) if options.base else None,
-            },
-        )
+        recipe = load_recipe(options.recipe, options.changes)
+        bind(options.out / "runs", adapters.made_from(recipe, options.datasets, options.base))
         base = options.base or trained_base(options.datasets[0], options.out / "base")
         bench = Bench(options.recipe, options.datasets, base, options.out, options.changes, options.seeds, forms)
         run(bench, peers, fitted)

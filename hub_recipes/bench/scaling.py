@@ -12,8 +12,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench import adapters
 from bench.recommend import FORMS, Bench, trained_base
+from trsr.cli.exits import ended
 from trsr.recommender.compare.run import compare
+from trsr.recommender.recipe import load_recipe
+from trsr.records.files import bind
 
 HEAD = 32  # width of an attention head
 
@@ -41,7 +45,13 @@ def size(text: str) -> tuple[int, ...]:
 def run(
     datasets: Sequence[str], out: Path, sizes: Sequence[tuple[int, ...]], steps: int, changes: Sequence[str], seed: int
 ) -> None:
-    """Train, measure, then write `comparison-DATASET`, every size against the first one."""
+    """Train, measure, then write `comparison-DATASET`, every size against the first one.
+
+    Raises:
+        UsageError: If `out` was begun with another recipe, seed or data.
+        DataError: If two datasets have one name.
+    """
+    bind(out, {**adapters.made_from(load_recipe("domain", changes), datasets, None), "seed": seed})
     found: dict[str, list[str]] = {dataset: [] for dataset in datasets}
     for width, layers, *longer in sizes:
         count = longer[0] if longer else steps
@@ -68,6 +78,11 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def main(words: Sequence[str] | None = None) -> None:
+    options = arguments().parse_args(words)
+    with ended():
+        run(options.datasets, options.out, options.sizes, options.steps, options.changes, options.seed)
+
+
 if __name__ == "__main__":
-    options = arguments().parse_args()
-    run(options.datasets, options.out, options.sizes, options.steps, options.changes, options.seed)
+    main()

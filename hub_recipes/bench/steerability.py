@@ -3,7 +3,8 @@
     python -m bench.steerability --out hub_recipes/results/steerability-sample.json
     python -m bench.steerability --model runs/books --dataset data/books --field genres --out steerability.json
 
-For each test user: X is the value of a field that the summary names and most of the history has; Y is one that neither has.
+For each row of the test split: X is, of the values of a field that the summary names, the one that most items of the history have; Y is
+one that neither has.
 Candidates are items that the user has not met: some that have X and not Y, some that have Y and not X, some with neither. They are
 ranked with the summary as it is, with Y in the place of X, and with Y beside X; histories, and with them recent items, stay.
 """
@@ -12,7 +13,7 @@ import argparse
 import random
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from bench.run import processor, write
 from trsr.cli.exits import ended
 from trsr.core.scoring import rank
 from trsr.dataset import contract
+from trsr.errors import DataError
 from trsr.metrics.significance import summary as with_intervals
 from trsr.recommender.serving import load_recommender
 from trsr.records.versions import versions
@@ -46,6 +48,7 @@ class Case:
     Attributes:
         x, y: The value that is replaced, and that takes its place.
         groups: For each group, its item ids.
+        named: What finds X in a summary.
     """
 
     user_id: str
@@ -54,20 +57,58 @@ class Case:
     x: str
     y: str
     groups: Mapping[str, list[str]]
+    named: re.Pattern
 
     @property
     def summaries(self) -> dict[str, str]:
         """The summary as it is, and as it is edited."""
         return {
             "as it is": self.summary,
-            "replaced": named(self.x).sub(lambda match: self.y + match[1], self.summary),
-            "added": named(self.x).sub(lambda match: f"{self.y}{match[1]}, {self.x}{match[1]}", self.summary),
+            "replaced": self._edited(lambda count: f"{self.y}{count}"),
+            "added": self._edited(lambda count: f"{self.y}{count}, {self.x}{count}"),
         }
 
+    def _edited(self, edit: Callable[[str], str]) -> str:
+        return self.named.sub(lambda match: match[0] if match["value"] is None else edit(match["count"]), self.summary)
 
-def named(value: str) -> re.Pattern:
-    """What finds a value as whole words in a summary, with how often it was counted, such as ` x3`."""
-    return re.compile(rf"(?<!\w){re.escape(value)}(?!\w)((?: x\d+)?)")
+
+def named(value: str, others: Iterable[str]) -> re.Pattern:
+    """What finds a value as a whole in a summary: group `value`, and `count`, how often it was counted, such as ` x3`.
+
+    A match without `value` is another value, which holds this one as a part.
+
+    Args:
+        others: All values of the field.
+    """
+    longer = sorted((other for other in others if value in other and other != value), key=len, reverse=True)
+    own = re.escape(value)
+    counted = rf"(?<=[:,;]\s)(?!{own} x\d+(?:[,;]|$))[^:,;]+ x\d+(?=[,;]|$)"  # as extractive summaries list values, of any field
+    skipped = "|".join([counted, *(rf"(?<!\w){re.escape(other)}(?!\w)" for other in longer)])
+    return re.compile(rf"(?:{skipped})|(?<!\w)(?P<value>{own})(?!\w)(?P<count>(?: x\d+)?)")
+
+
+def names(pattern: re.Pattern, summary: str) -> bool:
+    """Whether a summary names the value of a pattern of `named`."""
+    return any(match["value"] is not None for match in pattern.finditer(summary))
+
+
+@dataclass(frozen=True, slots=True)
+class FieldValues:
+    """The values of a field.
+
+    Attributes:
+        of_item: Item id -> its values.
+        patterns: Value -> what finds it, of those that neither too few nor too many items have.
+    """
+
+    of_item: Mapping[str, Sequence[str]]
+    patterns: Mapping[str, re.Pattern]
+
+    @classmethod
+    def of(cls, of_item: Mapping[str, Sequence[str]]) -> "FieldValues":
+        holders = Counter(value for held in of_item.values() for value in set(held))
+        low, high = (share * len(of_item) for share in SHARE)
+        return cls(of_item, {value: named(value, holders) for value, count in holders.items() if low <= count <= high})
 
 
 def values_of(text: str | None) -> list[str]:
@@ -75,32 +116,25 @@ def values_of(text: str | None) -> list[str]:
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
-def choose(row: Mapping[str, Any], summary: str, values: Mapping[str, Sequence[str]], seed: int) -> Case | None:
-    """A case for a user; None where the summary names no value to replace, or too few items have one.
-
-    Args:
-        row: Of `histories`.
-        values: Item id -> values of the field.
-    """
+def choose(row: Mapping[str, Any], summary: str, field: FieldValues, seed: int) -> Case | None:
+    """A case for a row of `histories`; None where its summary names no value to replace, or too few items have one."""
     draw = random.Random(f"{seed} {row['user_id']}")
-    holders = Counter(value for item in values.values() for value in set(item))
-    low, high = (share * len(values) for share in SHARE)
-    fit = {value for value, count in holders.items() if low <= count <= high}
     met = {*row["history"], row["target"], *(row.get("also_met") or ())}
-    liked = Counter(value for item_id in row["history"] for value in values[item_id])
-    named_here = [value for value, _ in liked.most_common() if value in fit and named(value).search(summary)]
-    new = sorted(value for value in fit if value not in liked and not named(value).search(summary))
+    liked = Counter(value for item_id in row["history"] for value in field.of_item[item_id])
+    in_summary = {value for value, pattern in field.patterns.items() if names(pattern, summary)}
+    named_here = [value for value, _ in liked.most_common() if value in in_summary]
+    new = sorted(value for value in field.patterns if value not in liked and value not in in_summary)
     if not named_here or not new:
         return None
     x, y = named_here[0], draw.choice(new)
     groups: dict[str, list[str]] = {name: [] for name in GROUPS}
-    for item_id, held in values.items():
+    for item_id, held in field.of_item.items():
         if item_id not in met and not (x in held and y in held):
             groups["x" if x in held else "y" if y in held else "others"].append(item_id)
     if any(len(groups[name]) < count for name, count in GROUPS.items()):
         return None
     drawn = {name: draw.sample(groups[name], count) for name, count in GROUPS.items()}
-    return Case(row["user_id"], list(row["history"]), summary, x, y, drawn)
+    return Case(row["user_id"], list(row["history"]), summary, x, y, drawn, field.patterns[x])
 
 
 def moves(case: Case, log_odds: Mapping[str, Sequence[float]]) -> dict[str, float]:
@@ -132,12 +166,17 @@ def run(
     Args:
         model: As `load_recommender` takes it; None for the one in the package.
         field: Of the items, whose values are replaced.
-        users: At most so many of the test split, in its order.
+        users: At most so many rows of the test split, in its order.
+
+    Raises:
+        DataError: If there is no row whose summary can be edited.
     """
     recommender = load_recommender(model, device="cpu")
     items = contract.read(dataset, "items", "train")
     texts = contract.texts_of(items, dataset)
-    values = {item_id: values_of(text) for item_id, text in zip(items["item_id"], items[field], strict=True)}
+    values = FieldValues.of(
+        {item_id: values_of(text) for item_id, text in zip(items["item_id"], items[field], strict=True)}
+    )
     config = "recurrent" if "recurrent" in contract.configs(dataset) else "histories"
     cases: list[Case] = []
     figures: list[dict[str, float]] = []
@@ -161,6 +200,12 @@ def run(
             log_odds[name] = [one["log_odds"] for one in answer]
         cases.append(case)
         figures.append(moves(case, log_odds))
+    if not cases:
+        raise DataError(
+            f"No summary of {looked_at} names a value of {field!r} that can be replaced: a value counts that {SHARE[0]:.0%} to "
+            f"{SHARE[1]:.0%} of the items have. Give another --field."
+        )
+    owners = [case.user_id for case in cases]
     columns = {name: [one[name] for one in figures] for name in figures[0]}
     right = [(one["replaced up y"] > 0) and (one["replaced up x"] < 0) for one in figures]
     results = {
@@ -168,14 +213,14 @@ def run(
         "dataset": contract.provenance(dataset).name or "dataset",
         "model": Path(model).name if model else "nano",
         "field": field,
-        "users": len(cases),
+        "users": len(set(owners)),
         "looked_at": looked_at,
         "seed": seed,
         "method": METHOD,
         "processor": processor(),
         "versions": versions(),
         "candidates": dict(GROUPS),
-        "figures": with_intervals({**columns, "replaced, both as asked": np.array(right, float)}, seed),
+        "figures": with_intervals({**columns, "replaced, both as asked": np.array(right, float)}, seed, users=owners),
     }
     write(out, results)
     return results

@@ -9,8 +9,8 @@ import numpy as np
 from datasets import Dataset
 
 from trsr.dataset import contract
+from trsr.dataset.sequences import COLUMNS, training_rows, training_sequences
 from trsr.errors import DataError
-from trsr.retrieval.sequences import COLUMNS, training_sequences
 
 ORDER = 0  # seed of the candidates' order; no peer sees it
 ASKED = ("validation", "test")
@@ -25,7 +25,8 @@ class Material:
         asked: (dataset, split) -> rows of validation and test; those of the datasets differ in their negatives alone.
         texts: Item id -> text.
         fields: Name of a further column of the items -> a value an item.
-        sequences: Item ids of a user, oldest first: all that may be trained on.
+        sequences: Item ids of a user, oldest first: all that may be trained on. A user may have several.
+        users: User id of each sequence.
         counts: (items,) interactions with each item in `sequences`.
     """
 
@@ -34,6 +35,7 @@ class Material:
     texts: dict[str, str]
     fields: dict[str, list[str]]
     sequences: list[list[str]]
+    users: list[str]
     counts: np.ndarray
 
     @property
@@ -47,6 +49,14 @@ class Material:
         return list(dict.fromkeys(source for source, _ in self.asked))
 
     @property
+    def items_of_users(self) -> list[list[str]]:
+        """Item ids of all sequences of a user, one list a user."""
+        met: dict[str, list[str]] = {}
+        for user_id, items in zip(self.users, self.sequences, strict=True):
+            met.setdefault(user_id, []).extend(items)
+        return list(met.values())
+
+    @property
     def numbers(self) -> dict[str, int]:
         """Item id -> column of scores over the catalogue."""
         return {item_id: number for number, item_id in enumerate(self.texts)}
@@ -55,7 +65,7 @@ class Material:
 def load(sources: Sequence[str]) -> Material:
     """Read datasets that differ in nothing but their negatives.
 
-    What is trained on is what a retriever is trained on: `trsr.retrieval.sequences`.
+    What is trained on is what a retriever is trained on: `trsr.dataset.sequences`.
 
     Raises:
         DataError: If they differ in more, have one name, or as `trsr.dataset.contract` does.
@@ -81,21 +91,25 @@ def load(sources: Sequence[str]) -> Material:
         for name in items.column_names
         if name not in contract.ITEM_COLUMNS and items.features[name].dtype == "string"
     }
-    sequences, counts = _sequences(first, list(texts))
+    sequences, users, counts = _sequences(first, list(texts))
     asked = {(source, split): splits[source][split] for source in sources for split in ASKED}
-    return Material(first["train"], asked, texts, fields, sequences, counts)
+    return Material(first["train"], asked, texts, fields, sequences, users, counts)
 
 
-def _sequences(splits: Mapping[str, Dataset], item_ids: list[str]) -> tuple[list[list[str]], np.ndarray]:
-    """Sequences of item ids, and the interactions with each item; one that a later row of its user goes on with is left out."""
+def _sequences(splits: Mapping[str, Dataset], item_ids: list[str]) -> tuple[list[list[str]], list[str], np.ndarray]:
+    """Sequences of item ids, their users, and the interactions with each item; a sequence that a later row of its user goes on
+    with is left out."""
     numbers = {item_id: number for number, item_id in enumerate(item_ids)}
-    seen = training_sequences(splits, numbers)
-    pieces = [(seen[number], int(first)) for number, first in enumerate(seen.first)]
-    continued = Counter(items[:first].tobytes() for items, first in pieces if first)
-    sequences = []
-    for items, _ in pieces:
-        if continued[items.tobytes()]:
-            continued[items.tobytes()] -= 1
+    rows = [
+        (user_id, items.tobytes(), items[:first].tobytes()) for user_id, items, first in training_rows(splits, numbers)
+    ]
+    counts = training_sequences(splits, numbers).counts(len(item_ids))
+    continued = Counter((user_id, known) for user_id, _, known in rows)
+    sequences, users = [], []
+    for user_id, items, _ in rows:
+        if continued[user_id, items]:
+            continued[user_id, items] -= 1
         else:
-            sequences.append([item_ids[number] for number in items])
-    return sequences, seen.counts(len(item_ids))
+            sequences.append([item_ids[number] for number in np.frombuffer(items, np.int32)])
+            users.append(user_id)
+    return sequences, users, counts

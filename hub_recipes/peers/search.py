@@ -59,7 +59,7 @@ def search(
     study = optuna.create_study(
         storage=f"sqlite:///{storage.resolve()}", study_name=name, direction="maximize", load_if_exists=True
     )
-    for trial in study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING)):
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)  # left by a killed process
     wanted = min(budget.trials, math.prod(map(len, space.values())))
     for _ in range(PROPOSALS * wanted):
@@ -67,7 +67,7 @@ def search(
         spent = sum(trial.about["cpu_seconds"] for trial in tried) / 60
         if len(tried) >= wanted or (tried and budget.cpu_minutes and spent >= budget.cpu_minutes):
             break
-        if not tried:
+        if not tried and not study.get_trials(states=(TrialState.WAITING,)):  # one may wait since a kill
             study.enqueue_trial({setting: values[0] for setting, values in space.items()})
         proposed = len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)))
         # A sampler anew for each trial: its draws do not hang on when the process began.

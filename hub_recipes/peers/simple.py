@@ -17,7 +17,7 @@ def popularity(material: Material, settings: dict[str, Any], seed: int, budget: 
 
 
 def item_knn(material: Material, settings: dict[str, Any], seed: int, budget: Budget) -> Fitted:
-    return Fitted(row_by_row(baselines.item_knn_scorer(material.sequences, **settings), list(material.texts)))
+    return Fitted(row_by_row(baselines.item_knn_scorer(material.items_of_users, **settings), list(material.texts)))
 
 
 def tfidf(material: Material, settings: dict[str, Any], seed: int, budget: Budget) -> Fitted:
@@ -43,7 +43,7 @@ def ease(material: Material, settings: dict[str, Any], seed: int, budget: Budget
 
     from peers.interactions import dataset
 
-    interactions = dataset([list(dict.fromkeys(items)) for items in material.sequences])
+    interactions = dataset([list(dict.fromkeys(items)) for items in material.items_of_users])
     model = EASEModel(**settings, recommend_use_gpu_ranking=False).fit(interactions)
     known = interactions.item_id_map.external_ids.tolist()
     return Fitted(over_known(lambda histories: _met(histories, known) @ model.weight, known, material))
@@ -55,7 +55,7 @@ def als(material: Material, settings: dict[str, Any], seed: int, budget: Budget)
 
     known = [item_id for item_id, count in zip(material.texts, material.counts, strict=True) if count]
     model = AlternatingLeastSquares(**settings, use_gpu=False, num_threads=1, random_state=seed)
-    model.fit(_met(material.sequences, known), show_progress=False)
+    model.fit(_met(material.items_of_users, known), show_progress=False)
 
     def score(histories: Sequence[Sequence[str]]) -> np.ndarray:
         users = model.recalculate_user(np.arange(len(histories)), _met(histories, known))

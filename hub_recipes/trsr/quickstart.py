@@ -25,6 +25,7 @@ from trsr.hub.rehearsal import rehearse
 from trsr.pretrain.packaged import KNOWN, make_base
 from trsr.progress import loading
 from trsr.recommender import evaluate
+from trsr.recommender.baselines import baseline_scorer
 from trsr.recommender.examples import make_encoder, ranking_prompt
 from trsr.recommender.recipe import Recipe, load_recipe
 from trsr.recommender.results import table
@@ -188,7 +189,7 @@ def _evaluate(out: Path, recipes: dict[str, Recipe], seed: int) -> dict[str, Any
     texts = contract.texts(dataset)
     train_rows = contract.read(dataset, "histories", "train")
     candidates = Candidates.of(contract.read(dataset, "histories", "test"), seed)
-    systems = {name: evaluate.baseline_scores(name, candidates, train_rows, texts) for name in BASELINES}
+    systems = {name: candidates.score(baseline_scorer(name, candidates.rows, train_rows, texts)) for name in BASELINES}
     runs = {label: Run.read(out / "runs" / recipe.name) for label, recipe in recipes.items()}
     released = runs[RELEASED]
     for label, run in runs.items():

@@ -4,6 +4,7 @@ Takes arrays and returns numbers, as `ranking` does; the seed of every resamplin
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -142,3 +143,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
     return adjusted.tolist()
+
+
+def with_holm(tests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The tests of one family, each with `p_holm`, its `p_value` corrected over all of them."""
+    adjusted = holm([test["p_value"] for test in tests])
+    return [{**test, "p_holm": p} for test, p in zip(tests, adjusted, strict=True)]

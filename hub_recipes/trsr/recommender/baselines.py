@@ -1,12 +1,12 @@
 """Simple baselines, scored on exactly the released candidates.
 
 They use the same data as a recommender: training interactions, item texts, and histories. Knows nothing of metrics, nor
-of where text vectors come from. Scores are (users, candidates) float64 in the order of `Candidates`, higher is better; cells
-past the end of a shorter list are NaN, which `trsr.metrics.ranking` refuses unless they are masked.
+of where text vectors come from. A scorer gives float64, higher is better; `Candidates.score` makes a table of them.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 from datasets import Dataset
@@ -14,55 +14,93 @@ from scipy.sparse import coo_array
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from trsr.dataset.candidates import Candidates
-from trsr.dataset.contract import check_ids
-from trsr.errors import InputError
+from trsr.dataset.sequences import popularity
+from trsr.errors import DataError, InputError
+from trsr.recommender.controls import HISTORY
+
+BASELINES = ("chance", "popularity", "item-knn", "tf-idf")
+ORDERED = ("item-knn", "tf-idf")  # baselines that look at the newest items, so that a history's order matters to them
+NEIGHBOURS = 50_000  # training users that item-knn counts, so that its time and memory are bounded
 
 # From a row of `histories` and item ids to a score each, whatever the ids: candidates, or the whole catalogue.
 Scorer = Callable[[Mapping, Sequence[str]], np.ndarray]
 
 
-def chance(candidates: Candidates) -> np.ndarray:
-    """A baseline that gives every candidate the same score."""
-    return candidates.score(lambda row, ids: np.zeros(len(ids)))
-
-
-def popularity(train: Dataset, candidates: Candidates) -> np.ndarray:
-    """A baseline by popularity: how often a candidate occurs in the histories and targets of the training users; 0 for one never seen.
+def baseline_scorer(name: str, rows: Dataset, train: Dataset, texts: Mapping[str, str]) -> Scorer:
+    """The scorer of a baseline in `BASELINES`.
 
     Args:
-        train: The training split of `histories`.
-        candidates: What to score.
+        rows: The evaluated split, whole, however few of its rows are evaluated: item-knn counts its histories too.
     """
-    return candidates.score(popularity_scorer(train))
+    if name == "chance":
+        return lambda row, ids: np.zeros(len(ids))
+    if name == "popularity":
+        return popularity_scorer(train)
+    if name == "item-knn":
+        return item_knn_scorer(_items_of_users(train, rows))
+    return tfidf_scorer(texts)
+
+
+def score_baselines(
+    scorers: Mapping[str, Scorer], candidates: Candidates, shown: Candidates, history: str | None
+) -> dict[str, np.ndarray]:
+    """Scores of baselines, and of those in `ORDERED` with the histories of a control too, under names of their own.
+
+    Args:
+        scorers: Of all baselines, as `baseline_scorer` gives them.
+        shown: The same candidates, with the histories of the control.
+        history: The control, as `controls.with_history` takes it.
+    """
+    scores = {name: candidates.score(scorer) for name, scorer in scorers.items()}
+    if history:
+        scores |= {f"{name}{HISTORY}{history}": shown.score(scorers[name]) for name in ORDERED}
+    return scores
+
+
+def _items_of_users(train: Dataset, rows: Dataset) -> Iterator[list[str]]:
+    """What each user met, from all of their rows: the first training users, then the evaluated ones that are not in training.
+
+    A user who stands in training too counts by training rows alone: the history of a later split may hold the target of an
+    earlier one. The targets of a user's several evaluated rows are left out: the history of one may hold that of another.
+    """
+    trained: dict[str, list[str]] = {user_id: [] for user_id in train["user_id"]}
+    counted = set(islice(trained, NEIGHBOURS))
+    numbers = [number for number, user_id in enumerate(train["user_id"]) if user_id in counted]
+    for row in train.select(numbers).select_columns(["user_id", "history", "target"]):
+        trained[row["user_id"]] += [*row["history"], row["target"]]
+    yield from islice(trained.values(), NEIGHBOURS)
+    evaluated = defaultdict(list)
+    for row in rows.select_columns(["user_id", "history", "target"]):
+        if row["user_id"] not in trained:
+            evaluated[row["user_id"]].append(row)
+    for own in evaluated.values():
+        targets = {row["target"] for row in own} if len(own) > 1 else set()
+        yield [item_id for row in own for item_id in row["history"] if item_id not in targets]
 
 
 def popularity_scorer(train: Dataset) -> Scorer:
-    """The scorer of `popularity`."""
-    counts = Counter(item_id for row in train for item_id in (*row["history"], row["target"]))
+    """A baseline by popularity: how often an item occurs in the histories and targets of the training users.
+
+    Args:
+        train: The training split of `histories`.
+    """
+    counts = popularity(train)
     return lambda row, ids: np.array([counts[item_id] for item_id in ids], dtype=float)
 
 
-def item_knn(
-    sequences: Iterable[Sequence[str]], candidates: Candidates, *, recent: int = 10, shrink: float = 10.0
-) -> np.ndarray:
+def item_knn_scorer(sequences: Iterable[Sequence[str]], *, recent: int = 10, shrink: float = 10.0) -> Scorer:
     """Item-based nearest neighbours: the similarity of a candidate to the user's last items, summed.
 
     The similarity of two items is n(both) / (sqrt(n(one) n(other)) + shrink), where n counts the sequences that contain them.
 
     Args:
         sequences: Item ids, one sequence a user.
-        candidates: What to score.
         recent: Items of the history that count, from its end.
         shrink: Shrinks the similarity of rare items towards 0.
 
     Reference:
         Sarwar et al., Item-based collaborative filtering recommendation algorithms (WWW 2001), with a shrunk cosine.
     """
-    return candidates.score(item_knn_scorer(sequences, recent=recent, shrink=shrink))
-
-
-def item_knn_scorer(sequences: Iterable[Sequence[str]], *, recent: int = 10, shrink: float = 10.0) -> Scorer:
-    """The scorer of `item_knn`."""
     _check_recent(recent)
     index_of: dict[str, int] = {}
     cells = [
@@ -90,64 +128,47 @@ def item_knn_scorer(sequences: Iterable[Sequence[str]], *, recent: int = 10, shr
     return summed
 
 
-def tfidf(texts: Mapping[str, str], candidates: Candidates, recent: int = 10) -> np.ndarray:
-    """Cosine of a candidate's TF-IDF vector with the mean vector of the user's last items; all 0 without a history.
+def tfidf_scorer(texts: Mapping[str, str], recent: int = 10) -> Scorer:
+    """Cosine of an item's TF-IDF vector with the mean vector of the user's last items; all 0 without a history.
 
     Args:
         texts: Item id to text; document frequencies are over all of them.
-        candidates: What to score.
         recent: Items of the history that count, from its end.
 
     Raises:
-        ValueError: If `recent` is below 1, or an id of `candidates` has no text.
+        InputError: If `recent` is below 1. The scorer raises DataError for an item without a text.
     """
-    _check_recent(recent)
-    check_ids(candidates.rows, texts, "TF-IDF")
-    return candidates.score(tfidf_scorer(texts, recent))
-
-
-def tfidf_scorer(texts: Mapping[str, str], recent: int = 10) -> Scorer:
-    """The scorer of `tfidf`."""
     _check_recent(recent)
     vectors = TfidfVectorizer(sublinear_tf=True, norm="l2").fit_transform(texts.values())  # (items, words)
     index_of = {item_id: index for index, item_id in enumerate(texts)}
 
     def cosine(row: Mapping, ids: Sequence[str]) -> np.ndarray:
-        past = [index_of[item_id] for item_id in row["history"][-recent:]]
+        past = _indices(row["history"][-recent:], index_of)
         if not past:
             return np.zeros(len(ids))
         profile = np.asarray(vectors[past].mean(axis=0)).ravel()  # (words,)
         # Candidates have length 1 already, or 0 if they share no word with the vocabulary.
-        return vectors[[index_of[item_id] for item_id in ids]] @ profile / (np.linalg.norm(profile) or 1.0)
+        return vectors[_indices(ids, index_of)] @ profile / (np.linalg.norm(profile) or 1.0)
 
     return cosine
 
 
-def bm25(
-    texts: Mapping[str, str], candidates: Candidates, *, recent: int = 10, k1: float = 1.2, b: float = 0.75
-) -> np.ndarray:
-    """Okapi BM25 of a candidate's text for the query of all words of the user's last items, repeated words included.
+def bm25_scorer(texts: Mapping[str, str], *, recent: int = 10, k1: float = 1.2, b: float = 0.75) -> Scorer:
+    """Okapi BM25 of an item's text for the query of all words of the user's last items, repeated words included.
 
     Args:
         texts: Item id to text; document frequencies and the mean length are over all of them.
-        candidates: What to score.
         recent: Items of the history that count, from its end.
         k1: How slowly repeated words saturate.
         b: Strength of the length normalisation, from 0 to 1.
 
     Raises:
-        ValueError: If `recent` is below 1, or an id of `candidates` has no text.
+        InputError: If `recent` is below 1. The scorer raises DataError for an item without a text.
 
     Reference:
         Robertson and Zaragoza, The probabilistic relevance framework: BM25 and beyond (2009), with the inverse document
         frequency ln(1 + (N - n + 1/2) / (n + 1/2)), which is never negative.
     """
-    check_ids(candidates.rows, texts, "BM25")
-    return candidates.score(bm25_scorer(texts, recent=recent, k1=k1, b=b))
-
-
-def bm25_scorer(texts: Mapping[str, str], *, recent: int = 10, k1: float = 1.2, b: float = 0.75) -> Scorer:
-    """The scorer of `bm25`."""
     _check_recent(recent)
     counts = CountVectorizer().fit_transform(texts.values()).tocoo()  # (items, words)
     lengths = np.asarray(counts.sum(axis=1)).ravel()
@@ -160,34 +181,23 @@ def bm25_scorer(texts: Mapping[str, str], *, recent: int = 10, k1: float = 1.2, 
     index_of = {item_id: index for index, item_id in enumerate(texts)}
 
     def matched(row: Mapping, ids: Sequence[str]) -> np.ndarray:
-        query_counts = np.asarray(
-            words[[index_of[item_id] for item_id in row["history"][-recent:]]].sum(axis=0)
-        ).ravel()
-        return weights[[index_of[item_id] for item_id in ids]] @ query_counts
+        query_counts = np.asarray(words[_indices(row["history"][-recent:], index_of)].sum(axis=0)).ravel()
+        return weights[_indices(ids, index_of)] @ query_counts
 
     return matched
 
 
-def nearest(
-    vectors: Mapping[str, np.ndarray], candidates: Candidates, *, recent: int = 25, count: int = 3
-) -> np.ndarray:
-    """Mean cosine of a candidate's vector with the `count` nearest of the user's last items; 0 without a history.
+def nearest_scorer(vectors: Mapping[str, np.ndarray], *, recent: int = 25, count: int = 3) -> Scorer:
+    """Mean cosine of an item's vector with the `count` nearest of the user's last items; 0 without a history.
 
     Args:
         vectors: Item id to vector, all of one length, such as sentence embeddings.
-        candidates: What to score.
         recent: Items of the history that count, from its end.
         count: Nearest items that are averaged.
 
     Raises:
-        ValueError: If `recent` or `count` is below 1, or an id of `candidates` has no vector.
+        InputError: If `recent` or `count` is below 1. The scorer raises DataError for an item without a vector.
     """
-    check_ids(candidates.rows, vectors, "Nearest items")
-    return candidates.score(nearest_scorer(vectors, recent=recent, count=count))
-
-
-def nearest_scorer(vectors: Mapping[str, np.ndarray], *, recent: int = 25, count: int = 3) -> Scorer:
-    """The scorer of `nearest`."""
     _check_recent(recent)
     if count < 1:
         raise InputError(f"count is {count}, expected at least 1 nearest item.")
@@ -196,13 +206,20 @@ def nearest_scorer(vectors: Mapping[str, np.ndarray], *, recent: int = 25, count
     table /= np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
 
     def near(row: Mapping, ids: Sequence[str]) -> np.ndarray:
-        past = [index_of[item_id] for item_id in row["history"][-recent:]]
+        past = _indices(row["history"][-recent:], index_of)
         if not past:
             return np.zeros(len(ids))
-        cosines = table[[index_of[item_id] for item_id in ids]] @ table[past].T  # (candidates, items of the history)
+        cosines = table[_indices(ids, index_of)] @ table[past].T  # (candidates, items of the history)
         return np.sort(cosines, axis=1)[:, -count:].mean(axis=1)
 
     return near
+
+
+def _indices(ids: Sequence[str], index_of: Mapping[str, int]) -> list[int]:
+    try:
+        return [index_of[item_id] for item_id in ids]
+    except KeyError as error:
+        raise DataError(f"Item {error.args[0]!r} is not in the items config.") from None
 
 
 def _check_recent(recent: int) -> None:

@@ -8,22 +8,22 @@ import re
 import numpy as np
 from datasets import Dataset, List, Value
 
+from trsr.dataset.other_users import rows_of_others
 from trsr.errors import EvaluationError, UsageError
 
 HISTORY = ", history "  # between the name of a system and that of the order in which it saw histories
 
 
 def with_shuffled_summaries(rows: Dataset, seed: int) -> Dataset:
-    """The same rows, each with the summary of another row.
+    """The same rows, each with a summary of another user.
 
     Raises:
-        EvaluationError: If there is only one row.
+        EvaluationError: If there is only one user.
     """
-    if len(rows) < 2:
+    users = rows["user_id"][:]
+    if len(set(users)) < 2:
         raise EvaluationError("Shuffling summaries takes at least 2 users.")
-    order = np.random.default_rng(seed).permutation(len(rows))
-    donors = np.empty_like(order)
-    donors[order] = np.roll(order, 1)  # one cycle through all rows: none keeps its own summary
+    donors = rows_of_others(users, np.random.default_rng(seed))
     return rows.remove_columns("summary").add_column("summary", [rows["summary"][int(index)] for index in donors])
 
 

@@ -31,8 +31,8 @@ from trsr.errors import CalibrationError, EvaluationError, LoadError
 from trsr.metrics import ranking, significance
 from trsr.metrics.calibration import fit_calibration
 from trsr.progress import loading
-from trsr.recommender import baselines
 from trsr.recommender import scores as score_files
+from trsr.recommender.baselines import BASELINES, baseline_scorer, score_baselines
 from trsr.recommender.controls import HISTORY, history_suffix, with_history, with_shuffled_summaries
 from trsr.recommender.examples import encode_prefix, make_encoder, ranking_prompt
 from trsr.recommender.recipe import Recipe
@@ -43,10 +43,6 @@ from trsr.records.files import one_writer, write_text
 from trsr.records.versions import versions
 
 logger = logging.get_logger(__name__)
-
-BASELINES = ("chance", "popularity", "item-knn", "tf-idf")
-ORDERED = ("item-knn", "tf-idf")  # baselines that look at the newest items, so that a history's order matters to them
-NEIGHBOURS = 50_000  # training users that item-knn counts, so that its time and memory are bounded
 
 
 def load_run(run: Run, adapter: bool = True) -> tuple[Encoder, Scorer]:
@@ -157,48 +153,6 @@ def _checksum(rows: Dataset, texts: Mapping[str, str], recipe: Recipe, encoder: 
     return digest.hexdigest()
 
 
-def baseline_scores(name: str, candidates: Candidates, train: Dataset, texts: Mapping[str, str]) -> np.ndarray:
-    """Scores (users, candidates) of a baseline in `BASELINES`."""
-    if name == "tf-idf":
-        contract.check_ids(candidates.rows, texts, "TF-IDF")
-    return candidates.score(baseline_scorer(name, candidates.rows, train, texts))
-
-
-def score_baselines(
-    scorers: Mapping[str, baselines.Scorer], candidates: Candidates, shown: Candidates, history: str | None
-) -> dict[str, np.ndarray]:
-    """Scores of baselines, and of those in `ORDERED` with the histories of a control too, under names of their own.
-
-    Args:
-        scorers: Of all baselines, as `baseline_scorer` gives them.
-        shown: The same candidates, with the histories of the control.
-        history: The control, as `controls.with_history` takes it.
-    """
-    scores = {name: candidates.score(scorer) for name, scorer in scorers.items()}
-    if history:
-        scores |= {f"{name}{HISTORY}{history}": shown.score(scorers[name]) for name in ORDERED}
-    return scores
-
-
-def baseline_scorer(name: str, rows: Dataset, train: Dataset, texts: Mapping[str, str]) -> baselines.Scorer:
-    """The scorer of a baseline in `BASELINES`.
-
-    Args:
-        rows: The evaluated split: item-knn counts its histories too.
-    """
-    if name == "chance":
-        return lambda row, ids: np.zeros(len(ids))
-    if name == "popularity":
-        return baselines.popularity_scorer(train)
-    if name == "item-knn":
-        trained = {
-            row["user_id"]: [*row["history"], row["target"]] for row in train.select(range(min(NEIGHBOURS, len(train))))
-        }
-        evaluated = {row["user_id"]: row["history"] for row in rows}
-        return baselines.item_knn_scorer({**evaluated, **trained}.values())
-    return baselines.tfidf_scorer(texts)
-
-
 def measure(
     scores: np.ndarray,
     labels: np.ndarray,
@@ -243,13 +197,15 @@ def write_results(
             name: measure(scores, labels, seed, name.partition(HISTORY)[0] not in BASELINES, mask, users)
             for name, scores in systems.items()
         },
-        "paired": [
-            {"metric": "recall@3", "system": name, "against": against}
-            | significance.paired_test(
-                user_metrics[name]["recall@3"], user_metrics[against]["recall@3"], seed, users=users
-            )
-            for name, against in compare
-        ],
+        "paired": significance.with_holm(
+            [
+                {"metric": "recall@3", "system": name, "against": against}
+                | significance.paired_test(
+                    user_metrics[name]["recall@3"], user_metrics[against]["recall@3"], seed, users=users
+                )
+                for name, against in compare
+            ]
+        ),
         "versions": versions(),
     }
     if about["split"] == "validation":
@@ -357,6 +313,7 @@ def evaluate_run(
         run.check_users(rows, f"{recipe.dataset}, split {split}", several)
     encoder, scorer = load_run(run, adapter)
     train = contract.read(recipe.dataset, "histories", "train", recipe.dataset_revision)
+    scorers = {name: baseline_scorer(name, rows, train, texts) for name in BASELINES}
     limited = 0 < limit < len(rows)
     if limited:
         rows = rows.select(range(limit))
@@ -373,7 +330,6 @@ def evaluate_run(
         / f".{split}-{seed}-{(about['weights'] or 'base')[:12]}-{_checksum(shown, texts, recipe, encoder)[:12]}.partial.jsonl"
     )
     candidates = Candidates.of(shown, seed)
-    scorers = {name: baseline_scorer(name, rows, train, texts) for name in BASELINES}
     systems = score_baselines(scorers, Candidates.of(rows, seed), candidates, history)
     began = time.process_time()
     scored = score(candidates, texts, encoder, scorer, recipe.name, partial)

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from tqdm.auto import tqdm
 
 from trsr.core.compat import context_length
@@ -18,6 +18,8 @@ from trsr.errors import DataError, InputError
 from trsr.recommender import shared_prefix
 from trsr.recommender.recipe import Recipe
 from trsr.records.provenance import Provenance
+
+ROWS = 10_000  # of encoded rows that are arrays of their own, before they become columns
 
 
 def ranking_prompt(recipe: Recipe, provenance: Provenance) -> RankingPrompt:
@@ -150,6 +152,7 @@ def encode_rows(
         DataError: If an item leaves no room for the instruction; it is named.
     """
     examples: list[dict[str, np.ndarray]] = []
+    parts: list[Dataset] = []  # as they are made, so that memory does not hold all rows twice
     counts = {"rows": 0, "tokens": 0, "shortened": 0}
     digest = hashlib.sha256()
     suffix_ids = functools.cache(lambda item_id: encoder.suffix_ids(Item.parse(texts[item_id])))
@@ -173,8 +176,16 @@ def encode_rows(
             examples.append({key: np.array(values, dtype=np.int32) for key, values in user.items()})
         else:
             examples += [{"input_ids": prompt, "labels": _answer_alone(prompt)} for prompt in prompts]
-    columns = {key: [example[key] for example in examples] for key in (examples[0] if examples else ())}
-    return Dataset.from_dict(columns), {**counts, "sha256": digest.hexdigest()}
+        if len(examples) >= ROWS:
+            parts.append(_as_dataset(examples))
+            examples = []
+    if examples or not parts:
+        parts.append(_as_dataset(examples))
+    return concatenate_datasets(parts), {**counts, "sha256": digest.hexdigest()}
+
+
+def _as_dataset(examples: Sequence[Mapping[str, np.ndarray]]) -> Dataset:
+    return Dataset.from_dict({key: [example[key] for example in examples] for key in (examples[0] if examples else ())})
 
 
 def _answer_alone(prompt: np.ndarray) -> np.ndarray:

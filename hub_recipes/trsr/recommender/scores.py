@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
 from trsr.errors import ResultsError
+from trsr.recommender import results
 from trsr.recommender.run import data_checksums
 from trsr.records.costs import peak_mib
 from trsr.records.files import whole_file
@@ -27,6 +28,8 @@ KEYS = ("user_id", "item_id", "label")
 def write(folder: Path, systems: Mapping[str, np.ndarray], candidates: Candidates) -> None:
     """Write FILE: the columns ROW and KEYS, and one float64 column a system. The file is complete or absent.
 
+    A results file of an earlier evaluation goes first: it would stand beside scores that it does not describe.
+
     Args:
         systems: Name -> scores (users, candidates).
         candidates: What was scored.
@@ -36,6 +39,7 @@ def write(folder: Path, systems: Mapping[str, np.ndarray], candidates: Candidate
     keys = users, [item_id for ids in lists for item_id in ids], candidates.labels[mask].astype(int)
     columns: dict[str, Any] = {ROW: np.nonzero(mask)[0], **dict(zip(KEYS, keys, strict=True))}
     columns |= {name: scores[mask] for name, scores in systems.items()}
+    (folder / results.FILE).unlink(missing_ok=True)
     with whole_file(folder / FILE) as draft:
         pq.write_table(pa.table(columns), draft)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from trsr.retrieval.sequences import Sequences
+from trsr.dataset.sequences import Sequences
 
 POOL = 16  # batches whose sequences are sorted by length together
 

@@ -162,4 +162,4 @@ def summarise(
         for other in measured
         if other != own
     ]
-    return {"systems": systems, "by_target": by_target, "paired": paired}
+    return {"systems": systems, "by_target": by_target, "paired": significance.with_holm(paired)}

@@ -15,11 +15,12 @@ from datasets import Dataset
 from trsr.core.catalogue import STAGE_ONE
 from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
+from trsr.dataset.sequences import training_sequences
 from trsr.errors import RunError, UsageError
 from trsr.metrics import ranking, significance
 from trsr.recommender import scores as score_files
+from trsr.recommender.baselines import BASELINES, ORDERED, baseline_scorer, score_baselines
 from trsr.recommender.controls import HISTORY, history_suffix, with_history
-from trsr.recommender.evaluate import BASELINES, ORDERED, baseline_scorer, score_baselines
 from trsr.recommender.results import FILE
 from trsr.recommender.run import Run
 from trsr.recommender.serving import load_recommender
@@ -29,7 +30,6 @@ from trsr.records.versions import versions
 from trsr.retrieval import catalogue, ranked
 from trsr.retrieval.retriever import Retriever
 from trsr.retrieval.second_stage import BOTH, LANGUAGE_MODEL, measure_stages
-from trsr.retrieval.sequences import training_sequences
 
 CATALOGUE = "catalogue.json"
 _ROWS = 4096  # whose user vectors are in memory at once
@@ -80,6 +80,7 @@ def evaluate_retriever(
     texts = contract.texts(source, revision)
     splits = {name: contract.read(source, "histories", name, revision) for name in contract.SPLITS}
     rows = splits[split]
+    scorers = {name: baseline_scorer(name, rows, splits["train"], texts) for name in BASELINES}
     limited = 0 < limit < len(rows)
     if limited:
         rows = rows.select(range(limit))
@@ -98,7 +99,6 @@ def evaluate_retriever(
         "history": history,
         "cost": {"train_seconds": retriever.record["cost"]["cpu_seconds"], **score_files.cost(began)},
     }
-    scorers = {name: baseline_scorer(name, rows, splits["train"], texts) for name in BASELINES}
     scores |= score_baselines(scorers, Candidates.of(rows, seed), candidates, history)
     numbers = retriever.numbers
     counts = training_sequences(splits, numbers).counts(len(numbers))
@@ -217,11 +217,13 @@ def _candidate_results(
             name: significance.evaluate(values, labels, mask=mask, seed=seed, users=users)
             for name, values in scores.items()
         },
-        "paired": [
-            {"metric": metric, "system": own, "against": name}
-            | significance.paired_test(per_user[own], per_user[name], seed, users=users)
-            for name in scores
-            if name != own
-        ],
+        "paired": significance.with_holm(
+            [
+                {"metric": metric, "system": own, "against": name}
+                | significance.paired_test(per_user[own], per_user[name], seed, users=users)
+                for name in scores
+                if name != own
+            ]
+        ),
         "versions": about.get("versions") or versions(),
     }

@@ -15,6 +15,7 @@ from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
 
 from trsr.dataset import contract
+from trsr.dataset.sequences import interactions_checksum
 from trsr.errors import InputError, RunError, UsageError
 from trsr.recommender.run import changed_configs, data_checksums
 from trsr.records.files import read_json
@@ -22,7 +23,6 @@ from trsr.retrieval import text_vectors
 from trsr.retrieval.approximate import ApproximateIndex
 from trsr.retrieval.network import Network, Shape
 from trsr.retrieval.search import largest
-from trsr.retrieval.sequences import interactions_checksum
 from trsr.retrieval.text_vectors import TextVectors
 from trsr.retrieval.users import user_vectors
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trsr.dataset import contract
+from trsr.dataset.sequences import histories, interactions_checksum, item_numbers, training_sequences
 from trsr.errors import UsageError
 from trsr.recommender.run import data_checksums
 from trsr.recommender.scores import cost
@@ -15,7 +16,6 @@ from trsr.retrieval import text_vectors
 from trsr.retrieval.checkpoint import Checkpoint
 from trsr.retrieval.network import Shape
 from trsr.retrieval.retriever import FILE, Retriever
-from trsr.retrieval.sequences import histories, interactions_checksum, item_numbers, training_sequences
 from trsr.retrieval.training import Settings, fit
 from trsr.retrieval.validation import Validation
 

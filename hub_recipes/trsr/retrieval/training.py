@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from trsr.dataset.sequences import Sequences, windows
 from trsr.errors import TrainError
 from trsr.retrieval.batches import Batch, epoch
 from trsr.retrieval.checkpoint import Checkpoint, generator_state, restore_generator
@@ -19,7 +20,6 @@ from trsr.retrieval.draws import Draws
 from trsr.retrieval.items import Catalogue
 from trsr.retrieval.loss import backward_in_slices, sampled_softmax_loss, softmax_loss
 from trsr.retrieval.network import Network, Shape
-from trsr.retrieval.sequences import Sequences, windows
 from trsr.retrieval.validation import Validation, measure
 
 FULL = 50_000  # most items for which the softmax is over all of them

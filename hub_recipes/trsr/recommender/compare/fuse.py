@@ -19,8 +19,9 @@ from trsr.recommender.compare.measure import cost, is_own, scoring_seconds
 from trsr.recommender.results import FILE
 from trsr.records.checksums import PREFIX
 
+CONTROLS = ("shuffled_summaries", "history")
 # What the evaluations of one run on two splits have in common, as results.json records it.
-SAME = ("dataset", "run", "config", "weights", "retriever", "shuffled_summaries", "history")
+SAME = ("dataset", "run", "config", "weights", "retriever", *CONTROLS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,6 +101,7 @@ def _fit(aligned: Aligned, names: tuple[str, ...], validations: Mapping[int, Ali
     seconds = {name: scoring_seconds(name, aligned.about[name]) for name in names}
     timed = {name: value for name, value in seconds.items() if value is not None}
     expensive = max(timed, key=timed.__getitem__) if timed else None
+    known = next(iter(validations.values()))  # all of them hold the same users and candidates
     digest = hashlib.sha256()
     scores, weights, without = [], [], []
     for numbers in _matched_seeds(aligned, names):
@@ -112,7 +114,6 @@ def _fit(aligned: Aligned, names: tuple[str, ...], validations: Mapping[int, Ali
                 f"The evaluation on validation has no scores of {', '.join(lacking)}. Make it anew: the command of the one on test, "
                 "with --split validation."
             )
-        known = parts[0][0]
         tables = [validated.seeds[name][0] for validated, _, name in parts]
         digest.update(json.dumps([known.users, known.targets, names]).encode())
         digest.update(np.stack([known.labels, known.mask, *tables]).tobytes())

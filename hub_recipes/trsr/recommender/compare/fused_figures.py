@@ -8,7 +8,7 @@ import numpy as np
 
 from trsr.metrics.fusion import top_overlap, uncertainty
 from trsr.metrics.ranking import per_user
-from trsr.metrics.significance import holm, paired_test, summary
+from trsr.metrics.significance import paired_test, summary, with_holm
 from trsr.recommender.compare.align import Aligned
 from trsr.recommender.compare.fuse import Fused
 from trsr.recommender.compare.measure import by_number, scoring_seconds
@@ -83,8 +83,7 @@ def _gains(
         users = [owner for owner, chosen in zip(owners, inside, strict=True) if chosen]
         test = paired_test(means[fused.name][metric][inside], means[best][metric][inside], seed, users=users)
         rows.append({"slicing": slicing, "part": part, "n_users": len(set(users)), "best": best, **test})
-    adjusted = holm([row["p_value"] for row in rows])
-    return [row | {"p_holm": p} for row, p in zip(rows, adjusted, strict=True)]
+    return with_holm(rows)
 
 
 def _curve(

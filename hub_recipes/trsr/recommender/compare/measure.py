@@ -10,7 +10,7 @@ import numpy as np
 from trsr.errors import CompareError
 from trsr.metrics.calibration import balanced_error, reliability
 from trsr.metrics.ranking import per_user
-from trsr.metrics.significance import holm, paired_test, summary
+from trsr.metrics.significance import paired_test, summary, with_holm
 from trsr.recommender.compare.align import Aligned
 
 PerUser = dict[str, list[dict[str, np.ndarray]]]  # system -> metrics of each seed, (users,) each
@@ -78,12 +78,13 @@ def paired(
     if against is not None and against not in means:
         raise CompareError(f"No system {against!r} to test against; there are {', '.join(means)}.")
     pairs = [(name, against) for name in means if name != against] if against else list(combinations(means, 2))
-    tests = [paired_test(means[first][metric], means[second][metric], seed, users=owners) for first, second in pairs]
-    adjusted = holm([test["p_value"] for test in tests])
-    return [
-        {"system": first, "against": second, "metric": metric, **test, "p_holm": p}
-        for (first, second), test, p in zip(pairs, tests, adjusted, strict=True)
-    ]
+    return with_holm(
+        [
+            {"system": first, "against": second, "metric": metric}
+            | paired_test(means[first][metric], means[second][metric], seed, users=owners)
+            for first, second in pairs
+        ]
+    )
 
 
 def sliced(

@@ -6,10 +6,12 @@ from pathlib import Path
 from trsr.recommender.results import metric_name
 from trsr.report import plots
 
+PICTURES = ("systems.png", "slices.png", "reliability.png", "fusion.png")
+
 
 def draw(results: Mapping, folder: Path) -> list[Path]:
     """Write systems.png, and slices.png, reliability.png and fusion.png where there is something to show. Returns the paths written."""
-    pictures = {"systems.png": _systems, "slices.png": _slices, "reliability.png": _reliability, "fusion.png": _fusion}
+    pictures = dict(zip(PICTURES, (_systems, _slices, _reliability, _fusion), strict=True))
     paths = []
     for name, picture in pictures.items():
         if figure := picture(results):

@@ -1,6 +1,7 @@
 """Compare evaluations: read them, and write tables, data and pictures."""
 
 import json
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from trsr.records.versions import versions
 from trsr.report import plots as pictures
 
 FILE = "comparison.json"
+BESIDE = ("comparison.md", "per_user.parquet")
 
 
 def compare(
@@ -94,7 +96,7 @@ def compare(
 def _check_replaceable(out: Path, about: Mapping[str, Any]) -> None:
     """Raise CompareError if a file to be written exists in `out` and is not of a comparison of this dataset and split."""
     if not (out / FILE).is_file():
-        if existing := [name for name in ("comparison.md", "per_user.parquet") if (out / name).exists()]:
+        if existing := [name for name in BESIDE if (out / name).exists()]:
             raise CompareError(f"{out} holds a {existing[0]} that is of no comparison. Choose another --out.")
         return
     before = read_json(out / FILE)
@@ -127,13 +129,23 @@ def _check_data(evaluation: Evaluation, dataset: str) -> None:
 
 
 def _fits(aligned: Aligned, validated: Sequence[Evaluation]) -> dict[str, list[Mapping | None]]:
-    """System -> temperature and bias that were fitted for the weights of each seed."""
+    """System -> temperature and bias that were fitted for each seed: on the same data and weights, and of the largest evaluation.
 
-    def key(about: Mapping) -> tuple:
-        return about["run"], about.get("config"), about.get("weights")
+    A control that has none of its own is measured with that of the true run, as its users would be told P(yes).
+    """
+    whole_first = sorted(
+        (one.about for one in validated), key=lambda about: about.get("limit") or math.inf, reverse=True
+    )
 
-    fitted = {key(evaluation.about): evaluation.about.get("temperature") for evaluation in validated}
-    return {name: [fitted.get(key(seed_results)) for seed_results in about] for name, about in aligned.about.items()}
+    def fitted(about: Mapping) -> Mapping | None:
+        true_run = {**about, **dict.fromkeys(fusing.CONTROLS)}
+        for wanted in (about, true_run):
+            for other in whole_first:
+                if all((wanted.get(name) or None) == (other.get(name) or None) for name in fusing.SAME):
+                    return other.get("temperature")
+        return None
+
+    return {name: [fitted(seed_results) for seed_results in about] for name, about in aligned.about.items()}
 
 
 def _parts(aligned: Aligned, dataset: str, split: str, category: str | None) -> dict[str, list[str]]:
@@ -183,7 +195,10 @@ def _long(aligned: Aligned, values: measure.PerUser) -> pa.Table:
 
 
 def _write(out: Path, results: Mapping, long: pa.Table, plots: bool) -> None:
-    """Write all files to a draft folder, then move them to `out`."""
+    """Write all files to a draft folder, then move them to `out`, where those of an earlier comparison go first.
+
+    So FILE never stands beside what it does not describe, and a comparison that was killed can be written again.
+    """
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".") as folder:
         draft = Path(folder)
@@ -192,5 +207,9 @@ def _write(out: Path, results: Mapping, long: pa.Table, plots: bool) -> None:
         pq.write_table(long, draft / "per_user.parquet")
         if plots:
             plot.draw(results, draft)
+        if (out / FILE).exists():
+            for name in (*BESIDE, *plot.PICTURES):
+                (out / name).unlink(missing_ok=True)
+        (draft / FILE).replace(out / FILE)
         for path in draft.iterdir():
             path.replace(out / path.name)

@@ -3,10 +3,12 @@
 Takes rows and returns a label per row; knows nothing of scores.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from datasets import Dataset
+
+from trsr.dataset.sequences import popularity
 
 CATEGORIES = ("category", "genre", "genres", "topic", "subcategory")
 LAST = 5  # items that may share the category of the target: as many as the ranking prompt of the paper shows
@@ -22,19 +24,20 @@ def thirds(values: Sequence[float], unit: str) -> list[str]:
     names = {}
     for number in np.unique(part):
         low, high = table[part == number].min(), table[part == number].max()
-        names[number] = f"{low:g} {unit}" if low == high else f"{low:g} to {high:g} {unit}"
+        plural = f"{unit}s"
+        names[number] = f"{low:g} {unit if low == 1 else plural}" if low == high else f"{low:g} to {high:g} {plural}"
     return [names[number] for number in part]
 
 
 def by_length(rows: Iterable[Mapping]) -> list[str]:
     """Label rows by the number of items in the history."""
-    return thirds([len(row["history"]) for row in rows], "items")
+    return thirds([len(row["history"]) for row in rows], "item")
 
 
-def by_popularity(rows: Iterable[Mapping], train: Iterable[Mapping]) -> list[str]:
+def by_popularity(rows: Iterable[Mapping], train: Dataset) -> list[str]:
     """Label rows by how often the target occurs in the histories and targets of the training users."""
-    counts = Counter(item_id for row in train for item_id in (*row["history"], row["target"]))
-    return thirds([counts[row["target"]] for row in rows], "times")
+    counts = popularity(train)
+    return thirds([counts[row["target"]] for row in rows], "time")
 
 
 def by_category(rows: Iterable[Mapping], categories: Mapping[str, str | None], last: int = LAST) -> list[str]:

@@ -3,11 +3,12 @@
 Reads results files; computes only the paired test against the control with shuffled summaries.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trsr.errors import CompareError
+from trsr.metrics.significance import with_holm
 from trsr.recommender import results
 from trsr.recommender.compare import measure
 from trsr.recommender.compare.align import align, read
@@ -56,35 +57,35 @@ def of_evaluation(evaluation: Mapping[str, Any], folder: Path) -> str:
 
 def of_comparison(comparison: Mapping[str, Any], system: str) -> str:
     """The verdict on `system` among all that `trsr compare` compared, by p values after Holm's correction."""
-    return standing(system, comparison["systems"], comparison["paired"], comparison["metric"], "p_holm")
+    return standing(system, comparison["systems"], comparison["paired"], comparison["metric"])
 
 
 def standing(
     system: str,
     systems: Mapping[str, Mapping[str, Any]],
-    paired: Iterable[Mapping[str, Any]],
+    paired: Sequence[Mapping[str, Any]],
     metric: str = METRIC,
-    p_value: str = "p_value",
 ) -> str:
     """One sentence: the systems that `system` is above, those it is below, and those without a significant difference.
 
     Args:
         systems: Name -> metric -> `value`.
-        paired: Paired tests; those without `system` are ignored.
-        p_value: Key of the p value that decides, at .05.
+        paired: All paired tests of a results file; `p_holm` decides, at .05. Those without `system` say nothing of it.
     """
     parts: dict[int, list[str]] = {1: [], -1: [], 0: []}
     for name, test in _tests(system, paired):
         figures = f"{systems[name][metric]['value']:.3f}; {test['difference']:+.3f}, {test['low']:+.3f} to {test['high']:+.3f}"
-        parts[_sign(test, p_value)].append(f"{name} ({figures})")
+        parts[_sign(test)].append(f"{name} ({figures})")
     words = {1: "above", -1: "below", 0: "not told apart from"}
     comparisons = "; ".join(f"{words[sign]} {', '.join(parts[sign])}" for sign in (1, -1, 0) if parts[sign])
     value = f"{metric_name(metric)} {systems[system][metric]['value']:.3f}"
     return f"Verdict: {system}, {value}, is {comparisons or 'compared with nothing'}."
 
 
-def _tests(system: str, paired: Iterable[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
+def _tests(system: str, paired: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
     """(other system, test with `system` as the first one) for each paired test of `system`."""
+    if any("p_holm" not in test for test in paired):  # of an earlier version
+        paired = with_holm(paired)
     tests = []
     for test in paired:
         if test["system"] == system:
@@ -95,7 +96,7 @@ def _tests(system: str, paired: Iterable[Mapping[str, Any]]) -> list[tuple[str, 
     return tests
 
 
-def _sign(test: Mapping[str, Any], p_value: str = "p_value") -> int:
+def _sign(test: Mapping[str, Any], p_value: str = "p_holm") -> int:
     """1 if the system is significantly better, -1 if it is worse, 0 if the difference is not significant."""
     if test[p_value] >= LEVEL or not test["difference"]:
         return 0
@@ -130,4 +131,4 @@ def _summary_effect(folder: Path, evaluation: Mapping[str, Any]) -> str:
         -1: "The summary harms",
         0: "The summary did nothing that can be told from chance",
     }
-    return f"{effect[_sign(test)]}: own summaries against those of other users, {figures}."
+    return f"{effect[_sign(test, 'p_value')]}: own summaries against those of other users, {figures}."

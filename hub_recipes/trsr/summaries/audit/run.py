@@ -24,6 +24,7 @@ from trsr.core.summary_prompts import SummaryPrompts
 from trsr.dataset import contract
 from trsr.dataset.check.catalogue import hashes
 from trsr.dataset.check.findings import show
+from trsr.dataset.other_users import rows_of_others
 from trsr.errors import DataError
 from trsr.records.files import write_text
 from trsr.records.provenance import SummaryProvenance
@@ -125,11 +126,13 @@ class _MethodMeasures:
         """Measure a batch."""
         rows = table.to_pylist()
         self._digests.append(hashes(table["summary"]))
-        other_rows = _derangement(len(rows), self._random)
+        users = [row["user_id"] for row in rows]
+        other_rows = rows_of_others(users, self._random)
+        several = len(set(users)) > 1
         for row, other in zip(rows, other_rows, strict=True):
             drawn = int(self._random.integers(len(row["negatives"]))) if row["negatives"] else None
             negative = None if drawn is None else row["negatives"][drawn]
-            self._measure(row, split, rows[other]["history"] if len(rows) > 1 else None, negative)
+            self._measure(row, split, rows[other]["history"] if several else None, negative)
 
     def figures(self) -> dict[str, Any]:
         return {
@@ -190,14 +193,6 @@ class _MethodMeasures:
 
 def _share(part: int, whole: int) -> float:
     return part / whole if whole else float("nan")
-
-
-def _derangement(rows: int, random: np.random.Generator) -> np.ndarray:
-    """For each row of a batch, the number of another row, each used once: (rows,)."""
-    order = random.permutation(rows)
-    other_rows = np.empty(rows, int)
-    other_rows[order] = np.roll(order, 1)
-    return other_rows
 
 
 def _wording(provenance: SummaryProvenance) -> frozenset[str]:

@@ -1,11 +1,12 @@
-"""What users met, oldest first, as numbers of items: what a user model is trained on.
+"""What users met, oldest first, as numbers of items: what a user model is trained on, and what is popular.
 
 Does not decide which users are in which split: the dataset does.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +67,18 @@ def item_numbers(column: pa.ChunkedArray, numbers: Mapping[str, int], what: str)
 
 
 def training_sequences(splits: Mapping[str, Dataset], numbers: Mapping[str, int]) -> Sequences:
+    """What may be trained on, as `training_rows` says.
+
+    Raises:
+        DataError: If an item is not in the catalogue, or no sequence has two items.
+    """
+    found = _joined(training_rows(splits, numbers))
+    if not (found.lengths > 1).any():
+        raise DataError("No training user has two items: there is no next item to learn from.")
+    return found
+
+
+def training_rows(splits: Mapping[str, Dataset], numbers: Mapping[str, int]) -> Iterator[tuple[str, np.ndarray, int]]:
     """What may be trained on: histories with targets of the training split, and where each user stands in one split
     alone, the histories of the others without their targets, as is usual for sequential models.
 
@@ -75,25 +88,47 @@ def training_sequences(splits: Mapping[str, Dataset], numbers: Mapping[str, int]
         splits: Split -> rows of `histories`.
         numbers: Item id -> number.
 
+    Yields:
+        User id, items, and the first position that is new, as `Sequences` holds it.
+
     Raises:
-        DataError: If an item is not in the catalogue, or no sequence has two items.
+        DataError: If an item is not in the catalogue.
     """
-    used = ["train"] if _share_users(splits) else list(splits)
-    pieces: list[np.ndarray] = []
-    first: list[int] = []
+    yield from _new_rows({"train": splits["train"]} if _share_users(splits) else splits, numbers)
+
+
+def popularity(train: Dataset) -> Counter[str]:
+    """Item id -> interactions with it in histories and targets; one that several rows of a user have counts once.
+
+    Args:
+        train: The training split of `histories`.
+    """
+    numbers: dict[str, int] = {}
+    for table in train.select_columns(["history", "target"]).with_format("arrow").iter(1000):
+        for ids in (one_chunk(table["history"]).flatten(), one_chunk(table["target"])):
+            for item_id in ids.unique().to_pylist():
+                numbers.setdefault(item_id, len(numbers))
+    counts = _joined(_new_rows({"train": train}, numbers)).counts(len(numbers))
+    return Counter(dict(zip(numbers, counts.tolist(), strict=True)))
+
+
+def _joined(rows: Iterable[tuple[str, np.ndarray, int]]) -> Sequences:
+    pieces = [(items, first) for _, items, first in rows]
+    items = np.concatenate([np.zeros(0, np.int32), *(items for items, _ in pieces)])
+    ends = np.cumsum([len(items) for items, _ in pieces], dtype=np.int64)
+    return Sequences(items, ends, np.array([first for _, first in pieces], np.int64))
+
+
+def _new_rows(splits: Mapping[str, Dataset], numbers: Mapping[str, int]) -> Iterator[tuple[str, np.ndarray, int]]:
+    """Rows that hold something new of their user, those of the training split with their targets."""
     last_of: dict[str, np.ndarray] = {}
-    for split in used:
-        for user_id, items in _rows(splits[split], numbers, split, with_target=split == "train"):
+    for split, rows in splits.items():
+        for user_id, items in _rows(rows, numbers, split, with_target=split == "train"):
             known = last_of.get(user_id)
             seen = _common_prefix(known, items) if known is not None else 0
             if seen < len(items):
-                pieces.append(items)
-                first.append(seen)
+                yield user_id, items, seen
             last_of[user_id] = items
-    if not any(len(piece) > 1 for piece in pieces):
-        raise DataError("No training user has two items: there is no next item to learn from.")
-    lengths = np.array([len(piece) for piece in pieces])
-    return Sequences(np.concatenate(pieces), np.cumsum(lengths), np.array(first))
 
 
 def interactions_checksum(splits: Mapping[str, Dataset]) -> str:
