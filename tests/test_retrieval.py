@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from trsr.dataset import contract
-from trsr.errors import DataError
+from trsr.errors import DataError, TrainError
 from trsr.retrieval.batches import batch_of, epoch
 from trsr.retrieval.draws import Draws
 from trsr.retrieval.items import Catalogue
@@ -21,7 +21,7 @@ from trsr.retrieval.search import largest
 from trsr.retrieval.sequences import Sequences, training_sequences, windows
 from trsr.retrieval.training import Settings, fit
 from trsr.retrieval.users import user_vectors
-from trsr.retrieval.validation import Validation
+from trsr.retrieval.validation import Validation, measure
 
 NUMBERS = {f"i{number}": number for number in range(12)}
 
@@ -225,6 +225,30 @@ def test_training_learns_nothing_of_what_nobody_met(draws):
     assert np.allclose(one.vectors[:8], other.vectors[:8], atol=1e-5)  # of the mean's rounding
     assert not np.allclose(one.vectors[8:], other.vectors[8:], atol=1e-2)
     assert [entry["loss"] for entry in one.log] == pytest.approx([entry["loss"] for entry in other.log], abs=1e-4)
+
+
+def test_validation_ranks_ties_in_their_middle_and_refuses_what_is_no_number():
+    model = network(text_width=0)
+    validation = Validation([np.array([0, 1]), np.array([2, 3])], np.array([4, 3]))  # 3 is met again
+    vectors = np.ones((12, 8), np.float32)
+    # 4 among the 10 that are not met, 3 among 11 with itself: in the middle of all.
+    expected = np.mean([1 / math.log2(1 + rank) for rank in (5.5, 6)])
+    assert measure(model, vectors, validation) == {"recall@10": 1, "ndcg": pytest.approx(expected)}
+    for broken in (np.nan, np.inf):
+        vectors[5] = broken
+        with pytest.raises(TrainError, match="diverged. Give a lower --learning-rate"):
+            measure(model, vectors, validation)
+
+
+def test_the_best_epoch_is_chosen_before_figures_are_rounded(monkeypatch):
+    figures = iter([0.10001, 0.10003, 0.10002])
+    monkeypatch.setattr("trsr.retrieval.training.measure", lambda *given: {"recall@10": 0.5, "ndcg": next(figures)})
+    shape = Shape(12, 0, width=8, hidden=6, heads=2, longest=5)
+    validation = Validation([np.array([0, 1])], np.array([2]))
+    fitted = fit(sequences_of([0, 1, 2], [3, 4, 5]), 12, None, shape, Settings(epochs=3), validation)
+    assert fitted.best["epoch"] == 2
+    assert [entry["ndcg"] for entry in fitted.log] == [0.1] * 3
+    assert all(entry["loss"] == round(entry["loss"], 4) for entry in fitted.log)
 
 
 @given(st.integers(1, 7), st.integers(1, 9), st.integers(1, 12), st.integers(1, 40), st.integers(0, 10**6))

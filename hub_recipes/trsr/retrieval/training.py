@@ -54,7 +54,7 @@ class Fitted:
     Attributes:
         vectors: (items, width) float32.
         known: (items,) bool: items met in training.
-        log: An entry an epoch: `epoch`, `loss` and the figures of `measure`.
+        log: An entry an epoch: `epoch`, `loss` and the figures of `measure`, rounded to 4 digits.
         best: The entry of the epoch that was kept.
     """
 
@@ -79,6 +79,9 @@ def fit(
     Args:
         text: (items, text_width) text vectors, where items have a text part.
         checkpoint: Of the same arguments: gone on from, and written after each epoch.
+
+    Raises:
+        TrainError: If training diverges.
     """
     torch.manual_seed(settings.seed)
     generator = np.random.default_rng(settings.seed)
@@ -118,7 +121,7 @@ def fit(
             step += 1
             bar.update()
         figures = measure(network, catalogue.vectors(network), validation)
-        log.append({"epoch": len(log) + 1, "loss": round(float(np.mean(losses)), 4), **figures})
+        log.append({"epoch": len(log) + 1, "loss": float(np.mean(losses)), **figures})
         bar.set_postfix(log[-1], refresh=False)
         if not best or figures["ndcg"] > best["ndcg"]:
             best = log[-1]
@@ -138,7 +141,8 @@ def fit(
             )
     bar.close()
     network.load_state_dict(kept)
-    return Fitted(network.eval(), catalogue.vectors(network), counts > 0, log, best)
+    log = [{name: round(value, 4) for name, value in entry.items()} for entry in log]
+    return Fitted(network.eval(), catalogue.vectors(network), counts > 0, log, log[int(best["epoch"]) - 1])
 
 
 def _step(network: Network, catalogue: Catalogue, batch: Batch, draw: Draws | None) -> float:
