@@ -236,7 +236,7 @@ def test_validation_ranks_ties_in_their_middle_and_refuses_what_is_no_number():
     assert measure(model, vectors, validation) == {"recall@10": 1, "ndcg": pytest.approx(expected)}
     for broken in (np.nan, np.inf):
         vectors[5] = broken
-        with pytest.raises(TrainError, match="diverged. Give a lower --learning-rate"):
+        with pytest.raises(TrainError, match=r"diverged\. Give a lower --learning-rate"):
             measure(model, vectors, validation)
 
 

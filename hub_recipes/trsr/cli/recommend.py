@@ -36,7 +36,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--no-summary", action="store_true", help="leave the summary out of the answer")
     group = parser.add_argument_group(
         "all users of a dataset",
-        "What comes after everything that the dataset knows of a user, the target included; nothing that the user met. A killed "
+        "What comes after everything that the dataset knows of a user, the target of the newest row included; nothing that the "
+        "user met in any row. A killed "
         "command goes on with the shard that it was at.",
     )
     add = group.add_argument
