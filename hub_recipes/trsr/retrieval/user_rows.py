@@ -67,7 +67,8 @@ class UserRows:
 
     def _read(self, numbers: np.ndarray) -> dict[int, dict[str, Any]]:
         """Rows by their numbers in all splits."""
-        rows, start = {}, 0
+        rows: dict[int, dict[str, Any]] = {}
+        start = 0
         for split in self._splits:
             inside = numbers[(numbers >= start) & (numbers < start + len(split))]
             rows |= dict(zip(inside.tolist(), split.select(inside - start).to_list(), strict=True))
