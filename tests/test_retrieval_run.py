@@ -287,14 +287,58 @@ def test_hidden_states_of_a_language_model_make_vectors(dataset, tmp_path):
         retriever.embed(["title: T0"])
 
 
+def cached(folder, commit, seed):
+    """Put a model into a cache of the Hub, as ORG/model at a commit that its branch is at."""
+    repo = folder / "models--ORG--model"
+    tiny.model("llama", seed).save_pretrained(repo / "snapshots" / commit)
+    tiny.byte_level().save_pretrained(repo / "snapshots" / commit)
+    (repo / "refs").mkdir(exist_ok=True)
+    (repo / "refs" / "main").write_text(commit)
+
+
+def test_a_model_of_the_hub_is_pinned_to_the_commit_that_made_the_vectors(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(LoadError, match="No model 'ORG/model': no such folder here, and not read from the Hub"):
+        text_vectors.make("transformers:ORG/model", [])
+    commits = ["a" * 40, "b" * 40]
+    makers = []
+    for seed, commit in enumerate(commits):
+        cached(tmp_path, commit, seed)
+        makers.append(text_vectors.make("transformers:ORG/model", []))
+    assert [maker.describe()["checksum"] for maker in makers] == [f"ORG/model@{commit}" for commit in commits]
+    first, second = (maker.encode(["title: Emma"]) for maker in makers)  # after the branch has moved
+    assert np.abs(first - second).max() > 0.1
+    again = text_vectors.load(makers[0].describe(), tmp_path)
+    assert np.array_equal(again.encode(["title: Emma"]), first)
+    unpinned = text_vectors.load(makers[0].describe() | {"checksum": "ORG/model"}, tmp_path)  # of an earlier version
+    assert np.array_equal(unpinned.encode(["title: Emma"]), second)
+
+
+def test_a_training_does_not_go_on_with_another_text_model(dataset, tmp_path, monkeypatch):
+    model = tmp_path / "model"
+    tiny.byte_level().save_pretrained(model)
+    tiny.model("llama").save_pretrained(model)
+    options = {"vectors": f"transformers:{model}", "settings": replace(QUICK, epochs=1)}
+
+    def killed(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("trsr.retrieval.training._step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_retriever(dataset, tmp_path / "out", **options)
+    assert (tmp_path / "out-work" / "text.npy").is_file()
+    before = text_vectors.make(options["vectors"], []).describe()["checksum"]
+    tiny.model("llama", seed=1).save_pretrained(model)
+    with pytest.raises(UsageError, match=f"out-work was made from something else: text_model was .*{before}"):
+        train_retriever(dataset, tmp_path / "out", **options)
+
+
 def test_vectors_of_a_sentence_model_name_the_package_that_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    maker = text_vectors.make("sentence-transformers:ORG/model", ["a text"])
-    assert maker.describe() == {
-        "name": "sentence-transformers",
-        "model": "ORG/model",
-        "checksum": "ORG/model",
-    }
+    record = {"name": "sentence-transformers", "model": "ORG/model", "checksum": "ORG/model@1234"}
+    maker = text_vectors.load(record, tmp_path)
+    assert maker.describe() == record
     with pytest.raises(UsageError, match="pip install sentence-transformers"):
         maker.encode(["a text"])
 
