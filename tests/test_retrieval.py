@@ -69,8 +69,29 @@ def test_rows_of_one_user_are_learnt_from_once():
     train = rows_of(("a", [0, 1], 2), ("a", [0, 1], 3), ("b", [4], 5), ("a", [0, 1, 3], 6))
     found = training_sequences({"train": train}, NUMBERS)
     assert lists_of(found) == [[0, 1, 2], [0, 1, 3], [4, 5], [0, 1, 3, 6]]
-    assert found.first.tolist() == [0, 2, 0, 3]
+    assert found.learn_from.tolist() == [0, 2, 0, 3]
     assert found.counts(12).tolist() == [1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0]
+
+
+def test_a_row_is_compared_with_all_earlier_ones_of_its_user():
+    train = rows_of(("a", [0, 1, 2], 3), ("a", [0], 4), ("a", [0, 1, 2], 5), ("a", [0], 1), ("a", [0, 4], 6))
+    found = training_sequences({"train": train}, NUMBERS)
+    assert lists_of(found) == [[0, 1, 2, 3], [0, 4], [0, 1, 2, 5], [0, 4, 6]]  # the fourth begins the first
+    assert found.learn_from.tolist() == [0, 1, 3, 2]
+    assert found.counts(12).tolist() == [1] * 7 + [0] * 5
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=2, max_size=5), min_size=1, max_size=8))
+@settings(max_examples=25, deadline=None)
+def test_each_beginning_of_a_users_rows_is_learnt_once(rows):
+    train = rows_of(*(("a", row[:-1], row[-1]) for row in rows))
+    found = training_sequences({"train": train}, NUMBERS)
+    learnt = [
+        tuple(found[number][:end].tolist())
+        for number, start in enumerate(found.learn_from)
+        for end in range(start + 1, len(found[number]) + 1)
+    ]
+    assert sorted(learnt) == sorted({tuple(row[:end]) for row in rows for end in range(1, len(row) + 1)})
 
 
 def test_unknown_items_and_sequences_of_one_item_are_refused():
@@ -91,7 +112,7 @@ def test_windows_hold_every_learnt_position_once(lengths, longest, data):
 
     def learnt(sequences):
         return sorted(
-            item for number, start in enumerate(sequences.first) for item in sequences[number][start:].tolist()
+            item for number, start in enumerate(sequences.learn_from) for item in sequences[number][start:].tolist()
         )
 
     assert learnt(parts) == learnt(whole)

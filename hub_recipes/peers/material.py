@@ -90,7 +90,7 @@ def _sequences(splits: Mapping[str, Dataset], item_ids: list[str]) -> tuple[list
     """Sequences of item ids, and the interactions with each item; one that a later row of its user goes on with is left out."""
     numbers = {item_id: number for number, item_id in enumerate(item_ids)}
     seen = training_sequences(splits, numbers)
-    pieces = [(seen[number], int(first)) for number, first in enumerate(seen.first)]
+    pieces = [(seen[number], int(first)) for number, first in enumerate(seen.learn_from)]
     continued = Counter(items[:first].tobytes() for items, first in pieces if first)
     sequences = []
     for items, _ in pieces:
