@@ -11,16 +11,19 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, load_dataset
+from tokenizers import normalizers
 
 from tests import tiny
 from tests.hub import Hub, environment
 from tests.test_pipeline import recommender
 from trsr.cli import main
+from trsr.core.catalogue import Catalogue
 from trsr.dataset import contract
 from trsr.errors import DataError, UsageError
 from trsr.retrieval import all_users, lists
 from trsr.retrieval.all_users import recommend_to_all
 from trsr.retrieval.carried import catalogue_of
+from trsr.retrieval.identity import catalogue_checksum, model_checksum
 from trsr.retrieval.retriever import Retriever
 from trsr.retrieval.run import train_retriever
 from trsr.retrieval.training import Settings
@@ -185,6 +188,19 @@ def test_other_inputs_are_refused_and_the_same_go_on(data, own, tiny_model, tmp_
         recommend_to_all(data, tmp_path / "recs", **{**options, "retriever": tmp_path / "another"})
 
 
+def test_as_many_items_are_ranked_as_are_asked_for(data, own, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(all_users, "STAGE_ONE", 4)  # of 30 items
+    for name, options, count in (("more", {"top_k": 6}, 6), ("fewer", {"top_k": 3}, 3)):
+        recommend_to_all(data, tmp_path / name, retriever=own, limit=1, **options)
+        [row] = load_dataset(str(tmp_path / name), split="train")
+        assert len(row["item_ids"]) == count
+    stated = json.loads((tmp_path / "fewer" / "provenance.json").read_text())["recommendations"]
+    assert stated["stage_one"] == 4
+    with pytest.raises(UsageError, match="stage_one must be 6 or more"):
+        recommend_to_all(data, tmp_path / "refused", retriever=own, top_k=6, stage_one=5)
+    recommend_to_all(data, tmp_path / "first", retriever=own, top_k=6, stage_one=5, first_stage_only=True)
+
+
 def test_mistakes(data, tiny_model, tmp_path, capsys):
     with pytest.raises(UsageError, match=r"carries no catalogue\. Give --retriever, or fuse"):
         recommend_to_all(data, tmp_path / "recs")
@@ -241,6 +257,7 @@ PUSHED = """
 import json, sys
 from datasets import get_dataset_config_info, load_dataset
 from trsr.cli import main
+from trsr.core.catalogue import Catalogue
 main(sys.argv[1:])
 config = get_dataset_config_info("ORG/recs", "recommendations")
 print(json.dumps({"rows": load_dataset("ORG/recs", split="train").to_list(), "columns": list(config.features)}))
@@ -267,3 +284,23 @@ def test_they_are_pushed_with_a_card_and_load_from_the_hub(data, own, tmp_path):
     assert "personal data" in card
     assert Retriever.load(own).record["dataset_checksums"]["histories"] in card
     assert str(tmp_path) not in card + (tmp_path / "recs" / "provenance.json").read_text()
+
+
+def test_recommendations_are_bound_to_the_tokenizer_and_to_the_items(data, own):
+    made = recommender(tiny.model("llama"))
+    before = model_checksum(made)
+    made.tokenizer(["a", "some longer text"], padding=True, truncation=True, max_length=3)
+    assert model_checksum(made) == before == model_checksum(recommender(tiny.model("llama")))
+    made.tokenizer.chat_template = tiny.CHATML
+    assert model_checksum(made) != before
+    made = recommender(tiny.model("llama"))
+    made.tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    assert model_checksum(made) != before
+    catalogue = catalogue_of(own, data)
+    checksum = catalogue_checksum(catalogue)
+    assert checksum == catalogue_checksum(catalogue_of(own, data))
+    for name in ("item_id", "text", "title"):
+        others = {**catalogue.fields, name: catalogue.fields[name][::-1]}
+        assert (
+            catalogue_checksum(Catalogue(others, catalogue.vectors, catalogue.user_model, catalogue.record)) != checksum
+        )

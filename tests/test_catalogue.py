@@ -93,6 +93,17 @@ def test_equal_scores_count_as_nothing_and_keep_their_order():
     assert add_scores([], [], 1.0) == []
 
 
+def test_more_than_the_first_stage_passes_on_may_be_asked_for(pipe, rows, texts):
+    row = rows[0]
+    assert len(first_stage(pipe, row["history"], top_k=150)["candidates"]) == 150
+    [answer] = pipe([{"history": row["history"]}], rank=False, top_k=150)
+    assert len(answer["candidates"]) == 150
+    assert len(first_stage(pipe, row["history"], top_k=3)["candidates"]) == 3
+    assert len(first_stage(pipe, row["history"], stage_one=4, top_k=150)["candidates"]) == 4
+    ranked_alone = pipe({"history": [], "candidates": ["title: A"]}, top_k=1)
+    assert len(ranked_alone["candidates"]) == 1
+
+
 def test_what_is_left_out(pipe, rows, texts):
     history = [{"item_id": one} for one in rows[0]["history"]]
     best = [one["item_id"] for one in first_stage(pipe, history, stage_one=10)["candidates"]]

@@ -46,7 +46,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--revision", help="of the dataset")
     add("--out", type=Path, metavar="RECS", help="folder to write: a dataset of a row a user")
     add("--retriever", type=Path, metavar="DIR", help="on that dataset (the catalogue that the model carries)")
-    add("--stage-one", type=positive(int), metavar="N", help="items that the language model ranks for each user (100)")
+    add(
+        "--stage-one",
+        type=positive(int),
+        metavar="N",
+        help="items that the language model ranks for each user (100, or --top-k)",
+    )
     add("--first-stage-only", action="store_true", help="leave out the language model")
     add("--limit", type=positive(int), metavar="N", help="first N users only")
     push_options.add(group, "them, with a card")

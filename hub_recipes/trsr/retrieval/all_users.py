@@ -46,7 +46,7 @@ def recommend_to_all(
     retriever: Path | None = None,
     revision: str | None = None,
     top_k: int = 10,
-    stage_one: int = STAGE_ONE,
+    stage_one: int | None = None,
     first_stage_only: bool = False,
     limit: int = 0,
     repo: str | None = None,
@@ -64,7 +64,8 @@ def recommend_to_all(
         model: As `load_recommender` takes it; with `first_stage_only` and a retriever, none is loaded.
         retriever: Folder of a retriever on this dataset; default, the catalogue that the model carries.
         top_k: Items a user.
-        stage_one: Items that the first stage passes on to the language model.
+        stage_one: Items that the first stage passes on to the language model, `top_k` at least; default STAGE_ONE, or `top_k` where
+            that is more.
         first_stage_only: Leave out the language model.
         limit: First users alone; 0 = all.
         repo: ORG/NAME that the folder is to be pushed to, for its card.
@@ -75,12 +76,18 @@ def recommend_to_all(
         call (items are those that were scored by the last stage), and `peak_mib` of this process.
 
     Raises:
-        UsageError: If `out` holds recommendations of other data, another model or other options, the model carries no
+        UsageError: If `stage_one` is less than `top_k`, `out` holds recommendations of other data, another model or other options, the model carries no
             catalogue and no retriever was given, or Ray is not there.
         RunError: If the retriever was trained on another dataset, or a worker has another model.
         DataError: As `trsr.dataset.contract` does.
     """
     began = time.monotonic()
+    if stage_one is None:
+        stage_one = max(STAGE_ONE, top_k)
+    elif stage_one < top_k and not first_stage_only:
+        raise UsageError(
+            f"top_k is {top_k}, and the language model would rank {stage_one} items: stage_one must be {top_k} or more."
+        )
     load = None if first_stage_only else partial(load_recommender, model)
     recommender: Any = None if first_stage_only and retriever else load_recommender(model)
     catalogue = catalogue_of(retriever, source, revision) if retriever else recommender.catalogue
