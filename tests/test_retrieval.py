@@ -272,6 +272,22 @@ def test_the_best_epoch_is_chosen_before_figures_are_rounded(monkeypatch):
     assert all(entry["loss"] == round(entry["loss"], 4) for entry in fitted.log)
 
 
+def test_slices_of_a_sampled_softmax_are_bounded_by_its_draws(monkeypatch):
+    cells = []
+
+    def counted(users, items, targets, drawn, *more):
+        cells.append(len(users) * len(drawn))
+        return sampled_softmax_loss(users, items, targets, drawn, *more)
+
+    monkeypatch.setattr("trsr.retrieval.training.sampled_softmax_loss", counted)
+    monkeypatch.setattr("trsr.retrieval.loss.CELLS", 700)
+    shape = Shape(12, 0, width=8, hidden=6, heads=2, longest=5)
+    validation = Validation([np.array([0, 1])], np.array([2]))
+    settings = Settings(epochs=1, draws=300)  # of 12 items
+    fit(sequences_of([0, 1, 2], [3, 4, 5]), 12, None, shape, settings, validation)
+    assert max(cells) == 600
+
+
 @given(st.integers(1, 7), st.integers(1, 9), st.integers(1, 12), st.integers(1, 40), st.integers(0, 10**6))
 @settings(max_examples=25, deadline=None)
 def test_search_in_blocks_finds_what_sorting_all_does(users, items, k, cells, seed):

@@ -166,7 +166,7 @@ def _step(network: Network, catalogue: Catalogue, batch: Batch, draw: Draws | No
             return softmax_loss(users, items, targets[part], met[part])
         return sampled_softmax_loss(users, items, targets[part], drawn, log_expected, met[part])
 
-    return backward_in_slices(loss, users, items, len(items))
+    return backward_in_slices(loss, users, items, len(items) if draw is None else max(len(items), len(drawn)))
 
 
 def _groups(network: Network, weight_decay: float) -> list[dict]:
