@@ -257,7 +257,8 @@ def _cell(one: Mapping | None, best: bool) -> str:
 def frontier(results: Mapping) -> str:
     """What `bench.frontier` writes: a row a room; then the baselines on the same users."""
     forms = list(results["rooms"][0]["forms"])  # the newest items alone, and beside a summary
-    head = ["room, tokens", "items alone", *forms, "difference", "p", "p (Holm)", "items beside the summary", "seeds"]
+    head = ["room, tokens", "items shown alone", *(f"Recall@3, {form}" for form in forms)]
+    head += ["difference", "p", "p (Holm)", "items shown beside the summary", "seeds"]
     rows = []
     for one in results["rooms"]:
         test, (recent, both) = one["test"], (one["forms"][form] for form in forms)

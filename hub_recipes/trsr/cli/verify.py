@@ -5,7 +5,7 @@ loaded in a fresh process, or a server. What differs is printed, and what is lik
 
 examples:
   trsr verify trsr-quickstart/release
-  trsr verify ORG/trsr-sample --revision v1
+  trsr verify ORG/trsr-sample --revision v1.0
   trsr verify http://127.0.0.1:8000 --expected ORG/trsr-sample
   trsr verify http://127.0.0.1:8000 --expected ORG/trsr-sample --api generative_scoring --model trsr
 """
