@@ -37,8 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "all users of a dataset",
         "What comes after everything that the dataset knows of a user, the target of the newest row included; nothing that the "
-        "user met in any row. A killed "
-        "command goes on with the shard that it was at.",
+        "user met in any row. A killed command goes on with the shard that it was at.",
     )
     add = group.add_argument
     add("--all-users", action="store_true", help="recommend to each user of --dataset, and write --out")

@@ -108,8 +108,8 @@ def _fuse(options: argparse.Namespace) -> Outcome:
     return Outcome(
         record,
         f"Wrote {options.run / 'catalogue'}: {record['items']} items; weight of the first stage {record['weight']:g}, "
-        + (f"not fitted: {fitted['not_fitted']}. Of" if "not_fitted" in fitted else "fitted on")
-        + f" {fitted['users']} validation users, of whose next items the first stage passed on {fitted['retrieved']:.3f}. "
+        + (f"not fitted: {fitted['not_fitted']}" if "not_fitted" in fitted else "fitted on validation")
+        + f". It passed on {fitted['retrieved']:.3f} of the next items of {fitted['users']} validation users. "
         f"NDCG@10 of these same users: {', '.join(f'{name} {value:.3f}' for name, value in fitted['ndcg@10'].items())}",
     )
 

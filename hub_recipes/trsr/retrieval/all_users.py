@@ -76,8 +76,8 @@ def recommend_to_all(
         call (items are those that were scored by the last stage), and `peak_mib` of this process.
 
     Raises:
-        UsageError: If `stage_one` is less than `top_k`, `out` holds recommendations of other data, another model or other options, the model carries no
-            catalogue and no retriever was given, or Ray is not there.
+        UsageError: If `stage_one` is less than `top_k`, `out` holds recommendations of other data, another model or other options,
+            the model carries no catalogue and no retriever was given, or Ray is not there.
         RunError: If the retriever was trained on another dataset, or a worker has another model.
         DataError: As `trsr.dataset.contract` does.
     """

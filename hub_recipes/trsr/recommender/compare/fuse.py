@@ -205,7 +205,7 @@ def check_validation(
     if different:
         raise CompareError(
             f"{other_folder} is no evaluation on validation of what {folder} evaluates: their results differ in "
-            f"{', '.join(different)}. Give the right one: TEST,VALIDATION."
+            f"{', '.join(different)}. Give the right one: TEST,VALIDATION for trsr compare; or make it anew, with --split validation."
         )
 
 
