@@ -91,8 +91,8 @@ def printed_ids(texts: pa.Array) -> pa.ListArray:
     # Between quotes stands what is no id and an id in turn, the former first.
     pieces = pc.split_pattern(texts, "'")
     lengths = np.diff(pieces.offsets.to_numpy())
-    place = np.arange(len(pieces.values)) - np.repeat(pieces.offsets.to_numpy()[:-1], lengths)
-    return lists(lengths // 2, pieces.values.filter(pa.array(place % 2 == 1)))
+    position = np.arange(len(pieces.values)) - np.repeat(pieces.offsets.to_numpy()[:-1], lengths)
+    return lists(lengths // 2, pieces.values.filter(pa.array(position % 2 == 1)))
 
 
 def name_session(items: str) -> str:

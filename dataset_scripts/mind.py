@@ -145,8 +145,8 @@ def read_users(
     kept = table.select(["user_id", "history"]).filter(pa.array(mask)).combine_chunks()
     # Texts above 2 GB come in several chunks.
     items = [encode(pc.split_pattern(some, " "), ids) for some in kept["history"].chunks]
-    places = contract.one_chunk(pa.chunked_array(items, pa.list_(pa.int32())))
-    found = Sequences(contract.one_chunk(kept["user_id"]), places, ids)
+    indices = contract.one_chunk(pa.chunked_array(items, pa.list_(pa.int32())))
+    found = Sequences(contract.one_chunk(kept["user_id"]), indices, ids)
     counts = {
         "behaviors_read": reading.rows,
         "behaviors_broken": reading.broken,
@@ -169,10 +169,10 @@ def earliest(table: pa.Table) -> np.ndarray:
     starts = np.flatnonzero(np.append(True, mine[1:] != mine[:-1])) if len(mine) else mine
     first = order[starts]
     tied = np.logical_and.reduce([key[order][1:] == key[order][:-1] for key in keys])
-    for place in np.flatnonzero(tied):
-        number = np.searchsorted(starts, place, "right") - 1
-        if all(key[order[place]] == key[first[number]] for key in keys):
-            rows = [first[number], order[place + 1]]
+    for row_in_order in np.flatnonzero(tied):
+        number = np.searchsorted(starts, row_in_order, "right") - 1
+        if all(key[order[row_in_order]] == key[first[number]] for key in keys):
+            rows = [first[number], order[row_in_order + 1]]
             first[number] = min(rows, key=lambda row: tuple(table.slice(row, 1).to_pylist()[0].values()))
     return first
 
@@ -230,7 +230,7 @@ def read_impressions(
 
 
 def labelled(texts: pa.Array, ids: pa.Array) -> tuple[pa.ListArray, pa.ListArray, np.ndarray]:
-    """What each impression showed, as places in `ids`, each item once.
+    """What each impression showed, as indices in `ids`, each item once.
 
     Returns:
         Items that were clicked, items that were not, and which impressions have an item that does not say.
@@ -243,18 +243,18 @@ def labelled(texts: pa.Array, ids: pa.Array) -> tuple[pa.ListArray, pa.ListArray
     unlabelled = np.zeros(len(shown), dtype=bool)
     unlabelled[owner[~says]] = True
     unlabelled &= ~building.matches(texts, "^$")
-    places = pc.index_in(pc.utf8_slice_codeunits(flat, 0, -2), value_set=ids)
-    known = places.is_valid().to_numpy(zero_copy_only=False)
-    owner, click, places = owner[known], click[known], pc.drop_null(places).to_numpy()
-    pairs = owner * np.int64(len(ids)) + places
+    indices = pc.index_in(pc.utf8_slice_codeunits(flat, 0, -2), value_set=ids)
+    known = indices.is_valid().to_numpy(zero_copy_only=False)
+    owner, click, indices = owner[known], click[known], pc.drop_null(indices).to_numpy()
+    pairs = owner * np.int64(len(ids)) + indices
     found = np.sort(pairs)
     if (found[1:] == found[:-1]).any():
         # Clicks first: what was shown twice and clicked once was clicked.
         order = np.argsort(~click, kind="stable")
         stays = np.sort(order[np.unique(pairs[order], return_index=True)[1]])
-        owner, places, click = owner[stays], places[stays], click[stays]
+        owner, indices, click = owner[stays], indices[stays], click[stays]
     clicked, others = (
-        lists(np.bincount(owner[mask], minlength=len(shown)), pa.array(places[mask])) for mask in (click, ~click)
+        lists(np.bincount(owner[mask], minlength=len(shown)), pa.array(indices[mask])) for mask in (click, ~click)
     )
     return clicked, others, unlabelled
 
@@ -308,6 +308,10 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
         raise DataError(f"The protocol {options.protocol} takes {parts}; got {len(options.sources)}.")
     if len(set(map(os.path.abspath, options.sources))) < wanted:
         raise DataError(f"{options.sources[0]} is given twice; give the training part and the dev part.")
+    if options.protocol == "paper":
+        building.apply_defaults(options, 11, 26, building.PAPER)
+    else:  # the target is no item of the history that is logged
+        building.apply_defaults(options, 1, 50, {}, least=1)
     news, counts, sums = read_news(options, faults)
     faults.so_far |= counts
     ids = contract.one_chunk(news["item_id"])
@@ -315,14 +319,12 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     options.out.resolve().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".mind-", dir=options.out.resolve().parent) as folder:
         if options.protocol == "paper":
-            building.apply_defaults(options, 11, 26, building.PAPER)
             found, more, sums_ = read_users(options, faults, ids)
             faults.so_far |= more
             histories, more, text = building.make_histories(found, options, more)
             sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}
             text = protocol.describe({"items": items, "histories": histories}, users=text, **sampling)
         else:
-            building.apply_defaults(options, 1, 50, {})
             histories, more, sums_ = by_time(options, faults, ids, Path(folder))
             sampling = {"protocol": "impressions", "seed": options.seed}
             text = impressions.describe({"items": items, "histories": histories}, options.max_history, options.seed)

@@ -114,8 +114,8 @@ def file_names(options: argparse.Namespace) -> dict[Path, str]:
 def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, dict[str, int], building.Checksums]:
     """The config `items`, counts and the checksum."""
     file = _table(options.items, options, faults, items=True)
-    if options.text_fields:
-        fields = [name.strip() for name in options.text_fields.split(",")]
+    if options.text_fields is not None:
+        fields = building.shown_fields(options.text_fields)
     else:
         known = file.names()
         if numbers := [name for name in known if ROW_NUMBERS.fullmatch(name)]:

@@ -68,6 +68,28 @@ def test_large_ids_that_came_as_whole_numbers_or_text_stay(tmp_path, form):
         assert column(write(tmp_path / f"t.{form}", "id", made), column_types.ID)[0] == list(map(str, values))
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl", "json"])
+def test_a_number_with_more_digits_than_python_reads_is_its_digits(tmp_path, form):
+    """Python reads no whole number of more than 4,300 digits, unless told to."""
+    long, path = "9" * 5000, tmp_path / f"t.{form}"
+    objects = [f'{{"id": {value}, "other": {long}}}' for value in (7, long, f'"{long}.0"', f'"{"0" * 5000}8.0"')]
+    text = {
+        "csv": f"id,other\n7,{long}\n{long},{long}\n{long}.0,{long}\n{'0' * 5000}8.0,{long}\n",
+        "jsonl": "\n".join(objects),
+        "json": f"[{', '.join(objects)}]",
+    }
+    path.write_text(text[form])
+    ids, faults = column(path, column_types.ID)
+    assert ids == ["7", long, "8"]
+    assert dict(faults.counts) == {LOST: 1}
+
+
+def test_an_id_list_may_hold_such_a_number(tmp_path):
+    long = "9" * 5000
+    (tmp_path / "t.csv").write_text(f'id\n"[7, {long}]"\n')
+    assert column(tmp_path / "t.csv", column_types.IDS)[0] == [["7", long]]
+
+
 def test_short_floats_lose_digits_earlier(tmp_path):
     for kind, exact in ((pa.float32(), 2**24), (pa.float16(), 2**11)):
         values = pa.array(np.array([exact - 1, exact], dtype=kind.to_pandas_dtype()))
@@ -181,6 +203,13 @@ def test_html_entities_are_unescaped_once_and_counted(tmp_path):
     assert found[0]["title"] == "Salt & Pepper"
     assert found[1]["text"] == "title: Plain & simple; brand: R&B, &NBSP,"
     assert counts["items_cells_unescaped"] == 3
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_commas_and_spaces_at_a_cut_go(tmp_path, form):
+    values = ["tea , cakes", "tea,, , , cakes", "tea, cakes", "tea ,", "tea,"]
+    texts, _ = column(write(tmp_path / f"t.{form}", "x", values), column_types.text(2), "x")
+    assert texts == [field_text(value, 2) for value in values] == ["tea", "tea", "tea, cakes", "tea ,", "tea,"]
 
 
 def test_a_text_without_spaces_is_cut_by_characters(tmp_path):

@@ -157,6 +157,21 @@ def test_an_item_without_text(tmp_path):
         contract.texts(str(folder))
 
 
+def test_an_item_with_two_texts(tmp_path):
+    items = catalogue("a", "b", "c", "d")
+    rows = [*items.to_list(), {"item_id": "i1", "title": "t1", "text": "another b"}]
+    folder = write(tmp_path / "d", {"items": {"train": Dataset.from_list(rows, features=items.features)}})
+    with pytest.raises(DataError, match=r"Item 'i1' of .* has several rows"):
+        contract.texts(str(folder))
+
+
+def test_items_that_cannot_be_read(tmp_path):
+    folder = write(tmp_path / "d")
+    next((folder / "items").iterdir()).write_bytes(b"no Parquet")
+    with pytest.raises(DataError, match="config 'items': cannot read split 'train'"):
+        contract.read_items(str(folder))
+
+
 def test_an_id_that_the_catalogue_does_not_know():
     known = dict.fromkeys(("i0", "i1", "i2"))
     with pytest.raises(DataError, match="test, user 'u7': item 'i3' is not in the items config"):

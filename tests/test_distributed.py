@@ -28,7 +28,7 @@ from trsr.summaries.engines.make import engine
 from trsr.summaries.engines.vllm import OfflineEngine
 from trsr.summaries.ray import deal, summarize_on_ray
 from trsr.summaries.run import summarize_dataset
-from trsr.summaries.store import Store
+from trsr.summaries.store import UNCHECKED, Store
 
 WORKERS = 2
 # A machine that is busy starts processes slowly.
@@ -121,8 +121,10 @@ def test_a_server_is_asked_the_same_and_says_the_same(tmp_path, source, ray, mon
     assert set(many.answered().values()) == {1}
     assert any(done == 400 for *_, done in one.log)
     assert many.most <= 6
-    none = asked(lambda make: summarize_dataset(source, tmp_path / "again" / "out", make(), caches=[str(export)]))
+    again = tmp_path / "again" / "out"
+    none = asked(lambda make: summarize_on_ray(source, again, make, workers=WORKERS, caches=[str(export)]))
     assert not none.answered()
+    assert not [one.problem for one in Store(again.with_name("out.store.sqlite")) if one.problem == UNCHECKED]
 
 
 def test_a_killed_worker_loses_at_most_what_is_under_way(tmp_path, source, ray):

@@ -11,11 +11,13 @@ from tests import tiny
 from tests.scripted import ChatServer, ScriptedEngine, moody, share, summary
 from tests.test_prompts import HOSTILE
 from tests.test_scheduler import strategies
+from tests.test_summaries import dataset
+from trsr.cli import main
 from trsr.core.answer import Answer
 from trsr.core.history import Item
 from trsr.core.summarize import SummaryRequest, steps
 from trsr.core.summary_prompts import SummaryPrompts, neutralize
-from trsr.errors import EngineError
+from trsr.errors import EngineError, UsageError
 from trsr.summaries.engines import openai as backend
 from trsr.summaries.engines.base import Sampling, Server
 from trsr.summaries.engines.make import engine
@@ -582,7 +584,7 @@ def test_a_model_whose_template_names_the_day_or_thinks_summarises(tmp_path, tem
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gpt", "expected extractive, transformers:MODEL"),
+        ("gpt", "expected extractive, nano, transformers:MODEL"),
         ("openai:", "Unknown engine"),
         ("extractive:x", "Unknown engine"),
     ],
@@ -590,6 +592,11 @@ def test_a_model_whose_template_names_the_day_or_thinks_summarises(tmp_path, tem
 def test_unknown_engines(name, message):
     with pytest.raises(ValueError, match=message):
         engine(name)
+
+
+def test_unknown_prompts():
+    with pytest.raises(UsageError, match="Unknown prompts 'tiny', expected default or small"):
+        engine("extractive", prompts="tiny")
 
 
 @pytest.mark.parametrize(
@@ -622,6 +629,31 @@ def test_nano_says_what_it_knows_and_how_much_it_made_up(tmp_path, capsys):
     honest.notice = "Beware."
     run(honest, tmp_path / "honest", users=range(3))
     assert ", 0 have most of their words neither" in capsys.readouterr().err
+
+
+def test_a_run_does_not_go_on_with_another_server_unless_told_that_its_model_is_the_same(tmp_path, capsys):
+    """Both have a model of that name, and nothing but their word says which."""
+    words = [
+        "summarize",
+        dataset(tmp_path / "source", users=4),
+        "--out",
+        str(tmp_path / "out"),
+        "--engine",
+        "openai:model",
+    ]
+    with ChatServer(models=["model"]) as one, ChatServer(models=["model"]) as other:
+        main([*words, "--base-url", one.url])
+        for more in [], ["--estimate"]:
+            with pytest.raises(SystemExit) as ended:
+                main([*words, "--base-url", other.url, *more])
+            assert ended.value.code == 2
+            assert f"has answers of 'model' by {one.url}, not by {other.url}" in capsys.readouterr().err
+        asked = len(one.log)
+        main([*words, "--base-url", one.url])
+        main([*words, "--base-url", other.url, "--same-model"])
+        assert len(one.log) == asked > 0 == len(other.log)
+        main([*words, "--base-url", other.url, "--engine-revision", "abc"])
+        assert len(other.log) == asked
 
 
 def test_a_server_gets_the_examples_as_turns_and_a_key_of_their_own(tmp_path):

@@ -49,6 +49,20 @@ def test_running_text_is_summarised_by_its_words():
     assert "haunted x2" in summary
 
 
+@pytest.mark.parametrize(
+    "about", ["这是一部关于大海与孤独的长篇小说讲述一位老渔夫的故事", "นวนิยายเรื่องยาวเกี่ยวกับทะเลและความเหงา", "x/" * 180]
+)
+def test_a_long_text_without_spaces_is_no_value(about):
+    """Neither at once nor after many blocks, in a field of any name or in none."""
+    items = [Item(f"title: 小说 {n}; 类型: 历史小说; 作者: 加西亚·马尔克斯; 简介: {about * 15}") for n in range(10)]
+    for method in METHODS:
+        [result] = summarize([blocks_by_count(items, 2)], ExtractiveSummarizer(), method)
+        assert result.summary.startswith("类型: 历史小说 x10; 作者: 加西亚·马尔克斯 x10")
+        assert len(result.summary) < 160  # parts of Thai words, whose vowels are no letters, are all that may follow
+        [result] = summarize([blocks_by_count([Item(about * 15)], 1)], ExtractiveSummarizer(), method)
+        assert len(result.summary) < 160
+
+
 def test_a_summary_by_someone_else_is_read_as_words():
     [summary] = ExtractiveSummarizer().update([("The user loves haunted castles.", FIRST)])
     assert "genre: mystery x3" in summary

@@ -156,7 +156,7 @@ def test_impressions_need_two_parts_and_two_days(tmp_path, capsys):
         ([train, dev, "--protocol", "impressions"], "impressions of 1 days"),
         ([train, "--text-fields", "title,url"], "--text-fields takes some of category"),
         ([train, "--text-fields", "title,title"], "each once"),
-        ([train, "--train", "many"], "--train takes a number or: all"),
+        ([tmp_path / "none", "--train", "many"], "--train takes a number of users, at least 1, or: all"),
         ([train, "--workers", "0"], "--workers is at least 1"),
         ([tmp_path / "none"], "No 'news.tsv'"),
         ([train], "No user is left"),

@@ -85,6 +85,20 @@ def test_texts_that_may_not_go_stay_at_home(hub, tmp_path):
     )
 
 
+def test_summaries_go_where_texts_may_not_and_the_message_says_so(hub, tmp_path):
+    kept = folder(tmp_path / "kept", license="other", license_name="research only", share_text=False)
+    tables = contract.tables(str(kept))
+    summarised = tables["histories"].map(lambda row: {"block_summaries": ["Likes lamps."], "summary": "Likes lamps."})
+    provenance = contract.provenance(str(kept)).values
+    contract.write(kept, {**tables, "recurrent": summarised}, provenance=provenance, body="# Mine")
+    with pytest.raises(ReleaseError, match="item ids, histories and summaries, which may quote items, are pushed"):
+        push_dataset(kept, "ORG/kept", hub=client(hub))
+    push_dataset(kept, "ORG/kept", accept_data_licence=True, hub=client(hub))
+    there = held(hub, "ORG/kept")
+    assert any(name.startswith("recurrent/") for name in there)
+    assert not any(title.encode() in content for title in TITLES for content in there.values())
+
+
 def test_what_is_not_ours_is_left_alone(hub, tmp_path):
     api = client(hub)
     api.create_repo("ORG/theirs", repo_type="dataset")
@@ -154,7 +168,9 @@ def test_recommendations_and_datasets_do_not_take_each_others_place(hub, tmp_pat
 
 def test_recommendations_from_texts_that_may_not_go_are_private_and_gated(hub, tmp_path):
     recs = recommended(tmp_path / "recs", license="other", license_name="research only", share_text=False)
-    with pytest.raises(ReleaseError, match=r"research only.*--accept-data-licence, ids and summaries"):
+    with pytest.raises(
+        ReleaseError, match=r"research only.*--accept-data-licence, ids and summaries, which may quote items,"
+    ):
         push_dataset(recs, "ORG/recs", recommendations=True, hub=client(hub))
     push_dataset(recs, "ORG/recs", recommendations=True, accept_data_licence=True, hub=client(hub))
     info = client(hub).dataset_info("ORG/recs")

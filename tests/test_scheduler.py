@@ -1,6 +1,7 @@
 """Many users, one engine: every question once, in order, at the limit and in bounded memory."""
 
 import asyncio
+import threading
 from collections import Counter
 
 import pytest
@@ -215,6 +216,22 @@ def test_what_was_answered_before_an_error_is_kept(store):
     with pytest.raises(EngineError, match="broke"):
         run(engine, store=store)
     assert 50 - 2 * engine.workers <= len(store) < 50
+
+
+@pytest.mark.parametrize("batch", [3, 4, 7])
+def test_a_run_ends_where_a_batch_cuts_through_the_questions_of_the_last_user(batch):
+    """Its user is left open by the first part, so that the end is in the queue behind the second one."""
+    engine = ScriptedEngine(lambda prompt, seed: None, workers=1)
+    engine.batch = batch
+    results = []
+    scheduler = Scheduler(engine)
+    open_strategies = (steps(history(user, 50), "hierarchical") for user in range(3))
+    running = threading.Thread(target=scheduler.run, args=(open_strategies, results.append), daemon=True)
+    running.start()
+    running.join(timeout=30)
+    assert not running.is_alive()
+    assert results == [None] * scheduler.left_open == [None] * 3
+    assert len(engine.asked) == 3 * len(history(0, 50))
 
 
 def test_questions_that_are_left_for_later_leave_their_users_open(store):

@@ -251,7 +251,7 @@ def test_the_unit_of_a_log_is_that_of_most_times():
 
 
 def test_leave_one_out_needs_four_items():
-    with pytest.raises(DataError, match="at least 4 for that: got a minimum of 3"):
+    with pytest.raises(DataError, match=r"Users of 3 to 6 items.* at least 4 of each"):
         make_histories(read(made_up(0)), shortest=3, longest=6, division=LEAVE_ONE_OUT)
 
 

@@ -1,10 +1,12 @@
+import sqlite3
 import subprocess
 import sys
 
 import pyarrow.parquet as pq
 import pytest
 
-from trsr.summaries.store import SCHEMA, Generation, Store
+from trsr.errors import UsageError
+from trsr.summaries.store import SCHEMA, UNCHECKED, Generation, Store
 
 ENGINE = {"engine": "x", "model": "m"}
 A, B, C = (letter * 64 for letter in "abc")
@@ -26,6 +28,47 @@ def test_what_is_kept_stays_as_it_is(path):
     store.put([Generation(A, 0, "first")], ENGINE)
     store.put([Generation(A, 0, "second"), Generation(B, 0, "b")], ENGINE, origin="elsewhere")
     assert [one.text for one in store] == ["first", "b"]
+
+
+def test_what_is_judged_again_is_kept(path):
+    store = Store(path)
+    store.put([Generation(A, 0, "a", UNCHECKED), Generation(A, 1, "b", UNCHECKED)], ENGINE)
+    store.set_problems([Generation(A, 1, "another text", "echo")])
+    assert Store(path).get([A]) == {A: [Generation(A, 0, "a", UNCHECKED), Generation(A, 1, "b", "echo")]}
+
+
+def test_answers_of_another_server_are_not_taken_for_those_of_this_one(path):
+    store = Store(path)
+    store.bind_server(ENGINE, "http://a/v1", False)
+    store.put([Generation(A, 0, "a")], ENGINE)
+    Store(path).bind_server(ENGINE, "http://a/v1", False)
+    Store(path).bind_server({**ENGINE, "model": "another"}, "http://b/v1", False)
+    with pytest.raises(UsageError, match=r"has answers of 'm' by http://a/v1, not by http://b/v1.* --same-model"):
+        Store(path).bind_server(ENGINE, "http://b/v1", False)
+    Store(path).bind_server(ENGINE, "http://b/v1", True)
+    for known in ("http://a/v1", "http://b/v1"):
+        Store(path).bind_server(ENGINE, known, False)
+
+
+def test_a_file_that_is_no_store(tmp_path):
+    (tmp_path / "notes.txt").write_text("Buy milk. " * 100)
+    with pytest.raises(UsageError, match=r"notes\.txt cannot be used as a store: .* Choose another --store"):
+        Store(tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "Buy milk. " * 100
+    with pytest.raises(UsageError, match=r"cannot be used as a store: unable to open"):
+        Store(tmp_path)
+
+
+def test_a_store_that_another_process_keeps(path, monkeypatch):
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        "trsr.summaries.store.sqlite3.connect", lambda *args, **more: connect(*args, **{**more, "timeout": 0})
+    )
+    one, other = Store(path), Store(path)
+    one.put([Generation(A, 0, "a")], ENGINE)
+    one._base.execute("BEGIN IMMEDIATE")
+    with pytest.raises(UsageError, match=r"cannot be used as a store: database is locked"):
+        other.put([Generation(B, 0, "b")], ENGINE)
 
 
 def test_all_of_them_or_none(path):

@@ -14,7 +14,7 @@ import pytest
 from datasets import Dataset, DatasetDict, load_dataset
 
 from tests.hub import Hub, environment
-from tests.scripted import ScriptedEngine, summary
+from tests.scripted import ScriptedEngine, share, summary
 from trsr.core.answer import Answer
 from trsr.core.history import Item, blocks_by_count
 from trsr.core.summarize import METHODS, summarize
@@ -35,14 +35,19 @@ def good(prompt, seed):
 
 
 def dataset(
-    folder, users=40, length=lambda user: 3 + user % 23, texts=lambda n: f"title: T{n}; genre: g{n % 7}", seeds=500
+    folder,
+    users=40,
+    length=lambda user: 3 + user % 23,
+    texts=lambda n: f"title: T{n}; genre: g{n % 7}",
+    seeds=500,
+    items=500,
 ):
     """A dataset of users whose histories have so many items; after `seeds` users they begin again."""
-    items = [{"item_id": f"i{n}", "title": f"T{n}", "text": texts(n)} for n in range(500)]
+    catalogue = [{"item_id": f"i{n}", "title": f"T{n}", "text": texts(n)} for n in range(items)]
     rows = [
         {
             "user_id": f"u{user}",
-            "history": [f"i{n}" for n in random.Random(user % seeds).sample(range(500), 40)[: length(user)]],
+            "history": [f"i{n}" for n in random.Random(user % seeds).sample(range(items), 40)[: length(user)]],
             "target": "i1",
             "negatives": ["i2", "i3"],
         }
@@ -54,7 +59,9 @@ def dataset(
         "test": rows[users * 3 // 4 :],
     }
     tables = {
-        "items": DatasetDict(train=Dataset.from_list(items, features=contract.items_features(contract.ITEM_COLUMNS))),
+        "items": DatasetDict(
+            train=Dataset.from_list(catalogue, features=contract.items_features(contract.ITEM_COLUMNS))
+        ),
         "histories": DatasetDict(
             {name: Dataset.from_list(some, features=contract.HISTORIES) for name, some in cuts.items()}
         ),
@@ -347,6 +354,34 @@ def test_a_dataset_of_summaries_is_a_cache_that_others_extend(tmp_path, source):
         assert rows(tmp_path / "b", method) == rows(tmp_path / "c", method)
 
 
+def test_a_cache_without_texts_whose_users_have_other_items(tmp_path, source, capsys):
+    """The texts of items that are gone are nowhere: questions about them cannot be asked again."""
+    wider = dataset(tmp_path / "wider", items=510)
+    summarize_dataset(wider, tmp_path / "a", ScriptedEngine(good))
+    tables = contract.tables(str(tmp_path / "a"))
+    tables["items"] = DatasetDict(train=tables["items"]["train"].select_columns(["item_id"]))
+    contract.write(tmp_path / "shared", tables, provenance=contract.provenance(str(tmp_path / "a")).values, body="# A")
+    missing = {
+        row["user_id"] for row in rows(wider, "histories") if {f"i{n}" for n in range(500, 510)} & {*row["history"]}
+    }
+    assert 0 < len(missing) < 40
+    scripted = ScriptedEngine(good)
+    summarize_dataset(source, tmp_path / "b", scripted, caches=[str(tmp_path / "shared")])
+    assert (
+        f"{len(missing)} users have items whose texts are neither in it nor in this dataset" in capsys.readouterr().err
+    )
+    assert made(tmp_path / "b")["imported"]["shared"] > 0
+
+
+def test_a_cache_whose_summaries_are_not_one_a_block(tmp_path, source):
+    summarize_dataset(source, tmp_path / "a", ScriptedEngine(good), methods=("recurrent",))
+    tables = contract.tables(str(tmp_path / "a"))
+    tables["recurrent"] = tables["recurrent"].map(lambda row: {"block_summaries": row["block_summaries"][1:]})
+    contract.write(tmp_path / "cut", tables, provenance=contract.provenance(str(tmp_path / "a")).values, body="# A")
+    with pytest.raises(DataError, match=r"recurrent, user 'u0': 0 block summaries of 1 blocks"):
+        summarize_dataset(source, tmp_path / "b", ScriptedEngine(good), caches=[str(tmp_path / "cut")])
+
+
 ON_THE_HUB = """
 import sys
 from pathlib import Path
@@ -425,6 +460,26 @@ def test_what_comes_from_a_cache_is_judged_here(tmp_path, source):
     scripted = ScriptedEngine(good)
     summarize_dataset(source, tmp_path / "b", scripted, caches=[str(tmp_path / "forged.parquet")])
     assert {attempt for _, attempt in scripted.asked[:10]} >= {1}
+
+
+def test_an_answer_from_a_cache_is_judged_with_its_question(tmp_path):
+    """It says what an item says: only who knows the items of the question can see that."""
+
+    def echoing(prompt, seed):
+        items = [line for line in prompt.splitlines() if line.startswith("- title: ")]
+        return Answer(
+            items[0].removeprefix("- ") if items and share(prompt, 3) and seed == 0 else summary(prompt, seed)
+        )
+
+    source = dataset(tmp_path / "source", texts=lambda n: f"title: The {n} ships that never came home from sea")
+    summarize_dataset(source, tmp_path / "a", ScriptedEngine(echoing), export=tmp_path / "cache")
+    assert made(tmp_path / "a")["rejected"]["echo"] > 10
+    scripted = ScriptedEngine(echoing)
+    summarize_dataset(source, tmp_path / "b", scripted, caches=[str(tmp_path / "cache")])
+    assert scripted.asked == []
+    for method in METHODS:
+        assert rows(tmp_path / "a", method) == rows(tmp_path / "b", method)
+    assert made(tmp_path / "b")["rejected"] == made(tmp_path / "a")["rejected"]
 
 
 @pytest.mark.parametrize("methods", [("recurrent",), ("hierarchical",), METHODS])
@@ -527,6 +582,24 @@ def test_questions_for_an_engine_elsewhere_and_their_answers(tmp_path, source):
     assert told["imported"] == {}
     assert told["asked"] >= told["questions"]
     assert told["retried"] > 0
+
+
+@pytest.mark.parametrize("user", [0, 30], ids=["before its first question", "midway"])
+def test_a_run_that_fails_leaves_the_questions_of_the_run_before(tmp_path, source, user, monkeypatch):
+    questions = tmp_path / "questions.parquet"
+    with pytest.raises(OpenQuestions):
+        summarize_dataset(source, tmp_path / "out", engine("vllm:org/model", questions=questions))
+    before = questions.read_bytes()
+    lengths = [5] * 40
+    lengths[user] = 0
+    broken = dataset(tmp_path / "broken", length=lengths.__getitem__)
+    away = engine("vllm:org/model", questions=questions)
+    away.batch = 4
+    monkeypatch.setattr("trsr.summaries.scheduler.STARTED_AT_ONCE", 8)
+    with pytest.raises(DataError, match=f"User 'u{user}' has no history"):
+        summarize_dataset(broken, tmp_path / "out", away)
+    assert questions.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if "questions" in path.name] == ["questions.parquet"]
 
 
 def test_a_user_without_history(tmp_path):

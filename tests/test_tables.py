@@ -438,6 +438,11 @@ def plain(folder: Path) -> dict[str, Path]:
     return {}
 
 
+def unreadable(folder: Path) -> dict[str, Path]:
+    """A case whose options are wrong, so that no file is looked at."""
+    return {"items": folder / "none.csv"}
+
+
 STRICT = ["--strict"]
 FAULTS = {
     "wrong key": (broken("items.jsonl", ITEMS), ["--text-fields", "title,auther"], "items.jsonl: there is no column 'auther'"),
@@ -488,12 +493,18 @@ FAULTS = {
     "no time": (broken("events.csv", b"user_id,item_id,t\nu1,b1,5/6/2019\n"), ["--time", "t", "--strict"],
                 "events.csv, line 2: neither a number nor an ISO 8601 date in column 't'"),
     "not a number": (broken("events.csv", b"user_id,item_id,t\nu1,b1,nan\n"), ["--time", "t", "--strict"], "neither a number"),
-    "an empty split": (plain, ["--test", "0"], "every split needs at least one user"),
+    "an empty split": (unreadable, ["--test", "0"], "--test takes a number of users, at least 1, or: all; got 0"),
+    "no plain digit": (unreadable, ["--train", "²"], "--train takes a number of users, at least 1, or: all; got '²'"),
+    "one item": (unreadable, ["--min-history", "1"], "This protocol needs at least 2 of each"),
+    "three items": (unreadable, ["--split", "leave-one-out", "--min-history", "3"],
+                    "This protocol needs at least 4 of each"),
+    "a field twice": (plain, ["--text-fields", "title,title"], "--text-fields takes names of columns, each once"),
+    "no field": (plain, ["--text-fields", ","], "--text-fields takes names of columns, each once"),
     "too few users": (plain, ["--test", "3", "--validation", "1"], "Cannot divide 4 users into train 0, validation 1"),
     "nobody left": (plain, ["--min-history", "30", "--max-history", "40"],
                     "No user is left of 9: 9 have fewer than 30 items, 0 more than 40"),
     "a small catalogue": (plain, ["--negatives", "18"], "the catalogue is too small"),
-    "no negatives": (plain, ["--negatives", "0"], "at least 1 negative"),
+    "no negatives": (unreadable, ["--negatives", "0"], "at least 1 negative"),
 }  # fmt: skip
 
 

@@ -128,7 +128,7 @@ async def _ask(asked: Engine, questions: Sequence[SummaryRequest], at_a_time: in
     try:
         return [answer for answers in await asyncio.gather(*map(ask, parts)) for answer in answers]
     finally:
-        await asked.close()
+        await asked.close(succeeded=True)
 
 
 @torch.no_grad()

@@ -22,7 +22,8 @@ from trsr.cli.outcome import Outcome, add_json
 from trsr.core.summary_prompts import SMALL_SAMPLING
 from trsr.errors import UsageError
 
-TOLD = ("limit", "calls", "asked", "reused", "retried", "rejected", "reasoning_removed", "fallen_back", "tokens")
+# Counts of the provenance that are printed.
+REPORTED = ("limit", "calls", "asked", "reused", "retried", "rejected", "reasoning_removed", "fallen_back", "tokens")
 # Questions that an engine in this process is put for an estimate of its time.
 MEASURED = 8
 RATES = ("price_in", "price_out", "calls_per_second", "concurrency", "latency")
@@ -69,6 +70,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--base-url", metavar="URL", help="such as http://localhost:8000/v1 (Inference Providers)")
     add("--concurrency", type=int, default=32, help="requests at a time (%(default)s)")
     add("--timeout", type=float, default=120, help="seconds until a request is given up (%(default)s)")
+    add(
+        "--same-model", action="store_true", help="go on although a store has answers of another --base-url: same model"
+    )
     add("--extra-body", type=json.loads, default={}, metavar="JSON", help="more fields of every request")
     add = parser.add_argument_group("what was generated before").add_argument
     add("--store", type=Path, help="file of generations that a killed run goes on from (OUT.store.sqlite)")
@@ -105,17 +109,17 @@ def run(options: argparse.Namespace) -> Outcome:
 
     if not isinstance(options.extra_body, dict):
         raise UsageError(f"--extra-body must be a JSON object, got {options.extra_body!r}.")
-    small = SMALL_SAMPLING if options.prompts == "small" else {}
-    held = small if options.engine.startswith("transformers:") else {}
+    prompts_sampling = SMALL_SAMPLING if options.prompts == "small" else {}
+    in_process_sampling = prompts_sampling if options.engine.startswith("transformers:") else {}
     sampling = Sampling(
-        int(small.get("max_new_tokens", 160)) if options.max_new_tokens is None else options.max_new_tokens,
+        int(prompts_sampling.get("max_new_tokens", 160)) if options.max_new_tokens is None else options.max_new_tokens,
         options.temperature,
         options.seed,
         options.extra_body,
         options.repetition_penalty,
-        held.get("answer_penalty", 1.0) if options.answer_penalty is None else options.answer_penalty,
+        in_process_sampling.get("answer_penalty", 1.0) if options.answer_penalty is None else options.answer_penalty,
     )
-    server = Server(options.base_url, options.concurrency, options.timeout)
+    server = Server(options.base_url, options.concurrency, options.timeout, same_model=options.same_model)
     make = partial(
         engine,
         options.engine,
@@ -126,16 +130,16 @@ def run(options: argparse.Namespace) -> Outcome:
         options.prompts,
         options.adapter,
     )
-    asked = make()
+    chosen = make()
     on_ray = cluster_options.given(options)
     if options.ray and options.since:
         raise UsageError("--since asks for new blocks alone, without Ray: leave out one of --since and --ray.")
-    wanted = {
+    settings = {
         "methods": METHODS if options.method == "both" else (options.method,),
         "block_size": options.block_size,
         "max_blocks": options.max_blocks,
         "revision": options.revision,
-        "store": options.store if asked.cacheable else None,
+        "store": options.store if chosen.cacheable else None,
         "caches": options.cache,
         "limit": options.limit,
     }
@@ -145,32 +149,35 @@ def run(options: argparse.Namespace) -> Outcome:
         rates = Rates(**{name: getattr(options, name) for name in RATES})
         tokens = options.answer_tokens or sampling.max_new_tokens
         count = token_count(options.tokenizer)
-        wanted["store"] = options.store or options.out.with_name(f"{options.out.name}.store.sqlite")
+        settings["store"] = options.store or options.out.with_name(f"{options.out.name}.store.sqlite")
         cost = estimate(
             options.dataset,
-            asked,
+            chosen,
             rates,
             answer_tokens=tokens,
             count=count,
             since=options.since,
-            measure=MEASURED if asked.in_process else 0,
-            **wanted,
+            measure=MEASURED if chosen.in_process else 0,
+            **settings,
         )
         return Outcome(cost, json.dumps(cost, indent=2))
-    wanted |= {"export": options.export_cache, "keep_going": options.keep_going}
-    twice: dict[str, int] = {}
+    settings |= {"export": options.export_cache, "keep_going": options.keep_going}
+    asked_twice: dict[str, int] = {}
     try:
         if options.ray:
             from trsr.summaries.ray import summarize_on_ray
 
-            made, twice["asked_twice"] = summarize_on_ray(options.dataset, options.out, make, **on_ray, **wanted)
+            provenance, asked_twice["asked_twice"] = summarize_on_ray(
+                options.dataset, options.out, make, **on_ray, **settings
+            )
         else:
-            made = summarize_dataset(options.dataset, options.out, asked, since=options.since, **wanted)
+            provenance = summarize_dataset(options.dataset, options.out, chosen, since=options.since, **settings)
     except OpenQuestions as left:  # no mistake, but no dataset either
         return Outcome({"questions": str(options.questions)}, str(left), Exit.OPEN)
-    told = {name: made["summaries"][name] for name in TOLD if name in made["summaries"]} | twice
+    counts = {name: provenance["summaries"][name] for name in REPORTED if name in provenance["summaries"]} | asked_twice
     return Outcome(
-        {"out": str(options.out), **told}, f"Wrote {options.out}: {json.dumps(told)}{_losses(made['summaries'])}"
+        {"out": str(options.out), **counts},
+        f"Wrote {options.out}: {json.dumps(counts)}{_losses(provenance['summaries'])}",
     )
 
 

@@ -163,8 +163,8 @@ class Decoder:
         made: list[list[int]] = [[] for _ in prompts]
         ends = self.ends()
         beginning = self._beginning(prompts, kind)
-        for places in _batches([len(prompt) + max_new_tokens for prompt in prompts], batch_tokens):
-            rows, drawn = [prompts[place] for place in places], [draws[place] for place in places]
+        for indices in _batches([len(prompt) + max_new_tokens for prompt in prompts], batch_tokens):
+            rows, drawn = [prompts[index] for index in indices], [draws[index] for index in indices]
             if beginning:
                 answers = self._continue(rows, drawn, *beginning, max_new_tokens)
             else:
@@ -173,8 +173,8 @@ class Decoder:
                     ids, mask, max_new_tokens, self._least, **self._processors(drawn, ids.shape[1])
                 )
                 answers = made_ids[:, ids.shape[1] :].tolist()
-            for place, answer in zip(places, answers, strict=True):
-                made[place] = _until_end(answer, ends)
+            for index, answer in zip(indices, answers, strict=True):
+                made[index] = _until_end(answer, ends)
         return made
 
     def _continue(
@@ -191,20 +191,20 @@ class Decoder:
         cache = beginning.rows(shared, (mask == 0).sum(1))
         ends = self.ends()
         answers: list[list[int]] = [[] for _ in rows]
-        places = list(range(len(rows)))
+        indices = list(range(len(rows)))
         for step in range(0, max_new_tokens, SEGMENT):
             least = max(0, self._least - step)
-            more = self._processors([draws[place] for place in places], start)
+            more = self._processors([draws[index] for index in indices], start)
             made = self._generate(ids, mask, min(SEGMENT, max_new_tokens - step), least, cache=cache, **more)
             going = []
             for row, tokens in enumerate(made[:, ids.shape[1] :].tolist()):
-                answers[places[row]] += _until_end(tokens, ends)
+                answers[indices[row]] += _until_end(tokens, ends)
                 if ends.isdisjoint(tokens):
                     going.append(row)
             if not going:
                 break
-            if len(going) < len(places):
-                places = [places[row] for row in going]
+            if len(going) < len(indices):
+                indices = [indices[row] for row in going]
                 cache.reorder_cache(torch.LongTensor(going))
             mask = torch.nn.functional.pad(mask, (0, made.shape[1] - ids.shape[1]), value=1)[going]
             ids = made[going]
@@ -307,8 +307,8 @@ class Decoder:
 
 
 def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Places sorted by length, longest first, in batches of at most `most` tokens, padding included."""
-    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    """Indices sorted by length, longest first, in batches of at most `most` tokens, padding included."""
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     while order:
         size = max(1, most // lengths[order[0]])
         yield order[:size]
@@ -326,4 +326,4 @@ def _left_padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Ten
 
 def _until_end(answer: list[int], ends: set[int]) -> list[int]:
     """Without what `generate` writes after the end."""
-    return answer[: next((place for place, token in enumerate(answer, 1) if token in ends), None)]
+    return answer[: next((length for length, token in enumerate(answer, 1) if token in ends), None)]

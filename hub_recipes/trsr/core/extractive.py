@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from .field_values import UNSPACED_CHARACTER
 from .history import Block, clean
 
 # Fields whose values name one item, not a taste.
@@ -19,6 +20,12 @@ _FIELD = re.compile(r"\s*([^:;\s][^:;]{0,23}):\s+(.+)")
 # Matched against a whole value only: searching for it takes a time that grows with the square of the value's length.
 _COUNTED = re.compile(r"(.+) x(\d{1,9})")
 _WORD = re.compile(r"[^\W\d_]{4,}")
+_UNSPACED = re.compile(UNSPACED_CHARACTER)
+# In a script without spaces about so many characters make a word.
+CHARACTERS_A_WORD = 4
+# Longer ones are no values or words: without a space in them, they would fill a summary, and each that is made from it.
+LONGEST_VALUE = 120  # characters
+LONGEST_WORD = 40
 STOP_WORDS = frozenset(
     (
         "about above after again against also among another because been before being between both cannot could "
@@ -41,7 +48,7 @@ class ExtractiveSummarizer:
     Args:
         values: Values kept a field, most frequent first; of equally frequent ones the newest.
         words: Recurring words kept from long fields.
-        max_value_words: Longer values are read as running text.
+        max_value_words: Longer values are read as running text; so are those of more than LONGEST_VALUE characters.
     """
 
     name = "extractive"
@@ -69,7 +76,7 @@ class ExtractiveSummarizer:
                 if tells_taste:
                     counts.setdefault(field, Counter())[value] += 1
                 else:
-                    words.update(word for word in _WORD.findall(value.lower()) if word not in STOP_WORDS)
+                    words |= _words(value)
             counts.setdefault("words", Counter()).update(sorted(words))
         return counts
 
@@ -87,8 +94,7 @@ class ExtractiveSummarizer:
                 for counted in reversed(matches):
                     counts.setdefault(match[1].strip().lower(), Counter())[counted[1]] += int(counted[2])
             else:
-                words = {word for word in _WORD.findall(part.lower()) if word not in STOP_WORDS}
-                counts.setdefault("words", Counter()).update(sorted(words))
+                counts.setdefault("words", Counter()).update(sorted(_words(part)))
         return counts
 
     def _write(self, parts: Sequence[Counts]) -> str:
@@ -118,8 +124,17 @@ def field_values(text: str, max_value_words: int = 4) -> Iterator[tuple[str, str
         match = _FIELD.match(part)
         field, values = (match[1].strip().lower(), match[2]) if match else ("topics", part)
         for value in dict.fromkeys(_values(values)):
-            short = len(value.split()) <= max_value_words
-            yield field, value, short and field not in _UNIQUE and field not in _PROSE
+            yield field, value, _is_short(value, max_value_words) and field not in _UNIQUE and field not in _PROSE
+
+
+def _is_short(value: str, max_words: int) -> bool:
+    if len(value) > LONGEST_VALUE or len(value.split()) > max_words:
+        return False
+    return value.isascii() or len(_UNSPACED.findall(value)) <= CHARACTERS_A_WORD * max_words
+
+
+def _words(text: str) -> set[str]:
+    return {word for word in _WORD.findall(text.lower()) if len(word) <= LONGEST_WORD and word not in STOP_WORDS}
 
 
 def _values(text: str) -> Iterable[str]:

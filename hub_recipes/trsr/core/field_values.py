@@ -19,8 +19,9 @@ UNSPACED = (
     ("\uff01", "\uff9f"), ("\U00020000", "\U0003ffff"),
 )  # fmt: skip
 _UNSPACED = "".join(f"{low}-{high}" for low, high in UNSPACED)
+UNSPACED_CHARACTER = f"[{_UNSPACED}]"
 # A character of such a script, or what stands between spaces.
-WORD = rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+"
+WORD = rf"{UNSPACED_CHARACTER}|[^\s{_UNSPACED}]+"
 _WORDS = re.compile(WORD)
 
 # The names of HTML 4 and the one that XML adds, and what browsers read for numbers that are control characters.

@@ -61,13 +61,13 @@ class ModelSummarizer:
         turns = self.prompts.turns(kind)
         prompts = [self.encoder.request_ids(text, turns) for text in texts]
         limit = self.encoder.limit
-        fitting = [place for place, ids in enumerate(prompts) if not limit or len(ids) + self.max_new_tokens <= limit]
+        fitting = [index for index, ids in enumerate(prompts) if not limit or len(ids) + self.max_new_tokens <= limit]
         made = self.decoder.answers(
-            [prompts[place] for place in fitting],
+            [prompts[index] for index in fitting],
             self.max_new_tokens,
             self.batch_tokens,
             kind,
-            [draws[place] for place in fitting] if draws else (),
+            [draws[index] for index in fitting] if draws else (),
         )
         ends = self.decoder.ends()
         answers = [
@@ -78,9 +78,9 @@ class ModelSummarizer:
             )
             for text, ids in zip(texts, prompts, strict=True)
         ]
-        for place, ids in zip(fitting, made, strict=True):
+        for index, ids in zip(fitting, made, strict=True):
             finish = "stop" if ids and ids[-1] in ends else "length"
-            answers[place] = Answer(self._decode(ids), finish, len(prompts[place]), len(ids))
+            answers[index] = Answer(self._decode(ids), finish, len(prompts[index]), len(ids))
         return answers
 
     def _decode(self, ids: Sequence[int]) -> str:

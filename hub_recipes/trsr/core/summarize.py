@@ -159,10 +159,10 @@ def answers(questions: Sequence[SummaryRequest], summarizer: Summarizer) -> list
     }
     made: dict[int, str] = {}
     for kind, operation in operations.items():
-        places = [place for place, one in enumerate(questions) if one.kind == kind]
-        if places:
-            made |= zip(places, operation([questions[place] for place in places]), strict=True)
-    return [made[place] for place in range(len(questions))]
+        indices = [index for index, one in enumerate(questions) if one.kind == kind]
+        if indices:
+            made |= zip(indices, operation([questions[index] for index in indices]), strict=True)
+    return [made[index] for index in range(len(questions))]
 
 
 def calls(lengths: Iterable[int], method: str) -> int:

@@ -63,7 +63,7 @@ class SummaryPrompts:
         """All that a model reads: the examples, if there are any, and the question."""
         return "\n\n".join((*self.turns(question.kind), self.text(question)))
 
-    def told(self, answer: str) -> str:
+    def answer_text(self, answer: str) -> str:
         """What an answer says, not cleaned: without its reasoning and the control tokens that close it.
 
         With a fixed form, its first line alone, without what opens the form.
@@ -80,7 +80,7 @@ class SummaryPrompts:
 
     def summary(self, answer: str) -> str:
         """The summary in an answer, as one clean line."""
-        return clean(self.told(answer))
+        return clean(self.answer_text(answer))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values; form and examples only where there are some."""

@@ -27,7 +27,6 @@ from datasets.exceptions import DatasetsError
 from datasets.fingerprint import generate_random_fingerprint
 from huggingface_hub import metadata_load
 
-from trsr.assets.paths import dataset_path
 from trsr.dataset import card_info
 from trsr.errors import DataError
 from trsr.records.datasets import dataset_file, dataset_json, locate
@@ -77,15 +76,12 @@ def read(source: str, config: str, split: str, revision: str | None = None) -> D
     if config not in known:
         hint = f" Run: trsr summarize {source} --method {config}" if config in ("recurrent", "hierarchical") else ""
         raise DataError(f"Dataset {source!r} has no config {config!r}; it has {', '.join(known)}.{hint}")
-    return _read(source, locate(source), config, split, revision)
+    return _read(source, config, split, revision)
 
 
-def _read(source: str, path: str, config: str, split: str, revision: str | None) -> Dataset:
-    """`read`, of a dataset that was located at `path` and has the config."""
-    try:
-        data = load_dataset(path, config, split=split, revision=revision)
-    except (ValueError, DatasetsError) as error:
-        raise DataError(f"Dataset {source!r}, config {config!r}: cannot read split {split!r}: {error}") from error
+def _read(source: str, config: str, split: str, revision: str | None) -> Dataset:
+    """`read`, of a dataset that has the config."""
+    data = load_split(source, config, split, revision)
     wanted = ITEM_COLUMNS if config == "items" else tuple(HISTORIES)
     missing = [name for name in wanted if not config.endswith("_sft") and name not in data.column_names]
     if missing:
@@ -96,6 +92,14 @@ def _read(source: str, path: str, config: str, split: str, revision: str | None)
     if not len(data):
         raise DataError(f"Dataset {source!r}, config {config!r}: the split {split!r} is empty.")
     return data
+
+
+def load_split(source: str, config: str, split: str, revision: str | None = None) -> Dataset:
+    """One split of one config, whatever its columns. Raises DataError if it cannot be read."""
+    try:
+        return load_dataset(locate(source), config, split=split, revision=revision)
+    except (ValueError, DatasetsError) as error:
+        raise DataError(f"Dataset {source!r}, config {config!r}: cannot read split {split!r}: {error}") from error
 
 
 def configs(source: str, revision: str | None = None) -> list[str]:
@@ -130,10 +134,9 @@ def one_chunk(column: pa.ChunkedArray) -> pa.Array:
 
 def tables(source: str, revision: str | None = None) -> dict[str, DatasetDict]:
     """Config -> splits of a dataset: items, histories and both kinds of summaries, where it has them."""
-    path = locate(source)
-    present = get_dataset_config_names(path, revision=revision)
+    present = configs(source, revision)
     return {
-        config: DatasetDict({split: _read(source, path, config, split, revision) for split in splits})
+        config: DatasetDict({split: _read(source, config, split, revision) for split in splits})
         for config, splits in (("items", SPLITS[:1]), *((config, SPLITS) for config in CONFIGS[1:4]))
         if config in present
     }
@@ -146,16 +149,19 @@ def shared_tables(tables: Tables, terms: Terms) -> dict[str, Mapping[str, Datase
 
 
 def texts(source: str, revision: str | None = None) -> dict[str, str]:
-    """Item id to text, in catalogue order. Raises DataError for an item without text."""
+    """Item id to text, in catalogue order. Raises DataError as `texts_of` does."""
     return texts_of(read(source, "items", "train", revision), source)
 
 
 def texts_of(items: Dataset, source: str) -> dict[str, str]:
-    """Item id to text of the config `items` of `source`. Raises DataError for an item without text."""
-    found = dict(zip(items["item_id"], items["text"], strict=True))
-    for item_id, text in found.items():
+    """Item id to text of the config `items` of `source`. Raises DataError for an item without text, or with several."""
+    found: dict[str, str] = {}
+    for item_id, text in zip(items["item_id"], items["text"], strict=True):
+        if item_id in found:
+            raise DataError(f"Item {item_id!r} of {source!r} has several rows. Keep one of them in the items config.")
         if not (text or "").strip():
             raise DataError(f"Item {item_id!r} of {source!r} has no text. Fill `text` in the items config.")
+        found[item_id] = text
     return found
 
 
@@ -163,7 +169,7 @@ def read_items(source: str, revision: str | None = None) -> Dataset:
     """The config `items` as it is: of a release that may not share its texts, it holds ids alone."""
     if "items" not in configs(source, revision):
         raise DataError(f"Dataset {source!r} has no config 'items'.")
-    return load_dataset(dataset_path(source), "items", split="train", revision=revision)
+    return load_split(source, "items", "train", revision)
 
 
 def check_ids(rows: Dataset, known: Mapping[str, object], place: str) -> None:
@@ -216,7 +222,8 @@ def write(
                 rows.to_parquet(made)
                 # `datasets` caches a local folder by its name and header alone. With a checksum in the header, a folder
                 # that is written anew, or that shares its name with another, is not read as what was there before.
-                checksum = hashlib.sha256(made.read_bytes()).hexdigest()[:16]
+                with made.open("rb") as file:
+                    checksum = hashlib.file_digest(file, "sha256").hexdigest()[:16]
                 path = f"{config}/{split}-00000-of-00001-{checksum}.parquet"
                 made.rename(draft / path)
                 entry["data_files"].append({"split": split, "path": path})

@@ -84,8 +84,8 @@ def publish(
         if not accept_data_licence:
             raise ReleaseError(
                 f"The licence of {source_terms.name} ({source_terms.license_name or source_terms.license}) does not allow to pass its texts "
-                "on. Read it; with --accept-data-licence, item ids, histories and summaries are published, without "
-                "item texts, behind a gate."
+                "on. Read it; with --accept-data-licence, item ids, histories and summaries, which may quote "
+                "items, are published, without item texts, behind a gate."
             )
         options = replace(options, gated=options.gated or "manual")
     release = assemble(

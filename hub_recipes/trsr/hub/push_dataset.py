@@ -27,7 +27,8 @@ def push_dataset(
 ) -> str:
     """Push a dataset folder to a dataset repo. Files that others added there are kept.
 
-    Where the terms of the data forbid to share texts, item ids and histories alone are pushed, to a gated repo.
+    Where the terms of the data forbid to share texts, the items are pushed as ids alone, to a gated repo. Histories go with
+    them, and summaries, if the folder has any: these may quote items, as a message says before it is allowed.
     Recommendations hold no item texts: they are pushed whole, to a repo that is then gated and created private.
 
     Args:
@@ -109,9 +110,9 @@ def check_push(
         raise ReleaseError(problem)
     if not terms.share_text and not accept_data_licence:
         what = (
-            "ids and summaries are pushed, private and"
+            "ids and summaries, which may quote items, are pushed, private and"
             if recommendations
-            else "item ids and histories are pushed, without item texts,"
+            else "item ids, histories and summaries, which may quote items, are pushed, without item texts,"
         )
         raise ReleaseError(
             f"The licence of {terms.name} ({terms.license_name or terms.license}) does not allow to pass its texts on. "

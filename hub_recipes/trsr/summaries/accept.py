@@ -65,8 +65,8 @@ def reject_reason(answer: Answer, prompts: SummaryPrompts, block: Block = (), su
         return answer.failure
     if answer.finish_reason == "content_filter":
         return "refusal"
-    told = prompts.told(answer.text)
-    text = clean(told)
+    uncleaned = prompts.answer_text(answer.text)
+    text = clean(uncleaned)
     empty = not any(char.isalnum() for char in text)
     if empty and has_reasoning(answer.text):
         return "only reasoning"
@@ -80,7 +80,7 @@ def reject_reason(answer: Answer, prompts: SummaryPrompts, block: Block = (), su
         return "too long"
     if _REFUSAL.match(text):
         return "refusal"
-    if _FENCED.match(told) or _HEADING.fullmatch(told.strip()) or _CONTROL.search(text):
+    if _FENCED.match(uncleaned) or _HEADING.fullmatch(uncleaned.strip()) or _CONTROL.search(text):
         return "wrong form"
     if not prompts.is_in_form(without_reasoning(answer.text)):
         return "wrong form"

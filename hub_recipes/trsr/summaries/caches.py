@@ -1,29 +1,28 @@
 """Import generations of other runs into a store, and export those of a run, as Parquet.
 
-Imported generations are untrusted: their form is checked, and their answers are accepted or rejected like any other.
+Imported generations are untrusted: their form is checked here, and their answers are judged like any other by the run that
+puts their questions.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, load_dataset
+from datasets import Dataset
 from datasets.exceptions import DatasetGenerationError
 
-from trsr.core.answer import Answer
 from trsr.core.errors import InputError
-from trsr.core.history import Item, blocks_by_count
+from trsr.core.history import Block, Item, blocks_by_count
 from trsr.core.summarize import steps
 from trsr.core.summary_prompts import SummaryPrompts
 from trsr.dataset import contract
 from trsr.errors import DataError
-from trsr.records.provenance import SummaryProvenance
-from trsr.summaries.accept import reject_reason
 from trsr.summaries.continuation import label, split_revision
 from trsr.summaries.engines.base import ATTEMPTS, Engine, key_of
-from trsr.summaries.store import SCHEMA, Generation, Store
+from trsr.summaries.store import SCHEMA, UNCHECKED, Generation, Store
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -55,14 +54,14 @@ def import_cache(store: Store, source: str, engine: Engine, texts: Mapping[str, 
         name, revision = split_revision(source)
         if "generations" not in contract.configs(name, revision):
             return _import_summaries(store, source, texts)
-        rows = load_dataset(name, "generations", split="train", revision=revision)
+        rows = contract.load_split(name, "generations", "train", revision)
     missing = [name for name in SCHEMA.names if name not in rows.column_names and name != "problem"]
     if missing:
         raise DataError(f"The cache {source!r} lacks the columns {', '.join(missing)}. Export one with --export-cache.")
     for part in rows.iter(1000):
         by_engine: dict[str, list[Generation]] = {}
         for values in zip(*(part[name] for name in SCHEMA.names if name != "problem"), strict=True):
-            generation = _checked(values, source, engine.prompts)
+            generation = _checked(values, source)
             by_engine.setdefault(values[-1], []).append(generation)
         for engine_record, generations in by_engine.items():
             identity = _identity(engine_record, source)
@@ -71,7 +70,7 @@ def import_cache(store: Store, source: str, engine: Engine, texts: Mapping[str, 
     return len(rows)
 
 
-def _checked(values: tuple, source: str, prompts: SummaryPrompts) -> Generation:
+def _checked(values: tuple, source: str) -> Generation:
     key, attempt, text, finish_reason, prompt_tokens, completion_tokens, _ = values
     numbers = (attempt, prompt_tokens, completion_tokens)
     if (
@@ -81,8 +80,7 @@ def _checked(values: tuple, source: str, prompts: SummaryPrompts) -> Generation:
         or attempt >= ATTEMPTS
     ):
         raise DataError(f"The cache {source!r} is not in form: {values!r:.200}. Export one with --export-cache.")
-    reason = reject_reason(Answer(text, finish_reason), prompts)
-    return Generation(key, attempt, text, reason, finish_reason, prompt_tokens, completion_tokens)
+    return Generation(key, attempt, text, UNCHECKED, finish_reason, prompt_tokens, completion_tokens)
 
 
 def _identity(engine_record: object, source: str) -> dict[str, Any]:
@@ -110,47 +108,59 @@ def _import_summaries(store: Store, source: str, texts: Mapping[str, str]) -> in
         )
     items = contract.read_items(name, revision)
     if "text" in items.column_names:
-        texts = dict(zip(items["item_id"], items["text"], strict=True))
+        texts = contract.texts_of(items, source)
     identity = {part: provenance.values.get(part) for part in ("engine", "model", "revision", "sampling")}
     if provenance.adapter:
         identity["adapter"] = provenance.adapter
-    count = 0
-    for method in methods:
-        for split in contract.SPLITS:
-            for generations in _generations(
-                contract.read(name, method, split, revision), method, provenance, texts, identity
-            ):
-                store.put(generations, identity, label(source))
-                count += len(generations)
-    return count
-
-
-def _generations(
-    rows: Dataset, method: str, provenance: SummaryProvenance, texts: Mapping[str, str], identity: Mapping[str, Any]
-) -> Iterator[list[Generation]]:
-    """The generations of each user: the rebuilt questions with the summaries as answers."""
     try:
         prompts = SummaryPrompts.from_dict(provenance.prompts)
     except InputError as error:
         raise DataError(
             f"The prompts in the provenance are not ours, so its questions are not known: {error}"
         ) from None
-    for row in rows:
-        items = [Item.parse(texts[item_id]) for item_id in row["history"]]
-        strategy = steps(blocks_by_count(items, provenance.block_size, provenance.max_blocks), method)
-        remaining = [*row["block_summaries"], *([row["summary"]] if method == "hierarchical" else [])]
-        questions, generations = next(strategy), []
-        while True:
-            answers, remaining = remaining[: len(questions)], remaining[len(questions) :]
-            for question, text in zip(questions, answers, strict=True):
-                answer = f"{prompts.form} {text}".strip()
-                reason = reject_reason(Answer(answer), prompts)
-                generations.append(Generation(key_of(identity, prompts.conversation(question)), 0, answer, reason))
-            try:
-                questions = strategy.send(answers)
-            except StopIteration:
-                break
-        yield generations
+    count = 0
+    left_out = set()
+    for method in methods:
+        for split in contract.SPLITS:
+            for row in contract.read(name, method, split, revision):
+                if not texts.keys() >= {*row["history"]}:
+                    left_out.add(row["user_id"])
+                    continue
+                history = [Item.parse(texts[item_id]) for item_id in row["history"]]
+                blocks = blocks_by_count(history, provenance.block_size, provenance.max_blocks)
+                if len(row["block_summaries"]) != len(blocks):
+                    raise DataError(
+                        f"{source!r}, {method}, user {row['user_id']!r}: {len(row['block_summaries'])} block summaries of "
+                        f"{len(blocks)} blocks. It is no cache; take another, or make it again."
+                    )
+                generations = _generations(row, blocks, method, prompts, identity)
+                store.put(generations, identity, label(source))
+                count += len(generations)
+    if left_out:
+        print(
+            f"The cache {source!r}: {len(left_out):,} users have items whose texts are neither in it nor in this dataset. "
+            "Their summaries are not used.",
+            file=sys.stderr,
+        )
+    return count
+
+
+def _generations(
+    row: Mapping[str, Any], blocks: Sequence[Block], method: str, prompts: SummaryPrompts, identity: Mapping[str, Any]
+) -> list[Generation]:
+    """The generations of a user: the rebuilt questions with the summaries as answers."""
+    strategy = steps(blocks, method)
+    remaining = [*row["block_summaries"], *([row["summary"]] if method == "hierarchical" else [])]
+    questions, generations = next(strategy), []
+    while True:
+        answers, remaining = remaining[: len(questions)], remaining[len(questions) :]
+        for question, text in zip(questions, answers, strict=True):
+            answer = f"{prompts.form} {text}".strip()
+            generations.append(Generation(key_of(identity, prompts.conversation(question)), 0, answer, UNCHECKED))
+        try:
+            questions = strategy.send(answers)
+        except StopIteration:
+            return generations
 
 
 def export_cache(store: Store, folder: Path, provenance: Mapping[str, object], scratch: Path) -> None:

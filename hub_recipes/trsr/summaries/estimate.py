@@ -6,7 +6,7 @@ So the number of calls comes from the code of a real run: blocks, duplicates, sh
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
@@ -17,11 +17,10 @@ from trsr.core.summarize import METHODS
 from trsr.errors import UsageError
 from trsr.progress import loading
 from trsr.summaries.accept import LONGEST
-from trsr.summaries.caches import import_cache
 from trsr.summaries.continuation import PreviousSummaries
 from trsr.summaries.engines.base import Engine, Request
 from trsr.summaries.event_loop import run_to_end
-from trsr.summaries.run import identity, read, strategies
+from trsr.summaries.run import identity, prepare, read, strategies
 from trsr.summaries.scheduler import Scheduler
 from trsr.summaries.store import Store
 
@@ -132,12 +131,11 @@ def estimate(
     wanted = {**identity(engine), "block_size": block_size, "max_blocks": max_blocks}
     costs: dict[str, dict[str, float | None]] = {}
     measure = 0 if rates.seconds(1) else measure
-    with tempfile.TemporaryDirectory() as folder:
-        known = Store(Path(folder) / "known.sqlite")
+    with tempfile.TemporaryDirectory() as folder, closing(Store(Path(folder) / "known.sqlite")) as known:
         if store is not None and store.exists():
-            Store(store).copy_to(known)
-        for cache in caches:
-            import_cache(known, cache, engine, texts)
+            with closing(Store(store)) as opened_store:
+                opened_store.copy_to(known)
+        prepare(known, engine, caches, texts)
         for group in dict.fromkeys([*((method,) for method in methods), methods]):
             earlier = PreviousSummaries(since, texts, group, wanted) if since else None
             fake = _FakeEngine(engine, answer_tokens, count or token_count(), measure)

@@ -28,6 +28,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,8 @@ from trsr.core.history import count_blocks
 from trsr.core.summarize import METHODS, calls
 from trsr.errors import EngineError, TrsrError, UsageError
 from trsr.records.files import one_writer
-from trsr.summaries.caches import import_cache
 from trsr.summaries.engines.base import Engine
-from trsr.summaries.run import check_out, read, strategies, summarize_dataset, users
+from trsr.summaries.run import check_out, prepare, read, strategies, summarize_dataset, users
 from trsr.summaries.scheduler import Scheduler, Unanswered
 from trsr.summaries.store import Generation, Store
 
@@ -99,8 +99,8 @@ def summarize_on_ray(
         check_out(source, out, revision, limit=limit)
         texts, splits = read(source, revision, limit)
         if engine.cacheable:
-            for cache in caches:
-                import_cache(Store(store), cache, engine, texts)
+            with closing(Store(store)) as opened_store:
+                prepare(opened_store, engine, caches, texts)
         block_options: dict[str, Any] = {"methods": methods, "block_size": block_size, "max_blocks": max_blocks}
         with connected(address, workers) as ray:
             gpus = _gpus(engine, ray.cluster_resources()) if gpus is None else gpus
@@ -213,6 +213,9 @@ class StoreActor:
         self._store.put(generations, identity)
         self._put += len(generations)
 
+    def set_problems(self, generations: Sequence[Generation]) -> None:
+        self._store.set_problems(generations)
+
     def advance(self, partition: int, answered: int) -> None:
         """Show the number of answers of a partition; it never decreases, also if the partition starts again."""
         before = self._answered.get(partition, 0)
@@ -244,6 +247,11 @@ class RemoteStore:
         import ray
 
         ray.get(self._store_actor.put.remote(generations, dict(identity)))
+
+    def set_problems(self, attempts: Sequence[Generation]) -> None:
+        import ray
+
+        ray.get(self._store_actor.set_problems.remote(list(attempts)))
 
     def count(self, answered: int) -> None:
         self._answered += answered

@@ -4,6 +4,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -140,23 +141,23 @@ def summarize_dataset(
 
     Raises:
         EngineError: If the engine cannot go on, or most of its answers are rejected. All answers so far are stored.
+        UsageError: If the store cannot be used, or has answers of another server, see `Store.bind_server`.
     """
     made_from = check_out(source, out, revision, since, limit)
     if export:
         contract.check_replaceable(export, ["generations"], contract.provenance(source, revision).with_summaries({}))
     texts, splits = read(source, revision, limit)
     default_store = out.with_name(f"{out.name}.store.sqlite") if engine.cacheable else None
-    opened_store = Store(path) if (path := store or default_store) else None
+    store = store or default_store
     if not engine.cacheable and (caches or export):
         raise DataError(f"The engine {engine.identity['engine']!r} keeps no generations: there is no cache to use.")
-    for cache in caches:
-        assert opened_store is not None
-        import_cache(opened_store, cache, engine, texts)
     block_options = {"block_size": block_size, "max_blocks": max_blocks}
     earlier = PreviousSummaries(since, texts, methods, {**identity(engine), **block_options}) if since else None
     lengths = [count_blocks(len(history), block_size, max_blocks) for _, history in users(splits)]
     calls_of = {method: calls(lengths, method) for method in methods}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, closing(Store(store)) if store else nullcontext() as opened_store:
+        if opened_store is not None:
+            prepare(opened_store, engine, caches, texts)
         with tqdm(total=sum(calls_of.values()), desc="summaries", unit="summary", mininterval=1) as bar:
             scheduler = Scheduler(engine, opened_store, bar.update, turns=methods, keep_going=keep_going)
             tables_with_summaries = add_summaries(
@@ -180,7 +181,7 @@ def summarize_dataset(
                         "fallen_back": dict(sorted(scheduler.fallen_back.items())),
                         "fallen_back_by_method": {method: scheduler.fallen_back_in[method] for method in methods},
                     }
-                    if opened_store and engine.cacheable
+                    if opened_store is not None and engine.cacheable
                     else {}
                 ),
                 "versions": versions(),
@@ -189,9 +190,22 @@ def summarize_dataset(
         tables = {"items": items, "histories": DatasetDict(splits), **tables_with_summaries}
         body = f"# {out.name}\n\nHistories with summaries: {', '.join(methods)}."
         contract.write(out, tables, provenance=provenance, body=body)
-        if opened_store and export:
+        if opened_store is not None and export:
             export_cache(opened_store, export, provenance, Path(folder))
     return provenance
+
+
+def prepare(store: Store, engine: Engine, caches: Sequence[str], texts: Mapping[str, str]) -> None:
+    """Make a store ready for a run: bind it to the engine's server, and import caches into it.
+
+    Raises:
+        UsageError: If it has answers of another server.
+        DataError: If a cache cannot be imported.
+    """
+    if engine.bound_server:
+        store.bind_server(engine.identity, engine.bound_server, engine.same_model)
+    for cache in caches:
+        import_cache(store, cache, engine, texts)
 
 
 def check_out(source: str, out: Path, revision: str | None = None, since: str | None = None, limit: int = 0) -> str:

@@ -50,6 +50,9 @@ class StoreProtocol(Protocol):
     def put(self, generations: Sequence[Generation], identity: Mapping[str, object]) -> None:
         """Store attempts. An attempt that is stored already is not changed."""
 
+    def set_problems(self, attempts: Sequence[Generation]) -> None:
+        """Store what was found when attempts were judged again."""
+
 
 @dataclass(slots=True, eq=False)
 class _Running:
@@ -132,19 +135,21 @@ class Scheduler:
         self._storing: asyncio.Task[None] | None = None
         self._failures = self._answered = 0
         self._failure = ""
+        succeeded = False
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._start_strategies(strategies))
                 for _ in range(self.engine.workers):
                     tasks.create_task(self._work())
+            if self._failure and not self._answered:
+                raise Unanswered(self._unreachable_message())
+            if self._watch and (verdict := self._watch.last()):
+                raise EngineError(verdict)
+            succeeded = True
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
         finally:
-            await self.engine.close()
-        if self._failure and not self._answered:
-            raise Unanswered(self._unreachable_message())
-        if self._watch and (verdict := self._watch.last()):
-            raise EngineError(verdict)
+            await self.engine.close(succeeded)
         if self._support and (message := self._support.last()):
             _print(message)
 
@@ -170,8 +175,10 @@ class Scheduler:
         while (request := await self._queue.get()) is not None:
             requests = [request]
             while len(requests) < self.engine.batch and not self._queue.empty():
-                if following := self._queue.get_nowait():
-                    requests.append(following)
+                if (following := self._queue.get_nowait()) is None:
+                    self._queue.put_nowait(None)  # the end, which the next look at the queue must find
+                    break
+                requests.append(following)
             received = await self.engine.answers(requests)
             self._new_answers += zip(requests, received, strict=True)
             # Answers that arrive together are stored in one transaction, before their workers send new requests.
@@ -232,36 +239,41 @@ class Scheduler:
                 running.texts, running.missing = [""] * len(questions), len(questions)
                 asked += ((running, slot, self.engine.request(question)) for slot, question in enumerate(questions))
             kept = self.store.get([request.key for _, _, request in asked]) if self.store is not None else {}
+            changed = []
             for running, slot, request in asked:
-                self._answer_or_enqueue(request, kept.get(request.key, []), running, slot)
+                stored = kept.get(request.key, [])
+                judged = [self._judge_again(attempt, request) for attempt in stored]
+                changed += [new for new, old in zip(judged, stored, strict=True) if new != old]
+                self._answer_or_enqueue(request, judged, running, slot)
+            if self.store is not None and changed:
+                self.store.set_problems(changed)
             ready = list(dict.fromkeys(running for running, _, _ in asked if running.missing == 0))
 
     def _answer_or_enqueue(self, request: Request, kept: Sequence[Generation], running: _Running, slot: int) -> None:
-        answers = [Answer(attempt.text, attempt.finish_reason) for attempt in kept]
-        # An accepted answer stays accepted; a rejected one is checked again, because the rules may have changed.
-        reasons = [
-            attempt.problem and self._reason_to_reject(answer, request)
-            for attempt, answer in zip(kept, answers, strict=True)
-        ]
         if kept:
             self._answered += 1
             self.engine.has_answered = True
             if (
                 self._watch
                 and not kept[0].attempt
-                and (verdict := self._watch.add(request.question.kind, reasons[0], kept[0].text))
+                and (verdict := self._watch.add(request.question.kind, kept[0].problem, kept[0].text))
             ):
                 raise EngineError(verdict)
-        good = next((answer for answer, reason in zip(answers, reasons, strict=True) if not reason), None)
+        good = next((attempt for attempt in kept if not attempt.problem), None)
         if good is not None:
-            self._fill(running, slot, self._accept(good, request))
+            self._fill(running, slot, self._accept(_answer_of(good), request))
         elif (attempt := kept[-1].attempt + 1 if kept else 0) >= ATTEMPTS:
-            self._fill(running, slot, self._fall_back(running, request.question, reasons[-1]))
+            self._fill(running, slot, self._fall_back(running, request.question, kept[-1].problem))
         elif request.key in self._waiting:
             self._waiting[request.key].append((running, slot))
         else:
             self._waiting[request.key] = [(running, slot)]
             self._queue.put_nowait(replace(request, attempt=attempt))
+
+    def _judge_again(self, attempt: Generation, request: Request) -> Generation:
+        # An accepted answer stays accepted. A rejected one is checked again, because the rules may have changed, and an
+        # imported one for the first time.
+        return attempt._replace(problem=attempt.problem and self._reason_to_reject(_answer_of(attempt), request))
 
     def _reason_to_reject(self, answer: Answer, request: Request) -> str:
         if not self.engine.cacheable:
@@ -328,6 +340,10 @@ class Scheduler:
             f"The engine {self.engine.identity['engine']!r} gave no answer {self._failures} times in a row: {self._failure}. "
             "Nothing was written. Run the same command again when it answers: what was answered is kept."
         )
+
+
+def _answer_of(attempt: Generation) -> Answer:
+    return Answer(attempt.text, attempt.finish_reason)
 
 
 def _print(line: str) -> None:

@@ -6,11 +6,14 @@ Holds answers but no questions, so that an export holds no item texts. Knows not
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from trsr.errors import UsageError
 
 SCHEMA = pa.schema(
     {
@@ -24,6 +27,8 @@ SCHEMA = pa.schema(
         "engine": pa.string(),
     }
 )
+# The problem of an imported attempt, until its question is known: only with that it can be judged.
+UNCHECKED = "unchecked"
 _COLUMNS = ", ".join(SCHEMA.names[:-1])
 _TABLES = f"""
 PRAGMA journal_mode=WAL;
@@ -34,6 +39,7 @@ CREATE TABLE IF NOT EXISTS attempts (
   key TEXT, attempt INTEGER, text TEXT, problem TEXT, finish_reason TEXT, prompt_tokens INTEGER,
   completion_tokens INTEGER, engine INTEGER REFERENCES engines, origin TEXT, PRIMARY KEY (key, attempt)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS servers (engine INTEGER REFERENCES engines, server TEXT, PRIMARY KEY (engine, server)) WITHOUT ROWID;
 CREATE TEMP TABLE asked_for (key TEXT PRIMARY KEY, times INTEGER) WITHOUT ROWID;
 CREATE TEMP VIEW used AS
   SELECT {_COLUMNS}, engines.identity AS engine, origin, times
@@ -48,7 +54,7 @@ class Generation(NamedTuple):
         key: Checksum of the question and everything else that the answer depends on.
         attempt: Number of the attempt at this question, from 0; each has another seed.
         text: As the model wrote it.
-        problem: Why it was rejected; empty if it is accepted as a summary.
+        problem: Why it was rejected; empty if it is accepted as a summary; UNCHECKED if nobody has judged it.
     """
 
     key: str
@@ -65,28 +71,56 @@ class Store:
 
     Args:
         path: SQLite file; created with its folder if missing.
+
+    Raises:
+        UsageError: Here and by its methods, if the file is no store, or another process keeps it for longer than a minute.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # In a notebook a run has a thread of its own, but only one thread uses the store at a time.
-        self._base = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-        self._base.executescript(_TABLES)
+        self._path = path
         self._engines: dict[str, int] = {}
+        with self._usable():
+            # In a notebook a run has a thread of its own, but only one thread uses the store at a time.
+            self._base = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+            self._base.executescript(_TABLES)
+
+    def bind_server(self, identity: Mapping[str, object], server: str, same_model: bool) -> None:
+        """Bind the answers of an engine to the server that gives them: another one may have another model of that name.
+
+        Args:
+            same_model: Whether the server is known to have the model that those before it had.
+
+        Raises:
+            UsageError: If the store has answers of another server.
+        """
+        engine = self._engine(json.dumps(identity, sort_keys=True, ensure_ascii=False))
+        with self._usable():
+            before = [name for (name,) in self._base.execute("SELECT server FROM servers WHERE engine = ?", (engine,))]
+            if before and server not in before and not same_model:
+                raise UsageError(
+                    f"The store {self._path} has answers of {identity['model']!r} by {', '.join(before)}, not by {server}, where "
+                    "the name may stand for another model. Choose another --store, or say that it is the same: --same-model."
+                )
+            self._base.execute("INSERT OR IGNORE INTO servers VALUES (?, ?)", (engine, server))
 
     def get(self, keys: Sequence[str]) -> dict[str, list[Generation]]:
         """The attempts of each key that has any, first to last."""
-        self._base.execute("BEGIN")  # writes to a temporary table alone, so other writers need not wait
-        self._base.executemany(
-            "INSERT INTO asked_for VALUES (?, 1) ON CONFLICT DO UPDATE SET times = times + 1", [(key,) for key in keys]
-        )
-        self._base.execute("COMMIT")
-        generations: dict[str, list[Generation]] = {}
-        for start in range(0, len(keys), 500):
-            part = keys[start : start + 500]
-            wanted = f"SELECT {_COLUMNS} FROM attempts WHERE key IN ({','.join('?' * len(part))}) ORDER BY key, attempt"
-            for row in self._base.execute(wanted, part):
-                generations.setdefault(row[0], []).append(Generation(*row))
+        with self._usable():
+            self._base.execute("BEGIN")  # writes to a temporary table alone, so other writers need not wait
+            self._base.executemany(
+                "INSERT INTO asked_for VALUES (?, 1) ON CONFLICT DO UPDATE SET times = times + 1",
+                [(key,) for key in keys],
+            )
+            self._base.execute("COMMIT")
+            generations: dict[str, list[Generation]] = {}
+            for start in range(0, len(keys), 500):
+                part = keys[start : start + 500]
+                wanted = (
+                    f"SELECT {_COLUMNS} FROM attempts WHERE key IN ({','.join('?' * len(part))}) ORDER BY key, attempt"
+                )
+                for row in self._base.execute(wanted, part):
+                    generations.setdefault(row[0], []).append(Generation(*row))
         return generations
 
     def put(self, attempts: Iterable[Generation], identity: Mapping[str, object], origin: str = "") -> None:
@@ -97,14 +131,15 @@ class Store:
             origin: Where they were imported from; empty for those of this run.
         """
         engine = self._engine(json.dumps(identity, sort_keys=True, ensure_ascii=False))
-        self._base.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction():
             rows = ((*attempt, engine, origin) for attempt in attempts)
             self._base.executemany("INSERT OR IGNORE INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
-        except BaseException:
-            self._base.execute("ROLLBACK")
-            raise
-        self._base.execute("COMMIT")
+
+    def set_problems(self, attempts: Sequence[Generation]) -> None:
+        """Store what was found when attempts were judged again, all or none of it."""
+        with self._transaction():
+            rows = ((attempt.problem, attempt.key, attempt.attempt) for attempt in attempts)
+            self._base.executemany("UPDATE attempts SET problem = ? WHERE key = ? AND attempt = ?", rows)
 
     def counts(self) -> dict[str, Any]:
         """Counts of what was requested since the store was opened. They do not depend on whether the run was interrupted.
@@ -157,7 +192,8 @@ class Store:
 
     def copy_to(self, other: "Store") -> None:
         """Copy everything into a new store."""
-        self._base.backup(other._base)
+        with self._usable():
+            self._base.backup(other._base)
 
     def __len__(self) -> int:
         """Number of attempts."""
@@ -168,8 +204,33 @@ class Store:
 
     def _engine(self, identity: str) -> int:
         if identity not in self._engines:
-            self._base.execute("INSERT OR IGNORE INTO engines (identity) VALUES (?)", (identity,))
-            (self._engines[identity],) = self._base.execute(
-                "SELECT id FROM engines WHERE identity = ?", (identity,)
-            ).fetchone()
+            with self._usable():
+                self._base.execute("INSERT OR IGNORE INTO engines (identity) VALUES (?)", (identity,))
+                (self._engines[identity],) = self._base.execute(
+                    "SELECT id FROM engines WHERE identity = ?", (identity,)
+                ).fetchone()
         return self._engines[identity]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._usable():
+            self._base.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                if self._base.in_transaction:  # a full disk has ended it
+                    self._base.execute("ROLLBACK")
+                raise
+            self._base.execute("COMMIT")
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            # Others of its kinds are mistakes of ours, and a full disk is no fault of the file.
+            if type(error) in (sqlite3.DatabaseError, sqlite3.OperationalError) and (
+                getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL
+            ):
+                raise UsageError(f"{self._path} cannot be used as a store: {error}. Choose another --store.") from error
+            raise

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trsr.core.field_values import UNSPACED, is_missing, unescape, unwrap
+from trsr.core.field_values import UNSPACED_CHARACTER, is_missing, unescape, unwrap
 from trsr.core.history import field_text, whole_text
 from trsr.dataset.build import id_lists
 from trsr.dataset.build.item_text import ESCAPED, clean_column, unescape_column
@@ -28,7 +28,7 @@ _NUMBER = r"^-?[0-9]{1,12}(\.[0-9]{1,3})?$"
 # How pandas, numpy, Python, JSON and SQL write a missing value.
 _MISSING = frozenset({"nan", "NaN", "NaT", "None", "<NA>", "null", "NULL", "inf", "-inf"})
 # How a float of a whole number is written: below 1e16 its digits and ".0", from there on with an exponent.
-_FLOAT = re.compile(r"(-?[0-9]+)\.0|-?[0-9](?:\.[0-9]+)?[eE]\+[0-9]+")
+_FLOAT = re.compile(r"(-?)0*(0|[1-9][0-9]*)\.0|-?[0-9](?:\.[0-9]+)?[eE]\+[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def identifier(value: object) -> str | None:
         value = int(value)
     text = str(value).strip()
     if whole := _FLOAT.fullmatch(text):
-        text = str(int(whole[1]))
+        text = str(int(whole[1] + whole[2]))
     return text if text.isprintable() and text not in _MISSING else None
 
 
@@ -137,7 +137,7 @@ def _is_inexact(value: object) -> bool:
     """Whether a value is a float too large to hold every whole number, or the text of one."""
     if isinstance(value, str):
         whole = _FLOAT.fullmatch(value.strip())
-        return whole is not None and (whole[1] is None or abs(int(whole[1])) >= 2**53)
+        return whole is not None and (whole[2] is None or len(whole[2]) > 16 or int(whole[2]) >= 2**53)
     # The limit is 2^53 for 64-bit floats, 2^24 for 32-bit ones. Infinity counts as inexact.
     return isinstance(value, (float, np.floating)) and not abs(float(value)) < 2.0 ** (np.finfo(type(value)).nmant + 1)
 
@@ -259,21 +259,18 @@ def count_escaped(cells: pa.Array) -> int:
     return sum(unescape(cell) != cell for cell in some.to_pylist())
 
 
-_SPACELESS = "[" + "".join(f"{low}-{high}" for low, high in UNSPACED) + "]"
-
-
 def text(words: int = 40, values: int = 0) -> Kind:
     """Texts, shortened as by `core.history.field_text`: at most `words` words, or `values` values of a list; 0 = all."""
-    # The first words, without the commas at their end.
-    longer = rf"^((?:[^ ]+ ){{{max(words - 1, 0)}}}[^ ]*?),* .*$"
+    longer = rf"^((?:[^ ]+ ){{{max(words - 1, 0)}}}[^ ]*) .*$"
 
     def read_plain(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
         texts = clean_column(unescape_column(cells.cast(pa.string())))
         if not words:
             return texts, np.ones(len(cells), dtype=bool)
-        cut = pc.replace_substring_regex(texts, longer, r"\1")
+        first_words = pc.replace_substring_regex(texts, longer, r"\1")
+        cut = pc.if_else(pc.equal(first_words, texts), texts, pc.utf8_rtrim(first_words, ", "))
         ascii_only = pc.all(pc.string_is_ascii(texts)).as_py()
-        return cut, np.ones(len(cells), dtype=bool) if ascii_only else ~_matches(texts, _SPACELESS)
+        return cut, np.ones(len(cells), dtype=bool) if ascii_only else ~_matches(texts, UNSPACED_CHARACTER)
 
     def read_one(value: object) -> str:
         return field_text(value, words, values)

@@ -8,6 +8,7 @@ import argparse
 import functools
 import itertools
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -185,8 +186,13 @@ def add_options(
     add("--strict", action="store_true", help="stop at a broken row, instead of leaving it out and counting it")
 
 
-def apply_defaults(options: argparse.Namespace, shortest: int, longest: int, sizes: Mapping[str, int]) -> None:
-    """Set options that were not given to a protocol's defaults, and `all` to None.
+def apply_defaults(
+    options: argparse.Namespace, shortest: int, longest: int, sizes: Mapping[str, int], least: int = 2
+) -> None:
+    """Set options that were not given to a protocol's defaults, and `all` to None. Call it before any file is read.
+
+    Args:
+        least: The lowest --min-history of the protocol.
 
     Raises:
         DataError: If an option is not valid.
@@ -195,22 +201,30 @@ def apply_defaults(options: argparse.Namespace, shortest: int, longest: int, siz
         options.min_history = shortest
     if options.max_history is None:
         options.max_history = longest
-    if not 1 <= options.min_history <= options.max_history:
-        raise DataError(f"Histories of {options.min_history} to {options.max_history} items make no sense.")
+    protocol.check_bounds(options.min_history, options.max_history, least)
+    protocol.check_negatives(options.negatives)
     for split in contract.SPLITS:
         given = getattr(options, split)
         if given is None:
             given = sizes.get(split)
-        elif not str(given).isdigit() and given != "all":
-            raise DataError(f"--{split} takes a number or: all; got {given!r}.")
+        elif not re.fullmatch("all|0*[1-9][0-9]{0,17}", str(given)):
+            raise DataError(f"--{split} takes a number of users, at least 1, or: all; got {given!r}.")
         setattr(options, split, None if given in (None, "all") else int(given))
 
 
-def shown_fields(text: str, known: Sequence[str]) -> list[str]:
-    """The names in --text-fields. Raises DataError for one that is not a field of the items."""
+def shown_fields(text: str, known: Sequence[str] | None = None) -> list[str]:
+    """The names in --text-fields, each once.
+
+    Args:
+        known: The fields of the items; None where only the file that is read knows them.
+
+    Raises:
+        DataError: For no name, one that is given twice, or one that is not a field of the items.
+    """
     names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names or len(set(names)) < len(names) or not set(names) <= set(known):
-        raise DataError(f"--text-fields takes some of {', '.join(known)}, each once; got {text!r}.")
+    if not names or len(set(names)) < len(names) or not (known is None or set(names) <= set(known)):
+        choice = "names of columns" if known is None else f"some of {', '.join(known)}"
+        raise DataError(f"--text-fields takes {choice}, each once; got {text!r}.")
     return names
 
 

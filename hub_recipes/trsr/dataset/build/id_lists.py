@@ -5,6 +5,8 @@ import json
 import re
 from collections.abc import Collection, Iterable
 
+from trsr.dataset.build import jsonl
+
 SEPARATORS = (" ", ",", "|", ";")
 _ARRAY = re.compile(r"^array\((\[.*\])(?:,\s*dtype=.*)?\)$", re.S)
 _TYPED = re.compile(r"\bnp\.\w+\(([^()]*)\)")  # as numpy 2 shows its strings and numbers
@@ -30,7 +32,7 @@ def split(text: str, separator: str = " ") -> list[object] | None:
         parts = [part.strip() for part in text.split(separator)]
         return list(parts[:-1] if not parts[-1] else parts)  # the text may end with a separator
     try:
-        value = json.loads(text)
+        value = jsonl.loads(text)
         return value if isinstance(value, list) else None
     except (json.JSONDecodeError, RecursionError):
         return _bracketed(_TYPED.sub(r"\1", text))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from typing import IO, Any
 
+from trsr.dataset.build import jsonl
 from trsr.errors import DataError
 
 
@@ -22,13 +23,13 @@ def rows(file: IO[bytes], name: str, key: str) -> list[Any] | None:
     if first[:1] not in (b"[", b"{"):
         return None
     try:
-        value = json.loads(first.decode())
+        value = jsonl.loads(first.decode())
         is_only_line = not any(line.strip() for line in file)
         return _as_rows(value, key) if is_only_line else None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         pass  # the first line is not a whole JSON value
     try:
-        value = json.loads((first + file.read()).decode())
+        value = jsonl.loads((first + file.read()).decode())
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         if first[:1] == b"[":
             raise DataError(f"{name} begins as a JSON array, and is none: {error}. Mend it.") from None

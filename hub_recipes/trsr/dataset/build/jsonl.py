@@ -47,10 +47,32 @@ def keys(lines: Iterable[bytes]) -> list[str]:
     return list(dict.fromkeys(name for row in objects if isinstance(row, dict) for name in row))
 
 
+def loads(text: str) -> Any:
+    """`json.loads`, but a whole number with more digits than Python takes is its digits as text.
+
+    Raises:
+        json.JSONDecodeError: If it is no JSON.
+        RecursionError: If it is nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        return json.loads(text, parse_int=_whole_number)
+
+
+def _whole_number(digits: str) -> int | str:
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
+
+
 def _object(line: bytes) -> dict[str, Any] | str:
     """The object in a line, or the reason why there is none."""
     try:
-        row = json.loads(line.decode("utf-8-sig"))
+        row = loads(line.decode("utf-8-sig"))
         json.dumps(row, ensure_ascii=False).encode()  # escapes may encode lone surrogates
     except UnicodeError:
         return "not UTF-8"

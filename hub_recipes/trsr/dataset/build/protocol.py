@@ -51,6 +51,23 @@ class KeptUsers:
     cut: int
 
 
+def check_bounds(shortest: int, longest: int, least: int = 2) -> None:
+    """Raise DataError unless `least` <= `shortest` <= `longest`, the smallest and the largest number of items of a user."""
+    if not least <= shortest <= longest:
+        raise DataError(
+            f"Users of {shortest} to {longest} items were asked for. This protocol needs at least {least} of each, and a minimum "
+            "that is not above the maximum: give another --min-history or --max-history."
+        )
+
+
+def check_negatives(negatives: int) -> None:
+    """Raise DataError if there are no negatives."""
+    if negatives < 1:
+        raise DataError(
+            f"A target needs at least 1 negative to be ranked against, got {negatives}. Give another --negatives."
+        )
+
+
 def keep_users(
     sequences: Sequences, *, shortest: int = 11, longest: int = 26, keep_last: bool = False, cut: bool = True
 ) -> KeptUsers:
@@ -63,11 +80,7 @@ def keep_users(
     Raises:
         DataError: If the bounds are not valid, or no user is left.
     """
-    if not 2 <= shortest <= longest:
-        raise DataError(
-            f"A user needs at least 2 items, one for the history and one as the target, and the minimum cannot exceed the maximum: "
-            f"got {shortest} to {longest}."
-        )
+    check_bounds(shortest, longest)
     counts = lengths(sequences.items)
     kept_mask = (counts >= shortest) & (keep_last | (counts <= longest))
     short, long = int((counts < shortest).sum()), int((counts > longest).sum())
@@ -101,8 +114,7 @@ def histories(
     Raises:
         DataError: If `negatives` is below 1, or the pool has too few unseen items for a user.
     """
-    if negatives < 1:
-        raise DataError(f"A target needs at least 1 negative to be ranked against, got {negatives}.")
+    check_negatives(negatives)
     drawn = drawing.draw(sequences, keys, pool, negatives, sampling)
     parts = []
     for start in range(0, len(drawn), _PART):
@@ -186,11 +198,7 @@ def make_histories(
     """
     if sampling not in SAMPLINGS:
         raise DataError(f"Unknown negative sampling {sampling!r}; expected {' or '.join(SAMPLINGS)}.")
-    if division.split == "leave-one-out" and shortest < division.min_items:
-        raise DataError(
-            f"Leave-one-out asks for three items of a user, who needs at least {division.min_items} for that: got a minimum of "
-            f"{shortest}."
-        )
+    check_bounds(shortest, longest, division.min_items)
     # If a user's own items are divided, the newest items of a row are known only after the division.
     cut_rows = division.within_users
     kept = keep_users(sequences, shortest=shortest, longest=longest, keep_last=keep_last or cut_rows, cut=not cut_rows)

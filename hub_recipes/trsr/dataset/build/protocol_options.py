@@ -69,7 +69,7 @@ def apply_defaults(options: argparse.Namespace) -> None:
     if options.k_core < 0:
         raise DataError(f"--k-core is a number of interactions; got {options.k_core}.")
     options.keep_last |= options.split != "users"
-    command.apply_defaults(options, _SHORTEST[options.split], 26, {})
+    command.apply_defaults(options, _SHORTEST[options.split], 26, {}, least=Division(options.split).min_items)
 
 
 def columns(options: argparse.Namespace) -> tables.WantedColumns:

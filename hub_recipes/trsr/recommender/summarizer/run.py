@@ -9,6 +9,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +111,8 @@ def train_summarizer(
     catalogue = Catalogue(texts)
     size = provenance.summaries.block_size
     questions = [last_question(row, catalogue, recipe.summary, size) for row in rows]
-    store = Store(work / "generations.sqlite")
-    drawn = sample(questions, engine, store, samples)
-    store.close()
+    with closing(Store(work / "generations.sqlite")) as store:
+        drawn = sample(questions, engine, store, samples)
     prompts = engine.prompts
     del engine  # and its model
 

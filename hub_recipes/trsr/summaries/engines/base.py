@@ -109,6 +109,8 @@ class Engine(ABC):
         in_process: Whether this machine computes the answers, so that the time of a few predicts that of all.
         notice: A warning to the user before the run; with one, the first summaries are compared with their questions.
         has_answered: Whether the store of the run holds an answer of it: rejected questions then do not mean that it is down.
+        bound_server: The server whose word is all that says which model it has, so that a store is bound to it; empty for none.
+        same_model: Whether that server is known to have the model that those before it had.
         offline_instructions: For an engine that gets its answers from another program, in a later run: what to do until then.
     """
 
@@ -120,6 +122,8 @@ class Engine(ABC):
     in_process: bool = False
     notice: str = ""
     has_answered: bool = False
+    bound_server: str = ""
+    same_model: bool = False
     offline_instructions: str = ""
 
     @abstractmethod
@@ -130,8 +134,8 @@ class Engine(ABC):
             EngineError: If no request could be answered, now or later.
         """
 
-    async def close(self) -> None:  # noqa: B027 - most engines have nothing to close
-        """Close connections; called at the end of every run, also of a failed one."""
+    async def close(self, succeeded: bool) -> None:  # noqa: B027 - most engines have nothing to close
+        """Close connections and files; called at the end of every run, also of one that did not succeed."""
 
     def request(self, question: SummaryRequest) -> Request:
         key = key_of(self.identity, self.prompts.conversation(question))
@@ -147,12 +151,14 @@ class Server:
         concurrency: Number of concurrent requests.
         timeout: Seconds after which a request fails.
         backoff: Longest wait before the first retry, in seconds; it doubles with each retry.
+        same_model: Whether it is known to have the model of the servers whose answers are in the store of a run.
     """
 
     base_url: str | None = None
     concurrency: int = 32
     timeout: float = 120.0
     backoff: float = 1.0
+    same_model: bool = False
 
     def __post_init__(self) -> None:
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):

@@ -24,10 +24,12 @@ def engine(
         adapter: For `transformers:MODEL`: folder of an adapter that summarises.
 
     Raises:
-        UsageError: If there is no such engine.
+        UsageError: If there is no such engine or set of prompts, or they do not go together.
     """
     if adapter and not name.startswith("transformers:"):
         raise UsageError(f"--adapter goes with --engine transformers:MODEL, the base of the adapter; got {name!r}.")
+    if prompts not in SETS:
+        raise UsageError(f"Unknown prompts {prompts!r}, expected {' or '.join(SETS)}.")
     made = _engine(name, revision, sampling, server, questions, adapter)
     made.prompts = SETS[prompts]
     if made.prompts.examples and (kind := made.identity["engine"]) in ("extractive", "nano", "vllm"):
@@ -64,4 +66,6 @@ def _engine(
         from trsr.summaries.engines.vllm import OfflineEngine
 
         return OfflineEngine(model, revision, sampling or Sampling(), questions or Path("questions.parquet"))
-    raise UsageError(f"Unknown engine {name!r}, expected extractive, transformers:MODEL, openai:MODEL or vllm:MODEL.")
+    raise UsageError(
+        f"Unknown engine {name!r}, expected extractive, nano, transformers:MODEL, openai:MODEL or vllm:MODEL."
+    )

@@ -75,6 +75,8 @@ class OpenAIEngine(Engine):
         self.model = model
         self.sampling = sampling
         self.server = server
+        if revision is None:
+            self.bound_server, self.same_model = _address(server.base_url), server.same_model
         self._clients: list[AsyncInferenceClient] = []
         self._token = ""
         self._closed_until = 0.0  # on the loop's clock
@@ -87,7 +89,7 @@ class OpenAIEngine(Engine):
             self._connect()
         return [await self._in_turn(request) for request in requests]
 
-    async def close(self) -> None:
+    async def close(self, succeeded: bool) -> None:
         for client in self._clients:
             await client.close()
         self._clients = []
@@ -301,3 +303,8 @@ def _asked_to_wait(headers: Mapping[str, str]) -> float:
             except ValueError:
                 return seconds
     return min(max(seconds, 0.0), LONGEST_ASKED)
+
+
+def _address(base_url: str | None) -> str:
+    """How a server is told from others, without a password."""
+    return re.sub("//[^/]*@", "//", base_url.rstrip("/")) if base_url else "Inference Providers"

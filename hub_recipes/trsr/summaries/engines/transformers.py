@@ -67,12 +67,12 @@ class TransformersEngine(Engine):
     async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:
         made: dict[int, Answer] = {}
         for kind in ("block", "merge", "update"):
-            places = [place for place, one in enumerate(requests) if one.question.kind == kind]
-            if places:
-                texts = [requests[place].text for place in places]
-                draws = [self._draw(requests[place]) for place in places]
-                made |= zip(places, self._summarizer.answers(kind, texts, draws), strict=True)
-        return [made[place] for place in range(len(requests))]
+            indices = [index for index, one in enumerate(requests) if one.question.kind == kind]
+            if indices:
+                texts = [requests[index].text for index in indices]
+                draws = [self._draw(requests[index]) for index in indices]
+                made |= zip(indices, self._summarizer.answers(kind, texts, draws), strict=True)
+        return [made[index] for index in range(len(requests))]
 
     def _draw(self, request: Request) -> Draw | None:
         temperature, seed = self.sampling.of(request.attempt)

@@ -8,8 +8,8 @@ Repeat the last two commands until no question is open: one round for each level
 """
 
 import json
+import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 
 from trsr.core.answer import Answer
 from trsr.errors import UsageError
-from trsr.records.files import whole_file
 from trsr.summaries.engines.base import Engine, Request, Sampling
 
 SCHEMA = pa.schema(
@@ -33,7 +32,7 @@ SCHEMA = pa.schema(
 
 
 class OfflineEngine(Engine):
-    """Answers no request itself, but writes all requests to `path` at the end of the run."""
+    """Answers no request itself, but writes all requests to `path` at the end of the run, if it succeeds."""
 
     batch = 1024
 
@@ -52,12 +51,12 @@ class OfflineEngine(Engine):
         if path.exists() and (not path.is_file() or not _holds_questions(path)):
             raise UsageError(f"{path} exists and holds no questions of ours. Choose another --questions.")
         self._writer: pq.ParquetWriter | None = None
-        self._whole = ExitStack()
+        self._draft = path.with_name(f".{path.name}.{os.getpid()}.part")
 
     async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:
         if self._writer is None:
-            draft = self._whole.enter_context(whole_file(self.path))
-            self._writer = pq.ParquetWriter(draft, SCHEMA, compression="zstd")
+            self._draft.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = pq.ParquetWriter(self._draft, SCHEMA, compression="zstd")
         about = json.dumps(self.identity, sort_keys=True)
         rows = [
             (request.key, request.attempt, request.text, *self.sampling.of(request.attempt), about)
@@ -67,13 +66,16 @@ class OfflineEngine(Engine):
         self._writer.write_table(pa.Table.from_arrays(columns, schema=SCHEMA))
         return [None] * len(requests)
 
-    async def close(self) -> None:
-        if self._writer is None:
-            self.path.unlink(missing_ok=True)  # all questions of an earlier run are answered
-        else:
+    async def close(self, succeeded: bool) -> None:
+        has_questions = self._writer is not None
+        if self._writer is not None:
             self._writer.close()
             self._writer = None
-            self._whole.close()
+        if succeeded and has_questions:
+            self._draft.replace(self.path)
+        elif succeeded:
+            self.path.unlink(missing_ok=True)  # all questions of an earlier run are answered
+        self._draft.unlink(missing_ok=True)
 
 
 def _holds_questions(path: Path) -> bool:
