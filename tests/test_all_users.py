@@ -5,24 +5,29 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, load_dataset
+from tokenizers import normalizers
 
 from tests import tiny
 from tests.hub import Hub, environment
 from tests.test_pipeline import recommender
 from trsr.cli import main
+from trsr.core.catalogue import Catalogue
 from trsr.dataset import contract
 from trsr.errors import DataError, UsageError
 from trsr.retrieval import all_users, lists
-from trsr.retrieval.all_users import last_rows, recommend_to_all
+from trsr.retrieval.all_users import recommend_to_all
 from trsr.retrieval.carried import catalogue_of
+from trsr.retrieval.identity import catalogue_checksum, model_checksum
 from trsr.retrieval.retriever import Retriever
 from trsr.retrieval.run import train_retriever
 from trsr.retrieval.training import Settings
+from trsr.retrieval.user_rows import UserRows
 
 ROOT = Path(__file__).parent.parent
 
@@ -87,27 +92,77 @@ def test_both_stages_give_what_the_pipeline_gives(data, own, tiny_model, tmp_pat
         assert not set(found[number]["item_ids"]) & set(met)
 
 
-def test_what_else_a_user_met_is_left_out(tmp_path):
+def test_what_else_a_user_met_is_left_out(tmp_path, caplog):
     items = [{"item_id": f"i{n}", "title": f"T{n}", "text": f"title: T{n}"} for n in range(6)]
     user = {"history": ["i0", "i1"], "target": "i2", "negatives": ["i5"], "also_met": ["i3"]}
     splits = {split: Dataset.from_list([{"user_id": split, **user}]) for split in contract.SPLITS}
+    splits["test"] = Dataset.from_list([{"user_id": "test", **user}, {"user_id": "test", **user, "target": "i4"}])
     tables = {"items": {"train": Dataset.from_list(items)}, "histories": splits}
     contract.write(tmp_path / "data", tables, provenance={"script": "test"}, body="# Small")
     source = str(tmp_path / "data")
     train_retriever(source, tmp_path / "own", vectors="none", settings=Settings(epochs=1))
     recommend_to_all(source, tmp_path / "recs", retriever=tmp_path / "own", first_stage_only=True)
     for row in load_dataset(str(tmp_path / "recs"), split="train"):
-        assert set(row["item_ids"]) == {"i4", "i5"}
+        assert set(row["item_ids"]) == ({"i5"} if row["user_id"] == "test" else {"i4", "i5"})
+    assert "1 users of" in caplog.text
+    assert "longest history is taken" in caplog.text
+    assert "1 users have several rows" in (tmp_path / "recs" / "README.md").read_text()
+
+
+def splits_of(**splits):
+    """Splits of rows (user, history, target) or (user, history, target, also_met), with letters as items."""
+    return {
+        split: Dataset.from_list(
+            [
+                {"user_id": user, "history": list(history), "target": target, "also_met": list(*also)}
+                for user, history, target, *also in rows
+            ]
+        )
+        for split, rows in splits.items()
+    }
 
 
 def test_a_user_counts_once_with_the_last_row():
-    def rows(*users):
-        return Dataset.from_dict({"user_id": list(users)})
+    splits = splits_of(
+        train=[("a", "m", "n"), ("b", "m", "n"), ("a", "m", "o"), ("c", "m", "n")],
+        validation=[("c", "mn", "o"), ("d", "m", "n"), ("d", "m", "o")],
+        test=[("d", "m", "p"), ("e", "m", "n")],
+    )
+    users = UserRows(splits)
+    found = users.read(0, len(users))
+    assert [(row["user_id"], row["target"]) for row in found] == [
+        ("b", "n"), ("a", "o"), ("c", "o"), ("d", "p"), ("e", "n")
+    ]  # fmt: skip
+    assert users.guessed == 1  # a; the others have one row in their last split
+    assert [*users.read(0, 2), *users.read(2, 4), *users.read(4, 5)] == found
 
-    splits = {"train": rows("a", "b", "a", "c"), "validation": rows("c", "d", "d"), "test": rows("d", "e")}
-    assert {split: found.tolist() for split, found in last_rows(splits).items()} == {
-        "train": [1, 2], "validation": [0], "test": [0, 1]
-    }  # fmt: skip
+
+def test_what_a_user_met_in_any_row_is_left_out():
+    splits = splits_of(
+        train=[("a", "mn", "o", "p")], validation=[("b", "m", "n")], test=[("a", "xy", "z"), ("a", "x", "w", "v")]
+    )
+    users = UserRows(splits)
+    _, found = users.read(0, 2)
+    assert (found["history"], found["target"]) == (
+        ["x", "y"],
+        "z",
+    )  # of the rows of the last split, the longest history
+    assert sorted(found["also_met"]) == list("mnopvw")
+
+
+@pytest.mark.parametrize("kind", [float, datetime.fromtimestamp])
+def test_times_say_which_row_is_the_newest(kind):
+    splits = splits_of(
+        train=[("a", "mno", "x"), ("b", "m", "n")],
+        validation=[("a", "m", "y"), ("a", "m", "z")],
+        test=[("b", "mn", "o"), ("c", "", "m")],
+    )
+    times = {"train": [[1, 2, 3, 4], [1, 2]], "validation": [[1, 9], [1, 7]], "test": [[1, 2, 2], []]}
+    for split, of_rows in times.items():
+        splits[split] = splits[split].add_column("timestamps", [[kind(time) for time in row] for row in of_rows])
+    users = UserRows(splits)
+    assert [(row["user_id"], row["target"]) for row in users.read(0, 3)] == [("a", "y"), ("b", "o"), ("c", "m")]
+    assert (users.by_time, users.guessed) == (True, 0)
 
 
 def test_other_inputs_are_refused_and_the_same_go_on(data, own, tiny_model, tmp_path, monkeypatch):
@@ -133,6 +188,19 @@ def test_other_inputs_are_refused_and_the_same_go_on(data, own, tiny_model, tmp_
         recommend_to_all(data, tmp_path / "recs", **{**options, "retriever": tmp_path / "another"})
 
 
+def test_as_many_items_are_ranked_as_are_asked_for(data, own, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(all_users, "STAGE_ONE", 4)  # of 30 items
+    for name, options, count in (("more", {"top_k": 6}, 6), ("fewer", {"top_k": 3}, 3)):
+        recommend_to_all(data, tmp_path / name, retriever=own, limit=1, **options)
+        [row] = load_dataset(str(tmp_path / name), split="train")
+        assert len(row["item_ids"]) == count
+    stated = json.loads((tmp_path / "fewer" / "provenance.json").read_text())["recommendations"]
+    assert stated["stage_one"] == 4
+    with pytest.raises(UsageError, match="stage_one must be 6 or more"):
+        recommend_to_all(data, tmp_path / "refused", retriever=own, top_k=6, stage_one=5)
+    recommend_to_all(data, tmp_path / "first", retriever=own, top_k=6, stage_one=5, first_stage_only=True)
+
+
 def test_mistakes(data, tiny_model, tmp_path, capsys):
     with pytest.raises(UsageError, match=r"carries no catalogue\. Give --retriever, or fuse"):
         recommend_to_all(data, tmp_path / "recs")
@@ -147,6 +215,7 @@ def test_a_killed_run_leaves_whole_shards_and_goes_on(data, own, tmp_path):
     """`kill -9` while the third shard is being made."""
     code = """
 import sys
+from datetime import datetime
 from pathlib import Path
 from trsr.retrieval import all_users, lists
 all_users.SHARD = 4
@@ -188,6 +257,7 @@ PUSHED = """
 import json, sys
 from datasets import get_dataset_config_info, load_dataset
 from trsr.cli import main
+from trsr.core.catalogue import Catalogue
 main(sys.argv[1:])
 config = get_dataset_config_info("ORG/recs", "recommendations")
 print(json.dumps({"rows": load_dataset("ORG/recs", split="train").to_list(), "columns": list(config.features)}))
@@ -214,3 +284,23 @@ def test_they_are_pushed_with_a_card_and_load_from_the_hub(data, own, tmp_path):
     assert "personal data" in card
     assert Retriever.load(own).record["dataset_checksums"]["histories"] in card
     assert str(tmp_path) not in card + (tmp_path / "recs" / "provenance.json").read_text()
+
+
+def test_recommendations_are_bound_to_the_tokenizer_and_to_the_items(data, own):
+    made = recommender(tiny.model("llama"))
+    before = model_checksum(made)
+    made.tokenizer(["a", "some longer text"], padding=True, truncation=True, max_length=3)
+    assert model_checksum(made) == before == model_checksum(recommender(tiny.model("llama")))
+    made.tokenizer.chat_template = tiny.CHATML
+    assert model_checksum(made) != before
+    made = recommender(tiny.model("llama"))
+    made.tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    assert model_checksum(made) != before
+    catalogue = catalogue_of(own, data)
+    checksum = catalogue_checksum(catalogue)
+    assert checksum == catalogue_checksum(catalogue_of(own, data))
+    for name in ("item_id", "text", "title"):
+        others = {**catalogue.fields, name: catalogue.fields[name][::-1]}
+        assert (
+            catalogue_checksum(Catalogue(others, catalogue.vectors, catalogue.user_model, catalogue.record)) != checksum
+        )

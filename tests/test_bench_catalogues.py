@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset
 
 from bench.catalogues import main
-from trsr.errors import ResultsError
+from trsr.errors import CompareError, ResultsError
 from trsr.recommender.results import FILE as RESULTS
 from trsr.retrieval import catalogue, ranked
 from trsr.retrieval.compare import SAME, compare_catalogues
@@ -50,9 +50,25 @@ def evaluation(folder, systems, split="test", **changes):
     return folder
 
 
+def trained(seed, **settings):
+    """What results say of a retriever that was trained with a seed."""
+    return {"retriever": {"settings": {"seed": seed, **settings}}}
+
+
+def pair(folder, name, strength, seed, **about):
+    """Evaluations of one run on test and on validation."""
+    for split, end in (("validation", "-validation"), ("test", "")):
+        table = scores(split, strength, seed)
+        path = evaluation(folder.with_name(folder.name + end), {name: table}, split=split, **about)
+    return path
+
+
 def test_systems_are_joined_once_and_seeds_averaged(tmp_path, capsys):
     knn = scores("test", 1, 9)
-    own = [evaluation(tmp_path / f"both-{n}", {"both": scores("test", 2, n), "item-knn": knn}) for n in range(2)]
+    own = [
+        evaluation(tmp_path / f"both-{n}", {"both": scores("test", 2, n), "item-knn": knn}, **trained(n))
+        for n in range(2)
+    ]
     tried = {"chosen": {"regularization": 10}}
     peer = evaluation(tmp_path / "ease-0", {"ease": scores("test", 0, 5)}, tuning=tried)
     other = evaluation(tmp_path / "ease-0-validation", {"ease": scores("validation", 0, 5)}, split="validation")
@@ -100,17 +116,94 @@ def test_a_target_that_no_system_lists_is_found_by_none(tmp_path):
 
 def test_other_data_is_refused(tmp_path):
     own = evaluation(tmp_path / "both", {"both": scores("test", 1, 0)})
-    with pytest.raises(ResultsError, match="its n_items differs"):
+    with pytest.raises(CompareError, match="its n_items differs"):
         compare_catalogues([own, evaluation(tmp_path / "other", {"ease": scores("test", 1, 0)}, n_items=7)])
-    with pytest.raises(ResultsError, match=r"No catalogue\.json in"):
+    with pytest.raises(CompareError, match=r"No catalogue\.json in"):
         compare_catalogues([tmp_path])
     alone = evaluation(tmp_path / "alone", {"ease": scores("validation", 1, 0)}, split="validation")
-    with pytest.raises(ResultsError, match="Nothing to compare"):
+    with pytest.raises(CompareError, match="Nothing to compare"):
         compare_catalogues([alone])
-    with pytest.raises(ResultsError, match="no evaluation on it beside"):
+    with pytest.raises(CompareError, match="no evaluation on it beside"):
         compare_catalogues([own], fuse=[["both"]])
-    with pytest.raises(ResultsError, match="No run 'ease' to fuse"):
+    with pytest.raises(CompareError, match="No run 'ease' to fuse"):
         compare_catalogues([own], fuse=[["ease"]])
+    with pytest.raises(CompareError, match="No metric 'recall@3'; there are ndcg@10"):
+        compare_catalogues([own], metric="recall@3")
     (own / "catalogue.parquet").unlink()
     with pytest.raises(ResultsError, match="of an earlier version"):
         compare_catalogues([own])
+
+
+def test_a_control_is_a_system_of_its_own(tmp_path):
+    table = scores("test", 2, 0)
+    own = evaluation(tmp_path / "test", {"both": table, "popularity": table}, **trained(0))
+    shuffled = {"both": scores("test", 1, 0), "popularity": table, "tf-idf, history shuffled": table}
+    control = evaluation(tmp_path / "test-history-shuffled", shuffled, history="shuffled", **trained(0))
+    joined = compare_catalogues([control, own], against="both")
+    assert {name: one["seeds"] for name, one in joined["systems"].items()} == dict.fromkeys(
+        ("both", "both, history shuffled", "popularity", "tf-idf, history shuffled"), 1
+    )
+    hits = {name: one["recall@10"]["value"] for name, one in joined["systems"].items()}
+    assert hits["both, history shuffled"] < hits["both"]
+    assert "both, history shuffled" in joined["by_target"]["others"]["systems"]
+    alone = compare_catalogues([control])
+    assert alone["systems"].keys() == {"both, history shuffled", "popularity", "tf-idf, history shuffled"}
+
+
+def test_two_of_one_name_are_seeds_or_refused(tmp_path):
+    table = scores("test", 2, 0)
+    own = evaluation(tmp_path / "0", {"both": table}, **trained(0, epochs=3))
+    for other, why in ((trained(0, epochs=3), "seed of its training is 0 in both"), (trained(1), "settings differ")):
+        folder = evaluation(tmp_path / why, {"both": table}, **other)
+        with pytest.raises(CompareError, match=why):
+            compare_catalogues([own, folder])
+    with pytest.raises(CompareError, match="seed of its training is 0 in both"):
+        compare_catalogues([own, own])
+    unknown = [evaluation(tmp_path / f"ease-{n}", {"ease": table}, tuning={"chosen": {}}) for n in range(2)]
+    with pytest.raises(CompareError, match="seed of its training is None in both"):
+        compare_catalogues(unknown)
+    beside = [
+        evaluation(tmp_path / f"r{n}", {f"r{n}": table, "language model": scores("test", n, n)}) for n in range(2)
+    ]
+    with pytest.raises(CompareError, match="both hold 'language model', with other figures"):
+        compare_catalogues(beside)
+
+
+def test_sums_are_fitted_seed_by_seed(tmp_path):
+    one = [pair(tmp_path / f"one-{n}", "one", 2, n, **trained(n)) for n in range(2)]
+    two = [pair(tmp_path / f"two-{n}", "two", 2, 7 + n, **trained(n)) for n in range(3)]
+    ease = pair(tmp_path / "ease-0", "ease", 1, 20, tuning={"chosen": {}, "seed_of_fit": None})
+    groups = [["one", "two", "ease"]]
+    name = "fused: one + two + ease"
+    ordered, turned = (
+        compare_catalogues([*seeds, ease], fuse=groups) for seeds in ((*one, *two[:2]), (*one, two[1], two[0]))
+    )
+    assert ordered["weights"] == turned["weights"]
+    assert ordered["systems"][name]["seeds"] == 2
+    assert ordered["systems"][name]["recall@10"] == turned["systems"][name]["recall@10"]
+    assert len({weights["ease"] for weights in ordered["weights"][name]}) == 2  # one seed, beside each of the others
+    with pytest.raises(CompareError, match="one has 0, 1; two has 0, 1, 2"):
+        compare_catalogues([*one, *two], fuse=[["one", "two"]])
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (trained(1), "retriever, the seed of training"),
+        ({"history": "shuffled"}, "history"),
+        ({"dataset_checksums": {"items": "other"}}, "dataset_checksums"),
+    ],
+)
+def test_a_validation_of_something_else_is_refused(tmp_path, change, named):
+    evaluation(tmp_path / "test", {"both": scores("test", 2, 0)}, **trained(0))
+    about = {"split": "validation", **trained(0), **change}
+    evaluation(tmp_path / "validation", {"both": scores("validation", 2, 0)}, **about)
+    with pytest.raises(CompareError, match=f"differ in {named}"):
+        compare_catalogues([tmp_path / "test"], fuse=[["both"]])
+
+
+def test_weights_take_a_target_to_fit_on(tmp_path):
+    for split in TARGETS:
+        evaluation(tmp_path / split, {"both": scores(split, -20, 0)}, split=split)
+    with pytest.raises(CompareError, match="no target of validation among their first 100 items"):
+        compare_catalogues([tmp_path / "test"], fuse=[["both"]])

@@ -15,14 +15,16 @@ from trsr.cli import main
 from trsr.core.catalogue import Catalogue, add_scores
 from trsr.core.modeling import CATALOGUE
 from trsr.dataset import contract
-from trsr.errors import InputError, LoadError, ReleaseError, RunError
+from trsr.errors import InputError, LoadError, ReleaseError, RunError, UsageError
 from trsr.hub import cards
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.release import assemble
+from trsr.recommender.controls import with_history
 from trsr.recommender.run import Run
 from trsr.recommender.serving import load_recommender
 from trsr.retrieval import carried, ranked
-from trsr.retrieval.fusion import MOST, fit, fuse_run, request_of
+from trsr.retrieval.evaluate import evaluate_retriever
+from trsr.retrieval.fusion import MOST, fit, fuse_run, request_of, retrieved_and_ranked
 from trsr.retrieval.retriever import Retriever
 
 pytestmark = pytest.mark.compat
@@ -91,6 +93,17 @@ def test_equal_scores_count_as_nothing_and_keep_their_order():
     assert add_scores([0.1] * 3, [0.7] * 3, 2.0) == [0, 0, 0]
     assert add_scores([5.0], [1.0], 1.0) == [0]
     assert add_scores([], [], 1.0) == []
+
+
+def test_more_than_the_first_stage_passes_on_may_be_asked_for(pipe, rows, texts):
+    row = rows[0]
+    assert len(first_stage(pipe, row["history"], top_k=150)["candidates"]) == 150
+    [answer] = pipe([{"history": row["history"]}], rank=False, top_k=150)
+    assert len(answer["candidates"]) == 150
+    assert len(first_stage(pipe, row["history"], top_k=3)["candidates"]) == 3
+    assert len(first_stage(pipe, row["history"], stage_one=4, top_k=150)["candidates"]) == 4
+    ranked_alone = pipe({"history": [], "candidates": ["title: A"]}, top_k=1)
+    assert len(ranked_alone["candidates"]) == 1
 
 
 def test_what_is_left_out(pipe, rows, texts):
@@ -343,6 +356,62 @@ def test_the_weight_is_that_of_a_conditional_logit_on_validation_users():
     assert fit(Fixed(), [{**row, "target": "gone", "also_met": ["x"]}], 3)[0] == 1
     # The language model is wrong and the first stage right.
     assert fit(Fixed(), [{**row, "target": "a", "also_met": ["x"]}], 3)[0] == MOST
+
+
+class Last(Fixed):
+    """Both stages put the target last."""
+
+    def __call__(self, request, stage_one):
+        candidates = super().__call__(request, stage_one)["candidates"][:stage_one]
+        return {"candidates": [one | {"log_odds": one["stage_one"]} for one in candidates]}
+
+
+@pytest.mark.parametrize(
+    ("recommender", "target", "why"),
+    [
+        (Last(), "c", "neither stage ranks the targets of 1 users better than chance"),
+        (Fixed(), "gone", "the first stage passed on none of the targets of 1 users"),
+    ],
+)
+def test_a_weight_that_could_not_be_fitted_is_said(recommender, target, why, caplog):
+    row = {"history": ["h"], "target": target, "also_met": ["x", target], "summary": "s"}
+    weight, figures = fit(recommender, [row], 3)
+    assert (weight, figures["not_fitted"]) == (1, why)
+    assert why in caplog.text
+
+
+def test_a_target_that_was_met_before_is_found_as_in_the_evaluation_of_the_catalogue(pipe, rows, texts):
+    unmet = [item_id for item_id in texts if item_id not in rows[0]["history"]]
+    row = {**rows[0], "target": rows[0]["history"][1], "also_met": unmet[9:]}
+    answer = retrieved_and_ranked(pipe, row, 100)
+    assert {one["item_id"] for one in answer} == {*unmet[:9], row["target"]}
+    plain = pipe(request_of(row), stage_one=100)["candidates"]
+    assert len(plain) == 9
+    odds = {one["item_id"]: one["log_odds"] for one in answer}
+    assert [odds[one["item_id"]] for one in plain] == pytest.approx([one["log_odds"] for one in plain], abs=1e-5)
+
+
+def test_both_stages_see_the_histories_of_a_control_and_lists_of_one_item(run, retriever, tmp_path):
+    import shutil
+
+    own = shutil.copytree(run, tmp_path / "run")
+    assert "users that the weight" in fuse_run(own, retriever, users=2, stage_one=4)["fitted"]["ndcg_of"]
+    recipe = Run.read(own).recipe
+    given = {"run": own, "limit": 3, "history": "last:1"}
+    evaluate_retriever(retriever, recipe.dataset, tmp_path / "out", stage_one=3, **given)
+    lists = ranked.read(tmp_path / "out", f"{retriever.name} + {recipe.name}, history last:1")
+    shown = with_history(contract.read(recipe.dataset, recipe.config, "test").select(range(3)), "last:1", 0)
+    recommender = load_recommender(str(own))
+    for row, scores in zip(shown, lists.scores, strict=True):
+        answer = recommender(request_of(row), stage_one=3)["candidates"]
+        assert list(scores) == [item["item_id"] for item in answer]
+    found = evaluate_retriever(retriever, recipe.dataset, tmp_path / "one", stage_one=1, **given)["catalogue"]
+    first = ranked.read(tmp_path / "one", retriever.name)
+    hits = [target == next(iter(scores)) for target, scores in zip(first.targets, first.scores, strict=True)]
+    assert found["systems"][f"{recipe.name}, history last:1"]["recall@100"]["value"] == sum(hits) / 3
+    shutil.copytree(retriever, tmp_path / recipe.name)
+    with pytest.raises(UsageError, match="as another system that is evaluated with it"):
+        evaluate_retriever(tmp_path / recipe.name, recipe.dataset, tmp_path / "same", run=own)
 
 
 def test_a_run_with_a_fitted_catalogue_recommends_and_its_release_has_the_weight(

@@ -22,7 +22,7 @@ from trsr.retrieval.retriever import Retriever
 from trsr.retrieval.search import largest
 from trsr.retrieval.training import Settings, fit
 from trsr.retrieval.users import user_vectors
-from trsr.retrieval.validation import Validation
+from trsr.retrieval.validation import Validation, measure
 
 NUMBERS = {f"i{number}": number for number in range(12)}
 
@@ -70,8 +70,29 @@ def test_rows_of_one_user_are_learnt_from_once():
     train = rows_of(("a", [0, 1], 2), ("a", [0, 1], 3), ("b", [4], 5), ("a", [0, 1, 3], 6))
     found = training_sequences({"train": train}, NUMBERS)
     assert lists_of(found) == [[0, 1, 2], [0, 1, 3], [4, 5], [0, 1, 3, 6]]
-    assert found.first.tolist() == [0, 2, 0, 3]
+    assert found.learn_from.tolist() == [0, 2, 0, 3]
     assert found.counts(12).tolist() == [1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0]
+
+
+def test_a_row_is_compared_with_all_earlier_ones_of_its_user():
+    train = rows_of(("a", [0, 1, 2], 3), ("a", [0], 4), ("a", [0, 1, 2], 5), ("a", [0], 1), ("a", [0, 4], 6))
+    found = training_sequences({"train": train}, NUMBERS)
+    assert lists_of(found) == [[0, 1, 2, 3], [0, 4], [0, 1, 2, 5], [0, 4, 6]]  # the fourth begins the first
+    assert found.learn_from.tolist() == [0, 1, 3, 2]
+    assert found.counts(12).tolist() == [1] * 7 + [0] * 5
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=2, max_size=5), min_size=1, max_size=8))
+@settings(max_examples=25, deadline=None)
+def test_each_beginning_of_a_users_rows_is_learnt_once(rows):
+    train = rows_of(*(("a", row[:-1], row[-1]) for row in rows))
+    found = training_sequences({"train": train}, NUMBERS)
+    learnt = [
+        tuple(found[number][:end].tolist())
+        for number, start in enumerate(found.learn_from)
+        for end in range(start + 1, len(found[number]) + 1)
+    ]
+    assert sorted(learnt) == sorted({tuple(row[:end]) for row in rows for end in range(1, len(row) + 1)})
 
 
 def test_unknown_items_and_sequences_of_one_item_are_refused():
@@ -92,7 +113,7 @@ def test_windows_hold_every_learnt_position_once(lengths, longest, data):
 
     def learnt(sequences):
         return sorted(
-            item for number, start in enumerate(sequences.first) for item in sequences[number][start:].tolist()
+            item for number, start in enumerate(sequences.learn_from) for item in sequences[number][start:].tolist()
         )
 
     assert learnt(parts) == learnt(whole)
@@ -244,6 +265,46 @@ def test_a_retriever_has_finite_vectors():
     model = network()
     with pytest.raises(RunError, match="Vectors of the retriever are not finite"):
         Retriever(model, ["a"], np.full((1, model.shape.width), np.nan, np.float32), None, {})
+
+
+def test_validation_ranks_ties_in_their_middle_and_refuses_what_is_no_number():
+    model = network(text_width=0)
+    validation = Validation([np.array([0, 1]), np.array([2, 3])], np.array([4, 3]))  # 3 is met again
+    vectors = np.ones((12, 8), np.float32)
+    # 4 among the 10 that are not met, 3 among 11 with itself: in the middle of all.
+    expected = np.mean([1 / math.log2(1 + rank) for rank in (5.5, 6)])
+    assert measure(model, vectors, validation) == {"recall@10": 1, "ndcg": pytest.approx(expected)}
+    for broken in (np.nan, np.inf):
+        vectors[5] = broken
+        with pytest.raises(TrainError, match=r"diverged\. Give a lower --learning-rate"):
+            measure(model, vectors, validation)
+
+
+def test_the_best_epoch_is_chosen_before_figures_are_rounded(monkeypatch):
+    figures = iter([0.10001, 0.10003, 0.10002])
+    monkeypatch.setattr("trsr.retrieval.training.measure", lambda *given: {"recall@10": 0.5, "ndcg": next(figures)})
+    shape = Shape(12, 0, width=8, hidden=6, heads=2, longest=5)
+    validation = Validation([np.array([0, 1])], np.array([2]))
+    fitted = fit(sequences_of([0, 1, 2], [3, 4, 5]), 12, None, shape, Settings(epochs=3), validation)
+    assert fitted.best["epoch"] == 2
+    assert [entry["ndcg"] for entry in fitted.log] == [0.1] * 3
+    assert all(entry["loss"] == round(entry["loss"], 4) for entry in fitted.log)
+
+
+def test_slices_of_a_sampled_softmax_are_bounded_by_its_draws(monkeypatch):
+    cells = []
+
+    def counted(users, items, targets, drawn, *more):
+        cells.append(len(users) * len(drawn))
+        return sampled_softmax_loss(users, items, targets, drawn, *more)
+
+    monkeypatch.setattr("trsr.retrieval.training.sampled_softmax_loss", counted)
+    monkeypatch.setattr("trsr.retrieval.loss.CELLS", 700)
+    shape = Shape(12, 0, width=8, hidden=6, heads=2, longest=5)
+    validation = Validation([np.array([0, 1])], np.array([2]))
+    settings = Settings(epochs=1, draws=300)  # of 12 items
+    fit(sequences_of([0, 1, 2], [3, 4, 5]), 12, None, shape, settings, validation)
+    assert max(cells) == 600
 
 
 @given(st.integers(1, 7), st.integers(1, 9), st.integers(1, 12), st.integers(1, 40), st.integers(0, 10**6))

@@ -15,11 +15,12 @@ from datasets import Dataset
 from tests import tiny
 from trsr.cli import main
 from trsr.dataset import contract
-from trsr.errors import InputError, LoadError, RunError, UsageError
+from trsr.errors import EvaluationError, InputError, LoadError, RunError, UsageError
+from trsr.metrics import ranking
 from trsr.recommender.compare.align import align, read
-from trsr.retrieval import catalogue, text_vectors
+from trsr.retrieval import catalogue, ranked, text_vectors
 from trsr.retrieval.checkpoint import Checkpoint
-from trsr.retrieval.evaluate import evaluate_retriever
+from trsr.retrieval.evaluate import default_folder, evaluate_retriever
 from trsr.retrieval.retriever import Retriever
 from trsr.retrieval.run import train_retriever
 from trsr.retrieval.training import Settings
@@ -286,14 +287,58 @@ def test_hidden_states_of_a_language_model_make_vectors(dataset, tmp_path):
         retriever.embed(["title: T0"])
 
 
+def cached(folder, commit, seed):
+    """Put a model into a cache of the Hub, as ORG/model at a commit that its branch is at."""
+    repo = folder / "models--ORG--model"
+    tiny.model("llama", seed).save_pretrained(repo / "snapshots" / commit)
+    tiny.byte_level().save_pretrained(repo / "snapshots" / commit)
+    (repo / "refs").mkdir(exist_ok=True)
+    (repo / "refs" / "main").write_text(commit)
+
+
+def test_a_model_of_the_hub_is_pinned_to_the_commit_that_made_the_vectors(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(LoadError, match="No model 'ORG/model': no such folder here, and not read from the Hub"):
+        text_vectors.make("transformers:ORG/model", [])
+    commits = ["a" * 40, "b" * 40]
+    makers = []
+    for seed, commit in enumerate(commits):
+        cached(tmp_path, commit, seed)
+        makers.append(text_vectors.make("transformers:ORG/model", []))
+    assert [maker.describe()["checksum"] for maker in makers] == [f"ORG/model@{commit}" for commit in commits]
+    first, second = (maker.encode(["title: Emma"]) for maker in makers)  # after the branch has moved
+    assert np.abs(first - second).max() > 0.1
+    again = text_vectors.load(makers[0].describe(), tmp_path)
+    assert np.array_equal(again.encode(["title: Emma"]), first)
+    unpinned = text_vectors.load(makers[0].describe() | {"checksum": "ORG/model"}, tmp_path)  # of an earlier version
+    assert np.array_equal(unpinned.encode(["title: Emma"]), second)
+
+
+def test_a_training_does_not_go_on_with_another_text_model(dataset, tmp_path, monkeypatch):
+    model = tmp_path / "model"
+    tiny.byte_level().save_pretrained(model)
+    tiny.model("llama").save_pretrained(model)
+    options = {"vectors": f"transformers:{model}", "settings": replace(QUICK, epochs=1)}
+
+    def killed(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("trsr.retrieval.training._step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_retriever(dataset, tmp_path / "out", **options)
+    assert (tmp_path / "out-work" / "text.npy").is_file()
+    before = text_vectors.make(options["vectors"], []).describe()["checksum"]
+    tiny.model("llama", seed=1).save_pretrained(model)
+    with pytest.raises(UsageError, match=f"out-work was made from something else: text_model was .*{before}"):
+        train_retriever(dataset, tmp_path / "out", **options)
+
+
 def test_vectors_of_a_sentence_model_name_the_package_that_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    maker = text_vectors.make("sentence-transformers:ORG/model", ["a text"])
-    assert maker.describe() == {
-        "name": "sentence-transformers",
-        "model": "ORG/model",
-        "checksum": "ORG/model",
-    }
+    record = {"name": "sentence-transformers", "model": "ORG/model", "checksum": "ORG/model@1234"}
+    maker = text_vectors.load(record, tmp_path)
+    assert maker.describe() == record
     with pytest.raises(UsageError, match="pip install sentence-transformers"):
         maker.encode(["a text"])
 
@@ -362,6 +407,61 @@ def test_the_catalogue_is_measured_as_by_hand(dataset, folder, evaluated):
     assert found["n_items"] == 16
 
 
+def test_the_rank_of_a_target_gives_what_the_metrics_of_candidates_give():
+    random = np.random.default_rng(0)
+    scores = random.integers(0, 9, (40, 130)).astype(float)  # with many ties
+    mask = random.random(scores.shape) < 0.9
+    labels = np.arange(130) == random.integers(130, size=(40, 1))
+    mask |= labels
+    expected = ranking.per_user(scores, labels, mask, at=ranked.AT)
+    found = ranked.measured(scores, labels, mask)
+    assert all(found[metric].tolist() == expected[metric].tolist() for metric in found)
+    # A list of the target alone, one that lacks it, one without items, one that all share.
+    mask = np.array([[True, False], [True, False], [False, False], [True, True]])
+    labels = np.array([[True, False], [False, False], [False, False], [False, True]])
+    for width in (2, 0):
+        rows = slice(4) if width else slice(2, 3)
+        found = ranked.measured(np.zeros((4, 2))[rows, :width], labels[rows, :width], mask[rows, :width])
+        assert found["recall@10"].tolist() == ([1, 0, 0, 1] if width else [0])
+    assert ranked.measured(np.zeros((4, 2)), labels, mask)["ndcg@10"][3] == (1 + 1 / math.log2(3)) / 2
+    with pytest.raises(EvaluationError, match="not finite"):
+        ranked.measured(np.array([[1, np.nan]]), np.array([[True, False]]), np.ones((1, 2), bool))
+
+
+def test_a_user_who_met_all_items_but_the_target_is_measured():
+    rows = Dataset.from_list([{"user_id": "a", "history": ["i0"], "target": "i1"}])
+    measured = catalogue.measure({"any": lambda part: np.ones((1, 2))}, rows, {"i0": 0, "i1": 1}, np.ones(2, int))
+    assert measured["any"].per_user["ndcg@10"].tolist() == [1]
+
+
+def test_equal_scores_are_z_scores_of_0(tmp_path):
+    rows = Dataset.from_list([{"user_id": "a", "history": ["i0"], "target": "i1"}])
+    numbers, table = {f"i{n}": n for n in range(8)}, np.full((1, 8), 0.1)
+    assert np.std(table[0, 1:]) > 0  # of rounding
+    one = catalogue.measure({"one": lambda part: table}, rows, numbers, np.ones(8, int))["one"]
+    ranked.write(tmp_path, {"one": one.ranked}, {"one": one.per_user}, rows, list(numbers))
+    assert ranked.read(tmp_path, "one").scores == [dict.fromkeys(list(numbers)[1:], 0.0)]
+
+
+def test_results_stand_beside_scores_of_the_same_evaluation(dataset, folder, tmp_path, monkeypatch):
+    evaluate_retriever(folder, dataset, tmp_path / "out", limit=3)
+
+    def killed(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trsr.retrieval.evaluate.ranked.write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_retriever(folder, dataset, tmp_path / "out", limit=4)
+    assert [path.name for path in (tmp_path / "out").glob("*.json")] == []
+
+
+def test_a_dataset_of_other_negatives_has_a_folder_of_its_own(dataset, folder, tmp_path):
+    fewer = altered(dataset, tmp_path / "fewer", lambda row: row | {"negatives": row["negatives"][1:]})
+    given = {"split": "test", "limit": 3, "history": "reversed"}
+    assert default_folder(folder, dataset, **given) == folder / "test-history-reversed-limit-3"
+    assert default_folder(folder, str(fewer), **given) == folder / "test-history-reversed-limit-3-fewer"
+
+
 def test_ties_share_their_places_and_figures_of_lists_are_by_hand():
     rows = Dataset.from_list(
         [
@@ -381,7 +481,7 @@ def test_ties_share_their_places_and_figures_of_lists_are_by_hand():
     assert per_user["novelty@10"].tolist() == pytest.approx(
         [bits[[1, *range(3, 12)]].mean(), bits[[0, *range(2, 11)]].mean()]
     )
-    assert constant["constant"].shown[10].tolist() == [True] * 12 + [False] * 12
+    assert constant["constant"].in_top_k[10].tolist() == [True] * 12 + [False] * 12
     assert catalogue.target_groups(rows, numbers, counts).tolist() == [1, 0]
 
 
@@ -397,4 +497,4 @@ def test_parts_of_the_users_give_what_all_together_give(monkeypatch, dataset, fo
     monkeypatch.setattr(catalogue, "CELLS", 40)  # two users at a time
     parts = catalogue.measure({"both": scorer}, rows, retriever.numbers, counts)["both"]
     assert all(np.allclose(whole.per_user[name], parts.per_user[name]) for name in whole.per_user)
-    assert all(np.array_equal(whole.shown[k], parts.shown[k]) for k in whole.shown)
+    assert all(np.array_equal(whole.in_top_k[k], parts.in_top_k[k]) for k in whole.in_top_k)

@@ -37,8 +37,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--no-summary", action="store_true", help="leave the summary out of the answer")
     group = parser.add_argument_group(
         "all users of a dataset",
-        "What comes after everything that the dataset knows of a user, the target included; nothing that the user met. A killed "
-        "command goes on with the shard that it was at.",
+        "What comes after everything that the dataset knows of a user, the target of the newest row included; nothing that the "
+        "user met in any row. A killed command goes on with the shard that it was at.",
     )
     add = group.add_argument
     add("--all-users", action="store_true", help="recommend to each user of --dataset, and write --out")
@@ -46,7 +46,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--revision", help="of the dataset")
     add("--out", type=Path, metavar="RECS", help="folder to write: a dataset of a row a user")
     add("--retriever", type=Path, metavar="DIR", help="on that dataset (the catalogue that the model carries)")
-    add("--stage-one", type=positive(int), metavar="N", help="items that the language model ranks for each user (100)")
+    add(
+        "--stage-one",
+        type=positive(int),
+        metavar="N",
+        help="items that the language model ranks for each user (100, or --top-k)",
+    )
     add("--first-stage-only", action="store_true", help="leave out the language model")
     add("--limit", type=positive(int), metavar="N", help="first N users only")
     push_options.add(group, "them, with a card")

@@ -107,9 +107,10 @@ def _fuse(options: argparse.Namespace) -> Outcome:
     fitted = record["fitted"]
     return Outcome(
         record,
-        f"Wrote {options.run / 'catalogue'}: {record['items']} items; weight of the first stage {record['weight']:g}, fitted on "
-        f"{fitted['users']} validation users, of whose next items the first stage passed on {fitted['retrieved']:.3f}. "
-        f"NDCG@10: {', '.join(f'{name} {value:.3f}' for name, value in fitted['ndcg@10'].items())}",
+        f"Wrote {options.run / 'catalogue'}: {record['items']} items; weight of the first stage {record['weight']:g}, "
+        + (f"not fitted: {fitted['not_fitted']}" if "not_fitted" in fitted else "fitted on validation")
+        + f". It passed on {fitted['retrieved']:.3f} of the next items of {fitted['users']} validation users. "
+        f"NDCG@10 of these same users: {', '.join(f'{name} {value:.3f}' for name, value in fitted['ndcg@10'].items())}",
     )
 
 
@@ -143,12 +144,18 @@ def _train(options: argparse.Namespace) -> Outcome:
 
 
 def _evaluate(options: argparse.Namespace) -> Outcome:
-    from trsr.recommender.evaluate import results_folder
     from trsr.recommender.results import table
     from trsr.retrieval.catalogue import COLUMNS
-    from trsr.retrieval.evaluate import evaluate_retriever
+    from trsr.retrieval.evaluate import default_folder, evaluate_retriever
 
-    out = options.out or results_folder(options.retriever, options.split, limit=options.limit, history=options.history)
+    out = options.out or default_folder(
+        options.retriever,
+        options.dataset,
+        options.revision,
+        split=options.split,
+        limit=options.limit,
+        history=options.history,
+    )
     results = evaluate_retriever(
         options.retriever,
         options.dataset,

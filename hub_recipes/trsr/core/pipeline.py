@@ -129,7 +129,7 @@ class TextRichRecommendationPipeline(Pipeline):
         if top_k != "unset":
             if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
                 raise InputError(f"top_k must be a positive integer or None, got {top_k!r}.")
-            after["top_k"] = top_k
+            before["top_k"] = after["top_k"] = top_k
         if return_summary is not None:
             after["return_summary"] = return_summary
         return before, forward, after
@@ -228,7 +228,7 @@ class TextRichRecommendationPipeline(Pipeline):
             "summary": summary,
         }
 
-    def _query(self, request, exclude=(), where=None, stage_one=STAGE_ONE, rank=True) -> tuple[list[Item], Query]:
+    def _query(self, request, exclude=(), where=None, stage_one=0, rank=True, top_k=0) -> tuple[list[Item], Query]:
         """The history of a request without candidates, and what to retrieve for it."""
         catalogue, prompt = self.catalogue, self.encoder.prompt
         where = {**_fields(where), **_fields(request.get("where"))}
@@ -238,7 +238,7 @@ class TextRichRecommendationPipeline(Pipeline):
         left_out = [catalogue.entry(value) for value in left_out]
         excluded = _items(left_out, "exclude", prompt, catalogue.text_of)
         pairs = zip(history, items, strict=True), zip(left_out, excluded, strict=True)
-        return items, catalogue.query(*pairs, where, stage_one)
+        return items, catalogue.query(*pairs, where, stage_one or max(STAGE_ONE, top_k or 0))
 
     def _forward(self, request, summarizer="auto", method=None, max_new_tokens=None):
         history, query = request["history"], request.get("query")

@@ -28,13 +28,13 @@ class Sequences:
     Attributes:
         items: (interactions,) int32, numbers of items in the catalogue.
         ends: (sequences,) int64, where each sequence ends in `items`.
-        first: (sequences,) int64, the earliest position that no earlier sequence of the same user has: what is learnt from
-            begins there.
+        learn_from: (sequences,) int64, the first position to learn from: what comes before it also begins an earlier sequence of
+            the same user.
     """
 
     items: np.ndarray
     ends: np.ndarray
-    first: np.ndarray
+    learn_from: np.ndarray
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -49,7 +49,7 @@ class Sequences:
 
     def counts(self, n_items: int) -> np.ndarray:
         """Interactions with each item, (n_items,) int64; one that several sequences of a user have counts once."""
-        starts = self.ends - self.lengths + self.first
+        starts = self.ends - self.lengths + self.learn_from
         changes = np.bincount(starts, minlength=len(self.items) + 1) - np.bincount(
             self.ends, minlength=len(self.items) + 1
         )
@@ -121,14 +121,16 @@ def _joined(rows: Iterable[tuple[str, np.ndarray, int]]) -> Sequences:
 
 def _new_rows(splits: Mapping[str, Dataset], numbers: Mapping[str, int]) -> Iterator[tuple[str, np.ndarray, int]]:
     """Rows that hold something new of their user, those of the training split with their targets."""
-    last_of: dict[str, np.ndarray] = {}
+    earlier: dict[str, list[np.ndarray]] = {}  # of each user, the sequences that no later one goes on from
     for split, rows in splits.items():
         for user_id, items in _rows(rows, numbers, split, with_target=split == "train"):
-            known = last_of.get(user_id)
-            seen = _common_prefix(known, items) if known is not None else 0
-            if seen < len(items):
-                yield user_id, items, seen
-            last_of[user_id] = items
+            known = earlier.setdefault(user_id, [])
+            common = [_common_prefix(sequence, items) for sequence in known]
+            longest = max(common, default=0)
+            if longest < len(items):
+                yield user_id, items, longest
+                continued = [length == len(sequence) for length, sequence in zip(common, known, strict=True)]
+                known[:] = [sequence for sequence, gone in zip(known, continued, strict=True) if not gone] + [items]
 
 
 def interactions_checksum(splits: Mapping[str, Dataset]) -> str:
@@ -155,16 +157,16 @@ def _share_users(splits: Mapping[str, Dataset]) -> bool:
 
 def windows(sequences: Sequences, longest: int) -> Sequences:
     """The same sequences in pieces of at most `longest` + 1 items, from their ends; neighbours share one item."""
-    pieces, first = [], []
+    pieces, learn_from = [], []
     for number in range(len(sequences)):
-        items, earliest = sequences[number], int(sequences.first[number])
+        items, earliest = sequences[number], int(sequences.learn_from[number])
         for end in range(len(items), min(earliest, len(items) - 1), -longest):
             start = max(0, end - longest - 1)
             if end - start > 1 or end == len(items):
                 pieces.append(items[start:end])
-                first.append(max(int(start > 0), earliest - start))
+                learn_from.append(max(int(start > 0), earliest - start))
     lengths = np.array([len(piece) for piece in pieces])
-    return Sequences(np.concatenate(pieces), np.cumsum(lengths), np.array(first))
+    return Sequences(np.concatenate(pieces), np.cumsum(lengths), np.array(learn_from))
 
 
 def histories(rows: Dataset, numbers: Mapping[str, int], what: str) -> Iterator[np.ndarray]:

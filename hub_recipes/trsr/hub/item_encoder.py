@@ -99,11 +99,15 @@ def _write(retriever: Retriever, maker: SentenceVectors | HiddenStateVectors, dr
         raise UsageError(f"A SentenceTransformer needs sentence-transformers: {INSTALL}") from error
     with loading(maker.model):
         if isinstance(maker, SentenceVectors):
-            reader = list(SentenceTransformer(maker.model, device="cpu"))
+            reader = list(SentenceTransformer(maker.model, revision=maker.revision, device="cpu"))
         else:
             states = {"method": "forward", "method_output_name": "last_hidden_state"}
+            pinned = {"revision": maker.revision} if maker.revision else {}
             model = Transformer(
                 base_path(maker.model),
+                model_kwargs={**pinned},
+                processor_kwargs={**pinned},
+                config_kwargs={**pinned},
                 max_seq_length=TOKENS,
                 modality_config={"text": states},
                 module_output_name="token_embeddings",

@@ -102,11 +102,13 @@ def publish(
     )
     say(inputs.verdict + "\n")
     if record := release.facts.catalogue:
-        how = (
-            f"fitted on {record['fitted']['users']} validation users"
-            if record["fitted"]
-            else f"not fitted; to fit it: trsr retrieve fuse {retriever} --run {run}"
-        )
+        fitted = record["fitted"]
+        if not fitted:
+            how = f"not fitted; to fit it: trsr retrieve fuse {retriever} --run {run}"
+        elif "not_fitted" in fitted:
+            how = f"not fitted: {fitted['not_fitted']}"
+        else:
+            how = f"fitted on {fitted['users']} validation users"
         say(
             f"Carries a catalogue of {record['items']:,} items; weight of the first stage {record['weight']:g}, {how}.\n"
         )

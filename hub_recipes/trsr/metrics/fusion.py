@@ -21,14 +21,20 @@ def normalise(scores: np.ndarray, mask: np.ndarray) -> np.ndarray:
         (rows, candidates) with mean 0 and standard deviation 1 over a row's candidates; 0 in rows whose scores are all
         equal, and where there is no candidate.
     """
-    counts = mask.sum(1, keepdims=True)
-    highest = np.where(mask, scores, -np.inf).max(1, keepdims=True)
-    lowest = np.where(mask, scores, np.inf).min(1, keepdims=True)
-    mean = np.where(mask, scores, 0).sum(1, keepdims=True) / counts
+    mean, deviation = (part[:, None] for part in moments(scores, mask))
     centred = np.where(mask, scores - mean, 0)
-    deviation = np.sqrt((centred**2).sum(1, keepdims=True) / counts)
-    # Rounding may leave equal scores a deviation: their range is exactly 0.
-    return np.divide(centred, deviation, out=np.zeros_like(centred), where=(highest > lowest) & (deviation > 0))
+    return np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0)
+
+
+def moments(scores: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (rows,) of each row's scores under a mask; the deviation of equal scores is exactly 0."""
+    counts = np.maximum(mask.sum(1), 1)
+    mean = np.where(mask, scores, 0).sum(1) / counts
+    deviation = np.sqrt((np.where(mask, scores - mean[:, None], 0) ** 2).sum(1) / counts)
+    highest = np.where(mask, scores, -np.inf).max(1, initial=-np.inf)
+    lowest = np.where(mask, scores, np.inf).min(1, initial=np.inf)
+    # Rounding may leave equal scores a deviation.
+    return mean, np.where(highest > lowest, deviation, 0.0)
 
 
 def fit_weights(features: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> np.ndarray:

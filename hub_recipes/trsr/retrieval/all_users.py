@@ -1,22 +1,21 @@
 """Recommend to every user of a dataset from its catalogue, and write the lists as a dataset, shard by shard.
 
-What comes after everything that the dataset knows of a user is recommended: the history of the user's last row and its target
-are the history; these, and what else the user met (`also_met`), are left out.
+What comes after everything that the dataset knows of a user is recommended: the history of the user's newest row and its target
+are the history; these, and what else the user met in any row, are left out.
 """
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from datasets import Dataset
 from tqdm.auto import tqdm
 
 from trsr.core.catalogue import STAGE_ONE
@@ -31,8 +30,10 @@ from trsr.retrieval.carried import catalogue_of
 from trsr.retrieval.identity import catalogue_checksum, model_checksum
 from trsr.retrieval.lists import recommendations
 from trsr.retrieval.recommendation_card import CONFIG, describe, sources
+from trsr.retrieval.user_rows import UserRows
 from trsr.retrieval.workers import shards_on_ray
 
+logger = logging.getLogger(__name__)
 SHARD = 500  # users a file: what a killed run loses
 
 
@@ -45,7 +46,7 @@ def recommend_to_all(
     retriever: Path | None = None,
     revision: str | None = None,
     top_k: int = 10,
-    stage_one: int = STAGE_ONE,
+    stage_one: int | None = None,
     first_stage_only: bool = False,
     limit: int = 0,
     repo: str | None = None,
@@ -63,7 +64,8 @@ def recommend_to_all(
         model: As `load_recommender` takes it; with `first_stage_only` and a retriever, none is loaded.
         retriever: Folder of a retriever on this dataset; default, the catalogue that the model carries.
         top_k: Items a user.
-        stage_one: Items that the first stage passes on to the language model.
+        stage_one: Items that the first stage passes on to the language model, `top_k` at least; default STAGE_ONE, or `top_k` where
+            that is more.
         first_stage_only: Leave out the language model.
         limit: First users alone; 0 = all.
         repo: ORG/NAME that the folder is to be pushed to, for its card.
@@ -74,12 +76,18 @@ def recommend_to_all(
         call (items are those that were scored by the last stage), and `peak_mib` of this process.
 
     Raises:
-        UsageError: If `out` holds recommendations of other data, another model or other options, the model carries no
-            catalogue and no retriever was given, or Ray is not there.
+        UsageError: If `stage_one` is less than `top_k`, `out` holds recommendations of other data, another model or other options,
+            the model carries no catalogue and no retriever was given, or Ray is not there.
         RunError: If the retriever was trained on another dataset, or a worker has another model.
         DataError: As `trsr.dataset.contract` does.
     """
     began = time.monotonic()
+    if stage_one is None:
+        stage_one = max(STAGE_ONE, top_k)
+    elif stage_one < top_k and not first_stage_only:
+        raise UsageError(
+            f"top_k is {top_k}, and the language model would rank {stage_one} items: stage_one must be {top_k} or more."
+        )
     load = None if first_stage_only else partial(load_recommender, model)
     recommender: Any = None if first_stage_only and retriever else load_recommender(model)
     catalogue = catalogue_of(retriever, source, revision) if retriever else recommender.catalogue
@@ -104,10 +112,13 @@ def recommend_to_all(
     bind(out, made_from)
     for draft in (out / CONFIG).glob(".*.part"):
         draft.unlink()  # of a killed run
-    splits = {split: contract.read(source, "histories", split, revision) for split in contract.SPLITS}
-    users = last_rows(splits)
-    total = sum(map(len, users.values()))
-    total = min(limit, total) if limit else total
+    users = UserRows({split: contract.read(source, "histories", split, revision) for split in contract.SPLITS})
+    if users.guessed:
+        logger.warning(
+            f"{users.guessed:,} users of {source} have several rows in their last split, and no timestamps say which one is the "
+            "newest: the one with the longest history is taken. Nothing of the other rows is recommended either."
+        )
+    total = min(limit or len(users), len(users))
     count = -(-total // SHARD)
     # `datasets` caches a local folder by its name and header alone, so that names of files say what they were made from.
     key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
@@ -118,7 +129,7 @@ def recommend_to_all(
     todo = [number for number, there in enumerate(done) if not there]
 
     def rows_of(number: int) -> list[dict[str, Any]]:
-        return _rows(splits, users, number * SHARD, min(total, (number + 1) * SHARD))
+        return users.read(number * SHARD, min(total, (number + 1) * SHARD))
 
     if first_stage_only:
         recommender = None
@@ -152,34 +163,11 @@ def recommend_to_all(
         "items": len(catalogue.item_ids),
         "fitted": None if first_stage_only else catalogue.record["fitted"],
         "users": total,
+        "newest_row_guessed": users.guessed,
         "versions": versions(),
     }
     describe(out, names, about, contract.provenance(source, revision), repo)
     return figures
-
-
-def last_rows(splits: Mapping[str, Dataset]) -> dict[str, np.ndarray]:
-    """For each split, the rows after which nothing more is known of a user: the last one of the user's last split."""
-    found: dict[str, np.ndarray] = {}
-    later = pa.array([], pa.string())
-    for split in reversed(list(splits)):
-        users = contract.one_chunk(splits[split].with_format("arrow")["user_id"]).cast(pa.string())
-        encoded = users.dictionary_encode()
-        last = np.zeros(len(encoded.dictionary), np.int64)
-        last[encoded.indices.to_numpy()] = np.arange(len(users))  # of several, the last one stays
-        fresh = ~pc.is_in(encoded.dictionary, value_set=later).to_numpy(zero_copy_only=False)
-        found[split] = np.sort(last[fresh])
-        later = pa.concat_arrays([later, encoded.dictionary])
-    return {split: found[split] for split in splits}
-
-
-def _rows(splits: Mapping[str, Dataset], users: Mapping[str, np.ndarray], start: int, end: int) -> list[dict[str, Any]]:
-    """The rows of the users `start` to `end`, in the order of the splits."""
-    rows: list[dict[str, Any]] = []
-    for split, numbers in users.items():
-        rows += splits[split].select(numbers[max(0, start) : max(0, end)]).to_list()
-        start, end = start - len(numbers), end - len(numbers)
-    return rows
 
 
 def _shards(

@@ -42,9 +42,9 @@ def batch_of(sequences: Sequences, numbers: Sequence[int]) -> Batch:
     rows = [sequences[number] for number in numbers]
     table = padded(rows)
     ends = torch.tensor([[len(row)] for row in rows])
-    first = torch.from_numpy(sequences.first[np.asarray(numbers)])[:, None]
+    learn_from = torch.from_numpy(sequences.learn_from[np.asarray(numbers)])[:, None]
     places = torch.arange(table.shape[1])
-    row, column = torch.nonzero((places < ends) & (places >= first), as_tuple=True)
+    row, column = torch.nonzero((places < ends) & (places >= learn_from), as_tuple=True)
     seen = table[:, :-1]
     met = seen[row].masked_fill(places[:-1] >= column[:, None], -1)
     return Batch(seen, row, column, table[row, column], met)

@@ -13,9 +13,10 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from trsr.dataset.candidates import Candidates
-from trsr.metrics import ranking, significance
+from trsr.metrics import significance
+from trsr.metrics.fusion import moments
 from trsr.recommender.baselines import Scorer
-from trsr.retrieval.ranked import AT, Ranked, moments
+from trsr.retrieval.ranked import AT, Ranked, measured
 from trsr.retrieval.search import largest_columns
 
 CELLS = 2_000_000
@@ -34,12 +35,12 @@ class Measured:
     Attributes:
         per_user: Metric -> (rows,): `recall@k` and `ndcg@k` of each row; of its first 10 items, `novelty@10`, their mean
             self-information in bits, and `popularity@10`, how often each was met in training on average.
-        shown: k -> (items,) bool: items that are among the first k of some row.
+        in_top_k: k -> (items,) bool: items that are among the first k of some row.
         ranked: The first items of each row.
     """
 
     per_user: dict[str, np.ndarray]
-    shown: dict[int, np.ndarray]
+    in_top_k: dict[int, np.ndarray]
     ranked: Ranked
 
 
@@ -60,7 +61,7 @@ def measure(
         labels, mask = _unmet(part, numbers)
         for name, scorer in scorers.items():
             scores = np.asarray(scorer(part), np.float64)  # (rows, items)
-            metrics[name].append(ranking.per_user(scores, labels, mask, at=AT))
+            metrics[name].append(measured(scores, labels, mask))
             top, values = largest_columns(np.where(mask, scores, -np.inf), max(AT))
             lists[name].append(Ranked(top.astype(np.int32), values.astype(np.float32), *moments(scores, mask)))
         bar.update(len(labels))
@@ -79,20 +80,22 @@ def of_lists(ranked: Ranked, metrics: Mapping[str, np.ndarray], counts: np.ndarr
     """What lists say of a system, and where the target stands in them.
 
     Args:
-        metrics: Metric -> (rows,); recall and NDCG are kept.
+        metrics: As `ranked.measured` gives them.
         counts: As `measure` takes them.
     """
     information = -np.log2((counts + 1) / (counts.sum() + len(counts)))  # bits; an item nobody met has some too
     real = np.isfinite(ranked.scores)
-    shown = {k: np.zeros(len(counts), bool) for k in AT}
+    in_top_k = {k: np.zeros(len(counts), bool) for k in AT}
     for k in AT:
-        shown[k][ranked.items[:, :k][real[:, :k]]] = True
+        in_top_k[k][ranked.items[:, :k][real[:, :k]]] = True
     ten, some = ranked.items[:, : AT[0]], real[:, : AT[0]]
-    per_user = {metric: values for metric, values in metrics.items() if metric.startswith(("recall", "ndcg"))} | {
-        f"novelty@{AT[0]}": (information[ten] * some).sum(1) / some.sum(1),
-        f"popularity@{AT[0]}": (counts[ten] * some).sum(1) / some.sum(1),
+    listed = np.maximum(some.sum(1), 1)  # an empty list has 0 of both
+    per_user = {
+        **metrics,
+        f"novelty@{AT[0]}": (information[ten] * some).sum(1) / listed,
+        f"popularity@{AT[0]}": (counts[ten] * some).sum(1) / listed,
     }
-    return Measured(per_user, shown, ranked)
+    return Measured(per_user, in_top_k, ranked)
 
 
 def _unmet(part: Mapping[str, Any], numbers: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -138,7 +141,7 @@ def summarise(
     """
     systems = {
         name: significance.summary(one.per_user, seed, users=users)
-        | {f"coverage@{k}": float(items.mean()) for k, items in one.shown.items()}
+        | {f"coverage@{k}": float(items.mean()) for k, items in one.in_top_k.items()}
         for name, one in measured.items()
     }
     by_target: dict[str, dict[str, Any]] = {}

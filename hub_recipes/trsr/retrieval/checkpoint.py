@@ -61,7 +61,10 @@ class Checkpoint:
 
     @property
     def seconds(self) -> tuple[float, float]:
-        """CPU seconds and seconds so far, those of processes that were killed included up to their last epoch."""
+        """CPU seconds and seconds so far, those of processes that were killed included up to their last epoch.
+
+        Of one that was killed before its first epoch nothing is counted, text vectors neither, although they are kept.
+        """
         cpu, clock = self.spent
         return cpu + time.process_time() - self.began, clock + time.monotonic() - self.started
 

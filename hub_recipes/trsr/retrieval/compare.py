@@ -1,23 +1,63 @@
 """Compare evaluations on one catalogue: means over seeds, paired tests, and scores added with weights that validation gives."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trsr.errors import ResultsError
+from trsr.errors import CompareError
 from trsr.metrics.fusion import fit_weights
 from trsr.metrics.ranking import padded
+from trsr.recommender.compare import fuse as fusing
 from trsr.recommender.compare import measure
-from trsr.recommender.compare.fuse import validation_folder
+from trsr.recommender.controls import HISTORY
 from trsr.records.files import read_json
 from trsr.records.versions import versions
 from trsr.retrieval import ranked
 from trsr.retrieval.evaluate import CATALOGUE
 from trsr.retrieval.ranked import AT, Lists
 
-SAME = ("dataset", "split", "dataset_checksums", "n_users", "n_items", "limit")
+SAME = ("dataset", "split", "dataset_checksums", "n_users", "n_items", "limit")  # of all that are compared
+WITH_VALIDATION = (*fusing.SAME, "dataset_checksums", "n_items")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What one folder holds.
+
+    Attributes:
+        about: Content of catalogue.json.
+        own: Name of the evaluated run; of a control, with the order of its histories.
+    """
+
+    folder: Path
+    about: Mapping[str, Any]
+    own: str
+
+    @classmethod
+    def read(cls, folder: Path) -> "Evaluation":
+        """Raises CompareError if the folder has no figures on a catalogue."""
+        if not (folder / CATALOGUE).is_file():
+            raise CompareError(
+                f"No {CATALOGUE} in {folder}. Make it: trsr retrieve evaluate, or hub_recipes/baselines.py."
+            )
+        about = read_json(folder / CATALOGUE)
+        return cls(folder, about, about["run"] + (f"{HISTORY}{about['history']}" if about.get("history") else ""))
+
+    def name_here(self, system: str) -> str:
+        """The name of a system in the folder's files, where the run of a control has its plain name."""
+        return self.about["run"] if system == self.own else system
+
+    def figures(self, system: str) -> Mapping[str, Any]:
+        return self.about["systems"][self.name_here(system)]
+
+    def lists(self, system: str) -> Lists:
+        return ranked.read(self.folder, self.name_here(system))
+
+
+Systems = Mapping[str, Sequence[Evaluation]]  # system -> an evaluation a seed
 
 
 def compare_catalogues(
@@ -28,7 +68,7 @@ def compare_catalogues(
     metric: str = "recall@10",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Systems of all evaluations of one split. Those of one run's name count as its seeds; of baselines beside several, the first.
+    """Systems of all evaluations of one split. Those of one run with different seeds of its training count as its seeds.
 
     Args:
         folders: That `trsr retrieve evaluate` or baselines.py wrote; those of validation are passed over.
@@ -40,111 +80,165 @@ def compare_catalogues(
         seed: Of bootstrap and tests.
 
     Raises:
-        ResultsError: If a folder has no figures on a catalogue, they are of other users, items or data, or a run to fuse is unknown
-            or has no evaluation on validation.
+        CompareError: If a folder has no figures on a catalogue, they are of other users, items or data, systems of one name are not
+            seeds of one run, there is no such metric, or a run to fuse is unknown or has no evaluation on validation.
+        ResultsError: If a folder has no lists.
     """
-    found = [(folder, _about(folder)) for folder in folders]
-    tested = [(folder, about) for folder, about in found if about["split"] != "validation"]
+    tested = [one for one in map(Evaluation.read, folders) if one.about["split"] != "validation"]
     if not tested:
-        raise ResultsError("Nothing to compare: give folders of evaluations on the test split.")
-    first_folder, first = tested[0]
-    for folder, about in tested:
-        if changed := [name for name in SAME if about[name] != first[name]]:
-            raise ResultsError(
-                f"{folder} is of another evaluation: its {changed[0]} differs from that of {first_folder}."
+        raise CompareError("Nothing to compare: give folders of evaluations on the test split.")
+    first = tested[0]
+    for one in tested:
+        if changed := [name for name in SAME if one.about[name] != first.about[name]]:
+            raise CompareError(
+                f"{one.folder} is of another evaluation: its {changed[0]} differs from that of {first.folder}."
             )
-    runs: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
-    for folder, about in tested:
-        runs.setdefault(about["run"], []).append((folder, about))
-    beside = {
-        name: [(folder, about)] for folder, about in reversed(tested) for name in about["systems"] if name not in runs
-    }
-    every = runs | beside
-    lists = {name: [ranked.read(folder, name) for folder, _ in seeds] for name, seeds in every.items()}
-    some = lists[first["run"]][0]
+    runs = _runs(tested)
+    listed = {**runs, **_beside(tested, runs)}
+    lists = {name: [one.lists(name) for one in seeds] for name, seeds in listed.items()}
+    users = lists[first.own][0].users
     values = {name: [one.metrics for one in seeds] for name, seeds in lists.items()}
-    abouts = {name: [about for _, about in seeds] for name, seeds in every.items()}
+    about = {name: [one.about for one in seeds] for name, seeds in listed.items()}
     weights: dict[str, list[dict[str, float]]] = {}
     for names in fuse:
         if unknown := [name for name in names if name not in runs]:
-            raise ResultsError(f"No run {unknown[0]!r} to fuse; there are {', '.join(runs)}.")
+            raise CompareError(f"No run {unknown[0]!r} to fuse; there are {', '.join(runs)}.")
         name = f"fused: {' + '.join(names)}"
-        values[name], weights[name] = _fused(names, runs, lists)
-        abouts[name] = [{"run": name, "systems": {name: {}}, "cost": None}] * len(values[name])
-    shared = set.intersection(*(set(seeds[0]) for seeds in values.values()))
-    kept = {
-        name: [{metric: seed_values[metric] for metric in sorted(shared)} for seed_values in seeds]
-        for name, seeds in values.items()
-    }
-    systems = measure.systems(kept, abouts, some.users, seed)
-    for name, seeds in every.items():
+        values[name], weights[name] = _fused({part: runs[part] for part in names}, lists)
+        about[name] = [{"run": name, "systems": {name: {}}, "cost": None}] * len(values[name])
+    metrics = sorted(set.intersection(*(set(seeds[0]) for seeds in values.values())))
+    if metric not in metrics:
+        raise CompareError(f"No metric {metric!r}; there are {', '.join(metrics)}.")
+    values = {name: [{metric: one[metric] for metric in metrics} for one in seeds] for name, seeds in values.items()}
+    systems = measure.systems(values, about, users, seed)
+    for name, seeds in listed.items():
         for k in AT:
-            systems[name][f"coverage@{k}"] = float(
-                np.mean([about["systems"][name][f"coverage@{k}"] for _, about in seeds])
-            )
-    single = {name: seeds[0][1]["by_target"] for name, seeds in every.items()}  # of the first seed
-    by_target = {
-        group: {"rows": one["rows"]}
-        | ({"systems": {name: own[group]["systems"][name] for name, own in single.items()}} if one["rows"] else {})
-        for group, one in first["by_target"].items()
-    }
+            systems[name][f"coverage@{k}"] = float(np.mean([one.figures(name)[f"coverage@{k}"] for one in seeds]))
     return {
-        **{name: first[name] for name in (*SAME, "protocol", "popularity_of_targets")},
+        **{name: first.about[name] for name in (*SAME, "protocol", "popularity_of_targets")},
         "seed": seed,
         "metric": metric,
         "systems": systems,
-        "paired": measure.paired(measure.over_seeds(kept), metric, some.users, seed, against),
-        "by_target": by_target,
+        "paired": measure.paired(measure.over_seeds(values), metric, users, seed, against),
+        "by_target": _by_target(listed, first),
         "weights": weights,
-        "tuning": {name: seeds[0][1]["tuning"] for name, seeds in runs.items() if "tuning" in seeds[0][1]},
+        "tuning": {name: seeds[0].about["tuning"] for name, seeds in runs.items() if "tuning" in seeds[0].about},
         "versions": versions(),
     }
 
 
-def _about(folder: Path) -> dict[str, Any]:
-    if not (folder / CATALOGUE).is_file():
-        raise ResultsError(f"No {CATALOGUE} in {folder}. Make it: trsr retrieve evaluate, or hub_recipes/baselines.py.")
-    return read_json(folder / CATALOGUE)
+def _runs(tested: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
+    """Run -> its seeds. Raises CompareError if evaluations of one name are not of one run with different seeds."""
+    runs: dict[str, list[Evaluation]] = {}
+    for one in tested:
+        runs.setdefault(one.own, []).append(one)
+    for name, evaluated in runs.items():
+        seeds = [fusing.training_seed(one.about) for one in evaluated]
+        for number, one in enumerate(evaluated[1:], 1):
+            before = evaluated[0]
+            if _kind(one.about) != _kind(before.about):
+                problem = f"{before.folder} and {one.folder} are both called {name!r}, and are no two seeds of one run: their settings differ"
+            elif seeds[number] is None or seeds[number] in seeds[:number]:
+                problem = f"{one.folder} is called {name!r} as another, and the seed of its training is {seeds[number]} in both"
+            else:
+                continue
+            raise CompareError(f"{problem}. Leave one out, or call its run otherwise, and evaluate it anew.")
+    return runs
 
 
-def _validation(folder: Path) -> Path:
-    if found := validation_folder(folder):
-        return found
-    raise ResultsError(
-        f"Weights are fitted on the validation split, and there is no evaluation on it beside {folder}. Make it: the same command "
-        "with --split validation."
-    )
+def _kind(about: Mapping[str, Any]) -> tuple:
+    """What the seeds of one run have in common."""
+    retriever, tuning = (about.get(name) or {} for name in ("retriever", "tuning"))
+    settings = {name: value for name, value in retriever.get("settings", {}).items() if name != "seed"}
+    return about.get("config"), {**retriever, "settings": settings}, tuning.get("chosen")
+
+
+def _beside(tested: Sequence[Evaluation], runs: Systems) -> dict[str, list[Evaluation]]:
+    """Systems that were evaluated along with runs; of what stands beside several, the first.
+
+    Raises CompareError if it is not the same beside all.
+    """
+    beside: dict[str, list[Evaluation]] = {}
+    for one in tested:
+        for name in one.about["systems"]:
+            if name in runs or name == one.about["run"]:
+                continue
+            [before] = beside.setdefault(name, [one])
+            if _values(before.figures(name)) != _values(one.figures(name)):
+                raise CompareError(
+                    f"{before.folder} and {one.folder} both hold {name!r}, with other figures. Leave one of them out."
+                )
+    return beside
+
+
+def _values(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics without their intervals, which hang on the seed of an evaluation."""
+    return {metric: one["value"] if isinstance(one, Mapping) else one for metric, one in figures.items()}
+
+
+def _by_target(listed: Systems, first: Evaluation) -> dict[str, dict[str, Any]]:
+    """Figures by how often the target was met in training; of several seeds, those of the first."""
+    by_target: dict[str, dict[str, Any]] = {}
+    for group, about in first.about["by_target"].items():
+        by_target[group] = {"rows": about["rows"]}
+        if about["rows"]:
+            by_target[group]["systems"] = {
+                name: seeds[0].about["by_target"][group]["systems"][seeds[0].name_here(name)]
+                for name, seeds in listed.items()
+            }
+    return by_target
 
 
 def _fused(
-    names: Sequence[str], runs: Mapping[str, Sequence[tuple[Path, Any]]], lists: Mapping[str, Sequence[Lists]]
+    runs: Systems, lists: Mapping[str, Sequence[Lists]]
 ) -> tuple[list[dict[str, np.ndarray]], list[dict[str, float]]]:
-    """Metrics of the sum of some runs, and its weights, for each seed; a run with one seed goes with all."""
+    """Metrics of the sum of some runs, and its weights, for each seed; a run without randomness goes with all."""
     metrics, weights = [], []
-    for number in range(max(len(runs[name]) for name in names)):
-        chosen = [min(number, len(runs[name]) - 1) for name in names]
-        parts = [lists[name][one] for name, one in zip(names, chosen, strict=True)]
-        folders = [runs[name][one][0] for name, one in zip(names, chosen, strict=True)]
-        known = [ranked.read(_validation(folder), name) for folder, name in zip(folders, names, strict=True)]
-        features, labels, mask = _together(known)
-        listed = labels.any(1)
-        fitted = fit_weights(features[:, listed], labels[listed], mask[listed])
-        features, labels, mask = _together(parts)
+    for numbers in fusing.matched_seeds({name: [one.about for one in seeds] for name, seeds in runs.items()}):
+        tested = [runs[name][number] for name, number in zip(runs, numbers, strict=True)]
+        known = [_on_validation(one) for one in tested]
+        if any((one.users, one.targets) != (known[0].users, known[0].targets) for one in known):
+            raise CompareError(
+                f"The evaluations on validation of {', '.join(runs)} are of different rows: make them anew with one --limit."
+            )
+        features, labels, mask = union_of_lists(known)
+        has_target = labels.any(1)
+        if not has_target.any():
+            raise CompareError(
+                f"Nothing to fit weights on: {', '.join(runs)} have no target of validation among their first {max(AT)} items."
+            )
+        fitted = fit_weights(features[:, has_target], labels[has_target], mask[has_target])
+        features, labels, mask = union_of_lists(
+            [lists[name][number] for name, number in zip(runs, numbers, strict=True)]
+        )
         metrics.append(ranked.measured(np.tensordot(fitted, features, 1), labels, mask))
-        weights.append({name: round(float(weight), 4) for name, weight in zip(names, fitted, strict=True)})
+        weights.append({name: round(float(weight), 4) for name, weight in zip(runs, fitted, strict=True)})
     return metrics, weights
 
 
-def _together(parts: Sequence[Lists]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _on_validation(tested: Evaluation) -> Lists:
+    """The lists of the same run on the validation split, which lie beside those of test."""
+    folder = fusing.validation_folder(tested.folder)
+    if folder is None:
+        raise CompareError(
+            f"Weights are fitted on the validation split, and there is no evaluation on it beside {tested.folder}. Make it: the same "
+            "command with --split validation."
+        )
+    known = Evaluation.read(folder)
+    fusing.check_validation(str(tested.folder), tested.about, str(folder), known.about, WITH_VALIDATION)
+    return known.lists(known.own)
+
+
+def union_of_lists(systems: Sequence[Lists]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores (systems, rows, items), labels and mask (rows, items) of all that some system has among its first.
 
     An item that another system does not have there gets the lowest of its scores. A target that none has is not there.
     """
     rows, labels = [], []
-    for target, *own in zip(parts[0].targets, *(part.scores for part in parts), strict=True):
-        items = list(dict.fromkeys(item for scores in own for item in scores))
-        lowest = [min(scores.values()) for scores in own]
-        rows.append([[scores.get(item, low) for item in items] for scores, low in zip(own, lowest, strict=True)])
+    for target, *scores in zip(systems[0].targets, *(one.scores for one in systems), strict=True):
+        items = list(dict.fromkeys(item for by_item in scores for item in by_item))
+        lowest = [min(by_item.values(), default=0.0) for by_item in scores]
+        rows.append([[by_item.get(item, low) for item in items] for by_item, low in zip(scores, lowest, strict=True)])
         labels.append([item == target for item in items])
     tables = [padded(scores, labels) for scores in zip(*rows, strict=True)]
     _, truth, mask = tables[0]

@@ -21,13 +21,15 @@ from trsr.metrics import ranking, significance
 from trsr.recommender import scores as score_files
 from trsr.recommender.baselines import BASELINES, ORDERED, baseline_scorer, score_baselines
 from trsr.recommender.controls import HISTORY, history_suffix, with_history
+from trsr.recommender.evaluate import results_folder
 from trsr.recommender.results import FILE
-from trsr.recommender.run import Run
+from trsr.recommender.run import Run, changed_configs, data_checksums
 from trsr.recommender.serving import load_recommender
 from trsr.records.checksums import digest
-from trsr.records.files import one_writer, write_text
+from trsr.records.files import one_writer, read_json, write_text
 from trsr.records.versions import versions
 from trsr.retrieval import catalogue, ranked
+from trsr.retrieval.retriever import FILE as RETRIEVER
 from trsr.retrieval.retriever import Retriever
 from trsr.retrieval.second_stage import BOTH, LANGUAGE_MODEL, measure_stages
 
@@ -58,8 +60,8 @@ def evaluate_retriever(
         limit: First rows only; 0 = all.
         seed: Of the order of candidates, the bootstrap, and the shuffling of histories.
         history: A control: histories in another order, as `controls.with_history` takes it. On the candidates, baselines to
-            which the order matters are scored with both; on the catalogue with the control's.
-
+            which the order matters are scored with both; on the catalogue with the control's. A run is shown them too; its
+            summaries stay those of the true histories.
         run: A finished run with the catalogue of this retriever: on the catalogue, its language model is measured as well, alone
             and with both scores added, on the `stage_one` items that the retriever passes on.
 
@@ -68,7 +70,7 @@ def evaluate_retriever(
 
     Raises:
         RunError: If there is no retriever, the dataset is another than it was trained on, or the run does not carry it.
-        UsageError: If its folder has the name of a baseline, or `history` is no order.
+        UsageError: If its folder or the run has the name of another system, or `history` is no order.
         DataError: As `trsr.dataset.contract` does.
     """
     suffix = f"{HISTORY}{history}" if history_suffix(history) else ""  # refuses an unknown order before any work
@@ -77,6 +79,12 @@ def evaluate_retriever(
     own = folder.resolve().name
     if own in BASELINES:
         raise UsageError(f"{own!r} is the name of a baseline: give the retriever's folder another.")
+    second = Run.read(run) if run else None
+    if second and second.recipe.name in (own, *BASELINES):
+        raise UsageError(
+            f"The run {run} is called {second.recipe.name!r}, as another system that is evaluated with it. Give the retriever's folder "
+            "another name, or train the run under another."
+        )
     texts = contract.texts(source, revision)
     splits = {name: contract.read(source, "histories", name, revision) for name in contract.SPLITS}
     rows = splits[split]
@@ -113,36 +121,49 @@ def evaluate_retriever(
         numbers,
         counts,
     )
-    if run is not None:
-        measured |= _both_stages(run, folder, rows, split, numbers, counts, stage_one)
-        about["second_stage"] = {"run": Run.read(run).weights, "stage_one": stage_one}
+    if second:
+        with_summaries = with_history(_rows_of_run(second, rows, split), history, seed)
+        stages = measure_stages(_recommender(second, folder), with_summaries, numbers, counts, stage_one)
+        measured[f"{second.recipe.name}{suffix}"] = stages[LANGUAGE_MODEL]
+        measured[f"{own} + {second.recipe.name}{suffix}"] = stages[BOTH]
+        about["second_stage"] = {"run": second.weights, "stage_one": stage_one}
     return write_evaluation(out, candidates, scores, measured, numbers, counts, about)
 
 
-def _both_stages(
-    folder: Path,
-    retriever: Path,
-    rows: Dataset,
-    split: str,
-    numbers: Mapping[str, int],
-    counts: np.ndarray,
-    stage_one: int,
-) -> dict[str, catalogue.Measured]:
-    """The language model of a run on what the retriever passes on, under the run's name, and both under the names of both."""
-    run = Run.read(folder)
+def default_folder(
+    folder: Path, source: str, revision: str | None = None, *, split: str, limit: int = 0, history: str | None = None
+) -> Path:
+    """Where `trsr retrieve evaluate` writes: RETRIEVER/SPLIT, with a suffix where not all rows or other histories are evaluated,
+    or those of a dataset that differs from the one that the retriever was trained on."""
+    out, record = results_folder(folder, split, limit=limit, history=history), folder / RETRIEVER
+    if record.is_file():
+        trained_on = read_json(record)["dataset_checksums"]
+        if changed_configs(trained_on, data_checksums(source, "histories", revision)):
+            return out.with_name(f"{out.name}-{Path(source).resolve().name}")
+    return out
+
+
+def _rows_of_run(run: Run, rows: Dataset, split: str) -> Dataset:
+    """The same rows as a run sees them, with summaries. Raises RunError if its dataset has others."""
     recipe = run.recipe
-    shown = contract.read(recipe.dataset, recipe.config, split, recipe.dataset_revision).select(range(len(rows)))
+    shown = contract.read(recipe.dataset, recipe.config, split, recipe.dataset_revision)
+    shown = shown.select(range(min(len(rows), len(shown))))
     if any(shown[name][:] != rows[name][:] for name in ("user_id", "target")):
         raise RunError(
-            f"{folder} was trained on {recipe.dataset}, whose users of {split} are others. Give that dataset."
+            f"{run.folder} was trained on {recipe.dataset}, whose users of {split} are others. Give that dataset."
         )
-    recommender = load_recommender(str(folder))
+    return shown
+
+
+def _recommender(run: Run, retriever: Path) -> Any:
+    """The recommender of a run. Raises RunError if it does not carry the catalogue of a retriever."""
+    recommender = load_recommender(str(run.folder))
     carried = (recommender.catalogue.record if recommender.catalogue else {}).get("retriever")
     if carried != digest(retriever):
-        raise RunError(f"{folder} does not carry {retriever}. Join them: trsr retrieve fuse {retriever} --run {folder}")
-    stages = measure_stages(recommender, shown, numbers, counts, stage_one)
-    name = run.recipe.name
-    return {name: stages[LANGUAGE_MODEL], f"{retriever.resolve().name} + {name}": stages[BOTH]}
+        raise RunError(
+            f"{run.folder} does not carry {retriever}. Join them: trsr retrieve fuse {retriever} --run {run.folder}"
+        )
+    return recommender
 
 
 def write_evaluation(
@@ -154,7 +175,9 @@ def write_evaluation(
     counts: np.ndarray,
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write what systems reach on the released candidates and on the whole catalogue; the results file comes last.
+    """Write what systems reach on the released candidates and on the whole catalogue.
+
+    Results of before are removed first and the new ones written last, so that none stand beside scores of another evaluation.
 
     Args:
         scores: System -> scores (rows, candidates).
@@ -175,6 +198,8 @@ def write_evaluation(
         "versions": about.get("versions") or versions(),
     }
     results = _candidate_results(scores, candidates, about)
+    for name in (FILE, CATALOGUE):
+        (out / name).unlink(missing_ok=True)
     score_files.write(out, scores, candidates)
     lists, metrics = ({name: getattr(one, part) for name, one in measured.items()} for part in ("ranked", "per_user"))
     ranked.write(out, lists, metrics, rows, list(numbers))

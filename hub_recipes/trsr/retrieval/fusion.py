@@ -1,6 +1,8 @@
 """Fit the weight of the first stage where its scores and the language model's are added, on validation users."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from trsr.recommender.serving import load_recommender
 from trsr.records.files import whole_folder
 from trsr.retrieval.carried import UNFITTED, catalogue_of, with_weight, write_catalogue
 
+logger = logging.getLogger(__name__)
 MOST = 100.0  # weight of the first stage where the language model adds nothing to it
 USERS = 200
 K = 10
@@ -64,41 +67,70 @@ def fit(
         rows: Of `histories`, or of a config of summaries, whose summaries are then used.
 
     Returns:
-        The weight, from 0 to MOST; and the figures: users, the share of targets that the first stage passed on, and NDCG of each
-        stage and of both.
+        The weight, from 0 to MOST; and the figures: `users`, `retrieved`, the share of targets that the first stage passed on, and
+        NDCG of each stage and of both, on these users, which `ndcg_of` says. Where they do not say how much the first stage should
+        count, the weight is UNFITTED and `not_fitted` says why.
     """
     lists: list[tuple[list[float], list[float]]] = []  # of log-odds, and of scores of the first stage
-    at: list[int] = []
+    targets: list[int] = []  # index of the target in the lists, -1 where it was not passed on
     for row in tqdm(rows, desc="weight", unit="user", mininterval=1):
-        answer = recommender(request_of(row), stage_one=stage_one)["candidates"]
+        answer = retrieved_and_ranked(recommender, row, stage_one)
         answer.sort(key=lambda item: -item["stage_one"])  # as they were retrieved: ties then fall as in serving
         ids = [item["item_id"] for item in answer]
-        at.append(ids.index(row["target"]) if row["target"] in ids else -1)
+        targets.append(ids.index(row["target"]) if row["target"] in ids else -1)
         lists.append(([item["log_odds"] for item in answer], [item["stage_one"] for item in answer]))
-    weight = _weight(lists, at)
+    weight, problem = _weight(lists, targets)
+    if problem:
+        logger.warning(f"The weight of the first stage was not fitted, and is {weight:g}: {problem}.")
+    scores = {
+        "first stage": [first for _, first in lists],
+        "language model": [log_odds for log_odds, _ in lists],
+        "both": [add_scores(log_odds, first, weight) for log_odds, first in lists],
+    }
     ndcg = {
-        "first stage": [_gain(first, place) for (_, first), place in zip(lists, at, strict=True)],
-        "language model": [_gain(log_odds, place) for (log_odds, _), place in zip(lists, at, strict=True)],
-        "both": [_gain(add_scores(*scores, weight), place) for scores, place in zip(lists, at, strict=True)],
+        name: np.mean([_gain(one, target) for one, target in zip(values, targets, strict=True)])
+        for name, values in scores.items()
     }
     return weight, {
-        "users": len(at),
+        "users": len(targets),
         "stage_one": stage_one,
-        "retrieved": float(np.mean([place >= 0 for place in at])),
-        f"ndcg@{K}": {name: round(float(np.mean(gains)), 4) for name, gains in ndcg.items()},
+        "retrieved": float(np.mean([target >= 0 for target in targets])),
+        f"ndcg@{K}": {name: round(float(value), 4) for name, value in ndcg.items()},
+        "ndcg_of": "the users that the weight was fitted on",
+        **({"not_fitted": problem} if problem else {}),
     }
 
 
-def _weight(lists: Sequence[tuple[list[float], list[float]]], at: Sequence[int]) -> float:
-    """Weight of the second of two scores beside the first, fitted on the lists that hold their target."""
-    passed = [(scores, place) for scores, place in zip(lists, at, strict=True) if place >= 0]
+def _weight(lists: Sequence[tuple[list[float], list[float]]], targets: Sequence[int]) -> tuple[float, str | None]:
+    """Weight of the first stage's scores beside the language model's, fitted on the lists that hold their target; and why not."""
+    passed = [(scores, target) for scores, target in zip(lists, targets, strict=True) if target >= 0]
     if not passed:
-        return UNFITTED
-    labels = [[number == place for number in range(len(first))] for (_, first), place in passed]
+        return UNFITTED, f"the first stage passed on none of the targets of {len(lists)} users"
+    labels = [[number == target for number in range(len(first))] for (_, first), target in passed]
     tables = [padded(one, labels) for one in zip(*(scores for scores, _ in passed), strict=True)]
     _, truth, mask = tables[0]
-    second, first = fit_weights(np.stack([normalise(table, mask) for table, _, _ in tables]), truth, mask)
-    return round(float(np.clip(first / second, 0, MOST)), 4) if second > 0 else MOST
+    features = np.stack([normalise(table, mask) for table, _, _ in tables])
+    llm_weight, retriever_weight = fit_weights(features, truth, mask)
+    if max(llm_weight, retriever_weight) <= 0:
+        return UNFITTED, f"neither stage ranks the targets of {len(passed)} users better than chance"
+    if llm_weight <= 0:
+        return MOST, None
+    return round(float(np.clip(retriever_weight / llm_weight, 0, MOST)), 4), None
+
+
+def retrieved_and_ranked(recommender: Any, row: Mapping[str, Any], stage_one: int) -> list[dict[str, Any]]:
+    """What a recommender with a catalogue makes of the items that the user of a row has not met, and of the target.
+
+    A target counts also where the user had met it before, as `catalogue.measure` has it.
+    """
+    request = request_of(row)
+    if row["target"] not in row["history"]:
+        return recommender(request, stage_one=stage_one)["candidates"]
+    read = recommender.preprocess(request, stage_one=stage_one)
+    target = recommender.catalogue.rows.get(row["target"])
+    excluded = [number for number in read["query"].excluded if number != target]
+    read["query"] = replace(read["query"], excluded=excluded)
+    return recommender.postprocess(recommender.forward(read))["candidates"]
 
 
 def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +142,7 @@ def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _gain(scores: Sequence[float], at: int) -> float:
+def _gain(scores: Sequence[float], target: int) -> float:
     """NDCG at K of the item at an index, the only relevant one; 0 where the index is negative."""
-    position = rank(scores).index(at) if at >= 0 else K
+    position = rank(scores).index(target) if target >= 0 else K
     return 1 / float(np.log2(2 + position)) if position < K else 0.0

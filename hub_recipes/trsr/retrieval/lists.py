@@ -53,15 +53,17 @@ def recommendations(
             except InputError as error:
                 raise DataError(f"User {row['user_id']!r}: {error}") from error
             lists, summaries = [answer["candidates"]], [answer["summary"]]
-        columns = [[row["user_id"] for row in part], *([] for _ in range(4)), summaries]
-        for chosen in lists:
-            for column, name in zip(columns[1:], ("item_id", "score", "log_odds", "stage_one"), strict=False):
-                column.append([item[name] for item in chosen])
-        if recommender is None:
-            columns[3] = [None] * len(part)
-        yield pa.Table.from_arrays(
-            [pa.array(column, kind) for column, kind in zip(columns, SCHEMA.types, strict=True)], schema=SCHEMA
-        )
+        columns = {
+            "user_id": [row["user_id"] for row in part],
+            "item_ids": [[item["item_id"] for item in chosen] for chosen in lists],
+            "scores": [[item["score"] for item in chosen] for chosen in lists],
+            "log_odds": [
+                [item["log_odds"] for item in chosen] if recommender is not None else None for chosen in lists
+            ],
+            "stage_one": [[item["stage_one"] for item in chosen] for chosen in lists],
+            "summary": summaries,
+        }
+        yield pa.table(columns, SCHEMA)
 
 
 def _query(row: Mapping[str, Any], catalogue: Catalogue, count: int) -> Query:

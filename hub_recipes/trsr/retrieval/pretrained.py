@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError
 from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 
@@ -25,7 +27,11 @@ class _Pretrained:
 
     Args:
         model: Folder or Hub id.
-        checksum: Of the model that made a retriever's vectors; without one, the model's as it is now.
+        checksum: Of the model that made a retriever's vectors; without one, the model's as it is now. Of a Hub id it is
+            ID@COMMIT, and that commit is what is loaded.
+
+    Raises:
+        LoadError: If the commit of a Hub id is asked for, and the model is neither in the cache nor can the Hub be reached.
     """
 
     name: str
@@ -33,8 +39,15 @@ class _Pretrained:
     def __init__(self, model: str, checksum: str | None = None) -> None:
         self.model, self.checksum = model, checksum or _checksum(model)
 
+    @property
+    def revision(self) -> str | None:
+        """The commit of a Hub id; None of a folder, or where an earlier version did not record it."""
+        return self.checksum.removeprefix(f"{self.model}@") if self.checksum.startswith(f"{self.model}@") else None
+
     def _check(self) -> None:
         """Raise LoadError if the model is another by now."""
+        if not _is_folder(self.model) and self.checksum.startswith(self.model):
+            return  # a commit does not change
         if (now := _checksum(self.model)) != self.checksum:
             raise LoadError(
                 f"{self.model} is not the model that made this retriever's item vectors: it is {now}, that was "
@@ -62,7 +75,7 @@ class SentenceVectors(_Pretrained):
         except ImportError as error:
             raise UsageError(f"Item vectors of {self.model} need sentence-transformers: {INSTALL}") from error
         with loading(self.model):
-            encoder = SentenceTransformer(self.model)
+            encoder = SentenceTransformer(self.model, revision=self.revision)
         return np.asarray(encoder.encode(list(texts), show_progress_bar=False), np.float32)
 
 
@@ -76,8 +89,8 @@ class HiddenStateVectors(_Pretrained):
         self._check()
         source = base_path(self.model)
         with loading(self.model):
-            tokenizer = AutoTokenizer.from_pretrained(source)
-            model = AutoModel.from_pretrained(source, dtype="auto").eval()
+            tokenizer = AutoTokenizer.from_pretrained(source, revision=self.revision)
+            model = AutoModel.from_pretrained(source, revision=self.revision, dtype="auto").eval()
         rows = tokenizer(list(texts), truncation=True, max_length=TOKENS)["input_ids"]
         vectors = np.zeros((len(rows), model.config.get_text_config().hidden_size), np.float32)
         bar = tqdm(total=len(rows), desc="item vectors", unit="item", mininterval=1)
@@ -97,10 +110,28 @@ class HiddenStateVectors(_Pretrained):
         return vectors
 
 
+def _is_folder(model: str) -> bool:
+    return Path(base_path(model)).is_dir()
+
+
 def _checksum(model: str) -> str:
-    """The checksum of a folder's weights, those of modules in its subfolders included; a Hub id as it is."""
+    """The checksum of a folder's weights, those of modules in its subfolders included; ID@COMMIT of a Hub id."""
+    if not _is_folder(model):
+        return f"{model}@{_commit(model)}"
     folder = Path(base_path(model))
-    if not folder.is_dir():
-        return model
     parts = sorted(path for path in folder.iterdir() if path.is_dir() and any(path.glob("*.safetensors")))
     return digest(folder, *parts)
+
+
+def _commit(model: str) -> str:
+    """The commit that the default branch of a Hub model is at; offline, that of the copy in the cache."""
+    problem: Exception | None = None
+    for name in ("config.json", "modules.json"):  # the second where sentence-transformers needs no config
+        try:
+            return Path(
+                hf_hub_download(model, name)
+            ).parent.name  # the cache holds a file in a folder named after its commit
+        except (HTTPError, EntryNotFoundError, HFValidationError, OSError) as error:
+            problem = error
+    cause = " ".join(str(problem).split())
+    raise LoadError(f"No model {model!r}: no such folder here, and not read from the Hub: {cause}") from problem

@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
-from trsr.errors import ResultsError
-from trsr.metrics import ranking
+from trsr.errors import EvaluationError, ResultsError
 from trsr.records.files import whole_file
 
 FILE = "catalogue.parquet"
@@ -24,7 +23,7 @@ class Ranked:
     Attributes:
         items: (rows, k) numbers of items that the user has not met, best first; what stands past the last does not matter.
         scores: (rows, k), -inf past the last.
-        mean, deviation: (rows,) of the scores of all items that the user has not met.
+        mean, deviation: (rows,) of the scores of all items that the user has not met, as `metrics.fusion.moments` gives them.
     """
 
     items: np.ndarray
@@ -47,14 +46,6 @@ class Lists:
     targets: list[str]
     metrics: dict[str, np.ndarray]
     scores: list[dict[str, float]]
-
-
-def moments(scores: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (rows,) of each row's scores under a mask."""
-    counts = mask.sum(1)
-    mean = np.where(mask, scores, 0).sum(1) / counts
-    centred = np.where(mask, scores - mean[:, None], 0)
-    return mean, np.sqrt((centred**2).sum(1) / counts)
 
 
 def write(
@@ -106,22 +97,35 @@ def read(folder: Path, system: str) -> Lists:
         raise ResultsError(f"{folder / FILE} holds no system {system!r}.")
     scores = []
     for row in table.select(["items", "scores", "mean", "deviation"]).to_pylist():
-        scale = row["deviation"] or 1.0  # all scores are equal where it is 0
-        standard = ((score - row["mean"]) / scale for score in row["scores"])
+        scale = row["deviation"]  # 0 where all scores are equal
+        standard = ((score - row["mean"]) / scale if scale else 0.0 for score in row["scores"])
         scores.append(dict(zip(row["items"], standard, strict=True)))
     metrics = {name: table[name].to_numpy() for name in table.column_names if "@" in name}
     return Lists(table["user_id"].to_pylist(), table["target"].to_pylist(), metrics, scores)
 
 
 def measured(scores: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
-    """Recall and NDCG (rows,) of lists that may lack the target: it then counts as not found.
+    """Recall and NDCG (rows,) by the rank of the target, which shares its place with ties; one that is not listed is not found.
+
+    The same as `metrics.ranking.per_user` gives; here the target may be the only item.
 
     Args:
-        scores, labels, mask: (rows, items), as `ranking.per_user` takes them.
+        scores: (rows, items).
+        labels: (rows, items) bool: which item is the target, one or none.
+        mask: (rows, items) bool: which cells hold an item.
+
+    Raises:
+        EvaluationError: If a score is not finite.
     """
+    if not np.isfinite(scores[mask]).all():
+        raise EvaluationError(
+            "Scores are not finite numbers, so there is no order. Train the model anew, with a lower learning rate."
+        )
     listed = labels.any(1)
-    found = ranking.per_user(scores[listed], labels[listed], mask[listed], at=AT) if listed.any() else {}
-    figures = {f"{metric}@{k}": np.zeros(len(labels)) for metric in ("recall", "ndcg") for k in AT}
-    for name in figures if found else ():
-        figures[name][listed] = found[name]
-    return figures
+    values = np.where(mask, scores, -np.inf)
+    own = np.where(labels, values, -np.inf).max(1, initial=-np.inf)[:, None]  # (rows, 1)
+    better, tied = (values > own).sum(1), np.maximum((values == own).sum(1), 1)  # the target is one of those tied
+    gains = np.concatenate([[0], np.cumsum(1 / np.log2(np.arange(2, max(AT) + 2)))])  # of the first 0, 1, ... ranks
+    figures = {f"recall@{k}": np.clip(k - better, 0, tied) / tied for k in AT}
+    figures |= {f"ndcg@{k}": (gains[np.minimum(better + tied, k)] - gains[np.minimum(better, k)]) / tied for k in AT}
+    return {metric: np.where(listed, values, 0.0) for metric, values in figures.items()}

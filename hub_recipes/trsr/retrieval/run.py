@@ -52,6 +52,8 @@ def train_retriever(
     Raises:
         UsageError: If items would have neither part, `out` holds anything else, or training was begun for it otherwise.
         DataError: As `trsr.dataset.contract` does.
+        LoadError: If the model of text vectors is neither here nor on the Hub.
+        TrainError: As `training.fit` does.
     """
     if vectors == NONE and not ids:
         raise UsageError(
@@ -62,6 +64,9 @@ def train_retriever(
     checksums = data_checksums(source, "histories", revision)
     asked = {"vectors": vectors, "ids": ids, "width": width, "layers": layers, "dropout": dropout, **asdict(settings)}
     made_from = {"dataset_checksums": checksums, **asked}
+    pretrained = text_vectors.pretrained(vectors)
+    if pretrained:
+        made_from["text_model"] = pretrained.describe()  # a folder may hold another model by now
     if out.exists():
         bind(out, made_from)
         if (out / FILE).is_file():
@@ -76,7 +81,9 @@ def train_retriever(
         item_numbers(splits["validation"].with_format("arrow")["target"], numbers, "validation"),
     )
     checkpoint = Checkpoint.open(out, made_from, began, started)
-    maker = None if vectors == NONE else text_vectors.make(vectors, list(texts.values()), settings.seed)
+    maker = pretrained
+    if maker is None and vectors != NONE:
+        maker = text_vectors.make(vectors, list(texts.values()), settings.seed)
     table = None if maker is None else checkpoint.text_vectors(lambda: maker.encode(list(texts.values())))
     shape = Shape(
         ids=len(texts) if ids else 0,

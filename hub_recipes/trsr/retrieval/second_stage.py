@@ -7,9 +7,10 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from trsr.core.catalogue import STAGE_ONE
+from trsr.metrics.fusion import moments
 from trsr.retrieval.catalogue import Measured, of_lists
-from trsr.retrieval.fusion import request_of
-from trsr.retrieval.ranked import Ranked, measured, moments
+from trsr.retrieval.fusion import retrieved_and_ranked
+from trsr.retrieval.ranked import Ranked, measured
 
 LANGUAGE_MODEL, BOTH = "log_odds", "score"  # of an answer
 
@@ -36,7 +37,7 @@ def measure_stages(
     """
     answers, targets = [], []
     for row in tqdm(rows, desc="both stages", unit="user", mininterval=1):
-        answers.append(recommender(request_of(row), stage_one=stage_one)["candidates"])
+        answers.append(retrieved_and_ranked(recommender, row, stage_one))
         targets.append(numbers[row["target"]])
     longest = max(map(len, answers))
     items = np.zeros((len(answers), longest), np.int32)

@@ -24,6 +24,19 @@ class TextVectors(Protocol):
         """Write what `load` needs beside the description."""
 
 
+def pretrained(name: str) -> TextVectors | None:
+    """The pretrained model that a name of KINDS stands for; None if it stands for none.
+
+    Raises:
+        LoadError: If it is neither here nor on the Hub.
+    """
+    from trsr.retrieval.pretrained import HiddenStateVectors, SentenceVectors
+
+    kind, _, model = name.partition(":")
+    known = next((known for known in (SentenceVectors, HiddenStateVectors) if kind == known.name and model), None)
+    return known(model) if known else None
+
+
 def make(name: str, texts: Sequence[str], seed: int = 0) -> TextVectors:
     """The maker of item vectors that a name stands for, fitted to a catalogue where it has to be.
 
@@ -33,16 +46,14 @@ def make(name: str, texts: Sequence[str], seed: int = 0) -> TextVectors:
 
     Raises:
         UsageError: If there is none of that name.
+        LoadError: As `pretrained`.
     """
-    from trsr.retrieval.pretrained import HiddenStateVectors, SentenceVectors
     from trsr.retrieval.tfidf import TfidfVectors
 
-    kind, _, model = name.partition(":")
     if name == TfidfVectors.name:
         return TfidfVectors.fit(texts, seed=seed)
-    for known in (SentenceVectors, HiddenStateVectors):
-        if kind == known.name and model:
-            return known(model)
+    if maker := pretrained(name):
+        return maker
     raise UsageError(f"Unknown item vectors {name!r}; there are {', '.join(KINDS)}, and none.")
 
 

@@ -55,7 +55,7 @@ class Fitted:
     Attributes:
         vectors: (items, width) float32.
         known: (items,) bool: items met in training.
-        log: An entry an epoch: `epoch`, `loss` and the figures of `measure`.
+        log: An entry an epoch: `epoch`, `loss` and the figures of `measure`, rounded to 4 digits.
         best: The entry of the epoch that was kept.
     """
 
@@ -127,7 +127,7 @@ def fit(
             step += 1
             bar.update()
         figures = measure(network, catalogue.vectors(network), validation)
-        log.append({"epoch": len(log) + 1, "loss": round(float(np.mean(losses)), 4), **figures})
+        log.append({"epoch": len(log) + 1, "loss": float(np.mean(losses)), **figures})
         bar.set_postfix(log[-1], refresh=False)
         if not best or figures["ndcg"] > best["ndcg"]:
             best = log[-1]
@@ -147,7 +147,8 @@ def fit(
             )
     bar.close()
     network.load_state_dict(kept)
-    return Fitted(network.eval(), catalogue.vectors(network), counts > 0, log, best)
+    log = [{name: round(value, 4) for name, value in entry.items()} for entry in log]
+    return Fitted(network.eval(), catalogue.vectors(network), counts > 0, log, log[int(best["epoch"]) - 1])
 
 
 def _step(network: Network, catalogue: Catalogue, batch: Batch, draw: Draws | None) -> float:
@@ -171,7 +172,7 @@ def _step(network: Network, catalogue: Catalogue, batch: Batch, draw: Draws | No
             return softmax_loss(users, items, targets[part], met[part])
         return sampled_softmax_loss(users, items, targets[part], drawn, log_expected, met[part])
 
-    return backward_in_slices(loss, users, items, len(items))
+    return backward_in_slices(loss, users, items, len(items) if draw is None else max(len(items), len(drawn)))
 
 
 def _groups(network: Network, weight_decay: float) -> list[dict]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trsr.errors import TrainError
 from trsr.retrieval.network import Network
 from trsr.retrieval.users import user_vectors
 
@@ -25,21 +26,28 @@ class Validation:
 
 
 def measure(network: Network, vectors: np.ndarray, validation: Validation) -> dict[str, float]:
-    """How high the next item of validation users stands among all items that they have not met.
+    """How high the next item of validation users stands among all items that they have not met; equal scores share their ranks.
 
     Returns:
         `recall@10`, and `ndcg` without a cut: the mean of 1 / log2(1 + rank).
+
+    Raises:
+        TrainError: If a score is not finite.
     """
     ranks = np.empty(len(validation.targets))
     rows = max(1, CELLS // len(vectors))
     for start in range(0, len(ranks), rows):
         histories, targets = validation.histories[start : start + rows], validation.targets[start : start + rows]
         scores = user_vectors(network, vectors, histories) @ vectors.T  # (users, items)
+        if not np.isfinite(scores).all():
+            raise TrainError(
+                "The retriever's scores are no longer finite numbers: its training diverged. Give a lower --learning-rate, and train "
+                "into another folder."
+            )
         own = scores[np.arange(len(targets)), targets]
         for row, history in enumerate(histories):
             scores[row, history] = -np.inf
-        ranks[start : start + rows] = 1 + (scores > own[:, None]).sum(axis=1)
-    return {
-        "recall@10": round(float((ranks <= 10).mean()), 4),
-        "ndcg": round(float((1 / np.log2(1 + ranks)).mean()), 4),
-    }
+        scores[np.arange(len(targets)), targets] = own  # a target counts, also where it was met before
+        better, tied = (scores > own[:, None]).sum(axis=1), (scores == own[:, None]).sum(axis=1)
+        ranks[start : start + rows] = better + (tied + 1) / 2
+    return {"recall@10": float((ranks <= 10).mean()), "ndcg": float((1 / np.log2(1 + ranks)).mean())}

@@ -104,7 +104,7 @@ def _fit(aligned: Aligned, names: tuple[str, ...], validations: Mapping[int, Ali
     known = next(iter(validations.values()))  # all of them hold the same users and candidates
     digest = hashlib.sha256()
     scores, weights, without = [], [], []
-    for numbers in _matched_seeds(aligned, names):
+    for numbers in matched_seeds({name: aligned.about[name] for name in names}):
         parts = [
             (validations[id(aligned.about[name][number])], aligned.seeds[name][number], name)
             for name, number in zip(names, numbers, strict=True)
@@ -132,13 +132,19 @@ def _fit(aligned: Aligned, names: tuple[str, ...], validations: Mapping[int, Ali
     return Fused(f"fused: {' + '.join(names)}", names, scores, weights, expensive, without, fitted_on)
 
 
-def _matched_seeds(aligned: Aligned, names: Sequence[str]) -> list[tuple[int, ...]]:
-    """For each seed, the number of each system's table. A system without randomness has one, which goes with all seeds."""
-    tables = {name: len(aligned.seeds[name]) for name in names}
-    if max(tables.values()) == 1:
-        return [(0,) * len(names)]
-    seeds = {name: [_training_seed(about) for about in aligned.about[name]] for name in names}
-    varying = [name for name in names if not _deterministic(name, aligned.about[name][0])]
+def matched_seeds(about: Mapping[str, Sequence[Mapping]]) -> list[tuple[int, ...]]:
+    """For each seed, which evaluation of each system it is. A system without randomness has one, which goes with all seeds.
+
+    Args:
+        about: System -> results of its evaluations, one a seed.
+
+    Raises:
+        CompareError: If the seeds of their training differ, or are not recorded.
+    """
+    if max(map(len, about.values())) == 1:
+        return [(0,) * len(about)]
+    seeds = {name: [training_seed(one) for one in evaluated] for name, evaluated in about.items()}
+    varying = [name for name in about if not _deterministic(name, about[name][0])]
     first = seeds[varying[0]]
     if None in first or any(sorted(map(str, seeds[name])) != sorted(set(map(str, first))) for name in varying):
         shown = "; ".join(f"{name} has {', '.join(map(str, seeds[name]))}" for name in varying)
@@ -147,12 +153,12 @@ def _matched_seeds(aligned: Aligned, names: Sequence[str]) -> list[tuple[int, ..
             "evaluations of the same seeds of each, or one evaluation of each; those of earlier versions record no seed: make them anew."
         )
     return [
-        tuple(seeds[name].index(seed) if name in varying else 0 for name in names)
+        tuple(seeds[name].index(seed) if name in varying else 0 for name in about)
         for seed in sorted(seed for seed in first if seed is not None)
     ]
 
 
-def _training_seed(about: Mapping) -> int | None:
+def training_seed(about: Mapping) -> int | None:
     """Seed of a run's, a peer's or a retriever's training; None if none is recorded."""
     if tuning := about.get("tuning"):
         return tuning.get("seed_of_fit", tuning.get("seed"))  # where both are there, the second is that of the search
@@ -162,7 +168,7 @@ def _training_seed(about: Mapping) -> int | None:
 
 def _deterministic(name: str, about: Mapping) -> bool:
     """Whether no seed changes the scores: of a baseline beside a run, and of peers that say so."""
-    return not is_own(name, about) or ("tuning" in about and _training_seed(about) is None)
+    return not is_own(name, about) or ("tuning" in about and training_seed(about) is None)
 
 
 def _validations(evaluations: Sequence[Evaluation]) -> list[Aligned]:
@@ -177,19 +183,31 @@ def _validations(evaluations: Sequence[Evaluation]) -> list[Aligned]:
         read_folder(folder, evaluation.own) for evaluation, folder in zip(evaluations, folders, strict=True) if folder
     ]
     for evaluation, validated in zip(evaluations, read, strict=True):
-        about, other = evaluation.about, validated.about
-        different = [key for key in SAME if about.get(key) != other.get(key)]
-        if None not in (seeds := (_training_seed(about), _training_seed(other))) and seeds[0] != seeds[1]:
-            different.append("the seed of training")
-        if other["split"] != "validation":
-            different.append(f"the split, which is {other['split']}")
-        if different:
-            raise CompareError(
-                f"{validated.folder} is no evaluation on validation of what {evaluation.folder} evaluates: their results differ in "
-                f"{', '.join(different)}. Give the right one: TEST,VALIDATION."
-            )
+        check_validation(evaluation.folder, evaluation.about, validated.folder, validated.about)
         check_same(read[0], validated)
     return [align([validated]) for validated in read]
+
+
+def check_validation(
+    folder: str, about: Mapping, other_folder: str, other: Mapping, same: Sequence[str] = SAME
+) -> None:
+    """Raise CompareError if an evaluation is not, on validation, of what another one evaluates on test.
+
+    Args:
+        folder, about: Of the evaluation on test, and what its results say.
+        other_folder, other: Of the one on validation.
+        same: Fields in which both have to agree.
+    """
+    different = [key for key in same if about.get(key) != other.get(key)]
+    if None not in (seeds := (training_seed(about), training_seed(other))) and seeds[0] != seeds[1]:
+        different.append("the seed of training")
+    if other["split"] != "validation":
+        different.append(f"the split, which is {other['split']}")
+    if different:
+        raise CompareError(
+            f"{other_folder} is no evaluation on validation of what {folder} evaluates: their results differ in "
+            f"{', '.join(different)}. Give the right one: TEST,VALIDATION for trsr compare; or make it anew, with --split validation."
+        )
 
 
 def _validation_folder(evaluation: Evaluation) -> Path | None:
