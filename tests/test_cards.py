@@ -29,7 +29,7 @@ from tests.hub import Hub
 from tests.hub.server import WRITER
 from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
-from trsr.errors import DataError, HubError, ReleaseError, ResultsError
+from trsr.errors import DataError, HubError, ReleaseError, ResultsError, UsageError
 from trsr.hub import cards, licences
 from trsr.hub.copies import Copies
 from trsr.hub.repos import COPIES, LOCAL, name_repos
@@ -1051,6 +1051,11 @@ def test_a_card_that_is_out_of_reach_is_not_one_without_a_licence(run, tmp_path)
     assert "states no licence" not in str(told.value)
     assert gather(run, recipe, MINE, license="mit").license == "mit"
     assert gather(run, recipe, MINE, names=LOCAL).license == "other"  # nothing is published
+
+
+def test_a_base_with_a_broken_header_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"header of .*README.md is no YAML"):
+        licences.of_base(str(base(tmp_path / "base", "---\nlicense: [mit\n---\n")))
 
 
 def test_a_base_on_the_hub_without_a_card_states_no_licence(monkeypatch, tmp_path):

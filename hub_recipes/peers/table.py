@@ -51,7 +51,7 @@ NETWORK = {
 PEERS = {
     "retriever": Peer(
         _retriever,
-        {"dropout": (0.4, 0.2, 0.3, 0.1), "width": (128, 256), "epochs": (20, 12)},
+        {"dropout": (0.4, 0.2, 0.3, 0.1), "width": (128, 256), "epochs": (40, 20, 12)},
         seeded=True,
     ),
     "popularity": Peer(simple.popularity),

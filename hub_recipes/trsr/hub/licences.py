@@ -7,12 +7,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard
+from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 
 from trsr.assets.paths import base_path
 from trsr.errors import HubError
 from trsr.hub.retry import with_retries
+from trsr.records.cards import header_of
 
 LICENCES = frozenset(
     """
@@ -58,17 +59,16 @@ def of_base(base: str) -> dict[str, str | None]:
 
     Raises:
         HubError: If the card is on the Hub, and out of reach.
+        UsageError: If its header is no YAML.
     """
     source = base_path(base)
 
     def read() -> dict[str, Any]:
         try:
-            if not Path(source).is_dir():
-                return ModelCard.load(source).data.to_dict()
+            path = Path(source) / "README.md" if Path(source).is_dir() else Path(hf_hub_download(source, "README.md"))
         except RemoteEntryNotFoundError:
             return {}
-        path = Path(source) / "README.md"
-        return ModelCard(path.read_text(encoding="utf-8")).data.to_dict() if path.is_file() else {}
+        return header_of(path) if path.is_file() else {}
 
     try:
         header = with_retries(f"Read the card of {source}", read)
