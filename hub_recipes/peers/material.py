@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset
 
 from trsr.dataset import contract
-from trsr.dataset.sequences import COLUMNS, training_rows, training_sequences
+from trsr.dataset.sequences import COLUMNS, joined, training_rows
 from trsr.errors import DataError
 
 ORDER = 0  # seed of the candidates' order; no peer sees it
@@ -100,10 +100,9 @@ def _sequences(splits: Mapping[str, Dataset], item_ids: list[str]) -> tuple[list
     """Sequences of item ids, their users, and the interactions with each item; a sequence that a later row of its user goes on
     with is left out."""
     numbers = {item_id: number for number, item_id in enumerate(item_ids)}
-    rows = [
-        (user_id, items.tobytes(), items[:first].tobytes()) for user_id, items, first in training_rows(splits, numbers)
-    ]
-    counts = training_sequences(splits, numbers).counts(len(item_ids))
+    new_rows = list(training_rows(splits, numbers))
+    counts = joined(new_rows).counts(len(item_ids))
+    rows = [(user_id, items.tobytes(), items[:first].tobytes()) for user_id, items, first in new_rows]
     continued = Counter((user_id, known) for user_id, _, known in rows)
     sequences, users = [], []
     for user_id, items, _ in rows:

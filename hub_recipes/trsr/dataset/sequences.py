@@ -72,7 +72,12 @@ def training_sequences(splits: Mapping[str, Dataset], numbers: Mapping[str, int]
     Raises:
         DataError: If an item is not in the catalogue, or no sequence has two items.
     """
-    found = _joined(training_rows(splits, numbers))
+    return joined(training_rows(splits, numbers))
+
+
+def joined(rows: Iterable[tuple[str, np.ndarray, int]]) -> Sequences:
+    """Rows as `training_rows` yields them, one behind the other. Raises DataError if none has two items."""
+    found = _concatenated(rows)
     if not (found.lengths > 1).any():
         raise DataError("No training user has two items: there is no next item to learn from.")
     return found
@@ -108,11 +113,11 @@ def popularity(train: Dataset) -> Counter[str]:
         for ids in (one_chunk(table["history"]).flatten(), one_chunk(table["target"])):
             for item_id in ids.unique().to_pylist():
                 numbers.setdefault(item_id, len(numbers))
-    counts = _joined(_new_rows({"train": train}, numbers)).counts(len(numbers))
+    counts = _concatenated(_new_rows({"train": train}, numbers)).counts(len(numbers))
     return Counter(dict(zip(numbers, counts.tolist(), strict=True)))
 
 
-def _joined(rows: Iterable[tuple[str, np.ndarray, int]]) -> Sequences:
+def _concatenated(rows: Iterable[tuple[str, np.ndarray, int]]) -> Sequences:
     pieces = [(items, first) for _, items, first in rows]
     items = np.concatenate([np.zeros(0, np.int32), *(items for items, _ in pieces)])
     ends = np.cumsum([len(items) for items, _ in pieces], dtype=np.int64)

@@ -56,7 +56,7 @@ def per_user(
     def total(values: np.ndarray) -> np.ndarray:
         return np.bincount(user, values, len(scores))  # (users,)
 
-    metrics = {f"recall@{k}": total(np.clip(k - better, 0, group) / group) / positives for k in recall_at}
+    metrics = {f"recall@{k}": total(expected_hits(better, group, k)) / positives for k in recall_at}
 
     # The first positive is in the tied group with the highest score of a positive.
     top = np.where(labels, ranked, -np.inf).max(1, keepdims=True)
@@ -66,9 +66,8 @@ def per_user(
 
     for k in ndcg_at:
         last = min(k, width)
-        gains = np.concatenate([[0], np.cumsum(1 / np.log2(np.arange(2, last + 2)))])  # of the first 0, 1, ... ranks
-        expected = (gains[np.minimum(better + group, last)] - gains[np.minimum(better, last)]) / group
-        metrics[f"ndcg@{k}"] = total(expected) / gains[np.minimum(positives, last)]
+        ideal = _gains(last)[np.minimum(positives, last)]
+        metrics[f"ndcg@{k}"] = total(expected_gain(better, group, last)) / ideal
     return metrics | {"auc": total(1 - wrong / negatives[user]) / positives}
 
 
@@ -92,6 +91,22 @@ def padded(
     table[mask] = np.concatenate([np.asarray(user_scores, dtype=np.float64) for user_scores in scores])
     truth[mask] = np.concatenate([np.asarray(user_labels, dtype=np.float64) for user_labels in labels])
     return table, truth, mask
+
+
+def expected_hits(better: np.ndarray, tied: np.ndarray, k: int) -> np.ndarray:
+    """How likely each item is among the first `k`: `better` others stand above it, and `tied` ones, itself included, with it."""
+    return np.clip(k - better, 0, tied) / tied
+
+
+def expected_gain(better: np.ndarray, tied: np.ndarray, k: int) -> np.ndarray:
+    """1 / log2(1 + rank) of each item, 0 past `k`, as expected over the order of those tied. Arguments as in `expected_hits`."""
+    gains = _gains(k)
+    return (gains[np.minimum(better + tied, k)] - gains[np.minimum(better, k)]) / tied
+
+
+def _gains(k: int) -> np.ndarray:
+    """Gains of the first 0, 1, ... k ranks together, (k + 1,)."""
+    return np.concatenate([[0], np.cumsum(1 / np.log2(np.arange(2, k + 2)))])
 
 
 def _reciprocal_rank(better: np.ndarray, group: np.ndarray, hits: np.ndarray, k: int) -> np.ndarray:

@@ -44,9 +44,8 @@ def write_text(path: Path, text: str) -> None:
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises UsageError if it is not valid JSON."""
     try:
-        return json.loads(
-            path.read_bytes()
-        )  # of bytes it finds out whether they are UTF-8 or UTF-16, with a mark or without
+        # Of bytes it finds out whether they are UTF-8 or UTF-16, with a mark or without.
+        return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise UsageError(
             f"{path} is no JSON file, or not whole: {error}. Make it anew, or take a copy of it."

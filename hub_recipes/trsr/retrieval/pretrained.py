@@ -128,9 +128,8 @@ def _commit(model: str) -> str:
     problem: Exception | None = None
     for name in ("config.json", "modules.json"):  # the second where sentence-transformers needs no config
         try:
-            return Path(
-                hf_hub_download(model, name)
-            ).parent.name  # the cache holds a file in a folder named after its commit
+            # The cache holds a file in a folder named after its commit.
+            return Path(hf_hub_download(model, name)).parent.name
         except (HTTPError, EntryNotFoundError, HFValidationError, OSError) as error:
             problem = error
     cause = " ".join(str(problem).split())

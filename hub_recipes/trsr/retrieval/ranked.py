@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from trsr.errors import EvaluationError, ResultsError
+from trsr.metrics import ranking
 from trsr.records.files import whole_file
 
 FILE = "catalogue.parquet"
@@ -125,7 +126,6 @@ def measured(scores: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> dict[s
     values = np.where(mask, scores, -np.inf)
     own = np.where(labels, values, -np.inf).max(1, initial=-np.inf)[:, None]  # (rows, 1)
     better, tied = (values > own).sum(1), np.maximum((values == own).sum(1), 1)  # the target is one of those tied
-    gains = np.concatenate([[0], np.cumsum(1 / np.log2(np.arange(2, max(AT) + 2)))])  # of the first 0, 1, ... ranks
-    figures = {f"recall@{k}": np.clip(k - better, 0, tied) / tied for k in AT}
-    figures |= {f"ndcg@{k}": (gains[np.minimum(better + tied, k)] - gains[np.minimum(better, k)]) / tied for k in AT}
+    figures = {f"recall@{k}": ranking.expected_hits(better, tied, k) for k in AT}
+    figures |= {f"ndcg@{k}": ranking.expected_gain(better, tied, k) for k in AT}
     return {metric: np.where(listed, values, 0.0) for metric, values in figures.items()}
