@@ -35,10 +35,13 @@ def _network(kind: str) -> Fit:
     return fit
 
 
-def _retriever(material: Material, settings: dict[str, Any], seed: int, budget: Budget) -> Fitted:
-    from peers.ours import retriever  # torch takes seconds to import
+def _ours(name: str) -> Fit:
+    def fit(material: Material, settings: dict[str, Any], seed: int, budget: Budget) -> Fitted:
+        from peers import ours  # torch takes seconds to import
 
-    return retriever(material, settings, seed, budget)
+        return getattr(ours, name)(material, settings, seed, budget)
+
+    return fit
 
 
 RECENT = (10, 1, 3, 5, 25)
@@ -48,12 +51,10 @@ NETWORK = {
     "dropout_rate": (0.2, 0.1, 0.3, 0.5),
     "n_blocks": (2, 1, 3),
 }
+RETRIEVER = {"dropout": (0.4, 0.2, 0.3, 0.1), "width": (128, 256), "epochs": (40, 20, 12)}
 PEERS = {
-    "retriever": Peer(
-        _retriever,
-        {"dropout": (0.4, 0.2, 0.3, 0.1), "width": (128, 256), "epochs": (40, 20, 12)},
-        seeded=True,
-    ),
+    "retriever": Peer(_ours("retriever"), RETRIEVER, seeded=True),
+    "retriever-minilm": Peer(_ours("retriever_minilm"), RETRIEVER, seeded=True),
     "popularity": Peer(simple.popularity),
     "item-knn": Peer(simple.item_knn, {"recent": RECENT, "shrink": (10.0, 0.0, 30.0, 100.0)}),
     "tf-idf": Peer(simple.tfidf, {"recent": RECENT}),
