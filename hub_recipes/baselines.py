@@ -27,7 +27,8 @@ leave-one-out, the training split alone. Popularity counts the training rows alo
 
 Settings are searched by optuna on validation users alone, by NDCG@100 over the catalogue: the defaults, then what it proposes, with
 the first seed. The best settings of a peer with randomness are fitted again with the other seeds. `tuning` in the results says what
-was tried and what it cost. Datasets that differ in nothing but their negatives share fits.
+was tried and what it cost. `--tuned` takes a file with that record (catalogue.json of a peer, or of `bench.catalogues`), searches
+nothing, and fits what was chosen. Datasets that differ in nothing but their negatives share fits.
 
 `retriever` is this package's own, as `trsr retrieve train` makes it, searched as the others are, and `retriever-minilm` the same with
 the text vectors of MiniLM. SASRec, eSASRec (LiGR blocks,
@@ -65,6 +66,12 @@ def arguments() -> argparse.ArgumentParser:
     add("--epochs", type=int, default=budget.epochs, help="of a network, at most (%(default)s)")
     add("--patience", type=int, default=budget.patience, help="epochs without a gain on validation (%(default)s)")
     add(
+        "--tuned",
+        type=Path,
+        metavar="FILE",
+        help="fit the settings that an earlier search chose, which are on record there",
+    )
+    add(
         "--seeds",
         type=int,
         nargs="+",
@@ -80,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from datasets import disable_progress_bars
 
         from peers.fitted import Budget
-        from peers.run import run
+        from peers.run import records, run
         from trsr.errors import TrsrError
     except ModuleNotFoundError as error:
         return _missing(error)
@@ -88,8 +95,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     disable_progress_bars()
     try:
         budget = Budget(options.trials, options.cpu_minutes, options.epochs, options.patience)
+        tuned = records(options.tuned, options.peers) if options.tuned else {}
         for name in options.peers:
-            run(name, options.datasets, options.out, budget=budget, seeds=options.seeds)
+            run(name, options.datasets, options.out, budget=budget, seeds=options.seeds, tuned=tuned.get(name))
     except ModuleNotFoundError as error:
         return _missing(error)
     except (TrsrError, OSError) as error:

@@ -199,6 +199,43 @@ def test_controls(small_dataset, tmp_path, monkeypatch, here):
     assert read(str(folders[0])).systems["constant"].tolist() == [0] * 18  # 3 users, 6 candidates
 
 
+def test_what_a_search_chose_is_fitted_anew_without_one(baselines, small_dataset, tmp_path, monkeypatch, here, capsys):
+    peers = {"leak": table.Peer(leak, {"sign": (-1, 1)}, seeded=True)}
+    monkeypatch.setattr(run, "PEERS", peers)
+    source = str(small_dataset)
+    run.run("leak", [source], tmp_path / "out", budget=Budget(trials=2, patience=3), seeds=[0])
+    record = tmp_path / "out" / "small" / "leak-0" / "catalogue.json"
+    monkeypatch.setattr(run, "search", lambda *given: pytest.fail("searched"))
+    # Of one peer, and as a comparison of several holds it.
+    joined = tmp_path / "joined.json"
+    joined.write_text(json.dumps({"tuning": {"leak": json.loads(record.read_text())["tuning"]}}))
+    for number, file in enumerate((record, joined)):
+        run.run(
+            "leak",
+            [source],
+            tmp_path / str(number),
+            budget=Budget(),
+            seeds=[0, 1],
+            tuned=run.records(file, ["leak"])["leak"],
+        )
+        for seed in (0, 1):
+            again = json.loads((tmp_path / str(number) / "small" / f"leak-{seed}" / "results.json").read_text())
+            before = json.loads((record.parent / "results.json").read_text())
+            assert again["systems"] == before["systems"]
+            assert again["tuning"] == before["tuning"] | {"seed_of_fit": seed}
+    tune = ["--out", str(tmp_path / "two"), "--tuned", str(joined)]
+    assert baselines.main([source, *tune, "--peers", "tf-idf"]) == 2
+    assert "no search of tf-idf on record, but of leak. Give --peers" in capsys.readouterr().err
+    other = json.loads(joined.read_text())
+    other["tuning"]["leak"]["study"] = "leak, 100 epochs, patience 3, on sha256:0"
+    joined.write_text(json.dumps(other))
+    with pytest.raises(UsageError, match=r"searched on other data: .* Search anew, without --tuned"):
+        run.run(
+            "leak", [source], tmp_path / "two", budget=Budget(), seeds=[0], tuned=run.records(joined, ["leak"])["leak"]
+        )
+    assert not (tmp_path / "two").exists()
+
+
 def test_shared_peers_run_through_the_script_on_every_split(baselines, leave_one_out, tmp_path, monkeypatch, here):
     names = ["popularity", "item-knn", "tf-idf", "bm25"]
     done = baselines.main([leave_one_out, "--out", str(tmp_path / "out"), "--peers", *names, "--trials", "1"])

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from peers.material import ASKED, ORDER, Material, load
 from peers.search import Trial, search
 from peers.table import PEERS
 from trsr.dataset.candidates import Candidates
+from trsr.errors import UsageError
 from trsr.recommender import scores as score_files
 from trsr.recommender.results import FILE
 from trsr.records.checksums import dataset_checksum
@@ -83,7 +84,15 @@ def _fit(name: str, sources: Sequence[str], settings: dict[str, Any], seed: int,
     return Fit(reached, scores, measured, fitted.record, cost)
 
 
-def run(name: str, sources: Sequence[str], out: Path, *, budget: Budget, seeds: Sequence[int]) -> None:
+def run(
+    name: str,
+    sources: Sequence[str],
+    out: Path,
+    *,
+    budget: Budget,
+    seeds: Sequence[int],
+    tuned: Mapping[str, Any] | None = None,
+) -> None:
     """Tune a peer on validation and write `out`/DATASET/PEER-SEED and PEER-SEED-validation for each dataset and seed.
 
     The search looks at validation users over the catalogue, whatever the negatives. With a larger budget it goes on from what
@@ -91,13 +100,24 @@ def run(name: str, sources: Sequence[str], out: Path, *, budget: Budget, seeds: 
 
     Args:
         seeds: The first one is that of the search; peers without randomness have no other.
+        tuned: What an earlier search of this peer on this data has on record: nothing is searched, and its settings are fitted.
+
+    Raises:
+        UsageError: If `tuned` is of other data, or `out` holds anything else.
     """
     data = {Path(source).name: dataset_checksum(source, configs=("items", "histories")) for source in sources}
+    searched_on = data[Path(sources[0]).name]
+    if tuned and not tuned["study"].endswith(searched_on):
+        raise UsageError(
+            f"The settings of {name} on record were searched on other data: {tuned['study']}; {sources[0]} is {searched_on}. Search "
+            "anew, without --tuned."
+        )
     # Further seeds, peers and trials may be added later; the first seed is that of the search.
     made_from = {"datasets": data, "first_seed": seeds[0]}
     if out.exists():
         bind(out, made_from)
     peer = PEERS[name]
+    budget = Budget(**tuned["budget"]) if tuned else budget
     folders = {
         (source, seed): out / Path(source).name / f"{name}-{seed}"
         for source in sources
@@ -116,30 +136,10 @@ def run(name: str, sources: Sequence[str], out: Path, *, budget: Budget, seeds: 
             fits[key] = fit(name, sources, settings, seed, budget)
         return fits[key]
 
-    def evaluate(settings: dict[str, Any]) -> Trial:
-        one = fitted(settings, seeds[0])
-        print(f"{name}: {json.dumps(settings)}: {METRIC} {one.validation:.4f}, {one.cost['cpu_seconds']} s", flush=True)
-        return Trial(settings, one.validation, {**one.record, **one.cost})
-
-    study = f"{name}, {budget.epochs} epochs, patience {budget.patience}, on {data[Path(sources[0]).name]}"
-    trials = search(out / STUDIES, study, peer.space, budget, seeds[0], evaluate)
-    best = max(trials, key=lambda trial: trial.value)
-    tuning = {
-        "study": study,
-        "sampler": "optuna TPE",
-        "budget": asdict(budget),
-        "cpu_seconds": round(sum(trial.about["cpu_seconds"] for trial in trials), 1),
-        "space": {setting: list(values) for setting, values in peer.space.items()},
-        "seed": seeds[0],
-        "metric": METRIC,
-        "trials": [
-            {"settings": trial.settings, f"validation_{METRIC}": round(trial.value, 5), **trial.about}
-            for trial in trials
-        ],
-        "chosen": best.settings,
-    }
+    study = f"{name}, {budget.epochs} epochs, patience {budget.patience}, on {searched_on}"
+    tuning = tuned or _search(name, out / STUDIES, study, budget, seeds[0], fitted)
     for (source, seed), folder in folders.items():
-        one = fitted(best.settings, seed)
+        one = fitted(tuning["chosen"], seed)
         of_fit = {"seed_of_fit": seed if peer.seeded else None, f"validation_{METRIC}": round(one.validation, 5)}
         for split in ASKED:  # the test split is last: with it the peer is finished
             written = folder if split == "test" else folder.with_name(f"{folder.name}-{split}")
@@ -150,6 +150,52 @@ def run(name: str, sources: Sequence[str], out: Path, *, budget: Budget, seeds: 
             f"{reached[1]['recall@10']['value']:.3f}",
             flush=True,
         )
+
+
+def records(file: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What searches of peers have on record in a file of figures on a catalogue, by peer.
+
+    Raises:
+        UsageError: If it holds none of one of the peers.
+    """
+    about = read_json(file)
+    found = about.get("tuning") or {}
+    if "chosen" in found:  # of one peer
+        found = {about["run"]: found}
+    if missing := [name for name in names if name not in found]:
+        raise UsageError(
+            f"{file} has no search of {', '.join(missing)} on record, but of {', '.join(found) or 'none'}. Give --peers, or search."
+        )
+    of_fit = ("seed_of_fit", f"validation_{METRIC}")
+    return {name: {key: value for key, value in found[name].items() if key not in of_fit} for name in names}
+
+
+def _search(
+    name: str, storage: Path, study: str, budget: Budget, seed: int, fitted: Callable[[dict[str, Any], int], Fit]
+) -> dict[str, Any]:
+    """Search a peer's settings; returns the record of the search."""
+    space = PEERS[name].space
+
+    def evaluate(settings: dict[str, Any]) -> Trial:
+        one = fitted(settings, seed)
+        print(f"{name}: {json.dumps(settings)}: {METRIC} {one.validation:.4f}, {one.cost['cpu_seconds']} s", flush=True)
+        return Trial(settings, one.validation, {**one.record, **one.cost})
+
+    trials = search(storage, study, space, budget, seed, evaluate)
+    return {
+        "study": study,
+        "sampler": "optuna TPE",
+        "budget": asdict(budget),
+        "cpu_seconds": round(sum(trial.about["cpu_seconds"] for trial in trials), 1),
+        "space": {setting: list(values) for setting, values in space.items()},
+        "seed": seed,
+        "metric": METRIC,
+        "trials": [
+            {"settings": trial.settings, f"validation_{METRIC}": round(trial.value, 5), **trial.about}
+            for trial in trials
+        ],
+        "chosen": max(trials, key=lambda trial: trial.value).settings,
+    }
 
 
 def _write(

@@ -50,7 +50,7 @@ class ApproximateIndex:
             raise UsageError(f"probes is {probes}, expected at least 1 list, or 0.")
         lists = max(1, math.isqrt(len(items)))
         probes = min(probes or math.ceil(lists * PROBED), lists)
-        index = faiss.index_factory(items.shape[1], f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
+        index: Any = faiss.index_factory(items.shape[1], f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
         index.cp.seed, index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = seed, POINTS, 1
         index.train(items)
         index.add(items)
