@@ -35,7 +35,7 @@ def retriever(source, tmp_path_factory):
     base = tiny.save_base("Qwen/Qwen3-0.6B", home / "base")
     assert AutoTokenizer.from_pretrained(base).chat_template
     out = home / "texts"
-    train_retriever(source, out, vectors=f"transformers:{base}", words=False, ids=False, settings=QUICK)
+    train_retriever(source, out, vectors=f"transformers:{base}", ids=False, settings=QUICK)
     return out
 
 
@@ -70,7 +70,7 @@ def test_it_gives_the_vectors_of_the_index(exported, source, retriever):
 def test_with_ids_it_gives_the_vectors_of_new_items(source, exported, in_this_process, tmp_path, capsys):
     """Here the texts are read by a SentenceTransformer of a user's own, the one above."""
     out = tmp_path / "both"
-    record = train_retriever(source, out, vectors=f"sentence-transformers:{exported[0]}", words=False, settings=QUICK)
+    record = train_retriever(source, out, vectors=f"sentence-transformers:{exported[0]}", settings=QUICK)
     capsys.readouterr()
     main(["retrieve", "export", str(out), "--dataset", source, "--out", str(tmp_path / "encoder"), "--json"])
     written = json.loads(capsys.readouterr().out)
@@ -92,10 +92,5 @@ def test_a_retriever_without_a_model_is_none(source, retriever, tmp_path):
         train_retriever(source, tmp_path / vectors, vectors=vectors, settings=QUICK)
         with pytest.raises(UsageError, match=f"{said}.*--vectors transformers:MODEL"):
             item_encoder.export(tmp_path / vectors, source, tmp_path / "encoder")
-    vectors = Retriever.load(retriever).record["vectors"]
-    train_retriever(source, tmp_path / "words", vectors=f"{vectors['name']}:{vectors['model']}", settings=QUICK)
-    with pytest.raises(UsageError, match=r"a part from vectors of words.*--no-words"):
-        item_encoder.export(tmp_path / "words", source, tmp_path / "encoder")
-    assert not (tmp_path / "encoder").exists()
     with pytest.raises(UsageError, match="not empty"):
         item_encoder.export(retriever, source, tmp_path)

@@ -8,7 +8,6 @@ import torch
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.sparse import csr_array
 from torch.nn import functional as F
 
 from trsr.dataset import contract
@@ -24,7 +23,6 @@ from trsr.retrieval.search import largest
 from trsr.retrieval.training import Settings, fit
 from trsr.retrieval.users import user_vectors
 from trsr.retrieval.validation import Validation, measure
-from trsr.retrieval.words import WeightedWords, Words
 
 NUMBERS = {f"i{number}": number for number in range(12)}
 
@@ -226,32 +224,10 @@ def test_an_item_that_nobody_met_has_no_id_part():
     model = network()
     text = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
     counts = np.array([1] * 11 + [0])
-    vectors = Catalogue.of(text, None, counts, model.shape).vectors(model)
+    vectors = Catalogue.of(text, counts, model.shape).vectors(model)
     from_text = model.item.text(torch.from_numpy(text)).detach().numpy()
     assert np.allclose(vectors[11], from_text[11])
     assert np.allclose(vectors[:11], from_text[:11] + model.item.ids.weight[:11].detach().numpy())
-
-
-def test_words_of_texts_weigh_as_tf_idf_does():
-    words = Words.fit(["red mill", "red barn barn", "blue mill"])
-    assert list(words.columns) == ["mill", "red"]  # what stands in one text alone is no word
-    assert words.idf == pytest.approx(np.full(2, math.log(4 / 3) + 1))  # smoothed
-    table = words.encode(["red red mill", "blue", "mill barn"]).toarray()
-    expected = np.array([[1, 1 + math.log(2)], [0, 0], [1, 0]])
-    norms = np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), 1e-9)
-    np.testing.assert_allclose(table, expected / norms, rtol=1e-6)
-
-
-def test_an_item_has_a_part_from_its_words():
-    shape = Shape(0, 0, width=4, heads=2, longest=5, words=3)
-    tower = Network(shape).item
-    assert not tower.words.weight.any()  # a word that is never trained adds nothing
-    torch.nn.init.normal_(tower.words.weight)
-    table = csr_array(np.array([[0.5, 0, 2], [0, 0, 0], [0, 1, 0], [3, 0, 0]], np.float32))
-    rows = torch.tensor([3, 1, 0, 3])
-    found = tower(None, WeightedWords.of(table)[rows], None, torch.ones(4, dtype=torch.bool))
-    expected = torch.from_numpy(table.toarray())[rows] @ tower.words.weight
-    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("draws", [0, 16])
@@ -264,7 +240,7 @@ def test_training_learns_nothing_of_what_nobody_met(draws):
     settings = Settings(epochs=3, batch=4, draws=draws)
     new = text[8:]
     one, other = (
-        fit(sequences, 12, np.concatenate([text[:8], texts]), None, shape, settings, validation)
+        fit(sequences, 12, np.concatenate([text[:8], texts]), shape, settings, validation)
         for texts in (new, 2 * new.mean(0) - new)  # others of the same mean and variance, which scale all texts
     )
     assert one.known.tolist() == [True] * 8 + [False] * 4
@@ -282,7 +258,7 @@ def test_a_training_that_diverges_ends(draws):
     with pytest.raises(
         TrainError, match=r"loss of the retriever is \w+ in step \d: .*Lower the learning rate, which is 1e\+30"
     ):
-        fit(sequences, 12, None, None, shape, Settings(epochs=3, batch=4, draws=draws, learning_rate=1e30), validation)
+        fit(sequences, 12, None, shape, Settings(epochs=3, batch=4, draws=draws, learning_rate=1e30), validation)
 
 
 def test_a_retriever_has_finite_vectors():
@@ -309,7 +285,7 @@ def test_the_best_epoch_is_chosen_before_figures_are_rounded(monkeypatch):
     monkeypatch.setattr("trsr.retrieval.training.measure", lambda *given: {"recall@10": 0.5, "ndcg": next(figures)})
     shape = Shape(12, 0, width=8, hidden=6, heads=2, longest=5)
     validation = Validation([np.array([0, 1])], np.array([2]))
-    fitted = fit(sequences_of([0, 1, 2], [3, 4, 5]), 12, None, None, shape, Settings(epochs=3), validation)
+    fitted = fit(sequences_of([0, 1, 2], [3, 4, 5]), 12, None, shape, Settings(epochs=3), validation)
     assert fitted.best["epoch"] == 2
     assert [entry["ndcg"] for entry in fitted.log] == [0.1] * 3
     assert all(entry["loss"] == round(entry["loss"], 4) for entry in fitted.log)
@@ -327,7 +303,7 @@ def test_slices_of_a_sampled_softmax_are_bounded_by_its_draws(monkeypatch):
     shape = Shape(12, 0, width=8, hidden=6, heads=2, longest=5)
     validation = Validation([np.array([0, 1])], np.array([2]))
     settings = Settings(epochs=1, draws=300)  # of 12 items
-    fit(sequences_of([0, 1, 2], [3, 4, 5]), 12, None, None, shape, settings, validation)
+    fit(sequences_of([0, 1, 2], [3, 4, 5]), 12, None, shape, settings, validation)
     assert max(cells) == 600
 
 

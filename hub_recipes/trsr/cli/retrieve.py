@@ -1,7 +1,7 @@
 """Train a retriever over a whole catalogue, evaluate it, and join it to a run.
 
-A retriever has a vector for each item, from its text, its words and its id, and one for a user after any history; the product of
-the two is the score. Text vectors come from tf-idf, which needs no model, from sentence-transformers:MODEL, or from the hidden
+A retriever has a vector for each item, from its text and its id, and one for a user after any history; the product of the two
+is the score. Text vectors come from tf-idf, which needs no model, from sentence-transformers:MODEL, or from the hidden
 states of a language model, transformers:MODEL. Evaluation is on the released candidates, in the form of `trsr evaluate`, and
 on the whole catalogue: the target among all items that the user has not met. `fuse` gives a finished run the catalogue: it
 then recommends without candidates, by the sum of both scores. `export` writes the part that makes item vectors from texts as
@@ -34,7 +34,6 @@ def add(parser: argparse.ArgumentParser) -> None:
         default="tf-idf",
         help="tf-idf, sentence-transformers:MODEL, transformers:MODEL, none (%(default)s)",
     )
-    option("--no-words", action="store_true", help="without vectors of the texts' words, which training learns")
     option("--no-ids", action="store_true", help="vectors from text alone: old items and new ones alike")
     option("--width", type=int, default=128, help="of the vectors (%(default)s)")
     option("--layers", type=int, default=2, help="of the user model (%(default)s)")
@@ -124,7 +123,6 @@ def _train(options: argparse.Namespace) -> Outcome:
         options.out,
         revision=options.revision,
         vectors=options.vectors,
-        words=not options.no_words,
         ids=not options.no_ids,
         width=options.width,
         layers=options.layers,

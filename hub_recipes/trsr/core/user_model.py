@@ -22,14 +22,13 @@ class Shape:
     """Sizes of the networks.
 
     Attributes:
-        ids: Items that have an id part; 0 = none has, and vectors come from texts alone.
-        text_width: Of the text vectors; 0 = vectors have no such part.
+        ids: Items that have an id part; 0 = none has, and vectors come from text alone.
+        text_width: Of the text vectors; 0 = none, and vectors come from ids alone.
         width: Of item and user vectors.
         hidden: Width between the two layers over a text vector.
         layers, heads: Of the user model.
         longest: Newest items of a user that count.
         dropout: Share of values that training sets to 0.
-        words: Words that have a vector each, of which items' vectors have a part; 0 = none has.
     """
 
     ids: int
@@ -40,7 +39,6 @@ class Shape:
     heads: int = 4
     longest: int = 50
     dropout: float = 0.4
-    words: int = 0
 
 
 class Block(nn.Module):

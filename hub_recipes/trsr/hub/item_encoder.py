@@ -62,11 +62,6 @@ def export(folder: Path, source: str, out: Path, revision: str | None = None) ->
             f"The item vectors of {folder} come from {'TF-IDF' if maker else 'ids alone'}, and a SentenceTransformer reads texts with a "
             "model. Train one with --vectors transformers:MODEL or sentence-transformers:MODEL."
         )
-    if retriever.words is not None:
-        raise UsageError(
-            f"The item vectors of {folder} have a part from vectors of words, which a SentenceTransformer has not. Train one with "
-            "--no-words."
-        )
     texts = contract.texts(source, revision)
     shown = list(texts.values())[:CHECKED]
     wanted = retriever.embed(shown)

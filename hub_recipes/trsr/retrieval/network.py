@@ -1,4 +1,4 @@
-"""The networks of a retriever: a vector for an item from its text, words and id, and one for a user from the items met.
+"""The networks of a retriever: a vector for an item from its text and its id, and one for a user from the items met.
 
 Knows nothing of losses, files or where text vectors come from. The user model travels with a recommender: `trsr.core`.
 """
@@ -7,16 +7,12 @@ import torch
 from torch import nn
 
 from trsr.core.user_model import Shape, UserModel
-from trsr.retrieval.words import WeightedWords
 
 __all__ = ["ItemTower", "Network", "Shape"]
 
 
 class ItemTower(nn.Module):
-    """An item's vector: the sum of its parts.
-
-    These are its text vector through two layers, the vectors of its words, weighted, and one that is its own.
-    """
+    """An item's vector: its text vector through two layers, plus an id part where it has one."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -29,9 +25,6 @@ class ItemTower(nn.Module):
                 nn.Dropout(shape.dropout),
                 nn.Linear(shape.hidden, shape.width),
             )
-        if shape.words:
-            self.words = nn.EmbeddingBag(shape.words, shape.width, mode="sum", include_last_offset=True)
-            nn.init.zeros_(self.words.weight)  # a word that no item of training has adds nothing
         if shape.ids:
             self.ids = nn.Embedding(shape.ids, shape.width)
             nn.init.normal_(self.ids.weight, std=0.05)
@@ -41,26 +34,17 @@ class ItemTower(nn.Module):
         self.center = text.mean(0)
         self.spread = (text - self.center).square().mean().sqrt().clamp(min=1e-6)
 
-    def forward(
-        self,
-        text: torch.Tensor | None,
-        words: WeightedWords | None,
-        numbers: torch.Tensor | None,
-        known: torch.Tensor,
-    ) -> torch.Tensor:
+    def forward(self, text: torch.Tensor | None, numbers: torch.Tensor | None, known: torch.Tensor) -> torch.Tensor:
         """Vectors of items.
 
         Args:
             text: (items, text_width), if vectors have a text part.
-            words: Of the items, if vectors have a part from words.
             numbers: (items,) rows of the id parts, if vectors have one.
             known: (items,) bool: which of them have been met in training; the others have no id part.
         """
         parts = []
         if text is not None:
             parts.append(self.text((text - self.center) / self.spread))
-        if words is not None:
-            parts.append(self.words(words.columns, words.starts, words.weights))
         if numbers is not None:
             parts.append(self.ids(numbers) * known[:, None])
         return sum(parts[1:], parts[0])

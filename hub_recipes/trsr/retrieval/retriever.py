@@ -25,10 +25,9 @@ from trsr.retrieval.network import Network, Shape
 from trsr.retrieval.search import largest
 from trsr.retrieval.text_vectors import TextVectors
 from trsr.retrieval.users import user_vectors
-from trsr.retrieval.words import WeightedWords, Words
 
 FILE, NETWORK, VECTORS, ITEMS = "retriever.json", "model.safetensors", "vectors.safetensors", "items.parquet"
-TEXT_VECTORS, WORDS = "text_vectors", "words"
+TEXT_VECTORS = "text_vectors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,6 @@ class Retriever:
         text: Makes text vectors; None where items have no text part.
         record: Content of FILE: settings, dataset, costs, what validation said.
         index: What `recommend` searches in; None for an exact search.
-        words: Those that have a vector each; None where items have no part from words.
     """
 
     network: Network
@@ -50,7 +48,6 @@ class Retriever:
     text: TextVectors | None
     record: Mapping[str, Any]
     index: ApproximateIndex | None = None
-    words: Words | None = None
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.vectors).all():
@@ -76,15 +73,12 @@ class Retriever:
         network.load_state_dict(load_tensors(folder / NETWORK))
         text = text_vectors.load(record["vectors"], folder / TEXT_VECTORS) if record["vectors"] else None
         item_ids = pq.read_table(folder / ITEMS)["item_id"].to_pylist()
-        words = Words.load(folder / WORDS) if network.shape.words else None
-        return cls(network.eval(), item_ids, load_file(folder / VECTORS)["items"], text, record, words=words)
+        return cls(network.eval(), item_ids, load_file(folder / VECTORS)["items"], text, record)
 
     def save(self, folder: Path) -> None:
         """Write the folder's files."""
         if self.text is not None:
             self.text.save(folder / TEXT_VECTORS)
-        if self.words is not None:
-            self.words.save(folder / WORDS)
         save_tensors(self.network.state_dict(), folder / NETWORK)
         save_file({"items": self.vectors}, folder / VECTORS)
         pq.write_table(pa.table({"item_id": self.item_ids}), folder / ITEMS)
@@ -124,8 +118,7 @@ class Retriever:
             )
         with torch.no_grad():
             text = torch.from_numpy(self.text.encode(texts))
-            words = WeightedWords.of(self.words.encode(texts)) if self.words is not None else None
-            return self.network.item(text, words, None, torch.zeros(len(texts), dtype=torch.bool)).numpy()
+            return self.network.item(text, None, torch.zeros(len(texts), dtype=torch.bool)).numpy()
 
     def with_items(self, texts: Mapping[str, str]) -> "Retriever":
         """The same retriever with new items in its catalogue.

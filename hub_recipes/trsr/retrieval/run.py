@@ -18,7 +18,6 @@ from trsr.retrieval.network import Shape
 from trsr.retrieval.retriever import FILE, Retriever
 from trsr.retrieval.training import Settings, fit
 from trsr.retrieval.validation import Validation
-from trsr.retrieval.words import Words
 
 NONE = "none"  # item vectors from ids alone
 
@@ -30,7 +29,6 @@ def train_retriever(
     *,
     revision: str | None = None,
     vectors: str = "tf-idf",
-    words: bool = True,
     ids: bool = True,
     width: int = 128,
     layers: int = 2,
@@ -46,7 +44,6 @@ def train_retriever(
         source: Folder or Hub id with the configs `items` and `histories`.
         out: Folder to write.
         vectors: What makes text vectors, as `text_vectors.make` takes it; NONE for none.
-        words: Whether item vectors have a part from vectors of their words, learnt here. Never without text vectors.
         ids: Whether items have an id part.
 
     Returns:
@@ -65,16 +62,7 @@ def train_retriever(
     settings = settings or Settings()
     provenance = contract.provenance(source, revision)
     checksums = data_checksums(source, "histories", revision)
-    words = words and vectors != NONE
-    asked = {
-        "vectors": vectors,
-        "words": words,
-        "ids": ids,
-        "width": width,
-        "layers": layers,
-        "dropout": dropout,
-        **asdict(settings),
-    }
+    asked = {"vectors": vectors, "ids": ids, "width": width, "layers": layers, "dropout": dropout, **asdict(settings)}
     made_from = {"dataset_checksums": checksums, **asked}
     pretrained = text_vectors.pretrained(vectors)
     if pretrained:
@@ -97,24 +85,20 @@ def train_retriever(
     if maker is None and vectors != NONE:
         maker = text_vectors.make(vectors, list(texts.values()), settings.seed)
     table = None if maker is None else checkpoint.text_vectors(lambda: maker.encode(list(texts.values())))
-    vocabulary = Words.fit(list(texts.values())) if words else None
     shape = Shape(
-        words=len(vocabulary.columns) if vocabulary else 0,
         ids=len(texts) if ids else 0,
         text_width=0 if table is None else table.shape[1],
         width=width,
         layers=layers,
         dropout=dropout,
     )
-    weights = vocabulary.encode(list(texts.values())) if vocabulary else None
-    fitted = fit(sequences, len(texts), table, weights, shape, settings, validation, checkpoint)
+    fitted = fit(sequences, len(texts), table, shape, settings, validation, checkpoint)
     cpu_seconds, seconds = checkpoint.seconds
     record = {
         "dataset": provenance.terms.name,
         "dataset_checksums": checksums,
         "interactions": interactions_checksum(splits),
         "vectors": maker.describe() if maker else None,
-        "words": words,
         "ids": ids,
         "settings": asdict(settings),
         "counts": {
@@ -130,7 +114,7 @@ def train_retriever(
         "cost": {**cost(began), "cpu_seconds": round(cpu_seconds, 2)},
         "versions": versions(),
     }
-    retriever = Retriever(fitted.network, list(texts), fitted.vectors, maker, record, words=vocabulary)
+    retriever = Retriever(fitted.network, list(texts), fitted.vectors, maker, record)
     with whole_folder(out) as draft:
         bind(draft, made_from)
         retriever.save(draft)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 from tqdm.auto import tqdm
 
 from trsr.dataset.sequences import Sequences, windows
@@ -71,7 +70,6 @@ def fit(
     sequences: Sequences,
     n_items: int,
     text: np.ndarray | None,
-    words: csr_array | None,
     shape: Shape,
     settings: Settings,
     validation: Validation,
@@ -81,7 +79,6 @@ def fit(
 
     Args:
         text: (items, text_width) text vectors, where items have a text part.
-        words: (items, words) weights of the items' words, where they have a part from these.
         checkpoint: Of the same arguments: gone on from, and written after each epoch.
 
     Raises:
@@ -91,7 +88,7 @@ def fit(
     generator = np.random.default_rng(settings.seed)
     network = Network(shape)
     counts = sequences.counts(n_items)
-    catalogue = Catalogue.of(text, words, counts, shape)
+    catalogue = Catalogue.of(text, counts, shape)
     if catalogue.text is not None:
         network.item.scale_to(catalogue.text)
     optimizer = torch.optim.AdamW(_groups(network, settings.weight_decay), lr=settings.learning_rate, betas=(0.9, 0.98))
