@@ -140,9 +140,9 @@ def test_a_training_that_was_killed_goes_on_to_the_same_bytes(dataset, folder, t
 
 @pytest.mark.parametrize("stop", [1, 2, 4])
 def test_sampled_softmax_and_patience_go_on_as_well(dataset, tmp_path, monkeypatch, stop):
-    settings = Settings(epochs=30, batch=8, draws=8, learning_rate=3e-2, patience=2)
+    settings = Settings(epochs=30, batch=8, draws=8, learning_rate=3e-2, patience=4)
     record = train_retriever(dataset, tmp_path / "whole", settings=settings)
-    assert 4 <= len(record["log"]) < 30
+    assert 5 <= len(record["log"]) < 30  # 5 at least, whatever a machine's rounding makes of such a learning rate
     save, count = Checkpoint.save, []
 
     def saved(checkpoint, state):
