@@ -68,7 +68,7 @@ def model_of(kind: str, longest: int, settings: dict[str, Any]) -> TransformerMo
     return made(**options | settings)
 
 
-def network(kind: str) -> Callable[[Material, dict[str, Any], int, Budget], Fitted]:
+def peer(kind: str) -> Callable[[Material, dict[str, Any], int, Budget], Fitted]:
     """A peer by its name in KINDS."""
 
     def fit(material: Material, settings: dict[str, Any], seed: int, budget: Budget) -> Fitted:

@@ -136,8 +136,7 @@ def run(
             fits[key] = fit(name, sources, settings, seed, budget)
         return fits[key]
 
-    study = f"{name}, {budget.epochs} epochs, patience {budget.patience}, on {searched_on}"
-    tuning = tuned or _search(name, out / STUDIES, study, budget, seeds[0], fitted)
+    tuning = tuned or _search(name, out / STUDIES, searched_on, budget, seeds[0], fitted)
     for (source, seed), folder in folders.items():
         one = fitted(tuning["chosen"], seed)
         of_fit = {"seed_of_fit": seed if peer.seeded else None, f"validation_{METRIC}": round(one.validation, 5)}
@@ -166,15 +165,15 @@ def records(file: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         raise UsageError(
             f"{file} has no search of {', '.join(missing)} on record, but of {', '.join(found) or 'none'}. Give --peers, or search."
         )
-    of_fit = ("seed_of_fit", f"validation_{METRIC}")
-    return {name: {key: value for key, value in found[name].items() if key not in of_fit} for name in names}
+    return {name: found[name] for name in names}
 
 
 def _search(
-    name: str, storage: Path, study: str, budget: Budget, seed: int, fitted: Callable[[dict[str, Any], int], Fit]
+    name: str, storage: Path, data: str, budget: Budget, seed: int, fitted: Callable[[dict[str, Any], int], Fit]
 ) -> dict[str, Any]:
-    """Search a peer's settings; returns the record of the search."""
+    """Search a peer's settings on data of that checksum; returns the record of the search."""
     space = PEERS[name].space
+    study = f"{name}, {budget.epochs} epochs, patience {budget.patience}, on {data}"
 
     def evaluate(settings: dict[str, Any]) -> Trial:
         one = fitted(settings, seed)

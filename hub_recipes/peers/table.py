@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from peers import simple
@@ -26,20 +27,11 @@ class Peer:
     seeded: bool = False
 
 
-def _network(kind: str) -> Fit:
+def _late(module: str, kind: str) -> Fit:
+    """What `peers.MODULE` makes of a kind of peer; imported by the fit alone, since torch and RecTools take seconds."""
+
     def fit(material: Material, settings: dict[str, Any], seed: int, budget: Budget) -> Fitted:
-        from peers.networks import network  # RecTools takes seconds to import
-
-        return network(kind)(material, settings, seed, budget)
-
-    return fit
-
-
-def _ours(name: str) -> Fit:
-    def fit(material: Material, settings: dict[str, Any], seed: int, budget: Budget) -> Fitted:
-        from peers import ours  # torch takes seconds to import
-
-        return getattr(ours, name)(material, settings, seed, budget)
+        return import_module(f"peers.{module}").peer(kind)(material, settings, seed, budget)
 
     return fit
 
@@ -53,8 +45,8 @@ NETWORK = {
 }
 RETRIEVER = {"dropout": (0.4, 0.2, 0.3, 0.1), "width": (128, 256), "epochs": (40, 20, 12)}
 PEERS = {
-    "retriever": Peer(_ours("retriever"), RETRIEVER, seeded=True),
-    "retriever-minilm": Peer(_ours("retriever_minilm"), RETRIEVER, seeded=True),
+    "retriever": Peer(_late("ours", "retriever"), RETRIEVER, seeded=True),
+    "retriever-minilm": Peer(_late("ours", "retriever-minilm"), RETRIEVER, seeded=True),
     "popularity": Peer(simple.popularity),
     "item-knn": Peer(simple.item_knn, {"recent": RECENT, "shrink": (10.0, 0.0, 30.0, 100.0)}),
     "tf-idf": Peer(simple.tfidf, {"recent": RECENT}),
@@ -71,10 +63,10 @@ PEERS = {
         },
         seeded=True,
     ),
-    "sasrec": Peer(_network("sasrec"), NETWORK, seeded=True),
-    "esasrec": Peer(_network("esasrec"), NETWORK, seeded=True),
-    "sasrec-features": Peer(_network("sasrec-features"), NETWORK, seeded=True),
-    "hstu": Peer(_network("hstu"), NETWORK, seeded=True),
-    "bert4rec": Peer(_network("bert4rec"), {**NETWORK, "mask_prob": (0.3, 0.15)}, seeded=True),
-    "gru4rec": Peer(_network("gru4rec"), {**NETWORK, "n_blocks": (1, 2)}, seeded=True),
+    "sasrec": Peer(_late("networks", "sasrec"), NETWORK, seeded=True),
+    "esasrec": Peer(_late("networks", "esasrec"), NETWORK, seeded=True),
+    "sasrec-features": Peer(_late("networks", "sasrec-features"), NETWORK, seeded=True),
+    "hstu": Peer(_late("networks", "hstu"), NETWORK, seeded=True),
+    "bert4rec": Peer(_late("networks", "bert4rec"), {**NETWORK, "mask_prob": (0.3, 0.15)}, seeded=True),
+    "gru4rec": Peer(_late("networks", "gru4rec"), {**NETWORK, "n_blocks": (1, 2)}, seeded=True),
 }
