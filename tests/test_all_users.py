@@ -22,7 +22,7 @@ from trsr.dataset import contract
 from trsr.errors import DataError, UsageError
 from trsr.retrieval import all_users, lists
 from trsr.retrieval.all_users import recommend_to_all
-from trsr.retrieval.carried import catalogue_of
+from trsr.retrieval.carried import catalogue_of, with_weight
 from trsr.retrieval.identity import catalogue_checksum, model_checksum
 from trsr.retrieval.retriever import Retriever
 from trsr.retrieval.run import train_retriever
@@ -90,6 +90,23 @@ def test_both_stages_give_what_the_pipeline_gives(data, own, tiny_model, tmp_pat
             assert found[number][column] == [item[name] for item in answer["candidates"]]
         assert found[number]["summary"] == answer["summary"]
         assert not set(found[number]["item_ids"]) & set(met)
+
+
+def test_the_weight_that_was_fitted_for_a_retriever_is_kept_with_it(data, own, tmp_path, monkeypatch, caplog):
+    pipe = recommender(tiny.model("llama"))
+    pipe.catalogue = with_weight(catalogue_of(own, data), 7.5, {"split": "validation", "users": 3})
+    monkeypatch.setattr(all_users, "load_recommender", lambda source: pipe)
+    found = {}
+    for name, given in (("carried", {}), ("named", {"retriever": own})):
+        recommend_to_all(data, tmp_path / name, top_k=3, stage_one=6, limit=4, **given)
+        found[name] = load_dataset(str(tmp_path / name), split="train").to_list()
+        made = json.loads((tmp_path / name / "provenance.json").read_text())["recommendations"]
+        assert made["weight"] == 7.5
+    assert found["named"] == found["carried"]
+    assert "no weight" not in caplog.text
+    train_retriever(data, tmp_path / "another", settings=Settings(epochs=1, batch=4, seed=1))
+    recommend_to_all(data, tmp_path / "other", top_k=3, stage_one=6, limit=4, retriever=tmp_path / "another")
+    assert "carries no weight that was fitted for" in caplog.text
 
 
 def test_what_else_a_user_met_is_left_out(tmp_path, caplog):
@@ -209,6 +226,22 @@ def test_mistakes(data, tiny_model, tmp_path, capsys):
             main(words)
         assert end.value.code == 2
     assert "--all-users takes --dataset and --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["r.json", "--limit", "3"], "--limit goes with --all-users"),
+        (["r.json", "--first-stage-only"], "--first-stage-only goes with --all-users"),
+        (["--all-users", "--dataset", "d", "--out", "o", "--summarizer", "none"], "go with a request"),
+        (["--all-users", "--dataset", "d", "--out", "o", "--method", "hierarchical"], "go with a request"),
+    ],
+)
+def test_an_option_that_would_be_passed_over_is_refused(words, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["recommend", *words])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_killed_run_leaves_whole_shards_and_goes_on(data, own, tmp_path):

@@ -146,6 +146,13 @@ def test_datasets_that_differ_in_more_than_negatives_share_no_fits(small_dataset
     other = redrawn(small_dataset, tmp_path / "other", lambda row: row | {"history": row["history"][1:]})
     with pytest.raises(DataError, match=r"small' and .*other' differ in the users or histories of 'train'"):
         material.load([str(small_dataset), other])
+    more = redrawn(small_dataset, tmp_path / "more", lambda row: row)
+    tables = {"items": {"train": contract.read(more, "items", "train")}}
+    tables["items"]["train"] = tables["items"]["train"].map(lambda row: {"text": row["text"] + "; and more"})
+    tables["histories"] = {split: contract.read(more, "histories", split) for split in contract.SPLITS}
+    contract.write(tmp_path / "texts", tables, provenance={"script": "test"}, body="# Other texts")
+    with pytest.raises(DataError, match="differ in their items"):
+        material.load([str(small_dataset), str(tmp_path / "texts")])
     with pytest.raises(DataError, match="have one name"):
         material.load([str(small_dataset), str(small_dataset)])
 

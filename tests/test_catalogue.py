@@ -22,9 +22,10 @@ from trsr.hub.release import assemble
 from trsr.recommender.controls import with_history
 from trsr.recommender.run import Run
 from trsr.recommender.serving import load_recommender
-from trsr.retrieval import carried, ranked
+from trsr.retrieval import answers, carried, ranked
+from trsr.retrieval.answers import request_of, retrieved_and_ranked
 from trsr.retrieval.evaluate import evaluate_retriever
-from trsr.retrieval.fusion import MOST, fit, fuse_run, request_of, retrieved_and_ranked
+from trsr.retrieval.fusion import MOST, fit, fuse_run
 from trsr.retrieval.retriever import Retriever
 
 pytestmark = pytest.mark.compat
@@ -332,7 +333,7 @@ class Fixed:
         first, second = ([3.0, 2.0, 1.0], [0.0, 0.0, 1.0]) if request["history"] else ([3.0, 2.0, 1.0], [2.0, 0.0, 1.0])
         return {
             "candidates": [
-                {"item_id": name, "stage_one": a, "log_odds": b}
+                {"item_id": name, "stage_one": a, "log_odds": b, "score": a + b}
                 for name, a, b in zip("abc", first, second, strict=True)
             ]
         }
@@ -389,6 +390,36 @@ def test_a_target_that_was_met_before_is_found_as_in_the_evaluation_of_the_catal
     assert len(plain) == 9
     odds = {one["item_id"]: one["log_odds"] for one in answer}
     assert [odds[one["item_id"]] for one in plain] == pytest.approx([one["log_odds"] for one in plain], abs=1e-5)
+
+
+def test_a_measurement_of_both_stages_that_was_killed_goes_on(run, retriever, tmp_path, monkeypatch):
+    import shutil
+
+    own = shutil.copytree(run, tmp_path / "run")
+    asked = []
+
+    def counted(recommender, row, stage_one):
+        asked.append(row["user_id"])
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return retrieved_and_ranked(recommender, row, stage_one)
+
+    monkeypatch.setattr(answers, "retrieved_and_ranked", counted)
+    with pytest.raises(KeyboardInterrupt):
+        fuse_run(own, retriever, users=3, stage_one=4)
+    record = fuse_run(own, retriever, users=3, stage_one=4)
+    assert len(asked) == 4
+    recipe = Run.read(own).recipe
+    given = {"run": own, "limit": 4, "stage_one": 4}
+    asked.clear()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_retriever(retriever, recipe.dataset, tmp_path / "out", **given)
+    found = evaluate_retriever(retriever, recipe.dataset, tmp_path / "out", **given)["catalogue"]["systems"]
+    assert len(asked) == 5
+    monkeypatch.undo()
+    assert fuse_run(own, retriever, users=3, stage_one=4) == record
+    assert evaluate_retriever(retriever, recipe.dataset, tmp_path / "whole", **given)["catalogue"]["systems"] == found
+    assert not [path for folder in (own, tmp_path / "out") for path in folder.glob(".answers*")]
 
 
 def test_both_stages_see_the_histories_of_a_control_and_lists_of_one_item(run, retriever, tmp_path):

@@ -388,6 +388,33 @@ def test_a_control_is_no_second_seed(tmp_path, other):
     """Its scores would be averaged with the run's own."""
     one = evaluation(tmp_path / "a", {"ours": hits("u1", "u2")}, weights="a")
     control = evaluation(tmp_path / "b", {"ours": hits("u3")}, **other)
-    with pytest.raises(CompareError, match=r"no two seeds of one run\. Call the run of one of them otherwise"):
+    with pytest.raises(CompareError, match=r"no two seeds of one run: .* Call the run of one of them otherwise"):
         align([read(one), read(control)])
     assert len(align([read(one), read(f"control={control}")]).seeds) == 2
+
+
+def retriever_of(seed, **more):
+    return {"vectors": {"kind": "tf-idf"}, "shape": {"width": 8}, "settings": {"seed": seed}, **more}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"train_seed": 3}, {"train_seed": 3}),
+        ({"retriever": retriever_of(0)}, {"retriever": retriever_of(1, vectors={"kind": "none"})}),
+        ({"retriever": retriever_of(0)}, {"retriever": retriever_of(1, shape={"width": 16})}),
+        ({"tuning": {"seed": 0, "chosen": {"width": 8}}}, {"tuning": {"seed": 1, "chosen": {"width": 16}}}),
+    ],
+)
+def test_different_systems_of_one_name_are_no_seeds(tmp_path, one, other):
+    """Their mean would be that of neither."""
+    folders = [
+        evaluation(tmp_path / "a", {"ours": hits("u1", "u2")}, **one),
+        evaluation(tmp_path / "b", {"ours": hits("u3")}, **other),
+    ]
+    with pytest.raises(CompareError, match="settings or data are others, or the seed of their training is one"):
+        align([read(folder) for folder in folders])
+    seeds = [
+        evaluation(tmp_path / str(seed), {"ours": hits(f"u{seed}")}, retriever=retriever_of(seed)) for seed in (1, 2)
+    ]
+    assert len(align([read(folder) for folder in seeds]).seeds["ours"]) == 2

@@ -171,6 +171,14 @@ def test_a_server_that_asks_for_silence_gets_it(tmp_path):
         assert server.log[0][2] == 429
 
 
+def test_a_rate_limit_is_waited_out_however_often_it_is_met(tmp_path):
+    with ChatServer(fault=lambda prompt, times: 429 if times < backend.TRIES else None, retry_after=0.01) as server:
+        trails, scheduler, _ = run(asked(server, concurrency=2), tmp_path, users=range(2))
+        assert len(server.log) >= (backend.TRIES + 1) * len(server.answered())
+    assert not scheduler.fallen_back.get("unreachable")
+    assert trails == run(ScriptedEngine(moody), tmp_path / "here", users=range(2))[0]
+
+
 def test_how_long_a_server_asks_to_wait():
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
     assert backend._asked_to_wait({"Retry-After": "2.5"}) == 2.5

@@ -70,7 +70,10 @@ def test_no_summary(text, why):
 
 
 def test_what_the_engine_says_counts():
-    assert reject_reason(Answer("The user likes", "length"), PROMPTS) == "cut off"
+    for reason in ("length", "model_length", "max_tokens"):
+        assert reject_reason(Answer("The user likes", reason), PROMPTS) == "cut off"
+    for reason in ("abort", "error"):
+        assert reject_reason(Answer("The user likes", reason), PROMPTS) == "aborted"
     assert reject_reason(Answer("The user", "content_filter"), PROMPTS) == "refusal"
     assert reject_reason(Answer("", failure="rejected (400)"), PROMPTS) == "rejected (400)"
 

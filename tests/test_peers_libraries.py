@@ -14,6 +14,7 @@ from peers.material import load
 from peers.search import Trial, search
 from tests import tiny
 from trsr.dataset import contract
+from trsr.errors import TrainError
 
 pytestmark = pytest.mark.slow
 QUICK = Budget(trials=1, epochs=3, patience=2)
@@ -125,6 +126,20 @@ def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
     assert len(search(tmp_path / "b.sqlite3", "other", space, Budget(trials=6, cpu_minutes=2), 0, value)) == 2
     assert len(search(tmp_path / "b.sqlite3", "small", {"x": (1, 2)}, Budget(trials=6), 0, value)) == 2
     assert len(search(tmp_path / "b.sqlite3", "none", {}, Budget(trials=6), 0, value)) == 1
+
+
+def test_a_search_passes_over_settings_whose_training_diverges(tmp_path):
+    asked = []
+
+    def value(settings):
+        asked.append(settings)
+        if settings["x"] == 0:
+            raise TrainError("the loss is nan")
+        return Trial(settings, float(settings["x"]), {"cpu_seconds": 1.0})
+
+    found = search(tmp_path / "a.sqlite3", "study", {"x": (0, 1, 2)}, Budget(trials=3), 0, value)
+    assert sorted(trial.settings["x"] for trial in found) == [1, 2]
+    assert asked[0] == {"x": 0}  # the default, tried first
 
 
 def test_a_search_that_was_killed_before_its_first_trial_goes_on(tmp_path, monkeypatch):

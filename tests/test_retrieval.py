@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from trsr.dataset import contract
 from trsr.dataset.sequences import Sequences, training_sequences, windows
-from trsr.errors import DataError, RunError, TrainError
+from trsr.errors import DataError, InputError, RunError, TrainError
 from trsr.retrieval.batches import batch_of, epoch
 from trsr.retrieval.draws import Draws
 from trsr.retrieval.items import Catalogue
@@ -64,6 +64,16 @@ def test_training_sees_no_target_of_validation_and_test():
         "test": rows_of(("a", [0, 1, 2, 3], 4))
     }
     assert lists_of(training_sequences(splits, NUMBERS)) == [[0, 1, 2]]
+
+
+def test_a_history_ends_before_the_target_of_another_row_of_its_user():
+    splits = {
+        "train": rows_of(("a", [0, 1], 2)),
+        "test": rows_of(("b", [3, 4], 5), ("b", [3, 4, 5, 6], 7), ("b", [5, 8], 9), ("c", [10, 11, 10], 10)),
+    }
+    found = training_sequences(splits, NUMBERS)
+    assert lists_of(found) == [[0, 1, 2], [3, 4], [10, 11, 10]]  # a target that its own history holds was met before
+    assert found.counts(12)[[5, 6, 7, 8, 9]].tolist() == [0] * 5
 
 
 def test_rows_of_one_user_are_learnt_from_once():
@@ -274,10 +284,27 @@ def test_validation_ranks_ties_in_their_middle_and_refuses_what_is_no_number():
     # 4 among the 10 that are not met, 3 among 11 with itself: in the middle of all.
     expected = np.mean([1 / math.log2(1 + rank) for rank in (5.5, 6)])
     assert measure(model, vectors, validation) == {"recall@10": 1, "ndcg": pytest.approx(expected)}
+    also = Validation(validation.histories, validation.targets, [np.array([5, 6, 7]), np.array([], int)])
+    assert measure(model, vectors, also)["ndcg"] == pytest.approx(np.mean([1 / math.log2(1 + rank) for rank in (4, 6)]))
     for broken in (np.nan, np.inf):
         vectors[5] = broken
         with pytest.raises(TrainError, match=r"diverged\. Give a lower --learning-rate"):
             measure(model, vectors, validation)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        (Settings, {"epochs": 0}, "Epochs, batch and patience must be 1 or more"),
+        (Settings, {"draws": -1}, "draws, seed and weight decay not negative"),
+        (Settings, {"learning_rate": 0.0}, "The learning rate must be more than 0"),
+        (Shape, {"ids": 3, "text_width": 0, "width": 130}, "multiple of 4 heads, got 130"),
+        (Shape, {"ids": 3, "text_width": 0, "dropout": 1.0}, "dropout from 0 to less than 1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(kind, given, message):
+    with pytest.raises(InputError, match=message):
+        kind(**given)
 
 
 def test_the_best_epoch_is_chosen_before_figures_are_rounded(monkeypatch):

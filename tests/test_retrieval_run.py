@@ -460,6 +460,8 @@ def test_a_dataset_of_other_negatives_has_a_folder_of_its_own(dataset, folder, t
     given = {"split": "test", "limit": 3, "history": "reversed"}
     assert default_folder(folder, dataset, **given) == folder / "test-history-reversed-limit-3"
     assert default_folder(folder, str(fewer), **given) == folder / "test-history-reversed-limit-3-fewer"
+    both = default_folder(folder, dataset, split="test", run=tmp_path / "mine", stage_one=20)
+    assert both == folder / "test-mine-stage-one-20"
 
 
 def test_ties_share_their_places_and_figures_of_lists_are_by_hand():

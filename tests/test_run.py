@@ -176,6 +176,47 @@ def test_a_run_does_not_go_on_with_another_dataset(trained, tmp_path, monkeypatc
     assert train.train(recipe, tmp_path / "run")["resumed_from_step"] == 4
 
 
+def test_a_run_does_not_go_on_with_another_base_and_is_measured_on_none(trained, tmp_path, monkeypatch):
+    base, data = tmp_path / "base", tiny.dataset(tmp_path / "data")
+    shutil.copytree(Run.read(trained[0]).recipe.base, base)
+    recipe = make_recipe(str(base), data, optim={"max_steps": 4, "save_steps": 2})
+    save = train.save_adapter
+    monkeypatch.setattr(train, "save_adapter", lambda *parts: 1 / 0)  # killed when all is learnt
+    with pytest.raises(ZeroDivisionError):
+        train.train(recipe, tmp_path / "run")
+    monkeypatch.setattr(train, "save_adapter", save)
+    weights = base / "model.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    with pytest.raises(TrainError, match=r"base has changed since this run began: it was sha256:"):
+        train.train(recipe, tmp_path / "run")
+    weights.write_bytes(kept)
+    train.train(recipe, tmp_path / "run")
+    weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    for measured in (
+        lambda: evaluate_run(tmp_path / "run", tmp_path / "test"),
+        lambda: load_recommender(str(tmp_path / "run")),
+    ):
+        with pytest.raises(RunError, match="is not the base that"):
+            measured()
+    record = tmp_path / "run" / "run.json"
+    known = json.loads(record.read_text())
+    del known["base_checksum"]  # as runs of earlier versions
+    record.write_text(json.dumps(known))
+    evaluate_run(tmp_path / "run", tmp_path / "test")
+
+
+def test_what_is_trained_on_holds_the_earlier_targets_too(trained, tmp_path):
+    plain = tiny.dataset(tmp_path / "plain")
+    data = tmp_path / "data"
+    summarize_dataset(str(plain), data, engine("extractive"), methods=("recurrent",), block_size=2)
+    recipe = make_recipe(Run.read(trained[0]).recipe.base, data, optim={"max_steps": 1}, targets=3)
+    train.train(recipe, tmp_path / "run")
+    rows = json.loads((tmp_path / "run" / "trained_on.json").read_text())["rows"]
+    found = json.loads((tmp_path / "run" / "run.json").read_text())["data"]
+    assert len(rows) == found["targets"] > found["users"]
+
+
 def test_a_release_of_another_dataset_is_refused(quickstarted, tmp_path):
     """It differs in a user that was trained on: the scores on test users are the same."""
     source = str(quickstarted[0] / "dataset")

@@ -179,6 +179,26 @@ def test_what_fails_late_ends_the_run(store):
         run(engine, users=range(300), store=store, methods=("recurrent",))
 
 
+def test_a_question_that_many_users_put_counts_once(store):
+    """Else a store that is complete could not be written out: its first answer was none, the second is a summary."""
+
+    def second_time(prompt, seed):
+        return good(prompt, seed) if seed else cut_off(prompt, seed)
+
+    def alike():
+        same = history(0, 3)
+        return (steps(same if user < 40 else history(user, 3), "recurrent") for user in range(44))
+
+    for engine in (
+        ScriptedEngine(lambda *asked: (second_time if "T0-" in asked[0] else good)(*asked)),
+        ScriptedEngine(good),
+    ):
+        trails: list = []
+        Scheduler(engine, store).run(alike(), trails.append)
+        assert len(trails) == 44
+    assert not engine.asked
+
+
 def test_a_run_may_go_on_all_the_same(store):
     trails, scheduler = run(ScriptedEngine(cut_off), store=store, keep_going=True)
     assert len(trails) == 80

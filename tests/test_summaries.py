@@ -171,6 +171,13 @@ def test_a_few_users_to_try(tmp_path, source):
     assert len(rows(tmp_path / "out", "histories")) == 40
     questions = made(tmp_path / "out")["questions"]
     assert 0 < len(scripted.asked) < questions
+    # Of a part, summaries anew are a part too; and no method's summaries vanish.
+    part = tmp_path / "part"
+    summarize_dataset(source, part, ScriptedEngine(good), limit=3)
+    summarize_dataset(str(part), tmp_path / "anew", ScriptedEngine(good))
+    assert made(tmp_path / "anew")["limit"] == 3
+    with pytest.raises(DataError, match="holds hierarchical summaries, which would be lost"):
+        summarize_dataset(str(part), part, ScriptedEngine(good), methods=("recurrent",))
     with pytest.raises(DataError, match="holds all users, which --limit would cut to 3 a split"):
         summarize_dataset(source, tmp_path / "out", ScriptedEngine(good), limit=3)
     with pytest.raises(ValueError, match="must not be negative, got -1"):

@@ -29,13 +29,14 @@ from trsr.hub.release import assemble
 from trsr.hub.repos import LOCAL
 from trsr.recommender.evaluate import evaluate_run
 from trsr.recommender.recipe import build_recipe
-from trsr.recommender.run import Run
+from trsr.recommender.run import Run, data_checksums
 from trsr.recommender.serving import load_recommender, pipeline_settings
 from trsr.recommender.summarizer import run as path
 from trsr.recommender.summarizer.fine_tune import Tuning, answer_row
 from trsr.recommender.summarizer.run import train_summarizer
 from trsr.recommender.summarizer.sample import last_question, sample, sampling_engine
-from trsr.recommender.summarizer.select import check_held_out, keep_best, log_probabilities, with_samples
+from trsr.recommender.summarizer.select import keep_best, log_probabilities, with_samples, without_held_out
+from trsr.recommender.summarizer.trained_on import RECORD, warn_of_other_users
 from trsr.recommender.train import train
 from trsr.summaries.engines.base import Sampling, key_of
 from trsr.summaries.engines.make import engine
@@ -120,13 +121,28 @@ def test_a_leak_is_caught():
         return Dataset.from_list([{"user_id": user, "target": target, **known} for user, target in pairs])
 
     training = rows(("a", "t"), ("b", "t"))
-    check_held_out(training, {"validation": rows(("c", "t")), "test": rows(("d", "t"))}, by_target=False)
+    apart = {"validation": rows(("c", "t")), "test": rows(("d", "t"))}
+    assert without_held_out(training, apart, by_target=False)["user_id"][:] == ["a", "b"]
     with pytest.raises(DataError, match="1 training users stand in the split test too, such as 'b'"):
-        check_held_out(training, {"validation": rows(("c", "t")), "test": rows(("b", "u"))}, by_target=False)
-    # Leave-one-out: a user is in all splits, each time with another target.
-    check_held_out(training, {"test": rows(("b", "u"))}, by_target=True)
-    with pytest.raises(DataError, match="such as 'b'"):
-        check_held_out(training, {"test": rows(("b", "t"))}, by_target=True)
+        without_held_out(training, {"validation": rows(("c", "t")), "test": rows(("b", "u"))}, by_target=False)
+    # Leave-one-out: a user is in all splits, each time with another target, or with the same one where histories repeat items.
+    assert without_held_out(training, {"test": rows(("b", "u"))}, by_target=True)["user_id"][:] == ["a", "b"]
+    assert without_held_out(training, {"test": rows(("b", "t"))}, by_target=True)["user_id"][:] == ["a"]
+
+
+def test_a_summariser_of_other_users_is_told(home, tmp_path, caplog):
+    data = str(home / "data")
+    for histories, told in ((contract_checksum(data), 0), ("sha256:0", 1)):
+        record = {"made_from": {"dataset": {"histories": histories}}}
+        (tmp_path / RECORD).write_text(json.dumps(record))
+        warn_of_other_users(tmp_path, data)
+        assert caplog.text.count("was trained on next items of other histories") == told
+    (tmp_path / RECORD).unlink()
+    warn_of_other_users(tmp_path, data)
+
+
+def contract_checksum(source):
+    return data_checksums(source, "histories")["histories"]
 
 
 def test_a_leak_in_the_dataset_stops_the_whole_path(home, tmp_path):

@@ -77,7 +77,12 @@ def load(sources: Sequence[str]) -> Material:
     }
     texts = contract.texts(sources[0])
     first = splits[sources[0]]
+    items = contract.read(sources[0], "items", "train")
     for source in sources:
+        if contract.read(source, "items", "train").to_dict() != items.to_dict():
+            raise DataError(
+                f"{sources[0]!r} and {source!r} differ in their items, so they share no fits. Give each its own run."
+            )
         for split, rows in splits[source].items():
             contract.check_ids(rows, texts, f"{source}, split {split}")
             if any(list(rows[name]) != list(first[split][name]) for name in COLUMNS):
@@ -85,7 +90,6 @@ def load(sources: Sequence[str]) -> Material:
                     f"{sources[0]!r} and {source!r} differ in the users or histories of {split!r}, so they share no fits. "
                     "Give each its own run."
                 )
-    items = contract.read(sources[0], "items", "train")
     fields = {
         name: list(items[name])
         for name in items.column_names

@@ -18,7 +18,7 @@ from peers.material import ASKED, ORDER, Material, load
 from peers.search import Trial, search
 from peers.table import PEERS
 from trsr.dataset.candidates import Candidates
-from trsr.errors import UsageError
+from trsr.errors import TrainError, UsageError
 from trsr.recommender import scores as score_files
 from trsr.recommender.results import FILE
 from trsr.records.checksums import dataset_checksum
@@ -181,6 +181,8 @@ def _search(
         return Trial(settings, one.validation, {**one.record, **one.cost})
 
     trials = search(storage, study, space, budget, seed, evaluate)
+    if not trials:
+        raise TrainError(f"{name}: no settings that were tried could be fitted; why stands above.")
     return {
         "study": study,
         "sampler": "optuna TPE",

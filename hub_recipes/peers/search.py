@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peers.fitted import Budget
+from trsr.errors import EvaluationError, TrainError
 
 if TYPE_CHECKING:
     import optuna
@@ -77,7 +78,12 @@ def search(
         if any(settings == before.settings for before in tried):
             study.tell(trial, state=TrialState.PRUNED)
             continue
-        result = evaluate(settings)
+        try:
+            result = evaluate(settings)
+        except (EvaluationError, TrainError) as error:  # a training that diverged: the next proposal is another
+            print(f"{name}: {settings}: {error}", flush=True)
+            study.tell(trial, state=TrialState.PRUNED)
+            continue
         trial.set_user_attr("about", dict(result.about))
         study.tell(trial, result.value)
     return _finished(study)

@@ -23,6 +23,11 @@ from trsr.cli.outcome import Outcome, add_json, finite
 from trsr.errors import TrsrError, UsageError
 from trsr.hub import push_options
 
+_OF_ALL_USERS = (
+    *("dataset", "revision", "out", "retriever", "first_stage_only", "limit", "push_to_hub"),
+    *("ray", "ray_address", "workers"),
+)
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
@@ -71,6 +76,10 @@ def run(options: argparse.Namespace) -> Outcome:
 def _all_users(options: argparse.Namespace) -> Outcome:
     if options.request or not options.dataset or not options.out:
         raise UsageError("--all-users takes --dataset and --out, and no request.")
+    if options.method or options.no_summary or options.summarizer != "auto":
+        raise UsageError(
+            "--method, --summarizer and --no-summary go with a request. With --all-users the model summarises as it was published."
+        )
     on_ray = cluster_options.given(options)
     from trsr.dataset import contract
     from trsr.hub.push_dataset import check_push, push_dataset
@@ -106,7 +115,7 @@ def _all_users(options: argparse.Namespace) -> Outcome:
 
 
 def _one_request(options: argparse.Namespace) -> Outcome:
-    if used := [name for name in ("push_to_hub", "ray", "ray_address", "workers") if getattr(options, name)]:
+    if used := [name for name in _OF_ALL_USERS if getattr(options, name)]:
         raise UsageError(f"--{used[0].replace('_', '-')} goes with --all-users: add it.")
     if not options.request:
         raise UsageError("Give a request, or --all-users with --dataset and --out.")
@@ -125,6 +134,7 @@ def _one_request(options: argparse.Namespace) -> Outcome:
             method=options.method,
             top_k=options.top_k,
             return_summary=not options.no_summary,
+            **({"stage_one": options.stage_one} if options.stage_one else {}),
         )
     except Exception as error:
         # The code of a repo has its own class of this name.

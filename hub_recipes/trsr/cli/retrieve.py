@@ -50,7 +50,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--dataset", required=True, help="the one that it was trained on")
     option("--revision", help="of the dataset")
     option("--split", choices=("validation", "test"), default="test", help="(%(default)s)")
-    option("--out", type=Path, metavar="DIR", help="folder to write (RETRIEVER/SPLIT)")
+    option("--out", type=Path, metavar="DIR", help="folder to write (RETRIEVER/SPLIT, with -RUN for --run)")
     option("--limit", type=int, default=0, metavar="N", help="first N rows only")
     option("--seed", type=int, default=0, help="of candidates' order and bootstrap (%(default)s)")
     option("--history", metavar="ORDER", help="a control: histories shuffled, reversed, or the newest items (last:N)")
@@ -155,6 +155,8 @@ def _evaluate(options: argparse.Namespace) -> Outcome:
         split=options.split,
         limit=options.limit,
         history=options.history,
+        run=options.run,
+        stage_one=options.stage_one,
     )
     results = evaluate_retriever(
         options.retriever,

@@ -137,6 +137,10 @@ def run(options: argparse.Namespace) -> Outcome:
         options.adapter,
     )
     chosen = make()
+    if options.adapter:
+        from trsr.recommender.summarizer.trained_on import warn_of_other_users
+
+        warn_of_other_users(options.adapter, options.dataset, options.revision)
     on_ray = cluster_options.given(options)
     if options.ray and options.since:
         raise UsageError("--since asks for new blocks alone, without Ray: leave out one of --since and --ray.")

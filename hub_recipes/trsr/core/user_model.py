@@ -40,6 +40,14 @@ class Shape:
     longest: int = 50
     dropout: float = 0.4
 
+    def __post_init__(self) -> None:
+        if min(self.width, self.hidden, self.layers, self.heads, self.longest) < 1 or not 0 <= self.dropout < 1:
+            raise InputError(
+                f"Width, layers and the other sizes of a user model must be 1 or more, and dropout from 0 to less than 1; got {self}."
+            )
+        if self.width % self.heads:
+            raise InputError(f"The width of vectors must be a multiple of {self.heads} heads, got {self.width}.")
+
 
 class Block(nn.Module):
     """A causal transformer block, normalised before each part, with a learnt bias for the distance of two items."""

@@ -87,7 +87,8 @@ def training_rows(splits: Mapping[str, Dataset], numbers: Mapping[str, int]) -> 
     """What may be trained on: histories with targets of the training split, and where each user stands in one split
     alone, the histories of the others without their targets, as is usual for sequential models.
 
-    Where a user stands in several splits, a later one's history may hold the earlier one's target: it is left out.
+    Where a user stands in several splits, a later one's history may hold the earlier one's target: it is left out. So is, where
+    a user of validation or test has several rows there, what follows the first target of another row in a history.
 
     Args:
         splits: Split -> rows of `histories`.
@@ -128,7 +129,11 @@ def _new_rows(splits: Mapping[str, Dataset], numbers: Mapping[str, int]) -> Iter
     """Rows that hold something new of their user, those of the training split with their targets."""
     earlier: dict[str, list[np.ndarray]] = {}  # of each user, the sequences that no later one goes on from
     for split, rows in splits.items():
-        for user_id, items in _rows(rows, numbers, split, with_target=split == "train"):
+        hidden = {} if split == "train" else _targets_of_several(rows, numbers)
+        for row, (user_id, items) in enumerate(_rows(rows, numbers, split, with_target=split == "train")):
+            others = [target for number, target in hidden.get(user_id, ()) if number != row]
+            if len(asked := np.flatnonzero(np.isin(items, others))):
+                items = items[: asked[0]]
             known = earlier.setdefault(user_id, [])
             common = [_common_prefix(sequence, items) for sequence in known]
             longest = max(common, default=0)
@@ -136,6 +141,17 @@ def _new_rows(splits: Mapping[str, Dataset], numbers: Mapping[str, int]) -> Iter
                 yield user_id, items, longest
                 continued = [length == len(sequence) for length, sequence in zip(common, known, strict=True)]
                 known[:] = [sequence for sequence, gone in zip(known, continued, strict=True) if not gone] + [items]
+
+
+def _targets_of_several(rows: Dataset, numbers: Mapping[str, int]) -> dict[str, list[tuple[int, int]]]:
+    """User who has several rows -> number and target of each of them."""
+    counts = Counter(rows["user_id"])
+    found: dict[str, list[tuple[int, int]]] = {user_id: [] for user_id, count in counts.items() if count > 1}
+    if found:
+        for row, (user_id, target) in enumerate(zip(rows["user_id"], rows["target"], strict=True)):
+            if user_id in found:
+                found[user_id].append((row, numbers.get(target, -1)))
+    return found
 
 
 def interactions_checksum(splits: Mapping[str, Dataset]) -> str:
@@ -178,6 +194,16 @@ def histories(rows: Dataset, numbers: Mapping[str, int], what: str) -> Iterator[
     """The history of each row as numbers of items."""
     for _, items in _rows(rows, numbers, what, with_target=False):
         yield items
+
+
+def also_met(rows: Dataset, numbers: Mapping[str, int]) -> list[np.ndarray] | None:
+    """Of each row, numbers of the items in the column `also_met` that the catalogue has; None without that column."""
+    if "also_met" not in rows.column_names:
+        return None
+    return [
+        np.array([numbers[item_id] for item_id in ids or () if item_id in numbers], np.int64)
+        for ids in rows["also_met"]
+    ]
 
 
 def _rows(rows: Dataset, numbers: Mapping[str, int], what: str, with_target: bool) -> Iterator[tuple[str, np.ndarray]]:

@@ -76,6 +76,7 @@ class ReleaseInputs:
         recipe = run.recipe
         test, validation = run.results("test"), run.results("validation")
         log_odds = scores.first_rows(folder / test.split, test.system, USERS)
+        run.check_base()
         run.check_data("Say where the run's own is: --dataset. If that is gone, train anew.")
         standing = verdict.of_evaluation(test.values, folder / test.split)
         provenance = contract.provenance(recipe.dataset, recipe.dataset_revision)

@@ -52,6 +52,7 @@ def load_run(run: Run, adapter: bool = True) -> tuple[Encoder, Scorer]:
         adapter: False loads the base alone (zero-shot).
     """
     recipe = run.recipe
+    run.check_base()
     source = base_path(recipe.base)
     gpu = torch.accelerator.current_accelerator() if recipe.optim.device == "auto" else None
     with loading(recipe.base):

@@ -26,7 +26,7 @@ class Results:
         system: Name of the run among `systems`.
         systems: Name -> metric -> `value`, `low`, `high`.
         paired: Tests of pairs of systems, as `significance.paired_test` gives them.
-        weights: SHA-256 of the evaluated adapter; None for the base without one.
+        weights: SHA-256 of the evaluated adapter, or a retriever's checksum; None for the base without an adapter.
         checksums: Of the dataset that was scored, as `run.data_checksums`; None in files of earlier versions.
         limit: That only the first `limit` rows were scored; 0 = all.
         shuffled_summaries: Whether each user was ranked with the summary of another user.
@@ -98,6 +98,27 @@ def read(folder: Path) -> Results:
         values.get("shuffled_summaries", False),
         values.get("history"),
     )
+
+
+def training_seed(about: Mapping) -> int | None:
+    """Seed of a run's, a peer's or a retriever's training, as a results file records it; None if it does not."""
+    if tuning := about.get("tuning"):
+        return tuning.get("seed_of_fit", tuning.get("seed"))  # where both are there, the second is that of the search
+    return retriever_settings(about).get("seed", about.get("train_seed"))
+
+
+def retriever_settings(about: Mapping) -> Mapping[str, Any]:
+    """How a retriever was trained; empty where a results file is of something else."""
+    return (about.get("retriever") or {}).get("settings") or {}
+
+
+def made_with(about: Mapping) -> tuple:
+    """What the seeds of one system have in common: the config of the data, a retriever's sizes and settings, and those that a
+    peer's search chose."""
+    retriever = dict(about.get("retriever") or {})
+    if retriever:
+        retriever["settings"] = {name: value for name, value in retriever_settings(about).items() if name != "seed"}
+    return about.get("config"), retriever, (about.get("tuning") or {}).get("chosen")
 
 
 def _measured(metric: Mapping | None) -> bool:

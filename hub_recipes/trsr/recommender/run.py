@@ -17,7 +17,7 @@ from trsr.errors import RunError
 from trsr.recommender import results
 from trsr.recommender.recipe import Recipe, build_recipe, read_yaml
 from trsr.recommender.results import Results
-from trsr.records.checksums import PREFIX, dataset_checksum
+from trsr.records.checksums import PREFIX, base_checksum, dataset_checksum
 from trsr.records.files import read_json
 
 FILE = "run.json"
@@ -60,6 +60,8 @@ class Run:
         data = record.get("dataset_checksums")
         if data and not recipe.dataset_revision and not data["items"].startswith(PREFIX):
             recipe = replace(recipe, dataset_revision=data["items"])  # the commit that its branch was at
+        if not recipe.base_revision and record.get("base_revision"):
+            recipe = replace(recipe, base_revision=record["base_revision"])  # likewise
         return cls(folder, recipe, record, checksum, data)
 
     @property
@@ -116,6 +118,16 @@ class Run:
             raise RunError(
                 f"{self.recipe.dataset} is not the dataset that {self.folder} was trained on: its config {changed[0]} is "
                 f"{checksums[0]}, the run's was {checksums[1]}. {remedy}"
+            )
+
+    def check_base(self) -> None:
+        """Raise RunError if the base in the recipe is not the one that the run was trained on, as far as its record says."""
+        base = self.recipe.base
+        known, now = self.record.get("base_checksum"), base_checksum(base)
+        if known and known != now:
+            raise RunError(
+                f"{base} is not the base that {self.folder} was trained on: it is {now}, the run's was {known}. Put that base back, or "
+                "train anew."
             )
 
     def check_users(self, rows: Dataset, description: str, in_several_splits: bool) -> None:

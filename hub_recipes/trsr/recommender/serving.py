@@ -85,6 +85,7 @@ def load_recommender(source: str | None = None, **options):
 def _of_run(run: Run, **options) -> TextRichRecommendationPipeline:
     """The recommender of a finished run, as its release would serve it."""
     recipe = run.recipe
+    run.check_base()
     run.check_data("It was trained with that one's prompts and summaries: put it back, or train anew.")
     source = base_path(recipe.base)
     with loading(recipe.base):

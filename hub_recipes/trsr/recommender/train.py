@@ -37,6 +37,7 @@ from trsr.recommender.run import ADAPTER, FILE, RECIPE, TRAINED_ON, changed_conf
 from trsr.recommender.summary_writer import written_by
 from trsr.recommender.validation import RankingMixin, curves, draw, ranking
 from trsr.records.adapters import write_adapter_config
+from trsr.records.checksums import base_checksum
 from trsr.records.files import one_writer, read_json, whole_folder, write_text
 from trsr.records.provenance import SummaryProvenance
 from trsr.records.versions import versions
@@ -81,16 +82,22 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     if recipe.summarizer:
         written_by(recipe, provenance.summaries)  # before the work, not at the release
     checksums = data_checksums(recipe.dataset, recipe.config, recipe.dataset_revision)
-    _check_resumed(recipe, out, checksums)
+    commit = getattr(model.config, "_commit_hash", None) or recipe.base_revision
+    base = {"checksum": base_checksum(recipe.base), "revision": commit}
+    _check_resumed(recipe, out, checksums, base)
     config = recipe.config
     rows = contract.read(recipe.dataset, config, "train", recipe.dataset_revision)
     if recipe.train_users:
         rows = rows.select(range(min(recipe.train_users, len(rows))))
     contract.check_ids(rows, texts, f"{recipe.dataset}, config {config}, split train")
     users = len(rows)
-    trained_on = {"dataset_checksums": checksums, "rows": list(zip(rows["user_id"], rows["target"], strict=True))}
     if recipe.targets > 1:
         rows = with_earlier_targets(rows, recipe.targets, _block_size(recipe, provenance.summaries), recipe.summary)
+    trained_on = {
+        "base": base,
+        "dataset_checksums": checksums,
+        "rows": list(zip(rows["user_id"], rows["target"], strict=True)),
+    }
     examples, counts = encode_rows(rows, texts, encoder, recipe.negatives, recipe.seed, recipe.form)
     validation_options: dict[str, object] = {}
     if recipe.watch.steps:
@@ -120,7 +127,8 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     record = {
         "recipe": recipe.to_dict(),
         "seed": recipe.seed,
-        "base_revision": getattr(model.config, "_commit_hash", None) or recipe.base_revision,
+        "base_revision": commit,
+        "base_checksum": base["checksum"],
         "dataset_checksums": checksums,
         "data": {"config": config, "users": users, "targets": len(rows), **counts},
         "plan": getattr(trainer, "plan", "rows"),
@@ -304,15 +312,26 @@ def _claim(recipe: Recipe, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _check_resumed(recipe: Recipe, out: Path, checksums: Mapping[str, str]) -> None:
-    """Raise TrainError if the dataset has changed since the unfinished run in `out` began."""
+def _check_resumed(recipe: Recipe, out: Path, checksums: Mapping[str, str], base: Mapping[str, Any]) -> None:
+    """Raise TrainError if the dataset or the base has changed since the unfinished run in `out` began."""
     path = out / TRAINED_ON
-    before = read_json(path)["dataset_checksums"] if path.is_file() else checksums
+    known = read_json(path) if path.is_file() else {}
+    if known.get("base", base) != base:  # runs of earlier versions do not say
+        raise TrainError(
+            f"{recipe.base} has changed since this run began: it was {_shown(known['base'])} and is {_shown(base)}. Put that base back "
+            "to finish the run, or train anew with another --out."
+        )
+    before = known.get("dataset_checksums", checksums)
     if changed := changed_configs(before, checksums):
         raise TrainError(
             f"{recipe.dataset} has changed since this run began: its config {changed[0]} was {before.get(changed[0])} and is "
             f"{checksums.get(changed[0])}. Put the dataset back to finish the run, or train anew with another --out."
         )
+
+
+def _shown(base: Mapping[str, Any]) -> str:
+    """A base's checksum; of one on the Hub, id and commit."""
+    return f"{base['checksum']}{' at ' + base['revision'] if base['revision'] else ''}"
 
 
 def _block_size(recipe: Recipe, summaries: SummaryProvenance) -> int:

@@ -26,7 +26,7 @@ from trsr.recommender.serving import load_recommender
 from trsr.records.costs import peak_mib
 from trsr.records.files import bind, one_writer, whole_file
 from trsr.records.versions import versions
-from trsr.retrieval.carried import catalogue_of
+from trsr.retrieval.carried import catalogue_of, with_weight_of
 from trsr.retrieval.identity import catalogue_checksum, model_checksum
 from trsr.retrieval.lists import recommendations
 from trsr.retrieval.recommendation_card import CONFIG, describe, sources
@@ -62,7 +62,8 @@ def recommend_to_all(
         source: Folder or Hub id of the dataset.
         out: Folder to write.
         model: As `load_recommender` takes it; with `first_stage_only` and a retriever, none is loaded.
-        retriever: Folder of a retriever on this dataset; default, the catalogue that the model carries.
+        retriever: Folder of a retriever on this dataset; default, the catalogue that the model carries. Where the model carries this
+            very retriever, the weight that was fitted for both is kept; else both stages' scores count alike, which is said.
         top_k: Items a user.
         stage_one: Items that the first stage passes on to the language model, `top_k` at least; default STAGE_ONE, or `top_k` where
             that is more.
@@ -96,6 +97,13 @@ def recommend_to_all(
             f"{model or 'The recommender in the package'} carries no catalogue. Give --retriever, or fuse one with the run: "
             "trsr retrieve fuse RETRIEVER --run RUN"
         )
+    if retriever and recommender is not None:
+        catalogue = with_weight_of(catalogue, recommender.catalogue)
+        if not catalogue.record["fitted"]:
+            logger.warning(
+                f"{model or 'The recommender in the package'} carries no weight that was fitted for {retriever}: the scores of both "
+                f"stages count alike. Fit one: trsr retrieve fuse {retriever} --run RUN"
+            )
     if recommender is not None:
         recommender.catalogue = catalogue
     checksums = data_checksums(source, "histories", revision)

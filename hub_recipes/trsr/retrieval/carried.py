@@ -75,6 +75,14 @@ def with_weight(catalogue: Catalogue, weight: float, fitted: Mapping[str, Any]) 
     return Catalogue(catalogue.fields, catalogue.vectors, catalogue.user_model, record)
 
 
+def with_weight_of(catalogue: Catalogue, carried: Catalogue | None) -> Catalogue:
+    """The same catalogue with the fitted weight of the one that a recommender carries, if that is of the same retriever."""
+    record = carried.record if carried else {}
+    if record.get("fitted") and record.get("retriever") == catalogue.record["retriever"]:
+        return with_weight(catalogue, record["weight"], record["fitted"])
+    return catalogue
+
+
 def write_catalogue(catalogue: Catalogue, folder: Path) -> None:
     """Write the files of a catalogue into an empty folder. Same catalogue, same bytes."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from trsr.metrics.ranking import padded
 from trsr.recommender.compare import fuse as fusing
 from trsr.recommender.compare import measure
 from trsr.recommender.controls import HISTORY
+from trsr.recommender.results import made_with, training_seed
 from trsr.records.files import read_json
 from trsr.records.versions import versions
 from trsr.retrieval import ranked
@@ -133,10 +134,10 @@ def _runs(tested: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
     for one in tested:
         runs.setdefault(one.own, []).append(one)
     for name, evaluated in runs.items():
-        seeds = [fusing.training_seed(one.about) for one in evaluated]
+        seeds = [training_seed(one.about) for one in evaluated]
         for number, one in enumerate(evaluated[1:], 1):
             before = evaluated[0]
-            if _kind(one.about) != _kind(before.about):
+            if made_with(one.about) != made_with(before.about):
                 problem = f"{before.folder} and {one.folder} are both called {name!r}, and are no two seeds of one run: their settings differ"
             elif seeds[number] is None or seeds[number] in seeds[:number]:
                 problem = f"{one.folder} is called {name!r} as another, and the seed of its training is {seeds[number]} in both"
@@ -144,13 +145,6 @@ def _runs(tested: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
                 continue
             raise CompareError(f"{problem}. Leave one out, or call its run otherwise, and evaluate it anew.")
     return runs
-
-
-def _kind(about: Mapping[str, Any]) -> tuple:
-    """What the seeds of one run have in common."""
-    retriever, tuning = (about.get(name) or {} for name in ("retriever", "tuning"))
-    settings = {name: value for name, value in retriever.get("settings", {}).items() if name != "seed"}
-    return about.get("config"), {**retriever, "settings": settings}, tuning.get("chosen")
 
 
 def _beside(tested: Sequence[Evaluation], runs: Systems) -> dict[str, list[Evaluation]]:

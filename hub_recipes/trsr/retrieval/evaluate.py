@@ -25,10 +25,11 @@ from trsr.recommender.evaluate import results_folder
 from trsr.recommender.results import FILE
 from trsr.recommender.run import Run, changed_configs, data_checksums
 from trsr.recommender.serving import load_recommender
-from trsr.records.checksums import digest
+from trsr.records.checksums import base_checksum, digest
 from trsr.records.files import one_writer, read_json, write_text
 from trsr.records.versions import versions
 from trsr.retrieval import catalogue, ranked
+from trsr.retrieval.answers import answers_kept
 from trsr.retrieval.retriever import FILE as RETRIEVER
 from trsr.retrieval.retriever import Retriever
 from trsr.retrieval.second_stage import BOTH, LANGUAGE_MODEL, measure_stages
@@ -93,6 +94,9 @@ def evaluate_retriever(
     if limited:
         rows = rows.select(range(limit))
     contract.check_ids(rows, texts, f"{source}, split {split}")
+    # Both refuse what does not belong together, before any work.
+    of_run = _rows_of_run(second, rows, split) if second else None
+    recommender: Any = _recommender(second, folder) if second else None
     shown = with_history(rows, history, seed)
     began = time.process_time()
     candidates = Candidates.of(shown, seed)
@@ -100,7 +104,8 @@ def evaluate_retriever(
     about = {
         **score_files.about(source, "histories", split, revision),
         "run": own,
-        "retriever": {name: retriever.record[name] for name in ("vectors", "ids", "settings")},
+        "retriever": {name: retriever.record[name] for name in ("vectors", "ids", "shape", "settings")},
+        "weights": digest(folder),
         "seed": seed,
         "n_users": len(set(rows["user_id"])),
         "limit": limit if limited else 0,
@@ -122,8 +127,15 @@ def evaluate_retriever(
         counts,
     )
     if second:
-        with_summaries = with_history(_rows_of_run(second, rows, split), history, seed)
-        stages = measure_stages(_recommender(second, folder), with_summaries, numbers, counts, stage_one)
+        made_from = {
+            "run": second.weights,
+            "base": base_checksum(second.recipe.base),
+            "catalogue": recommender.catalogue.record,
+            "stage_one": stage_one,
+        }
+        with answers_kept(out, **made_from) as kept:
+            with_summaries = with_history(of_run, history, seed)
+            stages = measure_stages(recommender, with_summaries, numbers, counts, stage_one, kept)
         measured[f"{second.recipe.name}{suffix}"] = stages[LANGUAGE_MODEL]
         measured[f"{own} + {second.recipe.name}{suffix}"] = stages[BOTH]
         about["second_stage"] = {"run": second.weights, "stage_one": stage_one}
@@ -131,15 +143,27 @@ def evaluate_retriever(
 
 
 def default_folder(
-    folder: Path, source: str, revision: str | None = None, *, split: str, limit: int = 0, history: str | None = None
+    folder: Path,
+    source: str,
+    revision: str | None = None,
+    *,
+    split: str,
+    limit: int = 0,
+    history: str | None = None,
+    run: Path | None = None,
+    stage_one: int = STAGE_ONE,
 ) -> Path:
     """Where `trsr retrieve evaluate` writes: RETRIEVER/SPLIT, with a suffix where not all rows or other histories are evaluated,
-    or those of a dataset that differs from the one that the retriever was trained on."""
+    with a run as second stage, or those of a dataset that differs from the one that the retriever was trained on."""
     out, record = results_folder(folder, split, limit=limit, history=history), folder / RETRIEVER
     if record.is_file():
         trained_on = read_json(record)["dataset_checksums"]
         if changed_configs(trained_on, data_checksums(source, "histories", revision)):
-            return out.with_name(f"{out.name}-{Path(source).resolve().name}")
+            out = out.with_name(f"{out.name}-{Path(source).resolve().name}")
+    if run:
+        out = out.with_name(
+            f"{out.name}-{run.resolve().name}{'' if stage_one == STAGE_ONE else f'-stage-one-{stage_one}'}"
+        )
     return out
 
 

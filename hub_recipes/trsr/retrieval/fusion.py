@@ -2,12 +2,10 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from trsr.core.catalogue import STAGE_ONE, add_scores
 from trsr.core.modeling import CATALOGUE
@@ -17,7 +15,9 @@ from trsr.metrics.fusion import fit_weights, normalise
 from trsr.metrics.ranking import padded
 from trsr.recommender.run import Run
 from trsr.recommender.serving import load_recommender
+from trsr.records.checksums import base_checksum
 from trsr.records.files import whole_folder
+from trsr.retrieval.answers import answers, answers_kept
 from trsr.retrieval.carried import UNFITTED, catalogue_of, with_weight, write_catalogue
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,8 @@ K = 10
 def fuse_run(folder: Path, retriever: Path, *, users: int = USERS, stage_one: int = STAGE_ONE) -> dict[str, Any]:
     """Give a finished run a catalogue: its dataset's items, a retriever's vectors, and the weight fitted on validation.
 
-    It is written to RUN/catalogue, from where `load_recommender` and `trsr publish --retriever` take it.
+    It is written to RUN/catalogue, from where `load_recommender` and `trsr publish --retriever` take it. A killed one goes on after
+    the last user that was answered.
 
     Args:
         users: Validation users to fit on, the first of the split.
@@ -48,7 +49,14 @@ def fuse_run(folder: Path, retriever: Path, *, users: int = USERS, stage_one: in
     recommender.catalogue = catalogue
     rows = contract.read(recipe.dataset, recipe.config, "validation", recipe.dataset_revision)
     rows = rows.select(range(min(users, len(rows))))
-    weight, figures = fit(recommender, rows, stage_one)
+    made_from = {
+        "run": run.weights,
+        "base": base_checksum(recipe.base),
+        "catalogue": catalogue.record,
+        "stage_one": stage_one,
+    }
+    with answers_kept(folder, **made_from) as kept:
+        weight, figures = fit(recommender, rows, stage_one, kept)
     catalogue = with_weight(catalogue, weight, {**figures, "split": "validation", "run": run.weights})
     with whole_folder(folder / CATALOGUE) as draft:
         write_catalogue(catalogue, draft)
@@ -56,7 +64,7 @@ def fuse_run(folder: Path, retriever: Path, *, users: int = USERS, stage_one: in
 
 
 def fit(
-    recommender: Any, rows: Iterable[Mapping[str, Any]], stage_one: int = STAGE_ONE
+    recommender: Any, rows: Iterable[Mapping[str, Any]], stage_one: int = STAGE_ONE, kept: Path | None = None
 ) -> tuple[float, dict[str, Any]]:
     """The weight of the first stage's z-scores beside the language model's, as a conditional logit on these users gives it.
 
@@ -65,6 +73,7 @@ def fit(
     Args:
         recommender: A pipeline with a catalogue.
         rows: Of `histories`, or of a config of summaries, whose summaries are then used.
+        kept: File of `answers_kept`, from which a killed fit goes on.
 
     Returns:
         The weight, from 0 to MOST; and the figures: `users`, `retrieved`, the share of targets that the first stage passed on, and
@@ -73,8 +82,8 @@ def fit(
     """
     lists: list[tuple[list[float], list[float]]] = []  # of log-odds, and of scores of the first stage
     targets: list[int] = []  # index of the target in the lists, -1 where it was not passed on
-    for row in tqdm(rows, desc="weight", unit="user", mininterval=1):
-        answer = retrieved_and_ranked(recommender, row, stage_one)
+    rows = list(rows)
+    for row, answer in zip(rows, answers(recommender, rows, stage_one, "weight", kept), strict=True):
         answer.sort(key=lambda item: -item["stage_one"])  # as they were retrieved: ties then fall as in serving
         ids = [item["item_id"] for item in answer]
         targets.append(ids.index(row["target"]) if row["target"] in ids else -1)
@@ -116,30 +125,6 @@ def _weight(lists: Sequence[tuple[list[float], list[float]]], targets: Sequence[
     if llm_weight <= 0:
         return MOST, None
     return round(float(np.clip(retriever_weight / llm_weight, 0, MOST)), 4), None
-
-
-def retrieved_and_ranked(recommender: Any, row: Mapping[str, Any], stage_one: int) -> list[dict[str, Any]]:
-    """What a recommender with a catalogue makes of the items that the user of a row has not met, and of the target.
-
-    A target counts also where the user had met it before, as `catalogue.measure` has it.
-    """
-    request = request_of(row)
-    if row["target"] not in row["history"]:
-        return recommender(request, stage_one=stage_one)["candidates"]
-    read = recommender.preprocess(request, stage_one=stage_one)
-    target = recommender.catalogue.rows.get(row["target"])
-    excluded = [number for number in read["query"].excluded if number != target]
-    read["query"] = replace(read["query"], excluded=excluded)
-    return recommender.postprocess(recommender.forward(read))["candidates"]
-
-
-def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What to ask a recommender with a catalogue, to find the target of a row: nothing that the user has met."""
-    return {
-        "history": [{"item_id": item_id} for item_id in row["history"]],
-        "exclude": [item_id for item_id in row.get("also_met") or () if item_id != row["target"]],
-        **({"summary": row["summary"]} if row.get("summary") else {}),
-    }
 
 
 def _gain(scores: Sequence[float], target: int) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trsr.dataset import contract
-from trsr.dataset.sequences import histories, interactions_checksum, item_numbers, training_sequences
+from trsr.dataset.sequences import also_met, histories, interactions_checksum, item_numbers, training_sequences
 from trsr.errors import UsageError
 from trsr.recommender.run import data_checksums
 from trsr.recommender.scores import cost
@@ -60,6 +60,7 @@ def train_retriever(
             "Items without text vectors and without ids have no vectors: leave out --no-ids, or --vectors none."
         )
     settings = settings or Settings()
+    Shape(0, 0, width, layers=layers, dropout=dropout)  # refuses sizes that cannot be before any work
     provenance = contract.provenance(source, revision)
     checksums = data_checksums(source, "histories", revision)
     asked = {"vectors": vectors, "ids": ids, "width": width, "layers": layers, "dropout": dropout, **asdict(settings)}
@@ -79,6 +80,7 @@ def train_retriever(
     validation = Validation(
         list(histories(splits["validation"], numbers, "validation")),
         item_numbers(splits["validation"].with_format("arrow")["target"], numbers, "validation"),
+        also_met(splits["validation"], numbers),
     )
     checkpoint = Checkpoint.open(out, made_from, began, started)
     maker = pretrained

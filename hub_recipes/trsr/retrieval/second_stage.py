@@ -1,15 +1,15 @@
 """Measure a recommender over its catalogue: the language model on what the first stage passes on, alone and with both scores added."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from trsr.core.catalogue import STAGE_ONE
 from trsr.metrics.fusion import moments
+from trsr.retrieval.answers import answers
 from trsr.retrieval.catalogue import Measured, of_lists
-from trsr.retrieval.fusion import retrieved_and_ranked
 from trsr.retrieval.ranked import Ranked, measured
 
 LANGUAGE_MODEL, BOTH = "log_odds", "score"  # of an answer
@@ -21,6 +21,7 @@ def measure_stages(
     numbers: Mapping[str, int],
     counts: np.ndarray,
     stage_one: int = STAGE_ONE,
+    kept: Path | None = None,
 ) -> dict[str, Measured]:
     """What the language model alone makes of the items that are passed on, and what both stages do.
 
@@ -31,23 +32,22 @@ def measure_stages(
         rows: Of `histories`, or of a config of summaries, whose summaries are then used.
         numbers, counts: As `catalogue.measure` takes them.
         stage_one: Items that the first stage passes on.
+        kept: File of `answers_kept`, from which a killed measurement goes on.
 
     Returns:
         LANGUAGE_MODEL and BOTH.
     """
-    answers, targets = [], []
-    for row in tqdm(rows, desc="both stages", unit="user", mininterval=1):
-        answers.append(retrieved_and_ranked(recommender, row, stage_one))
-        targets.append(numbers[row["target"]])
-    longest = max(map(len, answers))
-    items = np.zeros((len(answers), longest), np.int32)
+    rows = list(rows)
+    found_for = list(answers(recommender, rows, stage_one, "both stages", kept))
+    targets = np.array([numbers[row["target"]] for row in rows])
+    items = np.zeros((len(rows), max(map(len, found_for))), np.int32)
     found = {name: np.full(items.shape, -np.inf, np.float32) for name in (LANGUAGE_MODEL, BOTH)}
-    for number, answer in enumerate(answers):
+    for number, answer in enumerate(found_for):
         items[number, : len(answer)] = [numbers[item["item_id"]] for item in answer]
         for name, scores in found.items():
             scores[number, : len(answer)] = [item[name] for item in answer]
     mask = np.isfinite(found[BOTH])
-    labels = mask & (items == np.array(targets)[:, None])
+    labels = mask & (items == targets[:, None])
     return {name: _measured(items, scores, labels, mask, counts) for name, scores in found.items()}
 
 

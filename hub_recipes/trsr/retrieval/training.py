@@ -13,7 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from trsr.dataset.sequences import Sequences, windows
-from trsr.errors import TrainError
+from trsr.errors import TrainError, UsageError
 from trsr.retrieval.batches import Batch, epoch
 from trsr.retrieval.checkpoint import Checkpoint, generator_state, restore_generator
 from trsr.retrieval.draws import Draws
@@ -46,6 +46,14 @@ class Settings:
     patience: int = 5
     draws: int = 0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.batch, self.patience) < 1 or min(self.draws, self.seed, self.weight_decay) < 0:
+            raise UsageError(
+                f"Epochs, batch and patience must be 1 or more, and draws, seed and weight decay not negative; got {self}."
+            )
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            raise UsageError(f"The learning rate must be more than 0, got {self.learning_rate}.")
 
 
 @dataclass(frozen=True, slots=True)

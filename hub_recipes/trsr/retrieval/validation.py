@@ -19,10 +19,12 @@ class Validation:
     Attributes:
         histories: Numbers of items, oldest first.
         targets: (users,) the item that came next.
+        also_met: Numbers of the further items that each user met, which are in no history; None where there are none.
     """
 
     histories: Sequence[np.ndarray]
     targets: np.ndarray
+    also_met: Sequence[np.ndarray] | None = None
 
 
 def measure(network: Network, vectors: np.ndarray, validation: Validation) -> dict[str, float]:
@@ -47,6 +49,8 @@ def measure(network: Network, vectors: np.ndarray, validation: Validation) -> di
         own = scores[np.arange(len(targets)), targets]
         for row, history in enumerate(histories):
             scores[row, history] = -np.inf
+            if validation.also_met is not None:
+                scores[row, validation.also_met[start + row]] = -np.inf
         scores[np.arange(len(targets)), targets] = own  # a target counts, also where it was met before
         better, tied = (scores > own[:, None]).sum(axis=1), (scores == own[:, None]).sum(axis=1)
         ranks[start : start + rows] = better + (tied + 1) / 2

@@ -26,6 +26,9 @@ LOOP_LEAST = 2.5  # lengths of a run
 ECHO = 0.5
 ECHO_RUN = 6  # words
 EXAMPLE_WORD = 3  # letters; shorter words stand in any text
+# What servers call an answer that met the limit of tokens (OpenAI; Mistral; Anthropic), and one that they gave up.
+CUT_OFF = frozenset({"length", "model_length", "max_tokens"})
+ABORTED = frozenset({"abort", "error", "insufficient_system_resource"})  # vLLM and SGLang; Mistral; DeepSeek
 
 # "I can't help", and not "I Can't Sleep": in a title the next word has a capital.
 _CANNOT = (
@@ -54,7 +57,7 @@ def reject_reason(answer: Answer, prompts: SummaryPrompts, block: Block = (), su
     """Why an answer is no summary, in a word or two; empty for a summary.
 
     A failure of the engine; `only reasoning`; `loop`, whether it ends or not; `cut off` (it met the limit of tokens);
-    `empty`; `too long`; `refusal`; `echo`: of the instruction or of the items; `example`: the words of a worked example, not
+    `aborted` by the server; `empty`; `too long`; `refusal`; `echo`: of the instruction or of the items; `example`: the words of a worked example, not
     of the items; or `wrong form`: code or JSON, a heading with nothing below it, control tokens other than those that close
     the answer, or not the fixed form that was asked for.
 
@@ -72,7 +75,9 @@ def reject_reason(answer: Answer, prompts: SummaryPrompts, block: Block = (), su
         return "only reasoning"
     if repeated_share(text) >= LOOP:
         return "loop"
-    if answer.finish_reason == "length" and not (prompts.form and "\n" in without_reasoning(answer.text).strip()):
+    if answer.finish_reason in ABORTED:
+        return "aborted"
+    if answer.finish_reason in CUT_OFF and not (prompts.form and "\n" in without_reasoning(answer.text).strip()):
         return "cut off"
     if empty:
         return "empty"

@@ -12,6 +12,7 @@ CHANCE = 1e-6
 
 _REMEDIES = {
     "cut off": "raise --max-new-tokens (now {max_new_tokens}), or ask a model that writes shorter",
+    "aborted": "look at the server's own log: it stops in the middle of answers",
     "only reasoning": "turn the model's reasoning off, for many servers with --extra-body "
     '\'{{"chat_template_kwargs": {{"enable_thinking": false}}}}\', or raise --max-new-tokens (now {max_new_tokens})',
     "loop": "set --prompts small (for models of less than a billion parameters), --repetition-penalty 1.1 (for a server in "

@@ -96,7 +96,7 @@ def summarize_on_ray(
             out.with_name(f"{out.name}.store.sqlite") if engine.cacheable else Path(scratch) / "store.sqlite"
         )
         store = (store or default_store).resolve()
-        check_out(source, out, revision, limit=limit)
+        check_out(source, out, methods, revision, limit=limit)
         texts, splits = read(source, revision, limit)
         if engine.cacheable:
             with closing(Store(store)) as opened_store:

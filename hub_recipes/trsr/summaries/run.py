@@ -143,9 +143,14 @@ def summarize_dataset(
         EngineError: If the engine cannot go on, or most of its answers are rejected. All answers so far are stored.
         UsageError: If the store cannot be used, or has answers of another server, see `Store.bind_server`.
     """
-    made_from = check_out(source, out, revision, since, limit)
+    before = contract.provenance(source, revision)
+    made_from = check_out(source, out, methods, revision, since, limit)
     if export:
-        contract.check_replaceable(export, ["generations"], contract.provenance(source, revision).with_summaries({}))
+        contract.check_replaceable(export, ["generations"], before.with_summaries({"methods": list(methods)}))
+    # A source that holds some users of another one alone stays a part of it.
+    partial = min(
+        (count for count in (limit, before.summaries.limit if before.has_summaries else 0) if count), default=0
+    )
     texts, splits = read(source, revision, limit)
     default_store = out.with_name(f"{out.name}.store.sqlite") if engine.cacheable else None
     store = store or default_store
@@ -165,7 +170,7 @@ def summarize_dataset(
             )
         items = DatasetDict(train=contract.read(source, "items", "train", revision))
         provenance = {
-            **contract.provenance(source, revision).values,
+            **before.values,
             "summaries": {
                 **identity(engine),
                 "methods": list(methods),
@@ -173,7 +178,7 @@ def summarize_dataset(
                 "calls": calls_of,
                 **({"since": earlier.record()} if earlier else {}),
                 "source": made_from,
-                **({"limit": limit} if limit else {}),
+                **({"limit": partial} if partial else {}),
                 **(
                     opened_store.counts()
                     | {
@@ -208,7 +213,14 @@ def prepare(store: Store, engine: Engine, caches: Sequence[str], texts: Mapping[
         import_cache(store, cache, engine, texts)
 
 
-def check_out(source: str, out: Path, revision: str | None = None, since: str | None = None, limit: int = 0) -> str:
+def check_out(
+    source: str,
+    out: Path,
+    methods: Sequence[str],
+    revision: str | None = None,
+    since: str | None = None,
+    limit: int = 0,
+) -> str:
     """Make sure that `out` is free, or holds summaries of the same histories and items, before the engine is asked.
 
     If `out` is also the source, or the dataset that is continued, its histories may differ. Summaries of a part of the users may
@@ -225,7 +237,8 @@ def check_out(source: str, out: Path, revision: str | None = None, since: str | 
     checksum = dataset_checksum(source, revision, MADE_FROM)
     out = out.resolve()  # so that its name is not taken for a dataset in the package
     before = contract.provenance(str(out)) if out.is_dir() else None
-    contract.check_replaceable(out, MADE_FROM, contract.provenance(source, revision).with_summaries({}))
+    after = contract.provenance(source, revision).with_summaries({"methods": list(methods)})
+    contract.check_replaceable(out, MADE_FROM, after)
     if before and limit and not before.summaries.limit:
         raise DataError(f"{out} holds all users, which --limit would cut to {limit} a split. Choose another --out.")
     if not before or before.summaries.summarised == checksum:

@@ -103,6 +103,7 @@ class Scheduler:
         self.left_open = self.reasoning_removed = 0
         self._watch = None if keep_going else FailureWatch(engine.identity.get("sampling", {}))
         self._support = SupportCount() if engine.notice else None
+        self._watched: set[str] = set()  # keys of questions whose first answer was counted, however many users put them
         self._shown_failures: set[str] = set()
         self._advance_bar = advance or (lambda _: None)
         self._window = window or max(1024, 4 * engine.workers * engine.batch)
@@ -253,12 +254,7 @@ class Scheduler:
         if kept:
             self._answered += 1
             self.engine.has_answered = True
-            if (
-                self._watch
-                and not kept[0].attempt
-                and (verdict := self._watch.add(request.question.kind, kept[0].problem, kept[0].text))
-            ):
-                raise EngineError(verdict)
+            self._watch_first(request, kept[0].attempt, kept[0].problem, kept[0].text)
         good = next((attempt for attempt in kept if not attempt.problem), None)
         if good is not None:
             self._fill(running, slot, self._accept(_answer_of(good), request))
@@ -299,11 +295,14 @@ class Scheduler:
         self._failures = self._failures + 1 if answer.failure else 0
         if answer.failure == UNREACHABLE and self._failures >= FAILURES:
             raise EngineError(self._unreachable_message())
-        if (
-            self._watch
-            and not request.attempt
-            and (verdict := self._watch.add(request.question.kind, reason, answer.text))
-        ):
+        self._watch_first(request, request.attempt, reason, answer.text)
+
+    def _watch_first(self, request: Request, attempt: int, reason: str, text: str) -> None:
+        """Count the first answer to a question, once. Raises EngineError if most answers are rejected."""
+        if not self._watch or attempt or request.key in self._watched:
+            return
+        self._watched.add(request.key)
+        if verdict := self._watch.add(request.question.kind, reason, text):
             raise EngineError(verdict)
 
     def _fill(self, running: _Running, slot: int, text: str) -> None:

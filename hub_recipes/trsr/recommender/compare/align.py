@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from trsr.errors import CompareError
 from trsr.recommender import results
 from trsr.recommender.controls import HISTORY
+from trsr.recommender.results import training_seed
 from trsr.recommender.scores import FILE, KEYS, ROW
 
 NEEDED = ("run", "dataset", "split", "protocol", "systems")  # in results.json
@@ -164,9 +165,13 @@ def align(evaluations: Sequence[Evaluation]) -> Aligned:
             before = holders.setdefault(name, evaluation)
             if any(np.array_equal(table, seed) for seed in seeds.get(name, [])):
                 continue
-            if before is not evaluation and (name != evaluation.own or _kind(before) != _kind(evaluation)):
+            known = {training_seed(one) for one in about.get(name, [])} - {None}
+            if before is not evaluation and (
+                name != evaluation.own or _kind(before) != _kind(evaluation) or training_seed(evaluation.about) in known
+            ):
                 raise CompareError(
-                    f"{before.folder} and {evaluation.folder} both hold {name!r}, which differ and are no two seeds of one run. "
+                    f"{before.folder} and {evaluation.folder} both hold {name!r}, which differ and are no two seeds of one run: "
+                    "their settings or data are others, or the seed of their training is one. "
                     f"Call the run of one of them otherwise (NAME={evaluation.folder}), or leave it out."
                 )
             seeds.setdefault(name, []).append(table)
@@ -176,11 +181,11 @@ def align(evaluations: Sequence[Evaluation]) -> Aligned:
 
 
 def _kind(evaluation: Evaluation) -> tuple:
-    """What the seeds of one system have in common: the config, whose summaries and which histories were shown, and whether
-    there was an adapter."""
+    """What the seeds of one system have in common: what they were made with, whose summaries and which histories were shown, and
+    whether there was an adapter."""
     about = evaluation.about
     without_adapter = "weights" in about and about["weights"] is None
-    return about.get("config"), bool(about.get("shuffled_summaries")), about.get("history"), without_adapter
+    return results.made_with(about), bool(about.get("shuffled_summaries")), about.get("history"), without_adapter
 
 
 def check_same(first: Evaluation, other: Evaluation) -> None:

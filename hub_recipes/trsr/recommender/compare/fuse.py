@@ -16,7 +16,7 @@ from trsr.errors import CompareError
 from trsr.metrics.fusion import fit_weights, normalise
 from trsr.recommender.compare.align import Aligned, Evaluation, align, check_same, read_folder
 from trsr.recommender.compare.measure import cost, is_own, scoring_seconds
-from trsr.recommender.results import FILE
+from trsr.recommender.results import FILE, training_seed
 from trsr.records.checksums import PREFIX
 
 CONTROLS = ("shuffled_summaries", "history")
@@ -156,14 +156,6 @@ def matched_seeds(about: Mapping[str, Sequence[Mapping]]) -> list[tuple[int, ...
         tuple(seeds[name].index(seed) if name in varying else 0 for name in about)
         for seed in sorted(seed for seed in first if seed is not None)
     ]
-
-
-def training_seed(about: Mapping) -> int | None:
-    """Seed of a run's, a peer's or a retriever's training; None if none is recorded."""
-    if tuning := about.get("tuning"):
-        return tuning.get("seed_of_fit", tuning.get("seed"))  # where both are there, the second is that of the search
-    settings = (about.get("retriever") or {}).get("settings") or {}
-    return settings.get("seed", about.get("train_seed"))
 
 
 def _deterministic(name: str, about: Mapping) -> bool:

@@ -23,7 +23,8 @@ from trsr.recommender.evaluate import load_run, score
 from trsr.recommender.run import TRAINED_ON, Run
 from trsr.recommender.summarizer.fine_tune import Tuning, fine_tune
 from trsr.recommender.summarizer.sample import last_question, sample, sampling_engine
-from trsr.recommender.summarizer.select import Kept, check_held_out, keep_best, log_probabilities, with_samples
+from trsr.recommender.summarizer.select import Kept, keep_best, log_probabilities, with_samples, without_held_out
+from trsr.recommender.summarizer.trained_on import RECORD
 from trsr.recommender.train import save_adapter
 from trsr.records.checksums import base_checksum
 from trsr.records.files import bind, one_writer, read_json, write_text
@@ -31,8 +32,6 @@ from trsr.records.versions import versions
 from trsr.report.templates import render
 from trsr.summaries.run import Catalogue, identity
 from trsr.summaries.store import Store
-
-RECORD = "training.json"  # holds no times: the adapter's checksum covers it, and the same work gives the same checksum
 
 
 @one_writer
@@ -149,13 +148,20 @@ def train_summarizer(
 
 
 def _training_users(run: Run, users: int, in_several_splits: bool) -> tuple[Dataset, int]:
-    """The first rows of the split `train`, those that are new to the ranker first, and how many of them are.
+    """The first rows of the split `train` that are measured on nowhere, those that are new to the ranker first, and how many of them
+    are.
 
     Raises:
-        DataError: If one of them is measured on too.
+        DataError: As `without_held_out`.
     """
     recipe = run.recipe
+    held_out = {
+        split: contract.read(recipe.dataset, recipe.config, split, recipe.dataset_revision)
+        for split in contract.SPLITS
+        if split != "train"
+    }
     rows = contract.read(recipe.dataset, recipe.config, "train", recipe.dataset_revision)
+    rows = without_held_out(rows, held_out, in_several_splits)
     path = run.folder / TRAINED_ON
     trained = {tuple(pair) for pair in read_json(path)["rows"]} if path.is_file() else set()
     is_new = [pair not in trained for pair in zip(rows["user_id"], rows["target"], strict=True)]
@@ -163,12 +169,6 @@ def _training_users(run: Run, users: int, in_several_splits: bool) -> tuple[Data
     if users:
         order = order[:users]
     rows = rows.select(order)
-    held_out = {
-        split: contract.read(recipe.dataset, recipe.config, split, recipe.dataset_revision)
-        for split in contract.SPLITS
-        if split != "train"
-    }
-    check_held_out(rows, held_out, in_several_splits)
     return rows, sum(is_new[number] for number in order) if path.is_file() else 0
 
 

@@ -66,22 +66,27 @@ def keep_best(samples: Sequence[Sequence[str]], values: np.ndarray, margin: floa
     return kept
 
 
-def check_held_out(rows: Dataset, held_out: Mapping[str, Dataset], by_target: bool) -> None:
-    """Make sure that no user whose target is looked at is one that is measured on.
+def without_held_out(rows: Dataset, held_out: Mapping[str, Dataset], by_target: bool) -> Dataset:
+    """Training rows whose target may be looked at: none that is measured on.
 
     Args:
         rows: Of training users.
         held_out: Split -> rows of validation and test.
-        by_target: Whether a user occurs in several splits, each time with another target; then user and target count.
+        by_target: Whether a user occurs in several splits. Then rows are left out whose item is the user's target there too, for a
+            history may repeat items.
 
     Raises:
-        DataError: If there is such a user; it is named.
+        DataError: If a user stands in one of them who should not; it is named.
     """
     columns = ("user_id", "target") if by_target else ("user_id",)
-    used = set(zip(*(rows[name] for name in columns), strict=True))
+    used = list(zip(*(rows[name] for name in columns), strict=True))
+    measured: set[tuple] = set()
     for split, others in held_out.items():
-        if both := used & set(zip(*(others[name] for name in columns), strict=True)):
+        keys = set(zip(*(others[name] for name in columns), strict=True))
+        if not by_target and (both := keys & set(used)):
             raise DataError(
                 f"{len(both)} training users stand in the split {split} too, such as {min(both)[0]!r}: a summariser that is "
                 "trained on their next items could not be measured there. Build the dataset anew."
             )
+        measured |= keys
+    return rows.select([number for number, key in enumerate(used) if key not in measured])

@@ -34,6 +34,7 @@ from trsr.summaries.engines.in_flight import InFlight
 TRIES = 8
 LONGEST_WAIT = 60.0  # seconds, unless the server asks for more
 LONGEST_ASKED = 300.0
+PATIENCE = 900.0  # seconds that a server may ask one question to wait in all, before waits count as tries
 # Of this question alone: too long, or refused by a filter. Asking again would change nothing.
 _REJECTED = frozenset({400, 413, 422})
 # How servers say that a prompt is longer than the context they were started with; in order: OpenAI, vLLM and llama-cpp-python,
@@ -123,7 +124,8 @@ class OpenAIEngine(Engine):
 
     async def _answer(self, request: Request) -> Answer:
         reason, status = "", 0
-        for number in range(TRIES):
+        number, waited = -1, 0.0
+        while (number := number + 1) < TRIES:
             await self._open()
             asked_to_wait = 0.0
             try:
@@ -158,6 +160,8 @@ class OpenAIEngine(Engine):
             if asked_to_wait:
                 # For all, not for this request alone: what the others send would be turned away too.
                 self._closed_until = max(self._closed_until, asyncio.get_running_loop().time() + asked_to_wait)
+                waited += asked_to_wait
+                number -= waited <= PATIENCE  # the server said when to come back: that was no try
             elif number < TRIES - 1:
                 longest = min(self.server.backoff * 2**number, LONGEST_WAIT)
                 await asyncio.sleep(longest * self._jitter.uniform(0.5, 1))

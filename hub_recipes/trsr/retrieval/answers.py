@@ -1,0 +1,88 @@
+"""What a recommender with a catalogue answers to rows of a dataset; each answer is kept, so that a killed measurement goes on."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+KEPT = ("item_id", "log_odds", "stage_one", "score")  # of an item in an answer
+
+Answer = list[dict[str, Any]]  # the ranked items, best first, with what KEPT names
+
+
+@contextmanager
+def answers_kept(folder: Path, **made_from: Any) -> Iterator[Path]:
+    """A file for `answers`, whose name says what they are made from; it is removed once all is done.
+
+    Args:
+        made_from: All that the answers depend on beside the rows, in JSON's types.
+    """
+    text = json.dumps(made_from, sort_keys=True, default=str)
+    path = folder / f".answers-{hashlib.sha256(text.encode()).hexdigest()[:16]}.partial.jsonl"
+    folder.mkdir(parents=True, exist_ok=True)
+    yield path
+    path.unlink(missing_ok=True)
+
+
+def answers(
+    recommender: Any, rows: Iterable[Mapping[str, Any]], stage_one: int, label: str, kept: Path | None = None
+) -> Iterator[Answer]:
+    """The answer to each row, as `retrieved_and_ranked` gives it.
+
+    Args:
+        stage_one: Items that the first stage passes on.
+        label: Of the progress bar.
+        kept: File of `answers_kept`: answers in it are taken, the others are added.
+    """
+    known = _read(kept) if kept else {}
+    for number, row in enumerate(tqdm(rows, desc=label, unit="user", mininterval=1)):
+        key = f"{number} {hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()[:16]}"
+        if key not in known:
+            found = retrieved_and_ranked(recommender, row, stage_one)
+            known[key] = [{name: item[name] for name in KEPT} for item in found]
+            if kept:
+                with kept.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps([key, known[key]]) + "\n")
+        yield known.pop(key)
+
+
+def retrieved_and_ranked(recommender: Any, row: Mapping[str, Any], stage_one: int) -> Answer:
+    """What a recommender with a catalogue makes of the items that the user of a row has not met, and of the target.
+
+    A target counts also where the user had met it before, as `catalogue.measure` has it.
+    """
+    request = request_of(row)
+    if row["target"] not in row["history"]:
+        return recommender(request, stage_one=stage_one)["candidates"]
+    read = recommender.preprocess(request, stage_one=stage_one)
+    target = recommender.catalogue.rows.get(row["target"])
+    excluded = [number for number in read["query"].excluded if number != target]
+    read["query"] = replace(read["query"], excluded=excluded)
+    return recommender.postprocess(recommender.forward(read))["candidates"]
+
+
+def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What to ask a recommender with a catalogue, to find the target of a row: nothing that the user has met."""
+    return {
+        "history": [{"item_id": item_id} for item_id in row["history"]],
+        "exclude": [item_id for item_id in row.get("also_met") or () if item_id != row["target"]],
+        **({"summary": row["summary"]} if row.get("summary") else {}),
+    }
+
+
+def _read(path: Path) -> dict[str, Answer]:
+    """Key of a row -> its answer."""
+    known: dict[str, Answer] = {}
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                key, answer = json.loads(line)
+            except ValueError:
+                continue  # the line that a kill cut off
+            known[key] = answer
+    return known
