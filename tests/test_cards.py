@@ -1201,3 +1201,17 @@ def test_a_dataset_of_a_part_of_the_users_says_so(tmp_path):
 def test_an_adapter_repo_that_also_summarises_shows_how(tmp_path):
     assert 'subfolder="summarizer")' in card("adapter", made(tmp_path, summarises=True))
     assert "summarizer/" not in card("adapter", sample(tmp_path))
+    facts = made(tmp_path, summarises=True)
+    here = replace(facts, recipe=replace(facts.recipe, summarizer=str(tmp_path / "summarizer")))
+    assert str(tmp_path) not in card("adapter", here)
+
+
+def test_code_is_python_and_json_whatever_its_characters():
+    texts = [
+        "title: \U0001fae9 `x` <b>",
+        "tab\there",
+        "\u202e",
+        "\U00100000",
+    ]  # the first is newer than Python's tables
+    shown = markdown.code(texts)
+    assert json.loads(shown) == ast.literal_eval(shown) == texts

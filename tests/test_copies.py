@@ -105,12 +105,15 @@ def test_a_cross_encoder_gives_the_log_odds_of_the_recommender(copied, stranger,
         recent = [Item.parse(text) for text in one["request"]["history"][-prompt.recent_items :]]
         query = cross_encoder.query(prompt, one["request"]["summary"], recent)
         asked.append([query, one["request"]["candidates"]])
+    asked.append(["\n".join([query] * 60), wanted[0]["request"]["candidates"]])  # longer than the context
     card = (release / "cross-encoder" / "README.md").read_text(encoding="utf-8")
     of_its_base = re.findall(r"```python\n(.*?)```", card, re.S)[-1]
     code = f"{OF_THE_CROSS_ENCODER}{of_its_base}print(json.dumps([found, answers(model)]))"
     found, pinned = visit(hub, stranger, tmp_path, code, json.dumps(asked))
     assert "revision=adapter.revision" in of_its_base
     assert pinned == [pytest.approx(one, abs=1e-5) for one in found]
+    *found, long = found
+    assert len(set(long)) == len(set(wanted[0]["request"]["candidates"]))  # each candidate is still read
     for given, one in zip(found, wanted, strict=True):
         assert given == pytest.approx(one["log_odds"], abs=1e-4)
     assert max(map(max, found)) - min(map(min, found)) > 0.1
@@ -262,6 +265,10 @@ def test_a_licence_that_sets_terms_stops_merged_weights(quickstarted, tmp_path):
     # Not even looked for, where it does not matter: accepted, or an adapter alone.
     wished.check_licence(lambda: pytest.fail("it was read"), "base", True)
     Copies(cross_encoder=True).check_licence(lambda: pytest.fail("it was read"), "base", False)
+    # A base in a folder goes with the release.
+    with pytest.raises(ReleaseError, match="would hold the base itself, base, and its licence"):
+        Copies().check_licence(lambda: "llama3.2", "base", False, brings_base=True)
+    Copies().check_licence(lambda: "mit", "base", False, brings_base=True)
     for licence in ("llama3.2", "gemma", "other", "cc-by-nc-4.0", None):
         with pytest.raises(ReleaseError, match="--accept-base-licence"):
             wished.check_licence(lambda stated=licence: stated, "base", False)

@@ -190,6 +190,8 @@ def test_a_repo_of_somebody_else_is_left_alone(hub, release):
     api.create_repo("ORG/trsr-sample")
     api.upload_file(path_or_fileobj=b"mine", path_in_repo="notes.txt", repo_id="ORG/trsr-sample")
     refused(hub, release, "no release of LLM-TRSR. Choose another --name", error=ReleaseError)
+    # A new branch would begin as main is.
+    refused(hub, release, "no release of LLM-TRSR. Choose another --name", error=ReleaseError, branch="next")
 
 
 def test_a_public_repo_is_not_taken_for_private(hub, release):

@@ -55,6 +55,24 @@ def test_the_last_one_saved_is_the_one_that_is_loaded(tmp_path):
     assert not torch.equal(found, first.get_output_embeddings().weight)
 
 
+@pytest.mark.parametrize("name", ["default", "second"])
+def test_the_adapter_that_ranks_is_saved_whatever_its_name(tmp_path, name):
+    lora = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    model = adapted(tmp_path / "one", 0)
+    model.add_adapter("second", lora)
+    model.set_adapter(name)
+    save_recommender(tmp_path / "saved", model, tiny.byte_level(), {})
+    assert names(tmp_path / "saved" / "adapter") == {"adapter_config.json", "adapter_model.safetensors"}
+    written = [path.read_text() for path in (tmp_path / "saved").rglob("*.json")]
+    assert not any(str(tmp_path) in text for text in written)
+    ids = torch.arange(1, 9)[None]
+    found = TextRichRecommender.from_pretrained(str(tmp_path / "saved"))(input_ids=ids).logits
+    torch.testing.assert_close(found, model.eval()(input_ids=ids).logits)
+    model.base_model.set_adapter(["default", "second"])
+    with pytest.raises(InputError, match="2 adapters of the PeftModel are active"):
+        save_recommender(tmp_path / "other", model, tiny.byte_level(), {})
+
+
 def test_a_recommender_is_saved_over_itself(tmp_path):
     saved = tmp_path / "saved"
     save_recommender(saved, adapted(tmp_path / "one", 0), tiny.byte_level(), {})

@@ -179,7 +179,7 @@ class Catalogue:
         column = self.fields[name]
         lists = (cell if isinstance(cell, list) else [cell] for cell in column)
         example = next((held for cell in lists for held in cell if held), value)
-        if isinstance(example, str) != isinstance(value, str):
+        if isinstance(example, str) != isinstance(value, str) or isinstance(value, (list, dict)):
             raise InputError(f"The field {name!r} holds values such as {example!r}, so none can be {value!r}.")
         return torch.tensor([value in cell if isinstance(cell, list) else value == cell for cell in column])
 

@@ -103,7 +103,7 @@ class TextRichRecommender:
         if "summarizer_adapter" in parts:
             use_adapter(model, RANKER)
         model.config.trsr = settings
-        model.trsr_parts = parts  # the origin of each, for saving
+        model.trsr_parts, model.trsr_cache_dir = parts, hub.get("cache_dir")  # the origin of each, for saving
         # Read when it is first needed, at the commit of this config.
         commit = getattr(config, "_commit_hash", None) or repo_options["revision"]
         model.trsr_catalogue = (name, {**repo_options, "revision": commit}) if settings.get(CATALOGUE) else None

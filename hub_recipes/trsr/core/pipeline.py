@@ -321,7 +321,7 @@ class TextRichRecommendationPipeline(Pipeline):
         Raises:
             ValueError: If there are no summaries, or no summarizer.
         """
-        if not summaries:
+        if not _listed(summaries, "summaries"):
             raise InputError("There are no summaries to merge.")
         with self._writing(self._needed(summarizer), max_new_tokens) as writer:
             return writer.merge([list(summaries)])[0]

@@ -52,7 +52,7 @@ def save_recommender(folder: Path, model, tokenizer, settings: Mapping[str, Any]
         draft.mkdir()
         all_settings = {**settings, **_write_parts(draft, model)}
         write_config(draft, without_peft(model).config.to_dict(), all_settings)
-        tokenizer.save_pretrained(draft)
+        save_tokenizer(draft, tokenizer)
         copy_code(draft)
         source = Path(str(getattr(without_peft(model), "name_or_path", "")))
         for name in DECISION_FILES:
@@ -132,6 +132,19 @@ def core_modules(*starts: str) -> list[str]:
     return sorted(modules)
 
 
+def save_tokenizer(folder: Path, tokenizer, **settings: Any) -> None:
+    """Write a tokenizer, without what is of this machine.
+
+    Args:
+        settings: More fields of its config, which the tokenizer itself would not write.
+    """
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    local = ("is_local", "local_files_only", "name_or_path")
+    write_json(path, {key: value for key, value in saved.items() if key not in local} | settings)
+
+
 def copy_code(folder: Path) -> None:
     """Copy the modules that a pipeline repo needs."""
     for name in core_modules():
@@ -147,7 +160,7 @@ def _write_parts(folder: Path, model) -> dict[str, Any]:
     for key, (source, options) in parts.items():
         subfolder, revision = _FOLDERS[key]
         if Path(source).is_dir() or options.get("subfolder"):
-            _copy(_local(source, options), folder / subfolder)
+            _copy(_local(source, options, getattr(model, "trsr_cache_dir", None)), folder / subfolder)
             settings[key] = f"./{subfolder}"
         else:
             settings[key] = source
@@ -167,11 +180,10 @@ def _save_in_memory(folder: Path, model) -> dict[str, Any]:
             )
         model.save_pretrained(folder / "base")
         return settings | {"base_model": "./base"}
-    model.save_pretrained(folder / "adapter")
-    (folder / "adapter" / "README.md").unlink(missing_ok=True)
     name = str(base.name_or_path)
     if not name:
         raise InputError("The base of the PeftModel has no name: save it first, and load it from there.")
+    _save_active_adapter(folder / "adapter", model, "../base" if Path(name).is_dir() else name)
     if Path(name).is_dir():
         _copy(Path(name), folder / "base")
         return settings | {"base_model": "./base", "adapter": "./adapter"}
@@ -182,10 +194,38 @@ def _save_in_memory(folder: Path, model) -> dict[str, Any]:
     }
 
 
-def _local(source: str, options: Mapping[str, Any]) -> Path:
+def _save_active_adapter(folder: Path, model, base: str) -> None:
+    """Write the one adapter of a PeftModel that ranks.
+
+    Args:
+        base: What its config names as the base.
+    """
+    active = model.active_adapters
+    if len(active) != 1:
+        raise InputError(
+            f"{len(active)} adapters of the PeftModel are active, and one ranks: choose it with set_adapter."
+        )
+    model.save_pretrained(folder, selected_adapters=list(active))
+    (folder / "README.md").unlink(missing_ok=True)
+    if (inner := folder / active[0]).is_dir():  # where peft puts any but the one called default
+        for path in list(inner.iterdir()):
+            path.rename(folder / path.name)
+        inner.rmdir()
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    write_json(folder / "adapter_config.json", {**config, "base_model_name_or_path": base})
+
+
+def _local(source: str, options: Mapping[str, Any], cache_dir: str | None) -> Path:
     """The folder of a base or adapter; one from the Hub is in the cache, for it was loaded from there."""
     if not Path(source).is_dir():
-        source = snapshot_download(source, revision=options.get("revision"), local_files_only=True)
+        try:
+            source = snapshot_download(
+                source, revision=options.get("revision"), cache_dir=cache_dir, local_files_only=True
+            )
+        except OSError as error:
+            raise InputError(
+                f"{source} is no longer in the cache that it was loaded from: load the pipeline anew."
+            ) from error
     return Path(source) / (options.get("subfolder") or "")
 
 

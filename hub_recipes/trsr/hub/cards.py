@@ -301,7 +301,9 @@ def _reproducible(facts: Facts, commits: Mapping[str, str | None]) -> dict[str, 
         "dataset": facts.names.dataset,
         "dataset_revision": commits.get("dataset"),
     }
-    return facts.recipe.to_dict() | on_hub
+    # A folder of this machine. Training needs the summaries alone, which are in the dataset.
+    recipe = {name: value for name, value in facts.recipe.to_dict().items() if name != "summarizer"}
+    return recipe | on_hub
 
 
 def _decision_request(example: Example) -> dict[str, object]:

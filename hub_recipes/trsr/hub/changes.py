@@ -122,7 +122,7 @@ def compare(folder: Path, hub: HfApi, repo: str, kind: str, revision: str) -> Ch
         return with_retries(f"List {repo}", list_files)
 
     info, branched = with_retries(f"Look at {repo}", fetch_info)
-    remote = tree(info.sha) if branched else {}
+    remote = tree(info.sha) if info else {}  # a new branch begins as main is
     added = {name for name in local if name not in remote}
     changed = {name for name, path in local.items() if name in remote and not _equal(path, remote[name])}
     only_remote = {name for name in remote if name not in local}

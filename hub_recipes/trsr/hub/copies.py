@@ -67,17 +67,23 @@ class Copies:
         assert self.converter is not None
         return self.converter / "convert_hf_to_gguf.py" if self.converter.is_dir() else self.converter
 
-    def check_licence(self, read: Callable[[], str | None], base: str, accepted: bool) -> None:
-        """Raise ReleaseError where merged weights hold those of a base that may not be passed on as they please.
+    def check_licence(
+        self, read: Callable[[], str | None], base: str, accepted: bool, brings_base: bool = False
+    ) -> None:
+        """Raise ReleaseError where weights of a base would be published that may not be passed on as they please.
 
         Args:
             read: Gives the licence of the base; called only where it matters.
+            brings_base: Whether the release holds the base itself, as one does whose base is in a folder.
         """
-        if not (self.merged or self.gguf) or accepted or (licence := read()) in licences.FREE:
+        merged = self.merged or self.gguf
+        if not (merged or brings_base) or accepted or (licence := read()) in licences.FREE:
             return
+        what = "Merged weights are those of the base too" if merged else "The release would hold the base itself"
+        elsewhere = "" if merged else ", or name the base by its id on the Hub (base=ORG/NAME), which leaves it there"
         raise ReleaseError(
-            f"Merged weights are those of the base {base} too, and its licence ({licence or 'it states none'}) sets terms for passing "
-            "them on. Read it; with --accept-base-licence they are published, under that licence."
+            f"{what}, {base}, and its licence ({licence or 'it states none'}) sets terms for passing weights on. Read it; with "
+            f"--accept-base-licence they are published, under that licence{elsewhere}."
         )
 
     def write(self, draft: Path, inputs: ReleaseInputs, name: str) -> dict[str, Any]:

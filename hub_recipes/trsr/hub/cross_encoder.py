@@ -12,7 +12,7 @@ from pathlib import Path
 
 from trsr.core.history import Item, newest
 from trsr.core.prompts import AddedTokens, Encoder, RankingPrompt
-from trsr.core.saving import write_json
+from trsr.core.saving import save_tokenizer, write_json
 from trsr.errors import ReleaseError
 from trsr.hub.decision import fill, quoted, text_macros, unusual_forms
 
@@ -60,7 +60,8 @@ def write(folder: Path, encoder: Encoder) -> None:
         )
     if encoder.limit:
         tokenizer.model_max_length = encoder.limit
-    tokenizer.save_pretrained(folder)
+    # The document stands at the end of a prompt: of one that is too long, the beginning goes.
+    save_tokenizer(folder, tokenizer, truncation_side="left")
     modules = [
         {"idx": number, "name": str(number), "path": path, "type": kind} for number, (path, kind) in enumerate(_MODULES)
     ]

@@ -91,9 +91,9 @@ def check(hub: HfApi, changes: list[Change], options: Options) -> None:
             )
         if change.exists and options.private and not change.private:
             problems.append(f"{change.repo} exists and is public. Make it private in its settings, or leave --private.")
-        if change.head and not change.same and not is_ours(hub, change.repo, TYPES[change.kind], change.head):
+        if change.exists and not change.same and not is_ours(hub, change.repo, TYPES[change.kind], change.head):
             problems.append(f"{change.repo} exists and is no release of LLM-TRSR. Choose another --name.")
-        elif change.head and (problem := edit_conflict(change, options)):
+        elif problem := edit_conflict(change, options):
             problems.append(problem)
     if problems:
         raise ReleaseError("\n".join(problems))

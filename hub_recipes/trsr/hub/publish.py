@@ -55,7 +55,7 @@ def publish(
         accept_data_licence: Publish ids, summaries and weights of data whose texts may not be passed on, gated.
         retriever: Folder of a retriever: the pipeline then carries the catalogue, and recommends without candidates.
         copies: Forms for other engines, each in a repo of its own.
-        accept_base_licence: Publish merged weights of a base whose licence sets terms for that.
+        accept_base_licence: Publish merged weights, or the weights of a base in a folder, where its licence sets terms for that.
 
     Returns:
         Plain values: `folder` of the release and, with `push`, `commits`: kind of repo -> commit that holds it. Without
@@ -78,7 +78,11 @@ def publish(
         copies=copies.kinds,
     )
     copies.check_licence(
-        lambda: licences.of_base(recipe.base).get("license") or license, recipe.base, accept_base_licence
+        lambda: licences.of_base(recipe.base).get("license") or license,
+        recipe.base,
+        accept_base_licence,
+        # One that was trained here, from nothing, is nobody else's.
+        brings_base=base_folder.is_dir() and not (base_folder / "training.json").is_file(),
     )
     if copies.cross_encoder:
         check_library()

@@ -14,7 +14,7 @@ from huggingface_hub import DatasetCard
 
 from trsr.assets.paths import base_path, summarizer_path
 from trsr.core.modeling import CATALOGUE, PROMPT_FILE, RELEASE_FILE, SUMMARIZER
-from trsr.core.saving import copy_code, core_modules, write_config, write_json
+from trsr.core.saving import copy_code, core_modules, save_tokenizer, write_config, write_json
 from trsr.dataset import contract
 from trsr.errors import ReleaseError
 from trsr.hub import cards, decision, eval_results, spaces
@@ -223,11 +223,7 @@ def write_pipeline(folder: Path, inputs: ReleaseInputs, names: Names) -> bool:
     write_config(folder, inputs.base_config.to_dict(), settings)
     if not recipe.chat:
         encoder.tokenizer.chat_template = None  # serve with the prompt format of training
-    encoder.tokenizer.save_pretrained(folder)
-    saved = read_json(folder / "tokenizer_config.json")
-    for key in ("is_local", "local_files_only", "name_or_path"):  # of this machine, not of the tokenizer
-        saved.pop(key, None)
-    write_json(folder / "tokenizer_config.json", saved)
+    save_tokenizer(folder, encoder.tokenizer)
     (folder / PROMPT_FILE).write_text(
         json.dumps(encoder.prompt.to_dict(), indent=2) + "\n", encoding="utf-8", newline="\n"
     )
@@ -246,7 +242,7 @@ def write_dataset(
 
     Returns:
         Rows of each config and split, what the card's header says of files and columns (`configs`, `dataset_info`), and
-        the output of the code snippet on the card.
+        the output of the code snippet on the card; none where texts may not be shared, for a card stands before the gate.
     """
     recipe = inputs.run.recipe
     tables = contract.shared_tables(inputs.tables, terms)
@@ -272,7 +268,8 @@ def write_dataset(
     train = tables[example_config]["train"]
     users = [train[number] for number in range(min(3, len(train)))]
     told = {name: header[name] for name in ("dataset_info", "configs")}
-    return rows, told, [str(example), *(f"{user['user_id']} {user['target']}" for user in users)]
+    printed = [str(example), *(f"{user['user_id']} {user['target']}" for user in users)]
+    return rows, told, printed if terms.share_text else []
 
 
 def check_files(folder: Path) -> None:

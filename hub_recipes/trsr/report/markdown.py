@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from unicodedata import category
 
 from trsr.core.history import clean
 
@@ -45,7 +46,10 @@ def code(values: Mapping | Sequence | str, indent: int = 4) -> str:
     """Values as JSON, which for strings and lists of them is Python too; no value can end a code block in Markdown."""
 
     def escaped(char: str) -> str:
-        return char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1]
+        # Beyond the BMP, JSON has two escapes for what is one character in Python. There a character may be newer than Python's tables,
+        # and be shown as it is; only one without a shape is escaped.
+        shown = char.isprintable() or char == "\n" or (ord(char) > 0xFFFF and category(char) != "Cf")
+        return char if shown else json.dumps(char)[1:-1]
 
     text = json.dumps(values, indent=indent, ensure_ascii=False).replace("`", "\\u0060").replace("<", "\\u003c")
     return "".join(map(escaped, text))
