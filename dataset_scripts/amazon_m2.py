@@ -194,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--locale", choices=sorted(LANGUAGES), default="UK", help="(%(default)s)")
     building.add_options(parser, fields=",".join(FIELDS))
     push_options.add(parser)
-    return building.command(parser, make, argv, then=push_dataset.push_if_requested)
+    return building.command(parser, make, argv, then=push_dataset.push_if_requested, name="amazon-m2")
 
 
 if __name__ == "__main__":

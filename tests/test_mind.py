@@ -1,5 +1,6 @@
 """MIND's files -> histories: by hand in small, and whatever is in them, rows are used or named, and all add up."""
 
+import json
 import random
 from pathlib import Path
 
@@ -139,6 +140,8 @@ def test_impressions_are_ranked_against_what_was_shown(tmp_path):
         {"user_id": "U1", "history": ["N1", "N2"], "target": "N7", "negatives": ["N3"], "impression_id": "2"}
     ]
     assert splits["test"]["target"] == ["N9"]
+    made = json.loads((tmp_path / "out" / "provenance.json").read_text())["options"]
+    assert [made[name] for name in ("negatives", "negative_sampling", "keep_last")] == [None] * 3
     names = ("read", "broken", "without_history", "without_click", "without_others", "repeated", "kept")
     assert [counts[f"train_impressions_{name}"] for name in names] == [9, 1, 1, 2, 1, 1, 3]
     # Lists of unequal length can be ranked.
@@ -156,6 +159,7 @@ def test_impressions_need_two_parts_and_two_days(tmp_path, capsys):
         ([train, "--text-fields", "title,url"], "--text-fields takes some of category"),
         ([train, "--text-fields", "title,title"], "each once"),
         ([tmp_path / "none", "--train", "many"], "--train takes a number of users, at least 1, or: all"),
+        ([train, dev, "--protocol", "impressions", "--negatives", "4"], "leave out --negatives"),
         ([train, "--workers", "0"], "--workers is at least 1"),
         ([tmp_path / "none"], "No 'news.tsv'"),
         ([train], "No user is left"),
@@ -224,14 +228,12 @@ def test_the_order_of_rows_and_the_number_of_workers_change_no_byte(tmp_path, mo
     parts = [tmp_path / "train", tmp_path / "dev"][: 1 if protocol == "paper" else 2]
     for place, folder in enumerate(parts):
         write_mind(folder, users=800, impressions=1500, news=300, seed=place)
-    sizes = SMALL if protocol == "paper" else ("--test", "50")
+    sizes = (*SMALL, "--negative-sampling", "popularity") if protocol == "paper" else ("--test", "50")
     run(
         *parts,
         "--protocol",
         protocol,
         *sizes,
-        "--negative-sampling",
-        "popularity",
         "--workers",
         "1",
         out=tmp_path / "one",
@@ -246,8 +248,6 @@ def test_the_order_of_rows_and_the_number_of_workers_change_no_byte(tmp_path, mo
         "--protocol",
         protocol,
         *sizes,
-        "--negative-sampling",
-        "popularity",
         "--workers",
         "3",
         out=tmp_path / "two",

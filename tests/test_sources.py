@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from trsr.core.history import clean
 from trsr.dataset.build.csv_blocks import Layout
 from trsr.dataset.build.scan import Faults, Reading, find, scan
 from trsr.errors import DataError
@@ -45,6 +46,16 @@ def test_a_quote_within_a_cell_is_a_character_and_an_open_one_is_named(tmp_path)
     assert rows == [('5" pipe', "1"), ("x", "2"), ("z", "4")]
     assert named == [(4, "broken quotes (unexpected end of data)")]
     assert read(tmp_path, b'"a\t"b"\n')[0] == [('"a', '"b"')]
+
+
+@pytest.mark.parametrize("size", [7, 30, None])
+def test_a_carriage_return_by_itself_ends_no_row(tmp_path, size):
+    """Also behind a stray quote, from which on the file is read line by line."""
+    for inch in ('12"', "12in"):
+        content = f'a,b\n1,Shelf {inch} wide\n2,New in\r2020\n3,"Chair"\r\n4,x'.encode()
+        rows, named, _ = read(tmp_path, content, CSV, size=size)
+        assert [clean(b) for _, b in rows] == [f"Shelf {inch} wide", "New in 2020", "Chair", "x"]
+        assert named == []
 
 
 LOG = [f"u{n},i{n % 7},{n}" + (',"one, two"' if n % 3 == 0 else ",x") for n in range(18_000)]

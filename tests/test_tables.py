@@ -19,10 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_scripts import tables
+from trsr.core.history import clean
 from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
 from trsr.dataset.build import column_types, jsonl
 from trsr.dataset.build.interactions import build_sequences
+from trsr.dataset.build.item_text import clean_column
 from trsr.dataset.build.scan import Faults
 from trsr.recommender.examples import ranking_prompt
 from trsr.recommender.recipe import build_recipe
@@ -195,6 +197,27 @@ def test_dates_and_numbers_sort_and_ties_keep_their_order(tmp_path):
     assert sequence(["10", "9", "9", "1e1"]) == "1203"
     assert sequence(["2024-01-02", "2024-01-01T23:00:00Z", "2024-01-02T00:30:00+01:00"]) == "120"
     assert sequence([4, 3.5, 4, 1]) == "3102"
+
+
+def test_a_time_beyond_the_calendar_costs_its_row(tmp_path, capsys):
+    times = pa.array([1000 + number for number in range(len(EVENTS) - 1)] + [2**63 - 1], pa.int64())
+    log = pa.Table.from_pylist([{name: row[name] for name in ("user_id", "item_id")} for row in EVENTS])
+    pq.write_table(log.append_column("timestamp", times.cast(pa.timestamp("us"))), tmp_path / "events.parquet")
+    assert run(tmp_path, "--time", "timestamp", interactions=tmp_path / "events.parquet") == 0
+    assert f"row {len(EVENTS)}" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_taken_is_told_before_anything_is_read(tmp_path, capsys, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    monkeypatch.setattr(tables, "read_items", lambda *given: pytest.fail("it was read"))
+    assert run(tmp_path) == 2
+    assert "is not a dataset folder of ours" in capsys.readouterr().err
+
+
+def test_invisible_variation_selectors_are_cleaned_as_in_requests(tmp_path):
+    texts = ["葛\U000e0100\U000e0141x", "plain", "a\ufe0f b"]
+    assert clean_column(pa.array(texts)).to_pylist() == [clean(text) for text in texts]
 
 
 def test_units_and_ties_of_times_are_told(tmp_path, capsys):

@@ -97,14 +97,14 @@ def _read(source: str, config: str, split: str, revision: str | None) -> Dataset
 def load_split(source: str, config: str, split: str, revision: str | None = None) -> Dataset:
     """One split of one config, whatever its columns. Raises DataError if it cannot be read."""
     try:
-        return load_dataset(locate(source), config, split=split, revision=revision)
+        return load_dataset(locate(source, revision), config, split=split, revision=revision)
     except (ValueError, DatasetsError) as error:
         raise DataError(f"Dataset {source!r}, config {config!r}: cannot read split {split!r}: {error}") from error
 
 
 def configs(source: str, revision: str | None = None) -> list[str]:
     """Names of the configs that a dataset has. Raises DataError if it has no such folder or repo, or its card cannot be read."""
-    path = locate(source)
+    path = locate(source, revision)
     try:
         return get_dataset_config_names(path, revision=revision)
     except (ValueError, yaml.YAMLError) as error:
@@ -120,7 +120,7 @@ def stream(source: str, config: str, revision: str | None = None, batch: int = 1
 
     Columns are those of the files, whatever the card says of them.
     """
-    builder = load_dataset_builder(locate(source), config, revision=revision)
+    builder = load_dataset_builder(locate(source, revision), config, revision=revision)
     builder.info.features = None
     if hasattr(builder.config, "batch_size"):
         # Of Parquet. The default is a row group, which may hold all rows, or none: that is an error then.

@@ -27,7 +27,7 @@ from trsr.core.prompts import Encoder
 from trsr.core.scoring import Scorer
 from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
-from trsr.errors import CalibrationError, EvaluationError, LoadError
+from trsr.errors import CalibrationError, EvaluationError, LoadError, UsageError
 from trsr.metrics import ranking, significance
 from trsr.metrics.calibration import fit_calibration
 from trsr.progress import loading
@@ -39,7 +39,7 @@ from trsr.recommender.recipe import Recipe
 from trsr.recommender.results import FILE
 from trsr.recommender.run import Run
 from trsr.records.checksums import base_checksum
-from trsr.records.files import one_writer, write_text
+from trsr.records.files import one_writer, read_json, write_text
 from trsr.records.versions import versions
 
 logger = logging.get_logger(__name__)
@@ -260,6 +260,19 @@ def results_folder(
     return run / name
 
 
+def _check_out(out: Path, checksums: Mapping[str, str], seed: int) -> None:
+    """Raise UsageError if a folder holds results that another evaluation wrote: of other data, whose folder has the same name, or of
+    another seed."""
+    before = read_json(out / FILE) if (out / FILE).is_file() else {}
+    known = {"data": before.get("dataset_checksums", checksums), "seed": before.get("seed", seed)}
+    now = {"data": dict(checksums), "seed": seed}
+    if changed := [name for name, value in now.items() if known[name] != value]:
+        raise UsageError(
+            f"{out} holds results of another evaluation: its {changed[0]} was {known[changed[0]]}, and is {now[changed[0]]} now. Choose "
+            "another --out, or remove it."
+        )
+
+
 @one_writer
 def evaluate_run(
     folder: Path,
@@ -290,7 +303,7 @@ def evaluate_run(
         RunError: If there is no finished run, its dataset has changed and `dataset` does not name another, or the run was
             trained on users of the split.
         EvaluationError: If the run shows no summaries to shuffle.
-        UsageError: If `history` is no order.
+        UsageError: If `history` is no order, or `out` holds results on other data or of another seed.
     """
     history_suffix(history)  # refuses an unknown order before any work
     run = Run.read(folder).with_dataset(dataset)
@@ -312,6 +325,7 @@ def evaluate_run(
     if run.changed_data():
         several = contract.provenance(recipe.dataset, recipe.dataset_revision).users_in_several_splits
         run.check_users(rows, f"{recipe.dataset}, split {split}", several)
+    _check_out(out, run.data_checksums(), seed)
     encoder, scorer = load_run(run, adapter)
     train = contract.read(recipe.dataset, "histories", "train", recipe.dataset_revision)
     scorers = {name: baseline_scorer(name, rows, train, texts) for name in BASELINES}

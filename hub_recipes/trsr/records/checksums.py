@@ -54,7 +54,7 @@ def dataset_checksum(source: str, revision: str | None = None, configs: Collecti
     """
     if revision and re.fullmatch("[0-9a-f]{40}", revision) and not Path(dataset_path(source)).is_dir():
         return revision
-    folder = Path(locate(source))
+    folder = Path(locate(source, revision))
     if not folder.is_dir():
         return _commit(source, revision)
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.parquet")}

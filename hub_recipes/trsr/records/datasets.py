@@ -20,7 +20,7 @@ from trsr.records.files import read_json
 _WAIT = 10.0  # seconds for the Hub to answer
 
 
-def locate(source: str) -> str:
+def locate(source: str, revision: str | None = None) -> str:
     """The folder or the Hub id of a dataset, for `load_dataset`.
 
     Raises:
@@ -34,18 +34,18 @@ def locate(source: str) -> str:
     looks_local = folder.is_absolute() or path[:1] in {".", "~"} or len(folder.parts) > 2 or folder.exists()
     if looks_local or (len(folder.parts) == 2 and folder.parent.is_dir()):
         raise DataError(f"No dataset folder at {source!r}. Make one with dataset_scripts/, or name a Hub dataset.")
-    _check_hub(path)
+    _check_hub(path, revision)
     return path
 
 
 @functools.cache
-def _check_hub(repo: str) -> None:
+def _check_hub(repo: str, revision: str | None) -> None:
     """Raise DataError where no dataset can have this id, or it is not in the cache and the Hub cannot be reached.
 
     Clients would try for half a minute.
     """
     try:
-        if not isinstance(try_to_load_from_cache(repo, "README.md", repo_type="dataset"), str):
+        if not isinstance(try_to_load_from_cache(repo, "README.md", repo_type="dataset", revision=revision), str):
             HfApi().dataset_info(repo, timeout=_WAIT)
     except HfHubHTTPError:
         return  # the Hub is there: whoever reads the dataset says what is wrong with it
@@ -65,7 +65,7 @@ def hub_file(repo: str, name: str, revision: str | None = None) -> Path | None:
 
 def dataset_file(source: str, name: str, revision: str | None = None) -> Path | None:
     """A file of a dataset folder or Hub dataset; None if it has no such file. Raises DataError if it cannot be read."""
-    path = Path(locate(source)) / name
+    path = Path(locate(source, revision)) / name
     if not path.parent.is_dir():
         return hub_file(source, name, revision)
     return path if path.is_file() else None

@@ -96,13 +96,26 @@ def _values(cells: pa.Array) -> list[object]:
     """Cells as Python values. Short floats stay short: which whole numbers they hold exactly depends on their size."""
     if isinstance(cells.type, pa.JsonType):
         return [None if cell is None else json.loads(cell) for cell in cells.storage.to_pylist()]
-    values = cells.to_pylist(maps_as_pydicts="lossy")
+    try:
+        values = cells.to_pylist(maps_as_pydicts="lossy")
+    except (OverflowError, ValueError):
+        if not pa.types.is_temporal(cells.type):
+            raise
+        return [_time(cell) for cell in cells]
     short = {pa.float32(): np.float32, pa.float16(): np.float16}
     if shorten := short.get(cells.type):
         return [None if value is None else shorten(value) for value in values]
     if isinstance(cells.type, (pa.ListType, pa.LargeListType)) and (shorten := short.get(cells.type.value_type)):
         return [value and [None if part is None else shorten(part) for part in value] for value in values]
     return values
+
+
+def _time(cell: pa.Scalar) -> object:
+    """A date or time as a Python value; None if it is none, or lies beyond the year 9999."""
+    try:
+        return cell.as_py()
+    except (OverflowError, ValueError):
+        return None
 
 
 def identifier(value: object) -> str | None:

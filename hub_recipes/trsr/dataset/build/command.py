@@ -247,6 +247,7 @@ def write(
     """
     unrecorded = {"sources", "interactions", "workers", "strict", "push_to_hub", "private", "accept_data_licence"}
     unrecorded |= {
+        "overwrite",
         "sep",
         "items_sep",
         "encoding",
@@ -282,8 +283,12 @@ def command(
     make: Callable[[argparse.Namespace, Faults], Mapping[str, int]],
     argv: Sequence[str] | None,
     then: Callable[[argparse.Namespace], object],
+    name: str = "",
 ) -> int:
     """Run a script: make the dataset, print a report, and call `then`.
+
+    Args:
+        name: Of the dataset; default, the option --name, or the name of the folder.
 
     Returns:
         The exit code: 0, or 2 after a user's mistake, whose message is printed.
@@ -294,6 +299,9 @@ def command(
     try:
         if options.workers < 1 or options.limit < 0:
             raise DataError(f"--workers is at least 1, --limit at least 0; got {options.workers} and {options.limit}.")
+        # Now, and not after all is read; `contract.write` looks again.
+        known = {"dataset": {"name": name or getattr(options, "name", None) or options.out.resolve().name}}
+        contract.check_replaceable(options.out, ("items", "histories"), contract.Provenance(known, str(options.out)))
         counts = make(options, faults)
     except (TrsrError, OSError) as error:
         # Rows that were left out so far may be the cause of the error, whichever step raised it.

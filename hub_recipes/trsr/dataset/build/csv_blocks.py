@@ -290,8 +290,10 @@ def _lines(block: bytes, stream: Iterable[bytes]) -> Iterator[bytes]:
     for piece in stream:
         *lines, block = (block + piece).split(b"\n")
         yield from (line + b"\n" for line in lines)
+    *lines, block = block.split(b"\n")  # not `splitlines`: a CR by itself ends no row
+    yield from (line + b"\n" for line in lines)
     if block:
-        yield from block.splitlines(keepends=True)
+        yield block
 
 
 def _decoded(lines: Iterable[bytes]) -> Iterator[str]:

@@ -26,15 +26,19 @@ def build_sequences(
     Raises:
         DataError: If an item is unknown, or a user has several lists.
     """
-    users = one_chunk(table["user"]).dictionary_encode()
+    # Texts stay in their chunks: an array of strings holds 2 GB.
+    users = one_chunk(table["user"].dictionary_encode().unify_dictionaries())
     owner = users.indices.to_numpy()
-    items = one_chunk(table["items" if "items" in table.column_names else "item"])
+    items = table["items" if "items" in table.column_names else "item"]
     if pa.types.is_list(items.type):
+        items = one_chunk(items)
         if len(users.dictionary) < len(owner):
             repeated = users.dictionary[int(np.argmax(np.bincount(owner)))].as_py()
             raise DataError(f"User {repeated!r} has several rows; with --list-column a user has one.")
         owner, items = owner[pc.list_parent_indices(items).to_numpy()], items.flatten()
     indices = pc.index_in(items, value_set=ids)
+    if isinstance(indices, pa.ChunkedArray):
+        indices = one_chunk(indices)
     if indices.null_count and not drop:
         unknown = items.filter(indices.is_null())[0].as_py()
         raise DataError(

@@ -9,8 +9,8 @@ from trsr.core.field_values import ID_FIELDS, unescape
 from trsr.core.history import clean, label
 from trsr.errors import DataError
 
-# Texts of letters, marks, numbers, punctuation and symbols are clean already; others are cleaned.
-_UNCLEAN = r"[^ -~\pL\pM\pN\pP\pS]|  |^ | $"
+# Texts of letters, marks, numbers, punctuation and symbols are clean already; others are cleaned. Invisible variation selectors are marks.
+_UNCLEAN = r"[^ -~\pL\pM\pN\pP\pS]|[\x{e0100}-\x{e01ef}]|  |^ | $"
 
 # Far faster than a search for the substring "&".
 ESCAPED = "&[#A-Za-z][0-9A-Za-z]+;"
