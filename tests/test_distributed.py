@@ -340,7 +340,7 @@ def test_recommendations_without_ray_are_refused_with_the_install_line(books, tm
         recommend_to_all(books[0], tmp_path / "recs", retriever=books[1], first_stage_only=True, ray={})
     for words, message in (
         (["--all-users", "--workers", "2"], "go with --ray"),
-        (["--push-to-hub", "ORG/x"], "--push-to-hub goes with --all-users"),
+        (["--push-to-hub", "ORG/x"], "--dataset, --out, --push-to-hub go with --all-users"),
     ):
         with pytest.raises(SystemExit):
             main(["recommend", *words, "--dataset", "d", "--out", str(tmp_path / "x")])

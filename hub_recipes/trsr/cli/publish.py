@@ -66,7 +66,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add(
         "--accept-base-licence",
         action="store_true",
-        help="you have read the base's licence, and merged weights may be passed on under it",
+        help="you have read the base's licence, and its weights (merged ones, or a base in a folder) may be passed on under it",
     )
     add("--license", help="of the weights (the base's)")
     add("--data-license", help="of the data, an identifier of the Hub (that in its provenance)")

@@ -116,7 +116,8 @@ def _all_users(options: argparse.Namespace) -> Outcome:
 
 def _one_request(options: argparse.Namespace) -> Outcome:
     if used := [name for name in _OF_ALL_USERS if getattr(options, name)]:
-        raise UsageError(f"--{used[0].replace('_', '-')} goes with --all-users: add it.")
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in used)
+        raise UsageError(f"{names} {'go' if len(used) > 1 else 'goes'} with --all-users: add it.")
     if not options.request:
         raise UsageError("Give a request, or --all-users with --dataset and --out.")
     content = sys.stdin.buffer.read() if options.request == "-" else Path(options.request).read_bytes()
