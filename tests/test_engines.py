@@ -171,11 +171,20 @@ def test_a_server_that_asks_for_silence_gets_it(tmp_path):
         assert server.log[0][2] == 429
 
 
-def test_a_rate_limit_is_waited_out_however_often_it_is_met(tmp_path):
+def test_a_limit_that_does_not_pass_ends_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(backend, "PATIENCE", 3.0)
+    with ChatServer(fault=lambda prompt, times: 429, retry_after=0.01) as server:
+        with pytest.raises(EngineError, match="unreachable"):
+            run(asked(server, concurrency=2), tmp_path, users=range(30))
+        assert len(server.log) < 30 * backend.TRIES  # patience was had once, not with each question
+
+
+def test_a_rate_limit_is_waited_out_however_often_it_is_met(tmp_path, capsys):
     with ChatServer(fault=lambda prompt, times: 429 if times < backend.TRIES else None, retry_after=0.01) as server:
         trails, scheduler, _ = run(asked(server, concurrency=2), tmp_path, users=range(2))
         assert len(server.log) >= (backend.TRIES + 1) * len(server.answered())
     assert not scheduler.fallen_back.get("unreachable")
+    assert capsys.readouterr().err.count("Trying 8 times") == 1
     assert trails == run(ScriptedEngine(moody), tmp_path / "here", users=range(2))[0]
 
 

@@ -193,6 +193,10 @@ def test_a_run_does_not_go_on_with_another_base_and_is_measured_on_none(trained,
     weights.write_bytes(kept)
     train.train(recipe, tmp_path / "run")
     weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    shutil.move(base, tmp_path / "moved")
+    with pytest.raises(RunError, match="There is no folder"):
+        evaluate_run(tmp_path / "run", tmp_path / "test")
+    shutil.move(tmp_path / "moved", base)
     for measured in (
         lambda: evaluate_run(tmp_path / "run", tmp_path / "test"),
         lambda: load_recommender(str(tmp_path / "run")),
@@ -215,6 +219,14 @@ def test_what_is_trained_on_holds_the_earlier_targets_too(trained, tmp_path):
     rows = json.loads((tmp_path / "run" / "trained_on.json").read_text())["rows"]
     found = json.loads((tmp_path / "run" / "run.json").read_text())["data"]
     assert len(rows) == found["targets"] > found["users"]
+    user, item = rows[0]
+    asked = Dataset.from_list(
+        [{"user_id": user, "target": item, "history": history} for history in (["x"], ["x", item])]
+    )
+    run = Run.read(tmp_path / "run")
+    run.check_users(asked.select([1]), "a later split", True)  # met again: no leak
+    with pytest.raises(RunError, match="was trained on 1 of the 1 choices"):
+        run.check_users(asked.select([0]), "another cut", True)
 
 
 def test_a_release_of_another_dataset_is_refused(quickstarted, tmp_path):

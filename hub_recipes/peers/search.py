@@ -68,14 +68,17 @@ def search(
         spent = sum(trial.about["cpu_seconds"] for trial in tried) / 60
         if len(tried) >= wanted or (tried and budget.cpu_minutes and spent >= budget.cpu_minutes):
             break
-        if not tried and not study.get_trials(states=(TrialState.WAITING,)):  # one may wait since a kill
+        pruned = [
+            trial.params for trial in study.get_trials(states=(TrialState.PRUNED,))
+        ]  # that diverged, or came again
+        if not (tried or pruned or study.get_trials(states=(TrialState.WAITING,))):  # one may wait since a kill
             study.enqueue_trial({setting: values[0] for setting, values in space.items()})
         proposed = len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)))
         # A sampler anew for each trial: its draws do not hang on when the process began.
         study.sampler = optuna.samplers.TPESampler(seed=1000 * seed + proposed, n_startup_trials=1 + RANDOM)
         trial = study.ask()
         settings = {setting: trial.suggest_categorical(setting, values) for setting, values in space.items()}
-        if any(settings == before.settings for before in tried):
+        if settings in [*(before.settings for before in tried), *pruned]:
             study.tell(trial, state=TrialState.PRUNED)
             continue
         try:

@@ -41,9 +41,9 @@ class Shape:
     dropout: float = 0.4
 
     def __post_init__(self) -> None:
-        if min(self.width, self.hidden, self.layers, self.heads, self.longest) < 1 or not 0 <= self.dropout < 1:
+        if min(self.width, self.hidden, self.heads, self.longest, self.layers + 1) < 1 or not 0 <= self.dropout < 1:
             raise InputError(
-                f"Width, layers and the other sizes of a user model must be 1 or more, and dropout from 0 to less than 1; got {self}."
+                f"Width and the other sizes of a user model must be 1 or more, layers not negative, and dropout from 0 to less than 1; got {self}."
             )
         if self.width % self.heads:
             raise InputError(f"The width of vectors must be a multiple of {self.heads} heads, got {self.width}.")

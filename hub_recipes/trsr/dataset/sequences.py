@@ -132,7 +132,7 @@ def _new_rows(splits: Mapping[str, Dataset], numbers: Mapping[str, int]) -> Iter
         hidden = {} if split == "train" else _targets_of_several(rows, numbers)
         for row, (user_id, items) in enumerate(_rows(rows, numbers, split, with_target=split == "train")):
             others = [target for number, target in hidden.get(user_id, ()) if number != row]
-            if len(asked := np.flatnonzero(np.isin(items, others))):
+            if others and len(asked := np.flatnonzero(np.isin(items, others))):
                 items = items[: asked[0]]
             known = earlier.setdefault(user_id, [])
             common = [_common_prefix(sequence, items) for sequence in known]

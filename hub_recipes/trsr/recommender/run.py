@@ -11,7 +11,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from trsr.assets.paths import dataset_path
+from trsr.assets.paths import base_path, dataset_path
 from trsr.dataset import contract
 from trsr.errors import RunError
 from trsr.recommender import results
@@ -122,9 +122,12 @@ class Run:
 
     def check_base(self) -> None:
         """Raise RunError if the base in the recipe is not the one that the run was trained on, as far as its record says."""
-        base = self.recipe.base
-        known, now = self.record.get("base_checksum"), base_checksum(base)
-        if known and known != now:
+        base, known = self.recipe.base, self.record.get("base_checksum")
+        if known is None:
+            return
+        if known.startswith(PREFIX) and not Path(base_path(base)).is_dir():
+            raise RunError(f"There is no folder {base}, the base of {self.folder}. Put it back, or train anew.")
+        if known != (now := base_checksum(base)):
             raise RunError(
                 f"{base} is not the base that {self.folder} was trained on: it is {now}, the run's was {known}. Put that base back, or "
                 "train anew."
@@ -136,14 +139,15 @@ class Run:
         Args:
             description: Dataset and split of `rows`, for the message.
             in_several_splits: Whether a user occurs in several splits, see `Provenance.users_in_several_splits`. Then pairs
-                of user and target are compared instead of users.
+                of user and target are compared instead of users, without targets that the user had met before.
         """
         path = self.folder / TRAINED_ON
         if not path.is_file():
             return
         width = 2 if in_several_splits else 1
         trained = {tuple(pair[:width]) for pair in read_json(path)["rows"]}
-        evaluated = set(zip(*(rows[name] for name in ("user_id", "target")[:width]), strict=True))
+        columns = zip(rows["user_id"], rows["target"], rows["history"], strict=True)
+        evaluated = {(user, target)[:width] for user, target, history in columns if width == 1 or target not in history}
         if overlap := evaluated & trained:
             raise RunError(
                 f"{self.folder} was trained on {len(overlap)} of the {len(evaluated)} {'choices' if in_several_splits else 'users'} of "

@@ -26,7 +26,7 @@ from trsr.recommender.serving import load_recommender
 from trsr.records.costs import peak_mib
 from trsr.records.files import bind, one_writer, whole_file
 from trsr.records.versions import versions
-from trsr.retrieval.carried import catalogue_of, with_weight_of
+from trsr.retrieval.carried import catalogue_of, record_of, with_weight_of
 from trsr.retrieval.identity import catalogue_checksum, model_checksum
 from trsr.retrieval.lists import recommendations
 from trsr.retrieval.recommendation_card import CONFIG, describe, sources
@@ -98,7 +98,7 @@ def recommend_to_all(
             "trsr retrieve fuse RETRIEVER --run RUN"
         )
     if retriever and recommender is not None:
-        catalogue = with_weight_of(catalogue, recommender.catalogue)
+        catalogue = with_weight_of(catalogue, record_of(recommender))
         if not catalogue.record["fitted"]:
             logger.warning(
                 f"{model or 'The recommender in the package'} carries no weight that was fitted for {retriever}: the scores of both "

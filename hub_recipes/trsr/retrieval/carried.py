@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from trsr.core.catalogue import ITEMS, RECORD, WEIGHTS, Catalogue
-from trsr.core.modeling import CATALOGUE
+from trsr.core.compat import without_peft
+from trsr.core.modeling import CATALOGUE, optional_file
 from trsr.dataset import contract
 from trsr.errors import DataError
 from trsr.recommender.run import Run
@@ -75,9 +76,21 @@ def with_weight(catalogue: Catalogue, weight: float, fitted: Mapping[str, Any]) 
     return Catalogue(catalogue.fields, catalogue.vectors, catalogue.user_model, record)
 
 
-def with_weight_of(catalogue: Catalogue, carried: Catalogue | None) -> Catalogue:
-    """The same catalogue with the fitted weight of the one that a recommender carries, if that is of the same retriever."""
-    record = carried.record if carried else {}
+def record_of(recommender: Any) -> Mapping[str, Any]:
+    """The record of the catalogue that a recommender carries, without reading its items; empty where there is none."""
+    if loaded := vars(recommender).get("catalogue"):
+        return loaded.record
+    origin = getattr(without_peft(recommender.model), "trsr_catalogue", None)
+    path = optional_file(origin[0], f"{CATALOGUE}/{RECORD}", origin[1]) if origin else None
+    return read_json(Path(path)) if path else {}
+
+
+def with_weight_of(catalogue: Catalogue, record: Mapping[str, Any]) -> Catalogue:
+    """The same catalogue with the fitted weight of the one that a recommender carries, if that is of the same retriever.
+
+    Args:
+        record: Of the carried catalogue; empty where there is none.
+    """
     if record.get("fitted") and record.get("retriever") == catalogue.record["retriever"]:
         return with_weight(catalogue, record["weight"], record["fitted"])
     return catalogue

@@ -31,6 +31,7 @@ from trsr.summaries.support import SupportCount
 
 # Failed requests in a row after which the engine counts as unreachable.
 FAILURES = 20
+WATCHED = 100_000  # questions whose first answer is known to be counted
 # Number of different failures that are printed.
 SHOWN_FAILURES = 10
 # Strategies that are started before the next look at new answers.
@@ -103,7 +104,8 @@ class Scheduler:
         self.left_open = self.reasoning_removed = 0
         self._watch = None if keep_going else FailureWatch(engine.identity.get("sampling", {}))
         self._support = SupportCount() if engine.notice else None
-        self._watched: set[str] = set()  # keys of questions whose first answer was counted, however many users put them
+        # Keys of the last questions whose first answer was counted, however many users put them.
+        self._watched: dict[str, None] = {}
         self._shown_failures: set[str] = set()
         self._advance_bar = advance or (lambda _: None)
         self._window = window or max(1024, 4 * engine.workers * engine.batch)
@@ -301,7 +303,9 @@ class Scheduler:
         """Count the first answer to a question, once. Raises EngineError if most answers are rejected."""
         if not self._watch or attempt or request.key in self._watched:
             return
-        self._watched.add(request.key)
+        self._watched[request.key] = None
+        if len(self._watched) > WATCHED:
+            del self._watched[next(iter(self._watched))]
         if verdict := self._watch.add(request.question.kind, reason, text):
             raise EngineError(verdict)
 

@@ -81,6 +81,7 @@ def train_summarizer(
         raise TrainError(f"{out} is not empty. Choose another --out, or remove it.")
     tuning = tuning or Tuning()
     run = Run.read(folder).with_dataset(dataset)
+    run.check_base()
     run.check_data("Say where the run's own is: --dataset. If that is gone, train anew.")
     recipe = run.recipe
     provenance = contract.provenance(recipe.dataset, recipe.dataset_revision)

@@ -34,7 +34,8 @@ from trsr.summaries.engines.in_flight import InFlight
 TRIES = 8
 LONGEST_WAIT = 60.0  # seconds, unless the server asks for more
 LONGEST_ASKED = 300.0
-PATIENCE = 900.0  # seconds that a server may ask one question to wait in all, before waits count as tries
+PATIENCE = 900.0  # seconds that a server may ask a question to wait in all, before waits count as tries
+SHORTEST_WAIT = 1.0  # seconds that a wait which was asked for counts at least, however short it is
 # Of this question alone: too long, or refused by a filter. Asking again would change nothing.
 _REJECTED = frozenset({400, 413, 422})
 # How servers say that a prompt is longer than the context they were started with; in order: OpenAI, vLLM and llama-cpp-python,
@@ -82,6 +83,7 @@ class OpenAIEngine(Engine):
         self._clients: list[AsyncInferenceClient] = []
         self._token = ""
         self._closed_until = 0.0  # on the loop's clock
+        self._patient = True
         self._jitter = random.Random(sampling.seed)
         # Models that reason count their reasoning too, and some servers take no other name.
         self._limit = "max_completion_tokens" if "max_completion_tokens" in sampling.extra else "max_tokens"
@@ -124,13 +126,15 @@ class OpenAIEngine(Engine):
 
     async def _answer(self, request: Request) -> Answer:
         reason, status = "", 0
-        number, waited = -1, 0.0
+        number, waited, told = -1, 0.0, False
         while (number := number + 1) < TRIES:
             await self._open()
             asked_to_wait = 0.0
             try:
                 async with self._in_flight.turn():
-                    return await self._ask(request)
+                    answer = await self._ask(request)
+                self._patient = True
+                return answer
             except OfflineModeIsEnabled:
                 raise EngineError("HF_HUB_OFFLINE is set: unset it to ask a server.") from None
             except HfHubHTTPError as error:
@@ -155,13 +159,16 @@ class OpenAIEngine(Engine):
                 reason, status = self._unreadable(error), 200
                 if number + 1 == UNREADABLE and not self._tried:
                     raise self._wrong(f"gives {reason}") from None
-            if not (number or self._tried):
+            if not (number or told or self._tried):
+                told = True
                 _say(f"No answer from {_address(self.server.base_url)} yet: {reason}. Trying {TRIES} times.")
             if asked_to_wait:
                 # For all, not for this request alone: what the others send would be turned away too.
                 self._closed_until = max(self._closed_until, asyncio.get_running_loop().time() + asked_to_wait)
-                waited += asked_to_wait
-                number -= waited <= PATIENCE  # the server said when to come back: that was no try
+                waited += max(asked_to_wait, SHORTEST_WAIT)
+                # The server said when to come back: that was no try. But where patience has run out once, its limit is no passing one.
+                self._patient &= waited <= PATIENCE
+                number -= self._patient
             elif number < TRIES - 1:
                 longest = min(self.server.backoff * 2**number, LONGEST_WAIT)
                 await asyncio.sleep(longest * self._jitter.uniform(0.5, 1))
