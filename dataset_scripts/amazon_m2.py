@@ -41,6 +41,7 @@ from trsr.hub import push_dataset, push_options
 CSV = Layout(",", True)
 # The paper calls the description by its full name.
 FIELDS = ("title", "price", "brand", "color", "size", "model", "material", "author", "description")
+NAME = "amazon-m2"
 LANGUAGES = {"UK": "en", "DE": "de", "JP": "ja", "ES": "es", "FR": "fr", "IT": "it"}
 # How numpy prints an array of strings, and Python a list; a quote within one would be a fault.
 PRINTED = r"^\s*\[\s*('[^'\s]+'((\s+|\s*,\s*)'[^'\s]+')*)?\s*\]\s*$"
@@ -174,7 +175,7 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
         options,
         tables,
         script="amazon_m2.py",
-        terms=contract.Terms("amazon-m2", "apache-2.0", language=(LANGUAGES[options.locale],)),
+        terms=contract.Terms(NAME, "apache-2.0", language=(LANGUAGES[options.locale],)),
         sources=sums | more,
         sampling=sampling,
         protocol={"split": "users"},
@@ -194,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--locale", choices=sorted(LANGUAGES), default="UK", help="(%(default)s)")
     building.add_options(parser, fields=",".join(FIELDS))
     push_options.add(parser)
-    return building.command(parser, make, argv, then=push_dataset.push_if_requested, name="amazon-m2")
+    return building.command(parser, make, argv, then=push_dataset.push_if_requested, name=NAME)
 
 
 if __name__ == "__main__":

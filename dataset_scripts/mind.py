@@ -311,13 +311,13 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     if options.protocol == "paper":
         building.apply_defaults(options, 11, 26, building.PAPER)
     else:  # the target is no item of the history that is logged
-        if options.negatives != 20 or options.negative_sampling != "uniform" or options.keep_last:
+        if any(getattr(options, name) != value for name, value in building.DRAWN.items()):
             raise DataError(
                 "The protocol impressions takes negatives and histories as they were logged: leave out --negatives, --negative-sampling "
                 "and --keep-last."
             )
         building.apply_defaults(options, 1, 50, {}, least=1)
-        options.negatives = options.negative_sampling = options.keep_last = None  # as the provenance records them
+        vars(options).update(dict.fromkeys(building.DRAWN))  # so that the provenance records none of them
     news, counts, sums = read_news(options, faults)
     faults.so_far |= counts
     ids = contract.one_chunk(news["item_id"])

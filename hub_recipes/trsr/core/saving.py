@@ -13,7 +13,7 @@ from huggingface_hub import snapshot_download
 from .catalogue import FILES, catalogue_files
 from .compat import adapter_layers, without_peft
 from .errors import InputError
-from .modeling import CATALOGUE, DECISION_FILES
+from .modeling import CATALOGUE, DECISION_FILES, read_json
 
 CODE = Path(__file__).parent
 # File types that are copied with a base or an adapter. Weights are safetensors: other formats can run code where they are loaded.
@@ -140,7 +140,7 @@ def save_tokenizer(folder: Path, tokenizer, **settings: Any) -> None:
     """
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
-    saved = json.loads(path.read_text(encoding="utf-8"))
+    saved = read_json(str(path))
     local = ("is_local", "local_files_only", "name_or_path")
     write_json(path, {key: value for key, value in saved.items() if key not in local} | settings)
 
@@ -211,8 +211,8 @@ def _save_active_adapter(folder: Path, model, base: str) -> None:
         for path in list(inner.iterdir()):
             path.rename(folder / path.name)
         inner.rmdir()
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    write_json(folder / "adapter_config.json", {**config, "base_model_name_or_path": base})
+    config = folder / "adapter_config.json"
+    write_json(config, {**read_json(str(config)), "base_model_name_or_path": base})
 
 
 def _local(source: str, options: Mapping[str, Any], cache_dir: str | None) -> Path:

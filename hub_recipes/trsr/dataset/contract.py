@@ -275,7 +275,7 @@ def check_replaceable(folder: Path, configs: Collection[str], provenance: Proven
         raise DataError(f"{folder} holds {kinds[0]}, not {kinds[1]}. Choose another folder, or remove it.")
     if before.has_summaries and not provenance.has_summaries:
         raise DataError(f"{folder} holds summaries, which would be lost. Choose another --out, or remove it.")
-    if before.has_summaries and (lost := set(before.summaries.methods) - set(provenance.summaries.methods)):
+    if lost := set(before.summaries.methods) - set(provenance.summaries.methods):
         raise DataError(
             f"{folder} holds {' and '.join(sorted(lost))} summaries, which would be lost. Choose another --out, remove it, or make "
             "them anew too (--method)."

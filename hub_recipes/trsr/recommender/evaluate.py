@@ -39,7 +39,7 @@ from trsr.recommender.recipe import Recipe
 from trsr.recommender.results import FILE
 from trsr.recommender.run import Run
 from trsr.records.checksums import base_checksum
-from trsr.records.files import one_writer, read_json, write_text
+from trsr.records.files import one_writer, read_json, read_lines, write_text
 from trsr.records.versions import versions
 
 logger = logging.get_logger(__name__)
@@ -95,7 +95,8 @@ def score(
     Args:
         partial: A file to which the scores of each row are appended; a killed evaluation goes on from it.
     """
-    known_scores = _read_partial(partial)
+    kept = read_lines(partial) if partial else ()
+    known_scores: dict[str, tuple[list[float], bool]] = {key: (scores, short) for key, scores, short in kept}
     encoded: dict[str, list[int]] = {}
     shortened = 0
     out = partial.open("a", encoding="utf-8") if partial else None
@@ -129,19 +130,6 @@ def score(
         bar.close()
         if out:
             out.close()
-
-
-def _read_partial(path: Path | None) -> dict[str, tuple[list[float], bool]]:
-    """Key of a row -> its log-odds, and whether its prompt was shortened."""
-    known_scores: dict[str, tuple[list[float], bool]] = {}
-    if path and path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                key, scores, was_shortened = json.loads(line)
-            except ValueError:
-                continue  # the line that a kill cut off
-            known_scores[key] = scores, was_shortened
-    return known_scores
 
 
 def _checksum(rows: Dataset, texts: Mapping[str, str], recipe: Recipe, encoder: Encoder) -> str:

@@ -104,10 +104,10 @@ def training_seed(about: Mapping) -> int | None:
     """Seed of a run's, a peer's or a retriever's training, as a results file records it; None if it does not."""
     if tuning := about.get("tuning"):
         return tuning.get("seed_of_fit", tuning.get("seed"))  # where both are there, the second is that of the search
-    return retriever_settings(about).get("seed", about.get("train_seed"))
+    return _retriever_settings(about).get("seed", about.get("train_seed"))
 
 
-def retriever_settings(about: Mapping) -> Mapping[str, Any]:
+def _retriever_settings(about: Mapping) -> Mapping[str, Any]:
     """How a retriever was trained; empty where a results file is of something else."""
     return (about.get("retriever") or {}).get("settings") or {}
 
@@ -117,7 +117,7 @@ def made_with(about: Mapping) -> tuple:
     peer's search chose."""
     retriever = dict(about.get("retriever") or {})
     if retriever:
-        retriever["settings"] = {name: value for name, value in retriever_settings(about).items() if name != "seed"}
+        retriever["settings"] = {name: value for name, value in _retriever_settings(about).items() if name != "seed"}
     return about.get("config"), retriever, (about.get("tuning") or {}).get("chosen")
 
 

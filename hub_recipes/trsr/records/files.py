@@ -101,6 +101,16 @@ def bind(folder: Path, made_from: Mapping[str, Any]) -> None:
         write_text(note, json.dumps(settings, indent=2) + "\n")
 
 
+def read_lines(path: Path) -> Iterator[Any]:
+    """The JSON values in a file of lines; without the line that a kill cut off. None where there is no file."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        yield value
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep other processes from writing `folder`. Reentrant within a process; the lock ends with the process.

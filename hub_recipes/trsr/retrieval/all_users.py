@@ -97,14 +97,14 @@ def recommend_to_all(
             f"{model or 'The recommender in the package'} carries no catalogue. Give --retriever, or fuse one with the run: "
             "trsr retrieve fuse RETRIEVER --run RUN"
         )
-    if retriever and recommender is not None:
-        catalogue = with_weight_of(catalogue, record_of(recommender))
-        if not catalogue.record["fitted"]:
-            logger.warning(
-                f"{model or 'The recommender in the package'} carries no weight that was fitted for {retriever}: the scores of both "
-                f"stages count alike. Fit one: trsr retrieve fuse {retriever} --run RUN"
-            )
     if recommender is not None:
+        if retriever:
+            catalogue = with_weight_of(catalogue, record_of(recommender))
+            if not catalogue.record["fitted"]:
+                logger.warning(
+                    f"{model or 'The recommender in the package'} carries no weight that was fitted for {retriever}: the scores of both "
+                    f"stages count alike. Fit one: trsr retrieve fuse {retriever} --run RUN"
+                )
         recommender.catalogue = catalogue
     checksums = data_checksums(source, "histories", revision)
     made_from: dict[str, Any] = {

@@ -10,18 +10,30 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from trsr.recommender.run import Run
+from trsr.records.checksums import base_checksum
+from trsr.records.files import read_lines
+
 KEPT = ("item_id", "log_odds", "stage_one", "score")  # of an item in an answer
 
 Answer = list[dict[str, Any]]  # the ranked items, best first, with what KEPT names
 
 
 @contextmanager
-def answers_kept(folder: Path, **made_from: Any) -> Iterator[Path]:
-    """A file for `answers`, whose name says what they are made from; it is removed once all is done.
+def answers_kept(folder: Path, run: Run, recommender: Any, stage_one: int) -> Iterator[Path]:
+    """A file for `answers`, whose name says what they are made from beside the rows; it is removed once all is done.
 
     Args:
-        made_from: All that the answers depend on beside the rows, in JSON's types.
+        run: Which the recommender is of.
+        recommender: With the catalogue that it is asked for.
+        stage_one: Items that the first stage passes on.
     """
+    made_from = {
+        "run": run.weights,
+        "base": base_checksum(run.recipe.base),
+        "catalogue": recommender.catalogue.record,
+        "stage_one": stage_one,
+    }
     text = json.dumps(made_from, sort_keys=True, default=str)
     path = folder / f".answers-{hashlib.sha256(text.encode()).hexdigest()[:16]}.partial.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
@@ -31,15 +43,15 @@ def answers_kept(folder: Path, **made_from: Any) -> Iterator[Path]:
 
 def answers(
     recommender: Any, rows: Iterable[Mapping[str, Any]], stage_one: int, label: str, kept: Path | None = None
-) -> Iterator[Answer]:
-    """The answer to each row, as `retrieved_and_ranked` gives it.
+) -> Iterator[tuple[Mapping[str, Any], Answer]]:
+    """Each row and the answer to it, as `retrieved_and_ranked` gives it.
 
     Args:
         stage_one: Items that the first stage passes on.
         label: Of the progress bar.
         kept: File of `answers_kept`: answers in it are taken, the others are added.
     """
-    known = _read(kept) if kept else {}
+    known: dict[str, Answer] = dict(read_lines(kept)) if kept else {}
     for number, row in enumerate(tqdm(rows, desc=label, unit="user", mininterval=1)):
         key = f"{number} {hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()[:16]}"
         if key not in known:
@@ -48,7 +60,7 @@ def answers(
             if kept:
                 with kept.open("a", encoding="utf-8") as file:
                     file.write(json.dumps([key, known[key]]) + "\n")
-        yield known.pop(key)
+        yield row, known.pop(key)
 
 
 def retrieved_and_ranked(recommender: Any, row: Mapping[str, Any], stage_one: int) -> Answer:
@@ -73,16 +85,3 @@ def request_of(row: Mapping[str, Any]) -> dict[str, Any]:
         "exclude": [item_id for item_id in row.get("also_met") or () if item_id != row["target"]],
         **({"summary": row["summary"]} if row.get("summary") else {}),
     }
-
-
-def _read(path: Path) -> dict[str, Answer]:
-    """Key of a row -> its answer."""
-    known: dict[str, Answer] = {}
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                key, answer = json.loads(line)
-            except ValueError:
-                continue  # the line that a kill cut off
-            known[key] = answer
-    return known

@@ -65,9 +65,8 @@ def catalogue_of_run(run: Run, retriever: Path) -> Catalogue:
     catalogue = catalogue_of(retriever, run.recipe.dataset, run.recipe.dataset_revision)
     path = run.folder / CATALOGUE / RECORD
     record = read_json(path) if path.is_file() else {}
-    if record.get("retriever") == catalogue.record["retriever"] and (record["fitted"] or {}).get("run") == run.weights:
-        return with_weight(catalogue, record["weight"], record["fitted"])
-    return catalogue
+    of_this_run = (record.get("fitted") or {}).get("run") == run.weights
+    return with_weight_of(catalogue, record) if of_this_run else catalogue
 
 
 def with_weight(catalogue: Catalogue, weight: float, fitted: Mapping[str, Any]) -> Catalogue:
@@ -86,10 +85,10 @@ def record_of(recommender: Any) -> Mapping[str, Any]:
 
 
 def with_weight_of(catalogue: Catalogue, record: Mapping[str, Any]) -> Catalogue:
-    """The same catalogue with the fitted weight of the one that a recommender carries, if that is of the same retriever.
+    """The same catalogue with the weight that was fitted for another one, if that is of the same retriever.
 
     Args:
-        record: Of the carried catalogue; empty where there is none.
+        record: Of the other one; empty where there is none.
     """
     if record.get("fitted") and record.get("retriever") == catalogue.record["retriever"]:
         return with_weight(catalogue, record["weight"], record["fitted"])

@@ -25,7 +25,7 @@ from trsr.recommender.evaluate import results_folder
 from trsr.recommender.results import FILE
 from trsr.recommender.run import Run, changed_configs, data_checksums
 from trsr.recommender.serving import load_recommender
-from trsr.records.checksums import base_checksum, digest
+from trsr.records.checksums import digest
 from trsr.records.files import one_writer, read_json, write_text
 from trsr.records.versions import versions
 from trsr.retrieval import catalogue, ranked
@@ -127,13 +127,7 @@ def evaluate_retriever(
         counts,
     )
     if second:
-        made_from = {
-            "run": second.weights,
-            "base": base_checksum(second.recipe.base),
-            "catalogue": recommender.catalogue.record,
-            "stage_one": stage_one,
-        }
-        with answers_kept(out, **made_from) as kept:
+        with answers_kept(out, second, recommender, stage_one) as kept:
             with_summaries = with_history(of_run, history, seed)
             stages = measure_stages(recommender, with_summaries, numbers, counts, stage_one, kept)
         measured[f"{second.recipe.name}{suffix}"] = stages[LANGUAGE_MODEL]

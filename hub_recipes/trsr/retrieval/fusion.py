@@ -15,7 +15,6 @@ from trsr.metrics.fusion import fit_weights, normalise
 from trsr.metrics.ranking import padded
 from trsr.recommender.run import Run
 from trsr.recommender.serving import load_recommender
-from trsr.records.checksums import base_checksum
 from trsr.records.files import whole_folder
 from trsr.retrieval.answers import answers, answers_kept
 from trsr.retrieval.carried import UNFITTED, catalogue_of, with_weight, write_catalogue
@@ -49,13 +48,7 @@ def fuse_run(folder: Path, retriever: Path, *, users: int = USERS, stage_one: in
     recommender.catalogue = catalogue
     rows = contract.read(recipe.dataset, recipe.config, "validation", recipe.dataset_revision)
     rows = rows.select(range(min(users, len(rows))))
-    made_from = {
-        "run": run.weights,
-        "base": base_checksum(recipe.base),
-        "catalogue": catalogue.record,
-        "stage_one": stage_one,
-    }
-    with answers_kept(folder, **made_from) as kept:
+    with answers_kept(folder, run, recommender, stage_one) as kept:
         weight, figures = fit(recommender, rows, stage_one, kept)
     catalogue = with_weight(catalogue, weight, {**figures, "split": "validation", "run": run.weights})
     with whole_folder(folder / CATALOGUE) as draft:
@@ -82,8 +75,7 @@ def fit(
     """
     lists: list[tuple[list[float], list[float]]] = []  # of log-odds, and of scores of the first stage
     targets: list[int] = []  # index of the target in the lists, -1 where it was not passed on
-    rows = list(rows)
-    for row, answer in zip(rows, answers(recommender, rows, stage_one, "weight", kept), strict=True):
+    for row, answer in answers(recommender, rows, stage_one, "weight", kept):
         answer.sort(key=lambda item: -item["stage_one"])  # as they were retrieved: ties then fall as in serving
         ids = [item["item_id"] for item in answer]
         targets.append(ids.index(row["target"]) if row["target"] in ids else -1)

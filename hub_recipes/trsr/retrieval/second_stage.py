@@ -37,12 +37,11 @@ def measure_stages(
     Returns:
         LANGUAGE_MODEL and BOTH.
     """
-    rows = list(rows)
-    found_for = list(answers(recommender, rows, stage_one, "both stages", kept))
-    targets = np.array([numbers[row["target"]] for row in rows])
-    items = np.zeros((len(rows), max(map(len, found_for))), np.int32)
+    answered = list(answers(recommender, rows, stage_one, "both stages", kept))
+    targets = np.array([numbers[row["target"]] for row, _ in answered])
+    items = np.zeros((len(answered), max(len(answer) for _, answer in answered)), np.int32)
     found = {name: np.full(items.shape, -np.inf, np.float32) for name in (LANGUAGE_MODEL, BOTH)}
-    for number, answer in enumerate(found_for):
+    for number, (_, answer) in enumerate(answered):
         items[number, : len(answer)] = [numbers[item["item_id"]] for item in answer]
         for name, scores in found.items():
             scores[number, : len(answer)] = [item[name] for item in answer]

@@ -148,9 +148,7 @@ def summarize_dataset(
     if export:
         contract.check_replaceable(export, ["generations"], before.with_summaries({"methods": list(methods)}))
     # A source that holds some users of another one alone stays a part of it.
-    partial = min(
-        (count for count in (limit, before.summaries.limit if before.has_summaries else 0) if count), default=0
-    )
+    partial = min(filter(None, (limit, before.summaries.limit)), default=0)
     texts, splits = read(source, revision, limit)
     default_store = out.with_name(f"{out.name}.store.sqlite") if engine.cacheable else None
     store = store or default_store

@@ -29,6 +29,8 @@ from trsr.dataset.build.splits import Division
 from trsr.errors import DataError, TrsrError
 
 PAPER = {"train": 10_000, "validation": 1000, "test": 1000}  # users
+# Defaults of the options that say how histories are cut and negatives drawn.
+DRAWN: Mapping[str, Any] = {"negatives": 20, "negative_sampling": "uniform", "keep_last": False}
 Checksums = dict[str, str | None]  # name of a file -> its SHA-256; None if it was not read to its end
 
 
@@ -175,8 +177,13 @@ def add_options(
     add("--min-history", type=int, metavar="N", help=f"items of a user, the target counted ({bounds[0]})")
     add("--max-history", type=int, metavar="N", help=f"items of a user, the target counted ({bounds[1]})")
     add("--keep-last", action="store_true", help="keep the newest items of users with more, instead of no items")
-    add("--negatives", type=int, default=20, metavar="N", help="a user (%(default)s)")
-    add("--negative-sampling", choices=tuple(protocol.SAMPLINGS), default="uniform", help="(%(default)s)")
+    add("--negatives", type=int, default=DRAWN["negatives"], metavar="N", help="a user (%(default)s)")
+    add(
+        "--negative-sampling",
+        choices=tuple(protocol.SAMPLINGS),
+        default=DRAWN["negative_sampling"],
+        help="(%(default)s)",
+    )
     add("--train", metavar="N", help=f"users, or: all others ({sizes[0]})")
     add("--validation", type=int, metavar="N", help=f"users ({sizes[1]})")
     add("--test", type=int, metavar="N", help=f"users ({sizes[2]})")

@@ -126,8 +126,9 @@ class OpenAIEngine(Engine):
 
     async def _answer(self, request: Request) -> Answer:
         reason, status = "", 0
-        number, waited, told = -1, 0.0, False
-        while (number := number + 1) < TRIES:
+        tries, waited, told = 0, 0.0, False
+        while tries < TRIES:
+            tries += 1
             await self._open()
             asked_to_wait = 0.0
             try:
@@ -157,9 +158,9 @@ class OpenAIEngine(Engine):
                     raise self._wrong("sends requests round in circles") from None
             except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
                 reason, status = self._unreadable(error), 200
-                if number + 1 == UNREADABLE and not self._tried:
+                if tries == UNREADABLE and not self._tried:
                     raise self._wrong(f"gives {reason}") from None
-            if not (number or told or self._tried):
+            if tries == 1 and not (told or self._tried):
                 told = True
                 _say(f"No answer from {_address(self.server.base_url)} yet: {reason}. Trying {TRIES} times.")
             if asked_to_wait:
@@ -168,9 +169,10 @@ class OpenAIEngine(Engine):
                 waited += max(asked_to_wait, SHORTEST_WAIT)
                 # The server said when to come back: that was no try. But where patience has run out once, its limit is no passing one.
                 self._patient &= waited <= PATIENCE
-                number -= self._patient
-            elif number < TRIES - 1:
-                longest = min(self.server.backoff * 2**number, LONGEST_WAIT)
+                if self._patient:
+                    tries -= 1
+            elif tries < TRIES:
+                longest = min(self.server.backoff * 2 ** (tries - 1), LONGEST_WAIT)
                 await asyncio.sleep(longest * self._jitter.uniform(0.5, 1))
         if not self._tried and not status:
             raise self._wrong(f"is {UNREACHABLE}, tried {TRIES} times: {reason}")
