@@ -185,6 +185,30 @@ def test_the_curve_begins_without_the_expensive_part_and_ends_with_it(pair, tmp_
     assert points[3]["value"] > points[3]["random"]
 
 
+def test_a_slow_system_of_fewer_users_is_compared_on_those_that_all_hold(pair, tmp_path):
+    slow = system(tmp_path / "slow", noisy(1.5, 2), users=120, costs=10.0, n_users=120)
+    few = system(tmp_path / "quick", noisy(1.5, 1), users=120)
+    with pytest.raises(CompareError, match=r"differ in their users: .* --shared-users"):
+        compare([pair[0], slow], tmp_path / "out", fuse=[[]], plots=False)
+    found, wanted = (
+        compare([quick, slow], tmp_path / str(shared), fuse=[[]], shared_users=shared, plots=False)
+        for quick, shared in ((pair[0], True), (few, False))
+    )
+    assert found["shared_users_of"] == {"quick": 200, "slow": 120}
+    assert found["n_users"] == 120
+    assert found["paired"] == wanted["paired"]
+    [one], [other] = (list(results["fusions"].values()) for results in (found, wanted))
+    assert one["fitted_on"] == other["fitted_on"]
+    assert one["seconds_a_user"] == {"quick": 1 / 120, "slow": 10 / 120}
+    assert "120 users that all hold (quick has 200), 1 and 2" in document(found)
+    assert "users that all" not in document(wanted)
+    slow = system(tmp_path / "others", noisy(1.5, 2), users=120)
+    evaluation(tmp_path / "others" / "test", {"others": constant}, rows(["w1"], NEGATIVES))
+    with pytest.raises(CompareError, match="No user is in all of"):
+        compare([pair[0], slow], tmp_path / "none", shared_users=True, plots=False)
+    assert not (tmp_path / "none").exists()
+
+
 def test_baselines_beside_a_run_can_be_fused(pair, tmp_path):
     run = system(tmp_path / "run", noisy(1.5, 1), beside={"item-knn": noisy(1, 5), "chance": constant})
     names = ["run", "item-knn"]

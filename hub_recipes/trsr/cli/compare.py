@@ -5,6 +5,7 @@ examples:
   trsr compare ours=runs/a/test ours=runs/b/test theirs=runs/c/test --dataset data/mine-summaries
   trsr compare runs/a/test runs/b/test --json | jq .paired
   trsr compare runs/a/test runs/retriever/test --fuse --fuse retriever item-knn tf-idf
+  trsr compare runs/a/test-limit-1000 runs/retriever/test --shared-users --fuse
 
 --fuse adds the scores of systems, normalised for each user, with weights that are fitted on the validation split: its evaluation
 stands beside that of the test split (RUN/validation, or TEST-validation), or is named behind a comma.
@@ -37,6 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="SYSTEM",
         help="add the scores of these systems (of all evaluated runs); may be given several times",
     )
+    add("--shared-users", action="store_true", help="compare the users that all hold, where a slow system was evaluated on fewer")
     add("--seed", type=int, default=0, help="of bootstrap and tests (%(default)s)")
     add("--no-plots", action="store_true", help="draw none")
     add_json(parser)
@@ -55,6 +57,7 @@ def run(options: argparse.Namespace) -> Outcome:
         metric=options.metric,
         against=options.against,
         fuse=options.fuse,
+        shared_users=options.shared_users,
         seed=options.seed,
         plots=not options.no_plots,
     )

@@ -1,6 +1,6 @@
 """Read the scores of several evaluations, and align them by user and candidate, which must be the same in all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -180,6 +180,26 @@ def align(evaluations: Sequence[Evaluation]) -> Aligned:
     return Aligned(users.tolist(), first.owners[first_rows].tolist(), target_ids, labels, mask, seeds, about)
 
 
+def on_shared_users(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """The same evaluations, each with the users (or rows of the data) alone that all of them hold.
+
+    Raises:
+        CompareError: If there is no such user.
+    """
+    shared = set.intersection(*(set(evaluation.users.tolist()) for evaluation in evaluations))
+    if not shared:
+        raise CompareError(
+            f"No user is in all of {', '.join(one.folder for one in evaluations)}. Give evaluations that share users."
+        )
+    return [_only(evaluation, shared) for evaluation in evaluations]
+
+
+def _only(evaluation: Evaluation, users: Collection[str]) -> Evaluation:
+    kept = np.array([user in users for user in evaluation.users.tolist()])
+    rows = {name: getattr(evaluation, name)[kept] for name in ("users", "owners", "items", "labels")}
+    return replace(evaluation, **rows, systems={name: scores[kept] for name, scores in evaluation.systems.items()})
+
+
 def _kind(evaluation: Evaluation) -> tuple:
     """What the seeds of one system have in common: what they were made with, whose summaries and which histories were shown, and
     whether there was an adapter."""
@@ -196,7 +216,7 @@ def check_same(first: Evaluation, other: Evaluation) -> None:
         )
         raise CompareError(
             f"{first_name} and {other_name} {difference}. Systems are compared on the same candidates: evaluate both on one dataset, "
-            "split and limit."
+            "split and limit. Where one holds users that another lacks: --shared-users compares those that all hold."
         )
 
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from trsr.errors import CompareError
 from trsr.metrics.fusion import fit_weights, normalise
-from trsr.recommender.compare.align import Aligned, Evaluation, align, check_same, read_folder
-from trsr.recommender.compare.measure import cost, is_own, scoring_seconds
+from trsr.recommender.compare.align import Aligned, Evaluation, align, check_same, on_shared_users, read_folder
+from trsr.recommender.compare.measure import cost, is_own, seconds_a_user
 from trsr.recommender.results import FILE, training_seed
 from trsr.records.checksums import PREFIX
 
@@ -47,12 +47,15 @@ class Fused:
     fitted_on: dict[str, Any]
 
 
-def fuse(aligned: Aligned, evaluations: Sequence[Evaluation], groups: Sequence[Sequence[str]]) -> list[Fused]:
+def fuse(
+    aligned: Aligned, evaluations: Sequence[Evaluation], groups: Sequence[Sequence[str]], *, shared: bool = False
+) -> list[Fused]:
     """Fit one sum for each group of systems.
 
     Args:
         evaluations: Of the test split, of which `aligned` was made.
         groups: Names of systems; an empty group stands for all runs that were evaluated, without the baselines beside them.
+        shared: Fit on the validation users that all evaluations hold; else they must hold the same ones.
 
     Raises:
         CompareError: If a group has fewer than two systems or an unknown one, its systems have different seeds, or there is no
@@ -76,7 +79,7 @@ def fuse(aligned: Aligned, evaluations: Sequence[Evaluation], groups: Sequence[S
         for evaluation in evaluations
         if any(evaluation.about is about for names in chosen for name in names for about in aligned.about[name])
     ]
-    validations = dict(zip([id(evaluation.about) for evaluation in used], _validations(used), strict=True))
+    validations = dict(zip([id(evaluation.about) for evaluation in used], _validations(used, shared), strict=True))
     return [_fit(aligned, names, validations) for names in dict.fromkeys(chosen)]
 
 
@@ -98,7 +101,8 @@ def with_fused(aligned: Aligned, fusions: Sequence[Fused]) -> Aligned:
 
 def _fit(aligned: Aligned, names: tuple[str, ...], validations: Mapping[int, Aligned]) -> Fused:
     """Fit the sum of some systems, seed by seed."""
-    seconds = {name: scoring_seconds(name, aligned.about[name]) for name in names}
+    users = len(set(aligned.owners))
+    seconds = {name: seconds_a_user(name, aligned.about[name], users) for name in names}
     timed = {name: value for name, value in seconds.items() if value is not None}
     expensive = max(timed, key=timed.__getitem__) if timed else None
     known = next(iter(validations.values()))  # all of them hold the same users and candidates
@@ -163,7 +167,7 @@ def _deterministic(name: str, about: Mapping) -> bool:
     return not is_own(name, about) or ("tuning" in about and training_seed(about) is None)
 
 
-def _validations(evaluations: Sequence[Evaluation]) -> list[Aligned]:
+def _validations(evaluations: Sequence[Evaluation], shared: bool) -> list[Aligned]:
     """The validation scores of each evaluation's run, all of the same candidates."""
     folders = [_validation_folder(evaluation) for evaluation in evaluations]
     if lacking := [evaluation.folder for evaluation, folder in zip(evaluations, folders, strict=True) if not folder]:
@@ -174,6 +178,7 @@ def _validations(evaluations: Sequence[Evaluation]) -> list[Aligned]:
     read = [
         read_folder(folder, evaluation.own) for evaluation, folder in zip(evaluations, folders, strict=True) if folder
     ]
+    read = on_shared_users(read) if shared else read
     for evaluation, validated in zip(evaluations, read, strict=True):
         check_validation(evaluation.folder, evaluation.about, validated.folder, validated.about)
         check_same(read[0], validated)

@@ -11,7 +11,7 @@ from trsr.metrics.ranking import per_user
 from trsr.metrics.significance import paired_test, summary, with_holm
 from trsr.recommender.compare.align import Aligned
 from trsr.recommender.compare.fuse import Fused
-from trsr.recommender.compare.measure import by_number, scoring_seconds
+from trsr.recommender.compare.measure import by_number, seconds_a_user
 
 TOP = (3, 10)
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
@@ -35,8 +35,7 @@ def figures(
         `overlap`, `gains` and `curve`.
     """
     users = len(set(aligned.owners))
-    totals = {name: scoring_seconds(name, aligned.about[name]) for name in fused.systems}
-    seconds = {name: None if total is None else total / users for name, total in totals.items()}
+    seconds = {name: seconds_a_user(name, aligned.about[name], users) for name in fused.systems}
     return {
         "systems": list(fused.systems),
         "weights": {name: [float(w[number]) for w in fused.weights] for number, name in enumerate(fused.systems)},

@@ -137,9 +137,14 @@ def calibration(aligned: Aligned, fits: Mapping[str, Sequence[Mapping | None]]) 
     return calibrations
 
 
-def scoring_seconds(name: str, about: Sequence[Mapping]) -> float | None:
-    """Mean CPU seconds that scoring all users took; None where they are not recorded, as for a baseline beside a run."""
-    return (cost(name, about) or {}).get("cpu_seconds")
+def seconds_a_user(name: str, about: Sequence[Mapping], n_users: int) -> float | None:
+    """Mean CPU seconds that scoring a user took; None where they are not recorded, as for a baseline beside a run.
+
+    Args:
+        n_users: Compared users, for evaluations that do not record how many they were of.
+    """
+    seconds = (cost(name, about) or {}).get("cpu_seconds")
+    return None if seconds is None else seconds / (about[0].get("n_users") or n_users)
 
 
 def is_own(name: str, about: Mapping) -> bool:

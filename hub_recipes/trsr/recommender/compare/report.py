@@ -167,7 +167,7 @@ def document(results: Mapping) -> str:
     parts = [
         f"# {plain(str(results['dataset']))}, {plain(results['split'])} split",
         *([plain(results["verdict"])] if "verdict" in results else []),
-        f"{results['n_users']} users, {plain(results['protocol'])}. Means over users and seeds with 95% bootstrap "
+        f"{results['n_users']} users{_shared(results)}, {plain(results['protocol'])}. Means over users and seeds with 95% bootstrap "
         "intervals over users. Time is of fitting and scoring; `A + B` is training and scoring.",
         table(results),
     ]
@@ -197,6 +197,12 @@ def document(results: Mapping) -> str:
             calibration(results),
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def _shared(results: Mapping) -> str:
+    """Of how many users those are that all evaluations hold, where a comparison left some out."""
+    more = {name: held for name, held in results.get("shared_users_of", {}).items() if held > results["n_users"]}
+    return f" that all hold ({', '.join(f'{plain(name)} has {held}' for name, held in more.items())})" if more else ""
 
 
 def interval(figures: Mapping, sign: str = "") -> str:

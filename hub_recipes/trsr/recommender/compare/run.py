@@ -14,7 +14,7 @@ from trsr.dataset import contract
 from trsr.errors import CompareError
 from trsr.recommender.compare import fuse as fusing
 from trsr.recommender.compare import fused_figures, measure, plot, report, slices, verdict
-from trsr.recommender.compare.align import Aligned, Evaluation, align, read, read_folder, row_name
+from trsr.recommender.compare.align import Aligned, Evaluation, align, on_shared_users, read, read_folder, row_name
 from trsr.recommender.run import data_checksums
 from trsr.records.checksums import PREFIX
 from trsr.records.files import read_json
@@ -34,6 +34,7 @@ def compare(
     metric: str = "recall@3",
     against: str | None = None,
     fuse: Sequence[Sequence[str]] = (),
+    shared_users: bool = False,
     seed: int = 0,
     plots: bool = True,
 ) -> dict[str, Any]:
@@ -47,6 +48,7 @@ def compare(
         metric: Of tests, slices and pictures.
         against: Test all others against this system alone; default all pairs.
         fuse: Groups of systems whose scores are added, as `fuse.fuse` takes them. Each sum is one more system.
+        shared_users: Compare the users that all evaluations hold; else it is an error if they hold others.
         seed: Of bootstrap and tests.
         plots: Draw pictures, where matplotlib is installed.
 
@@ -57,8 +59,11 @@ def compare(
     given = [read(source) for source in sources]
     given += [read_folder(Path(one.validation), one.own) for one in given if one.validation]
     evaluations, validated = _by_split(given)
+    if shared_users:
+        held = {one.own: len(set(one.owners)) for one in evaluations}
+        evaluations = on_shared_users(evaluations)
     aligned = align(evaluations)
-    fusions = fusing.fuse(aligned, evaluations, fuse) if fuse else []
+    fusions = fusing.fuse(aligned, evaluations, fuse, shared=shared_users) if fuse else []
     aligned = fusing.with_fused(aligned, fusions)
     values = measure.each_user(aligned)
     means = measure.over_seeds(values)
@@ -74,6 +79,7 @@ def compare(
     results: dict[str, Any] = {
         **{name: about.get(name) for name in ("dataset", "split", "protocol")},
         "n_users": len(set(aligned.owners)),
+        **({"shared_users_of": held} if shared_users else {}),
         "candidates_a_user": int(aligned.mask.shape[1]),
         "seed": seed,
         "metric": metric,
