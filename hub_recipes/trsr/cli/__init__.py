@@ -69,7 +69,7 @@ def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="trsr",
         description="LLM-TRSR: text-rich sequential recommendation with LLM summaries.",
-        epilog="Examples and options of a verb: trsr VERB --help\n\nExit codes: 0 success, 1 problems found, 2 user error, 3 summaries incomplete, 4 disk full, 130 Ctrl-C.",
+        epilog="Examples and options of a verb: trsr VERB --help\n\nExit codes: 0 success, 1 problems found, 2 user error, 3 summaries incomplete, 4 disk full, 70 bug, 130 Ctrl-C.",
         formatter_class=_Help,
     )
     parser.add_argument("--version", action="version", version=f"trsr {__version__}")
