@@ -135,7 +135,7 @@ def test_launch_commands_name_files_that_exist():
     assert LAUNCHED
     for words in LAUNCHED:
         assert (ROOT / words[words.index("--config_file") + 1]).is_file()
-        assert load_recipe(words[-1])
+        assert load_recipe(words[words.index("train") + 1])
 
 
 def test_what_the_base_took_is_what_its_record_says():

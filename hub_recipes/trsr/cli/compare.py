@@ -4,8 +4,7 @@ examples:
   trsr compare runs/recurrent/test runs/hierarchical/test
   trsr compare ours=runs/a/test ours=runs/b/test theirs=runs/c/test --dataset data/mine-summaries
   trsr compare runs/a/test runs/b/test --json | jq .paired
-  trsr compare runs/a/test runs/retriever/test --fuse --fuse retriever item-knn tf-idf
-  trsr compare runs/a/test-limit-1000 runs/retriever/test --shared-users --fuse
+  trsr compare runs/a/test-limit-1000 runs/retriever/test --shared-users --fuse --fuse retriever item-knn tf-idf
 
 --fuse adds the scores of systems, normalised for each user, with weights that are fitted on the validation split: its evaluation
 stands beside that of the test split (RUN/validation, or TEST-validation), or is named behind a comma.
