@@ -24,6 +24,7 @@ from trsr.dataset.build import protocol
 from trsr.dataset.build.sequences import Sequences
 from trsr.errors import DataError
 from trsr.pretrain.nano import worlds
+from trsr.records.provenance import SAMPLE_SCRIPT
 
 CARD = """\
 # The LLM-TRSR sample
@@ -69,7 +70,7 @@ def make(out: Path, *, seed: int = 0, items: int = 1500, users: int = 1500) -> d
     counts = {"items": len(catalogue), **counts}
     provenance = {
         "dataset": contract.Terms("sample", "apache-2.0", language=("en",)).to_dict(),
-        "script": "dataset_scripts/sample.py",
+        "script": SAMPLE_SCRIPT,
         "options": {"seed": seed, "items": items, "users": users},
         "seed": seed,
         "sampling": drawing,

@@ -20,7 +20,8 @@ from trsr.cli import main
 from trsr.core.catalogue import Catalogue
 from trsr.dataset import contract
 from trsr.errors import DataError, UsageError
-from trsr.retrieval import all_users, lists
+from trsr.records.provenance import Provenance
+from trsr.retrieval import all_users, lists, recommendation_card
 from trsr.retrieval.all_users import recommend_to_all
 from trsr.retrieval.carried import catalogue_of, with_weight
 from trsr.retrieval.identity import catalogue_checksum, model_checksum
@@ -317,6 +318,19 @@ def test_they_are_pushed_with_a_card_and_load_from_the_hub(data, own, tmp_path):
     assert "personal data" in card
     assert Retriever.load(own).record["dataset_checksums"]["histories"] in card
     assert str(tmp_path) not in card + (tmp_path / "recs" / "provenance.json").read_text()
+
+
+def test_data_of_persons_are_told_from_made_up_data_by_their_script(tmp_path):
+    made = {"users": 2, "top_k": 3, "items": 9, "model": None, "newest_row_guessed": 0, "fitted": None, "weight": 1.0}
+    made |= {"dataset": "data", "dataset_commit": None, "dataset_checksums": {"histories": "sha256:ab"}}
+    made |= {"retriever": "sha256:cd", "stage_one": None, "limit": None, "versions": {"llm-trsr": "0.1.0"}}
+    for name, script, about_persons in (("sample", "tables", True), ("books", "sample", False)):
+        terms = {"name": name, "license": "mit", "language": ["en"], "share_text": True}
+        provenance = Provenance({"dataset": terms, "script": f"dataset_scripts/{script}.py"})
+        recommendation_card.describe(tmp_path, ["0.parquet"], made, provenance)
+        card = (tmp_path / "README.md").read_text()
+        assert ("personal data" in card) is about_persons
+        assert ("made up by rules" in card) is not about_persons
 
 
 def test_recommendations_are_bound_to_the_tokenizer_and_to_the_items(data, own):

@@ -246,9 +246,11 @@ def without_summaries(tmp_path):
 
 
 def restricted(tmp_path):
+    records = changed("provenance.summaries", **MODEL)
+    records["provenance"]["script"] = "dataset_scripts/tables.py"
     return made(
         tmp_path,
-        changed("provenance.summaries", **MODEL),
+        records,
         terms=MINE,
         license="other",
         license_name="qwen-research",
@@ -542,6 +544,22 @@ def test_a_card_says_whether_users_stand_in_several_splits(tmp_path):
     facts = made(tmp_path, changed("provenance", counts={"items_also_met": 3}))
     assert "The column `also_met` of `histories`" in prose(card("dataset", facts))
     assert "also_met" not in card("dataset", sample(tmp_path))
+
+
+def test_data_are_called_made_up_by_their_script_and_not_by_their_name(tmp_path):
+    made_up = "The catalogue and the users are made up by rules."
+    assert made_up in card("dataset", made(tmp_path, terms=replace(MINE, name="books")))
+    own = changed("provenance", script="dataset_scripts/tables.py")
+    assert made_up not in card("dataset", made(tmp_path, own))
+
+
+def test_a_base_is_called_nano_by_its_recipe_and_not_by_its_name(tmp_path):
+    nano, own = "The base is a model of about a million parameters", replace(RECIPE, base="runs/trsr-nano")
+    assert nano in card("adapter", sample(tmp_path))
+    assert nano not in card("adapter", made(tmp_path, recipe=own))
+    on_hub = {"names": name_repos("ORG", "mine", base="alice/trsr-nano"), "base_revision": "f" * 40}
+    recipe = replace(RECIPE, base="alice/trsr-nano", base_revision="f" * 40)
+    assert nano in card("adapter", made(tmp_path, changed("record", base_revision="f" * 40), recipe=recipe, **on_hub))
 
 
 def test_a_card_says_what_its_release_holds(tmp_path):

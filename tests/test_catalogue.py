@@ -185,6 +185,45 @@ def test_an_item_is_found_by_its_id_or_else_by_its_text_and_twins_go_with_it():
     assert once != twice
 
 
+def test_ids_that_the_catalogue_does_not_hold_are_counted_and_read_by_no_model():
+    made = recommender()
+    made.catalogue = small(["title: A", "title: B", "title: C"])
+    known = [{"item_id": "i1"}, "title: Z"]
+    without = made({"history": known}, return_summary=True)
+    assert without["not_in_catalogue"] == 1
+    answer = made({"history": [{"item_id": "gone"}, *known]}, return_summary=True)
+    assert answer == {**without, "not_in_catalogue": 2}
+    assert made({"history": [{"item_id": "gone"}]})["not_in_catalogue"] == 1
+    for exclude in (["i0", "gone"], [{"item_id": "i0"}, {"item_id": "gone"}]):
+        found = made({"history": known, "exclude": exclude}, rank=False)
+        assert [one["item_id"] for one in found["candidates"]] == ["i2"]
+        assert found["not_in_catalogue"] == 1
+    with pytest.raises(InputError, match=r"history\[2\]: An item has no text"):
+        made({"history": [{"item_id": "gone"}, "title: A", {"genre": ""}]})
+
+
+def test_ids_are_read_from_the_catalogue_wherever_items_are_given():
+    made = recommender()
+    made.catalogue = small(["title: A", "title: B", "title: C"])
+    ids, texts = [{"item_id": "i0"}, {"item_id": "i2"}], ["title: A", "title: C"]
+    by_id = made({"history": ids, "candidates": [*ids, "title: D"]}, return_summary=True)
+    by_text = made({"history": texts, "candidates": [*texts, "title: D"]}, return_summary=True)
+    given = {one["index"]: one.pop("item") for one in by_id["candidates"]}
+    assert given == dict(enumerate([*ids, "title: D"]))  # as they were given
+    for one in by_text["candidates"]:
+        del one["item"]
+    assert by_id == by_text
+    assert made.blocks(ids) == made.blocks(texts)
+    assert made.update("", ids) == made.update("", texts)
+    message = "The catalogue holds no item 'gone': give its text beside the id"
+    for name in ("history", "candidates"):
+        with pytest.raises(InputError, match=rf"{name}\[1\]: {message}"):
+            made({"history": [], "candidates": [], name: ["title: A", {"item_id": "gone"}]})
+    made({"history": [], "candidates": [{"item_id": "gone", "title": "D"}]})
+    with pytest.raises(InputError, match=r"candidates\[0\]: An item has no text"):
+        recommender()({"history": [], "candidates": ids})
+
+
 def test_vectors_that_are_not_finite_are_told():
     catalogue = small(["title: A", "title: B", "title: C"])
     with torch.no_grad():

@@ -1,5 +1,6 @@
 """The page of the Space as it is served: its API, its errors, and the verb that serves it."""
 
+import importlib
 import importlib.util
 import json
 import re
@@ -85,6 +86,20 @@ def test_a_page_without_a_catalogue_says_so_and_one_with_it_does_not(page, catal
     assert ["carries no catalogue" in one for one in said] == [True, False]
     assert ["ranks candidates by how likely it is to answer *yes*" in one for one in said] == [True, False]
     assert ["adds the scores of both" in one for one in said] == [False, True]
+
+
+@pytest.mark.parametrize(("items", "default"), [(1, 1), (20, 20), (1500, 50)])
+def test_the_page_recommends_with_its_own_defaults_from_a_catalogue_of_any_size(items, default):
+    sys.path.insert(0, str(space_folder()))
+    try:
+        section = importlib.import_module("catalogue_section")
+    finally:
+        sys.path.remove(str(space_folder()))
+    recommender = SimpleNamespace(recommend=lambda history: {}, items=items, fields={})
+    with gradio.Blocks() as page:
+        section.build(recommender, gradio.Dropdown([]), *(gradio.Textbox() for _ in range(3)), gradio.State(""))
+    [slider] = [one for one in page.blocks.values() if isinstance(one, gradio.Slider)]
+    assert slider.preprocess(slider.value) == default
 
 
 def test_the_recommender_in_the_package_gets_a_retriever_once(monkeypatch, tmp_path):

@@ -14,12 +14,14 @@ from tests import strangers
 from tests.hub import environment
 from trsr.assets.paths import NANO, NANO_SUMMARIZER, base_path
 from trsr.cli.exits import Exit, ended
+from trsr.core.compat import TRANSFORMERS
 from trsr.core.errors import LoadError
 from trsr.core.modeling import TextRichRecommender, load_adapter, optional_file
 from trsr.errors import EvaluationError
 from trsr.recommender.evaluate import load_run
 from trsr.recommender.run import Run
 from trsr.recommender.serving import load_recommender
+from trsr.records.requirements import ranges
 
 pytestmark = pytest.mark.compat
 
@@ -238,6 +240,14 @@ def test_a_damaged_adapter_is_refused_alone_and_in_an_evaluation(how, quickstart
     (run / "adapter" / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(LoadError, match="does not fit its config"):
         TextRichRecommender.from_pretrained(run / "adapter")
+
+
+def test_a_transformers_that_is_too_old_to_report_what_it_loaded_is_told(monkeypatch):
+    loaded = TextRichRecommender.from_pretrained(NANO / "pipeline")
+    monkeypatch.setattr(type(loaded), "load_adapter", lambda *args, **kwargs: None)  # as before transformers 5
+    with pytest.raises(LoadError, match=r"adapter .* cannot be loaded: transformers .*pip install 'transformers>="):
+        TextRichRecommender.from_pretrained(NANO / "pipeline")
+    assert ranges()["transformers"].startswith(f">={TRANSFORMERS},")
 
 
 UNREACHABLE = """

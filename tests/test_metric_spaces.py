@@ -74,6 +74,7 @@ def test_labels_may_be_booleans_and_k_is_ten_if_left_out(metric, name):
         ([[1, 2]], [[0, 0]], 3, "row 0 .*no positive"),
         ([[1, 2]], [[1, 1]], 3, "row 0 .*no negative"),
         ([[1, 2]], [[2, 0]], 3, "labels must hold 0 and 1"),
+        ([[1, 2]], [[1, 0.9]], 3, "labels must hold 0 and 1"),
         ([[1, float("nan")]], [[1, 0]], 3, "scores must be finite"),
         ([[1, 2]], [[1, 0]], 0, "Cut-offs are whole numbers from 1"),
         ([["a", "b"]], [[1, 0]], 3, "could not convert|expected format"),

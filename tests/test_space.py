@@ -5,7 +5,11 @@ import json
 import sys
 from types import SimpleNamespace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from datasets.exceptions import DatasetGenerationError
+from huggingface_hub.errors import HTTPError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,6 +66,14 @@ def recommender(space, pipe):
         ("id\ttext\n1\tx, y\n2\tz", [{"id": "1", "text": "x, y"}, {"id": "2", "text": "z"}]),
         ("title: Emma, the first\ntitle: b", ["title: Emma, the first", "title: b"]),
         ("title", ["title"]),
+        (
+            "title: Minds; subjects: cognition, text, images\ntitle: b",
+            ["title: Minds; subjects: cognition, text, images", "title: b"],
+        ),
+        ("author: A\ttitle\nb", ["author: A\ttitle", "b"]),
+        ('["Weird Al" Yankovic] in 3-D', ['["Weird Al" Yankovic] in 3-D']),
+        ('["Weird Al" Yankovic]\n{b}\n[live]', ['["Weird Al" Yankovic]', "{b}", "[live]"]),
+        ('["a"', ['["a"']),
     ],
 )
 def test_lines_json_and_tables_are_read(space, text, found):
@@ -74,9 +86,9 @@ def test_lines_json_and_tables_are_read(space, text, found):
         ("a\n" * 101, "history: 101 items, at most 100"),
         ("a" * 100_001, "history: 100001 characters, at most 100000"),
         ('["a", 1]', "history, item 2: expected a string or an object"),
-        ('["a"', "begins as JSON and is none"),
-        ('[{"a":' * 9_000, "begins as JSON and is none"),
-        ("title,genre\na\n", "history, row 1: expected 2 cells"),
+        ('["a" "b"]', "begins and ends as a JSON list, and is none.*Correct it"),
+        ('[{"a":' * 9_000 + '"b"]', "begins and ends as a JSON list, and is none"),
+        ("title,genre\na\n", "history, row 1: expected 2 cells.*give a JSON list"),
         ("title,genre\na,b,c\n", "history, row 1: expected 2 cells"),
         ('title,genre\n"a,b\n', "begins as a table and cannot be read"),
     ],
@@ -95,6 +107,26 @@ def test_any_text_is_read_or_refused(space, text):
         found, told = [], str(error)
     assert all(isinstance(one, (str, dict)) for one in found)
     assert not told or told.startswith("candidates")
+
+
+@given(
+    st.lists(
+        st.sampled_from(["title, text", '["a", "b"]', '["a" "b"]', "[]", "title\ttext", "x, y", '"', "title: a"]),
+        max_size=4,
+    )
+)
+def test_what_the_page_writes_is_read_as_it_was(space, texts):
+    assert space.reading.items(space.reading.written(texts, "candidates"), "candidates") == texts
+
+
+def test_no_more_is_written_than_is_read(space):
+    reading = space.reading
+    for texts in (["a"] * 200, ["\\" * 3_000] * 99, ["[]", "x" * 60_000, "y" * 39_980, "z"], ["x" * 100_001]):
+        kept = reading.fitting(texts, "history")
+        assert texts[: len(kept)] == kept
+        assert reading.items(reading.written(kept, "history"), "history") == kept
+    assert len(reading.fitting(["a"] * 200, "candidates")) == 50
+    assert len(reading.fitting(["[]", "x" * 60_000, "y" * 39_980, "z"], "history")) == 3
 
 
 # What is asked.
@@ -170,7 +202,7 @@ def test_sharing_saves_tokens_and_changes_nothing(recommender, pipe):
         (("a", " \n"), "at least one candidate"),
         (("a", "c\n" * 51), "candidates: 51 items, at most 50"),
         (("a", "c\n" + "x" * 1001), "candidates, item 2: 1001 characters, at most 1000"),
-        (("a", "c", "x" * 4001), "summary: 4001 characters, at most 4000"),
+        (("a", "c", "x" * 20_001), "summary: 20001 characters, at most 20000"),
         (("a", "c", "", "sideways"), "Unknown method 'sideways'"),
         (("a", "\u200b"), r"candidates\[0\]: An item has no text"),
         (("a", '[{"id": 1}]'), r"candidates\[0\]: An item has no text"),
@@ -246,6 +278,12 @@ def test_what_a_list_is_chosen_by(catalogued, met):
         == recommender.recommend(history, "x", stage_one=5)["items"]
     )
     assert recommender.recommend("title: Nobody knows it", "x", stage_one=5)["not_in_catalogue"] == 1
+    assert recommender.recommend('[{"item_id": "gone"}]', "x", stage_one=5)["not_in_catalogue"] == 1
+    with pytest.raises(ValueError, match=r"candidates\[0\]: The catalogue holds no item 'gone'"):
+        recommender.rank(history, '[{"item_id": "gone"}]')
+    long = "title: Nobody knows it" * 50
+    with pytest.raises(ValueError, match="history, item 3: 1100 characters, at most 1000"):
+        recommender.recommend(json.dumps([{"item_id": "gone"}, "title: A", long]), "x")
     for asked, message in (
         ({"stage_one": 501}, "expected 1 to 500, got 501"),
         ({"value": "x"}, "Choose the field that is to have the value 'x'"),
@@ -319,6 +357,58 @@ def test_samples_come_from_the_dataset(space):
         few.draw_candidates(count=51)
     with pytest.raises(ValueError, match="no sample user 'x'"):
         few.sample_user("x")
+
+
+@pytest.fixture(scope="module")
+def large(space, tmp_path_factory):
+    """Samples of a user with more and longer items than a visitor may write, and of one with too many characters."""
+    texts = {f"i{n}": f"title: T{n}; about: {'wide sea ' * 177}" for n in range(150)}
+    texts |= {f"j{n}": f"title: J{n}; about: {'wide sea ' * 3000}" for n in range(20)}
+    long = [f"j{n}" for n in range(20)]
+    rows = [
+        {"user_id": "u", "history": list(texts)[:130], "target": "i140", "negatives": list(texts)[:99]},
+        {"user_id": "v", "history": long[:9], "target": "j9", "negatives": long[10:]},
+    ]
+    items = pa.table({"item_id": list(texts), "text": list(texts.values())})
+    folder = tmp_path_factory.mktemp("large")
+    configs = []
+    for config, split, table in (("items", "train", items), ("histories", "test", pa.Table.from_pylist(rows))):
+        pq.write_table(table, folder / f"{config}.parquet")
+        configs.append({"config_name": config, "data_files": [{"split": split, "path": f"{config}.parquet"}]})
+    (folder / "README.md").write_text(f"---\n{json.dumps({'configs': configs})}\n---\n")
+    return space.samples.load({"dataset": str(folder)}), texts
+
+
+def test_what_the_page_fills_in_can_be_asked(space, pipe, large):
+    samples, texts = large
+    user = samples.sample_user("u")
+    assert user["history"] == [" ".join(texts[f"i{n}"].split()) for n in range(130)][-len(user["history"]) :]
+    assert len(user["history"]) > 50
+    assert len(user["candidates"]) == 50
+    assert user["chosen"] in user["candidates"]
+    assert set(user["candidates"]) - {user["chosen"]} <= {" ".join(texts[f"i{n}"].split()) for n in range(49)}
+    other = samples.sample_user("v")
+    assert other["history"] == [" ".join(texts[f"j{n}"].split()) for n in (6, 7, 8)]
+    assert other["chosen"] in other["candidates"]
+    recommender = space.asking.Recommender(pipe, samples.texts)
+    for one in (user, other, {"history": other["history"], "candidates": samples.draw_candidates(count=50)}):
+        for name in ("history", "candidates"):
+            found = recommender._items(space.reading.written(one[name], name), name)
+            assert [item.text for item in found] == one[name]
+    with pytest.raises(ValueError, match=r"history, item 1: \d+ characters, at most 1000"):
+        recommender._items(user["history"][0] + " and more", "history")
+    answer = recommender.rank("\n".join(user["history"][-3:]), user["chosen"], "genre: sea x2")
+    assert answer["candidates"][0]["text"] == user["chosen"]
+
+
+@pytest.mark.parametrize("error", [DatasetGenerationError("x"), HTTPError("no route"), OSError("x"), ValueError("x")])
+def test_a_dataset_that_cannot_be_read_leaves_the_page_without_samples(space, monkeypatch, capsys, error):
+    def broken(**_):
+        raise error
+
+    monkeypatch.setattr("datasets.load_dataset", broken)
+    assert space.samples.load({"dataset": "ORG/x"}).sample_users() == []
+    assert f"No sample users: ORG/x cannot be read: {type(error).__name__}" in capsys.readouterr().out
 
 
 def test_without_a_dataset_there_are_no_samples(space, tmp_path, capsys):

@@ -5,7 +5,8 @@ The published methods of `Recommender` are the API: plain values in and out. Kno
 
 import importlib.util
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from copy import deepcopy
 from threading import Lock
 from typing import Any
@@ -47,11 +48,13 @@ class Recommender:
 
     Args:
         pipe: The pipeline; text that is passed to it is text alone.
+        texts: Of known items. They may be longer than what a visitor writes.
     """
 
-    def __init__(self, pipe: Any) -> None:
+    def __init__(self, pipe: Any, texts: Iterable[str] = ()) -> None:
         self.pipe = pipe
         self._lock = Lock()
+        self._known = {item.text for item in _long_items(pipe, texts)}
 
     def summarize(self, history: str) -> Iterator[dict]:
         """Write the summaries of a history step by step, recurrently and hierarchically.
@@ -197,14 +200,18 @@ class Recommender:
 
     def _items(self, text: str, name: str) -> list:
         """Items as the prompt shows them."""
-        given = [self._item(value) for value in reading.items(text, name)]
+        given = reading.items(text, name)
         found = self.pipe.preprocess({"history": [], "candidates": [], name: given})[name]
-        for place, item in enumerate(found, 1):
-            if len(item.text) > reading.LONGEST:
+        self._check(enumerate(found, 1), name)
+        return found
+
+    def _check(self, found: Iterable[tuple[int, Any]], name: str) -> None:
+        """Raise ValueError if one of these items, each with its place, is too long and none that is known."""
+        for place, item in found:
+            if len(item.text) > reading.LONGEST and item.text not in self._known:
                 raise ValueError(
                     f"{name}, item {place}: {len(item.text)} characters, at most {reading.LONGEST} are taken here."
                 )
-        return found
 
     def _request(self, history: str, candidates: str, summary: str, method: str) -> dict[str, Any]:
         """A request for the pipeline, with a summary, which is written where none is given."""
@@ -226,9 +233,14 @@ class Recommender:
             given = self._alone(self.pipe, asked, method=method, return_summary=True)["summary"] or ""
         return given
 
-    def _item(self, value: reading.Given) -> object:
-        """An item as it is named in the history: what the pipeline takes for it."""
-        return value
+
+def _long_items(pipe: Any, texts: Iterable[str]) -> Iterator[Any]:
+    """The items past the limit, as the prompt shows them."""
+    for text in texts:
+        if len(text) > reading.LONGEST:
+            # One that has no visible character is no item.
+            with suppress(ValueError):
+                yield pipe.encoder.prompt.item(text)
 
 
 def _of(answer: dict, index: int) -> dict:

@@ -41,14 +41,12 @@ def build(
     recommend = ask(recommender)
     gr.Markdown(HINT)
     start = gr.Button("Recommend", variant="primary")
+    most = min(MOST_PASSED_ON, recommender.items)
     with gr.Accordion("Options", open=False), gr.Row():
         with gr.Column(min_width=280):
+            # gradio refuses a slider of one value alone.
             passed = gr.Slider(
-                1,
-                min(MOST_PASSED_ON, recommender.items),
-                PASSED_ON,
-                step=1,
-                label="Items that the first stage passes on",
+                1, max(most, 2), min(PASSED_ON, most), step=1, label="Items that the first stage passes on"
             )
             alone = gr.Checkbox(False, label="First stage alone, without the language model")
             exclude = gr.Textbox("", label="Leave out", info="Ids or items, one a line.", lines=2, max_lines=6)

@@ -7,6 +7,7 @@ from functools import wraps
 from typing import Any
 
 import gradio as gr
+import reading
 import showing
 from asking import Recommender, gpu
 from samples import Samples
@@ -58,7 +59,8 @@ class Events:
         if not name:
             return [gr.skip()] * 8
         user = self.samples.users[name]
-        return ["\n".join(user["history"]), "\n".join(user["candidates"]), "", user["chosen"], "", "", "", ""]
+        history, candidates = (reading.written(user[name], name) for name in ("history", "candidates"))
+        return [history, candidates, "", user["chosen"], "", "", "", ""]
 
     def on_summarize(self, history: str, method: str) -> Iterator[tuple]:
         """Blocks, the summary as soon as it is written, and what was written from which history."""
@@ -72,11 +74,11 @@ class Events:
 
     def on_draw(self, history: str, seed: int) -> tuple[str, int]:
         """Candidates, and the next seed."""
-        return "\n".join(self.draw(history, seed=seed)), seed + 1
+        return reading.written(self.draw(history, seed=seed), "candidates"), seed + 1
 
     def on_take(self, best: list[str]) -> Any:
         """The best recommendations as candidates, if there are any yet."""
-        return "\n".join(best) if best else gr.skip()
+        return reading.written(reading.fitting(best, "candidates"), "candidates") if best else gr.skip()
 
     def on_rank(self, history: str, candidates: str, summary: str, method: str, chosen: str) -> tuple:
         """The ranking, the summary it read, and the candidates to explain."""

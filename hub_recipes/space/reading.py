@@ -7,10 +7,12 @@ import csv
 import io
 import json
 import re
+from collections.abc import Sequence
+from itertools import accumulate
 
 MOST = {"history": 100, "candidates": 50, "exclude": 100}  # items
 LONGEST = 1_000  # characters of an item, as the prompt shows it
-LONGEST_SUMMARY = 4_000
+LONGEST_SUMMARY = 20_000  # of a model that is allowed some thousand tokens too, for the page shows it to be edited
 LONGEST_TEXT = 100_000  # characters pasted at once
 
 Given = str | dict[str, object]
@@ -19,8 +21,9 @@ Given = str | dict[str, object]
 def items(text: str, name: str) -> list[Given]:
     """Read a list of items, oldest first.
 
-    Text that begins as a JSON list of strings or of objects is one. Text whose first line is a header with a column
-    `title` or `text` is a table, separated by tabs or commas. All other text has an item a line; empty lines are left out.
+    A JSON list of strings or of objects is read as one. Text whose first line is a header with a column `title` or `text`
+    is a table, separated by tabs or commas; a line with a colon or a semicolon is no header. All other text has an item a
+    line; empty lines are left out.
 
     Args:
         text: What was pasted.
@@ -33,11 +36,10 @@ def items(text: str, name: str) -> list[Given]:
         raise ValueError(f"{name}: {len(text)} characters, at most {LONGEST_TEXT} are taken here.")
     text = text.strip().removeprefix("\ufeff")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if re.match(r'\[\s*["{\]]', text):
-        found = _json(text, name)
-    elif len(lines) > 1 and (separator := _separator(lines[0])):
+    found = _json(text, name)
+    if found is None and len(lines) > 1 and (separator := _separator(lines[0])):
         found = _table(text, separator, name)
-    else:
+    elif found is None:
         found = list(lines)
     if len(found) > MOST[name]:
         raise ValueError(f"{name}: {len(found)} items, at most {MOST[name]} are taken here.")
@@ -51,11 +53,33 @@ def summary(text: str) -> str:
     return text.strip()
 
 
-def _json(text: str, name: str) -> list[Given]:
+def fitting(texts: Sequence[str], name: str) -> list[str]:
+    """The first of `texts` that are taken at once, by their number and by their characters when they are `written`."""
+    lengths = accumulate(len(json.dumps(text, ensure_ascii=False)) + 2 for text in texts)
+    return [text for text, length in zip(texts[: MOST[name]], lengths, strict=False) if length <= LONGEST_TEXT - 2]
+
+
+def written(texts: Sequence[str], name: str) -> str:
+    """What `items` reads as these texts: one a line, or a JSON list where lines would be taken for something else."""
+    lines = "\n".join(texts)
+    try:
+        as_lines = items(lines, name) == list(texts)
+    except ValueError:
+        as_lines = False
+    return lines if as_lines else json.dumps(texts, ensure_ascii=False, indent=0)
+
+
+def _json(text: str, name: str) -> list[Given] | None:
+    """The list that JSON text holds; None for other text."""
+    if not re.match(r'\[\s*["{\]]', text):
+        return None
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name}: begins as JSON and is none: {error}") from None
+        # A title may begin with such a bracket; a list also ends as one.
+        if not re.search(r'["}]\s*\]$', text):
+            return None
+        raise ValueError(f"{name}: begins and ends as a JSON list, and is none: {error}. Correct it.") from None
     for place, one in enumerate(found, 1):
         if not isinstance(one, (str, dict)):
             raise ValueError(f"{name}, item {place}: expected a string or an object of fields.")
@@ -64,6 +88,8 @@ def _json(text: str, name: str) -> list[Given]:
 
 def _separator(header: str) -> str | None:
     """What separates the columns of a table that has this first line; None if it heads no table."""
+    if re.search("[:;]", header):
+        return None
     for separator in "\t,":
         if {"title", "text"} & {cell.strip().strip('"').lower() for cell in header.split(separator)}:
             return separator
@@ -77,7 +103,8 @@ def _table(text: str, separator: str, name: str) -> list[Given]:
         for place, row in enumerate(rows, 1):
             if None in row or None in row.values():
                 raise ValueError(
-                    f"{name}, row {place}: expected {len(rows.fieldnames or ())} cells, as the header has."
+                    f"{name}, row {place}: expected {len(rows.fieldnames or ())} cells, as the header has. If the first "
+                    "line is an item and no header, give a JSON list."
                 )
             found.append({str(field).strip().lower(): cell for field, cell in row.items() if cell.strip()})
     except csv.Error as error:

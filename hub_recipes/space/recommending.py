@@ -2,6 +2,8 @@
 
 import time
 from collections import Counter
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import reading
@@ -20,8 +22,8 @@ class CatalogueRecommender(Recommender):
         fields: Field -> its most frequent values; without ids, texts, and fields that are different for nearly all items.
     """
 
-    def __init__(self, pipe: Any) -> None:
-        super().__init__(pipe)
+    def __init__(self, pipe: Any, texts: Iterable[str] = ()) -> None:
+        super().__init__(pipe, chain(texts, pipe.catalogue.texts))
         self.items = len(pipe.catalogue.item_ids)
         self.fields = {name: values for name, values in _values(pipe.catalogue.fields).items() if values}
 
@@ -60,9 +62,12 @@ class CatalogueRecommender(Recommender):
             raise ValueError(f"stage_one: expected 1 to {MOST_PASSED_ON}, got {stage_one}.")
         if value and not field:
             raise ValueError(f"Choose the field that is to have the value {value!r}.")
-        known = self._items(history, "history")
+        given = reading.items(history, "history")
+        known = self.pipe.preprocess({"history": given})["history"]
+        places = (place for place, one in enumerate(given, 1) if not self.pipe.catalogue.lacks(one))
+        self._check(zip(places, known, strict=True), "history")
         request: dict[str, Any] = {
-            "history": reading.items(history, "history"),
+            "history": given,
             "exclude": reading.items(exclude, "exclude"),
             "where": {field: value} if field and value else {},
             "summary": "" if first_stage_only else self._summary(known, summary, method),
@@ -92,9 +97,6 @@ class CatalogueRecommender(Recommender):
             "shortened": answer.get("shortened", {}),
             "seconds": round(time.perf_counter() - started, 4),
         }
-
-    def _item(self, value: reading.Given) -> object:
-        return self.pipe.catalogue.text_of(value)
 
 
 def _values(fields: dict[str, list]) -> dict[str, list[str]]:

@@ -34,7 +34,8 @@ class Samples:
             name: One of sample_users.
 
         Returns:
-            `history` (oldest first), `candidates`, and which of them was `chosen` in fact.
+            `history` (the newest items, oldest first), `candidates`, and which of them was `chosen` in fact: as many of
+            both as can be asked about at once.
         """
         if name not in self.users:
             raise ValueError(f"There is no sample user {name!r}, see sample_users.")
@@ -53,7 +54,8 @@ class Samples:
             raise ValueError(f"count: expected 1 to {most}, got {count}.")
         left_out = set(filter(lambda one: isinstance(one, str), reading.items(history, "history")))
         order = random.Random(seed).sample(range(len(self.texts)), min(count + len(left_out), len(self.texts)))
-        return [text for text in (self.texts[place] for place in order) if text not in left_out][:count]
+        drawn = [text for text in (self.texts[place] for place in order) if text not in left_out]
+        return reading.fitting(drawn[:count], "candidates")
 
 
 def load(release: dict[str, Any]) -> Samples:
@@ -61,23 +63,29 @@ def load(release: dict[str, Any]) -> Samples:
     if not release.get("dataset"):
         return Samples()
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import HTTPError
 
     where = {"path": release["dataset"], "revision": release.get("dataset_revision")}
     try:
         items = load_dataset(**where, name="items", split="train")
         rows = load_dataset(**where, name="histories", split=f"test[:{USERS}]")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, DatasetsError, HTTPError) as error:
         print(f"No sample users: {release['dataset']} cannot be read: {type(error).__name__}: {error}")
         return Samples()
     if "text" not in items.column_names:
         return Samples()
     # One item a line is how the page takes them.
     texts = {item_id: " ".join(text.split()) for item_id, text in zip(items["item_id"], items["text"], strict=True)}
-    return Samples({row["user_id"]: _user(row, texts) for row in rows}, list(dict.fromkeys(texts.values())))
+    users = {row["user_id"]: _user(row, texts) for row in rows}
+    offered = {name: user for name, user in users.items() if user["candidates"]}
+    return Samples(offered, list(dict.fromkeys(texts.values())))
 
 
 def _user(row: dict[str, Any], texts: dict[str, str]) -> dict:
-    candidates = [texts[item_id] for item_id in (row["target"], *row["negatives"])]
+    """A user within the limits of the page: the target, the first negatives and the newest of the history."""
+    # The target stands first, so that it is left out last.
+    candidates = reading.fitting([texts[item_id] for item_id in (row["target"], *row["negatives"])], "candidates")
     random.Random(row["user_id"]).shuffle(candidates)
-    history = [texts[item_id] for item_id in row["history"]]
-    return {"history": history, "candidates": candidates, "chosen": texts[row["target"]]}
+    newest = reading.fitting([texts[item_id] for item_id in reversed(row["history"])], "history")
+    return {"history": newest[::-1], "candidates": candidates, "chosen": texts[row["target"]]}

@@ -51,7 +51,8 @@ class NDCGAtK(evaluate.Metric):
             features=datasets.Features(
                 {
                     "predictions": datasets.Sequence(datasets.Value("float64")),
-                    "references": datasets.Sequence(datasets.Value("int64")),
+                    # Not int64: it would cut 0.9 to 0, where the check refuses it.
+                    "references": datasets.Sequence(datasets.Value("float64")),
                 }
             ),
             reference_urls=["https://arxiv.org/abs/2403.13325"],

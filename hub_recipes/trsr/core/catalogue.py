@@ -95,9 +95,23 @@ class Catalogue:
         return cls(fields, vectors, user_model.eval(), record)
 
     def text_of(self, entry: object) -> object:
-        """The text of an item that is named by its `item_id` alone; any other entry as it is."""
+        """The text of an item that is named by its `item_id` alone; any other entry as it is.
+
+        Raises:
+            InputError: If the catalogue holds no item of that id.
+        """
+        if not is_id_alone(entry):
+            return entry
         row = self._row(entry)
-        return entry if row is None or sentence(entry) else self.texts[row]  # type: ignore[arg-type]
+        if row is None:
+            raise InputError(
+                f"The catalogue holds no item {entry['item_id']!r}: give its text beside the id."  # type: ignore[index]
+            )
+        return self.texts[row]
+
+    def lacks(self, entry: object) -> bool:
+        """Whether an item is named by its `item_id` alone, and the catalogue holds none of that id."""
+        return is_id_alone(entry) and self._row(entry) is None
 
     def query(
         self,
@@ -182,6 +196,11 @@ class Catalogue:
         if isinstance(example, str) != isinstance(value, str) or isinstance(value, (list, dict)):
             raise InputError(f"The field {name!r} holds values such as {example!r}, so none can be {value!r}.")
         return torch.tensor([value in cell if isinstance(cell, list) else value == cell for cell in column])
+
+
+def is_id_alone(entry: object) -> bool:
+    """Whether an item of a request has an `item_id` and no text, so that only a catalogue knows what it is."""
+    return isinstance(entry, Mapping) and entry.get("item_id") is not None and not sentence(entry)
 
 
 def catalogue_files(repo: str, repo_options: Mapping[str, Any]) -> dict[str, str]:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+TRANSFORMERS = "5.23"  # the lowest version that recommenders load with
+
 
 def cache_name(model) -> str:
     """The name of a model's cache, as an argument and in its output: `cache`, before transformers 5.24 `past_key_values`."""

@@ -12,8 +12,9 @@ from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import __version__ as transformers_version
 
-from .compat import attention_of, use_adapter
+from .compat import TRANSFORMERS, attention_of, use_adapter
 from .errors import LoadError
 
 logger = logging.getLogger(__name__)
@@ -190,7 +191,8 @@ def load_adapter(model, name: str, source: str, options: Mapping[str, Any]) -> N
         options: Its revision and subfolder, and options for the Hub.
 
     Raises:
-        LoadError: If there is no such adapter, or its weights are not exactly those that its config describes.
+        LoadError: If there is no such adapter, its weights are not exactly those that its config describes, or transformers
+            is too old to say so.
     """
     adapter = f"The adapter {_join(source, options.get('subfolder'))}"
     # transformers treats an adapter that it may not read like a missing one, and raises no error.
@@ -208,6 +210,11 @@ def load_adapter(model, name: str, source: str, options: Mapping[str, Any]) -> N
             loaded = model.load_adapter(source, name, adapter_kwargs=dict(options))
         finally:
             log.setLevel(level)
+    if loaded is None:
+        raise LoadError(
+            f"{adapter} cannot be loaded: transformers {transformers_version} does not report which of its weights it read. "
+            f"Install a newer one: pip install 'transformers>={TRANSFORMERS}'"
+        )
     _check_loaded(adapter, loaded.to_dict(), f".{name}")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from torch.utils.data import Dataset
 from transformers import Pipeline
 from transformers.utils import logging
 
-from .catalogue import STAGE_ONE, Catalogue, Query
+from .catalogue import STAGE_ONE, Catalogue, Query, is_id_alone
 from .compat import context_length, using_adapter, without_peft
 from .errors import InputError, InputTypeError
 from .extractive import ExtractiveSummarizer
@@ -49,10 +50,13 @@ class TextRichRecommendationPipeline(Pipeline):
     model of the user over vectors of the items, takes the best `stage_one` of what is not in the history; the model ranks
     these; and both scores are added, each as z-scores over these items. The answer is `{"candidates": [{"item_id",
     "item", "score", "log_odds", "stage_one", "rank"}, ...], "not_in_catalogue": n}`: `score` is the sum, and n counts the
-    items of the history that the catalogue does not hold; the first stage skips them. An item of the history is found by
-    its `item_id`, else by its text. `exclude` lists ids or items to leave out, `where` is `{field: value}` that an item
-    must have, or hold in a list; both may stand in a request too. `rank=False` is the first stage alone: `score` is its
-    own, `log_odds` None.
+    items of the history that the catalogue does not hold; the first stage skips them, and the model reads those that have
+    a text. An item of the history is found by its `item_id`, else by its text. `exclude` lists ids or items to leave out;
+    what the catalogue does not hold is left out anyway. `where` is `{field: value}` that an item must have, or hold in a
+    list; both may stand in a request too. `rank=False` is the first stage alone: `score` is its own, `log_odds` None.
+
+    Wherever items are given, one that the catalogue holds may be `{"item_id": ...}` alone: its text is the catalogue's.
+    With candidates, an id without text that the catalogue does not hold is a ValueError.
 
     Threads may share a pipeline, and take turns at its model. Lists of requests are answered in a list; Datasets and
     generators as they come. `batch_size` changes nothing: the candidates of a user are scored together already.
@@ -215,30 +219,53 @@ class TextRichRecommendationPipeline(Pipeline):
         summary = request.get("summary")
         if summary is not None and not isinstance(summary, str):
             raise InputTypeError(f"A summary is a string, got {type(summary).__name__}.")
-        prompt = self.encoder.prompt
         if "candidates" not in request:
             history, query = self._query(request, **options)
             return {"history": history, "query": query, "rank": options.get("rank", True), "summary": summary}
         if used := [name for name in _RETRIEVAL if name in options or name in request]:
             raise InputError(f"{', '.join(used)}: for choosing from a catalogue. Leave out these, or the candidates.")
         return {
-            "history": _items(request["history"], "history", prompt),
-            "candidates": _items(request["candidates"], "candidates", prompt),
+            "history": self._items(request["history"], "history"),
+            "candidates": self._items(request["candidates"], "candidates"),
             "given": list(request["candidates"]),
             "summary": summary,
         }
 
     def _query(self, request, exclude=(), where=None, stage_one=0, rank=True, top_k=0) -> tuple[list[Item], Query]:
         """The history of a request without candidates, and what to retrieve for it."""
-        catalogue, prompt = self.catalogue, self.encoder.prompt
+        catalogue = self.catalogue
         where = {**_fields(where), **_fields(request.get("where"))}
         history = _listed(request["history"], "history")
-        items = _items(history, "history", prompt, catalogue.text_of)
         left_out = [*_listed(request.get("exclude") or (), "exclude"), *_listed(exclude, "exclude")]
         left_out = [catalogue.entry(value) for value in left_out]
-        excluded = _items(left_out, "exclude", prompt, catalogue.text_of)
-        pairs = zip(history, items, strict=True), zip(left_out, excluded, strict=True)
-        return items, catalogue.query(*pairs, where, stage_one or max(STAGE_ONE, top_k or 0))
+        # An id that the catalogue does not hold, without a text: neither model can read it.
+        items, excluded = (
+            self._items(values, name, catalogue.lacks) for values, name in ((history, "history"), (left_out, "exclude"))
+        )
+        known = [[entry for entry in values if not catalogue.lacks(entry)] for values in (history, left_out)]
+        pairs = zip(known[0], items, strict=True), zip(known[1], excluded, strict=True)
+        query = catalogue.query(*pairs, where, stage_one or max(STAGE_ONE, top_k or 0))
+        return items, replace(query, unknown=query.unknown + len(history) - len(items))
+
+    def _items(self, values: Any, name: str, skipped: Callable[[object], bool] = lambda entry: False) -> list[Item]:
+        """Read the items of a list that a request calls `name`, without those that are `skipped`.
+
+        An item that is named by its id alone is read from the catalogue.
+        """
+        items = []
+        for index, value in enumerate(_listed(values, name)):
+            try:
+                if not skipped(value):
+                    items.append(self.encoder.prompt.item(self._text_of(value)))
+            except TypeError as error:
+                raise InputTypeError(f"{name}[{index}]: {error}") from error
+            except ValueError as error:
+                raise InputError(f"{name}[{index}]: {error}") from error
+        return items
+
+    def _text_of(self, entry: Any) -> Any:
+        # The catalogue is not read for what needs none.
+        return self.catalogue.text_of(entry) if is_id_alone(entry) and self.catalogue is not None else entry
 
     def _forward(self, request, summarizer="auto", method=None, max_new_tokens=None):
         history, query = request["history"], request.get("query")
@@ -299,7 +326,7 @@ class TextRichRecommendationPipeline(Pipeline):
 
     def blocks(self, history: Sequence) -> list[Block]:
         """Cut a history, oldest first, into the blocks that are summarised: of a long history the newest blocks are kept."""
-        return blocks_by_count(_items(history, "history", self.encoder.prompt), self._block_size, self._max_blocks)
+        return blocks_by_count(self._items(history, "history"), self._block_size, self._max_blocks)
 
     def update(
         self, summary: str, new_items: Sequence, summarizer: str = "auto", max_new_tokens: int | None = None
@@ -309,7 +336,7 @@ class TextRichRecommendationPipeline(Pipeline):
         Raises:
             ValueError: If there are no new items, or no summarizer.
         """
-        block = tuple(_items(new_items, "new_items", self.encoder.prompt))
+        block = tuple(self._items(new_items, "new_items"))
         if not block:
             raise InputError("There are no new items to update the summary with.")
         with self._writing(self._needed(summarizer), max_new_tokens) as writer:
@@ -378,18 +405,3 @@ def _fields(where) -> Mapping:
     if where is not None and not isinstance(where, Mapping):
         raise InputTypeError(f"'where' is a dict of fields and values, got {type(where).__name__}.")
     return where or {}
-
-
-def _items(
-    values, name: str, prompt: RankingPrompt, text_of: Callable[[object], Any] = lambda entry: entry
-) -> list[Item]:
-    """Read the items of a list that a request calls `name`; `text_of` gives the text of one that is named by its id."""
-    items = []
-    for index, value in enumerate(_listed(values, name)):
-        try:
-            items.append(prompt.item(text_of(value)))
-        except TypeError as error:
-            raise InputTypeError(f"{name}[{index}]: {error}") from error
-        except ValueError as error:
-            raise InputError(f"{name}[{index}]: {error}") from error
-    return items

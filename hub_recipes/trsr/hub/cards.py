@@ -127,6 +127,11 @@ class Facts:
         """Whether negatives are items shown beside the target in an impression, rather than sampled ones."""
         return self.provenance.by_impressions
 
+    @property
+    def on_nano(self) -> bool:
+        """Whether the base is the one in the package, or a published copy of it. A folder may have its name."""
+        return self.recipe.base == "nano" or ("base" not in self.names.own and self.names.base.endswith("/trsr-nano"))
+
     @staticmethod
     def requirement(package: str, versions: Mapping[str, str]) -> Markdown:
         """A requirement for pip: the package, pinned to the version in `versions` if there is one."""

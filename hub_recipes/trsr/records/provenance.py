@@ -11,6 +11,7 @@ from typing import Any
 from trsr.errors import DataError
 
 FILE = "provenance.json"
+SAMPLE_SCRIPT = "dataset_scripts/sample.py"
 # Fields in which two datasets must agree for one to continue the summaries of the other.
 _CONTINUED = ("model", "revision", "adapter", "sampling", "prompts", "block_size", "max_blocks")
 
@@ -252,6 +253,11 @@ class Provenance:
     def script(self) -> str:
         """The script that built the dataset."""
         return self._required("script")
+
+    @property
+    def made_up(self) -> bool:
+        """Whether users and items are made up by rules: the sample's script built them. A name says nothing about it."""
+        return self.values.get("script") == SAMPLE_SCRIPT
 
     @property
     def seed(self) -> int:

@@ -66,7 +66,8 @@ def describe(
         **own_terms,
         **card_info.header({CONFIG: DatasetInfo(features=Features.from_arrow_schema(SCHEMA), config_name=CONFIG)}),
     )
-    values = {"made": made, "terms": terms, "name": provenance.name or "dataset", "title": repo or out.resolve().name}
+    title = repo or out.resolve().name
+    about = {"name": provenance.name or "dataset", "terms": terms, "made_up": provenance.made_up}
     record = {**provenance.values, CONFIG: made}
     write_text(out / PROVENANCE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    write_text(out / "README.md", render("recommendations", values, header.to_dict()))
+    write_text(out / "README.md", render("recommendations", {**about, "made": made, "title": title}, header.to_dict()))
