@@ -12,6 +12,7 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -355,6 +356,94 @@ def test_a_key_that_a_server_repeats_is_not_shown(known, monkeypatch):
     assert str(error.value).isprintable()
     with pytest.raises(HubError, match="What http://host/v1 should answer"):
         verify("http://me:pass@host/v1?key=1")
+
+
+@pytest.mark.parametrize(
+    ("url", "may"),
+    [
+        ("https://host/v1", True), ("http://127.0.0.1:8000", True), ("http://localhost:8000", True), ("http://[::1]:8000", True),
+        ("http://host:8000", False), ("http://10.0.0.7", False), ("http://localhost.host", False), ("http://127.0.0.1@host", False),
+        ("http://[", False),
+    ],
+)  # fmt: skip
+def test_a_key_goes_over_plain_http_to_this_machine_alone(url, may):
+    assert endpoints.may_have_key(url) == may
+
+
+def test_that_a_key_was_kept_back_is_said(known, monkeypatch):
+    sent = []
+
+    def refuse(request):
+        sent.append(request.headers.get("Authorization"))
+        return httpx.Response(401, text="no key")
+
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    client = httpx.Client
+    monkeypatch.setattr(httpx, "Client", lambda **how: client(**how, transport=httpx.MockTransport(refuse)))
+    with pytest.raises(HubError, match=r"refuses with 401: no key OPENAI_API_KEY was not sent.*Give an https address"):
+        endpoints.ask("score", "http://host:8000", "m", known)
+    with pytest.raises(HubError, match=r"refuses with 401: no key$"):
+        endpoints.ask("score", "https://host:8000", "m", known)
+    assert sent == [None, "Bearer secret-key"]
+
+
+@pytest.mark.parametrize(
+    "answer", [{}, [], {"scores": [["x"]] * 6}, {"scores": [[]]}, {"scores": None}, {"scores": [[0.5, 0.5]]}]
+)
+def test_a_server_with_other_answers_than_documented(known, monkeypatch, answer):
+    client, respond = httpx.Client, httpx.MockTransport(lambda request: httpx.Response(200, json=answer))
+    monkeypatch.setattr(httpx, "Client", lambda **how: client(**how, transport=respond))
+    with pytest.raises(HubError, match="answers otherwise than an endpoint of the kind score"):
+        endpoints.ask("score", "http://127.0.0.1:8000", "m", known)
+
+
+def damaged(known, change):
+    values = copy.deepcopy(known)
+    change(values, values["requests"][0])
+    return values
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda values, one: one.clear(), r"in requests\[0\], request.history is missing"),
+        (lambda values, one: one["log_odds"].pop(), r"in requests\[0\], log_odds has 5 entries for 6 candidates"),
+        (lambda values, one: one["suffixes"].pop(), "suffixes has 5 entries for 6 candidates"),
+        (
+            lambda values, one: one["if_wrong"]["a line break follows the prompt"].pop(),
+            "if_wrong.* has 5 entries for 6 candidates",
+        ),
+        (lambda values, one: one["text"]["suffixes"].pop(), "text.suffixes has 5 entries for 6 candidates"),
+        (lambda values, one: one["log_odds"].__setitem__(0, math.nan), "log_odds is not what it must be"),
+        (lambda values, one: one["log_odds"].__setitem__(0, "1"), "log_odds is not what it must be"),
+        (lambda values, one: one.update(if_wrong=[]), "if_wrong is not what it must be"),
+        (lambda values, one: one["request"].update(candidates=[]), "request.candidates is not what it must be"),
+        (lambda values, one: one.pop("summary"), "summary is missing"),
+        (lambda values, one: values.update(requests=[]), "requests is not what it must be"),
+        (lambda values, one: values.update(requests=[3]), "request.history is missing"),
+        (lambda values, one: values.update(temperature=0), "temperature is not what it must be"),
+        (lambda values, one: values.pop("made_from"), "made_from.dtype is missing"),
+        (lambda values, one: values["answers"].update(yes=None), "answers.yes.id is missing"),
+        (lambda values, one: values.pop("recent_items"), "recent_items is missing"),
+    ],
+)
+def test_a_damaged_file_is_told_in_one_line(known, file, capsys, change, told):
+    with open(file, "w", encoding="utf-8") as out:
+        json.dump(damaged(known, change), out)
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", "http://127.0.0.1:9", "--expected", file])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.strip()
+    assert re.search(rf"is no whole expected\.json: .*{told}\. Take the release's own again", said), said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '{"requests": [{}]}', "null"])
+def test_a_file_of_something_else(file, content):
+    with open(file, "w", encoding="utf-8") as out:
+        out.write(content)
+    with pytest.raises(HubError, match=r"is no whole expected\.json: made_from.dtype is missing"):
+        verify("http://127.0.0.1:9", known=file)
 
 
 def test_a_repo_is_right(published, tmp_path):

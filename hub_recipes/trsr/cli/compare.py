@@ -38,7 +38,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="SYSTEM",
         help="add the scores of these systems (of all evaluated runs); may be given several times",
     )
-    add("--shared-users", action="store_true", help="compare the users that all hold, where a slow system was evaluated on fewer")
+    add(
+        "--shared-users",
+        action="store_true",
+        help="compare the users that all hold, where a slow system was evaluated on fewer",
+    )
     add("--seed", type=int, default=0, help="of bootstrap and tests (%(default)s)")
     add("--no-plots", action="store_true", help="draw none")
     add_json(parser)

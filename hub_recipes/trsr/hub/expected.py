@@ -5,7 +5,7 @@ passed on, made up.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +79,87 @@ def write(folder: Path, inputs: ReleaseInputs, asked: Sequence[Mapping[str, Any]
         ],
     }
     write_text(folder / FILE, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+
+
+def problem(values: Any) -> str | None:
+    """What is wrong with the content of an `expected.json`; None if answers can be compared with it."""
+    if wrong := _wrong_field(values, _FIELDS):
+        return wrong
+    for number, one in enumerate(values["requests"]):
+        wrong = _wrong_field(one, _REQUEST) or _wrong_length(one)
+        if wrong:
+            return f"in requests[{number}], {wrong}"
+    return None
+
+
+def _wrong_length(one: Mapping[str, Any]) -> str | None:
+    """Which list of a request has not an entry for each of its candidates."""
+    lists = {"suffixes": one["suffixes"], "log_odds": one["log_odds"]}
+    lists |= {f"if_wrong[{name!r}]": log_odds for name, log_odds in one["if_wrong"].items()}
+    if one["text"] is not None:
+        lists["text.suffixes"] = one["text"]["suffixes"]
+    count = len(one["request"]["candidates"])
+    return next(
+        (
+            f"{name} has {len(some)} entries for {count} candidates"
+            for name, some in lists.items()
+            if len(some) != count
+        ),
+        None,
+    )
+
+
+def _wrong_field(values: Any, fields: Mapping[str, Callable[[Any], bool]]) -> str | None:
+    """The first field that is missing or not what it must be. Names of fields are paths with dots; `?` ends an optional one."""
+    for name, is_right in fields.items():
+        found = values
+        for key in name.removesuffix("?").split("."):
+            found = found.get(key, _MISSING) if isinstance(found, Mapping) else _MISSING
+        if not (name.endswith("?") if found is _MISSING else is_right(found)):
+            return f"{name.removesuffix('?')} is {'missing' if found is _MISSING else 'not what it must be'}"
+    return None
+
+
+_MISSING = object()
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and -1e30 < value < 1e30
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1e30
+
+
+def _list_of(is_right: Callable[[Any], bool], shortest: int = 0) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and len(value) >= shortest and all(map(is_right, value))
+
+
+def _or_none(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or is_right(value)
+
+
+_TEXT = {"prefix": _is_text, "suffixes": _list_of(_is_text)}
+_FIELDS: Mapping[str, Callable[[Any], bool]] = {
+    "made_from.dtype": _is_text,
+    **{f"answers.{name}.id": _is_count for name in ("yes", "no")},
+    **{f"answers.{name}.text": _is_text for name in ("yes", "no")},
+    "temperature": lambda value: _is_number(value) and value > 0,
+    "recent_items": _is_count,
+    "requests": _list_of(lambda value: True, shortest=1),
+}
+_REQUEST: Mapping[str, Callable[[Any], bool]] = {
+    "request.history": _list_of(_is_text),
+    "request.candidates": _list_of(_is_text, shortest=1),
+    "request.summary?": _or_none(_is_text),
+    "summary": _or_none(_is_text),
+    "prefix": _list_of(_is_count),
+    "suffixes": _list_of(_list_of(_is_count)),
+    "text": _or_none(lambda value: _wrong_field(value, _TEXT) is None),
+    "log_odds": _list_of(_is_number),
+    "if_wrong": lambda value: isinstance(value, dict) and all(map(_list_of(_is_number), value.values())),
+}

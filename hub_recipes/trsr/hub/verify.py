@@ -18,7 +18,7 @@ def read(source: str, revision: str | None = None) -> dict[str, Any]:
     """The `expected.json` of a pipeline folder, a release folder or a pipeline repo; or the file itself.
 
     Raises:
-        HubError: If there is none.
+        HubError: If there is none, or it is damaged.
     """
     path: str | None = source
     if not Path(source).is_file():
@@ -32,8 +32,11 @@ def read(source: str, revision: str | None = None) -> dict[str, Any]:
             "it should be: --expected RELEASE"
         )
     values = read_json(Path(path))
-    if not isinstance(values.get("requests"), list) or not values["requests"]:
-        raise HubError(f"{path} holds no requests.")
+    if wrong := expected.problem(values):
+        raise HubError(
+            f"{path} is no whole {expected.FILE}: {wrong}. Take the release's own again, or say which release it should be: "
+            "--expected RELEASE"
+        )
     return values
 
 
