@@ -19,7 +19,7 @@ from trsr.report.redaction import address, redacted
 
 LIKELIEST = 20  # tokens of which `completions` gives probabilities
 SECONDS = 120.0  # until a request is given up
-_SMALLEST = 1e-7  # probability: beyond it an answer in fp32 says no more
+SMALLEST = 1e-7  # probability: beyond it, and beyond 1 less it, one in fp32 says no more
 _LIFT = 100.0  # logits
 
 
@@ -180,7 +180,7 @@ def _completions(post: Post, model: str, expected: Mapping[str, Any], one: Mappi
 
 
 def _log_odds(probability: float) -> float:
-    bounded = min(max(float(probability), _SMALLEST), 1 - _SMALLEST)
+    bounded = min(max(float(probability), SMALLEST), 1 - SMALLEST)
     return math.log(bounded / (1 - bounded))
 
 
@@ -193,6 +193,13 @@ def _difference(known: Mapping[Any, float], yes: Any, no: Any, count: int) -> fl
             "one answer above the other, and not both above all other tokens. Choose another --api."
         )
     return known[yes] - known[no]
+
+
+def temperature_of(api: str, expected: Mapping[str, Any]) -> float | None:
+    """What log-odds are divided by before a server makes the probabilities that it answers with; None where it gives logarithms."""
+    if api == "completions":
+        return None
+    return float(expected["temperature"]) if api == "systemone" else 1.0
 
 
 APIS: dict[str, Ask] = {
