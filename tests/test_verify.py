@@ -25,7 +25,7 @@ from trsr.cli import main
 from trsr.core.modeling import RANKER, load_adapter
 from trsr.core.scoring import Scorer
 from trsr.errors import HubError, ReleaseError
-from trsr.hub import endpoints, expected, fresh_process
+from trsr.hub import endpoints, expected, fresh_copy, fresh_process
 from trsr.hub.diagnosis import HALF, diagnose, is_rounding
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.rehearsal import rehearse
@@ -368,6 +368,11 @@ def test_what_is_wrong_with_a_sure_server_is_still_found(known, file, change, na
         found = verify(url, known=file, api="score", model="any")
     assert not found["right"]
     assert named in found["said"][0]
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.3, 1.0])
+def test_a_decision_that_was_rounded_to_certainty_has_log_odds(chance):
+    assert fresh_copy._log_odds_of(chance) == pytest.approx(endpoints._log_odds(chance))
 
 
 def test_the_command_ends_with_1_where_something_is_wrong(recommender, known, file, capsys):
