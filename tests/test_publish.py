@@ -14,15 +14,19 @@ from huggingface_hub.utils import _http
 
 from tests.conftest import ROOT
 from tests.hub import Hub, User
+from trsr.assets.paths import NANO, NANO_SUMMARIZER
 from trsr.cli import command_line
 from trsr.core.saving import core_modules
 from trsr.dataset import contract
 from trsr.errors import HubError, ReleaseError
 from trsr.hub import retry
 from trsr.hub.changes import plan, show
+from trsr.hub.expected import MADE_UP
 from trsr.hub.inputs import ReleaseInputs
+from trsr.hub.named_files import copy_adapter, copy_base
 from trsr.hub.preflight import Options
 from trsr.hub.publish import publish, push_release
+from trsr.hub.rehearsal import Rehearsal
 from trsr.hub.release import SUFFIXES, assemble, check_files
 from trsr.hub.repos import COPIES, TYPES, name_repos
 from trsr.hub.spaces import METRICS, SPACE
@@ -197,6 +201,48 @@ def test_a_repo_of_somebody_else_is_left_alone(hub, release):
 def test_a_public_repo_is_not_taken_for_private(hub, release):
     pushed(hub, release)
     refused(hub, release, "is public", error=ReleaseError, private=True)
+
+
+def test_a_private_release_beside_public_metrics(hub, release):
+    """They hold no data, nor does the base in the package; a base of a user's own does, and the rest of a release."""
+    pushed(hub, release)
+    names = name_repos("ORG", "other")
+    recipe = release.facts.recipe
+    other = replace(release, names=names, facts=replace(release.facts, names=names))
+    own = replace(other, facts=replace(other.facts, recipe=replace(recipe, base="folders/trsr-nano")))
+    refused(hub, own, "ORG/trsr-nano exists and is public", error=ReleaseError, private=True)
+    pushed(hub, other, private=True)
+    repos = hub.state()["repos"]
+    assert {name for name, repo in repos.items() if repo["private"]} == {
+        "dataset ORG/other", "model ORG/other-lora", "model ORG/other", "space ORG/other"
+    }  # fmt: skip
+
+
+def test_a_public_release_beside_private_repos_that_it_needs(hub, release):
+    pushed(hub, release, private=True)
+    before = hub.state()
+    pushed(hub, release)  # all of it is private: it stays so
+    assert hub.state() == before
+    names = name_repos("ORG", "other")
+    other = replace(release, names=names, facts=replace(release.facts, names=names))
+    with pytest.raises(ReleaseError) as told:
+        pushed(hub, other)
+    assert hub.state() == before
+    lines = str(told.value).splitlines()
+    assert [line.split(" is private")[0] for line in lines] == [
+        "ORG/trsr-nano (model)", "ORG/recall_at_k (space)", "ORG/mrr_at_k (space)", "ORG/ndcg_at_k (space)"
+    ]  # fmt: skip
+    assert all("Make it public in its settings, or publish with --private." in line for line in lines)
+    for kind in ("base", *METRICS):
+        client(hub).update_repo_settings(names.repo(kind), repo_type=TYPES[kind], private=False)
+    pushed(hub, other)
+
+
+def test_the_title_of_a_collection_is_short(hub, release):
+    names = name_repos("ORG", "a" * 80)
+    pushed(hub, replace(release, names=names, facts=replace(release.facts, names=names)))
+    [collection] = hub.state()["collections"].values()
+    assert collection["title"] == f"LLM-TRSR: {'a' * 49}"
 
 
 def test_a_tag_that_stands_elsewhere(hub, release):
@@ -529,6 +575,45 @@ def test_texts_that_may_not_be_passed_on_are_not(hub, run, tmp_path):
         assert not any(title in shown for title in titles), path
 
 
+def told_of_users(run, folder):
+    """Files of a release, but for those of the dataset, that hold a text of an item which a test user met."""
+    dataset = str(run.parent.parent / "dataset")
+    texts, rows = contract.texts(dataset), contract.read(dataset, "recurrent", "test")
+    shown = {texts[item].encode() for row in rows for item in (*row["history"], row["target"])}
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.suffix in (".md", ".json") and any(text in path.read_bytes() for text in shown)
+    }
+
+
+def test_behind_a_gate_no_user_is_shown_outside_it(hub, run, tmp_path):
+    """Nor when the gate stands on the Hub already, and what a Space may load is then known too."""
+    how = {"folder": tmp_path / "release", "hub": client(hub), "say": quiet}
+    publish(run, "ORG", None, Options(), **how)
+    assert {"pipeline/expected.json", "pipeline/README.md"} <= told_of_users(run, tmp_path / "release")
+    assert "preload_from_hub" in (tmp_path / "release" / "space" / "README.md").read_text(encoding="utf-8")
+    publish(run, "ORG", None, Options(gated="auto"), push=True, **how)
+    assert told_of_users(run, tmp_path / "release") == set()
+    asked = json.loads((tmp_path / "release" / "pipeline" / "expected.json").read_text(encoding="utf-8"))["requests"]
+    assert [one["request"] for one in asked] == list(MADE_UP)
+    state = hub.state()
+    publish(run, "ORG", None, Options(), push=True, **how)
+    assert told_of_users(run, tmp_path / "release") == set()
+    assert hub.state() == state
+
+
+def test_a_space_loads_no_private_repo_while_it_is_built(hub, run, monkeypatch, tmp_path):
+    """Without the option too, where the repos are private already."""
+    monkeypatch.setattr("trsr.hub.publish.rehearse", lambda release, inputs: Rehearsal(3, 63, 0.0, None))
+    how = {"folder": tmp_path / "release", "hub": client(hub), "say": quiet}
+    publish(run, "ORG", None, Options(private=True), push=True, **how)
+    state = hub.state()
+    publish(run, "ORG", None, Options(), push=True, **how)
+    assert "preload_from_hub" not in (tmp_path / "release" / "space" / "README.md").read_text(encoding="utf-8")
+    assert hub.state() == state
+
+
 def test_the_same_run_gives_the_same_bytes(run, release, tmp_path):
     again = assemble(ReleaseInputs.read(run), tmp_path / "again", release.names)
     files = [
@@ -559,6 +644,76 @@ def test_a_file_that_could_run_is_refused(release, name):
     path.write_bytes(b"x")
     with pytest.raises(ReleaseError, match=f"{name} in .* may not be published"):
         check_files(release.folder / "base")
+
+
+def base_of_a_user(folder):
+    """The nano base as a trainer leaves it in a folder of a user's own."""
+    shutil.copytree(NANO / "base", folder)
+    for name in ("config.json", "tokenizer_config.json"):
+        values = json.loads((folder / name).read_text(encoding="utf-8"))
+        values |= {
+            "_name_or_path": str(folder),
+            "name_or_path": str(folder),
+            "tokenizer_file": f"{folder}/tokenizer.json",
+        }
+        (folder / name).write_text(json.dumps(values | {"text_config": {"_name_or_path": str(folder)}}))
+    for name in (
+        "trainer_state.json",
+        "training_args.json",
+        "notes.txt",
+        "optimizer.safetensors",
+        "private.md",
+        "run.yaml",
+    ):
+        (folder / name).write_text(f"of {folder}")
+    for name in ("LICENSE", "NOTICE.txt", "chat_template.jinja", "special_tokens_map.json"):
+        (folder / name).write_text("{}")
+    (folder / "checkpoint-1").mkdir()
+    (folder / "checkpoint-1" / "model.safetensors").write_text("x")
+    return folder
+
+
+def test_of_a_users_folder_only_the_base_is_published(run, tmp_path):
+    folder = base_of_a_user(tmp_path / "secret-place" / "mine")
+    inputs = ReleaseInputs.read(run)
+    adapter = shutil.copytree(inputs.run.adapter, tmp_path / "run" / "adapter")
+    for name in ("trainer_state.json", "notes.txt", "README.md"):
+        (adapter / name).write_text(f"of {folder}")
+    recipe = replace(inputs.run.recipe, base=str(folder))
+    inputs = replace(inputs, run=replace(inputs.run, folder=tmp_path / "run", recipe=recipe))
+    made = assemble(inputs, tmp_path / "release", name_repos("ORG", "mine", new_base="mine"))
+    shipped = {path.name for path in (NANO / "base").iterdir()}
+    added = {"LICENSE", "NOTICE.txt", "chat_template.jinja", "special_tokens_map.json"}
+    assert {path.name for path in (made.folder / "base").iterdir()} == shipped | added
+    for path in made.folder.rglob("*"):
+        assert not path.is_file() or b"secret-place" not in path.read_bytes(), path
+    config = json.loads((made.folder / "base" / "config.json").read_text(encoding="utf-8"))
+    assert config == {**json.loads((NANO / "base" / "config.json").read_text(encoding="utf-8")), "text_config": {}}
+    for name in shipped - {"config.json", "tokenizer_config.json"}:
+        assert (made.folder / "base" / name).read_bytes() == (NANO / "base" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("model.safetensors", r"no model\.safetensors"), ("tokenizer.json", r"no tokenizer\.json")]
+)
+def test_a_base_without_weights_or_tokenizer_is_refused(tmp_path, name, told):
+    (base_of_a_user(tmp_path / "mine") / name).unlink()
+    with pytest.raises(ReleaseError, match=f"{told}.*save_pretrained"):
+        copy_base(tmp_path / "mine", tmp_path / "base")
+
+
+def test_a_card_goes_with_the_record_of_a_training(tmp_path):
+    """Of a summariser that this package trained; one that peft has written names the base by its path."""
+    source = shutil.copytree(NANO / "adapter" / "summarizer", tmp_path / "summarizer")
+    (source / "trainer_state.json").write_text("{}")
+    copy_adapter(source, tmp_path / "with")
+    assert {path.name for path in (tmp_path / "with").iterdir()} == {path.name for path in (NANO_SUMMARIZER).iterdir()}
+    (source / "training.json").unlink()
+    copy_adapter(source, tmp_path / "without")
+    assert {path.name for path in (tmp_path / "without").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
 
 
 def test_a_link_is_refused(release):

@@ -55,6 +55,22 @@ def test_the_last_one_saved_is_the_one_that_is_loaded(tmp_path):
     assert not torch.equal(found, first.get_output_embeddings().weight)
 
 
+def test_of_a_users_folder_only_the_base_is_saved(tmp_path):
+    model = adapted(tmp_path / "secret-place", 0)
+    source = tmp_path / "secret-place"
+    for name in ("trainer_state.json", "notes.txt"):
+        (source / name).write_text("mine")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"_name_or_path": str(source)}))
+    (source / "training.json").write_text("{}")
+    save_recommender(tmp_path / "saved", model, tiny.chatml(), {})
+    found = names(tmp_path / "saved" / "base")
+    assert {"config.json", "model.safetensors", "training.json"} <= found
+    assert not {"trainer_state.json", "notes.txt"} & found
+    for path in (tmp_path / "saved" / "base").iterdir():
+        assert b"secret-place" not in path.read_bytes(), path
+
+
 @pytest.mark.parametrize("name", ["default", "second"])
 def test_the_adapter_that_ranks_is_saved_whatever_its_name(tmp_path, name):
     lora = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")

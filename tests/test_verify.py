@@ -12,6 +12,7 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,9 +24,12 @@ from trsr.assets.paths import NANO, TASK
 from trsr.cli import main
 from trsr.core.modeling import RANKER, load_adapter
 from trsr.core.scoring import Scorer
-from trsr.errors import HubError
-from trsr.hub import endpoints, expected, fresh_process
+from trsr.errors import HubError, ReleaseError
+from trsr.hub import endpoints, expected, fresh_copy, fresh_process
 from trsr.hub.diagnosis import HALF, diagnose, is_rounding
+from trsr.hub.inputs import ReleaseInputs
+from trsr.hub.rehearsal import rehearse
+from trsr.hub.release import assemble
 from trsr.hub.verify import verify
 
 
@@ -301,6 +305,76 @@ def test_quantised_weights_that_shift_all_answers_alike(known):
     assert not is_rounding(known, [[math.nan, *some[1:]] for some in moved])
 
 
+def sure_of(known, scale):
+    """Content of an expected.json whose log-odds are `scale` at most, as a model gives them that is sure."""
+    values = copy.deepcopy(known)
+    largest = max(abs(value) for one in values["requests"] for value in one["log_odds"])
+    for one in values["requests"]:
+        for log_odds in (one["log_odds"], *one["if_wrong"].values()):
+            log_odds[:] = [value * scale / largest for value in log_odds]
+    return values
+
+
+def fp32(probability):
+    return torch.tensor(probability, dtype=torch.float32).item()
+
+
+@contextmanager
+def sure_server(values, change=lambda odds: odds):
+    """A server that answers with probabilities in fp32, as all of them do."""
+    rows = {tuple(one["prefix"]): one["log_odds"] for one in values["requests"]}
+    states = {json.dumps(endpoints.decision(values, one["request"])["state"]): one for one in values["requests"]}
+
+    def respond(request):
+        body = json.loads(request.content)
+        if request.url.path == "/v1/systemone":
+            odds = change(states[json.dumps(body["state"])]["log_odds"])
+            chances = [fp32(probability(one / values["temperature"])) for one in odds]
+            return httpx.Response(200, json={"answers": {str(n): {"noul": one} for n, one in enumerate(chances)}})
+        odds = change(rows[tuple(body["query"])])
+        return httpx.Response(200, json={"scores": [[fp32(probability(one)), 0.0] for one in odds]})
+
+    client = httpx.Client
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(httpx, "Client", lambda **how: client(**how, transport=httpx.MockTransport(respond)))
+        yield "http://127.0.0.1:8000"
+
+
+@pytest.mark.parametrize("api", ["score", "systemone"])
+@pytest.mark.parametrize("scale", [8, 12, 15.5, 20, 60])
+def test_a_right_server_that_is_sure_is_right(known, file, api, scale):
+    values = sure_of(known, scale)
+    with open(file, "w", encoding="utf-8") as out:
+        json.dump(values, out)
+    with sure_server(values) as url:
+        found = verify(url, known=file, api=api, model="any")
+    assert found["right"], found["said"]
+    assert ("as far as probabilities" in found["said"][0]) == (scale > 8)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda odds: [-one for one in odds], "yes and no are swapped"),
+        (lambda odds: [odds[0] - 0.4, *odds[1:]], "differ"),
+        (lambda odds: [one + 1 for one in odds], "quantised"),
+    ],
+)
+def test_what_is_wrong_with_a_sure_server_is_still_found(known, file, change, named):
+    values = sure_of(known, 12)
+    with open(file, "w", encoding="utf-8") as out:
+        json.dump(values, out)
+    with sure_server(values, change) as url:
+        found = verify(url, known=file, api="score", model="any")
+    assert not found["right"]
+    assert named in found["said"][0]
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.3, 1.0])
+def test_a_decision_that_was_rounded_to_certainty_has_log_odds(chance):
+    assert fresh_copy._log_odds_of(chance) == pytest.approx(endpoints._log_odds(chance))
+
+
 def test_the_command_ends_with_1_where_something_is_wrong(recommender, known, file, capsys):
     engine = Engine(recommender)
     swapped(engine, recommender, known)
@@ -357,6 +431,96 @@ def test_a_key_that_a_server_repeats_is_not_shown(known, monkeypatch):
         verify("http://me:pass@host/v1?key=1")
 
 
+@pytest.mark.parametrize(
+    ("url", "may"),
+    [
+        ("https://host/v1", True), ("http://127.0.0.1:8000", True), ("http://localhost:8000", True), ("http://[::1]:8000", True),
+        ("http://host:8000", False), ("http://10.0.0.7", False), ("http://localhost.host", False), ("http://127.0.0.1@host", False),
+        ("http://[", False),
+    ],
+)  # fmt: skip
+def test_a_key_goes_over_plain_http_to_this_machine_alone(url, may):
+    assert endpoints.may_have_key(url) == may
+
+
+def test_that_a_key_was_kept_back_is_said(known, monkeypatch):
+    sent = []
+
+    def refuse(request):
+        sent.append(request.headers.get("Authorization"))
+        return httpx.Response(401, text="no key")
+
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    client = httpx.Client
+    monkeypatch.setattr(httpx, "Client", lambda **how: client(**how, transport=httpx.MockTransport(refuse)))
+    with pytest.raises(HubError, match=r"refuses with 401: no key OPENAI_API_KEY was not sent.*Give an https address"):
+        endpoints.ask("score", "http://host:8000", "m", known)
+    with pytest.raises(HubError, match=r"refuses with 401: no key$"):
+        endpoints.ask("score", "https://host:8000", "m", known)
+    assert sent == [None, "Bearer secret-key"]
+
+
+@pytest.mark.parametrize(
+    "answer", [{}, [], {"scores": [["x"]] * 6}, {"scores": [[]]}, {"scores": None}, {"scores": [[0.5, 0.5]]}]
+)
+def test_a_server_with_other_answers_than_documented(known, monkeypatch, answer):
+    client, respond = httpx.Client, httpx.MockTransport(lambda request: httpx.Response(200, json=answer))
+    monkeypatch.setattr(httpx, "Client", lambda **how: client(**how, transport=respond))
+    with pytest.raises(HubError, match="answers otherwise than an endpoint of the kind score"):
+        endpoints.ask("score", "http://127.0.0.1:8000", "m", known)
+
+
+def damaged(known, change):
+    values = copy.deepcopy(known)
+    change(values, values["requests"][0])
+    return values
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda values, one: one.clear(), r"in requests\[0\], request.history is missing"),
+        (lambda values, one: one["log_odds"].pop(), r"in requests\[0\], log_odds has 5 entries for 6 candidates"),
+        (lambda values, one: one["suffixes"].pop(), "suffixes has 5 entries for 6 candidates"),
+        (
+            lambda values, one: one["if_wrong"]["a line break follows the prompt"].pop(),
+            "if_wrong.* has 5 entries for 6 candidates",
+        ),
+        (lambda values, one: one["text"]["suffixes"].pop(), "text.suffixes has 5 entries for 6 candidates"),
+        (lambda values, one: one["log_odds"].__setitem__(0, math.nan), "log_odds is not what it must be"),
+        (lambda values, one: one["log_odds"].__setitem__(0, "1"), "log_odds is not what it must be"),
+        (lambda values, one: one.update(if_wrong=[]), "if_wrong is not what it must be"),
+        (lambda values, one: one["request"].update(candidates=[]), "request.candidates is not what it must be"),
+        (lambda values, one: one.pop("summary"), "summary is missing"),
+        (lambda values, one: values.update(requests=[]), "requests is not what it must be"),
+        (lambda values, one: values.update(requests=[3]), "request.history is missing"),
+        (lambda values, one: values.update(temperature=0), "temperature is not what it must be"),
+        (lambda values, one: values.pop("made_from"), "made_from.dtype is missing"),
+        (lambda values, one: values["answers"].update(yes=None), "answers.yes.id is missing"),
+        (lambda values, one: values.pop("recent_items"), "recent_items is missing"),
+        (lambda values, one: values.update(bias="no"), "bias is not what it must be"),
+        (lambda values, one: values.update(catalogue=[]), "catalogue.weight is missing"),
+    ],
+)
+def test_a_damaged_file_is_told_in_one_line(known, file, capsys, change, told):
+    with open(file, "w", encoding="utf-8") as out:
+        json.dump(damaged(known, change), out)
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", "http://127.0.0.1:9", "--expected", file])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.strip()
+    assert re.search(rf"is no whole expected\.json: .*{told}\. Take the release's own again", said), said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '{"requests": [{}]}', "null"])
+def test_a_file_of_something_else(file, content):
+    with open(file, "w", encoding="utf-8") as out:
+        out.write(content)
+    with pytest.raises(HubError, match=r"is no whole expected\.json: made_from.dtype is missing"):
+        verify("http://127.0.0.1:9", known=file)
+
+
 def test_a_repo_is_right(published, tmp_path):
     hub, _ = published
     done = subprocess.run(
@@ -392,6 +556,82 @@ def test_a_folder_whose_adapter_or_summaries_are_others(quickstarted, tmp_path):
     other = verify(str(release))
     assert not other["right"]
     assert "weights of another revision" in other["said"][0]
+
+
+@pytest.fixture(scope="module")
+def with_catalogue(quickstarted, retriever, tmp_path_factory):
+    """A release that carries a catalogue, rehearsed and not pushed."""
+    inputs = ReleaseInputs.read(quickstarted[0] / "runs" / "recurrent", None, retriever)
+    made = assemble(inputs, tmp_path_factory.mktemp("carrying") / "release")
+    rehearse(made, inputs)
+    return made.folder
+
+
+def change_settings(folder, **values):
+    path = folder / "pipeline" / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["trsr"] |= values
+    path.write_text(json.dumps(config), encoding="utf-8")
+
+
+def change_json(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+
+
+def change_vectors(folder):
+    path = folder / "pipeline" / "catalogue" / "retriever.safetensors"
+    weights = load_file(path)
+    save_file({**weights, "items": weights["items"].flip(0).contiguous()}, path)
+
+
+def test_what_no_log_odds_show_is_compared_too(with_catalogue, tmp_path):
+    folder = shutil.copytree(with_catalogue, tmp_path / "release")
+    change_settings(folder, temperature=7.5, bias=2.5)
+    change_json(folder / "pipeline" / "decision.json", temperature={"noul": 6.5})
+    change_json(folder / "pipeline" / "catalogue" / "catalogue.json", weight=9.0)
+    change_vectors(folder)
+    found = verify(str(folder))
+    assert not found["right"]
+    assert found["difference"] < 1e-3
+    told = (
+        "Its temperature is 7.5, and that of the release ", "Its bias is 2.5, and that of the release ",
+        "Its decision.json has the temperature 6.5", "first stage of its catalogue has the weight 9, and in the release 1",
+        "It does not retrieve what the release does: the score of ",
+    )  # fmt: skip
+    assert len(found["said"]) == len(told)
+    assert all(part in line for part, line in zip(told, found["said"], strict=True)), found["said"]
+
+
+def test_a_catalogue_is_right_and_one_that_is_gone_is_not(with_catalogue, tmp_path):
+    folder = shutil.copytree(with_catalogue, tmp_path / "release")
+    known = json.loads((folder / "pipeline" / "expected.json").read_text(encoding="utf-8"))
+    assert len(known["catalogue"]["candidates"]) == expected.RETRIEVED
+    assert all(set(item) == {"item_id"} for item in known["catalogue"]["request"]["history"])
+    del known["bias"]  # as those of an earlier version
+    (folder / "pipeline" / "expected.json").write_text(json.dumps(known), encoding="utf-8")
+    found = verify(str(folder))
+    assert found["right"], found["said"]
+    del known["catalogue"]
+    (folder / "pipeline" / "expected.json").write_text(json.dumps(known), encoding="utf-8")
+    shutil.rmtree(folder / "pipeline" / "catalogue")  # config.json names it still
+    with pytest.raises(ReleaseError, match=r"cannot be loaded: .*The catalogue of .* lacks retriever\.safetensors"):
+        verify(str(folder))
+
+
+def test_what_an_answer_without_candidates_has_to_hold():
+    wanted = {"candidates": [{"item_id": "a", "stage_one": 2.0}, {"item_id": "b", "stage_one": 1.0}]}
+
+    def told(**scores):
+        return expected.catalogue_problem(
+            wanted, {"candidates": [{"item_id": name, "stage_one": score} for name, score in scores.items()]}
+        )
+
+    assert told(b=1.0, a=2.0, c=0.5) is None
+    assert told(a=2.0, b=1.0, c=1.0) is None  # as good as the last one
+    assert told(a=2.0, b=1.5) == "the score of 'b' is 1.5, not 1.0"
+    assert told(a=2.0) == "the score of 'b' is None, not 1.0"
+    assert expected.catalogue_problem(wanted, None) == "it carries no catalogue"
+    assert told(a=2.0, b=1.0, c=1.5) == "'c' has a score of 1.5, and should not be among the first"
 
 
 def test_a_repo_of_an_earlier_release(tmp_path):

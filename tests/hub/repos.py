@@ -4,6 +4,7 @@ from tests.hub.call import FOLDERS, Call, Refusal, Routes, commit_at
 from tests.hub.state import Collection, Repo
 
 DATE = "2024-01-01T00:00:00.000Z"
+TITLE_LIMIT = 59  # characters of a collection's title
 DESCRIPTION_LIMIT = 150  # characters of a collection's description
 routes = Routes()
 
@@ -104,6 +105,8 @@ def list_pulls(call: Call, kind: str, name: str) -> dict:
 def create_collection(call: Call) -> dict:
     asked = call.json
     call.allow(asked["namespace"])
+    if len(asked["title"]) > TITLE_LIMIT:
+        raise Refusal(400, f"The title may have at most {TITLE_LIMIT} characters.")
     if len(asked.get("description", "")) > DESCRIPTION_LIMIT:
         raise Refusal(400, f"The description may have at most {DESCRIPTION_LIMIT} characters.")
     made = Collection(asked["namespace"], asked["title"], asked.get("description"), asked["private"])

@@ -30,7 +30,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="commit over what others edited in our files on the Hub since our last commit",
     )
-    add("--private", action="store_true", help="create the repos private; public ones are refused")
+    add(
+        "--private",
+        action="store_true",
+        help="create the repos private; public ones are refused, but for metrics and the nano base",
+    )
     add(
         "--gated",
         choices=("auto", "manual"),

@@ -3,6 +3,8 @@
 A release carries expected.json: some requests with log-odds and summaries. TARGET is asked the same: a folder or a repo, which is
 loaded in a fresh process, or a server. What differs is printed, and what is likely wrong. Exit code: 0 where all is right, else 1.
 
+A server gets OPENAI_API_KEY as its key, if that is set: over https whichever server it is, over plain http only on this machine.
+
 examples:
   trsr verify trsr-quickstart/release
   trsr verify ORG/trsr-sample --revision v1.0

@@ -13,17 +13,19 @@ from huggingface_hub import snapshot_download
 from .catalogue import FILES, catalogue_files
 from .compat import adapter_layers, without_peft
 from .errors import InputError
-from .modeling import CATALOGUE, DECISION_FILES, read_json
+from .modeling import CATALOGUE, DECISION_FILES, PROMPT_FILE, read_json
 
 CODE = Path(__file__).parent
-# File types that are copied with a base or an adapter. Weights are safetensors: other formats can run code where they are loaded.
-_COPIED = {".safetensors", ".json", ".jinja", ".txt", ".model"}
+# Copied with a base or an adapter, beside what is loaded. Weights are safetensors: other formats can run code where they are loaded.
+_RECORDS = {PROMPT_FILE, "training.json", "gguf.json"}
 # Files that transformers and peft look for: left from an earlier save, they would be loaded in place of, or with, the new ones.
-_LOADED = re.compile(
+LOADED = re.compile(
     r"(adapter_)?model[\w.-]*\.safetensors(\.index\.json)?|(chat|decision)_template\.jinja|(merges|vocab)\.txt|"
     r"(tokenizer|spiece|sentencepiece[\w.-]*)\.model|"
     r"((adapter_|generation_|tokenizer_)?config|tokenizer|special_tokens_map|added_tokens|vocab|decision)\.json"
 )
+_CONFIGS = {"config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"}
+_PATHS = ("_name_or_path", "name_or_path", "tokenizer_file")  # where a part lay when it was saved
 # The setting that names a part -> the folder it is copied into, and the setting that names its revision.
 _FOLDERS = {
     "base_model": ("base", "base_revision"),
@@ -84,7 +86,7 @@ def _make_room(folder: Path, draft: Path) -> None:
     for part in (folder, *(folder / subfolder for subfolder, _ in _FOLDERS.values())):
         for path in part.iterdir() if part.is_dir() else ():
             ours = part != folder or ".safetensors" not in path.name  # beside the parts no weights are saved
-            if ours and path.is_file() and _LOADED.fullmatch(path.name):
+            if ours and path.is_file() and LOADED.fullmatch(path.name):
                 path.unlink()
 
 
@@ -230,9 +232,28 @@ def _local(source: str, options: Mapping[str, Any], cache_dir: str | None) -> Pa
 
 
 def _copy(source: Path, into: Path) -> None:
-    files = [path for path in sorted(source.iterdir()) if path.is_file() and path.suffix in _COPIED]
+    files = [
+        path
+        for path in sorted(source.iterdir())
+        if path.is_file() and (LOADED.fullmatch(path.name) or path.name in _RECORDS)
+    ]
     if not any(path.suffix == ".safetensors" for path in files):
         raise InputError(f"{source} has no safetensors: save the model there with save_pretrained.")
     into.mkdir()
     for path in files:
-        shutil.copyfile(path, into / path.name)
+        copy_file(path, into / path.name)
+
+
+def copy_file(path: Path, to: Path) -> None:
+    """Copy a file of a base or an adapter; a config without what says where it lay."""
+    values = read_json(str(path)) if path.name in _CONFIGS else None
+    if isinstance(values, dict) and (kept := _without_paths(values)) != values:
+        write_json(to, kept)
+    else:
+        shutil.copyfile(path, to)
+
+
+def _without_paths(values: Any) -> Any:
+    if not isinstance(values, dict):
+        return values
+    return {key: _without_paths(value) for key, value in values.items() if key not in _PATHS}

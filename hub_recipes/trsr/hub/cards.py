@@ -92,6 +92,7 @@ class Facts:
         ranges: Package -> versions that this package allows, as `records.requirements.ranges`.
         files: Kind of repo -> its files but for the card, of base, adapter and pipeline.
         restricted: Whether the repos are private or gated, so that a Space can load none of them while it is built.
+        gated: Whether data lies behind a gate.
     """
 
     names: Names
@@ -121,6 +122,12 @@ class Facts:
     ranges: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Sequence[str]] = field(default_factory=dict)
     restricted: bool = False
+    gated: bool = False
+
+    @property
+    def shows_users(self) -> bool:
+        """Whether users of the data may be shown where no gate is: on cards, and in a pipeline repo."""
+        return self.terms.share_text and not self.gated
 
     @property
     def negatives_from_impressions(self) -> bool:

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.special import expit, logit
+
+from trsr.hub.endpoints import SMALLEST
 
 # Largest difference in log-odds of two ways to compute: in fp32, and in half precision, where they differ by some hundredths.
 EXACT, HALF = 1e-3, 0.25
@@ -29,6 +32,30 @@ class Diagnosis:
     said: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Probabilities:
+    """What log-odds look like to whoever is told probabilities in fp32.
+
+    Attributes:
+        temperature: Log-odds are divided by it first.
+    """
+
+    temperature: float = 1.0
+
+    def clip(self, log_odds: np.ndarray) -> np.ndarray:
+        """Log-odds as the probabilities show them; the largest are all alike."""
+        return self._log_odds(expit(log_odds / self.temperature))
+
+    def range(self, log_odds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Least and largest log-odds that rounding of the probabilities can give."""
+        probability = expit(log_odds / self.temperature)
+        rounding = float(np.finfo(np.float32).eps) * probability
+        return self._log_odds(probability - rounding), self._log_odds(probability + rounding)
+
+    def _log_odds(self, probability: np.ndarray) -> np.ndarray:
+        return logit(np.clip(probability, SMALLEST, 1 - SMALLEST)) * self.temperature
+
+
 def tolerance_of(dtype: str) -> float:
     """Largest difference in log-odds that is right for weights of a precision, such as `float32`."""
     return EXACT if dtype == "float32" else HALF
@@ -40,6 +67,7 @@ def diagnose(
     again: Sequence[Sequence[float]] | None = None,
     tokens: Sequence[Sequence[int | None]] | None = None,
     tolerance: float = EXACT,
+    probabilities: Probabilities | None = None,
 ) -> Diagnosis:
     """Hold answers against what is expected.
 
@@ -49,13 +77,20 @@ def diagnose(
         again: The same, asked once more.
         tokens: How many tokens each prompt had, as the server says; None where it does not.
         tolerance: Largest difference in log-odds that is right.
+        probabilities: That the answers were made from; differences that these cannot show do not count.
     """
     requests = expected["requests"]
     wanted, found = (_flat(some) for some in ([one["log_odds"] for one in requests], answers))
-    gaps = np.abs(found - wanted)
-    difference = float(gaps.max())
+    known = _known_mistakes(requests, wanted)
+    low, high = wanted, wanted
+    if probabilities:
+        low, high = probabilities.range(wanted)
+        wanted = probabilities.clip(wanted)
+        known = {name: probabilities.clip(log_odds) for name, log_odds in known.items()}
+    difference = float(np.maximum(np.maximum(low - found, found - high), 0).max())
     if difference <= tolerance:
-        return Diagnosis(difference, True, [f"All log-odds are right, to {difference:.1g}."])
+        coarse = ", as far as probabilities in fp32 show them" if (high - low).max() > tolerance else ""
+        return Diagnosis(difference, True, [f"All log-odds are right, to {difference:.1g}{coarse}."])
     # Quantised weights answer a bit otherwise too, where a prompt is computed in other parts, as behind a prompt cache.
     if again is not None and not _is_noisy(found, second := _flat(again)):
         moved = float(np.abs(second - found).max())
@@ -63,11 +98,11 @@ def diagnose(
             sampled = f"The same question gets other answers (by {moved:.2g}): they are sampled. Ask for probabilities, at temperature 1."
             return Diagnosis(difference, False, [sampled])
     spread = float(wanted.std()) or 1.0
-    if np.ptp(np.abs(found)) < 1e-3:
+    if np.ptp(np.abs(found)) < 1e-3 <= np.ptp(np.abs(wanted)):
         return Diagnosis(
             difference, False, ["Answers are yes or no alone, not probabilities: they are sampled, or cut off."]
         )
-    said = [*_lengths(requests, tokens), *_mistakes(requests, wanted, found, spread)]
+    said = [*_lengths(requests, tokens), *_mistakes(known, wanted, found, spread)]
     if not said:
         said = [_weights(wanted, found, difference)]
     return Diagnosis(difference, False, said)
@@ -96,11 +131,15 @@ def _lengths(requests: Sequence[Mapping[str, Any]], tokens: Sequence[Sequence[in
     return [f"Prompts have {min(gaps)} to {max(gaps)} tokens too many: another template is put around them."]
 
 
-def _mistakes(requests: Sequence[Mapping[str, Any]], wanted: np.ndarray, found: np.ndarray, spread: float) -> list[str]:
-    """The known mistakes whose answers these are, the closest first."""
+def _known_mistakes(requests: Sequence[Mapping[str, Any]], wanted: np.ndarray) -> dict[str, np.ndarray]:
+    """Mistake -> log-odds of all candidates that it would give."""
     names = [name for name in requests[0]["if_wrong"] if all(name in one["if_wrong"] for one in requests)]
     known = {name: _flat([one["if_wrong"][name] for one in requests]) for name in names}
-    known["yes and no are swapped"] = -wanted
+    return {**known, "yes and no are swapped": -wanted}
+
+
+def _mistakes(known: Mapping[str, np.ndarray], wanted: np.ndarray, found: np.ndarray, spread: float) -> list[str]:
+    """The known mistakes whose answers these are, the closest first."""
     own = _distance(found, wanted)
     distances = {name: _distance(found, answers) for name, answers in known.items()}
     return [

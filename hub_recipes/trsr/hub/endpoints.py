@@ -5,11 +5,13 @@ own, and `completions` OpenAI's older one, which all of them have. Ids are sent 
 template and no BOS can be added on the way.
 """
 
+import ipaddress
 import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from trsr.core.history import newest
 from trsr.errors import HubError
@@ -17,7 +19,7 @@ from trsr.report.redaction import address, redacted
 
 LIKELIEST = 20  # tokens of which `completions` gives probabilities
 SECONDS = 120.0  # until a request is given up
-_SMALLEST = 1e-7  # probability: beyond it an answer in fp32 says no more
+SMALLEST = 1e-7  # probability: beyond it, and beyond 1 less it, one in fp32 says no more
 _LIFT = 100.0  # logits
 
 
@@ -38,7 +40,7 @@ def ask(api: str, url: str, model: str, expected: Mapping[str, Any]) -> list[Rep
 
     Args:
         api: One of APIS.
-        url: Of the server, without the path of the endpoint. A key is read from OPENAI_API_KEY.
+        url: Of the server, without the path of the endpoint. A key is read from OPENAI_API_KEY, see `may_have_key`.
         model: As the server calls it.
 
     Raises:
@@ -46,7 +48,8 @@ def ask(api: str, url: str, model: str, expected: Mapping[str, Any]) -> list[Rep
     """
     import httpx
 
-    key = os.environ.get("OPENAI_API_KEY")
+    known_key = os.environ.get("OPENAI_API_KEY")
+    key = known_key if may_have_key(url) else None
     root = url.rstrip("/").removesuffix("/v1")
     shown = address(root)
     with httpx.Client(timeout=SECONDS, headers={"Authorization": f"Bearer {key}"} if key else {}) as client:
@@ -58,18 +61,45 @@ def ask(api: str, url: str, model: str, expected: Mapping[str, Any]) -> list[Rep
                 raise HubError(f"{shown} does not answer: {type(error).__name__}.") from None
             if answer.status_code != 200:
                 said = redacted(answer.text, key, longest=200)
-                raise HubError(f"{shown}{path} refuses with {answer.status_code}: {said}")
+                without_key = (
+                    " OPENAI_API_KEY was not sent: over plain http a key goes to this machine alone. Give an https address, or "
+                    "forward a port of this machine to the server."
+                )
+                hint = without_key if answer.status_code in (401, 403) and known_key and not key else ""
+                raise HubError(f"{shown}{path} refuses with {answer.status_code}: {said}{hint}")
             try:
                 return answer.json()
             except ValueError:
                 raise HubError(f"{shown}{path} answers with no JSON. Is {shown} the server's address?") from None
 
         try:
-            return [APIS[api](post, model, expected, one) for one in expected["requests"]]
-        except (KeyError, IndexError, TypeError) as error:
+            replies = [APIS[api](post, model, expected, one) for one in expected["requests"]]
+            for reply, one in zip(replies, expected["requests"], strict=True):
+                if len(reply.log_odds) != len(one["suffixes"]):
+                    raise IndexError(f"{len(reply.log_odds)} answers for {len(one['suffixes'])} candidates")
+            return replies
+        except HubError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise HubError(
-                f"{shown} answers otherwise than an endpoint of the kind {api} ({type(error).__name__}: {error}). Choose another --api."
+                f"{shown} answers otherwise than an endpoint of the kind {api} ({type(error).__name__}: "
+                f"{redacted(str(error), key, longest=200)}). Choose another --api."
             ) from None
+
+
+def may_have_key(url: str) -> bool:
+    """Whether a server may be sent the key: over https, or on this machine."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:  # no address at all
+        return False
+    if parts.scheme == "https" or host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def decision(expected: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,7 +180,7 @@ def _completions(post: Post, model: str, expected: Mapping[str, Any], one: Mappi
 
 
 def _log_odds(probability: float) -> float:
-    bounded = min(max(float(probability), _SMALLEST), 1 - _SMALLEST)
+    bounded = min(max(float(probability), SMALLEST), 1 - SMALLEST)
     return math.log(bounded / (1 - bounded))
 
 
@@ -163,6 +193,13 @@ def _difference(known: Mapping[Any, float], yes: Any, no: Any, count: int) -> fl
             "one answer above the other, and not both above all other tokens. Choose another --api."
         )
     return known[yes] - known[no]
+
+
+def temperature_of(api: str, expected: Mapping[str, Any]) -> float | None:
+    """What log-odds are divided by before a server makes the probabilities that it answers with; None where it gives logarithms."""
+    if api == "completions":
+        return None
+    return float(expected["temperature"]) if api == "systemone" else 1.0
 
 
 APIS: dict[str, Ask] = {

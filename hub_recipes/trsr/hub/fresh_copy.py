@@ -59,7 +59,13 @@ def of_decision_model(source: str, questions: dict[str, Any]) -> list[list[float
     decide = pipeline("decision", model=source, decision_config=source)
     found = [decide(one["decision"]) for one in questions["requests"]]
     chances = [[answers[str(number)]["noul"] for number in range(len(answers))] for answers in found]
-    return [[(math.log(p) - math.log1p(-p)) * questions["temperature"] for p in some] for some in chances]
+    return [[_log_odds_of(chance) * questions["temperature"] for chance in some] for some in chances]
+
+
+def _log_odds_of(probability: float) -> float:
+    """Of a probability in fp32, which may have been rounded to 0 or 1."""
+    bounded = min(max(probability, 1e-7), 1 - 1e-7)
+    return math.log(bounded) - math.log1p(-bounded)
 
 
 def _log_odds(model, questions: dict[str, Any]) -> list[list[float]]:

@@ -3,8 +3,8 @@
     python fresh_process.py PIPELINE REQUESTS.json OPTIONS.json
 
 REQUESTS holds requests by what is asked of them. `compared`: log-odds of the candidates, in their order. `shown`: one request,
-answered whole. `chosen`: one without candidates. `measured`: what `measure` gives. `summarised`: summaries. OPTIONS are for
-`transformers.pipeline`. It imports transformers alone; the recommender's own code is that of the release.
+answered whole. `chosen`: one without candidates; None where there is no catalogue. `measured`: what `measure` gives. `summarised`:
+summaries. OPTIONS are for `transformers.pipeline`. It imports transformers alone; the recommender's own code is that of the release.
 """
 
 import json
@@ -14,14 +14,21 @@ from typing import Any
 
 
 def answers(recommender, requests: dict[str, Any]) -> dict[str, Any]:
-    """What REQUESTS ask for, and the precision of the weights."""
+    """What REQUESTS ask for, the precision of the weights, and what was fitted: `temperature`, `bias`, `weight` of a catalogue."""
     found: dict[str, Any] = {"dtype": str(recommender.model.dtype).removeprefix("torch.")}
+    settings = getattr(recommender.model.config, "trsr", None) or {}
+    catalogue = getattr(recommender, "catalogue", None)  # releases of an earlier version know of none
+    found["fitted"] = {
+        "temperature": settings.get("temperature") or 1.0,
+        "bias": settings.get("bias") or 0.0,
+        "weight": catalogue.record["weight"] if catalogue else None,
+    }
     if "compared" in requests:
         found["compared"] = [in_order(answer) for answer in recommender(requests["compared"])]
     if "shown" in requests:
         found["shown"] = recommender(requests["shown"], return_summary=True)
     if "chosen" in requests:
-        found["chosen"] = recommender(requests["chosen"])
+        found["chosen"] = recommender(requests["chosen"]) if catalogue else None
     if "measured" in requests:
         others = [request.get("summary") for request in requests["measured"]]
         found["measured"] = [

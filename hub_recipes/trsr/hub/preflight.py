@@ -4,6 +4,7 @@ All problems of a release are reported at once.
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -75,22 +76,31 @@ def edit_conflict(change: Change, options: Options) -> str | None:
     )
 
 
-def check(hub: HfApi, changes: list[Change], options: Options) -> None:
+def check(hub: HfApi, changes: list[Change], options: Options, public: Collection[str] = ()) -> None:
     """Check everything that could stop a push.
 
+    Args:
+        public: Kinds of repo that hold nothing of a run and its data: with `private` too, they may be public.
+
     Raises:
-        ReleaseError: If a repo is not ours to change, others edited our files there, or it has the tag at another commit;
-            lists all such problems.
+        ReleaseError: If a repo is not ours to change, others edited our files there, it has the tag at another commit, or is
+            public or private where it must not be; lists all such problems.
     """
     problems = []
+    is_public = not options.private and any(change.kind in TAGGED and not change.private for change in changes)
     for change in changes:
         tagged_commit = _tags(hub, change).get(options.tag) if change.kind in TAGGED and not options.create_pr else None
         if tagged_commit and not (change.same and change.head == tagged_commit):
             problems.append(
                 f"{change.repo} has a tag {options.tag} at {tagged_commit[:12]}, which is not this release. Give another --tag."
             )
-        if change.exists and options.private and not change.private:
+        if change.exists and options.private and not change.private and change.kind not in public:
             problems.append(f"{change.repo} exists and is public. Make it private in its settings, or leave --private.")
+        if is_public and change.private and change.kind not in TAGGED:
+            problems.append(
+                f"{change.repo} ({TYPES[change.kind]}) is private, and whoever uses the release needs it. Make it public in its "
+                "settings, or publish with --private."
+            )
         if change.exists and not change.same and not is_ours(hub, change.repo, TYPES[change.kind], change.head):
             problems.append(f"{change.repo} exists and is no release of LLM-TRSR. Choose another --name.")
         elif problem := edit_conflict(change, options):

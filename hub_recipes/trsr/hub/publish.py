@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from trsr.assets.paths import base_path, dataset_path
 from trsr.errors import HubError, ReleaseError
@@ -21,9 +22,13 @@ from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.preflight import Options, check, check_rights, edit_conflict
 from trsr.hub.rehearsal import rehearse
 from trsr.hub.release import NO_COPIES, Release, assemble, pin
-from trsr.hub.repos import COPIES, TAGGED, TYPES, name_repos
+from trsr.hub.repos import COPIES, TAGGED, TYPES, Names, name_repos
 from trsr.hub.retry import STALE, with_retries
+from trsr.hub.spaces import METRICS
 from trsr.report.templates import render
+
+TITLE_LIMIT = 59  # characters of a collection's title, by the Hub
+LOADED = ("base", "adapter", "pipeline")  # what a Space loads
 
 
 def publish(
@@ -94,6 +99,7 @@ def publish(
                 "trained on the texts are published, without item texts, behind a gate."
             )
         options = replace(options, gated=options.gated or "manual")
+    restricted, gated = _access(hub, names, options, needed=push)
     release = assemble(
         inputs,
         folder or run / "release",
@@ -102,7 +108,8 @@ def publish(
         license=license,
         branch=options.branch,
         copies=copies,
-        restricted=bool(options.private or options.gated),
+        restricted=restricted,
+        gated=gated,
     )
     say(inputs.verdict + "\n")
     if record := release.facts.catalogue:
@@ -143,6 +150,41 @@ def publish(
     return {"folder": str(release.folder), "commits": push_release(release, hub, options, say)}
 
 
+def _access(hub: HfApi, names: Names, options: Options, *, needed: bool) -> tuple[bool, bool]:
+    """Whether what a Space loads will be private or gated, and whether data will be gated: by `options`, or on the Hub already.
+
+    Args:
+        needed: Whether a Hub that cannot be reached is an error; else `options` alone count.
+
+    Raises:
+        HubError: If the Hub cannot be reached.
+    """
+    restricted, gated = options.private or bool(options.gated), bool(options.gated)
+    for kind in [kind for kind in names.own if TYPES[kind] != "space" and not gated]:
+        try:
+            info = _info(hub, names.repo(kind), TYPES[kind])
+        except HubError:
+            if needed:
+                raise
+            break
+        if info:
+            restricted |= kind in LOADED and bool(info.private or info.gated)
+            gated |= kind != "base" and bool(info.gated)
+    return restricted or gated, gated
+
+
+def _info(hub: HfApi, repo: str, repo_type: str) -> Any:
+    """What the Hub says of a repo; None if there is none."""
+
+    def fetch() -> Any:
+        try:
+            return hub.repo_info(repo, repo_type=repo_type)
+        except RepositoryNotFoundError:
+            return None
+
+    return with_retries(f"Look at {repo}", fetch)
+
+
 def push_release(release: Release, hub: HfApi, options: Options, say: Callable[[str], None] = print) -> dict[str, str]:
     """Push a release. All checks run before the first write.
 
@@ -156,7 +198,7 @@ def push_release(release: Release, hub: HfApi, options: Options, say: Callable[[
     names = release.names
     namespace = names.pipeline.split("/")[0]
     check_rights(hub, namespace)
-    check(hub, plan(release, hub, options.branch), options)
+    check(hub, plan(release, hub, options.branch), options, public=public_kinds(release))
     commits: dict[str, str] = {}
     for kind in names.own:
         pin(release, commits, kind)
@@ -173,6 +215,11 @@ def gated_kinds(release: Release) -> tuple[str, ...]:
     Left open are the pipeline without a catalogue, which is code and settings, and the base, which other releases share.
     """
     return ("dataset", "adapter", *COPIES, *(["pipeline"] if release.facts.catalogue else []))
+
+
+def public_kinds(release: Release) -> tuple[str, ...]:
+    """The kinds of repo that hold nothing of a run and its data: metrics, and the base that comes with this package."""
+    return (*METRICS, *(["base"] if release.facts.recipe.base == "nano" else []))
 
 
 def _push_repo(release: Release, hub: HfApi, kind: str, options: Options, say: Callable[[str], None]) -> str:
@@ -257,11 +304,12 @@ def _collect(release: Release, hub: HfApi, options: Options, say: Callable[[str]
     """Create the collection of the release, and add its repos."""
     names = release.names
     namespace, name = names.pipeline.split("/")
+    title = f"LLM-TRSR: {name}"[:TITLE_LIMIT]
     note = render("collection", {"facts": release.facts}).strip()
     collection = with_retries(
         f"Create the collection of {name}",
         lambda: hub.create_collection(
-            f"LLM-TRSR: {name}", namespace=namespace, description=note, private=options.private, exists_ok=True
+            title, namespace=namespace, description=note, private=options.private, exists_ok=True
         ),
     )
     present = {(item.item_type, item.item_id) for item in collection.items}

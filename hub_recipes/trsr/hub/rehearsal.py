@@ -7,23 +7,20 @@ repos in it, so that the pipeline loads base and adapter from there, before they
 """
 
 import json
-import math
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scipy.special import expit
 
-from trsr.core.catalogue import Catalogue
-from trsr.core.history import Item
 from trsr.core.pipeline import SUMMARIZERS
 from trsr.errors import ReleaseError
 from trsr.hub import expected, fresh_process
 from trsr.hub.cards import Example
-from trsr.hub.diagnosis import EXACT, tolerance_of
+from trsr.hub.diagnosis import tolerance_of
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.processes import printed_by
 from trsr.hub.release import Release
@@ -36,7 +33,7 @@ class Rehearsal:
     Attributes:
         candidates: Number of candidates that were scored again, of `users` users.
         difference: Largest absolute difference of their log-odds from those of the run.
-        example: For cards; None where texts may not be shared.
+        example: For cards; None where users may not be shown.
     """
 
     users: int
@@ -62,7 +59,7 @@ def rehearse(release: Release, inputs: ReleaseInputs) -> Rehearsal:
         for row, item_scores in zip(rows, run_scores, strict=True)
     ]
     first = _short_request(inputs, rows[0], compared[0])
-    asked = expected.requests(inputs, facts.terms.share_text)
+    asked = expected.requests(inputs, facts.shows_users)
     writes = inputs.settings["summarizer"] in SUMMARIZERS  # the release brings its summariser along
     requests: dict[str, Any] = {
         "compared": compared,
@@ -70,48 +67,37 @@ def rehearse(release: Release, inputs: ReleaseInputs) -> Rehearsal:
         "measured": asked,
         **({"summarised": asked} if writes else {}),
     }
-    if inputs.catalogue:
-        named = [{"item_id": item_id, "text": texts[item_id]} for item_id in rows[0]["history"]]
-        requests["chosen"] = {"history": named, "summary": compared[0].get("summary")}
+    catalogue = expected.of_catalogue(inputs.catalogue, asked[0].get("summary")) if inputs.catalogue else None
+    if catalogue:
+        requests["chosen"] = catalogue["request"]
     output = answers(
         str((release.folder / "pipeline").resolve()),
         requests,
         "The release cannot be loaded by transformers and peft as they are installed here, so it is not pushed",
     )
-    if inputs.catalogue:
-        _check_catalogue(inputs.catalogue, rows[0]["history"], output["chosen"])
+    if catalogue and (problem := expected.catalogue_problem(catalogue, output["chosen"])):
+        raise ReleaseError(
+            f"Loaded in a fresh process, the release does not retrieve what its retriever does: {problem}. Publish it again with "
+            "the versions that trained the retriever."
+        )
     pairs = [
-        (expected, actual)
+        (run_score, score)
         for item_scores, scores in zip(run_scores, output["compared"], strict=True)
-        for expected, actual in zip(item_scores.values(), scores, strict=True)
+        for run_score, score in zip(item_scores.values(), scores, strict=True)
     ]
-    difference = max(abs(expected - actual) for expected, actual in pairs)
+    difference = max(abs(run_score - score) for run_score, score in pairs)
     if not difference <= tolerance_of(output["dtype"]):
         raise ReleaseError(
             f"Loaded in a fresh process, the release scores otherwise than the run: log-odds differ by {difference:.3g} over "
             f"{len(rows)} users. The run's scores are of other weights, data or versions: evaluate it again, then publish."
         )
-    expected.write(release.folder / "pipeline", inputs, asked, output)
+    expected.write(release.folder / "pipeline", inputs, asked, output, catalogue)
     answer = output["shown"]
     ranked = tuple((candidate["index"], round(candidate["score"], 3)) for candidate in answer["candidates"])
     chosen = next(candidate["log_odds"] for candidate in answer["candidates"] if candidate["index"] == 1)
     decided = round(float(expit(chosen / (facts.fitted or {"value": 1.0})["value"])), 3)
-    example = Example(first, answer["summary"], ranked, decided) if facts.terms.share_text else None
+    example = Example(first, answer["summary"], ranked, decided) if facts.shows_users else None
     return Rehearsal(len(rows), len(pairs), difference, example)
-
-
-def _check_catalogue(catalogue: Catalogue, history: Sequence[str], answer: Mapping[str, Any]) -> None:
-    """Raise ReleaseError unless the release retrieved for a user what its retriever does."""
-    entries = [({"item_id": item_id}, Item(item_id)) for item_id in history]
-    [expected] = catalogue.retrieve([catalogue.query(entries)])
-    found = {item["item_id"]: item["stage_one"] for item in answer["candidates"]}
-    for row, score in expected:
-        item_id = catalogue.item_ids[row]
-        if not math.isclose(found.get(item_id, math.nan), score, abs_tol=EXACT):
-            raise ReleaseError(
-                f"Loaded in a fresh process, the release does not retrieve what its retriever does: the score of {item_id!r} "
-                f"is {found.get(item_id)}, not {score}. Publish it again with the versions that trained the retriever."
-            )
 
 
 def _short_request(inputs: ReleaseInputs, row: Mapping, request: Mapping[str, Any]) -> dict[str, Any]:

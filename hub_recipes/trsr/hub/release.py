@@ -20,6 +20,7 @@ from trsr.errors import ReleaseError
 from trsr.hub import cards, decision, eval_results, spaces
 from trsr.hub.copies import Copies
 from trsr.hub.inputs import ReleaseInputs
+from trsr.hub.named_files import DOCUMENTS, TRAINING, copy_adapter, copy_base
 from trsr.hub.repos import LOCAL, TYPES, Names
 from trsr.recommender.examples import sft_rows
 from trsr.records.adapters import write_adapter_config
@@ -30,7 +31,7 @@ from trsr.retrieval.carried import write_catalogue
 # File types that a repo may hold. Code is listed by name: any other file that could run on a user's machine is refused.
 SUFFIXES = {".gguf", ".json", ".jinja", ".md", ".parquet", ".safetensors", ".txt", ".yaml"}
 SKILL = "SKILL.md"  # for agents, in the pipeline repo
-PLAIN = {".gitattributes", "LICENSE"}
+PLAIN = {".gitattributes"}
 NO_COPIES = Copies()
 
 
@@ -58,6 +59,7 @@ def assemble(
     branch: str = "main",
     copies: Copies = NO_COPIES,
     restricted: bool = False,
+    gated: bool = False,
 ) -> Release:
     """Write the release of a run to `folder`. Same inputs, same bytes.
 
@@ -68,6 +70,7 @@ def assemble(
         branch: Branch that the release will be pushed to; the code on its cards loads from there.
         copies: Forms for other engines; `names` names their repos.
         restricted: Whether its repos will be private or gated.
+        gated: Whether data will lie behind a gate: then no user is shown outside it.
 
     Raises:
         ReleaseError, DataError: If something is missing.
@@ -81,7 +84,7 @@ def assemble(
     if names.local and not Path(base_path(base)).is_dir():
         names = replace(names, base=base, own=names.own[1:])
     facts = cards.gather(inputs, names, terms or inputs.provenance.terms, license, branch)
-    facts = cards.complete(facts, restricted=restricted)
+    facts = cards.complete(facts, restricted=restricted, gated=gated)
     with whole_folder(folder) as draft:
         facts = _write_repos(draft, inputs, facts)
         written = copies.write(draft, inputs, names.pipeline.split("/")[-1])
@@ -117,12 +120,12 @@ def _write_repos(draft: Path, inputs: ReleaseInputs, facts: cards.Facts) -> card
     source = base_path(recipe.base)
     if "base" in names.own:
         check_base(Path(source))
-        shutil.copytree(source, draft / "base")
-    shutil.copytree(inputs.run.adapter, draft / "adapter")
+        copy_base(Path(source), draft / "base")
+    copy_adapter(inputs.run.adapter, draft / "adapter")
     has_decision_files = write_pipeline(draft / "pipeline", inputs, names)
     summarises = settings["summarizer_adapter"] is not None
     if summarises:
-        shutil.copytree(str(summarizer_path(recipe.base, recipe.summarizer)), draft / "adapter" / SUMMARIZER)
+        copy_adapter(Path(str(summarizer_path(recipe.base, recipe.summarizer))), draft / "adapter" / SUMMARIZER)
     if has_decision_files:
         for name in ("decision.json", "decision_template.jinja"):
             shutil.copyfile(draft / "pipeline" / name, draft / "adapter" / name)
@@ -143,7 +146,7 @@ def _write_repos(draft: Path, inputs: ReleaseInputs, facts: cards.Facts) -> card
         summarises=summarises,
         rows=rows,
         header=header,
-        printed=printed,
+        printed=printed if facts.shows_users else [],
         max_length=getattr(inputs.base_config.get_text_config(), "max_position_embeddings", None),
     )
 
@@ -156,7 +159,7 @@ def _file_names(folder: Path) -> list[str]:
 
 def check_base(folder: Path) -> None:
     """Raise ReleaseError for a base whose vocabulary was made from texts that may not be shared."""
-    record = folder / "training.json"
+    record = folder / TRAINING
     if record.is_file() and read_json(record).get("share_text") is False:
         raise ReleaseError(
             f"The base {folder.name} was trained on texts that may not be passed on, and its tokens are made of them. "
@@ -279,7 +282,8 @@ def check_files(folder: Path) -> None:
         code |= set(spaces.metric_files(metric))
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_symlink() or (path.is_file() and name not in code | PLAIN and path.suffix not in SUFFIXES):
+        is_allowed = name in code | PLAIN or path.suffix in SUFFIXES or DOCUMENTS.fullmatch(name)
+        if path.is_symlink() or (path.is_file() and not is_allowed):
             raise ReleaseError(
                 f"{name} in {folder} may not be published: a release holds safetensors, Parquet, JSON, templates, "
                 "cards and its own code. Remove it, or convert it."

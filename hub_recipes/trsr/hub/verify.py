@@ -1,13 +1,14 @@
 """Hold a folder, a repo or a server against the `expected.json` of a release, and say what is right or likely wrong."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trsr.core.modeling import optional_file
+from trsr.core.modeling import DECISION_FILES, optional_file
 from trsr.errors import HubError, LoadError
 from trsr.hub import endpoints, expected
-from trsr.hub.diagnosis import Diagnosis, diagnose, tolerance_of
+from trsr.hub.diagnosis import Diagnosis, Probabilities, diagnose, tolerance_of
 from trsr.hub.rehearsal import answers
 from trsr.recommender.serving import pipeline_of
 from trsr.records.files import read_json
@@ -18,7 +19,7 @@ def read(source: str, revision: str | None = None) -> dict[str, Any]:
     """The `expected.json` of a pipeline folder, a release folder or a pipeline repo; or the file itself.
 
     Raises:
-        HubError: If there is none.
+        HubError: If there is none, or it is damaged.
     """
     path: str | None = source
     if not Path(source).is_file():
@@ -32,8 +33,11 @@ def read(source: str, revision: str | None = None) -> dict[str, Any]:
             "it should be: --expected RELEASE"
         )
     values = read_json(Path(path))
-    if not isinstance(values.get("requests"), list) or not values["requests"]:
-        raise HubError(f"{path} holds no requests.")
+    if wrong := expected.problem(values):
+        raise HubError(
+            f"{path} is no whole {expected.FILE}: {wrong}. Take the release's own again, or say which release it should be: "
+            "--expected RELEASE"
+        )
     return values
 
 
@@ -73,10 +77,12 @@ def verify(
     if is_server:
         replies = endpoints.ask(api, target, model or source, wanted)
         found, tokens = [one.log_odds for one in replies], [one.tokens for one in replies]
-        diagnosis = diagnose(wanted, found, None, tokens, allowed)
+        temperature = endpoints.temperature_of(api, wanted)
+        probabilities = None if temperature is None else Probabilities(temperature)
+        diagnosis = diagnose(wanted, found, None, tokens, allowed, probabilities)
         if not diagnosis.right:  # another time: answers that are sampled are others then
             again = [one.log_odds for one in endpoints.ask(api, target, model or source, wanted)]
-            diagnosis = diagnose(wanted, found, again, tokens, allowed)
+            diagnosis = diagnose(wanted, found, again, tokens, allowed, probabilities)
     else:
         found, diagnosis, said = _of_pipeline(target, wanted, revision, allowed)
     return {
@@ -95,7 +101,7 @@ def verify(
 def _of_pipeline(
     target: str, wanted: Mapping[str, Any], revision: str | None, tolerance: float
 ) -> tuple[list[list[float]], Diagnosis, list[str]]:
-    """Answers of a folder or repo, what they say, and what differs in the summaries that it writes."""
+    """Answers of a folder or repo, what they say, and what differs beside the log-odds."""
     place = pipeline_of(target)
     if Path(place).is_dir():
         place = str(Path(place).resolve())  # it is loaded from another folder
@@ -104,10 +110,14 @@ def _of_pipeline(
     asked: dict[str, Any] = {"compared": requests}
     if any(summary is not None for summary in summaries):
         asked["summarised"] = requests
+    if catalogue := wanted.get("catalogue"):
+        asked["chosen"] = catalogue["request"]
     output = answers(place, asked, f"{target} cannot be loaded", {"revision": revision} if revision else None)
     diagnosis = diagnose(wanted, output["compared"], None, None, tolerance)
     differ = sum(one != other for one, other in zip(summaries, output.get("summarised", summaries), strict=True))
-    said = []
+    said = _other_fits(wanted, output["fitted"], optional_file(place, DECISION_FILES[0], {"revision": revision}))
+    if catalogue and (problem := expected.catalogue_problem(catalogue, output["chosen"])):
+        said.append(f"It does not retrieve what the release does: {problem}.")
     if differ:
         said.append(
             f"{differ} of {len(summaries)} summaries that it writes are others than expected: another summariser, other prompts for "
@@ -116,3 +126,39 @@ def _of_pipeline(
     if not diagnosis.right and output["dtype"] != wanted["made_from"]["dtype"]:
         said.append(f"It was loaded in {output['dtype']}, and the answers are those in {wanted['made_from']['dtype']}.")
     return output["compared"], diagnosis, said
+
+
+def _other_fits(wanted: Mapping[str, Any], fitted: Mapping[str, Any], decision: str | None) -> list[str]:
+    """What was fitted for the release, and is other here. Log-odds are the same with it, but not what is made of them.
+
+    Args:
+        fitted: As `fresh_process` gives it.
+        decision: Path of the settings that `transformers serve` reads, if there are any.
+    """
+    shown = {name: wanted[name] for name in ("temperature", "bias") if name in wanted}
+    said = [
+        f"Its {name} is {fitted[name]:g}, and that of the release {value:g} (`trsr` in config.json): probabilities are others."
+        for name, value in shown.items()
+        if not math.isclose(fitted[name], value, rel_tol=1e-9, abs_tol=1e-9)
+    ]
+    served = _served_temperature(Path(decision)) if decision else None
+    if served is not None and not math.isclose(served, wanted["temperature"], rel_tol=1e-9):
+        said.append(
+            f"Its {DECISION_FILES[0]} has the temperature {served:g}, and the release {wanted['temperature']:g}: `transformers serve` "
+            "gives other probabilities."
+        )
+    weight = wanted.get("catalogue", {}).get("weight")
+    if None not in (weight, fitted["weight"]) and not math.isclose(fitted["weight"], weight, rel_tol=1e-9):
+        said.append(
+            f"The first stage of its catalogue has the weight {fitted['weight']:g}, and in the release {weight:g}: what it recommends "
+            "is in another order."
+        )
+    return said
+
+
+def _served_temperature(decision: Path) -> float | None:
+    """The temperature that `transformers serve` divides by; None where its settings state none."""
+    values = read_json(decision)
+    stated = values.get("temperature") if isinstance(values, dict) else None
+    found = stated.get("noul") if isinstance(stated, dict) else None
+    return found if isinstance(found, (int, float)) else None
