@@ -18,6 +18,7 @@ from trsr.pretrain.scratch import (
     RankingTrainer,
     arguments,
     claim_folders,
+    finished,
     fit,
     llama,
     load_or_train_tokenizer,
@@ -57,7 +58,7 @@ def train_domain(
         out: Folder to write.
         steps: Optimiser steps of `rows` users each.
         negatives: Negatives per positive.
-        work: Folder for checkpoints; a killed run goes on from the newest one.
+        work: Folder for checkpoints; a killed run goes on from the newest one, and a finished one is not run again.
 
     Returns:
         The content of `training.json`.
@@ -88,6 +89,8 @@ def train_domain(
         heads=heads,
         learning_rate=learning_rate,
     )
+    if (done := finished(out, work)) is not None:
+        return done
     learnt_from = training_users(splits, block_size)
     tokenizer = load_or_train_tokenizer(
         work, lambda: superword_tokenizer(_prompts(splits["train"], texts, prompt), vocab_size)
@@ -124,7 +127,7 @@ def train_domain(
         **provenance.terms.header(),
     }
     card = render("domain", {**about, "name": provenance.terms.name}, header)
-    save(model, tokenizer, about, card, out)
+    save(model, tokenizer, about, card, out, work)
     return about
 
 
