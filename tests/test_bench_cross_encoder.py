@@ -11,6 +11,7 @@ from peft import LoraConfig
 from bench import cross_encoder as bench
 from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
+from trsr.errors import UsageError
 from trsr.hub.inputs import ReleaseInputs
 from trsr.recommender.compare.run import compare
 from trsr.recommender.examples import encode_rows
@@ -49,6 +50,18 @@ def test_a_crossencoder_is_trained_on_the_prompts_of_our_adapter(recipe, quickst
         bench.CrossEncoder(str(tmp_path / "base"), device="cpu").add_adapter(LoraConfig(target_modules=["q_proj"]))
     few = bench.pairs(recipe.dataset, replace(recipe, train_users=3), words)
     assert few[:] == rows[:6]
+
+
+def test_a_recipe_that_trains_on_other_rows_is_refused(recipe, tmp_path):
+    for change, said in (
+        ({"targets": 2}, "targets is 2, expected 1"),
+        ({"form": "shared-prefix", "listwise": 0.5}, r"listwise is 0\.5, expected 0"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            bench.run(recipe.dataset, replace(recipe, **change), [0], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UsageError, match="16 negatives for 16 positives, the recipe 3 for each"):
+        bench.pairs(recipe.dataset, replace(recipe, negatives=3), RankingPrompt())
 
 
 def test_it_stands_beside_our_adapter(recipe, quickstarted, tmp_path):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from datasets import Dataset
 from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -14,7 +15,7 @@ from trsr.dataset import contract
 from trsr.errors import DataError, ReleaseError
 from trsr.hub.release import check_base
 from trsr.pretrain.domain.batch import collate, forward
-from trsr.pretrain.domain.rows import STRETCH, Rows, User, users
+from trsr.pretrain.domain.rows import STRETCH, Rows, User, training_users, users
 from trsr.pretrain.domain.tokenizer import superword_tokenizer
 from trsr.pretrain.domain.train import train_domain
 from trsr.pretrain.scratch import llama, ranking_losses
@@ -87,6 +88,50 @@ def test_summaries_speak_of_what_was_before(tmp_path):
     assert users([row], 2, target=False)[0].summaries == {6: "one", 7: "two"}
 
 
+def recurrent(*rows):
+    """Rows of the config `recurrent` with a block size of 2, from (user, history, target), all but the oldest summary kept."""
+    columns = {
+        "user_id": [user for user, _, _ in rows],
+        "history": [list(history) for _, history, _ in rows],
+        "target": [target for _, _, target in rows],
+        "block_summaries": [[f"{2 * n + 2} items" for n in range(-(-len(history) // 2))] for _, history, _ in rows],
+    }
+    return Dataset.from_dict(columns)
+
+
+def test_what_validation_and_test_ask_for_is_not_trained_on():
+    """Where users stand in several splits, the test row's history holds the validation target."""
+    train, asked = recurrent(("u", "abc", "d"), ("v", "bc", "a")), recurrent(("u", "abcd", "e"))
+    shared = {"train": train, "validation": asked, "test": recurrent(("u", "abcde", "f"))}
+    alone = [User(tuple("abcd"), {2: "2 items", 3: "4 items"}), User(tuple("bca"), {2: "2 items"})]
+    assert training_users(shared, 2) == alone
+    # A user of one split with several rows there: what follows the first target of another row is left out.
+    apart = {
+        "train": train,
+        "validation": recurrent(("w", "abcde", "f"), ("x", "ab", "c"), ("w", "ab", "d")),
+        "test": recurrent(("y", "abc", "d")),
+    }
+    others = [
+        User(tuple("abc"), {2: "2 items"}),
+        User(tuple("ab"), {2: "2 items"}),
+        User(tuple("ab"), {2: "2 items"}),
+        User(tuple("abc"), {2: "2 items", 3: "4 items"}),
+    ]
+    assert training_users(apart, 2) == alone + others
+
+
+def test_users_with_too_few_items_are_left_out(encoder, tokenizer):
+    short, summarised = User(("i1", "i2"), {}), User(("i3", "i4"), {1: "genre: travel x1"})
+    found = Rows([short, *everyone()[:1], short, summarised], TEXTS, encoder, length=40)
+    assert found.users == [everyone()[0], summarised]
+    # A batch of nothing but short histories has candidates to score too.
+    batch = [Rows([summarised], TEXTS, encoder, length=8)[number] for number in range(8)]
+    assert all(row["branches"] for row in batch)
+    assert len(collate(batch, tokenizer.pad_token_id)["sizes"]) == 8
+    with pytest.raises(DataError, match="None of 2 users has 3 items to train on"):
+        Rows([short, short], TEXTS, encoder, length=4)
+
+
 def test_rows_follow_from_their_number_and_the_seed(encoder):
     forwards = [rows(encoder)[number] for number in (0, 17, 5)]
     again = rows(encoder)
@@ -149,6 +194,7 @@ def test_it_learns_who_chose_what_after_what(tmp_path):
     assert AutoTokenizer.from_pretrained(tmp_path / "base")("x").input_ids[0] == 0
     card = (tmp_path / "base" / "README.md").read_text(encoding="utf-8")
     assert "trsr pretrain domain --dataset data --seed 0 --steps 300" in card
+    assert "training users with their targets, the histories alone of the others |" in card
     assert str(tmp_path) not in card
     assert ModelCard(card).data.license == "other"
 

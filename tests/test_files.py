@@ -102,6 +102,10 @@ def test_a_work_folder_is_bound_to_what_it_is_made_from(tmp_path):
 def test_a_folder_of_other_things_is_not_bound(tmp_path):
     (tmp_path / "empty").mkdir()
     bind(tmp_path / "empty", {"seed": 0})
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / f".{MADE_FROM}.123-456.part").write_text('{"se')  # of a writer that was killed
+    bind(tmp_path / "killed", {"seed": 0})
+    assert read_json(tmp_path / "killed" / MADE_FROM) == {"seed": 0}
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("...")
     with pytest.raises(UsageError, match="is not empty, and does not say what it was made from"):

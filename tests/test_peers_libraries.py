@@ -1,6 +1,7 @@
 """Peers of other libraries, in the environment that the header of hub_recipes/baselines.py names, with pytest and hypothesis beside: -m slow."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -138,8 +139,24 @@ def test_a_search_passes_over_settings_whose_training_diverges(tmp_path):
         return Trial(settings, float(settings["x"]), {"cpu_seconds": 1.0})
 
     found = search(tmp_path / "a.sqlite3", "study", {"x": (0, 1, 2)}, Budget(trials=3), 0, value)
-    assert sorted(trial.settings["x"] for trial in found) == [1, 2]
     assert asked[0] == {"x": 0}  # the default, tried first
+    assert sorted(trial.settings["x"] for trial in found if trial.value is not None) == [1, 2]
+    [diverged] = [trial for trial in found if trial.value is None]
+    assert diverged.settings == {"x": 0}
+    assert diverged.about["error"] == "the loss is nan"
+    assert diverged.about["cpu_seconds"] >= 0
+
+
+def test_what_diverged_counts_for_the_bound_on_cpu_minutes(tmp_path):
+    def value(settings):
+        until = time.process_time() + 0.5
+        while time.process_time() < until:
+            pass
+        raise TrainError("the loss is nan")
+
+    budget = Budget(trials=6, cpu_minutes=0.8 / 60)
+    found = search(tmp_path / "a.sqlite3", "study", {"x": tuple(range(8))}, budget, 0, value)
+    assert [trial.value for trial in found] == [None, None]
 
 
 def test_a_search_that_was_killed_before_its_first_trial_goes_on(tmp_path, monkeypatch):

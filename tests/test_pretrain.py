@@ -4,16 +4,19 @@ import shutil
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from tests import tiny
 from trsr.assets import paths
 from trsr.assets.paths import base_path
 from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.errors import EngineError
+from trsr.pretrain import scratch
+from trsr.pretrain.nano import summarizer as nano_summarizer
 from trsr.pretrain.nano.base import pretrain, world_tokenizer
 from trsr.pretrain.nano.curriculum import Curriculum, collate, forward
 from trsr.pretrain.nano.summarizer import AnswerTrainer, Copies, train_summarizer, write_change
+from trsr.pretrain.scratch import RankingTrainer
 from trsr.summaries.engines import nano as nano_engine
 from trsr.summaries.engines.make import engine
 
@@ -30,6 +33,46 @@ def test_a_much_smaller_one_trains_and_the_loss_falls(tmp_path):
     assert model.dtype == torch.float32
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
     assert tokenizer("x").input_ids[0] == tokenizer.bos_token_id
+
+
+SMALL = {"users": 2, "negatives": 2, "vocab_size": 400, "hidden": 32, "layers": 1, "heads": 1}
+
+
+def interrupted(*args, **kwargs):
+    raise KeyboardInterrupt
+
+
+def test_a_base_is_written_whole_and_its_costs_are_those_of_all_processes(tmp_path, monkeypatch):
+    out, work = tmp_path / "base", tmp_path / "base-checkpoints"
+
+    def train():
+        return pretrain(out, steps=3, **SMALL)
+
+    with monkeypatch.context() as killed:
+        killed.setattr(PreTrainedTokenizerFast, "save_vocabulary", interrupted)
+        killed.setattr(PreTrainedTokenizerFast, "_save_pretrained", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train()
+        assert not out.exists()
+    with monkeypatch.context() as killed:
+        killed.setattr(scratch, "describe", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train()
+        assert not out.exists()
+    spent = work / "spent.json"
+    before = json.loads(spent.read_text())
+    assert before["cpu_seconds"] > 0
+    spent.write_text(json.dumps({"seconds": before["seconds"] + 1000, "cpu_seconds": before["cpu_seconds"] + 500}))
+    made = train()
+    assert 1000 <= made["seconds"] < 1100
+    assert 500 <= made["cpu_seconds"] < 600
+    # A run that is finished is not run again; one without its model is.
+    with monkeypatch.context() as again:
+        again.setattr(RankingTrainer, "train", interrupted)
+        assert train() == made == json.loads((out / "training.json").read_text())
+    shutil.rmtree(out)
+    assert train()["seconds"] >= 1000
+    assert (out / "model.safetensors").is_file()
 
 
 def test_batched_rows_equal_plain_prompts(llama):
@@ -127,6 +170,17 @@ def test_a_summariser_is_a_plain_adapter_and_goes_on_after_a_kill(whole, tmp_pat
         summarizer(broken)
         weights = "adapter/adapter_model.safetensors"
         assert (broken / weights).read_bytes() == (folder / weights).read_bytes()
+
+
+def test_a_summariser_is_written_whole_and_once(tmp_path, monkeypatch):
+    with monkeypatch.context() as killed:
+        killed.setattr(nano_summarizer, "write_adapter_config", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            summarizer(tmp_path)
+        assert not (tmp_path / "adapter").exists()
+    made = summarizer(tmp_path)
+    monkeypatch.setattr(AnswerTrainer, "train", interrupted)
+    assert summarizer(tmp_path) == made
 
 
 def test_the_engine_says_where_its_adapter_belongs(whole, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from trsr.dataset import contract
 from trsr.errors import EvaluationError, InputError, LoadError, RunError, UsageError
 from trsr.metrics import ranking
 from trsr.recommender.compare.align import align, read
+from trsr.records.checksums import digest
 from trsr.retrieval import catalogue, ranked, text_vectors
 from trsr.retrieval.checkpoint import Checkpoint
 from trsr.retrieval.evaluate import default_folder, evaluate_retriever
@@ -287,6 +288,30 @@ def test_hidden_states_of_a_language_model_make_vectors(dataset, tmp_path):
         retriever.embed(["title: T0"])
 
 
+def test_pooling_and_vocabulary_belong_to_a_sentence_model(tmp_path):
+    model = tmp_path / "model"
+    tiny.model("llama").save_pretrained(model)
+    tiny.byte_level().save_pretrained(model)
+    pooling = model / "1_Pooling" / "config.json"
+    pooling.parent.mkdir()
+    pooling.write_text('{"pooling_mode": "mean"}')
+    (model / "vocab.txt").write_text("a")
+    made = f"sentence-transformers:{model}"
+    first = text_vectors.make(made, [])
+    for path, text in ((pooling, '{"pooling_mode": "cls"}'), (model / "vocab.txt", "b")):
+        before = path.read_text()
+        path.write_text(text)
+        with pytest.raises(LoadError, match="is not the model that made this retriever's item vectors"):
+            text_vectors.load(first.describe(), tmp_path)._check()
+        path.write_text(before)
+    for other in ("README.md", ".cache/huggingface/model.json"):
+        (model / other).parent.mkdir(parents=True, exist_ok=True)
+        (model / other).write_text("{}")
+    text_vectors.load(first.describe(), tmp_path)._check()
+    # A retriever of an earlier version recorded less.
+    text_vectors.load(first.describe() | {"checksum": digest(model)}, tmp_path)._check()
+
+
 def cached(folder, commit, seed):
     """Put a model into a cache of the Hub, as ORG/model at a commit that its branch is at."""
     repo = folder / "models--ORG--model"
@@ -453,6 +478,16 @@ def test_results_stand_beside_scores_of_the_same_evaluation(dataset, folder, tmp
     with pytest.raises(KeyboardInterrupt):
         evaluate_retriever(folder, dataset, tmp_path / "out", limit=4)
     assert [path.name for path in (tmp_path / "out").glob("*.json")] == []
+
+
+def test_results_on_other_data_or_of_another_seed_are_not_written_over(dataset, folder, tmp_path):
+    evaluate_retriever(folder, dataset, tmp_path / "out", limit=3)
+    before = (tmp_path / "out" / "results.json").read_bytes()
+    fewer = altered(dataset, tmp_path / "fewer", lambda row: row | {"negatives": row["negatives"][1:]})
+    for source, seed, other in ((str(fewer), 0, "data"), (dataset, 1, "seed")):
+        with pytest.raises(UsageError, match=f"holds results of another evaluation: its {other} was"):
+            evaluate_retriever(folder, source, tmp_path / "out", limit=3, seed=seed)
+    assert (tmp_path / "out" / "results.json").read_bytes() == before
 
 
 def test_a_dataset_of_other_negatives_has_a_folder_of_its_own(dataset, folder, tmp_path):

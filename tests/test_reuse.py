@@ -208,6 +208,19 @@ def test_a_bench_takes_up_only_what_its_own_settings_made(tmp_path, capsys):
     assert "something else: datasets was" in capsys.readouterr().err
 
 
+def test_a_bench_of_data_makes_a_log_anew_that_a_killed_process_left_half_written(tmp_path, monkeypatch):
+    def killed(folder, **options):
+        folder.mkdir(exist_ok=True)
+        (folder / "news.tsv").write_text("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data, "write_mind", killed)
+    for cases in (["mind"], ["impressions"]):
+        with pytest.raises(KeyboardInterrupt):
+            data.run(tmp_path / "work", tmp_path, tmp_path / "data.json", cases=cases)
+        assert [path.name for path in (tmp_path / "work").iterdir()] == ["made_from.json"]
+
+
 def test_a_bench_of_data_removes_nothing_in_a_folder_of_others(thesis, tmp_path):
     (thesis / "dataset").mkdir()
     (thesis / "dataset" / "survey.csv").write_text("a")

@@ -33,6 +33,7 @@ from trsr.core.history import Item, newest
 from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
+from trsr.errors import UsageError
 from trsr.hub import cross_encoder
 from trsr.recommender.compare import report
 from trsr.recommender.compare.run import compare
@@ -57,11 +58,34 @@ def pair(prompt: str, words: RankingPrompt) -> tuple[str, str]:
 def pairs(dataset: str, recipe: Recipe, words: RankingPrompt) -> Dataset:
     """Training rows of a CrossEncoder, of the users that the recipe trains on: `query`, `document`, and `label`, 1.0 or 0.0."""
     rows = load_dataset(dataset, f"{recipe.summary}_sft", split="train")
+    check_rows(rows["label"], recipe)
     if recipe.train_users:
         rows = rows.select(range(min(recipe.train_users * (1 + recipe.negatives), len(rows))))
     found = [pair(prompt, words) for prompt in rows["prompt"]]
     columns = {"query": [query for query, _ in found], "document": [document for _, document in found]}
     return Dataset.from_dict({**columns, "label": [float(label) for label in rows["label"]]})
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise UsageError if a recipe trains on other rows or another loss than a CrossEncoder here does."""
+    others = [f"{name} is {value}, expected {needed}" for name, value, needed in (
+        ("targets", recipe.targets, 1),
+        ("listwise", recipe.listwise, 0),
+    ) if value != needed]  # fmt: skip
+    if others:
+        raise UsageError(
+            f"The CrossEncoder is trained on one target a user, without a listwise loss: {'; '.join(others)}. --set them."
+        )
+
+
+def check_rows(labels: Sequence[bool], recipe: Recipe) -> None:
+    """Raise UsageError if training rows have other negatives for a positive than a recipe."""
+    positives = sum(map(bool, labels))
+    if len(labels) != positives * (1 + recipe.negatives):
+        raise UsageError(
+            f"The dataset has {len(labels) - positives} negatives for {positives} positives, the recipe {recipe.negatives} for each: give "
+            "its number with --set negatives=N."
+        )
 
 
 def untrained(recipe: Recipe, folder: Path) -> tuple[CrossEncoder, RankingPrompt]:
@@ -155,8 +179,9 @@ def run(dataset: str, recipe: Recipe, seeds: Sequence[int], out: Path) -> dict[s
         The comparison, as `compare` gives it.
 
     Raises:
-        UsageError: If `out` was begun with another recipe or dataset.
+        UsageError: If `out` was begun with another recipe or dataset, or the recipe cannot be compared.
     """
+    check_recipe(recipe)
     bind(out, made_from(recipe, [dataset], recipe.base))
     sources = []
     for seed in seeds:

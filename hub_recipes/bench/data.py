@@ -20,7 +20,7 @@ import psutil
 
 from bench.raw import write_amazon_m2, write_mind
 from bench.run import processor, write
-from trsr.records.files import bind
+from trsr.records.files import bind, whole_folder
 from trsr.records.versions import versions
 
 SHARE = 100  # the slice is one in so many users
@@ -152,7 +152,8 @@ def run(work: Path, scripts: Path, out: Path, seed: int = 0, cases: Sequence[str
             continue
         whole, part = work / name, work / f"{name}-slice"
         if not whole.is_dir():
-            make(whole, seed=seed)
+            with whole_folder(whole) as draft:
+                make(draft, seed=seed)
         shutil.rmtree(part, ignore_errors=True)
         few = cut(whole, part)
         rows = {"mind": 2_200_000, "amazon-m2": 1_320_000}[name]
@@ -168,7 +169,8 @@ def run(work: Path, scripts: Path, out: Path, seed: int = 0, cases: Sequence[str
         return results
     dev = work / "mind-dev"
     if not dev.is_dir():
-        write_mind(dev, users=255_000, impressions=376_000, seed=seed + 1)
+        with whole_folder(dev) as draft:
+            write_mind(draft, users=255_000, impressions=376_000, seed=seed + 1)
     arguments = (str(work / "mind"), str(dev), "--protocol", "impressions")
     add("mind, impressions", work / "mind" / "behaviors.tsv", {"ours": ours("mind.py", *arguments, rows=2_576_000)})
     return results

@@ -29,13 +29,15 @@ from trsr.core.history import clean
 from trsr.core.prompts import Encoder
 from trsr.core.summarize import SummaryRequest
 from trsr.core.summary_prompts import SummaryPrompts
+from trsr.errors import UsageError
 from trsr.records.versions import versions
 from trsr.summaries.engines.base import Engine, Sampling, Server
 from trsr.summaries.engines.make import engine
 from trsr.summaries.run import Catalogue, read, users
 
+WARM_UP = 2  # questions before those that are timed
 METHOD = {
-    "seconds": "of the clock; of a busy machine they say little",
+    "seconds": "of the clock; of a busy machine they say little; requests at a time are about other users than those one by one",
     "cpu_seconds": "of the process that computes, with --pid of the server's too",
     "equal": "part of the answers that are the same, word for word",
     "opening": "part of the words before the first difference, on average",
@@ -53,9 +55,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         sampling=Sampling(options.max_new_tokens, extra=options.extra_body),
         server=Server(options.base_url, options.at_a_time, options.timeout),
     )
-    questions = first_blocks(options.dataset, options.users)
-    few = questions[: options.users // 3 or 1]
-    asyncio.run(_ask(here, questions[:2], 2))  # loads it
+    # A server keeps what it computed for earlier questions: none is asked of it twice.
+    asked = first_blocks(options.dataset, options.users + WARM_UP + max(1, options.users // 3))
+    warm_up, few = asked[options.users : options.users + WARM_UP], asked[options.users + WARM_UP :]
+    questions = asked[: options.users]
+    for each in (here, served):
+        asyncio.run(_ask(each, warm_up, WARM_UP))  # loads it
     ours, inside = timed(here, questions, here.batch, None)
     theirs, alone = timed(served, questions, 1, options.pid)
     _, together = timed(served, few, options.at_a_time, options.pid)
@@ -83,10 +88,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def first_blocks(dataset: str, count: int) -> list[SummaryRequest]:
-    """Questions about the oldest five items of the first `count` test users."""
+    """Questions about the oldest five items of the first `count` test users. Raises UsageError if there are fewer."""
     texts, splits = read(dataset)
     catalogue = Catalogue(texts)
-    chosen = splits["test"].select(range(min(count, len(splits["test"]))))
+    if len(splits["test"]) < count:
+        raise UsageError(
+            f"{dataset} has {len(splits['test'])} test users, and {count} are needed, as some warm up and others are asked about at "
+            "once. Give fewer --users."
+        )
+    chosen = splits["test"].select(range(count))
     return [SummaryRequest("block", block=catalogue.blocks(history, 5)[0]) for _, history in users({"test": chosen})]
 
 

@@ -181,7 +181,8 @@ def _search(
         return Trial(settings, one.validation, {**one.record, **one.cost})
 
     trials = search(storage, study, space, budget, seed, evaluate)
-    if not trials:
+    finished = [(trial.value, trial) for trial in trials if trial.value is not None]
+    if not finished:
         raise TrainError(f"{name}: no settings that were tried could be fitted; why stands above.")
     return {
         "study": study,
@@ -192,10 +193,11 @@ def _search(
         "seed": seed,
         "metric": METRIC,
         "trials": [
-            {"settings": trial.settings, f"validation_{METRIC}": round(trial.value, 5), **trial.about}
-            for trial in trials
+            {"settings": trial.settings, f"validation_{METRIC}": round(value, 5), **trial.about}
+            for value, trial in finished
         ],
-        "chosen": max(trials, key=lambda trial: trial.value).settings,
+        "diverged": [{"settings": trial.settings, **trial.about} for trial in trials if trial.value is None],
+        "chosen": max(finished, key=lambda pair: pair[0])[1].settings,
     }
 
 

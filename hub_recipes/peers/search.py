@@ -1,6 +1,7 @@
 """Search a peer's settings by optuna, on validation alone; what was tried is kept, so that a killed search goes on."""
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,12 @@ class Trial:
     """Settings that were tried.
 
     Attributes:
-        value: What validation said; higher is better.
-        about: Costs and what fitting found out, in JSON's types.
+        value: What validation said; higher is better. None where the training diverged.
+        about: Costs and what fitting found out, in JSON's types; of a training that diverged `cpu_seconds` and `error`.
     """
 
     settings: dict[str, Any]
-    value: float
+    value: float | None
     about: Mapping[str, Any]
 
 
@@ -48,7 +49,7 @@ def search(
         space: Setting -> values; the first one is the default.
 
     Returns:
-        All trials, in their order.
+        All trials, in their order. Those that diverged do not count as one of `budget.trials`, but their CPU seconds do.
     """
     if not space:  # nothing to choose: such peers need no optuna
         return [evaluate({})]
@@ -64,9 +65,11 @@ def search(
         study.tell(trial.number, state=TrialState.FAIL)  # left by a killed process
     wanted = min(budget.trials, math.prod(map(len, space.values())))
     for _ in range(PROPOSALS * wanted):
-        tried = _finished(study)
+        tried = _tried(study)
         spent = sum(trial.about["cpu_seconds"] for trial in tried) / 60
-        if len(tried) >= wanted or (tried and budget.cpu_minutes and spent >= budget.cpu_minutes):
+        if sum(trial.value is not None for trial in tried) >= wanted:
+            break
+        if tried and budget.cpu_minutes and spent >= budget.cpu_minutes:
             break
         pruned = [
             trial.params for trial in study.get_trials(states=(TrialState.PRUNED,))
@@ -81,20 +84,29 @@ def search(
         if settings in [*(before.settings for before in tried), *pruned]:
             study.tell(trial, state=TrialState.PRUNED)
             continue
+        began = _cpu_seconds()
         try:
             result = evaluate(settings)
         except (EvaluationError, TrainError) as error:  # a training that diverged: the next proposal is another
             print(f"{name}: {settings}: {error}", flush=True)
+            trial.set_user_attr("about", {"cpu_seconds": round(_cpu_seconds() - began, 2), "error": str(error)})
             study.tell(trial, state=TrialState.PRUNED)
             continue
         trial.set_user_attr("about", dict(result.about))
         study.tell(trial, result.value)
-    return _finished(study)
+    return _tried(study)
 
 
-def _finished(study: "optuna.Study") -> list[Trial]:
+def _tried(study: "optuna.Study") -> list[Trial]:
+    """Trials that were fitted: those of settings that came again were not."""
     return [
         Trial(dict(trial.params), trial.value, trial.user_attrs["about"])
         for trial in study.get_trials()
-        if trial.state.name == "COMPLETE" and trial.value is not None
+        if trial.state.name in ("COMPLETE", "PRUNED") and "about" in trial.user_attrs
     ]
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of those of its children that have ended. Windows keeps no account of children."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system

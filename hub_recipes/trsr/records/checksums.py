@@ -33,6 +33,21 @@ def digest(*folders: Path) -> str:
     return PREFIX + hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def files_checksum(folder: Path, names: Collection[Path]) -> str:
+    """Checksum of files of a folder and their names, as `sha256:` and hex digits; it does not depend on their order.
+
+    Args:
+        names: Within the folder.
+
+    Raises:
+        UsageError: If none of them holds weights as safetensors.
+    """
+    if not any(name.suffix == ".safetensors" for name in names):
+        raise UsageError(f"No safetensors in {folder}: save the model with save_pretrained.")
+    lines = sorted(f"{name.as_posix()} {_checksum(folder / name)}" for name in names)
+    return PREFIX + hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
 def base_checksum(base: str) -> str:
     """Identify a base: its `digest` if it is a folder or in the package, its id if it is on the Hub."""
     folder = Path(base_path(base))

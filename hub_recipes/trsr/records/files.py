@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -27,12 +28,17 @@ _locked_here: set[str] = set()
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a draft path to write; it replaces `path` if the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    draft = path.with_name(_draft_name(path, f"{os.getpid()}-{threading.get_ident()}"))
     try:
         yield draft
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _draft_name(path: Path, writer: str) -> str:
+    """A killed writer leaves its draft behind."""
+    return f".{path.name}.{writer}.part"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -93,7 +99,7 @@ def bind(folder: Path, made_from: Mapping[str, Any]) -> None:
             raise UsageError(
                 f"{folder} was made from something else: {differences}. Choose another folder, or remove it."
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and not all(fnmatch(path.name, _draft_name(note, "*")) for path in folder.iterdir()):
         raise UsageError(
             f"{folder} is not empty, and does not say what it was made from. Choose another, or remove it."
         )

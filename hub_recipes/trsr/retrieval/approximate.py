@@ -23,7 +23,7 @@ class ApproximateIndex:
 
     Attributes:
         lists: How many; the square root of the number of items.
-        probes: Lists that a user is compared with: more find more, and take longer.
+        probes: Lists that a user is compared with at first: more find more, and take longer.
     """
 
     lists: int
@@ -65,13 +65,29 @@ class ApproximateIndex:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The k items with the largest inner products among those that are looked at, best first, as `search.largest` gives them.
 
+        Users for whom the nearest lists hold too few items are compared with more lists.
+
         Args:
             users: (users, width) float32.
             exclude: Items of each user that are left out.
         """
+        numbers, scores = self._largest(users, k, exclude, self.probes)
+        met = [len(np.unique(items)) for items in exclude] if exclude is not None else [0] * len(users)
+        wanted = np.minimum(numbers.shape[1], self._faiss.ntotal - np.array(met, np.int64))
+        probes = self.probes
+        while probes < self.lists and len(short := np.flatnonzero((numbers >= 0).sum(axis=1) < wanted)):
+            probes = min(2 * probes, self.lists)
+            left_out = [exclude[row] for row in short.tolist()] if exclude is not None else None
+            numbers[short], scores[short] = self._largest(users[short], k, left_out, probes)
+        return numbers, scores
+
+    def _largest(
+        self, users: np.ndarray, k: int, exclude: Sequence[np.ndarray] | None, probes: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `largest`, in so many lists alone."""
         k = min(k, self._faiss.ntotal)
         more = max(map(len, exclude), default=0) if exclude is not None else 0
-        self._faiss.nprobe = self.probes
+        self._faiss.nprobe = probes
         scores, numbers = self._faiss.search(np.ascontiguousarray(users), min(k + more, self._faiss.ntotal))
         if exclude is not None:
             for row, met in enumerate(exclude):

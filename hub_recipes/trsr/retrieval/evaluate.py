@@ -21,7 +21,7 @@ from trsr.metrics import ranking, significance
 from trsr.recommender import scores as score_files
 from trsr.recommender.baselines import BASELINES, ORDERED, baseline_scorer, score_baselines
 from trsr.recommender.controls import HISTORY, history_suffix, with_history
-from trsr.recommender.evaluate import results_folder
+from trsr.recommender.evaluate import check_out, results_folder
 from trsr.recommender.results import FILE
 from trsr.recommender.run import Run, changed_configs, data_checksums
 from trsr.recommender.serving import load_recommender
@@ -71,12 +71,14 @@ def evaluate_retriever(
 
     Raises:
         RunError: If there is no retriever, the dataset is another than it was trained on, or the run does not carry it.
-        UsageError: If its folder or the run has the name of another system, or `history` is no order.
+        UsageError: If its folder or the run has the name of another system, `history` is no order, or `out` holds results on other
+            data or of another seed.
         DataError: As `trsr.dataset.contract` does.
     """
     suffix = f"{HISTORY}{history}" if history_suffix(history) else ""  # refuses an unknown order before any work
     retriever = Retriever.load(folder)
     retriever.check_data(source, revision)
+    check_out(out, data_checksums(source, "histories", revision), seed)
     own = folder.resolve().name
     if own in BASELINES:
         raise UsageError(f"{own!r} is the name of a baseline: give the retriever's folder another.")

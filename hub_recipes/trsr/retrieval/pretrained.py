@@ -15,9 +15,10 @@ from trsr.assets.paths import base_path
 from trsr.core.groups import batch_by_length
 from trsr.errors import LoadError, UsageError
 from trsr.progress import loading
-from trsr.records.checksums import digest
+from trsr.records.checksums import digest, files_checksum
 
 INSTALL = "pip install sentence-transformers"
+_SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model"}  # weights, settings, vocabularies
 TOKENS = 128  # of a text that a language model reads, from its beginning
 BATCH_TOKENS = 4096
 
@@ -48,7 +49,8 @@ class _Pretrained:
         """Raise LoadError if the model is another by now."""
         if not _is_folder(self.model) and self.checksum.startswith(self.model):
             return  # a commit does not change
-        if (now := _checksum(self.model)) != self.checksum:
+        now = _checksum(self.model)
+        if self.checksum not in (now, _checksum_of_weights(self.model)):
             raise LoadError(
                 f"{self.model} is not the model that made this retriever's item vectors: it is {now}, that was "
                 f"{self.checksum}. Put it back, or train the retriever anew."
@@ -115,9 +117,19 @@ def _is_folder(model: str) -> bool:
 
 
 def _checksum(model: str) -> str:
-    """The checksum of a folder's weights, those of modules in its subfolders included; ID@COMMIT of a Hub id."""
+    """The checksum of all that determines a folder's vectors, modules in its subfolders included; ID@COMMIT of a Hub id."""
     if not _is_folder(model):
         return f"{model}@{_commit(model)}"
+    folder = Path(base_path(model))
+    names = [path.relative_to(folder) for path in folder.rglob("*") if path.suffix in _SUFFIXES and path.is_file()]
+    return files_checksum(folder, [name for name in names if not any(part.startswith(".") for part in name.parts)])
+
+
+def _checksum_of_weights(model: str) -> str | None:
+    """What earlier versions recorded of a folder: without settings of modules that have no weights, and vocabularies; None of a Hub
+    id."""
+    if not _is_folder(model):
+        return None
     folder = Path(base_path(model))
     parts = sorted(path for path in folder.iterdir() if path.is_dir() and any(path.glob("*.safetensors")))
     return digest(folder, *parts)

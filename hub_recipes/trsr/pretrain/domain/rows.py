@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+from datasets import Dataset as HubDataset
 from torch.utils.data import Dataset
 
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder
+from trsr.dataset.sequences import training_splits, usable_lengths
 from trsr.errors import DataError
 
 STRETCH = 24  # most items of a history window
@@ -38,20 +40,49 @@ class User:
     items: tuple[str, ...]
     summaries: Mapping[int, str]
 
+    @property
+    def ends(self) -> list[int]:
+        """Numbers of items with a summary that an item comes after."""
+        return [end for end in self.summaries if end < len(self.items)]
 
-def users(rows: Iterable[Mapping[str, Any]], block_size: int, target: bool) -> list[User]:
+    @property
+    def has_window(self) -> bool:
+        """Whether there are items enough to score candidates within a window."""
+        return len(self.items) > FEWEST
+
+
+def training_users(splits: Mapping[str, HubDataset], block_size: int) -> list[User]:
+    """Users to train on, as `dataset.sequences.training_rows` chooses them: those of the training split with their targets; where
+    each user stands in one split alone, the others without.
+
+    Args:
+        splits: Split -> rows of the config `recurrent`.
+    """
+    found = []
+    for split, rows in training_splits(splits).items():
+        train = split == "train"
+        found += users(rows, block_size, target=train, usable={} if train else usable_lengths(rows))
+    return found
+
+
+def users(
+    rows: Iterable[Mapping[str, Any]], block_size: int, target: bool, usable: Mapping[int, int] | None = None
+) -> list[User]:
     """Users from rows of the config `recurrent`, with the summary after each block.
 
     Args:
         target: Append the target to the items; without it, training uses the history alone.
+        usable: As `dataset.sequences.usable_lengths` gives it. No summary of more items is kept.
     """
     all_users = []
-    for row in rows:
+    for number, row in enumerate(rows):
         history, trail = row["history"], row["block_summaries"]
         blocks = math.ceil(len(history) / block_size)
         ends = [min(block * block_size, len(history)) for block in range(blocks - len(trail) + 1, blocks + 1)]
         items = (*history, row["target"]) if target else tuple(history)
-        all_users.append(User(items, dict(zip(ends, trail, strict=True))))
+        items = items[: (usable or {}).get(number, len(items))]
+        summaries = {end: summary for end, summary in zip(ends, trail, strict=True) if end <= len(items)}
+        all_users.append(User(items, summaries))
     return all_users
 
 
@@ -62,12 +93,13 @@ class Rows(Dataset):
     popularity.
 
     Args:
+        users: Those with too few items to score candidates are left out.
         texts: Item id -> text.
         length: Number of rows. Users are visited in random order, each once per epoch.
         negatives: Negatives per branch of a window; after a summary of the whole past, 2 * `negatives` + 2.
 
     Raises:
-        DataError: If there are too few items to sample negatives from.
+        DataError: If there are too few items to sample negatives from, or no user has items enough to score candidates.
     """
 
     def __init__(
@@ -80,9 +112,14 @@ class Rows(Dataset):
         negatives: int = 4,
         seed: int = 0,
     ) -> None:
-        self.users = users
+        self.users = [user for user in users if user.has_window or user.ends]
+        if not self.users:
+            raise DataError(
+                f"None of {len(users)} users has {FEWEST + 1} items to train on, or an item after a summary. Give a dataset with longer "
+                "histories."
+            )
         self.length, self.negatives, self.seed = length, negatives, seed
-        needed = max(len(set(user.items)) for user in users) + 2 * negatives + 2
+        needed = max(len(set(user.items)) for user in self.users) + 2 * negatives + 2
         if len(texts) < needed:
             raise DataError(
                 f"{len(texts)} items are too few to draw candidates that a user did not choose: {needed} are needed. "
@@ -91,7 +128,7 @@ class Rows(Dataset):
         self._encoder = encoder
         self._items = {item_id: Item.parse(text) for item_id, text in texts.items()}
         self._ids = sorted(texts)
-        chosen = Counter(item_id for user in users for item_id in user.items)
+        chosen = Counter(item_id for user in self.users for item_id in user.items)
         self._ends = list(accumulate(chosen[item_id] for item_id in self._ids))
         self._newline = encoder.text_ids("\n")
         self._line = {
@@ -108,9 +145,9 @@ class Rows(Dataset):
             raise IndexError(number)
         rng = random.Random(f"{self.seed}-{number}")
         user = self.users[self._user(number)]
-        ends = [end for end in user.summaries if end < len(user.items)]
+        ends = user.ends
         kind = rng.random()
-        if kind < 0.35 and ends:
+        if ends and (kind < 0.35 or not user.has_window):
             return self._past(user, rng.choice(ends), rng)
         latest = max(0, len(user.items) - SHORTEST)
         start = rng.randint(0, latest) if rng.random() < 0.5 else 0

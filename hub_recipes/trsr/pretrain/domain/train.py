@@ -9,14 +9,16 @@ from transformers import set_seed
 from trsr.core.history import Item, newest
 from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.dataset import contract
+from trsr.dataset.sequences import training_splits
 from trsr.pretrain.domain.batch import collate, forward
-from trsr.pretrain.domain.rows import Rows, users
+from trsr.pretrain.domain.rows import Rows, training_users
 from trsr.pretrain.domain.tokenizer import superword_tokenizer
 from trsr.pretrain.scratch import (
     CONTEXT,
     RankingTrainer,
     arguments,
     claim_folders,
+    finished,
     fit,
     llama,
     load_or_train_tokenizer,
@@ -49,14 +51,14 @@ def train_domain(
     """Train and write a base that knows a dataset's items.
 
     Training uses histories and targets of training users, and histories without targets of all others, as is usual for
-    sequential recommenders.
+    sequential recommenders; where a user stands in several splits, the training split alone.
 
     Args:
         source: Folder or Hub id with the config `recurrent`.
         out: Folder to write.
         steps: Optimiser steps of `rows` users each.
         negatives: Negatives per positive.
-        work: Folder for checkpoints; a killed run goes on from the newest one.
+        work: Folder for checkpoints; a killed run goes on from the newest one, and a finished one is not run again.
 
     Returns:
         The content of `training.json`.
@@ -87,10 +89,12 @@ def train_domain(
         heads=heads,
         learning_rate=learning_rate,
     )
+    if (done := finished(out, work)) is not None:
+        return done
+    learnt_from = training_users(splits, block_size)
     tokenizer = load_or_train_tokenizer(
         work, lambda: superword_tokenizer(_prompts(splits["train"], texts, prompt), vocab_size)
     )
-    all_users = [user for split, table in splits.items() for user in users(table, block_size, target=split == "train")]
     set_seed(seed)
     model = llama(tokenizer, hidden, layers, heads)
     encoder = Encoder(tokenizer, prompt, context=CONTEXT)
@@ -98,7 +102,7 @@ def train_domain(
         model,
         arguments(work, steps=steps, rows=rows, learning_rate=learning_rate, seed=seed),
         data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
-        train_dataset=Rows(all_users, texts, encoder, length=steps * rows, negatives=negatives, seed=seed),
+        train_dataset=Rows(learnt_from, texts, encoder, length=steps * rows, negatives=negatives, seed=seed),
         forward=forward,
         yes=encoder.yes_id,
         no=encoder.no_id,
@@ -108,6 +112,7 @@ def train_domain(
     about = {
         "command": f"trsr pretrain domain --dataset {_display_name(source)} --seed {seed} --steps {steps}",
         "data": provenance.terms.name,
+        "splits": list(training_splits(splits)),
         "share_text": provenance.terms.share_text,
         "parameters": model.num_parameters(),
         "rows": steps * rows,
@@ -122,7 +127,7 @@ def train_domain(
         **provenance.terms.header(),
     }
     card = render("domain", {**about, "name": provenance.terms.name}, header)
-    save(model, tokenizer, about, card, out)
+    save(model, tokenizer, about, card, out, work)
     return about
 
 

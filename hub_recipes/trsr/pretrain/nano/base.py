@@ -19,6 +19,7 @@ from trsr.pretrain.scratch import (
     RankingTrainer,
     arguments,
     claim_folders,
+    finished,
     fit,
     llama,
     load_or_train_tokenizer,
@@ -71,7 +72,7 @@ def pretrain(
         out: Folder to write.
         seed: Seeds weights and order. Games and worlds are always 0, 1, ..., whatever the seed.
         steps: Optimiser steps of `users` users with 1 + `negatives` candidates each.
-        work: Folder for checkpoints; a killed run goes on from the newest one.
+        work: Folder for checkpoints; a killed run goes on from the newest one, and a finished one is not run again.
 
     Returns:
         The content of `training.json`.
@@ -91,6 +92,8 @@ def pretrain(
         heads=heads,
         learning_rate=learning_rate,
     )
+    if (done := finished(out, work)) is not None:
+        return done
     tokenizer = load_or_train_tokenizer(work, lambda: world_tokenizer(worlds=60, vocab_size=vocab_size))
     set_seed(seed)
     model = llama(tokenizer, hidden, layers, heads)
@@ -116,5 +119,5 @@ def pretrain(
         "candidates_a_row": 1 + negatives,
         **record,
     }
-    save(model, tokenizer, about, render("base", about), out)
+    save(model, tokenizer, about, render("base", about), out, work)
     return about

@@ -20,11 +20,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, set_seed
 from trsr.assets.paths import base_path
 from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.pretrain.nano.lessons import FIRST_WORLD, Lessons
-from trsr.pretrain.scratch import arguments, claim_folders, fit
+from trsr.pretrain.scratch import arguments, claim_folders, describe, finished, fit
 from trsr.progress import loading
 from trsr.records.adapters import write_adapter_config
 from trsr.records.checksums import base_checksum
-from trsr.records.files import one_writer, read_json
+from trsr.records.files import one_writer, read_json, whole_folder, write_text
 from trsr.report.templates import render
 
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens", "lm_head")
@@ -105,7 +105,7 @@ def train_summarizer(
         learning_rate: Peak; doubled for copying.
         base: A base without a chat template, named as in a recipe.
         save_steps: Steps between checkpoints.
-        work: Folder for checkpoints; a killed run goes on from the newest one.
+        work: Folder for checkpoints; a killed run goes on from the newest one, and a finished one is not run again.
 
     Returns:
         The content of `training.json`.
@@ -122,6 +122,8 @@ def train_summarizer(
         size=size,
         learning_rate=learning_rate,
     )
+    if (done := finished(out, work)) is not None:
+        return done
     set_seed(seed)
     with loading(base):
         tokenizer = AutoTokenizer.from_pretrained(base_path(base))
@@ -143,25 +145,25 @@ def train_summarizer(
         record = {"steps": count, "rows": count * size, **fit(trainer)}
         record_file = work / f"{name}.json"
         if not record_file.exists():
-            record_file.write_text(json.dumps(record), encoding="utf-8", newline="\n")
+            write_text(record_file, json.dumps(record))
         return read_json(record_file)
 
     stages = {
         "copying": stage("copying", Copies(encoder, copying, size), copying, 2 * learning_rate),
         "lessons": stage("lessons", Lessons(encoder, steps, size, tokenizer.eos_token_id), steps, learning_rate),
     }
-    parameters = write_change(model, before, out)
-    write_adapter_config(out, base, None)
-    about = {
-        "command": f"trsr pretrain nano-summarizer --seed {seed} --steps {steps}",
-        "data": f"trsr.pretrain.nano.lessons.lesson 0 to {steps - 1}, on worlds {FIRST_WORLD} and on of trsr.pretrain.nano.worlds",
-        "parameters": parameters,
-        "seed": seed,
-        "seconds": sum(stage_record["seconds"] for stage_record in stages.values()),
-        "stages": stages,
-    }
-    (out / "training.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8", newline="\n")
-    (out / "README.md").write_text(render("summarizer", about), encoding="utf-8", newline="\n")
+    with whole_folder(out) as draft:
+        parameters = write_change(model, before, draft)
+        write_adapter_config(draft, base, None)
+        about = {
+            "command": f"trsr pretrain nano-summarizer --seed {seed} --steps {steps}",
+            "data": f"trsr.pretrain.nano.lessons.lesson 0 to {steps - 1}, on worlds {FIRST_WORLD} and on of trsr.pretrain.nano.worlds",
+            "parameters": parameters,
+            "seed": seed,
+            "seconds": sum(stage_record["seconds"] for stage_record in stages.values()),
+            "stages": stages,
+        }
+        describe(draft, work, about, render("summarizer", about))
     return about
 
 
