@@ -90,6 +90,7 @@ RECORDS = {
                 "low": 0.1,
                 "high": 0.3,
                 "p_value": 0.0001,
+                "p_holm": 0.0001,
             }
         ],
     },
@@ -629,7 +630,7 @@ SHOWN = {
         test.systems.recurrent.recall@10.value test.systems.recurrent.auc.low test.systems.chance.mrr@10
         test.systems.chance.mrr@10.value test.systems.chance.mrr@10.low test.systems.chance.mrr@10.high
         test.paired.0.metric test.paired.0.system test.paired.0.against test.paired.0.difference test.paired.0.low
-        test.paired.0.high test.paired.0.p_value
+        test.paired.0.high
     """,
 }
 # Lists without a fixed length, whose entries may be fewer.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trsr.errors import ResultsError
+from trsr.metrics.significance import with_holm
 from trsr.records.files import read_json
 from trsr.report import markdown
 from trsr.report.markdown import Markdown, plain
@@ -25,7 +26,7 @@ class Results:
         values: Content of the file.
         system: Name of the run among `systems`.
         systems: Name -> metric -> `value`, `low`, `high`.
-        paired: Tests of pairs of systems, as `significance.paired_test` gives them.
+        paired: Tests of pairs of systems, as `significance.with_holm` gives them; corrected here in files of earlier versions.
         weights: SHA-256 of the evaluated adapter, or a retriever's checksum; None for the base without an adapter.
         checksums: Of the dataset that was scored, as `run.data_checksums`; None in files of earlier versions.
         limit: That only the first `limit` rows were scored; 0 = all.
@@ -89,7 +90,7 @@ def read(folder: Path) -> Results:
         values["candidates_a_user"],
         system,
         systems,
-        tuple(values["paired"]),
+        tuple(values["paired"] if all("p_holm" in test for test in values["paired"]) else with_holm(values["paired"])),
         values.get("temperature"),
         values.get("not_fitted"),
         values.get("weights"),
