@@ -346,8 +346,8 @@ def _claim(recipe: Recipe, out: Path) -> None:
 
 
 def _has_begun(out: Path) -> bool:
-    """Whether a run is finished, or has a checkpoint: a start that failed before that leaves nothing to keep."""
-    return is_finished(out) or any((out / CHECKPOINTS).glob("checkpoint-*"))
+    """Whether a run is finished, or has a checkpoint or an adapter: a start that failed before that leaves nothing to keep."""
+    return is_finished(out) or (out / ADAPTER).exists() or any((out / CHECKPOINTS).glob("checkpoint-*"))
 
 
 def _check_report_to(name: str) -> None:
