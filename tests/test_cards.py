@@ -962,6 +962,12 @@ def test_ordinary_text_is_shown_as_it_is(text):
     assert shown.replace("&#126;", "~") == text
 
 
+def test_dollars_set_no_mathematics():
+    shown = markdown.plain("$x$ costs $$5$$")
+    assert "$" not in shown
+    assert html.unescape(shown) == "$x$ costs $$5$$"
+
+
 def test_an_address_is_shown_as_it_is_and_links_where_it_is_meant_to():
     address = "https://www.example.com/me@home.example?x=1"
     assert html.unescape(markdown.plain(address)).replace("\u2060", "") == address

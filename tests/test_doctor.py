@@ -61,6 +61,14 @@ def test_whose_token_it_is_but_never_the_token(hub, monkeypatch, capsys):
     assert WRITER not in said
 
 
+def test_a_password_in_the_address_of_the_hub_is_not_shown(alone, monkeypatch, capsys):
+    monkeypatch.setattr(constants, "ENDPOINT", "https://mirror:secret@hub.example/hf?key=secret")
+    main(["doctor", "--offline", "--json"])
+    said = capsys.readouterr().out
+    assert json.loads(said)["hub"]["endpoint"] == "https://hub.example/hf"
+    assert "secret" not in said
+
+
 def test_a_refused_token(hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_not_known")
     found = doctor.examine()

@@ -100,6 +100,12 @@ def run(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.fixture
+def evaluated(run, tmp_path):
+    evaluate_run(run, tmp_path / "evaluated")
+    return tmp_path / "evaluated"
+
+
 def test_a_run_ranks_the_candidates_of_another_dataset(run, tmp_path):
     other = tiny.dataset(tmp_path / "other", negatives=3)
     found = evaluate_run(run, tmp_path / "there", dataset=str(other))
@@ -205,6 +211,35 @@ def test_a_run_is_evaluated_with_histories_in_another_order(run, tmp_path):
     assert "A control: histories were shown as last:1" in verdict.of_evaluation(dict(found.values), cut)
     with pytest.raises(CompareError, match="no two seeds of one run"):
         compare([f"run={true}", f"run={cut}"], tmp_path / "out", plots=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"split": "validation"}, "its split was test, and is validation now"),
+        ({"limit": 1}, "its limit was 0, and is 1 now"),
+        ({"shuffle_summaries": True}, "its shuffled summaries was False, and is True now"),
+        ({"history": "reversed"}, "its history was None, and is reversed now"),
+        ({"adapter": False}, "its weights was [0-9a-f]{64}, and is None now"),
+        ({"seed": 1}, "its seed was 0, and is 1 now"),
+    ],
+)
+def test_an_evaluation_does_not_replace_another(run, evaluated, changes, message):
+    before = (evaluated / "results.json").read_bytes()
+    with pytest.raises(UsageError, match=f"holds results of another evaluation: {message}. Choose another --out"):
+        evaluate_run(run, evaluated, **changes)
+    assert (evaluated / "results.json").read_bytes() == before
+
+
+def test_an_evaluation_made_again_may_be_replaced(run, evaluated):
+    first = results.load(evaluated)
+    assert evaluate_run(run, evaluated)["systems"] == first["systems"]
+    first["run"] = "another"
+    (evaluated / "results.json").write_text(json.dumps(first))
+    with pytest.raises(UsageError, match="its run was another, and is run now"):
+        evaluate_run(run, evaluated)
+    with pytest.raises(UsageError, match="must not be negative"):
+        evaluate_run(run, evaluated, limit=-3)
 
 
 def test_without_summaries_there_is_nothing_to_shuffle(run, tmp_path):

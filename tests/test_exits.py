@@ -1,5 +1,6 @@
 """How the command ends, as scripts and terminals see it: real processes."""
 
+import errno
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import pytest
 
 from trsr.cli import main
 from trsr.cli.exits import Exit, ended
-from trsr.errors import InputError, LoadError, RunError
+from trsr.errors import EngineError, HubError, InputError, LoadError, RunError
 
 ROOT = Path(__file__).parent.parent
 
@@ -161,6 +162,18 @@ def test_errors_that_say_what_to_do_end_in_one_line(error, capsys):
         raise error
     assert left.value.code == Exit.MISTAKE
     assert capsys.readouterr().err == f"error: {error}\n"
+
+
+@pytest.mark.parametrize("kind", [EngineError, HubError])
+def test_a_full_disk_of_a_server_is_not_ours(kind, capsys):
+    said = "500: No space left on device"
+    with pytest.raises(SystemExit) as left, ended():
+        raise kind(f"The server says: {said}") from ValueError(said)
+    assert left.value.code == Exit.MISTAKE
+    with pytest.raises(SystemExit) as left, ended():
+        raise kind("stopped") from OSError(errno.ENOSPC, "No space left on device", "here/store")
+    assert left.value.code == Exit.FULL
+    assert "no room left on the disk (here/store)" in capsys.readouterr().err
 
 
 def test_a_base_of_an_unknown_kind_is_a_mistake(tmp_path):

@@ -17,6 +17,7 @@ from trsr.quickstart import quickstart
 from trsr.recommender.evaluate import evaluate_run
 from trsr.recommender.recipe import load_recipe
 from trsr.recommender.train import train
+from trsr.records import files
 from trsr.records.files import MADE_FROM, bind, locked, one_writer, read_json, whole_file, whole_folder, write_text
 from trsr.summaries.engines.make import engine
 from trsr.summaries.run import summarize_dataset
@@ -147,6 +148,33 @@ def test_a_second_process_ends_in_one_line_and_a_killed_one_holds_nothing(tmp_pa
     other.wait()
     with locked(folder), locked(folder):  # in one process it may be taken again
         assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("lies_there", ["a file", "a folder of its name"])
+def test_where_no_lock_can_be_written_there_is_none(tmp_path, monkeypatch, lies_there):
+    monkeypatch.setattr(files, "HF_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "out"
+    if lies_there == "a file":
+        (tmp_path / "home").write_text("")
+    else:
+        with locked(folder):
+            pass
+        [lock] = (tmp_path / "home" / "trsr" / "locks").iterdir()
+        lock.unlink()
+        lock.mkdir()
+    with locked(folder), whole_folder(folder):
+        pass
+    assert folder.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("out", "expected"), [(".", "here-work"), ("a", "here/a-work"), ("a/..", "here-work"), ("link", "here/link-work")]
+)
+def test_what_lies_beside_a_folder(tmp_path, monkeypatch, out, expected):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "link").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path / "here")
+    assert files.beside(Path(out), "-work") == tmp_path / expected
 
 
 def test_of_processes_that_are_launched_together_the_first_one_holds_the_lock(tmp_path, other, monkeypatch):

@@ -161,6 +161,31 @@ def test_the_folder_is_copied_while_the_verb_goes_on_and_a_failed_copy_does_not_
             assert time.monotonic() < deadline
 
 
+def test_files_here_are_named_by_their_whole_path_and_words_stay_words(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("items.csv", "test", "data/items"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("")
+    texts = [
+        "items.csv",
+        "--items=items.csv",
+        "data/items",
+        "./test",
+        "test",
+        "--split=test",
+        "none.csv",
+        "a.b" * 300,
+        "x=items.csv",
+    ]
+    assert [job._from_here(text) for text in texts] == [
+        f"{tmp_path}/items.csv",
+        f"--items={tmp_path}/items.csv",
+        f"{tmp_path}/data/items",
+        f"{tmp_path}/test",
+        *texts[4:],
+    ]
+
+
 def test_a_job_runs_its_verb_in_the_folder(tmp_path, monkeypatch, capsys):
     api = FolderForBucket(tmp_path / "bucket")
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: api)

@@ -68,6 +68,20 @@ def test_all_else_passes_as_it_is_written():
     assert stream.getvalue() == "one\n\ntwo\nred\nsaid meanwhile\n"
 
 
+def test_what_is_printed_during_a_bar_keeps_its_line_break():
+    stream, clock = io.StringIO(), Clock()
+    lines = Lines(stream, every=30, clock=clock)
+    with tqdm(total=3, file=lines, desc="rows", mininterval=0) as bar:
+        for number in range(3):
+            clock.now += 40
+            bar.update()
+            print(f"warning {number}", file=lines)
+    print("and", file=lines, end="")
+    lines.end()
+    others = [line for line in stream.getvalue().splitlines() if not line.startswith("rows: ")]
+    assert others == ["warning 0", "warning 1", "warning 2", "and"]
+
+
 def test_what_is_drawn_when_a_run_ends_is_told():
     stream = io.StringIO()
     lines = Lines(stream, clock=Clock())

@@ -1,10 +1,12 @@
 """Recipes as their user meets them: names, files, overrides, and every mistake told at once."""
 
 import pytest
+import torch
 import yaml
+from transformers import get_scheduler
 
 from trsr.errors import RecipeError
-from trsr.recommender.recipe import _folder, build_recipe, load_recipe, names
+from trsr.recommender.recipe import SCHEDULERS, _folder, build_recipe, load_recipe, names
 
 RECIPES = sorted(path for path in _folder().iterdir() if path.name.endswith(".yaml"))
 SMALL = "base: nano\ndataset: sample\n"
@@ -169,6 +171,13 @@ def test_all_wrong_values_at_once(tmp_path):
             "optim.learning_rate=0",
             "optim.batch_size=0",
             "optim.device=tpu",
+            "optim.scheduler=cosin",
+            "optim.beta1=2",
+            "optim.warmup_ratio=-0.5",
+            "optim.weight_decay=-1",
+            "optim.epochs=.inf",
+            "lora.target_modules=[]",
+            "seed=-1",
         ],
     )
     for line in (
@@ -182,9 +191,23 @@ def test_all_wrong_values_at_once(tmp_path):
         "optim.learning_rate: got 0.0, expected more than 0",
         "optim.batch_size: got 0, expected at least 1",
         "optim.device: got 'tpu', expected auto or cpu",
+        "optim.scheduler: got 'cosin', expected one of linear, cosine, ",
+        "optim.beta1: got 2.0, expected 0 or more and less than 1",
+        "optim.warmup_ratio: got -0.5, expected 0 or more and less than 1",
+        "optim.weight_decay: got -1.0, expected 0 or more",
+        "optim.epochs: got inf, expected more than 0",
+        "lora.target_modules: got none, expected at least one",
+        "seed: got -1, expected 0 to 4294967295",
     ):
         assert line in told
-    assert "10 problem(s)" in told
+    assert "17 problem(s)" in told
+    assert "with watch.steps 0" in problems(write(tmp_path, SMALL), ["optim.scheduler=reduce_lr_on_plateau"])
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_scheduler_needs_no_more_settings(scheduler):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
+    assert get_scheduler(scheduler, optimizer, num_warmup_steps=1, num_training_steps=4)
 
 
 def test_candidates_are_compared_only_where_they_stand_together(tmp_path):

@@ -27,6 +27,7 @@ from trsr.quickstart import quickstart
 from trsr.recommender.compare.run import compare
 from trsr.records.files import bind
 from trsr.summaries.engines.make import engine
+from trsr.summaries.ray import summarize_on_ray
 from trsr.summaries.run import summarize_dataset
 
 
@@ -87,6 +88,31 @@ def test_summaries_of_another_dataset_are_not_replaced(tmp_path, source):
     named(out, None)
     assert asked.asked == []
     assert contents(out) == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "changes", "difference"),
+    [
+        (engine("extractive"), {}, "model was 'none', is None"),
+        (ScriptedEngine(good), {"block_size": 4}, "block_size was 5, is 4"),
+        (ScriptedEngine(good), {"max_blocks": 2, "since": "before"}, "max_blocks was 5, is 2"),
+    ],
+)
+def test_finished_summaries_are_not_replaced_by_others(tmp_path, source, asked, changes, difference):
+    out, part = tmp_path / "a", tmp_path / "part"
+    summarize_dataset(source, out, ScriptedEngine(good))
+    (out / contract.AUDIT).write_text("{}")
+    before = contents(out)
+    if "since" in changes:
+        changes = {**changes, "since": str(tmp_path / "before")}
+        summarize_dataset(source, tmp_path / "before", ScriptedEngine(good), max_blocks=2)
+    with pytest.raises(DataError, match="made in another way, which would be lost: .*" + difference):
+        summarize_dataset(source, out, asked, **changes)
+    with pytest.raises(DataError, match="made in another way"):
+        summarize_on_ray(source, out, lambda: engine("extractive"))
+    assert contents(out) == before
+    summarize_dataset(source, part, ScriptedEngine(good), limit=3)
+    summarize_dataset(source, part, engine("extractive"))  # a trial may be replaced
 
 
 def named(folder, name):

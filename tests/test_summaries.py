@@ -158,6 +158,15 @@ def test_in_a_notebook_whose_loop_runs(tmp_path, source):
         asyncio.run(failing())
 
 
+def test_the_folder_may_be_the_one_one_stands_in(tmp_path, source, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    summarize_dataset(source, Path("."), ScriptedEngine(good))
+    monkeypatch.chdir(tmp_path)
+    assert (tmp_path / "here.store.sqlite").is_file()
+    assert "\n# here\n" in (tmp_path / "here" / "README.md").read_text(encoding="utf-8")
+
+
 def test_a_few_users_to_try(tmp_path, source):
     summarize_dataset(source, tmp_path / "out", ScriptedEngine(good), limit=3)
     assert [row["user_id"] for row in rows(tmp_path / "out", "recurrent")] == [

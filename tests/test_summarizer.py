@@ -289,6 +289,31 @@ def test_it_goes_on_where_it_was_killed(home, trained, tmp_path, monkeypatch):
         train_summarizer(home / "run", tmp_path / "other", **{**options, "seed": 2}, work=tmp_path / "adapter-work")
 
 
+def test_the_advice_to_lower_the_margin_goes_with_the_same_folder(home, trained, tmp_path, monkeypatch):
+    options = {"temperature": 1.0, "seed": 1, "users": 4, "tuning": TUNING}
+    out = tmp_path / "adapter"
+    with pytest.raises(TrainError, match="or lower --margin: what is answered is kept"):
+        train_summarizer(home / "run", out, samples=2, margin=100.0, **options)
+    asked = len(Store(tmp_path / "adapter-work/generations.sqlite"))
+    monkeypatch.setattr(path, "save_adapter", lambda *parts: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train_summarizer(home / "run", out, samples=2, margin=0.0, **options)
+    assert len(Store(tmp_path / "adapter-work/generations.sqlite")) == asked
+    assert len(list((tmp_path / "adapter-work").glob("checkpoints-*"))) == 1
+    monkeypatch.undo()
+    record = train_summarizer(home / "run", out, samples=3, margin=0.0, **options)
+    assert record["made_from"]["samples"] == 3
+    assert not list((tmp_path / "adapter-work").glob("checkpoints*"))
+    with pytest.raises(UsageError, match=r"made from something else: .*seed was 1, is 2"):
+        train_summarizer(home / "run", tmp_path / "other", work=tmp_path / "adapter-work", **{**options, "seed": 2})
+
+
+@pytest.mark.parametrize("values", [(0.0,), (3.0, -1e-4), (3.0, float("nan")), (3.0, 1e-4, 0), (float("inf"),)])
+def test_what_is_no_tuning_is_said_at_once(values):
+    with pytest.raises(UsageError, match="Fine-tuning takes epochs and a learning rate above 0, and at least 1 answer"):
+        Tuning(*values)
+
+
 def test_what_cannot_be_sampled_is_said(home, tmp_path, quickstarted):
     with pytest.raises(TrainError, match="are not those of its base"):
         train_summarizer(quickstarted[0] / "runs" / "recurrent", tmp_path / "a")  # extractive ones

@@ -125,6 +125,21 @@ def test_torch_that_cannot_tell_trains_in_fp32(base, dataset, tmp_path, monkeypa
     assert record["precision"] == "fp32"
 
 
+@pytest.mark.parametrize("told", ["bf16", "fp16"])
+def test_the_recipe_decides_the_precision_whatever_the_launcher_says(told, base, dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", told)
+    seen, learn = [], train.learn
+    monkeypatch.setattr(
+        train, "learn", lambda trainer, *rest: seen.append(trainer.accelerator.mixed_precision) or learn(trainer, *rest)
+    )
+    record = train.train(make_recipe(base, dataset, optim={"max_steps": 1}), tmp_path / "run")
+    assert (seen, record["precision"]) == (["no"], "fp32")
+    assert os.environ["ACCELERATE_MIXED_PRECISION"] == told
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    assert train.training_arguments(make_recipe(base, dataset), tmp_path, True, True).mixed_precision == "bf16"
+
+
 # What is learnt from
 
 
@@ -452,6 +467,47 @@ def test_a_folder_of_another_recipe(stopped):
     other = make_recipe(recipe.base, recipe.dataset, seed=3, optim={"epochs": 2})
     for folder in (run, unbroken):
         refused(other, folder, r"holds a run of another recipe \(differs in optim, seed\). Choose another --out.")
+
+
+def test_a_run_goes_on_in_the_precision_in_which_it_began(stopped, monkeypatch):
+    recipe, run, unbroken = stopped
+    path = run / "trained_on.json"
+    began = json.loads(path.read_text(encoding="utf-8"))
+    assert began["precision"] == "fp32"
+    path.write_text(json.dumps(began | {"precision": "bf16"}), encoding="utf-8")
+    refused(recipe, run, "began in bf16, and would go on in fp32 on this machine. Finish it where it began")
+    del began["precision"]  # as in runs of earlier versions
+    path.write_text(json.dumps(began), encoding="utf-8")
+    train.train(recipe, run)
+    assert adapter_bytes(run) == adapter_bytes(unbroken)
+
+
+def test_a_start_that_failed_does_not_refuse_the_corrected_command(base, dataset, tmp_path, monkeypatch):
+    def fails(*args, **more):
+        raise RuntimeError("no account at this tracker")
+
+    monkeypatch.setattr(train, "learn", fails)
+    with pytest.raises(RuntimeError, match="no account"):
+        train.train(make_recipe(base, dataset, seed=1), tmp_path / "run")
+    monkeypatch.undo()
+    recipe = make_recipe(base, dataset, optim={"max_steps": 1})
+    train.train(recipe, tmp_path / "run")
+    assert Run.read(tmp_path / "run").recipe == recipe
+
+
+@pytest.mark.parametrize(
+    ("tracker", "message"),
+    [
+        ("wandbb", "got 'wandbb', expected one of none, all, .*wandb"),
+        ("wandb", "wandb is not installed. Run: pip install wandb, or leave it out"),
+        ("comet_ml", "comet_ml is not installed. Run: pip install comet-ml"),
+    ],
+)
+def test_what_it_cannot_report_to(tracker, message, base, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "get_available_reporting_integrations", list)
+    recipe = make_recipe(base, dataset, watch={"report_to": tracker})
+    refused(recipe, tmp_path / "run", f"watch.report_to: {message}")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_complete_run(stopped):

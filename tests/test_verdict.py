@@ -95,6 +95,14 @@ def test_the_control_with_the_summaries_of_others_tells_what_the_summary_does(tm
     assert said in verdict.of_evaluation(own_results, tmp_path / "test-limit-20")
 
 
+@pytest.mark.parametrize("text", ["[1, 2]", "{", '"words"', '{"shuffled_summaries": true, "run": "mine"}', "\udcff"])
+def test_what_others_left_beside_an_evaluation_is_passed_over(tmp_path, text):
+    found, folder = results(tmp_path / "test", 0.1)
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "strange" / "results.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert "not measured yet" in verdict.of_evaluation(found, folder)
+
+
 def test_a_control_of_other_weights_is_none(tmp_path):
     results(tmp_path / "test-shuffled", 0.1, weights="a", shuffled_summaries=True)
     assert "not measured yet" in verdict.of_evaluation(*results(tmp_path / "test", 0.1, weights="b"))

@@ -91,6 +91,21 @@ def test_a_stopped_job_asks_for_the_rest(tmp_path, job):
     assert calls == []
 
 
+def test_no_part_takes_the_place_of_another(tmp_path, job):
+    out = tmp_path / "g"
+    out.mkdir()
+
+    def answered(*keys):
+        job[0].write(out, [{"key": key, "attempt": 0, "text": "x"} for key in keys])
+
+    answered("a", "b")
+    answered("c")
+    first = next(path for path in out.iterdir() if "a" in pq.read_table(path)["key"].to_pylist())
+    first.unlink()
+    answered("d")
+    assert sorted(key for key, _ in job[0].answered(out)) == ["c", "d"]
+
+
 def test_a_file_that_holds_no_questions(tmp_path, job):
     import pyarrow as pa
 
@@ -103,4 +118,4 @@ def test_a_file_that_holds_no_questions(tmp_path, job):
 def test_it_runs_without_the_package():
     text = SCRIPT.read_text(encoding="utf-8")
     assert 'dependencies = ["vllm", "pyarrow"]' in text
-    assert not re.search(r"^\s*(?:import|from) (?!argparse|json|collections|pathlib|pyarrow|vllm)", text, re.M)
+    assert not re.search(r"^\s*(?:import|from) (?!argparse|hashlib|json|collections|pathlib|pyarrow|vllm)", text, re.M)

@@ -55,6 +55,13 @@ def test_a_file_is_read_again_only_when_it_has_changed(model, monkeypatch):
     assert read == [str(path)]
 
 
+def test_where_a_checksum_cannot_be_kept_it_is_computed_each_time(model, tmp_path, monkeypatch):
+    expected = digest(model)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(checksums, "HF_HOME", str(tmp_path / "file"))
+    assert [digest(model), digest(model)] == [expected] * 2
+
+
 def test_a_folder_without_weights(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="No safetensors"):

@@ -25,6 +25,7 @@ run on one: what is taken from its documentation is LLM(...), LLM.chat(...) and 
 """
 
 import argparse
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -102,8 +103,9 @@ def answers(model, rows: Sequence[dict], max_tokens: int) -> list[dict]:
 
 
 def write(folder: Path, made: list[dict]) -> None:
-    """Add a file, whole or not at all."""
-    path = folder / f"part-{len(list(folder.glob('part-*.parquet'))):05}.parquet"
+    """Add a file, whole or not at all; its name is a checksum of what it answers, so that it takes no other's place."""
+    keys = json.dumps([(row["key"], row["attempt"]) for row in made])
+    path = folder / f"part-{hashlib.sha256(keys.encode()).hexdigest()[:16]}.parquet"
     draft = path.with_suffix(".draft")
     pq.write_table(pa.Table.from_pylist(made), draft, compression="zstd")
     draft.rename(path)

@@ -10,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from trsr.cli.numbers import count, seed
 from trsr.cli.outcome import Outcome, add_json
 from trsr.errors import UsageError
 
@@ -17,8 +18,10 @@ from trsr.errors import UsageError
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", help="folder or Hub id with summaries")
     parser.add_argument("--revision", help="revision of the dataset")
-    parser.add_argument("--limit", type=int, default=0, metavar="N", help="first rows of each split; items whole (all)")
-    parser.add_argument("--seed", type=int, default=0, help="of the controls (%(default)s)")
+    parser.add_argument(
+        "--limit", type=count, default=0, metavar="N", help="first rows of each split; items whole (all)"
+    )
+    parser.add_argument("--seed", type=seed, default=0, help="of the controls (%(default)s)")
     parser.add_argument(
         "--write", action="store_true", help="keep the results in the dataset folder, for the card of a release"
     )

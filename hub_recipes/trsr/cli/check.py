@@ -11,14 +11,17 @@ examples:
 import argparse
 
 from trsr.cli.exits import Exit
+from trsr.cli.numbers import count
 from trsr.cli.outcome import Outcome, add_json
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", help="folder or Hub id; or: sample")
     parser.add_argument("--revision", help="revision of the dataset")
-    parser.add_argument("--limit", type=int, default=0, metavar="N", help="first rows of each split; items whole (all)")
-    parser.add_argument("--examples", type=int, default=3, metavar="N", help="examples of each finding (%(default)s)")
+    parser.add_argument(
+        "--limit", type=count, default=0, metavar="N", help="first rows of each split; items whole (all)"
+    )
+    parser.add_argument("--examples", type=count, default=3, metavar="N", help="examples of each finding (%(default)s)")
     parser.add_argument("--strict", action="store_true", help="warnings count as errors")
     add_json(parser)
 

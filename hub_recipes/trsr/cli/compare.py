@@ -13,6 +13,7 @@ stands beside that of the test split (RUN/validation, or TEST-validation), or is
 import argparse
 from pathlib import Path
 
+from trsr.cli.numbers import seed
 from trsr.cli.outcome import Outcome, add_json
 
 
@@ -42,7 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compare the users that all hold, where a slow system was evaluated on fewer",
     )
-    add("--seed", type=int, default=0, help="of bootstrap and tests (%(default)s)")
+    add("--seed", type=seed, default=0, help="of bootstrap and tests (%(default)s)")
     add("--no-plots", action="store_true", help="draw none")
     add_json(parser)
 

@@ -27,6 +27,7 @@ from trsr.cli.exits import Exit
 from trsr.cli.outcome import Outcome, add_json
 from trsr.records.conflicts import Conflict, conflict_with, conflicts
 from trsr.records.versions import versions
+from trsr.report.redaction import address
 
 EXTRAS = {"demo": "gradio", "plots": "matplotlib", "ray": "ray"}
 # The exact versions of the tests: in the package from a wheel, beside it in a checkout.
@@ -217,7 +218,7 @@ def _hub(offline: bool) -> Section:
     token = get_token()
     token_sources = {"environment": "HF_TOKEN" in os.environ, "file": Path(constants.HF_TOKEN_PATH).is_file()}
     section: Section = {
-        "endpoint": constants.ENDPOINT,
+        "endpoint": address(constants.ENDPOINT),
         "token": next((source for source, present in token_sources.items() if present and token), None),
         "reachable": None,
         "user": None,

@@ -12,6 +12,7 @@ examples:
 import argparse
 from pathlib import Path
 
+from trsr.cli.numbers import count, seed
 from trsr.cli.outcome import Outcome, add_json
 
 
@@ -19,8 +20,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("--out", type=Path, help="folder to write (RUN/SPLIT; what is limited or changed beside it)")
     parser.add_argument("--split", choices=("validation", "test"), default="test")
-    parser.add_argument("--limit", type=int, default=0, help="first users only (all)")
-    parser.add_argument("--seed", type=int, default=0, help="order of candidates and bootstrap (%(default)s)")
+    parser.add_argument("--limit", type=count, default=0, help="first users only (all)")
+    parser.add_argument("--seed", type=seed, default=0, help="order of candidates and bootstrap (%(default)s)")
     parser.add_argument("--no-adapter", action="store_true", help="the base as it is (zero-shot)")
     parser.add_argument("--dataset", help="folder or Hub id to evaluate on (what the run was trained on)")
     parser.add_argument(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import TextIO
 
-from trsr.core.errors import TrsrError
+from trsr.errors import EngineError, HubError, TrsrError
 
 
 class Exit(IntEnum):
@@ -81,9 +81,12 @@ def _end(code: Exit, line: str) -> None:
 
 def _no_room(error: BaseException | None) -> str:
     """What says that the disk is full, of an error or of those it came from; empty if nothing does."""
+    remote = False
     while error is not None:
+        remote = remote or isinstance(error, (EngineError, HubError))  # the words may be a server's, of its own disk
         # Rust, C++ and SQLite tell it in words alone.
-        if (isinstance(error, OSError) and error.errno in _NO_ROOM) or any(one in str(error) for one in _NO_ROOM_SAID):
+        said = not remote and any(one in str(error) for one in _NO_ROOM_SAID)
+        if (isinstance(error, OSError) and error.errno in _NO_ROOM) or said:
             return str(getattr(error, "filename", None) or error).splitlines()[0]
         error = error.__cause__ or error.__context__
     return ""

@@ -45,11 +45,7 @@ def run(verb: str | None, about: str, arguments: Sequence[str] | None = None) ->
     if not re.fullmatch(r"[\w.-]+/[\w.-]+(/.+)?", options.bucket):
         parser.error(f"--bucket takes ORG/NAME or ORG/NAME/FOLDER, got {options.bucket!r}")
     # Arguments that name existing files are relative to the current folder, all other paths to the working folder.
-    verb_arguments = [
-        str(Path(argument).resolve()) if Path(argument).is_file() else argument
-        for argument in verb_arguments
-        if argument != "--"
-    ]
+    verb_arguments = [_from_here(argument) for argument in verb_arguments if argument != "--"]
     if not verb and not (verb_arguments and verb_arguments[0].endswith(".py") and Path(verb_arguments[0]).is_file()):
         parser.error("name a script first, such as dataset_scripts/tables.py")
     verb_options = (
@@ -74,6 +70,18 @@ def run(verb: str | None, about: str, arguments: Sequence[str] | None = None) ->
         else:
             sys.argv = verb_arguments
             runpy.run_path(verb_arguments[0], run_name="__main__")
+
+
+def _from_here(argument: str) -> str:
+    """An argument, VALUE or --OPTION=VALUE, with the whole path of VALUE if that is a file here.
+
+    A word without separator and suffix stays a word, though a file may be called so.
+    """
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    if Path(value).name == value and not Path(value).suffix:
+        return argument
+    # Not Path.is_file, which raises an error for a text that is too long for a name.
+    return f"{option}{equals}{Path(value).resolve()}" if os.path.isfile(value) else argument
 
 
 def plan(verb_options: argparse.Namespace, bucket: str, every: float, about: str) -> str:

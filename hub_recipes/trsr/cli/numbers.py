@@ -3,6 +3,8 @@
 import argparse
 from collections.abc import Callable
 
+from trsr.recommender.recipe import LARGEST_SEED
+
 
 def positive(kind: type) -> Callable[[str], float]:
     """Reads a number above 0."""
@@ -14,3 +16,20 @@ def positive(kind: type) -> Callable[[str], float]:
 
     read.__name__ = kind.__name__  # argparse names it in its message
     return read
+
+
+def count(text: str) -> int:
+    """Reads a whole number, 0 or more."""
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
+    return number
+
+
+def seed(text: str) -> int:
+    """Reads a seed of a random generator."""
+    if not 0 <= (number := int(text)) <= LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"must be 0 to {LARGEST_SEED}, got {text}")
+    return number
+
+
+count.__name__ = seed.__name__ = "int"  # argparse names it in its message

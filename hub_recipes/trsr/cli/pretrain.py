@@ -12,6 +12,7 @@ examples:
 import argparse
 from pathlib import Path
 
+from trsr.cli.numbers import positive, seed
 from trsr.errors import UsageError
 
 
@@ -20,15 +21,19 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", help="of domain: folder or Hub id with the config recurrent")
     parser.add_argument("--revision", help="of the dataset")
     parser.add_argument("--out", type=Path, help="folder to write (the model's name)")
-    parser.add_argument("--steps", type=int, help="optimiser steps (nano 3500, nano-summarizer 6000, domain 5000)")
-    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    parser.add_argument(
+        "--steps", type=positive(int), help="optimiser steps (nano 3500, nano-summarizer 6000, domain 5000)"
+    )
+    parser.add_argument("--seed", type=seed, default=0, help="(%(default)s)")
 
 
 def run(options: argparse.Namespace) -> None:
     out = options.out or Path(options.model)
     settings = {"seed": options.seed} | ({"steps": options.steps} if options.steps else {})
-    if options.dataset and options.model != "domain":
-        raise UsageError(f"{options.model} is trained on synthetic data: leave out --dataset, or train a domain base.")
+    if (options.dataset or options.revision) and options.model != "domain":
+        raise UsageError(
+            f"{options.model} is trained on synthetic data: leave out --dataset and --revision, or train a domain base."
+        )
     if options.model == "nano":
         from trsr.pretrain.nano.base import pretrain
 

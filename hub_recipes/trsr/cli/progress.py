@@ -40,6 +40,7 @@ class Lines:
         self._bar = self._last_written = ""
         self._shown = clock()
         self._ended = False
+        self._in_line = False  # whether text of others stands in a line that has not ended
         # A line break and the text after it, until it is clear whether the cursor moves up again.
         self._pending: list[str] = []
 
@@ -67,17 +68,22 @@ class Lines:
 
     def _pass_on(self, text: str) -> None:
         plain, *states = _ESCAPES.sub("", text).split("\r")
-        if self._bar and plain.startswith("\n"):
+        if self._bar and plain.startswith("\n") and not self._in_line:
             self.finish()
             plain = plain[1:]
-        self._stream.write(plain)
+        self._write(plain)
         for state in states:
             self._bar, line_break, following = state.rstrip(" ").partition("\n")
             if line_break:
                 self.finish()
-                self._stream.write(following)
+                self._write(following)
             elif self._clock() - self._shown >= self._every:
                 self._show()
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        if text:
+            self._in_line = not text.endswith("\n")
 
     def finish(self) -> None:
         """Write the last state of the bar, which has ended, as a line."""
@@ -92,5 +98,5 @@ class Lines:
 
     def _show(self) -> None:
         if self._bar.strip() and self._bar != self._last_written and not self._ended:
-            self._stream.write(f"{self._bar}\n")
+            self._write("\n" * self._in_line + f"{self._bar}\n")
             self._last_written, self._shown = self._bar, self._clock()

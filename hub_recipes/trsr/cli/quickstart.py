@@ -13,11 +13,13 @@ examples:
 import argparse
 from pathlib import Path
 
+from trsr.cli.numbers import seed
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("trsr-quickstart"), help="folder to write (%(default)s)")
     parser.add_argument("--base", help="smollm2, gemma3-270m, a folder or a Hub id (the nano base in the package)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of training and evaluation (%(default)s)")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of training and evaluation (%(default)s)")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ examples:
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from trsr.cli.outcome import Outcome, add_json, finite
 from trsr.errors import TrsrError, UsageError
 from trsr.hub import push_options
 
+_OF_A_PUSH = ("private", "overwrite", "accept_data_licence")
 _OF_ALL_USERS = (
-    *("dataset", "revision", "out", "retriever", "first_stage_only", "limit", "push_to_hub"),
-    *("ray", "ray_address", "workers"),
+    *("dataset", "revision", "out", "retriever", "first_stage_only", "limit", "push_to_hub", *_OF_A_PUSH),
+    *("ray", "ray_address", "workers", "ray_gpus_per_worker"),
 )
 
 
@@ -80,6 +82,8 @@ def _all_users(options: argparse.Namespace) -> Outcome:
         raise UsageError(
             "--method, --summarizer and --no-summary go with a request. With --all-users the model summarises as it was published."
         )
+    if not options.push_to_hub:
+        _refuse(options, _OF_A_PUSH, "--push-to-hub")
     on_ray = cluster_options.given(options)
     from trsr.dataset import contract
     from trsr.hub.push_dataset import check_push, push_dataset
@@ -115,9 +119,7 @@ def _all_users(options: argparse.Namespace) -> Outcome:
 
 
 def _one_request(options: argparse.Namespace) -> Outcome:
-    if used := [name for name in _OF_ALL_USERS if getattr(options, name)]:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in used)
-        raise UsageError(f"{names} {'go' if len(used) > 1 else 'goes'} with --all-users: add it.")
+    _refuse(options, _OF_ALL_USERS, "--all-users")
     if not options.request:
         raise UsageError("Give a request, or --all-users with --dataset and --out.")
     content = sys.stdin.buffer.read() if options.request == "-" else Path(options.request).read_bytes()
@@ -146,6 +148,13 @@ def _one_request(options: argparse.Namespace) -> Outcome:
         answer if isinstance(answer, dict) else {"answers": answer},
         _printable(finite(answer), sys.stdout.encoding or "utf-8"),
     )
+
+
+def _refuse(options: argparse.Namespace, names: Sequence[str], needed: str) -> None:
+    """Raise UsageError if any of these options was given: without the option `needed` it would do nothing."""
+    if used := [name for name in names if getattr(options, name)]:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in used)
+        raise UsageError(f"{flags} {'go' if len(used) > 1 else 'goes'} with {needed}: add it.")
 
 
 def _printable(answer: Any, encoding: str) -> str:

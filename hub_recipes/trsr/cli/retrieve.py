@@ -18,8 +18,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from trsr.cli.numbers import positive
+from trsr.cli.numbers import count, positive, seed
 from trsr.cli.outcome import Outcome, add_json
+from trsr.errors import UsageError
+
+STAGE_ONE = 100  # items that are retrieved for the language model
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +45,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--patience", type=int, default=5, help="epochs without a gain on validation (%(default)s)")
     option("--learning-rate", type=float, default=2e-3, help="peak (%(default)s)")
     option("--draws", type=int, default=0, help="items in the softmax of a step (all up to 50,000 items, else 8192)")
-    option("--seed", type=int, default=0, help="(%(default)s)")
+    option("--seed", type=seed, default=0, help="(%(default)s)")
     add_json(train)
     evaluate = actions.add_parser("evaluate", help="on the candidates, and on the whole catalogue")
     option = evaluate.add_argument
@@ -51,12 +54,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--revision", help="of the dataset")
     option("--split", choices=("validation", "test"), default="test", help="(%(default)s)")
     option("--out", type=Path, metavar="DIR", help="folder to write (RETRIEVER/SPLIT, with -RUN for --run)")
-    option("--limit", type=int, default=0, metavar="N", help="first N rows only")
-    option("--seed", type=int, default=0, help="of candidates' order and bootstrap (%(default)s)")
+    option("--limit", type=count, default=0, metavar="N", help="first N rows only")
+    option("--seed", type=seed, default=0, help="of candidates' order and bootstrap (%(default)s)")
     option("--history", metavar="ORDER", help="a control: histories shuffled, reversed, or the newest items (last:N)")
     option("--run", type=Path, help="finished run that `fuse` gave this retriever: both stages on the catalogue too")
     option(
-        "--stage-one", type=positive(int), default=100, metavar="N", help="items for its language model (%(default)s)"
+        "--stage-one",
+        type=positive(int),
+        metavar="N",
+        help=f"with --run: items for its language model ({STAGE_ONE})",
     )
     add_json(evaluate)
     fuse = actions.add_parser(
@@ -66,7 +72,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("retriever", type=Path, help="folder of a retriever")
     option("--run", type=Path, required=True, help="finished run on the same dataset; RUN/catalogue is written")
     option("--users", type=positive(int), default=200, metavar="N", help="validation users to fit on (%(default)s)")
-    option("--stage-one", type=positive(int), default=100, metavar="N", help="items that are retrieved (%(default)s)")
+    option(
+        "--stage-one", type=positive(int), default=STAGE_ONE, metavar="N", help="items that are retrieved (%(default)s)"
+    )
     add_json(fuse)
     export = actions.add_parser(
         "export", help="what makes item vectors from texts, as a SentenceTransformer for other programs"
@@ -144,10 +152,13 @@ def _train(options: argparse.Namespace) -> Outcome:
 
 
 def _evaluate(options: argparse.Namespace) -> Outcome:
+    if options.stage_one and not options.run:
+        raise UsageError("--stage-one goes with --run: add it.")
     from trsr.recommender.results import table
     from trsr.retrieval.catalogue import COLUMNS
     from trsr.retrieval.evaluate import default_folder, evaluate_retriever
 
+    stage_one = options.stage_one or STAGE_ONE
     out = options.out or default_folder(
         options.retriever,
         options.dataset,
@@ -156,7 +167,7 @@ def _evaluate(options: argparse.Namespace) -> Outcome:
         limit=options.limit,
         history=options.history,
         run=options.run,
-        stage_one=options.stage_one,
+        stage_one=stage_one,
     )
     results = evaluate_retriever(
         options.retriever,
@@ -168,7 +179,7 @@ def _evaluate(options: argparse.Namespace) -> Outcome:
         seed=options.seed,
         history=options.history,
         run=options.run,
-        stage_one=options.stage_one,
+        stage_one=stage_one,
     )
     whole: dict[str, Any] = results["catalogue"]
     parts = [

@@ -155,11 +155,12 @@ def run(options: argparse.Namespace) -> Outcome:
     }
     if options.estimate:
         from trsr.summaries.estimate import Rates, estimate, token_count
+        from trsr.summaries.store import default_store
 
         rates = Rates(**{name: getattr(options, name) for name in RATES})
         tokens = options.answer_tokens or sampling.max_new_tokens
         count = token_count(options.tokenizer)
-        settings["store"] = options.store or options.out.with_name(f"{options.out.name}.store.sqlite")
+        settings["store"] = options.store or default_store(options.out)
         cost = estimate(
             options.dataset,
             chosen,

@@ -12,6 +12,8 @@ examples:
 import argparse
 from pathlib import Path
 
+from trsr.cli.numbers import seed
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
@@ -38,7 +40,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--epochs", type=float, default=3.0, help="of fine-tuning (%(default)s)")
     add("--learning-rate", type=float, default=2e-4, help="(%(default)s)")
     add("--batch-size", type=int, default=8, help="answers a step (%(default)s)")
-    add("--seed", type=int, default=0, help="of samples and fine-tuning (%(default)s)")
+    add("--seed", type=seed, default=0, help="of samples and fine-tuning (%(default)s)")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -248,16 +248,21 @@ def results_folder(
     return run / name
 
 
-def check_out(out: Path, checksums: Mapping[str, str], seed: int) -> None:
-    """Raise UsageError if a folder holds results that another evaluation wrote: of other data, whose folder has the same name, or of
-    another seed."""
+# What two evaluations have in common of which one may replace the other.
+_SAME = ("run", "weights", "dataset_checksums", "split", "limit", "seed", "shuffled_summaries", "history")
+
+
+def check_out(out: Path, about: Mapping[str, Any]) -> None:
+    """Raise UsageError if a folder holds results of another evaluation than that which `about` describes.
+
+    Fields that either of them lacks, as results of earlier versions do, are not compared.
+    """
     before = read_json(out / FILE) if (out / FILE).is_file() else {}
-    known = {"data": before.get("dataset_checksums", checksums), "seed": before.get("seed", seed)}
-    now = {"data": dict(checksums), "seed": seed}
-    if changed := [name for name, value in now.items() if known[name] != value]:
+    if changed := [name for name in _SAME if name in before and name in about and before[name] != about[name]]:
+        name = changed[0]
         raise UsageError(
-            f"{out} holds results of another evaluation: its {changed[0]} was {known[changed[0]]}, and is {now[changed[0]]} now. Choose "
-            "another --out, or remove it."
+            f"{out} holds results of another evaluation: its {name.replace('_', ' ')} was {before[name]}, and is {about[name]} now. "
+            "Choose another --out, or remove it."
         )
 
 
@@ -291,9 +296,11 @@ def evaluate_run(
         RunError: If there is no finished run, its dataset has changed and `dataset` does not name another, or the run was
             trained on users of the split.
         EvaluationError: If the run shows no summaries to shuffle.
-        UsageError: If `history` is no order, or `out` holds results on other data or of another seed.
+        UsageError: If `history` is no order, `limit` is negative, or `out` holds results of another evaluation.
     """
     history_suffix(history)  # refuses an unknown order before any work
+    if limit < 0:
+        raise UsageError(f"--limit must not be negative, got {limit}.")
     run = Run.read(folder).with_dataset(dataset)
     recipe = run.recipe
     if shuffle_summaries and recipe.summary == "none":
@@ -313,11 +320,13 @@ def evaluate_run(
     if run.changed_data():
         several = contract.provenance(recipe.dataset, recipe.dataset_revision).users_in_several_splits
         run.check_users(rows, f"{recipe.dataset}, split {split}", several)
-    check_out(out, run.data_checksums(), seed)
+    limited = 0 < limit < len(rows)
+    about = describe(run, split, adapter)
+    about |= {"limit": limit if limited else 0, "shuffled_summaries": shuffle_summaries, "history": history}
+    check_out(out, {**about, "seed": seed})
     encoder, scorer = load_run(run, adapter)
     train = contract.read(recipe.dataset, "histories", "train", recipe.dataset_revision)
     scorers = {name: baseline_scorer(name, rows, train, texts) for name in BASELINES}
-    limited = 0 < limit < len(rows)
     if limited:
         rows = rows.select(range(limit))
     contract.check_ids(rows, texts, f"{recipe.dataset}, config {config}, split {split}")
@@ -326,8 +335,6 @@ def evaluate_run(
         shown = with_shuffled_summaries(shown, seed)
     out.mkdir(parents=True, exist_ok=True)
     # The name holds all that the scores depend on, so that no other evaluation goes on from this file.
-    about = describe(run, split, adapter)
-    about |= {"limit": limit if limited else 0, "shuffled_summaries": shuffle_summaries, "history": history}
     partial = (
         out
         / f".{split}-{seed}-{(about['weights'] or 'base')[:12]}-{_checksum(shown, texts, recipe, encoder)[:12]}.partial.jsonl"

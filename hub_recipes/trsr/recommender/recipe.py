@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,13 @@ from trsr.errors import RecipeError
 SUMMARIES = ("recurrent", "hierarchical", "none")
 FORMS = ("flat", "shared-prefix")
 KEEP = ("last", "best")
+PLATEAU = "reduce_lr_on_plateau"
+# Those of transformers that need no more settings.
+SCHEDULERS = (
+    *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"),
+    PLATEAU,
+)
+LARGEST_SEED = 2**32 - 1  # that numpy takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +55,8 @@ class Optim:
     weight_decay: float = 5e-4
     beta1: float = 0.9
     beta2: float = 0.95
-    warmup_ratio: float = 0.03
-    scheduler: str = "cosine"
+    warmup_ratio: float = 0.03  # of all steps
+    scheduler: str = "cosine"  # one of SCHEDULERS
     bf16: bool = True
     gradient_checkpointing: bool = True
     save_steps: int = 200  # steps between checkpoints; a killed run goes on from the last one
@@ -128,6 +136,14 @@ class Recipe:
             problems.append(f"watch.keep: got {self.watch.keep!r}, expected one of {', '.join(KEEP)}")
         elif self.watch.keep == "best" and not self.watch.steps:
             problems.append("watch.keep: got 'best' with watch.steps 0, expected steps between two validations")
+        if self.optim.scheduler not in SCHEDULERS:
+            problems.append(f"optim.scheduler: got {self.optim.scheduler!r}, expected one of {', '.join(SCHEDULERS)}")
+        elif self.optim.scheduler == PLATEAU and not self.watch.steps:
+            problems.append(
+                f"optim.scheduler: got {PLATEAU!r} with watch.steps 0, expected steps between two validations"
+            )
+        if not 0 <= self.seed <= LARGEST_SEED:
+            problems.append(f"seed: got {self.seed}, expected 0 to {LARGEST_SEED}")
         if not 0 <= self.listwise <= 1:
             problems.append(f"listwise: got {self.listwise}, expected 0 to 1")
         elif self.listwise and self.form == "flat":
@@ -150,10 +166,20 @@ class Recipe:
             if value < least:
                 problems.append(f"{key}: got {value}, expected at least {least}")
         for key, rate in (("optim.learning_rate", self.optim.learning_rate), ("optim.epochs", self.optim.epochs)):
-            if not rate > 0:
+            if not 0 < rate < math.inf:
                 problems.append(f"{key}: got {rate}, expected more than 0")
-        if not 0 <= self.lora.dropout < 1:
-            problems.append(f"lora.dropout: got {self.lora.dropout}, expected 0 or more and less than 1")
+        for key, share in (
+            ("lora.dropout", self.lora.dropout),
+            ("optim.beta1", self.optim.beta1),
+            ("optim.beta2", self.optim.beta2),
+            ("optim.warmup_ratio", self.optim.warmup_ratio),
+        ):
+            if not 0 <= share < 1:
+                problems.append(f"{key}: got {share}, expected 0 or more and less than 1")
+        if not 0 <= self.optim.weight_decay < math.inf:
+            problems.append(f"optim.weight_decay: got {self.optim.weight_decay}, expected 0 or more")
+        if not self.lora.target_modules:
+            problems.append("lora.target_modules: got none, expected at least one")
         if self.optim.device not in ("auto", "cpu"):
             problems.append(f"optim.device: got {self.optim.device!r}, expected auto or cpu")
         if problems:

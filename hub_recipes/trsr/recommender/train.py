@@ -10,10 +10,12 @@ and the loss are fp32, and so is the adapter that is written.
 import dataclasses
 import functools
 import json
+import os
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import torch
 import yaml
 from peft import LoraConfig, load_peft_weights, set_peft_model_state_dict
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerState, set_seed
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTConfig, SFTTrainer
 
@@ -42,6 +45,10 @@ from trsr.records.files import one_writer, read_json, whole_folder, write_text
 from trsr.records.provenance import SummaryProvenance
 from trsr.records.versions import versions
 
+CHECKPOINTS = "checkpoints"  # of a run that is not finished
+PRECISION = "ACCELERATE_MIXED_PRECISION"  # what `accelerate launch` was told
+# report_to -> package, where they differ.
+_PACKAGES = {"azure_ml": "azureml-sdk", "comet_ml": "comet-ml"}
 SPACING = 5  # items between two targets of a user, for datasets without summaries and thus without a block size
 
 
@@ -63,11 +70,13 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     Supports several processes: `accelerate launch -m trsr train ...`.
 
     Raises:
-        TrainError: If `out` holds another run, or this run is finished.
+        TrainError: If `out` holds another run that has begun, or this run is finished; or what it reports to is not installed.
         DataError: If the dataset violates the data contract.
     """
+    _check_report_to(recipe.watch.report_to)
     cpu, half = trains_on(recipe)
-    checkpoints = out / "checkpoints"
+    precision = "bf16" if half else "fp32"
+    checkpoints = out / CHECKPOINTS
     arguments = training_arguments(recipe, checkpoints, half, cpu)
     # Of several processes, the first one writes the files of the run.
     with arguments.main_process_first(local=False):
@@ -84,7 +93,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     checksums = data_checksums(recipe.dataset, recipe.config, recipe.dataset_revision)
     commit = getattr(model.config, "_commit_hash", None) or recipe.base_revision
     base = {"checksum": base_checksum(recipe.base), "revision": commit}
-    _check_resumed(recipe, out, checksums, base)
+    _check_resumed(recipe, out, checksums, base, precision)
     config = recipe.config
     rows = contract.read(recipe.dataset, config, "train", recipe.dataset_revision)
     if recipe.train_users:
@@ -96,6 +105,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     trained_on = {
         "base": base,
         "dataset_checksums": checksums,
+        "precision": precision,
         "rows": list(zip(rows["user_id"], rows["target"], strict=True)),
     }
     examples, counts = encode_rows(rows, texts, encoder, recipe.negatives, recipe.seed, recipe.form)
@@ -136,7 +146,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         "seconds": round(time.monotonic() - started, 1),
         "cpu_seconds": round(time.process_time() - spent, 1),  # of this process, since the start or the last kill
         "device": str(trainer.args.device),
-        "precision": "bf16" if half else "fp32",
+        "precision": precision,
         "versions": versions(),
     }
     if first:
@@ -250,7 +260,15 @@ def save_adapter(model, base: str, revision: str | None, folder: Path, files: Ma
 
 
 def training_arguments(recipe: Recipe, checkpoints: Path, half: bool, cpu: bool) -> SFTConfig:
-    """What the Trainer is told: the recipe's `optim`, `watch` and `seed`, for rows that are encoded already."""
+    """What the Trainer is told: the recipe's `optim`, `watch` and `seed`, for rows that are encoded already.
+
+    The precision is `half`'s, whatever `accelerate launch` was told.
+    """
+    with _precision("bf16" if half else "no"):
+        return _arguments(recipe, checkpoints, half, cpu)
+
+
+def _arguments(recipe: Recipe, checkpoints: Path, half: bool, cpu: bool) -> SFTConfig:
     optim, watch = recipe.optim, recipe.watch
     best = watch.keep == "best"
     checkpointing: dict[str, Any] = {_checkpointing(): optim.gradient_checkpointing}
@@ -288,6 +306,19 @@ def training_arguments(recipe: Recipe, checkpoints: Path, half: bool, cpu: bool)
     )
 
 
+@contextmanager
+def _precision(precision: str) -> Iterator[None]:
+    """Let transformers and DeepSpeed read this precision from the environment, in place of that of `accelerate launch`."""
+    before = os.environ.get(PRECISION)
+    os.environ[PRECISION] = precision
+    try:
+        yield
+    finally:
+        del os.environ[PRECISION]
+        if before is not None:
+            os.environ[PRECISION] = before
+
+
 def _checkpointing() -> str:
     """The name of the option for gradient checkpointing, which transformers 5.24 changed."""
     names = {entry.name for entry in dataclasses.fields(SFTConfig)}
@@ -295,9 +326,11 @@ def _checkpointing() -> str:
 
 
 def _claim(recipe: Recipe, out: Path) -> None:
-    """Make sure that `out` is free, or holds an unfinished run of this very recipe."""
+    """Make sure that `out` is free, or holds an unfinished run: of this very recipe, or one without a checkpoint."""
     recipe_path = out / RECIPE
     if recipe_path.exists():
+        if not _has_begun(out):
+            return
         other_recipe = read_yaml(recipe_path)
         if other_recipe != json.loads(json.dumps(recipe.to_dict())):
             mine = recipe.to_dict()
@@ -312,19 +345,43 @@ def _claim(recipe: Recipe, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _check_resumed(recipe: Recipe, out: Path, checksums: Mapping[str, str], base: Mapping[str, Any]) -> None:
-    """Raise TrainError if the dataset or the base has changed since the unfinished run in `out` began."""
+def _has_begun(out: Path) -> bool:
+    """Whether a run is finished, or has a checkpoint or an adapter: a start that failed before that leaves nothing to keep."""
+    return is_finished(out) or (out / ADAPTER).exists() or any((out / CHECKPOINTS).glob("checkpoint-*"))
+
+
+def _check_report_to(name: str) -> None:
+    """Raise TrainError if training cannot report to `name`, a value of transformers' `report_to`."""
+    known = ("none", "all", *INTEGRATION_TO_CALLBACK)
+    if name not in known:
+        raise TrainError(f"watch.report_to: got {name!r}, expected one of {', '.join(known)}.")
+    by_package = name not in ("none", "all", "flyte", "kubeflow")  # transformers looks for no package of these
+    if by_package and name not in get_available_reporting_integrations():
+        raise TrainError(
+            f"watch.report_to: {name} is not installed. Run: pip install {_PACKAGES.get(name, name)}, or leave it out."
+        )
+
+
+def _check_resumed(
+    recipe: Recipe, out: Path, checksums: Mapping[str, str], base: Mapping[str, Any], precision: str
+) -> None:
+    """Raise TrainError if the dataset, the base or the precision has changed since the unfinished run in `out` began."""
     path = out / TRAINED_ON
-    known = read_json(path) if path.is_file() else {}
+    known = read_json(path) if path.is_file() and _has_begun(out) else {}
+    if (before := known.get("precision", precision)) != precision:  # runs of earlier versions do not say
+        raise TrainError(
+            f"This run began in {before}, and would go on in {precision} on this machine. Finish it where it began, or train anew "
+            "with another --out."
+        )
     if known.get("base", base) != base:  # runs of earlier versions do not say
         raise TrainError(
             f"{recipe.base} has changed since this run began: it was {_shown(known['base'])} and is {_shown(base)}. Put that base back "
             "to finish the run, or train anew with another --out."
         )
-    before = known.get("dataset_checksums", checksums)
-    if changed := changed_configs(before, checksums):
+    data = known.get("dataset_checksums", checksums)
+    if changed := changed_configs(data, checksums):
         raise TrainError(
-            f"{recipe.dataset} has changed since this run began: its config {changed[0]} was {before.get(changed[0])} and is "
+            f"{recipe.dataset} has changed since this run began: its config {changed[0]} was {data.get(changed[0])} and is "
             f"{checksums.get(changed[0])}. Put the dataset back to finish the run, or train anew with another --out."
         )
 

@@ -1,5 +1,6 @@
 """Checksums of models and datasets: they identify the content, wherever it lies."""
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Collection
@@ -98,9 +99,10 @@ def _checksum(path: Path) -> str:
     state = path.stat()
     key = hashlib.sha256(f"{path.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()
     cache_file = Path(HF_HOME) / "trsr" / "checksums" / key
-    if cache_file.is_file():
+    with contextlib.suppress(OSError):  # not cached yet, or not for us to read
         return cache_file.read_text(encoding="utf-8")
     with path.open("rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    write_text(cache_file, checksum)
+    with contextlib.suppress(OSError):  # where the cache cannot be written, it is computed each time
+        write_text(cache_file, checksum)
     return checksum

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -45,6 +45,12 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with whole_file(path) as draft:
         draft.write_text(text, encoding="utf-8", newline="\n")
+
+
+def beside(folder: Path, end: str) -> Path:
+    """The path of `folder` with `end` behind its name, also for "." and the like, which have no name of their own."""
+    folder = Path(os.path.abspath(folder))  # not resolved: a link has its neighbours where it lies
+    return folder.with_name(folder.name + end)
 
 
 def read_json(path: Path) -> Any:
@@ -131,18 +137,20 @@ def locked(folder: Path) -> Iterator[None]:
         return
     # Not beside the folder: its parent need not be ours to write to.
     path = Path(HF_HOME) / "trsr" / "locks" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # SQLite uses file locks of the operating system, which end with the process, on Windows too.
-    with closing(sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)) as lock:
+    with ExitStack() as held:
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # SQLite uses file locks of the operating system, which end with the process, on Windows too.
+            connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+            lock = held.enter_context(closing(connection))
             lock.execute("PRAGMA journal_mode=OFF")
             lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+        except (OSError, sqlite3.OperationalError) as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
                 raise UsageError(
                     f"Another process is writing {folder}. Wait until it has ended, or choose another folder."
                 ) from None
-            # This file system has no locks: go on without one.
+            # This file system has no locks, or HF_HOME cannot be written: go on without one.
         _locked_here.add(name)
         try:
             yield

@@ -200,7 +200,9 @@ class SummaryProvenance:
         engines = {self.values.get("engine"), wanted.get("engine")}
         if "extractive" in engines and len(engines) > 1:
             differ.append("engine")
-        return [f"{part} was {self.values.get(part)!r}, is {wanted.get(part)!r}" for part in differ]
+        shown = {"prompts": "prompts_sha256"}  # they are long
+        names = [shown.get(part, part) for part in differ]
+        return [f"{name} was {self.values.get(name)!r}, is {wanted.get(name)!r}" for name in names]
 
     def _required(self, name: str, positive: bool = False) -> Any:
         value = self.values.get(name)

@@ -1,4 +1,4 @@
-"""Escape untrusted text for Markdown: it cannot start a link, tag, code, table cell or template, nor end a block of code."""
+"""Escape untrusted text for Markdown: it cannot start a link, tag, code, mathematics, table cell or template, nor end a block of code."""
 
 import json
 import re
@@ -8,9 +8,9 @@ from unicodedata import category
 from trsr.core.history import clean
 
 _ENTITIES = {
-    "<": "&lt;", "|": "&#124;", "[": "&#91;", "{": "&#123;", "*": "&#42;", "_": "&#95;", "\\": "&#92;", "`": "'", "~": "&#126;"
+    "<": "&lt;", "|": "&#124;", "[": "&#91;", "{": "&#123;", "*": "&#42;", "_": "&#95;", "\\": "&#92;", "`": "'", "~": "&#126;", "$": "&#36;"
 }  # fmt: skip
-_MARKUP = re.compile(r"[<|\[{*\\`~]|(?<!\w)_|_(?!\w)")  # not the underscores inside a_name
+_MARKUP = re.compile(r"[<|\[{*\\`~$]|(?<!\w)_|_(?!\w)")  # not the underscores inside a_name
 # Web and mail addresses, which GitHub's Markdown links wherever they stand. An entity for one of their own characters is not
 # enough, for some renderers look for them in decoded text: an invisible character, WORD JOINER, comes in between.
 _ADDRESS = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?<=[\w.+-])(?=@[\w-]+\.)", re.IGNORECASE)

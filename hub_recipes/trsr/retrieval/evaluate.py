@@ -78,7 +78,6 @@ def evaluate_retriever(
     suffix = f"{HISTORY}{history}" if history_suffix(history) else ""  # refuses an unknown order before any work
     retriever = Retriever.load(folder)
     retriever.check_data(source, revision)
-    check_out(out, data_checksums(source, "histories", revision), seed)
     own = folder.resolve().name
     if own in BASELINES:
         raise UsageError(f"{own!r} is the name of a baseline: give the retriever's folder another.")
@@ -93,6 +92,16 @@ def evaluate_retriever(
     rows = splits[split]
     scorers = {name: baseline_scorer(name, rows, splits["train"], texts) for name in BASELINES}
     limited = 0 < limit < len(rows)
+    about = {
+        **score_files.about(source, "histories", split, revision),
+        "run": own,
+        "retriever": {name: retriever.record[name] for name in ("vectors", "ids", "shape", "settings")},
+        "weights": digest(folder),
+        "seed": seed,
+        "limit": limit if limited else 0,
+        "history": history,
+    }
+    check_out(out, about)
     if limited:
         rows = rows.select(range(limit))
     contract.check_ids(rows, texts, f"{source}, split {split}")
@@ -103,15 +112,8 @@ def evaluate_retriever(
     began = time.process_time()
     candidates = Candidates.of(shown, seed)
     scores = {own: score_candidates(retriever, candidates)}
-    about = {
-        **score_files.about(source, "histories", split, revision),
-        "run": own,
-        "retriever": {name: retriever.record[name] for name in ("vectors", "ids", "shape", "settings")},
-        "weights": digest(folder),
-        "seed": seed,
+    about |= {
         "n_users": len(set(rows["user_id"])),
-        "limit": limit if limited else 0,
-        "history": history,
         "cost": {"train_seconds": retriever.record["cost"]["cpu_seconds"], **score_files.cost(began)},
     }
     scores |= score_baselines(scorers, Candidates.of(rows, seed), candidates, history)

@@ -41,9 +41,9 @@ from trsr.core.summarize import METHODS, calls
 from trsr.errors import EngineError, TrsrError, UsageError
 from trsr.records.files import one_writer
 from trsr.summaries.engines.base import Engine
-from trsr.summaries.run import check_out, prepare, read, strategies, summarize_dataset, users
+from trsr.summaries.run import check_out, identity, prepare, read, strategies, summarize_dataset, users
 from trsr.summaries.scheduler import Scheduler, Unanswered
-from trsr.summaries.store import Generation, Store
+from trsr.summaries.store import Generation, Store, default_store
 
 # Several partitions a worker, so that workers finish at about the same time; few enough to keep each engine busy.
 PARTITIONS_A_WORKER = 4
@@ -92,16 +92,15 @@ def summarize_on_ray(
             f"The answers of {engine.identity['engine']!r} come from elsewhere: --ray has nothing to ask. Leave it out."
         )
     with tempfile.TemporaryDirectory() as scratch:
-        default_store = (
-            out.with_name(f"{out.name}.store.sqlite") if engine.cacheable else Path(scratch) / "store.sqlite"
-        )
-        store = (store or default_store).resolve()
-        check_out(source, out, methods, revision, limit=limit)
+        usual_store = default_store(out) if engine.cacheable else Path(scratch) / "store.sqlite"
+        store = (store or usual_store).resolve()
+        block_options: dict[str, Any] = {"block_size": block_size, "max_blocks": max_blocks}
+        check_out(source, out, methods, revision, limit=limit, settings={**identity(engine), **block_options})
         texts, splits = read(source, revision, limit)
         if engine.cacheable:
             with closing(Store(store)) as opened_store:
                 prepare(opened_store, engine, caches, texts)
-        block_options: dict[str, Any] = {"methods": methods, "block_size": block_size, "max_blocks": max_blocks}
+        block_options["methods"] = methods
         with connected(address, workers) as ray:
             gpus = _gpus(engine, ray.cluster_resources()) if gpus is None else gpus
             workers = workers or count_workers(ray.cluster_resources(), gpus)

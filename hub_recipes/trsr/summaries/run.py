@@ -22,7 +22,7 @@ from trsr.summaries.caches import export_cache, import_cache
 from trsr.summaries.continuation import PreviousSummaries
 from trsr.summaries.engines.base import ATTEMPTS, RETRY_TEMPERATURE, Engine
 from trsr.summaries.scheduler import Scheduler
-from trsr.summaries.store import Store
+from trsr.summaries.store import Store, default_store
 from trsr.summaries.writer import PART, SummaryWriter
 
 MADE_FROM = ("items", "histories")  # the configs that summaries depend on
@@ -144,18 +144,18 @@ def summarize_dataset(
         UsageError: If the store cannot be used, or has answers of another server, see `Store.bind_server`.
     """
     before = contract.provenance(source, revision)
-    made_from = check_out(source, out, methods, revision, since, limit)
+    block_options = {"block_size": block_size, "max_blocks": max_blocks}
+    settings = {**identity(engine), **block_options}
+    made_from = check_out(source, out, methods, revision, since, limit, settings)
     if export:
         contract.check_replaceable(export, ["generations"], before.with_summaries({"methods": list(methods)}))
     # A source that holds some users of another one alone stays a part of it.
     partial = min(filter(None, (limit, before.summaries.limit)), default=0)
     texts, splits = read(source, revision, limit)
-    default_store = out.with_name(f"{out.name}.store.sqlite") if engine.cacheable else None
-    store = store or default_store
+    store = store or (default_store(out) if engine.cacheable else None)
     if not engine.cacheable and (caches or export):
         raise DataError(f"The engine {engine.identity['engine']!r} keeps no generations: there is no cache to use.")
-    block_options = {"block_size": block_size, "max_blocks": max_blocks}
-    earlier = PreviousSummaries(since, texts, methods, {**identity(engine), **block_options}) if since else None
+    earlier = PreviousSummaries(since, texts, methods, settings) if since else None
     lengths = [count_blocks(len(history), block_size, max_blocks) for _, history in users(splits)]
     calls_of = {method: calls(lengths, method) for method in methods}
     with tempfile.TemporaryDirectory() as folder, closing(Store(store)) if store else nullcontext() as opened_store:
@@ -170,9 +170,8 @@ def summarize_dataset(
         provenance = {
             **before.values,
             "summaries": {
-                **identity(engine),
+                **settings,
                 "methods": list(methods),
-                **block_options,
                 "calls": calls_of,
                 **({"since": earlier.record()} if earlier else {}),
                 "source": made_from,
@@ -191,7 +190,7 @@ def summarize_dataset(
             },
         }
         tables = {"items": items, "histories": DatasetDict(splits), **tables_with_summaries}
-        body = f"# {out.name}\n\nHistories with summaries: {', '.join(methods)}."
+        body = f"# {out.name or out.resolve().name}\n\nHistories with summaries: {', '.join(methods)}."
         contract.write(out, tables, provenance=provenance, body=body)
         if opened_store is not None and export:
             export_cache(opened_store, export, provenance, Path(folder))
@@ -218,11 +217,16 @@ def check_out(
     revision: str | None = None,
     since: str | None = None,
     limit: int = 0,
+    settings: Mapping[str, Any] = {},
 ) -> str:
-    """Make sure that `out` is free, or holds summaries of the same histories and items, before the engine is asked.
+    """Make sure that `out` is free, or holds summaries of the same histories and items that were made in the same way, before the
+    engine is asked.
 
-    If `out` is also the source, or the dataset that is continued, its histories may differ. Summaries of a part of the users may
-    replace only those of another part.
+    If `out` is also the source, or the dataset that is continued, both may differ. Summaries of a part of the users may
+    replace only those of another part; those of a part may be replaced whatever made them.
+
+    Args:
+        settings: Of the new summaries, as `SummaryProvenance.differences` takes them; empty = not compared.
 
     Returns:
         The checksum of the summarised histories and items.
@@ -239,12 +243,18 @@ def check_out(
     contract.check_replaceable(out, MADE_FROM, after)
     if before and limit and not before.summaries.limit:
         raise DataError(f"{out} holds all users, which --limit would cut to {limit} a split. Choose another --out.")
-    if not before or before.summaries.summarised == checksum:
-        return checksum
     in_place = [Path(path).resolve() for path in (source, since) if path and Path(path).is_dir()]
-    if out not in in_place and not _same_rows(source, revision, str(out)):
+    if not before or out in in_place:
+        return checksum
+    if before.summaries.summarised != checksum and not _same_rows(source, revision, str(out)):
         raise DataError(
             f"{out} holds a dataset of other histories or items than {source!r}. Choose another --out, or remove it."
+        )
+    finished = before.has_summaries and not before.summaries.limit
+    if settings and finished and (differ := before.summaries.differences(settings)):
+        raise DataError(
+            f"{out} holds summaries that were made in another way, which would be lost: {'; '.join(differ)}. Choose another --out, or "
+            "remove it."
         )
     return checksum
 

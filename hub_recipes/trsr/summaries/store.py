@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trsr.errors import UsageError
+from trsr.records.files import beside
 
 SCHEMA = pa.schema(
     {
@@ -45,6 +46,11 @@ CREATE TEMP VIEW used AS
   SELECT {_COLUMNS}, engines.identity AS engine, origin, times
   FROM asked_for JOIN attempts USING (key) JOIN engines ON engines.id = attempts.engine ORDER BY key, attempt;
 """
+
+
+def default_store(out: Path) -> Path:
+    """The store of the run that writes the dataset folder `out`."""
+    return beside(out, ".store.sqlite")
 
 
 class Generation(NamedTuple):

@@ -56,6 +56,10 @@ def compare(
         CompareError: If the evaluations are not of the same candidates, or not of `dataset`, or as `fuse.fuse` does. Nothing is
             written.
     """
+    if category and not dataset:
+        raise CompareError(
+            f"The category {category!r} is a column of a dataset's items: give the dataset too (--dataset)."
+        )
     given = [read(source) for source in sources]
     given += [read_folder(Path(one.validation), one.own) for one in given if one.validation]
     evaluations, validated = _by_split(given)

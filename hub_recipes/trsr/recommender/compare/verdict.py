@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trsr.errors import CompareError
+from trsr.errors import InputError
 from trsr.metrics.significance import with_holm
 from trsr.recommender import results
 from trsr.recommender.compare import measure
@@ -107,8 +107,15 @@ def _control_of(folder: Path, evaluation: Mapping[str, Any]) -> Path | None:
     """The evaluation beside `folder` that differs in nothing but that users were ranked for by the summaries of others."""
     same = ("run", "weights", "dataset_checksums", "limit", "split", "seed", "history")
     for path in sorted(folder.resolve().parent.glob(f"*/{results.FILE}")):
-        other = results.load(path.parent)
-        if other.get("shuffled_summaries") and all(other.get(key) == evaluation.get(key) for key in same):
+        try:
+            other = results.load(path.parent)
+        except (InputError, OSError):  # what others left beside it is none of ours
+            continue
+        if (
+            isinstance(other, Mapping)
+            and other.get("shuffled_summaries")
+            and all(other.get(key) == evaluation.get(key) for key in same)
+        ):
             return path.parent
     return None
 
@@ -120,7 +127,7 @@ def _summary_effect(folder: Path, evaluation: Mapping[str, Any]) -> str:
         return unknown
     try:
         aligned = align([read(f"own={folder}"), read(f"control={control}")])
-    except CompareError:
+    except (InputError, OSError):
         return unknown
     means = measure.over_seeds(measure.each_user(aligned))
     tests = measure.paired(means, METRIC, aligned.owners, 0, "control")

@@ -1,5 +1,6 @@
 """Fine-tune a base with LoRA on pairs of a summarising prompt and the answer that is wanted, through TRL's SFTTrainer."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from trsr.core.compat import context_length
 from trsr.core.prompts import Encoder
 from trsr.core.summarize import SummaryRequest
 from trsr.core.summary_prompts import SummaryPrompts
-from trsr.errors import TrainError
+from trsr.errors import TrainError, UsageError
 from trsr.progress import show_training
 from trsr.recommender.recipe import Recipe, Watch
 from trsr.recommender.train import AdapterTrainer, learn, load_base, lora_config, training_arguments, trains_on
@@ -29,6 +30,13 @@ class Tuning:
     epochs: float = 3.0
     learning_rate: float = 2e-4
     batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        if not 0 < self.epochs < math.inf or not 0 < self.learning_rate < math.inf or self.batch_size < 1:
+            raise UsageError(
+                "Fine-tuning takes epochs and a learning rate above 0, and at least 1 answer a step. Got "
+                f"{self.epochs}, {self.learning_rate} and {self.batch_size}."
+            )
 
 
 def answer_row(

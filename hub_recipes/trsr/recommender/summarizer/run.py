@@ -25,9 +25,9 @@ from trsr.recommender.summarizer.fine_tune import Tuning, fine_tune
 from trsr.recommender.summarizer.sample import last_question, sample, sampling_engine
 from trsr.recommender.summarizer.select import Kept, keep_best, log_probabilities, with_samples, without_held_out
 from trsr.recommender.summarizer.trained_on import RECORD
-from trsr.recommender.train import save_adapter
+from trsr.recommender.train import save_adapter, trains_on
 from trsr.records.checksums import base_checksum
-from trsr.records.files import bind, one_writer, read_json, write_text
+from trsr.records.files import beside, bind, one_writer, read_json, write_text
 from trsr.records.versions import versions
 from trsr.report.templates import render
 from trsr.summaries.run import Catalogue, identity
@@ -69,7 +69,7 @@ def train_summarizer(
         RunError: If there is no finished run, or its dataset is not the one that it was trained on.
         TrainError: If `out` is taken, the base did not write the training summaries, or nothing was worth keeping.
         DataError: If a training user stands in validation or test too.
-        UsageError: If the work folder belongs to other settings.
+        UsageError: If the work folder holds answers or scores of another run, dataset, sampling or seed.
     """
     started = time.monotonic()
     if samples < 2 or not temperature > 0 or margin < 0 or users < 0:
@@ -86,7 +86,7 @@ def train_summarizer(
     recipe = run.recipe
     provenance = contract.provenance(recipe.dataset, recipe.dataset_revision)
     engine = sampling_engine(recipe, provenance.summaries, temperature, seed)
-    made_from = {
+    answered = {
         "ranker": run.weights,
         "base": base_checksum(recipe.base),
         "base_revision": recipe.base_revision,
@@ -95,6 +95,8 @@ def train_summarizer(
         "prompts_sha256": identity(engine)["prompts_sha256"],
         "sampling": dict(engine.identity["sampling"]),
         "seed": seed,
+    }
+    chosen = {
         "samples": samples,
         "margin": margin,
         "users": users,
@@ -102,8 +104,10 @@ def train_summarizer(
         "learning_rate": tuning.learning_rate,
         "batch_size": tuning.batch_size,
     }
-    work = work or out.with_name(out.name + "-work")
-    bind(work, made_from)
+    work = work or beside(out, "-work")
+    bind(work, answered)  # answers and scores of other choices are used again, checkpoints are not
+    tuned = json.dumps([chosen, trains_on(recipe)])  # in another precision training begins anew
+    checkpoints = work / f"checkpoints-{hashlib.sha256(tuned.encode()).hexdigest()[:12]}"
 
     rows, unseen = _training_users(run, users, provenance.users_in_several_splits)
     texts = contract.texts(recipe.dataset, recipe.dataset_revision)
@@ -120,15 +124,15 @@ def train_summarizer(
     if not kept:
         raise TrainError(
             f"Of {len(rows)} users, none has a summary that exceeds the mean of the user's {samples} by more than {margin} "
-            "nats. Draw more (--samples), or hotter (--temperature), or lower --margin."
+            "nats. Draw more (--samples), or lower --margin: what is answered is kept. Or draw hotter (--temperature) into another --out."
         )
     pairs = [(questions[one.row], one.summary) for one in kept]
-    model, training = fine_tune(pairs, prompts, recipe, tuning, work / "checkpoints", seed)
+    model, training = fine_tune(pairs, prompts, recipe, tuning, checkpoints, seed)
     record = {
         "command": f"trsr train-summarizer {folder.name} --out {out.name} --users {users} --samples {samples} "
         f"--temperature {temperature} --margin {margin} --epochs {tuning.epochs} --learning-rate {tuning.learning_rate} "
         f"--batch-size {tuning.batch_size} --seed {seed}",
-        "made_from": made_from,
+        "made_from": {**answered, **chosen},
         "base": Path(recipe.base).name if Path(recipe.base).is_dir() else recipe.base,
         "users": len(rows),
         "users_new_to_ranker": unseen,
@@ -144,7 +148,8 @@ def train_summarizer(
         "README.md": render("trained_summarizer", record, {"library_name": "peft", "tags": ["llm-trsr", "lora"]}),
     }
     save_adapter(model, recipe.base, recipe.base_revision, out, files)
-    shutil.rmtree(work / "checkpoints", ignore_errors=True)
+    for folder_of_checkpoints in work.glob("checkpoints-*"):  # those of other choices too
+        shutil.rmtree(folder_of_checkpoints, ignore_errors=True)
     return {**record, "seconds": round(time.monotonic() - started, 1)}
 
 
