@@ -25,7 +25,7 @@ from trsr.pretrain.scratch import (
     save,
 )
 from trsr.records.checksums import dataset_checksum
-from trsr.records.files import one_writer
+from trsr.records.files import beside, one_writer
 from trsr.report.templates import render
 
 READ = 1500  # users whose prompts the tokenizer is trained on
@@ -73,7 +73,7 @@ def train_domain(
     for split, table in splits.items():
         contract.check_ids(table, texts, split)
     prompt = RankingPrompt(recent_items=10)
-    work = work or out.with_name(out.name + "-checkpoints")
+    work = work or beside(out, "-checkpoints")
     claim_folders(
         out,
         work,

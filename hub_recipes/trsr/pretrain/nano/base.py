@@ -26,7 +26,7 @@ from trsr.pretrain.scratch import (
     save,
     train_tokenizer,
 )
-from trsr.records.files import one_writer
+from trsr.records.files import beside, one_writer
 from trsr.report.templates import render
 
 
@@ -77,7 +77,7 @@ def pretrain(
     Returns:
         The content of `training.json`.
     """
-    work = work or out.with_name(out.name + "-checkpoints")
+    work = work or beside(out, "-checkpoints")
     claim_folders(
         out,
         work,

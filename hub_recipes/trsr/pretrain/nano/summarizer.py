@@ -24,7 +24,7 @@ from trsr.pretrain.scratch import arguments, claim_folders, describe, finished, 
 from trsr.progress import loading
 from trsr.records.adapters import write_adapter_config
 from trsr.records.checksums import base_checksum
-from trsr.records.files import one_writer, read_json, whole_folder, write_text
+from trsr.records.files import beside, one_writer, read_json, whole_folder, write_text
 from trsr.report.templates import render
 
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens", "lm_head")
@@ -110,7 +110,7 @@ def train_summarizer(
     Returns:
         The content of `training.json`.
     """
-    work = work or out.with_name(out.name + "-checkpoints")
+    work = work or beside(out, "-checkpoints")
     claim_folders(
         out,
         work,
