@@ -1,6 +1,7 @@
 """Every engine against hostile texts and bad moods; the server engine against a real server on the loopback."""
 
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -725,6 +726,7 @@ def test_a_run_does_not_go_on_with_another_server_unless_told_that_its_model_is_
         main([*words, "--base-url", one.url])
         main([*words, "--base-url", other.url, "--same-model"])
         assert len(one.log) == asked > 0 == len(other.log)
+        shutil.rmtree(tmp_path / "out")
         main([*words, "--base-url", other.url, "--engine-revision", "abc"])
         assert len(other.log) == asked
 

@@ -476,7 +476,7 @@ def test_results_stand_beside_scores_of_the_same_evaluation(dataset, folder, tmp
 
     monkeypatch.setattr("trsr.retrieval.evaluate.ranked.write", killed)
     with pytest.raises(KeyboardInterrupt):
-        evaluate_retriever(folder, dataset, tmp_path / "out", limit=4)
+        evaluate_retriever(folder, dataset, tmp_path / "out", limit=3)
     assert [path.name for path in (tmp_path / "out").glob("*.json")] == []
 
 
@@ -484,8 +484,8 @@ def test_results_on_other_data_or_of_another_seed_are_not_written_over(dataset, 
     evaluate_retriever(folder, dataset, tmp_path / "out", limit=3)
     before = (tmp_path / "out" / "results.json").read_bytes()
     fewer = altered(dataset, tmp_path / "fewer", lambda row: row | {"negatives": row["negatives"][1:]})
-    for source, seed, other in ((str(fewer), 0, "data"), (dataset, 1, "seed")):
-        with pytest.raises(UsageError, match=f"holds results of another evaluation: its {other} was"):
+    for source, seed, other in ((str(fewer), 0, "data were others"), (dataset, 1, "seed was 0")):
+        with pytest.raises(UsageError, match=f"holds results of another evaluation: its {other}"):
             evaluate_retriever(folder, source, tmp_path / "out", limit=3, seed=seed)
     assert (tmp_path / "out" / "results.json").read_bytes() == before
 

@@ -260,9 +260,10 @@ def check_out(out: Path, about: Mapping[str, Any]) -> None:
     before = read_json(out / FILE) if (out / FILE).is_file() else {}
     if changed := [name for name in _SAME if name in before and name in about and before[name] != about[name]]:
         name = changed[0]
+        change = f"{name.replace('_', ' ')} was {before[name]}, and is {about[name]} now"
+        change = "data were others" if name == "dataset_checksums" else change
         raise UsageError(
-            f"{out} holds results of another evaluation: its {name.replace('_', ' ')} was {before[name]}, and is {about[name]} now. "
-            "Choose another --out, or remove it."
+            f"{out} holds results of another evaluation: its {change}. Choose another --out, or remove it."
         )
 
 
