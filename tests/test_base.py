@@ -154,8 +154,8 @@ def test_a_file_of_another_model_than_transformers_reads_is_refused(original, tm
     broken.model.layers[1].mlp.up_proj.weight.data[3, 5] = float("nan")
     write(tmp_path / "nan.gguf", broken)
     for name, said in {
-        "bias": r"has 2 weights that transformers does not read, such as blk\.0\.attn_q\.bias",
-        "freqs": r"has 1 weights that transformers does not read, such as rope_freqs\.weight",
+        "bias": r"holds weights that transformers does not read \(2, such as blk\.0\.attn_q\.bias\)",
+        "freqs": r"holds weights that transformers does not read \(1, such as rope_freqs\.weight\)",
         "scaled": r"scales positions \(linear, factor 4\.0\), which transformers does not read",
         "nan": r"has 1 weights with values that are not finite, such as model\.layers\.1\.mlp\.up_proj\.weight",
     }.items():

@@ -218,9 +218,9 @@ def test_a_run_is_evaluated_with_histories_in_another_order(run, tmp_path):
     [
         ({"split": "validation"}, "its split was test, and is validation now"),
         ({"limit": 1}, "its limit was 0, and is 1 now"),
-        ({"shuffle_summaries": True}, "its shuffled summaries was False, and is True now"),
-        ({"history": "reversed"}, "its history was None, and is reversed now"),
-        ({"adapter": False}, "its weights was [0-9a-f]{64}, and is None now"),
+        ({"shuffle_summaries": True}, "its shuffling of summaries was off, and is on now"),
+        ({"history": "reversed"}, "its order of histories was the true one, and is reversed now"),
+        ({"adapter": False}, "its checksum of weights was [0-9a-f]{12}, and is none now"),
         ({"seed": 1}, "its seed was 0, and is 1 now"),
     ],
 )

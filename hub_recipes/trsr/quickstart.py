@@ -138,7 +138,7 @@ def quickstart(
     for test in results["paired"]:
         say(
             f"{test['system']} against {test['against']}, Recall@3: {test['difference']:+.3f} "
-            f"({test['low']:+.3f} to {test['high']:+.3f}), p = {test['p_value']:.2g}"
+            f"({test['low']:+.3f} to {test['high']:+.3f}), p (Holm) = {test['p_holm']:.2g}"
         )
     say(f"\n{results['n_users']} users, {time.monotonic() - started:.0f} seconds, seed {seed}. Everything is in {out}")
     say(f"To see what a release of it would hold: trsr publish {out / 'runs' / RELEASED} --namespace ORG")

@@ -22,7 +22,7 @@ _RECORDS = {PROMPT_FILE, "training.json", "gguf.json"}
 LOADED = re.compile(
     r"(adapter_)?model[\w.-]*\.safetensors(\.index\.json)?|(chat|decision)_template\.jinja|(merges|vocab)\.txt|"
     r"(tokenizer|spiece|sentencepiece[\w.-]*)\.model|"
-    r"((adapter_|generation_|tokenizer_)?config|tokenizer|special_tokens_map|added_tokens|vocab|decision)\.json"
+    r"((adapter_|generation_|tokenizer_)?config|tokenizer|special_tokens_map|added_tokens|vocab|decision|chat_template)\.json"
 )
 _CONFIGS = {"config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"}
 _PATHS = ("_name_or_path", "name_or_path", "tokenizer_file")  # where a part lay when it was saved

@@ -9,7 +9,7 @@ from trsr.errors import ReleaseError
 
 TRAINING, DEQUANTIZED = "training.json", "gguf.json"  # what the commands of this package write beside weights
 DOCUMENTS = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|USE_POLICY)[\w-]*(\.(md|txt))?", re.I)
-_PROCESSORS = re.compile(r"((pre|video_pre)?processor_config|chat_template)\.json")
+_PROCESSORS = re.compile(r"(pre|video_pre)?processor_config\.json")
 _TEMPLATES = "additional_chat_templates"
 
 

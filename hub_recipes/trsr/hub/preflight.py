@@ -95,7 +95,9 @@ def check(hub: HfApi, changes: list[Change], options: Options, public: Collectio
                 f"{change.repo} has a tag {options.tag} at {tagged_commit[:12]}, which is not this release. Give another --tag."
             )
         if change.exists and options.private and not change.private and change.kind not in public:
-            problems.append(f"{change.repo} exists and is public. Make it private in its settings, or leave --private.")
+            problems.append(
+                f"{change.repo} exists and is public. Make it private in its settings, or leave out --private."
+            )
         if is_public and change.private and change.kind not in TAGGED:
             problems.append(
                 f"{change.repo} ({TYPES[change.kind]}) is private, and whoever uses the release needs it. Make it public in its "

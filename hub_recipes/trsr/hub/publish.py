@@ -23,7 +23,7 @@ from trsr.hub.preflight import Options, check, check_rights, edit_conflict
 from trsr.hub.rehearsal import rehearse
 from trsr.hub.release import NO_COPIES, Release, assemble, pin
 from trsr.hub.repos import COPIES, TAGGED, TYPES, Names, name_repos
-from trsr.hub.retry import STALE, with_retries
+from trsr.hub.retry import STALE, TRIES, with_retries
 from trsr.hub.spaces import METRICS
 from trsr.report.templates import render
 
@@ -162,7 +162,7 @@ def _access(hub: HfApi, names: Names, options: Options, *, needed: bool) -> tupl
     restricted, gated = options.private or bool(options.gated), bool(options.gated)
     for kind in [kind for kind in names.own if TYPES[kind] != "space" and not gated]:
         try:
-            info = _info(hub, names.repo(kind), TYPES[kind])
+            info = _info(hub, names.repo(kind), TYPES[kind], TRIES if needed else 1)
         except HubError:
             if needed:
                 raise
@@ -173,7 +173,7 @@ def _access(hub: HfApi, names: Names, options: Options, *, needed: bool) -> tupl
     return restricted or gated, gated
 
 
-def _info(hub: HfApi, repo: str, repo_type: str) -> Any:
+def _info(hub: HfApi, repo: str, repo_type: str, tries: int) -> Any:
     """What the Hub says of a repo; None if there is none."""
 
     def fetch() -> Any:
@@ -182,7 +182,7 @@ def _info(hub: HfApi, repo: str, repo_type: str) -> Any:
         except RepositoryNotFoundError:
             return None
 
-    return with_retries(f"Look at {repo}", fetch)
+    return with_retries(f"Look at {repo}", fetch, tries=tries)
 
 
 def push_release(release: Release, hub: HfApi, options: Options, say: Callable[[str], None] = print) -> dict[str, str]:

@@ -21,8 +21,8 @@ _AGAIN = "Run the same command again: it goes on where it stopped."
 T = TypeVar("T")
 
 
-def with_retries(what: str, call: Callable[[], T], also: Container[int] = ()) -> T:
-    """Make a call, up to five times: errors of the network and of a busy server are often transient.
+def with_retries(what: str, call: Callable[[], T], also: Container[int] = (), tries: int = TRIES) -> T:
+    """Make a call, up to `tries` times: errors of the network and of a busy server are often transient.
 
     The call must be safe to repeat: its response may get lost after it took effect.
 
@@ -31,9 +31,9 @@ def with_retries(what: str, call: Callable[[], T], also: Container[int] = ()) ->
         also: Further status codes to try again on.
 
     Raises:
-        HubError: If the error is not transient, or five tries failed.
+        HubError: If the error is not transient, or all tries failed.
     """
-    for attempt in range(1, TRIES + 1):
+    for attempt in range(1, tries + 1):
         try:
             return call()
         except (HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled, RuntimeError) as raised:
@@ -44,8 +44,8 @@ def with_retries(what: str, call: Callable[[], T], also: Container[int] = ()) ->
                 if not isinstance(error, (HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled)):
                     raise
                 raise HubError(explain(what, error)) from None
-            if attempt == TRIES:
-                raise HubError(f"{explain(what, error)} Tried {TRIES} times. {_AGAIN}") from None
+            if attempt == tries:
+                raise HubError(f"{explain(what, error)} Tried {tries} times. {_AGAIN}") from None
             seconds = _wait(error, attempt)
             tqdm.write(f"{what}: {_reason(error)}; trying again in {seconds:.0f} s")
             time.sleep(seconds)

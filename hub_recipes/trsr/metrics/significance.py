@@ -146,6 +146,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def with_holm(tests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The tests of one family, each with `p_holm`, its `p_value` corrected over all of them."""
+    """The tests of one family, each with `p_holm`, its `p_value` corrected over all of them; as they are where all have it."""
+    if all("p_holm" in test for test in tests):
+        return [dict(test) for test in tests]
     adjusted = holm([test["p_value"] for test in tests])
     return [{**test, "p_holm": p} for test, p in zip(tests, adjusted, strict=True)]

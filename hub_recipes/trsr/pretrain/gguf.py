@@ -167,7 +167,7 @@ def _check_model(file: str, opened: Any, network: Any, settings: Mapping[str, An
     """Raise LoadError if a model is not that of its file: it lacks weights or a setting, or has weights that are not finite."""
     if lost := _lost_tensors(opened, network, settings["general.architecture"]):
         raise LoadError(
-            f"{file} has {len(lost)} weights that transformers does not read, such as {lost[0]}: the base would be another model. "
+            f"{file} holds weights that transformers does not read ({len(lost)}, such as {lost[0]}): the base would be another model. "
             "Take the model from where it is not a GGUF file."
         )
     if scaling := _lost_scaling(network, settings):
@@ -178,7 +178,7 @@ def _check_model(file: str, opened: Any, network: Any, settings: Mapping[str, An
     broken = [name for name, weight in network.named_parameters() if not torch.isfinite(weight).all()]
     if broken:
         raise LoadError(
-            f"{file} has {len(broken)} weights with values that are not finite, such as {broken[0]}: it is damaged. Get it anew."
+            f"{file} holds weights with values that are not finite ({len(broken)}, such as {broken[0]}): it is damaged. Get it anew."
         )
 
 

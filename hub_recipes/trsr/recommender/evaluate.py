@@ -248,8 +248,18 @@ def results_folder(
     return run / name
 
 
-# What two evaluations have in common of which one may replace the other.
-_SAME = ("run", "weights", "dataset_checksums", "split", "limit", "seed", "shuffled_summaries", "history")
+# What two evaluations have in common of which one may replace the other, and how a message calls it.
+_SAME = {
+    "run": "run",
+    "weights": "checksum of weights",
+    "dataset_checksums": "dataset",
+    "split": "split",
+    "limit": "limit",
+    "seed": "seed",
+    "shuffled_summaries": "shuffling of summaries",
+    "history": "order of histories",
+    "second_stage": "second stage",
+}
 
 
 def check_out(out: Path, about: Mapping[str, Any]) -> None:
@@ -258,13 +268,21 @@ def check_out(out: Path, about: Mapping[str, Any]) -> None:
     Fields that either of them lacks, as results of earlier versions do, are not compared.
     """
     before = read_json(out / FILE) if (out / FILE).is_file() else {}
-    if changed := [name for name in _SAME if name in before and name in about and before[name] != about[name]]:
-        name = changed[0]
-        change = f"{name.replace('_', ' ')} was {before[name]}, and is {about[name]} now"
-        change = "data were others" if name == "dataset_checksums" else change
-        raise UsageError(
-            f"{out} holds results of another evaluation: its {change}. Choose another --out, or remove it."
-        )
+    changed = [name for name in _SAME if name in before and name in about and before[name] != about[name]]
+    if not changed:
+        return
+    name = changed[0]
+    change = f"was {_shown(name, before[name])}, and is {_shown(name, about[name])} now"
+    change = "is another now" if isinstance(about[name] or before[name], Mapping) else change
+    raise UsageError(
+        f"{out} holds results of another evaluation: its {_SAME[name]} {change}. Choose another --out, or remove it."
+    )
+
+
+def _shown(name: str, value: Any) -> str:
+    if name == "shuffled_summaries":
+        return "on" if value else "off"
+    return {"weights": "none", "history": "the true one"}.get(name, "none") if value is None else str(value)[:12]
 
 
 @one_writer

@@ -167,7 +167,7 @@ class Recipe:
                 problems.append(f"{key}: got {value}, expected at least {least}")
         for key, rate in (("optim.learning_rate", self.optim.learning_rate), ("optim.epochs", self.optim.epochs)):
             if not 0 < rate < math.inf:
-                problems.append(f"{key}: got {rate}, expected more than 0")
+                problems.append(f"{key}: got {rate}, expected a finite number above 0")
         for key, share in (
             ("lora.dropout", self.lora.dropout),
             ("optim.beta1", self.optim.beta1),
@@ -177,7 +177,7 @@ class Recipe:
             if not 0 <= share < 1:
                 problems.append(f"{key}: got {share}, expected 0 or more and less than 1")
         if not 0 <= self.optim.weight_decay < math.inf:
-            problems.append(f"optim.weight_decay: got {self.optim.weight_decay}, expected 0 or more")
+            problems.append(f"optim.weight_decay: got {self.optim.weight_decay}, expected a finite number, 0 or more")
         if not self.lora.target_modules:
             problems.append("lora.target_modules: got none, expected at least one")
         if self.optim.device not in ("auto", "cpu"):

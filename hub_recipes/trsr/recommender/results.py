@@ -90,7 +90,7 @@ def read(folder: Path) -> Results:
         values["candidates_a_user"],
         system,
         systems,
-        tuple(values["paired"] if all("p_holm" in test for test in values["paired"]) else with_holm(values["paired"])),
+        tuple(with_holm(values["paired"])),
         values.get("temperature"),
         values.get("not_fitted"),
         values.get("weights"),

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from trsr.errors import RunError
-from trsr.records.files import bind, whole_file
+from trsr.records.files import beside, bind, whole_file
 
 STATE, TEXT = "state.pt", "text.npy"
 
@@ -47,7 +47,7 @@ class Checkpoint:
             UsageError: If it is of other settings or another dataset.
             RunError: If it cannot be read.
         """
-        folder = out.resolve().with_name(f"{out.resolve().name}-work")
+        folder = beside(out, "-work")
         if folder.exists():
             bind(folder, made_from)
         path = folder / STATE

@@ -71,8 +71,8 @@ def evaluate_retriever(
 
     Raises:
         RunError: If there is no retriever, the dataset is another than it was trained on, or the run does not carry it.
-        UsageError: If its folder or the run has the name of another system, `history` is no order, or `out` holds results on other
-            data or of another seed.
+        UsageError: If its folder or the run has the name of another system, `history` is no order, or `out` holds results
+            of another evaluation.
         DataError: As `trsr.dataset.contract` does.
     """
     suffix = f"{HISTORY}{history}" if history_suffix(history) else ""  # refuses an unknown order before any work
@@ -100,6 +100,9 @@ def evaluate_retriever(
         "seed": seed,
         "limit": limit if limited else 0,
         "history": history,
+        "second_stage": {"run": second.recipe.name, "weights": second.weights, "stage_one": stage_one}
+        if second
+        else None,
     }
     check_out(out, about)
     if limited:

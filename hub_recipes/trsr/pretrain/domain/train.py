@@ -74,10 +74,12 @@ def train_domain(
         contract.check_ids(table, texts, split)
     prompt = RankingPrompt(recent_items=10)
     work = work or beside(out, "-checkpoints")
+    learnt_splits = list(training_splits(splits))
     claim_folders(
         out,
         work,
         model="domain",
+        **({"splits": learnt_splits} if len(learnt_splits) < len(splits) else {}),
         dataset=dataset_checksum(source, revision, ("items", "recurrent")),
         seed=seed,
         steps=steps,
@@ -112,7 +114,7 @@ def train_domain(
     about = {
         "command": f"trsr pretrain domain --dataset {_display_name(source)} --seed {seed} --steps {steps}",
         "data": provenance.terms.name,
-        "splits": list(training_splits(splits)),
+        "splits": learnt_splits,
         "share_text": provenance.terms.share_text,
         "parameters": model.num_parameters(),
         "rows": steps * rows,

@@ -84,10 +84,8 @@ def standing(
 
 def _tests(system: str, paired: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
     """(other system, test with `system` as the first one) for each paired test of `system`."""
-    if any("p_holm" not in test for test in paired):  # of an earlier version
-        paired = with_holm(paired)
-    tests = []
-    for test in paired:
+    tests: list[tuple[str, Mapping[str, Any]]] = []
+    for test in with_holm(paired):  # which those of earlier versions lack
         if test["system"] == system:
             tests.append((test["against"], test))
         elif test["against"] == system:

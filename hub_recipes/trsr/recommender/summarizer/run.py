@@ -124,7 +124,8 @@ def train_summarizer(
     if not kept:
         raise TrainError(
             f"Of {len(rows)} users, none has a summary that exceeds the mean of the user's {samples} by more than {margin} "
-            "nats. Draw more (--samples), or lower --margin: what is answered is kept. Or draw hotter (--temperature) into another --out."
+            "nats. Draw more (--samples), or lower --margin: what is answered is kept. To draw more varied ones, raise --temperature and "
+            "give another --out."
         )
     pairs = [(questions[one.row], one.summary) for one in kept]
     model, training = fine_tune(pairs, prompts, recipe, tuning, checkpoints, seed)
