@@ -157,7 +157,7 @@ def test_a_file_of_another_model_than_transformers_reads_is_refused(original, tm
         "bias": r"holds weights that transformers does not read \(2, such as blk\.0\.attn_q\.bias\)",
         "freqs": r"holds weights that transformers does not read \(1, such as rope_freqs\.weight\)",
         "scaled": r"scales positions \(linear, factor 4\.0\), which transformers does not read",
-        "nan": r"has 1 weights with values that are not finite, such as model\.layers\.1\.mlp\.up_proj\.weight",
+        "nan": r"holds weights with values that are not finite \(1, such as model\.layers\.1\.mlp\.up_proj\.weight\)",
     }.items():
         with pytest.raises(LoadError, match=said):
             convert(tmp_path / f"{name}.gguf", tmp_path / "base")

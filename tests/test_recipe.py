@@ -194,7 +194,7 @@ def test_all_wrong_values_at_once(tmp_path):
         "optim.scheduler: got 'cosin', expected one of linear, cosine, ",
         "optim.beta1: got 2.0, expected 0 or more and less than 1",
         "optim.warmup_ratio: got -0.5, expected 0 or more and less than 1",
-        "optim.weight_decay: got -1.0, expected 0 or more",
+        "optim.weight_decay: got -1.0, expected a finite number, 0 or more",
         "optim.epochs: got inf, expected a finite number above 0",
         "lora.target_modules: got none, expected at least one",
         "seed: got -1, expected 0 to 4294967295",
