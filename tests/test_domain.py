@@ -12,6 +12,7 @@ from tests import tiny
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder, RankingPrompt
 from trsr.dataset import contract
+from trsr.dataset.sequences import training_splits
 from trsr.errors import DataError, ReleaseError
 from trsr.hub.release import check_base
 from trsr.pretrain.domain.batch import collate, forward
@@ -104,7 +105,7 @@ def test_what_validation_and_test_ask_for_is_not_trained_on():
     train, asked = recurrent(("u", "abc", "d"), ("v", "bc", "a")), recurrent(("u", "abcd", "e"))
     shared = {"train": train, "validation": asked, "test": recurrent(("u", "abcde", "f"))}
     alone = [User(tuple("abcd"), {2: "2 items", 3: "4 items"}), User(tuple("bca"), {2: "2 items"})]
-    assert training_users(shared, 2) == alone
+    assert training_users(training_splits(shared), 2) == alone
     # A user of one split with several rows there: what follows the first target of another row is left out.
     apart = {
         "train": train,
@@ -117,7 +118,7 @@ def test_what_validation_and_test_ask_for_is_not_trained_on():
         User(tuple("ab"), {2: "2 items"}),
         User(tuple("abc"), {2: "2 items", 3: "4 items"}),
     ]
-    assert training_users(apart, 2) == alone + others
+    assert training_users(training_splits(apart), 2) == alone + others
 
 
 def test_users_with_too_few_items_are_left_out(encoder, tokenizer):

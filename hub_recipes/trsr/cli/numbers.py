@@ -3,8 +3,6 @@
 import argparse
 from collections.abc import Callable
 
-from trsr.recommender.recipe import LARGEST_SEED
-
 
 def positive(kind: type) -> Callable[[str], float]:
     """Reads a number above 0."""
@@ -27,6 +25,8 @@ def count(text: str) -> int:
 
 def seed(text: str) -> int:
     """Reads a seed of a random generator."""
+    from trsr.recommender.recipe import LARGEST_SEED
+
     if not 0 <= (number := int(text)) <= LARGEST_SEED:
         raise argparse.ArgumentTypeError(f"must be 0 to {LARGEST_SEED}, got {text}")
     return number

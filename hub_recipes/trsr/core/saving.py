@@ -17,7 +17,8 @@ from .modeling import CATALOGUE, DECISION_FILES, PROMPT_FILE, read_json
 
 CODE = Path(__file__).parent
 # Copied with a base or an adapter, beside what is loaded. Weights are safetensors: other formats can run code where they are loaded.
-_RECORDS = {PROMPT_FILE, "training.json", "gguf.json"}
+TRAINING, DEQUANTIZED = "training.json", "gguf.json"  # what a base or an adapter was made from
+_RECORDS = {PROMPT_FILE, TRAINING, DEQUANTIZED}
 # Files that transformers and peft look for: left from an earlier save, they would be loaded in place of, or with, the new ones.
 LOADED = re.compile(
     r"(adapter_)?model[\w.-]*\.safetensors(\.index\.json)?|(chat|decision)_template\.jinja|(merges|vocab)\.txt|"

@@ -17,7 +17,7 @@ from huggingface_hub.hf_api import GitCommitInfo, RepoFile
 
 from trsr.hub.release import Release, pin
 from trsr.hub.repos import TYPES
-from trsr.hub.retry import with_retries
+from trsr.hub.retry import TRIES, with_retries
 
 GIT_ATTRIBUTES = ".gitattributes"  # the Hub adds it to every repo
 RELEASE_TITLE, DATASET_TITLE = "Release with LLM-TRSR", "Dataset for LLM-TRSR"
@@ -96,6 +96,24 @@ def compare_release(release: Release, hub: HfApi, kind: str, revision: str) -> C
     return compare(release.folder / kind, hub, release.names.repo(kind), kind, revision)
 
 
+def look_at(hub: HfApi, repo: str, kind: str, revision: str | None = None, tries: int = TRIES) -> tuple[Any, bool]:
+    """What the Hub says of a repo, and whether it has the revision: if not, of its main branch; None if there is no such repo.
+
+    Args:
+        kind: Of `repos.TYPES`.
+    """
+
+    def fetch() -> Any:
+        try:
+            return hub.repo_info(repo, repo_type=TYPES[kind], revision=revision), True
+        except RevisionNotFoundError:  # the repo has no such branch yet
+            return hub.repo_info(repo, repo_type=TYPES[kind]), False
+        except RepositoryNotFoundError:
+            return None, False
+
+    return with_retries(f"Look at {repo}", fetch, tries=tries)
+
+
 def compare(folder: Path, hub: HfApi, repo: str, kind: str, revision: str) -> Change:
     """Compare a folder with a revision of a repo.
 
@@ -103,14 +121,6 @@ def compare(folder: Path, hub: HfApi, repo: str, kind: str, revision: str) -> Ch
         kind: Of `repos.TYPES`.
     """
     local = _files(folder)
-
-    def fetch_info():
-        try:
-            return hub.repo_info(repo, repo_type=TYPES[kind], revision=revision), True
-        except RevisionNotFoundError:  # the repo has no such branch yet
-            return hub.repo_info(repo, repo_type=TYPES[kind]), False
-        except RepositoryNotFoundError:
-            return None, False
 
     def tree(commit: str, expand: bool = False) -> dict[str, RepoFile]:
         def list_files() -> dict[str, RepoFile]:
@@ -121,7 +131,7 @@ def compare(folder: Path, hub: HfApi, repo: str, kind: str, revision: str) -> Ch
 
         return with_retries(f"List {repo}", list_files)
 
-    info, branched = with_retries(f"Look at {repo}", fetch_info)
+    info, branched = look_at(hub, repo, kind, revision)
     remote = tree(info.sha) if info else {}  # a new branch begins as main is
     added = {name for name in local if name not in remote}
     changed = {name for name, path in local.items() if name in remote and not _equal(path, remote[name])}

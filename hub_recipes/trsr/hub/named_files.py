@@ -4,10 +4,9 @@ import re
 from pathlib import Path
 
 from trsr.core.modeling import PROMPT_FILE
-from trsr.core.saving import LOADED, copy_file
+from trsr.core.saving import DEQUANTIZED, LOADED, TRAINING, copy_file
 from trsr.errors import ReleaseError
 
-TRAINING, DEQUANTIZED = "training.json", "gguf.json"  # what the commands of this package write beside weights
 DOCUMENTS = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|USE_POLICY)[\w-]*(\.(md|txt))?", re.I)
 _PROCESSORS = re.compile(r"(pre|video_pre)?processor_config\.json")
 _TEMPLATES = "additional_chat_templates"

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import RepositoryNotFoundError
 
 from trsr.assets.paths import base_path, dataset_path
 from trsr.errors import HubError, ReleaseError
 from trsr.hub import licences
-from trsr.hub.changes import RELEASE_TITLE, Change, compare_release, plan, plan_without_hub, show
+from trsr.hub.changes import RELEASE_TITLE, Change, compare_release, look_at, plan, plan_without_hub, show
 from trsr.hub.copies import Copies
 from trsr.hub.copy_rehearsal import check_library, rehearse_copies
 from trsr.hub.inputs import ReleaseInputs
+from trsr.hub.named_files import TRAINING
 from trsr.hub.preflight import Options, check, check_rights, edit_conflict
 from trsr.hub.rehearsal import rehearse
 from trsr.hub.release import NO_COPIES, Release, assemble, pin
@@ -87,7 +87,7 @@ def publish(
         recipe.base,
         accept_base_licence,
         # One that was trained here, from nothing, is nobody else's.
-        brings_base=base_folder.is_dir() and not (base_folder / "training.json").is_file(),
+        brings_base=base_folder.is_dir() and not (base_folder / TRAINING).is_file(),
     )
     if copies.cross_encoder:
         check_library()
@@ -162,7 +162,7 @@ def _access(hub: HfApi, names: Names, options: Options, *, needed: bool) -> tupl
     restricted, gated = options.private or bool(options.gated), bool(options.gated)
     for kind in [kind for kind in names.own if TYPES[kind] != "space" and not gated]:
         try:
-            info = _info(hub, names.repo(kind), TYPES[kind], TRIES if needed else 1)
+            info, _ = look_at(hub, names.repo(kind), kind, tries=TRIES if needed else 1)
         except HubError:
             if needed:
                 raise
@@ -171,18 +171,6 @@ def _access(hub: HfApi, names: Names, options: Options, *, needed: bool) -> tupl
             restricted |= kind in LOADED and bool(info.private or info.gated)
             gated |= kind != "base" and bool(info.gated)
     return restricted or gated, gated
-
-
-def _info(hub: HfApi, repo: str, repo_type: str, tries: int) -> Any:
-    """What the Hub says of a repo; None if there is none."""
-
-    def fetch() -> Any:
-        try:
-            return hub.repo_info(repo, repo_type=repo_type)
-        except RepositoryNotFoundError:
-            return None
-
-    return with_retries(f"Look at {repo}", fetch, tries=tries)
 
 
 def push_release(release: Release, hub: HfApi, options: Options, say: Callable[[str], None] = print) -> dict[str, str]:

@@ -272,8 +272,10 @@ def check_out(out: Path, about: Mapping[str, Any]) -> None:
     if not changed:
         return
     name = changed[0]
-    change = f"was {_shown(name, before[name])}, and is {_shown(name, about[name])} now"
-    change = "is another now" if isinstance(about[name] or before[name], Mapping) else change
+    if isinstance(about[name] or before[name], Mapping):
+        change = "is another now"
+    else:
+        change = f"was {_shown(name, before[name])}, and is {_shown(name, about[name])} now"
     raise UsageError(
         f"{out} holds results of another evaluation: its {_SAME[name]} {change}. Choose another --out, or remove it."
     )
@@ -282,7 +284,9 @@ def check_out(out: Path, about: Mapping[str, Any]) -> None:
 def _shown(name: str, value: Any) -> str:
     if name == "shuffled_summaries":
         return "on" if value else "off"
-    return {"weights": "none", "history": "the true one"}.get(name, "none") if value is None else str(value)[:12]
+    if value is None:
+        return "the true one" if name == "history" else "none"
+    return str(value)[:12]
 
 
 @one_writer

@@ -72,14 +72,19 @@ class ApproximateIndex:
             exclude: Items of each user that are left out.
         """
         numbers, scores = self._largest(users, k, exclude, self.probes)
-        met = [len(np.unique(items)) for items in exclude] if exclude is not None else [0] * len(users)
-        wanted = np.minimum(numbers.shape[1], self._faiss.ntotal - np.array(met, np.int64))
         probes = self.probes
-        while probes < self.lists and len(short := np.flatnonzero((numbers >= 0).sum(axis=1) < wanted)):
+        while probes < self.lists and (short := self._short(numbers, exclude)):
             probes = min(2 * probes, self.lists)
-            left_out = [exclude[row] for row in short.tolist()] if exclude is not None else None
+            left_out = [exclude[row] for row in short] if exclude is not None else None
             numbers[short], scores[short] = self._largest(users[short], k, left_out, probes)
         return numbers, scores
+
+    def _short(self, numbers: np.ndarray, exclude: Sequence[np.ndarray] | None) -> list[int]:
+        """Rows of `numbers` with free places for items that are not left out."""
+        found = (numbers >= 0).sum(axis=1)
+        rows = np.flatnonzero(found < numbers.shape[1]).tolist()
+        met = {row: len(np.unique(exclude[row])) if exclude is not None else 0 for row in rows}
+        return [row for row in rows if found[row] < self._faiss.ntotal - met[row]]
 
     def _largest(
         self, users: np.ndarray, k: int, exclude: Sequence[np.ndarray] | None, probes: int

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from trsr.core.history import Item
 from trsr.core.prompts import Encoder
-from trsr.dataset.sequences import training_splits, usable_lengths
+from trsr.dataset.sequences import usable_lengths
 from trsr.errors import DataError
 
 STRETCH = 24  # most items of a history window
@@ -52,14 +52,13 @@ class User:
 
 
 def training_users(splits: Mapping[str, HubDataset], block_size: int) -> list[User]:
-    """Users to train on, as `dataset.sequences.training_rows` chooses them: those of the training split with their targets; where
-    each user stands in one split alone, the others without.
+    """Users to train on: those of the training split with their targets, the others without.
 
     Args:
-        splits: Split -> rows of the config `recurrent`.
+        splits: Split -> rows of the config `recurrent`, as `dataset.sequences.training_splits` chooses them.
     """
     found = []
-    for split, rows in training_splits(splits).items():
+    for split, rows in splits.items():
         train = split == "train"
         found += users(rows, block_size, target=train, usable={} if train else usable_lengths(rows))
     return found

@@ -74,12 +74,12 @@ def train_domain(
         contract.check_ids(table, texts, split)
     prompt = RankingPrompt(recent_items=10)
     work = work or beside(out, "-checkpoints")
-    learnt_splits = list(training_splits(splits))
+    learnt_splits = training_splits(splits)
     claim_folders(
         out,
         work,
         model="domain",
-        **({"splits": learnt_splits} if len(learnt_splits) < len(splits) else {}),
+        **({"splits": list(learnt_splits)} if len(learnt_splits) < len(splits) else {}),
         dataset=dataset_checksum(source, revision, ("items", "recurrent")),
         seed=seed,
         steps=steps,
@@ -93,7 +93,7 @@ def train_domain(
     )
     if (done := finished(out, work)) is not None:
         return done
-    learnt_from = training_users(splits, block_size)
+    learnt_from = training_users(learnt_splits, block_size)
     tokenizer = load_or_train_tokenizer(
         work, lambda: superword_tokenizer(_prompts(splits["train"], texts, prompt), vocab_size)
     )
@@ -114,7 +114,7 @@ def train_domain(
     about = {
         "command": f"trsr pretrain domain --dataset {_display_name(source)} --seed {seed} --steps {steps}",
         "data": provenance.terms.name,
-        "splits": learnt_splits,
+        "splits": list(learnt_splits),
         "share_text": provenance.terms.share_text,
         "parameters": model.num_parameters(),
         "rows": steps * rows,

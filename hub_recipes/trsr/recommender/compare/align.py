@@ -1,6 +1,7 @@
 """Read the scores of several evaluations, and align them by user and candidate, which must be the same in all."""
 
-from collections.abc import Collection, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -186,16 +187,16 @@ def on_shared_users(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
     Raises:
         CompareError: If there is no such user.
     """
-    shared = set.intersection(*(set(evaluation.users.tolist()) for evaluation in evaluations))
-    if not shared:
+    shared = functools.reduce(np.intersect1d, (evaluation.users for evaluation in evaluations))
+    if not len(shared):
         raise CompareError(
             f"No user is in all of {', '.join(one.folder for one in evaluations)}. Give evaluations that share users."
         )
     return [_only(evaluation, shared) for evaluation in evaluations]
 
 
-def _only(evaluation: Evaluation, users: Collection[str]) -> Evaluation:
-    kept = np.array([user in users for user in evaluation.users.tolist()])
+def _only(evaluation: Evaluation, users: np.ndarray) -> Evaluation:
+    kept = np.isin(evaluation.users, users)
     rows = {name: getattr(evaluation, name)[kept] for name in ("users", "owners", "items", "labels")}
     return replace(evaluation, **rows, systems={name: scores[kept] for name, scores in evaluation.systems.items()})
 
