@@ -401,6 +401,7 @@ def retriever_of(seed, **more):
     ("one", "other"),
     [
         ({"train_seed": 3}, {"train_seed": 3}),
+        ({"train_seed": 0, "recipe": {"recent_items": 3}}, {"train_seed": 1, "recipe": {"recent_items": 5}}),
         ({"retriever": retriever_of(0)}, {"retriever": retriever_of(1, vectors={"kind": "none"})}),
         ({"retriever": retriever_of(0)}, {"retriever": retriever_of(1, shape={"width": 16})}),
         ({"tuning": {"seed": 0, "chosen": {"width": 8}}}, {"tuning": {"seed": 1, "chosen": {"width": 16}}}),

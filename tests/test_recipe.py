@@ -1,5 +1,7 @@
 """Recipes as their user meets them: names, files, overrides, and every mistake told at once."""
 
+import json
+
 import pytest
 import torch
 import yaml
@@ -264,3 +266,13 @@ def test_a_saved_recipe_is_checked_too():
     with pytest.raises(RecipeError, match="sed: unknown key, did you mean 'seed'") as caught:
         build_recipe({"base": "nano", "sed": 1})
     assert "dataset: missing" in str(caught.value)
+
+
+def test_seeds_of_one_run_have_the_same_settings():
+    """Where the files lie and what the machine needs make no other run; what the model learns from does."""
+    first = load_recipe("smollm2-135m-goodbooks", ["base=bases/smollm2", "dataset=data/books"])
+    overrides = ["base=/elsewhere/smollm2", "dataset=books", "seed=1", "optim.device=auto", "optim.save_steps=7"]
+    assert load_recipe("smollm2-135m-goodbooks", overrides).settings() == first.settings()
+    for other in ("recent_items=3", "lora.r=8", "optim.epochs=2", "base=bases/gemma"):
+        assert load_recipe("smollm2-135m-goodbooks", [*overrides, other]).settings() != first.settings()
+    json.dumps(first.settings())

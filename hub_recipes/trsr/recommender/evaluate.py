@@ -220,6 +220,7 @@ def describe(run: Run, split: str, adapter: bool = True) -> dict[str, Any]:
         "run": recipe.name,
         "summary": recipe.summary,
         "train_seed": recipe.seed,
+        "recipe": recipe.settings(),
         "weights": run.weights if adapter else None,
     }
 

@@ -192,6 +192,16 @@ class Recipe:
             del plain["summarizer"]
         return plain
 
+    def settings(self) -> dict[str, object]:
+        """What the seeds of one run have in common: all but the seed, and but where things lie and what the machine needs."""
+        settings = dataclasses.asdict(self)
+        for name in ("name", "dataset", "dataset_revision", "summarizer", "seed"):
+            del settings[name]
+        for name in ("device", "save_steps", "gradient_checkpointing"):
+            del settings["optim"][name]
+        del settings["watch"]["report_to"]
+        return settings | {"base": Path(self.base).name, "lora": self.to_dict()["lora"]}
+
 
 def names() -> list[str]:
     """Names of the recipes that ship with the package."""

@@ -113,9 +113,14 @@ def _retriever_settings(about: Mapping) -> Mapping[str, Any]:
     return (about.get("retriever") or {}).get("settings") or {}
 
 
-def made_with(about: Mapping) -> tuple:
-    """What the seeds of one system have in common: the config of the data, a retriever's sizes and settings, and those that a
-    peer's search chose."""
+def same_settings(one: Mapping, other: Mapping) -> bool:
+    """Whether two evaluations can be of two seeds of one system: of the same config of the data, and with the same settings of
+    a recipe, of a retriever, or of those that a peer's search chose. Earlier versions recorded no recipe."""
+    recipes = one.get("recipe"), other.get("recipe")
+    return _made_with(one) == _made_with(other) and (None in recipes or recipes[0] == recipes[1])
+
+
+def _made_with(about: Mapping) -> tuple:
     retriever = dict(about.get("retriever") or {})
     if retriever:
         retriever["settings"] = {name: value for name, value in _retriever_settings(about).items() if name != "seed"}

@@ -13,7 +13,7 @@ from trsr.metrics.ranking import padded
 from trsr.recommender.compare import fuse as fusing
 from trsr.recommender.compare import measure
 from trsr.recommender.controls import HISTORY
-from trsr.recommender.results import made_with, training_seed
+from trsr.recommender.results import same_settings, training_seed
 from trsr.records.files import read_json
 from trsr.records.versions import versions
 from trsr.retrieval import ranked
@@ -137,7 +137,7 @@ def _runs(tested: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
         seeds = [training_seed(one.about) for one in evaluated]
         for number, one in enumerate(evaluated[1:], 1):
             before = evaluated[0]
-            if made_with(one.about) != made_with(before.about):
+            if not same_settings(one.about, before.about):
                 problem = f"{before.folder} and {one.folder} are both called {name!r}, and are no two seeds of one run: their settings differ"
             elif seeds[number] is None or seeds[number] in seeds[:number]:
                 problem = f"{one.folder} is called {name!r} as another, and the seed of its training is {seeds[number]} in both"

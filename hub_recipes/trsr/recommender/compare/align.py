@@ -168,7 +168,9 @@ def align(evaluations: Sequence[Evaluation]) -> Aligned:
                 continue
             known = {training_seed(one) for one in about.get(name, [])} - {None}
             if before is not evaluation and (
-                name != evaluation.own or _kind(before) != _kind(evaluation) or training_seed(evaluation.about) in known
+                name != evaluation.own
+                or not _of_one_run(before.about, evaluation.about)
+                or training_seed(evaluation.about) in known
             ):
                 raise CompareError(
                     f"{before.folder} and {evaluation.folder} both hold {name!r}, which differ and are no two seeds of one run: "
@@ -201,12 +203,15 @@ def _only(evaluation: Evaluation, users: np.ndarray) -> Evaluation:
     return replace(evaluation, **rows, systems={name: scores[kept] for name, scores in evaluation.systems.items()})
 
 
-def _kind(evaluation: Evaluation) -> tuple:
-    """What the seeds of one system have in common: what they were made with, whose summaries and which histories were shown, and
-    whether there was an adapter."""
-    about = evaluation.about
+def _of_one_run(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two evaluations can be of two seeds of one system: made with the same settings, shown the same summaries and
+    histories, both with an adapter or both without."""
+    return results.same_settings(one, other) and _shown(one) == _shown(other)
+
+
+def _shown(about: Mapping[str, Any]) -> tuple:
     without_adapter = "weights" in about and about["weights"] is None
-    return results.made_with(about), bool(about.get("shuffled_summaries")), about.get("history"), without_adapter
+    return bool(about.get("shuffled_summaries")), about.get("history"), without_adapter
 
 
 def check_same(first: Evaluation, other: Evaluation) -> None:
