@@ -122,6 +122,8 @@ def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, d
             said = ", ".join(map(repr, numbers))
             faults.notes.append(f"{file.name}: {said} is no part of texts: pandas' row numbers have such names")
         fields = [name for name in known if not _is_id(name, options) and name not in numbers]
+        if known and not fields:
+            raise DataError(f"{file.name}: ids are no text, and {', '.join(known)} are ids alone. Add a title.")
     if any(map(str.isdigit, fields)):
         faults.notes.append(f"{file.name}: texts call columns by their numbers; --items-columns gives them names")
     if leaks := [name for name in fields if _is_id(name, options)]:

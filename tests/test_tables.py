@@ -477,6 +477,8 @@ FAULTS = {
     "wrong text field": (plain, ["--text-fields", "title,auther"], "items.csv: there is no column 'auther'; the "
                          "columns are item_id, title, author, pages. Did you mean 'author'?"),
     "an id as text": (plain, ["--text-fields", "title,item_id"], "item_id: an id is no text"),
+    "ids alone": (broken("items.csv", b"item_id,isbn\nb0,1\n"), ["--title", "isbn"],
+                  "items.csv: ids are no text, and item_id, isbn are ids alone. Add a title."),
     "no file": (lambda folder: {"items": folder / "none.csv"}, [], "none.csv'"),
     "no format": (broken("items.dat", b"x"), [], "items.dat: its name tells no format"),
     "too many cells": (broken("items.csv", b"item_id,title\nb0,A\nb1,B,C\n"), STRICT,
