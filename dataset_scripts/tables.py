@@ -214,8 +214,10 @@ def _table(path: Path, options: argparse.Namespace, faults: Faults, *, items: bo
     form = options.items_format if items else options.interactions_format
     sep = (options.items_sep if items else None) or options.sep
     names = options.items_columns if items else options.interactions_columns
+    given = "--item-id, --title and --text-fields" if items else "--user, --item and --time"
+    hint = f"{given} say what the columns are called."
     if (form := format_of(path, form, sep)) == "parquet":
-        return _renamed(tabular.parquet_table(path), options)
+        return _renamed(replace(tabular.parquet_table(path), hint=hint), options)
     file = text_table(
         path,
         form,
@@ -228,7 +230,7 @@ def _table(path: Path, options: argparse.Namespace, faults: Faults, *, items: bo
     if differs(file.source.encoding, options.encoding):
         instead = f", not as {options.encoding}: its bytes leave no doubt" if options.encoding else ""
         faults.notes.append(f"{file.name} is read as {file.source.encoding}{instead}")
-    return _renamed(file, options)
+    return _renamed(replace(file, hint=file.hint or hint), options)
 
 
 def _wanted_of_log(

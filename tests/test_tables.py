@@ -503,6 +503,12 @@ FAULTS = {
     "a cut gz": (broken("items.csv.gz", gzip.compress(b"item_id,title\nb0,A\n")[:-4]), [],
                  "items.csv.gz cannot be read as csv"),
     "no Parquet": (broken("items.parquet", b"item_id,title\n"), [], "items.parquet cannot be read as parquet"),
+    "another title": (broken("items.csv", b"item_id,name\nb0,A\n"), [], "there is no column 'title'; the columns are item_id, "
+                      "name. --item-id, --title and --text-fields say what the columns are called."),
+    "another title in JSON": (broken("items.jsonl", [{"item_id": "b0", "name": "A"}]), [],
+                              "item_id, name. --item-id, --title and --text-fields say"),
+    "an empty file": (broken("items.jsonl", b""), [], "items.jsonl has no rows that can be used."),
+    "an empty document": (broken("items.json", b"[]"), [], "items.json has no rows that can be used."),
     "no items": (broken("items.csv", b"item_id,title\n"), [], "items.csv has no rows"),
     "no interactions": (broken("events.csv", b"user_id,item_id\n"), [], "events.csv has no rows"),
     "a user twice": (broken("lists.jsonl", [*LISTS, LISTS[2]]), ["--list-column", "items"],
