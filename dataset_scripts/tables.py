@@ -195,6 +195,10 @@ def read_log(
         faults.notes.append(
             f"column {options.time!r} holds times in {' and '.join(units)}: items are out of order. Write all in one unit."
         )
+    if repeated := counts.get("interactions_repeated"):
+        faults.notes.append(
+            f"{repeated:,} interactions have the user, item and time of another one, and stay: if rows were exported twice, remove them"
+        )
     building.suggest_min_history(lengths(found.items), options.min_history, faults, division)
     return found, division, _counted("log", total) | counts | outside | given, sums | more
 

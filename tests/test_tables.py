@@ -242,6 +242,15 @@ def test_units_and_ties_of_times_are_told(tmp_path, capsys):
     assert not [name for name in contract.provenance(str(tmp_path / "other")).counts if name.startswith("times_in_")]
 
 
+def test_rows_that_were_exported_twice_are_told(tmp_path, capsys):
+    # u4 met b4 three times at one time, and b5 again later; u5's b5 at the time of u4's.
+    again = [*EVENTS[10:12], EVENTS[10], {**EVENTS[11], "timestamp": "4009"}, {**EVENTS[10], "user_id": "u5"}]
+    interactions = save(tmp_path / "events.csv", [*EVENTS, *again])
+    assert run(tmp_path, "--time", "timestamp", "--keep-last", interactions=interactions) == 0
+    assert contract.provenance(str(tmp_path / "out")).counts["interactions_repeated"] == 3
+    assert "3 interactions have the user, item and time of another one, and stay" in capsys.readouterr().out
+
+
 def test_an_ending_tells_what_was_lost_before(tmp_path, capsys):
     rows = [{**row, "item_id": ""} if number % 2 else row for number, row in enumerate(ITEMS)]
     items = save(tmp_path / "items.csv", rows)
