@@ -81,6 +81,7 @@ from trsr.dataset.build.sequences import Sequences, lengths
 from trsr.dataset.build.splits import Division
 from trsr.dataset.build.table_files import FORMATS, Table, format_of, text_table
 from trsr.dataset.build.text_files import differs
+from trsr.dataset.check.lengths import words
 from trsr.errors import DataError
 from trsr.hub import push_dataset, push_options
 
@@ -135,6 +136,11 @@ def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, d
     faults.so_far |= _counted("items", reading)
     _note_encoding(faults)
     texts = {name: contract.one_chunk(table[f"field {name}"]) for name in fields}
+    if "text" in texts and (long := int((words(texts["text"]) > (options.field_words or np.inf)).sum())):
+        faults.notes.append(
+            f"{file.name}: {long:,} texts have more than {options.field_words} words: --field-words cuts no column called 'text', but "
+            "one of another name"
+        )
     columns = {"item_id": table["item_id"], "title": table["title"], "text": sentences(texts)}
     found = pa.table(columns | {name: column for name, column in texts.items() if name not in columns})
     if not options.drop_unknown and len(empty := found.filter(pc.equal(found["text"], ""))):

@@ -414,7 +414,11 @@ def test_a_field_called_text_is_the_whole_text(tmp_path, capsys):
     assert tables.main(given) == 2
     assert "a field named 'text' is an item's whole text" in capsys.readouterr().err.lower()
     options = tables.arguments().parse_args([*given, "--text-fields", "text", "--field-words", "2"])
-    found, _, _ = tables.read_items(options, Faults())
+    faults = Faults()
+    found, _, _ = tables.read_items(options, faults)
+    assert faults.notes == [
+        "items.jsonl: 1 texts have more than 2 words: --field-words cuts no column called 'text', but one of another name"
+    ]
     assert found["text"].to_pylist() == [RankingPrompt(field_words=2).item(rows[0]).text] == [rows[0]["text"]]
 
 
