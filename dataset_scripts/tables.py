@@ -45,6 +45,7 @@ RecBole's atomic files:
 
     python dataset_scripts/tables.py --items ml-1m.item --interactions ml-1m.inter --title movie_title \\
         --time timestamp --keep-last --out data/ml-1m
+
 The same as RecBole and SASRec have it, ratings of 4 and 5 only:
 
     python dataset_scripts/tables.py --items movies-with-plots.csv --interactions ratings.csv --out data/movies-loo \\

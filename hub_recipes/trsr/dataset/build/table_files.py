@@ -160,6 +160,8 @@ def text_table(
     layout = Layout((separator if single else SEPARATOR).decode(), single and layout.quoted)
     first = _cells(rows, separator.decode(), layout.quoted)[0]
     hint = _separator_hint(rows, separator.decode(), len(first))
+    if layout.delimiter == "\t" and not layout.quoted and all(re.fullmatch('".*"', cell) for cell in first):
+        hint = "Its cells stand in quotes, which are read with --sep tab and --items-format csv or --interactions-format csv."
     if header and not names:
         return _with_header(source, form, layout, first, hint)
     return _without_header(source, form, layout, first, names, hint)
