@@ -524,6 +524,8 @@ FAULTS = {
     "an empty document": (broken("items.json", b"[]"), [], "items.json has no rows that can be used."),
     "a TSV in quotes": (broken("items.tsv", b'"item_id"\t"title"\n"b0"\t"A"\n'), [],
                         "Its cells stand in quotes, which are read with --sep tab and --items-format csv"),
+    "an invisible character": (broken("events.csv", "user_id,item_id\nu\u200c1,b0\n".encode()), STRICT,
+                               "line 2: an id with invisible characters in column 'user_id'"),
     "no items": (broken("items.csv", b"item_id,title\n"), [], "items.csv has no rows"),
     "no interactions": (broken("events.csv", b"user_id,item_id\n"), [], "events.csv has no rows"),
     "a user twice": (broken("lists.jsonl", [*LISTS, LISTS[2]]), ["--list-column", "items"],
