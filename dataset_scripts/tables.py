@@ -87,6 +87,7 @@ from trsr.errors import DataError
 from trsr.hub import push_dataset, push_options
 
 ITEM = "item_id"  # what --item is by default; whether it was given matters beside --list-column
+FIRST = 1000  # rows of a log by which its form is found out
 # An index that pandas wrote, with a name and without.
 ROW_NUMBERS = re.compile(r"|Unnamed: \d+(\.\d+)?|__index_.*")
 TIMES = {"timestamp", "time", "date", "datetime", "created_at", "unixreviewtime"}
@@ -248,23 +249,23 @@ def _wanted_of_log(
     file: Table, options: argparse.Namespace, faults: Faults, ids: pa.Array
 ) -> tuple[tabular.WantedColumns, bool]:
     """The columns of a log, how to read them, and whether its lists are ids between separators."""
-    item, plain = options.item or ITEM, False
+    item, plain, known = options.item or ITEM, False, file.names(FIRST)
     wanted = {"user": (options.user, column_types.ID), **protocol_options.columns(options)}
     if not options.list_column:
         wanted["item"] = (item, column_types.ID)
     else:
-        start, _ = tabular.read(file, {"cells": (options.list_column, column_types.RAW)}, Faults(), limit=1000)
+        start, _ = tabular.read(file, {"cells": (options.list_column, column_types.RAW)}, Faults(), limit=FIRST)
         cells = [cell for cell in start["cells"].to_pylist() if cell.strip() and not id_lists.bracketed(cell)]
         plain, separator = bool(cells), id_lists.separator_of(cells, set(ids.to_pylist()) if cells else ())
         wanted["items"] = (options.list_column, column_types.ids(separator))
         # RecBole calls a history after the item that follows it.
-        follows = options.list_column == f"{item}_list" and item in (file.columns or ())
+        follows = options.list_column == f"{item}_list" and item in known
         if options.item or follows:
             wanted["item"] = (item, column_types.ID)
             faults.notes.append(f"{file.name}: {item!r} is taken for what comes after the list {options.list_column!r}")
     if options.time:
         wanted |= {"time": (options.time, column_types.TIMESTAMP), "dated": (options.time, column_types.DATED)}
-    elif not options.list_column and (times := [name for name in file.columns or () if name.lower() in TIMES]):
+    elif not options.list_column and (times := [name for name in known if name.lower() in TIMES]):
         faults.notes.append(f"{file.name} is taken to be in order: --time {times[0]} would sort a user's rows")
     return wanted, plain
 
