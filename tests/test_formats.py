@@ -237,6 +237,9 @@ ENDINGS = {
         "items.csv is not UTF-8: 20 of its first lines are not, and none beyond ASCII is; the first is line 2, which reads "
         "'b0,Élan Öre 0,Ada Moss,' in latin-1. If that is right, give --encoding latin-1",
     ),
+    "Latin-1 in the header": (
+        lambda f: {"items": separated(f / "items.csv", [{**i, "Öre": "1"} for i in ITEMS], ",", encoding="latin-1")}, [],
+        "items.csv is not UTF-8: 1 of its first lines is not, and none beyond ASCII is; the first is line 1"),
     "Windows": (
         lambda f: {"items": separated(f / "items.csv", [{**i, "title": f"“{i['title']}”"} for i in ACCENTED], ",",
                                       encoding="cp1252")}, [], "give --encoding cp1252"),
