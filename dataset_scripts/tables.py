@@ -45,6 +45,7 @@ RecBole's atomic files:
 
     python dataset_scripts/tables.py --items ml-1m.item --interactions ml-1m.inter --title movie_title \\
         --time timestamp --keep-last --out data/ml-1m
+
 The same as RecBole and SASRec have it, ratings of 4 and 5 only:
 
     python dataset_scripts/tables.py --items movies-with-plots.csv --interactions ratings.csv --out data/movies-loo \\
@@ -81,10 +82,12 @@ from trsr.dataset.build.sequences import Sequences, lengths
 from trsr.dataset.build.splits import Division
 from trsr.dataset.build.table_files import FORMATS, Table, format_of, text_table
 from trsr.dataset.build.text_files import differs
+from trsr.dataset.check.lengths import words
 from trsr.errors import DataError
 from trsr.hub import push_dataset, push_options
 
 ITEM = "item_id"  # what --item is by default; whether it was given matters beside --list-column
+FIRST = 1000  # rows of a log by which its form is found out
 # An index that pandas wrote, with a name and without.
 ROW_NUMBERS = re.compile(r"|Unnamed: \d+(\.\d+)?|__index_.*")
 TIMES = {"timestamp", "time", "date", "datetime", "created_at", "unixreviewtime"}
@@ -122,6 +125,8 @@ def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, d
             said = ", ".join(map(repr, numbers))
             faults.notes.append(f"{file.name}: {said} is no part of texts: pandas' row numbers have such names")
         fields = [name for name in known if not _is_id(name, options) and name not in numbers]
+        if known and not fields:
+            raise DataError(f"{file.name}: ids are no text, and {', '.join(known)} are ids alone. Add a title.")
     if any(map(str.isdigit, fields)):
         faults.notes.append(f"{file.name}: texts call columns by their numbers; --items-columns gives them names")
     if leaks := [name for name in fields if _is_id(name, options)]:
@@ -133,6 +138,11 @@ def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, d
     faults.so_far |= _counted("items", reading)
     _note_encoding(faults)
     texts = {name: contract.one_chunk(table[f"field {name}"]) for name in fields}
+    if "text" in texts and (long := int((words(texts["text"]) > (options.field_words or np.inf)).sum())):
+        faults.notes.append(
+            f"{file.name}: {long:,} texts have more than {options.field_words} words: --field-words cuts no column called 'text', but "
+            "one of another name"
+        )
     columns = {"item_id": table["item_id"], "title": table["title"], "text": sentences(texts)}
     found = pa.table(columns | {name: column for name, column in texts.items() if name not in columns})
     if not options.drop_unknown and len(empty := found.filter(pc.equal(found["text"], ""))):
@@ -193,6 +203,10 @@ def read_log(
         faults.notes.append(
             f"column {options.time!r} holds times in {' and '.join(units)}: items are out of order. Write all in one unit."
         )
+    if repeated := counts.get("interactions_repeated"):
+        faults.notes.append(
+            f"{repeated:,} interactions have the user, item and time of another one, and stay: if rows were exported twice, remove them"
+        )
     building.suggest_min_history(lengths(found.items), options.min_history, faults, division)
     return found, division, _counted("log", total) | counts | outside | given, sums | more
 
@@ -212,8 +226,10 @@ def _table(path: Path, options: argparse.Namespace, faults: Faults, *, items: bo
     form = options.items_format if items else options.interactions_format
     sep = (options.items_sep if items else None) or options.sep
     names = options.items_columns if items else options.interactions_columns
+    given = "--item-id, --title and --text-fields" if items else "--user, --item and --time"
+    hint = f"{given} say what the columns are called."
     if (form := format_of(path, form, sep)) == "parquet":
-        return _renamed(tabular.parquet_table(path), options)
+        return _renamed(replace(tabular.parquet_table(path), hint=hint), options)
     file = text_table(
         path,
         form,
@@ -226,30 +242,30 @@ def _table(path: Path, options: argparse.Namespace, faults: Faults, *, items: bo
     if differs(file.source.encoding, options.encoding):
         instead = f", not as {options.encoding}: its bytes leave no doubt" if options.encoding else ""
         faults.notes.append(f"{file.name} is read as {file.source.encoding}{instead}")
-    return _renamed(file, options)
+    return _renamed(replace(file, hint=file.hint or hint), options)
 
 
 def _wanted_of_log(
     file: Table, options: argparse.Namespace, faults: Faults, ids: pa.Array
 ) -> tuple[tabular.WantedColumns, bool]:
     """The columns of a log, how to read them, and whether its lists are ids between separators."""
-    item, plain = options.item or ITEM, False
+    item, plain, known = options.item or ITEM, False, file.names(FIRST)
     wanted = {"user": (options.user, column_types.ID), **protocol_options.columns(options)}
     if not options.list_column:
         wanted["item"] = (item, column_types.ID)
     else:
-        start, _ = tabular.read(file, {"cells": (options.list_column, column_types.RAW)}, Faults(), limit=1000)
+        start, _ = tabular.read(file, {"cells": (options.list_column, column_types.RAW)}, Faults(), limit=FIRST)
         cells = [cell for cell in start["cells"].to_pylist() if cell.strip() and not id_lists.bracketed(cell)]
         plain, separator = bool(cells), id_lists.separator_of(cells, set(ids.to_pylist()) if cells else ())
         wanted["items"] = (options.list_column, column_types.ids(separator))
         # RecBole calls a history after the item that follows it.
-        follows = options.list_column == f"{item}_list" and item in (file.columns or ())
+        follows = options.list_column == f"{item}_list" and item in known
         if options.item or follows:
             wanted["item"] = (item, column_types.ID)
             faults.notes.append(f"{file.name}: {item!r} is taken for what comes after the list {options.list_column!r}")
     if options.time:
         wanted |= {"time": (options.time, column_types.TIMESTAMP), "dated": (options.time, column_types.DATED)}
-    elif not options.list_column and (times := [name for name in file.columns or () if name.lower() in TIMES]):
+    elif not options.list_column and (times := [name for name in known if name.lower() in TIMES]):
         faults.notes.append(f"{file.name} is taken to be in order: --time {times[0]} would sort a user's rows")
     return wanted, plain
 

@@ -237,6 +237,9 @@ ENDINGS = {
         "items.csv is not UTF-8: 20 of its first lines are not, and none beyond ASCII is; the first is line 2, which reads "
         "'b0,Élan Öre 0,Ada Moss,' in latin-1. If that is right, give --encoding latin-1",
     ),
+    "Latin-1 in the header": (
+        lambda f: {"items": separated(f / "items.csv", [{**i, "Öre": "1"} for i in ITEMS], ",", encoding="latin-1")}, [],
+        "items.csv is not UTF-8: 1 of its first lines is not, and none beyond ASCII is; the first is line 1"),
     "Windows": (
         lambda f: {"items": separated(f / "items.csv", [{**i, "title": f"“{i['title']}”"} for i in ACCENTED], ",",
                                       encoding="cp1252")}, [], "give --encoding cp1252"),
@@ -375,10 +378,14 @@ def test_columns_without_names_are_numbers_in_texts_and_that_is_said(tmp_path, c
     assert "items.csv: texts call columns by their numbers; --items-columns gives them names" in capsys.readouterr().out
 
 
-def test_a_log_whose_times_are_not_used_says_so(tmp_path, capsys):
-    assert run(tmp_path) == 0
-    assert "events.csv is taken to be in order: --time timestamp would sort a user's rows" in capsys.readouterr().out
-    assert run(tmp_path, "--time", "timestamp") == 0
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_log_whose_times_are_not_used_says_so(tmp_path, capsys, form):
+    log = save(tmp_path / f"events.{form}", EVENTS)
+    assert run(tmp_path, interactions=log) == 0
+    assert (
+        f"events.{form} is taken to be in order: --time timestamp would sort a user's rows" in capsys.readouterr().out
+    )
+    assert run(tmp_path, "--time", "timestamp", interactions=log) == 0
     assert "--time" not in capsys.readouterr().out
 
 

@@ -200,6 +200,8 @@ def test_splits_as_given():
         given_splits(pa.array(["u0", "u0"]), pa.array(["train", "test"]))
     with pytest.raises(DataError, match="The split test has 0 users"):
         make_histories(sequences, **OPTIONS, division=Division("given", given={"u0": "train", "u1": "validation"}))
+    with pytest.raises(DataError, match=r"as 'u\d+' in the interactions, and as 'U0' where splits are named"):
+        make_histories(sequences, **OPTIONS, division=Division("given", given={"U0": "train"}))
 
 
 def test_dates_are_in_the_unit_of_the_log():

@@ -242,6 +242,15 @@ def test_units_and_ties_of_times_are_told(tmp_path, capsys):
     assert not [name for name in contract.provenance(str(tmp_path / "other")).counts if name.startswith("times_in_")]
 
 
+def test_rows_that_were_exported_twice_are_told(tmp_path, capsys):
+    # u4 met b4 three times at one time, and b5 again later; u5's b5 at the time of u4's.
+    again = [*EVENTS[10:12], EVENTS[10], {**EVENTS[11], "timestamp": "4009"}, {**EVENTS[10], "user_id": "u5"}]
+    interactions = save(tmp_path / "events.csv", [*EVENTS, *again])
+    assert run(tmp_path, "--time", "timestamp", "--keep-last", interactions=interactions) == 0
+    assert contract.provenance(str(tmp_path / "out")).counts["interactions_repeated"] == 3
+    assert "3 interactions have the user, item and time of another one, and stay" in capsys.readouterr().out
+
+
 def test_an_ending_tells_what_was_lost_before(tmp_path, capsys):
     rows = [{**row, "item_id": ""} if number % 2 else row for number, row in enumerate(ITEMS)]
     items = save(tmp_path / "items.csv", rows)
@@ -405,7 +414,11 @@ def test_a_field_called_text_is_the_whole_text(tmp_path, capsys):
     assert tables.main(given) == 2
     assert "a field named 'text' is an item's whole text" in capsys.readouterr().err.lower()
     options = tables.arguments().parse_args([*given, "--text-fields", "text", "--field-words", "2"])
-    found, _, _ = tables.read_items(options, Faults())
+    faults = Faults()
+    found, _, _ = tables.read_items(options, faults)
+    assert faults.notes == [
+        "items.jsonl: 1 texts have more than 2 words: --field-words cuts no column called 'text', but one of another name"
+    ]
     assert found["text"].to_pylist() == [RankingPrompt(field_words=2).item(rows[0]).text] == [rows[0]["text"]]
 
 
@@ -477,6 +490,8 @@ FAULTS = {
     "wrong text field": (plain, ["--text-fields", "title,auther"], "items.csv: there is no column 'auther'; the "
                          "columns are item_id, title, author, pages. Did you mean 'author'?"),
     "an id as text": (plain, ["--text-fields", "title,item_id"], "item_id: an id is no text"),
+    "ids alone": (broken("items.csv", b"item_id,isbn\nb0,1\n"), ["--title", "isbn"],
+                  "items.csv: ids are no text, and item_id, isbn are ids alone. Add a title."),
     "no file": (lambda folder: {"items": folder / "none.csv"}, [], "none.csv'"),
     "no format": (broken("items.dat", b"x"), [], "items.dat: its name tells no format"),
     "too many cells": (broken("items.csv", b"item_id,title\nb0,A\nb1,B,C\n"), STRICT,
@@ -501,6 +516,16 @@ FAULTS = {
     "a cut gz": (broken("items.csv.gz", gzip.compress(b"item_id,title\nb0,A\n")[:-4]), [],
                  "items.csv.gz cannot be read as csv"),
     "no Parquet": (broken("items.parquet", b"item_id,title\n"), [], "items.parquet cannot be read as parquet"),
+    "another title": (broken("items.csv", b"item_id,name\nb0,A\n"), [], "there is no column 'title'; the columns are item_id, "
+                      "name. --item-id, --title and --text-fields say what the columns are called."),
+    "another title in JSON": (broken("items.jsonl", [{"item_id": "b0", "name": "A"}]), [],
+                              "item_id, name. --item-id, --title and --text-fields say"),
+    "an empty file": (broken("items.jsonl", b""), [], "items.jsonl has no rows that can be used."),
+    "an empty document": (broken("items.json", b"[]"), [], "items.json has no rows that can be used."),
+    "a TSV in quotes": (broken("items.tsv", b'"item_id"\t"title"\n"b0"\t"A"\n'), [],
+                        "Its cells stand in quotes, which are read with --sep tab and --items-format csv"),
+    "an invisible character": (broken("events.csv", "user_id,item_id\nu\u200c1,b0\n".encode()), STRICT,
+                               "line 2: an id with invisible characters in column 'user_id'"),
     "no items": (broken("items.csv", b"item_id,title\n"), [], "items.csv has no rows"),
     "no interactions": (broken("events.csv", b"user_id,item_id\n"), [], "events.csv has no rows"),
     "a user twice": (broken("lists.jsonl", [*LISTS, LISTS[2]]), ["--list-column", "items"],

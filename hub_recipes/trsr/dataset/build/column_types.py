@@ -165,6 +165,8 @@ def _id_fault(value: object) -> str:
         return "an object or a list in place of an id"
     if not is_missing(value) and _is_inexact(value):
         return "an id that lost digits as a float"
+    if not is_missing(value) and not str(value).strip().isprintable():
+        return "an id with invisible characters"
     return "no id"
 
 

@@ -13,7 +13,8 @@ from trsr.errors import DataError
 def build_sequences(
     table: pa.Table, ids: pa.Array, *, drop: bool = False, min_rating: float | None = None
 ) -> tuple[Sequences, dict[str, int]]:
-    """The sequences of all users, and counts; if times seem to be in several units, also how many are in each.
+    """The sequences of all users, and counts; if times seem to be in several units, also how many are in each, and if
+    interactions repeat others, how many.
 
     Args:
         table: `user`, `item` and optionally `time`, by which a user's rows are sorted. Rows with equal times, and all rows if
@@ -62,6 +63,8 @@ def build_sequences(
         units = count_units(np.where(dated, UNITS["seconds"], times))
         if len(units) > 1:
             counts |= {f"times_in_{unit}": count for unit, count in units.items()}
+        if repeated := _count_repeated(owner[order], times[order], sequences.items.values.to_numpy()):
+            counts["interactions_repeated"] = repeated
     if min_rating is None:
         return sequences, counts
     ratings = table["rating"].to_numpy()[order]  # NaN if there is none
@@ -70,3 +73,12 @@ def build_sequences(
         "interactions_below_min_rating": int((ratings < min_rating).sum()),
     }
     return sequences.where(ratings >= min_rating), counts
+
+
+def _count_repeated(owner: np.ndarray, times: np.ndarray, items: np.ndarray) -> int:
+    """Number of interactions with the user, item and time of another one; all arrays are sorted by user and time."""
+    same = (owner[1:] == owner[:-1]) & (times[1:] == times[:-1])
+    tied = np.flatnonzero(np.append(False, same) | np.append(same, False))
+    keys = [column[tied] for column in (items, times, owner)]
+    in_order = np.lexsort(keys)
+    return int(np.logical_and.reduce([key[in_order][1:] == key[in_order][:-1] for key in keys]).sum())

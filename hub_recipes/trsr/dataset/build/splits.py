@@ -217,9 +217,17 @@ def as_given(sequences: Sequences, given: Mapping[str, str]) -> dict[str, np.nda
 
     Returns:
         Split -> length of the prefix that is a row, int (users,).
+
+    Raises:
+        DataError: If no user is given a split.
     """
     counts = lengths(sequences.items)
     named = np.array([given.get(user, "") for user in sequences.users.to_pylist()], str)
+    if given and not (named != "").any():
+        raise DataError(
+            f"No user that is kept is given a split: ids are as {sequences.users[0].as_py()!r} in the interactions, and as "
+            f"{next(iter(given))!r} where splits are named. Write them alike, or keep more users (--min-history)."
+        )
     return {split: np.where(named == split, counts, 0) for split in SPLITS}
 
 

@@ -63,8 +63,11 @@ class Table:
     def name(self) -> str:
         return self.source.name
 
-    def names(self) -> list[str]:
-        """All columns. JSON lines are read to the end to collect them.
+    def names(self, rows: int | None = None) -> list[str]:
+        """All columns. JSON lines are read to collect them.
+
+        Args:
+            rows: Read only this many JSON lines.
 
         Raises:
             DataError: If the file cannot be read.
@@ -73,7 +76,7 @@ class Table:
             return list(self.columns)
         try:
             with self.source.open() as raw:
-                return jsonl.keys(raw)
+                return jsonl.keys(islice(raw, rows))
         except (EOFError, OSError) as error:
             raise DataError(f"{self.name} cannot be read as jsonl: {error}") from error
 
@@ -160,6 +163,8 @@ def text_table(
     layout = Layout((separator if single else SEPARATOR).decode(), single and layout.quoted)
     first = _cells(rows, separator.decode(), layout.quoted)[0]
     hint = _separator_hint(rows, separator.decode(), len(first))
+    if layout.delimiter == "\t" and not layout.quoted and all(re.fullmatch('".*"', cell) for cell in first):
+        hint = "Its cells stand in quotes, which are read with --sep tab and --items-format csv or --interactions-format csv."
     if header and not names:
         return _with_header(source, form, layout, first, hint)
     return _without_header(source, form, layout, first, names, hint)

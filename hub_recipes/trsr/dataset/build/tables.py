@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 
 from trsr.dataset.build import jsonl
 from trsr.dataset.build.column_types import Kind, count_escaped
-from trsr.dataset.build.csv_blocks import check_column
 from trsr.dataset.build.scan import Faults, Masks, Reading, Source, scan
 from trsr.dataset.build.table_files import Table
 from trsr.dataset.contract import one_chunk
@@ -71,8 +70,8 @@ def read(
             column for name, (column, _) in wanted.items() if table_read is not None and not _blank(table_read[name])
         }
         known = names if filled.issuperset(names) else table.names()
-        for name in names:
-            check_column(name, known, table.name)
+        for name in names if known else ():  # without keys there are no rows either
+            replace(table, columns=dict(zip(known, known, strict=True))).in_file(name)
     if table_read is None or not len(table_read):
         raise DataError(f"{table.name} has no rows that can be used.")
     return table_read, reading

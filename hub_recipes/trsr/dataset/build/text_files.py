@@ -19,7 +19,7 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_MIN_LINES = 2  # lines that are evidence of another encoding: a single one may be damaged
+_MIN_LINES = 2  # lines that are evidence of another encoding: a single one may be damaged, but a header is needed
 
 
 def encoding_of(name: str, start: bytes, given: str | None = None) -> str:
@@ -44,7 +44,8 @@ def encoding_of(name: str, start: bytes, given: str | None = None) -> str:
         raise DataError(f"{name} is not {given}: it has neither a byte order mark nor zero bytes. {_AGAIN}")
     broken, non_ascii = _beyond_ascii(start)
     if encoding == "utf-8":
-        if not given and len(broken) >= _MIN_LINES and not non_ascii:
+        enough = len(broken) >= _MIN_LINES or (broken and broken[0][0] == 1)
+        if not given and enough and not non_ascii:
             raise DataError(_not_utf8(name, broken))
     elif encoding == "iso8859-1" and _has_c1_bytes(broken):
         raise DataError(f"{name} has letters or quotes that latin-1 does not have. Give --encoding cp1252.")
@@ -106,7 +107,8 @@ def is_utf8(start: bytes) -> bool:
 def _not_utf8(name: str, broken: list[tuple[int, bytes]]) -> str:
     number, line = broken[0]
     message = (
-        f"{name} is not UTF-8: {len(broken)} of its first lines are not, and none beyond ASCII is; the first is line"
+        f"{name} is not UTF-8: {len(broken)} of its first lines {'are' if broken[1:] else 'is'} not, and none beyond ASCII is; the "
+        "first is line"
     )
     try:
         guess = "cp1252" if _has_c1_bytes(broken) else "latin-1"

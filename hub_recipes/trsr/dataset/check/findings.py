@@ -36,7 +36,8 @@ CODES: dict[str, tuple[Severity, str]] = {
     "text-repeated": ("note", "another item has the same text: no model can tell them apart"),
     "item-long": (
         "note",
-        "the text may be too long for a prompt. Build the dataset with --field-words, or with other --text-fields",
+        "the text may be too long for a prompt. Build the dataset with --field-words, which cuts no column called text, or with "
+        "other --text-fields",
     ),
     "text-withheld": ("note", "the terms of the data forbid to share texts: there are none to check"),
     "item-unknown": ("error", "an id that has no row in `items`"),
