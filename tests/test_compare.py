@@ -383,11 +383,20 @@ def test_without_matplotlib_there_are_tables_and_a_line_about_pictures(tmp_path,
     assert "pictures" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("other", [{"shuffled_summaries": True, "weights": "a"}, {"weights": None}])
-def test_a_control_is_no_second_seed(tmp_path, other):
+def test_a_control_has_a_name_of_its_own(tmp_path):
     """Its scores would be averaged with the run's own."""
+    folders = [evaluation(tmp_path / "a", {"ours": hits("u1", "u2")}, weights="a")]
+    for name, control in (("b", {}), ("c", {"history": "last:3"})):
+        folders.append(
+            evaluation(tmp_path / name, {"ours": hits("u3")}, shuffled_summaries=True, weights="a", **control)
+        )
+    names = ["ours", "ours, summaries shuffled", "ours, summaries shuffled, history last:3"]
+    assert list(align([read(folder) for folder in folders]).seeds) == names
+
+
+def test_a_base_without_its_adapter_is_no_second_seed(tmp_path):
     one = evaluation(tmp_path / "a", {"ours": hits("u1", "u2")}, weights="a")
-    control = evaluation(tmp_path / "b", {"ours": hits("u3")}, **other)
+    control = evaluation(tmp_path / "b", {"ours": hits("u3")}, weights=None)
     with pytest.raises(CompareError, match=r"no two seeds of one run: .* Call the run of one of them otherwise"):
         align([read(one), read(control)])
     assert len(align([read(one), read(f"control={control}")]).seeds) == 2

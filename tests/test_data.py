@@ -139,7 +139,10 @@ def test_a_card_that_was_broken_by_hand_is_told(tmp_path, header):
 
 def test_no_config_says_how_to_make_it(tmp_path):
     folder = write(tmp_path / "d")
-    with pytest.raises(DataError, match=r"has no config 'recurrent'; it has items, histories\. Run: trsr summarize"):
+    with pytest.raises(
+        DataError,
+        match=r"has no config 'recurrent'; it has items, histories\. Run: trsr summarize .* --method recurrent --out DIR",
+    ):
         contract.read(str(folder), "recurrent", "train")
     with pytest.raises(DataError, match=r"has no config 'other'; it has items, histories\.$"):
         contract.read(str(folder), "other", "train")

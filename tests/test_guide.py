@@ -46,6 +46,27 @@ def test_scripts_have_the_options_shown(words):
     assert all(word in told for word in words if word.startswith("--"))
 
 
+def test_scripts_that_uv_runs_are_called_as_they_can_be():
+    for _, _, script, *words in [words for words in SHOWN if words[:2] == ["uv", "run"]]:
+        source = (ROOT / script.removeprefix("$TRSR/")).read_text(encoding="utf-8")
+        assert script.startswith("$TRSR/")  # the folder of the guide's reader is another
+        assert all(f'"{word}"' in source for word in words if word.startswith("--"))
+
+
+def test_commands_find_the_folders_that_those_before_them_left():
+    trained, written = set(), {}
+    for options in map(command_line().parse_args, VERBS):
+        if options.verb == "train":
+            trained.add(options.out or Path("runs") / load_recipe(options.recipe, options.overrides).name)
+        elif options.verb in ("evaluate", "publish", "train-summarizer"):
+            assert options.run in trained
+        elif options.verb == "base":
+            assert written.setdefault(options.out, options) is options  # it refuses a folder that holds something
+        elif options.verb == "summarize" and not options.estimate:
+            # Summaries of one method do not replace those of two.
+            assert written.setdefault(options.out, options.method) == options.method
+
+
 def test_files_named_in_it_exist():
     for name in re.findall(r"\b(?:hub_recipes|dataset_scripts|tests)/[\w/.]+\.\w+", GUIDE):
         assert (ROOT / name).is_file(), name

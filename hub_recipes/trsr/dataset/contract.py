@@ -74,7 +74,11 @@ def read(source: str, config: str, split: str, revision: str | None = None) -> D
     """
     known = configs(source, revision)
     if config not in known:
-        hint = f" Run: trsr summarize {source} --method {config}" if config in ("recurrent", "hierarchical") else ""
+        hint = (
+            f" Run: trsr summarize {source} --method {config} --out DIR"
+            if config in ("recurrent", "hierarchical")
+            else ""
+        )
         raise DataError(f"Dataset {source!r} has no config {config!r}; it has {', '.join(known)}.{hint}")
     return _read(source, config, split, revision)
 

@@ -4,6 +4,8 @@ Either users get the summaries of others, or their histories are shown in anothe
 """
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, List, Value
@@ -12,6 +14,7 @@ from trsr.dataset.other_users import rows_of_others
 from trsr.errors import EvaluationError, UsageError
 
 HISTORY = ", history "  # between the name of a system and that of the order in which it saw histories
+SHUFFLED = ", summaries shuffled"  # behind the name of a system that was shown the summaries of others
 
 
 def with_shuffled_summaries(rows: Dataset, seed: int) -> Dataset:
@@ -55,6 +58,16 @@ def with_history(rows: Dataset, order: str | None, seed: int) -> Dataset:
     changed_rows = rows.remove_columns([name for name in ("also_met", "timestamps") if name in rows.column_names])
     changed_rows = changed_rows.remove_columns("history").add_column("history", histories, feature=ids)
     return changed_rows.add_column("also_met", met, feature=ids)
+
+
+def system_name(about: Mapping[str, Any]) -> str:
+    """The name of an evaluated run, and of the controls that it was evaluated with, if any.
+
+    Args:
+        about: Content of its results file.
+    """
+    shuffled = SHUFFLED if about.get("shuffled_summaries") else ""
+    return f"{about['run']}{shuffled}" + (f"{HISTORY}{about['history']}" if about.get("history") else "")
 
 
 def history_suffix(order: str | None) -> str:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from trsr.errors import CompareError
 from trsr.recommender import results
-from trsr.recommender.controls import HISTORY
+from trsr.recommender.controls import system_name
 from trsr.recommender.results import training_seed
 from trsr.recommender.scores import FILE, KEYS, ROW
 
@@ -97,7 +97,7 @@ def read(source: str) -> Evaluation:
 def read_folder(folder: Path, renamed: str | None = None) -> Evaluation:
     """Read the evaluation in a folder, its run renamed. Raises CompareError as `read` does.
 
-    A run that saw histories in another order is named so, unless it is renamed.
+    A control is named so, as `controls.system_name` does, unless it is renamed.
     """
     for file in (FILE, results.FILE):
         if not (folder / file).is_file():
@@ -111,8 +111,7 @@ def read_folder(folder: Path, renamed: str | None = None) -> Evaluation:
     lacking += [f"{key} (in {results.FILE})" for key in NEEDED if about.get(key) is None]
     if lacking:
         raise CompareError(f"{folder} lacks {', '.join(lacking)}. Make it anew: trsr evaluate RUN")
-    if about.get("history") and not renamed:
-        renamed = f"{about['run']}{HISTORY}{about['history']}"
+    renamed = renamed or system_name(about)
     owners, items, labels = (np.array(table[key].to_pylist()) for key in KEYS)
     users = owners
     if ROW in table.column_names:
@@ -129,10 +128,8 @@ def read_folder(folder: Path, renamed: str | None = None) -> Evaluation:
             scores = np.array(table[column].to_pylist(), dtype=float)[order]
             if broken := int((~np.isfinite(scores)).sum()):
                 raise CompareError(f"{folder}: {broken} scores of {column!r} are not finite numbers. Make them anew.")
-            systems[renamed if renamed and column == about["run"] else column] = scores
-    return Evaluation(
-        str(folder), about, renamed or about["run"], users, owners, items, labels[order].astype(bool), systems
-    )
+            systems[renamed if column == about["run"] else column] = scores
+    return Evaluation(str(folder), about, renamed, users, owners, items, labels[order].astype(bool), systems)
 
 
 def align(evaluations: Sequence[Evaluation]) -> Aligned:
