@@ -194,6 +194,10 @@ def test_a_function_that_writes_a_folder_has_one_writer(tmp_path, other):
     assert write("a", tmp_path / "free", seed=3) == 3
     with pytest.raises(UsageError, match="Another process is writing"):
         write("a", out=tmp_path / "out")
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UsageError, match="file is a file, where a folder is to be written"):
+            write("a", out)
     assert written == [("a", tmp_path / "free", 3)]
 
 

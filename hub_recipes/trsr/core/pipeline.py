@@ -209,8 +209,8 @@ class TextRichRecommendationPipeline(Pipeline):
             missing = set()
         if unknown or missing:
             hint = (
-                " This recommender carries no catalogue to choose from: `trsr publish RUN --retriever RETRIEVER` makes a "
-                "repo that does."
+                " This recommender carries no catalogue to choose from: `trsr publish RUN --retriever RETRIEVER "
+                "--namespace ORG` makes a repo that does."
             )
             raise InputError(
                 f"A request has the keys history, candidates and optionally summary; unknown: {sorted(map(str, unknown))}, "

@@ -158,13 +158,24 @@ def locked(folder: Path) -> Iterator[None]:
             _locked_here.discard(name)
 
 
+def check_no_file(folder: Path) -> None:
+    """Raise UsageError if a folder that is to be written is a file, or lies in one."""
+    if file := next((path for path in (folder, *folder.parents) if path.is_file()), None):
+        raise UsageError(f"{file} is a file, where a folder is to be written. Choose another --out.")
+
+
 def one_writer(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function that writes the folder `out`, so that one process at a time can run it on a folder."""
+    """Decorate a function that writes the folder `out`, so that one process at a time can run it on a folder.
+
+    The function raises UsageError if `out` is a file, or lies in one.
+    """
     signature = inspect.signature(function)
 
     @functools.wraps(function)
     def alone(*args: P.args, **kwargs: P.kwargs) -> R:
-        with locked(signature.bind(*args, **kwargs).arguments["out"]):
+        out = signature.bind(*args, **kwargs).arguments["out"]
+        check_no_file(out)
+        with locked(out):
             return function(*args, **kwargs)
 
     return alone

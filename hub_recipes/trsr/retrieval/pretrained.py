@@ -17,7 +17,7 @@ from trsr.errors import LoadError, UsageError
 from trsr.progress import loading
 from trsr.records.checksums import digest, files_checksum
 
-INSTALL = "pip install sentence-transformers"
+INSTALL = 'pip install "sentence-transformers>=6.2,<7"'  # as in pyproject.toml
 _SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model"}  # weights, settings, vocabularies
 TOKENS = 128  # of a text that a language model reads, from its beginning
 BATCH_TOKENS = 4096

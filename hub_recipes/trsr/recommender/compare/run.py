@@ -17,7 +17,7 @@ from trsr.recommender.compare import fused_figures, measure, plot, report, slice
 from trsr.recommender.compare.align import Aligned, Evaluation, align, on_shared_users, read, read_folder, row_name
 from trsr.recommender.run import data_checksums
 from trsr.records.checksums import PREFIX
-from trsr.records.files import read_json
+from trsr.records.files import check_no_file, read_json
 from trsr.records.versions import versions
 from trsr.report import plots as pictures
 
@@ -104,7 +104,9 @@ def compare(
 
 
 def _check_replaceable(out: Path, about: Mapping[str, Any]) -> None:
-    """Raise CompareError if a file to be written exists in `out` and is not of a comparison of this dataset and split."""
+    """Raise CompareError if a file to be written exists in `out` and is not of a comparison of this dataset and split, and
+    UsageError if `out` is a file."""
+    check_no_file(out)
     if not (out / FILE).is_file():
         if existing := [name for name in BESIDE if (out / name).exists()]:
             raise CompareError(f"{out} holds a {existing[0]} that is of no comparison. Choose another --out.")

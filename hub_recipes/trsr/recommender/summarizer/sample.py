@@ -35,7 +35,7 @@ def sampling_engine(recipe: Recipe, summaries: SummaryProvenance, temperature: f
         raise TrainError(
             f"The summaries of {recipe.dataset} that the run was trained with are not those of its base: how to ask the base "
             f"is not known. Summarise with it, and train a ranker on that: trsr summarize {recipe.dataset} "
-            f"--engine transformers:{recipe.base} --out DIR"
+            f"--engine transformers:{base_path(recipe.base)} --out DIR"
         )
     penalties = {name: summaries.sampling.get(name, 1.0) for name in ("repetition_penalty", "answer_penalty")}
     sampling = Sampling(summaries.sampling["max_new_tokens"], temperature, seed, **penalties)
