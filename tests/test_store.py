@@ -1,6 +1,8 @@
 import sqlite3
 import subprocess
 import sys
+import threading
+from contextlib import closing
 
 import pyarrow.parquet as pq
 import pytest
@@ -116,6 +118,18 @@ def test_an_export_holds_what_was_asked_for_and_no_question(path, tmp_path):
     assert table.schema == SCHEMA
     assert table["key"].to_pylist() == [A, C]
     assert set(table["engine"].to_pylist()) == {'{"engine": "x", "model": "m"}'}
+
+
+def test_a_new_store_waits_for_another_process_that_makes_it(tmp_path):
+    """SQLite itself does not wait here, so that runs that began at once failed at times."""
+    path = tmp_path / "s.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("CREATE TABLE made_first (n)")
+        other.execute("BEGIN IMMEDIATE")
+        threading.Timer(0.3, other.execute, ["COMMIT"]).start()
+        with closing(Store(path)) as store:
+            store.put([Generation("a", 0, "x")], {"engine": "x"})
+            assert "a" in store.get(["a"])
 
 
 def test_several_writers(path):

@@ -5,6 +5,7 @@ Holds answers but no questions, so that an export holds no item texts. Knows not
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,8 +32,8 @@ SCHEMA = pa.schema(
 # The problem of an imported attempt, until its question is known: only with that it can be judged.
 UNCHECKED = "unchecked"
 _COLUMNS = ", ".join(SCHEMA.names[:-1])
+_WAIT = 60  # seconds, for another process
 _TABLES = f"""
-PRAGMA journal_mode=WAL;
 -- A killed process loses nothing; a power failure may lose the last commits.
 PRAGMA synchronous=NORMAL;
 CREATE TABLE IF NOT EXISTS engines (id INTEGER PRIMARY KEY, identity TEXT UNIQUE NOT NULL);
@@ -88,8 +89,21 @@ class Store:
         self._engines: dict[str, int] = {}
         with self._usable():
             # In a notebook a run has a thread of its own, but only one thread uses the store at a time.
-            self._base = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+            self._base = sqlite3.connect(path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
+            self._log_ahead()
             self._base.executescript(_TABLES)
+
+    def _log_ahead(self) -> None:
+        """Have SQLite write a log ahead, so that readers need not wait. Here it does not wait itself for others that do so."""
+        until = time.monotonic() + _WAIT
+        while True:
+            try:
+                self._base.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+            time.sleep(0.02)
 
     def bind_server(self, identity: Mapping[str, object], server: str, same_model: bool) -> None:
         """Bind the answers of an engine to the server that gives them: another one may have another model of that name.
