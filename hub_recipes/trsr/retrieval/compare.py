@@ -12,7 +12,7 @@ from trsr.metrics.fusion import fit_weights
 from trsr.metrics.ranking import padded
 from trsr.recommender.compare import fuse as fusing
 from trsr.recommender.compare import measure
-from trsr.recommender.controls import HISTORY
+from trsr.recommender.controls import system_name
 from trsr.recommender.results import same_settings, training_seed
 from trsr.records.files import read_json
 from trsr.records.versions import versions
@@ -45,7 +45,7 @@ class Evaluation:
                 f"No {CATALOGUE} in {folder}. Make it: trsr retrieve evaluate, or hub_recipes/baselines.py."
             )
         about = read_json(folder / CATALOGUE)
-        return cls(folder, about, about["run"] + (f"{HISTORY}{about['history']}" if about.get("history") else ""))
+        return cls(folder, about, system_name(about))
 
     def name_here(self, system: str) -> str:
         """The name of a system in the folder's files, where the run of a control has its plain name."""
