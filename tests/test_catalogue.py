@@ -152,6 +152,10 @@ def test_filters():
     assert ids({"tags": "b", "year": 1}) == {"i4", "i5"}
     assert ids({"tags": "b"}, {"where": {"year": 1}}) == {"i4", "i5"}
     assert ids({"genre": "love"}) == set()
+    with pytest.raises(InputError, match="No item has 'Sea' in the field 'genre', but items have 'sea' there"):
+        ids({"genre": "Sea"})
+    with pytest.raises(InputError, match="No item has 'B ' in the field 'tags', but items have 'b' there"):
+        ids({"tags": "B "})
     with pytest.raises(InputError, match="no field 'maker' to choose by; they have item_id, text, genre, tags, year"):
         ids({"maker": "x"})
     with pytest.raises(InputError, match="'year' holds values such as 1, so none can be '1'"):

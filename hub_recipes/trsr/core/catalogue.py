@@ -150,7 +150,8 @@ class Catalogue:
         """For each user, rows and scores of the nearest items, best first; of equal ones, the earlier rows.
 
         Raises:
-            InputError: If `where` names a field that there is not, or a value of another kind; or a user's vector is not finite.
+            InputError: If `where` names a field that there is not, or a value of another kind or that stands there in another
+                case alone; or a user's vector is not finite.
         """
         users = user_vectors(self.user_model, self.vectors, [query.history for query in queries])
         scores = users @ self.vectors.T  # (users, items)
@@ -191,11 +192,17 @@ class Catalogue:
         if name not in self.fields:
             raise InputError(f"Items have no field {name!r} to choose by; they have {', '.join(self.fields)}.")
         column = self.fields[name]
-        lists = (cell if isinstance(cell, list) else [cell] for cell in column)
+        lists = [cell if isinstance(cell, list) else [cell] for cell in column]
         example = next((held for cell in lists for held in cell if held), value)
         if isinstance(example, str) != isinstance(value, str) or isinstance(value, (list, dict)):
             raise InputError(f"The field {name!r} holds values such as {example!r}, so none can be {value!r}.")
-        return torch.tensor([value in cell if isinstance(cell, list) else value == cell for cell in column])
+        matching = torch.tensor([value in cell if isinstance(cell, list) else value == cell for cell in column])
+        if isinstance(value, str) and not matching.any():
+            folded = value.strip().casefold()
+            near = next((held for cell in lists for held in cell if held and held.strip().casefold() == folded), None)
+            if near is not None:
+                raise InputError(f"No item has {value!r} in the field {name!r}, but items have {near!r} there.")
+        return matching
 
 
 def is_id_alone(entry: object) -> bool:
