@@ -14,13 +14,18 @@ from datasets import Dataset
 
 from tests import tiny
 from trsr.cli import main
+from trsr.core.catalogue import Catalogue as CarriedCatalogue
+from trsr.core.modeling import CATALOGUE
 from trsr.dataset import contract
 from trsr.errors import EvaluationError, InputError, LoadError, RunError, UsageError
+from trsr.hub.item_encoder import export
 from trsr.metrics import ranking
 from trsr.recommender.compare.align import align, read
 from trsr.records.checksums import digest
 from trsr.retrieval import catalogue, ranked, text_vectors
+from trsr.retrieval.carried import catalogue_of, write_catalogue
 from trsr.retrieval.checkpoint import Checkpoint
+from trsr.retrieval.ensemble import make_ensemble
 from trsr.retrieval.evaluate import default_folder, evaluate_retriever
 from trsr.retrieval.retriever import Retriever
 from trsr.retrieval.run import train_retriever
@@ -535,3 +540,67 @@ def test_parts_of_the_users_give_what_all_together_give(monkeypatch, dataset, fo
     parts = catalogue.measure({"both": scorer}, rows, retriever.numbers, counts)["both"]
     assert all(np.allclose(whole.per_user[name], parts.per_user[name]) for name in whole.per_user)
     assert all(np.array_equal(whole.in_top_k[k], parts.in_top_k[k]) for k in whole.in_top_k)
+
+
+@pytest.fixture(scope="module")
+def members(dataset, folder, tmp_path_factory):
+    """Two retrievers of other seeds and sizes, the second without ids."""
+    other = tmp_path_factory.mktemp("members") / "texts"
+    train_retriever(dataset, other, ids=False, width=64, settings=replace(QUICK, seed=1))
+    return [folder, other]
+
+
+def test_an_ensemble_scores_by_the_mean_of_its_members(dataset, members, tmp_path, capsys):
+    out = tmp_path / "both"
+    command = ["retrieve", "ensemble", *map(str, members), "--dataset", dataset, "--out", str(out)]
+    main(command)
+    assert "validation Recall@10 over the catalogue" in capsys.readouterr().out
+    made, parts = Retriever.load(out), [Retriever.load(member) for member in members]
+    new = {"new": "title: T3; genre: harbour reef"}
+    histories = [np.array(items, np.int64) for items in ([], [0], [3, 2, 1, 4, 5])]
+    for one, others in ((made, parts), (made.with_items(new), [part.with_items(new) for part in parts])):
+        mean = np.mean([other.users(histories) @ other.vectors.T for other in others], axis=0)
+        assert np.allclose(one.users(histories) @ one.vectors.T, mean, atol=1e-5)
+    assert made.record["parameters"] == sum(part.record["parameters"] for part in parts)
+    assert [one["vectors"]["name"] for one in made.record["members"]] == ["tf-idf", "tf-idf"]
+    # As the catalogue of a pipeline.
+    carried = catalogue_of(out, dataset)
+    write_catalogue(carried, tmp_path / "repo" / CATALOGUE)
+    loaded = CarriedCatalogue.load(str(tmp_path / "repo"), {})
+    query = loaded.query([({"item_id": "i1"}, None)])
+    ((best, *_),) = loaded.retrieve([query])
+    ((item_id, score), *_) = made.recommend([["i1"]])[0]
+    assert (loaded.item_ids[best[0]], best[1]) == (item_id, pytest.approx(score, abs=1e-5))
+    # Figures on the candidates and on the catalogue, as of any retriever; and what is finished is kept.
+    results = evaluate_retriever(out, dataset, tmp_path / "test")
+    assert results["catalogue"]["systems"]["both"]["recall@10"]["value"] > 0.5
+    written = (out / "model.safetensors").stat().st_mtime_ns
+    main(command)
+    assert (out / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_an_ensemble_of_a_member_without_texts_has_no_vector_for_a_new_item(dataset, folder, tmp_path):
+    train_retriever(dataset, tmp_path / "ids", vectors="none", settings=QUICK)
+    make_ensemble([folder, tmp_path / "ids"], dataset, tmp_path / "out")
+    with pytest.raises(UsageError, match="or a member of it, knows items by their ids alone"):
+        Retriever.load(tmp_path / "out").embed(["title: T3"])
+
+
+def test_what_makes_no_ensemble_is_refused_and_nothing_is_written(dataset, members, small_dataset, tmp_path):
+    made = tmp_path / "made"
+    make_ensemble(members, dataset, made)
+    out = tmp_path / "out"
+    for given, source, error, message in (
+        (members[:1], dataset, UsageError, "takes two different retrievers or more, got .*both"),
+        ([members[0], members[0]], dataset, UsageError, "the weights of some are equal"),
+        ([members[0], made], dataset, UsageError, "made is an ensemble itself: give its members"),
+        ([members[0], tmp_path / "none"], dataset, RunError, "No retriever at .*none"),
+        (members, str(small_dataset), RunError, "is not the dataset that the retriever was trained on"),
+    ):
+        with pytest.raises(error, match=message):
+            make_ensemble(given, source, out)
+    assert not out.exists()
+    with pytest.raises(UsageError, match="was made from something else"):
+        make_ensemble(members[::-1], dataset, made)
+    with pytest.raises(UsageError, match="is an ensemble: export the members"):
+        export(made, dataset, out)

@@ -1,15 +1,17 @@
-"""Train a retriever over a whole catalogue, evaluate it, and join it to a run.
+"""Train a retriever over a whole catalogue, evaluate it, make one of several, and join it to a run.
 
 A retriever has a vector for each item, from its text and its id, and one for a user after any history; the product of the two
 is the score. Text vectors come from tf-idf, which needs no model, from sentence-transformers:MODEL, or from the hidden
 states of a language model, transformers:MODEL. Evaluation is on the released candidates, in the form of `trsr evaluate`, and
-on the whole catalogue: the target among all items that the user has not met. `fuse` gives a finished run the catalogue: it
+on the whole catalogue: the target among all items that the user has not met. `ensemble` makes one retriever of several, with
+other seeds or text vectors: its scores are the mean of theirs, and it is used like any other. `fuse` gives a finished run the catalogue: it
 then recommends without candidates, by the sum of both scores. `export` writes the part that makes item vectors from texts as
 a SentenceTransformer, of a retriever that was trained with the vectors of a model.
 
 examples:
   trsr retrieve train data/mine --out runs/retriever
   trsr retrieve evaluate runs/retriever --dataset data/mine
+  trsr retrieve ensemble runs/retriever runs/retriever-minilm --dataset data/mine --out runs/both
   trsr retrieve fuse runs/retriever --run runs/mine
   trsr retrieve export runs/retriever-smollm2 --dataset data/mine --out runs/item-encoder
 """
@@ -26,7 +28,7 @@ STAGE_ONE = 100  # items that are retrieved for the language model
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", metavar="train | evaluate | fuse | export", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="train | evaluate | ensemble | fuse | export", required=True)
     train = actions.add_parser("train", help="on the histories of a dataset, in minutes on a CPU")
     option = train.add_argument
     option("dataset", help="folder or Hub id with the configs items and histories")
@@ -65,6 +67,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         help=f"with --run: items for its language model ({STAGE_ONE})",
     )
     add_json(evaluate)
+    ensemble = actions.add_parser("ensemble", help="one retriever of several: the mean of their scores")
+    option = ensemble.add_argument
+    option("retrievers", type=Path, nargs="+", help="folders of retrievers that were trained on the same dataset")
+    option("--dataset", required=True, help="the one that they were trained on")
+    option("--revision", help="of the dataset")
+    option("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    add_json(ensemble)
     fuse = actions.add_parser(
         "fuse", help="give a run a catalogue: fit the weight of the retriever's scores beside its own"
     )
@@ -88,7 +97,20 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Outcome:
-    return {"train": _train, "evaluate": _evaluate, "fuse": _fuse, "export": _export}[options.action](options)
+    actions = {"train": _train, "evaluate": _evaluate, "ensemble": _ensemble, "fuse": _fuse, "export": _export}
+    return actions[options.action](options)
+
+
+def _ensemble(options: argparse.Namespace) -> Outcome:
+    from trsr.retrieval.ensemble import make_ensemble
+
+    record = make_ensemble(options.retrievers, options.dataset, options.out, revision=options.revision)
+    return Outcome(
+        record,
+        f"Wrote {options.out}: {record['parameters']} parameters; validation Recall@10 over the catalogue "
+        f"{record['validation']['recall@10']:.3f}, of the members "
+        f"{', '.join(format(member['validation']['recall@10'], '.3f') for member in record['members'])}",
+    )
 
 
 def _export(options: argparse.Namespace) -> Outcome:

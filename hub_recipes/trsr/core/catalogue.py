@@ -14,7 +14,7 @@ from .errors import InputError, LoadError
 from .history import Item, clean, sentence
 from .modeling import CATALOGUE, optional_file, read_json
 from .scoring import rank
-from .user_model import Shape, UserModel, user_vectors
+from .user_model import UserModel, UserModels, user_model_of, user_vectors
 
 WEIGHTS, ITEMS, RECORD = FILES = ("retriever.safetensors", "items.parquet", "catalogue.json")
 STAGE_ONE = 100  # items that the first stage passes on
@@ -52,7 +52,11 @@ class Catalogue:
     """
 
     def __init__(
-        self, fields: Mapping[str, list], vectors: torch.Tensor, user_model: UserModel, record: Mapping[str, Any]
+        self,
+        fields: Mapping[str, list],
+        vectors: torch.Tensor,
+        user_model: UserModel | UserModels,
+        record: Mapping[str, Any],
     ) -> None:
         self.fields, self.vectors, self.user_model, self.record = fields, vectors, user_model, record
         self.item_ids, self.texts = fields["item_id"], fields["text"]
@@ -89,7 +93,7 @@ class Catalogue:
         record = read_json(files[RECORD])
         weights = load_file(files[WEIGHTS])
         vectors = weights.pop("items")
-        user_model = UserModel(Shape(**record["shape"])).to(vectors.dtype)
+        user_model = user_model_of(record["shape"]).to(vectors.dtype)
         user_model.load_state_dict(weights)
         fields = parquet.read_table(files[ITEMS]).to_pydict()
         return cls(fields, vectors, user_model.eval(), record)

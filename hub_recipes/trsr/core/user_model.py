@@ -3,7 +3,7 @@
 Knows nothing of where item vectors come from, nor of training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,8 +98,38 @@ class UserModel(nn.Module):
         return self.last(x)
 
 
+class UserModels(nn.Module):
+    """User models of an ensemble: items' vectors hold a part for each, and a user's vector is theirs, one behind the other.
+
+    Raises:
+        InputError: If they look at different numbers of items.
+    """
+
+    def __init__(self, members: Sequence[UserModel]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.widths = [len(member.begin) for member in members]
+        if len(longest := {member.longest for member in members}) > 1:
+            raise InputError(
+                f"Members of an ensemble look at the same number of newest items; these at {sorted(longest)}."
+            )
+        self.longest = longest.pop()
+
+    def forward(self, items: torch.Tensor) -> torch.Tensor:
+        """As `UserModel.forward`; the width is the sum of the members'."""
+        parts = items.split(self.widths, dim=-1)
+        return torch.cat([member(part) for member, part in zip(self.members, parts, strict=True)], dim=-1)
+
+
+def user_model_of(shape: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> UserModel | UserModels:
+    """An untrained user model of a recorded shape; of several, the models of an ensemble."""
+    if isinstance(shape, Mapping):
+        return UserModel(Shape(**shape))
+    return UserModels([UserModel(Shape(**one)) for one in shape])
+
+
 @torch.no_grad()
-def user_vectors(model: UserModel, vectors: torch.Tensor, histories: Sequence[Any]) -> torch.Tensor:
+def user_vectors(model: UserModel | UserModels, vectors: torch.Tensor, histories: Sequence[Any]) -> torch.Tensor:
     """Vectors (users, width) after the whole of each history; its newest items count.
 
     Args:

@@ -20,6 +20,7 @@ from trsr.errors import ReleaseError, UsageError
 from trsr.hub.processes import printed_by
 from trsr.progress import loading
 from trsr.records.files import whole_folder
+from trsr.retrieval.network import Ensemble
 from trsr.retrieval.pretrained import INSTALL, TOKENS, HiddenStateVectors, SentenceVectors
 from trsr.retrieval.retriever import ITEMS, VECTORS, Retriever
 
@@ -48,7 +49,7 @@ def export(folder: Path, source: str, out: Path, revision: str | None = None) ->
         the index: to the others the retriever adds what it has learnt of their ids.
 
     Raises:
-        UsageError: If no model reads the retriever's texts, `out` holds something, or sentence-transformers is missing.
+        UsageError: If the retriever is an ensemble, no model reads its texts, `out` holds something, or sentence-transformers is missing.
         ReleaseError: If a fresh process cannot load what was written, or gets other vectors from it.
         RunError, DataError, LoadError: As `Retriever.load`, `check_data` and `embed`.
     """
@@ -57,6 +58,10 @@ def export(folder: Path, source: str, out: Path, revision: str | None = None) ->
     retriever = Retriever.load(folder)
     retriever.check_data(source, revision)
     maker = retriever.text
+    if isinstance(retriever.network, Ensemble):
+        raise UsageError(
+            f"{folder} is an ensemble: export the members whose vectors come from a model, each for itself."
+        )
     if not isinstance(maker, (SentenceVectors, HiddenStateVectors)):
         raise UsageError(
             f"The item vectors of {folder} come from {'TF-IDF' if maker else 'ids alone'}, and a SentenceTransformer reads texts with a "

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ def catalogue_of(folder: Path, source: str, revision: str | None = None) -> Cata
         raise DataError(f"The items of {source} hold an id twice. See: trsr check {source}")
     record = {
         "items": len(retriever.item_ids),
-        "shape": asdict(retriever.network.shape),
+        "shape": retriever.network.describe(),
         "dataset": retriever.record["dataset"],
         "dataset_checksums": retriever.record["dataset_checksums"],
         "retriever": digest(folder),

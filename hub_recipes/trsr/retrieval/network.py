@@ -3,12 +3,16 @@
 Knows nothing of losses, files or where text vectors come from. The user model travels with a recommender: `trsr.core`.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
 import torch
 from torch import nn
 
-from trsr.core.user_model import Shape, UserModel
+from trsr.core.user_model import Shape, UserModel, UserModels
 
-__all__ = ["ItemTower", "Network", "Shape"]
+__all__ = ["Ensemble", "ItemTower", "ItemTowers", "Network", "Shape", "network_of"]
 
 
 class ItemTower(nn.Module):
@@ -59,3 +63,60 @@ class Network(nn.Module):
         self.item, self.user = ItemTower(shape), UserModel(shape)
         # Measured: scores that start larger overfit at once, smaller ones learn slowly.
         nn.init.constant_(self.user.last.weight, 0.3)
+
+    def describe(self) -> dict[str, Any]:
+        """What `network_of` makes it from."""
+        return asdict(self.shape)
+
+
+class ItemTowers(nn.Module):
+    """Item towers of an ensemble: an item's vector is theirs, one behind the other."""
+
+    def __init__(self, members: Sequence[ItemTower], text_widths: Sequence[int]) -> None:
+        super().__init__()
+        self.members, self.text_widths = nn.ModuleList(members), list(text_widths)
+
+    def forward(self, text: torch.Tensor, numbers: None, known: torch.Tensor) -> torch.Tensor:
+        """Vectors of items from their texts alone.
+
+        Args:
+            text: (items, sum of text widths), the members' text vectors one behind the other.
+            numbers: None, since nothing is trained here.
+            known: As `ItemTower.forward` takes it.
+        """
+        parts = text.split(self.text_widths, dim=1)
+        return torch.cat([tower(part, None, known) for tower, part in zip(self.members, parts, strict=True)], dim=1)
+
+
+class Ensemble(nn.Module):
+    """Networks side by side. Made by `of`, the score of an item is the mean of the members' scores."""
+
+    def __init__(self, members: Sequence[Network]) -> None:
+        super().__init__()
+        self.shapes = [member.shape for member in members]
+        self.item = ItemTowers([member.item for member in members], [shape.text_width for shape in self.shapes])
+        self.user = UserModels([member.user for member in members])
+
+    @classmethod
+    def of(cls, members: Sequence[Network]) -> "Ensemble":
+        """The ensemble of trained networks, which are left as they are."""
+        made = network_of([member.describe() for member in members])
+        for part in ("item", "user"):
+            for own, member in zip(getattr(made, part).members, members, strict=True):
+                own.load_state_dict(getattr(member, part).state_dict())
+        with torch.no_grad():
+            for user in made.user.members:  # its last step, a norm with weight and bias, scales its scores
+                user.last.weight /= len(members)
+                user.last.bias /= len(members)
+        return made.eval()
+
+    def describe(self) -> list[dict[str, Any]]:
+        """What `network_of` makes it from."""
+        return [asdict(shape) for shape in self.shapes]
+
+
+def network_of(shape: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Any:
+    """An untrained network of a recorded shape; of several, an ensemble."""
+    if isinstance(shape, Mapping):
+        return Network(Shape(**shape))
+    return Ensemble([Network(Shape(**one)) for one in shape])

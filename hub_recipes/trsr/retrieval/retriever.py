@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from trsr.recommender.run import changed_configs, data_checksums
 from trsr.records.files import read_json
 from trsr.retrieval import text_vectors
 from trsr.retrieval.approximate import ApproximateIndex
-from trsr.retrieval.network import Network, Shape
+from trsr.retrieval.network import Ensemble, Network, network_of
 from trsr.retrieval.search import largest
 from trsr.retrieval.text_vectors import TextVectors
 from trsr.retrieval.users import user_vectors
@@ -42,7 +42,7 @@ class Retriever:
         index: What `recommend` searches in; None for an exact search.
     """
 
-    network: Network
+    network: Network | Ensemble
     item_ids: list[str]
     vectors: np.ndarray
     text: TextVectors | None
@@ -69,7 +69,7 @@ class Retriever:
                     f"No retriever at {folder}: it has no {name}. Make one: trsr retrieve train DATASET --out DIR"
                 )
         record = read_json(folder / FILE)
-        network = Network(Shape(**record["shape"]))
+        network = network_of(record["shape"])
         network.load_state_dict(load_tensors(folder / NETWORK))
         text = text_vectors.load(record["vectors"], folder / TEXT_VECTORS) if record["vectors"] else None
         item_ids = pq.read_table(folder / ITEMS)["item_id"].to_pylist()
@@ -82,7 +82,7 @@ class Retriever:
         save_tensors(self.network.state_dict(), folder / NETWORK)
         save_file({"items": self.vectors}, folder / VECTORS)
         pq.write_table(pa.table({"item_id": self.item_ids}), folder / ITEMS)
-        record = {**self.record, "shape": asdict(self.network.shape)}
+        record = {**self.record, "shape": self.network.describe()}
         (folder / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8", newline="\n")
 
     def check_data(self, source: str, revision: str | None = None) -> None:
@@ -114,7 +114,7 @@ class Retriever:
         """
         if self.text is None:
             raise UsageError(
-                "This retriever knows items by their ids alone: a new item has no vector. Train one with texts."
+                "This retriever, or a member of it, knows items by their ids alone: a new item has no vector. Train one with texts."
             )
         with torch.no_grad():
             text = torch.from_numpy(self.text.encode(texts))

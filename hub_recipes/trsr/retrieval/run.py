@@ -1,9 +1,12 @@
 """Train a retriever on a dataset folder, and write it."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from datasets import Dataset
 
 from trsr.dataset import contract
 from trsr.dataset.sequences import also_met, histories, interactions_checksum, item_numbers, training_sequences
@@ -77,11 +80,7 @@ def train_retriever(
     splits = {split: contract.read(source, "histories", split, revision) for split in contract.SPLITS}
     numbers = {item_id: number for number, item_id in enumerate(texts)}
     sequences = training_sequences(splits, numbers)
-    validation = Validation(
-        list(histories(splits["validation"], numbers, "validation")),
-        item_numbers(splits["validation"].with_format("arrow")["target"], numbers, "validation"),
-        also_met(splits["validation"], numbers),
-    )
+    validation = validation_users(splits["validation"], numbers)
     checkpoint = Checkpoint.open(out, made_from, began, started)
     maker = pretrained
     if maker is None and vectors != NONE:
@@ -122,3 +121,16 @@ def train_retriever(
         retriever.save(draft)
     checkpoint.remove()
     return read_json(out / FILE)
+
+
+def validation_users(rows: Dataset, numbers: Mapping[str, int]) -> Validation:
+    """The users of a validation split.
+
+    Args:
+        numbers: Item id -> row of its vector.
+    """
+    return Validation(
+        list(histories(rows, numbers, "validation")),
+        item_numbers(rows.with_format("arrow")["target"], numbers, "validation"),
+        also_met(rows, numbers),
+    )

@@ -24,6 +24,26 @@ class TextVectors(Protocol):
         """Write what `load` needs beside the description."""
 
 
+class EnsembleVectors:
+    """Those of several makers, one behind the other, as an ensemble of retrievers takes them."""
+
+    name = "ensemble"
+
+    def __init__(self, members: Sequence[TextVectors]) -> None:
+        self.members = members
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors (texts, sum of the members' widths) float32."""
+        return np.concatenate([member.encode(texts) for member in self.members], axis=1)
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": self.name, "members": [member.describe() for member in self.members]}
+
+    def save(self, folder: Path) -> None:
+        for number, member in enumerate(self.members):
+            member.save(folder / str(number))
+
+
 def pretrained(name: str) -> TextVectors | None:
     """The pretrained model that a name of KINDS stands for; None if it stands for none.
 
@@ -72,6 +92,9 @@ def load(record: Mapping[str, Any], folder: Path) -> TextVectors:
 
     if record["name"] == TfidfVectors.name:
         return TfidfVectors.load(folder)
+    if record["name"] == EnsembleVectors.name:
+        members = enumerate(record["members"])
+        return EnsembleVectors([load(member, folder / str(number)) for number, member in members])
     for known in (SentenceVectors, HiddenStateVectors):
         if record["name"] == known.name:
             return known(record["model"], record["checksum"])

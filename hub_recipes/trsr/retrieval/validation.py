@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trsr.errors import TrainError
-from trsr.retrieval.network import Network
+from trsr.retrieval.network import Ensemble, Network
 from trsr.retrieval.users import user_vectors
 
 CELLS = 4_000_000  # scores in memory at once
@@ -27,7 +27,7 @@ class Validation:
     also_met: Sequence[np.ndarray] | None = None
 
 
-def measure(network: Network, vectors: np.ndarray, validation: Validation) -> dict[str, float]:
+def measure(network: Network | Ensemble, vectors: np.ndarray, validation: Validation) -> dict[str, float]:
     """How high the next item of validation users stands among all items that they have not met; equal scores share their ranks.
 
     Returns:

@@ -1,0 +1,94 @@
+"""Make one retriever of several: the score of an item is the mean of theirs."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trsr.dataset import contract
+from trsr.errors import UsageError
+from trsr.recommender.scores import cost
+from trsr.records.checksums import digest
+from trsr.records.files import bind, one_writer, read_json, whole_folder
+from trsr.records.versions import versions
+from trsr.retrieval.network import Ensemble
+from trsr.retrieval.retriever import FILE, Retriever
+from trsr.retrieval.run import validation_users
+from trsr.retrieval.text_vectors import EnsembleVectors
+from trsr.retrieval.validation import measure
+
+
+@one_writer
+def make_ensemble(folders: Sequence[Path], source: str, out: Path, *, revision: str | None = None) -> dict[str, Any]:
+    """Make a retriever of trained ones, and write its folder whole or not at all; nothing is trained.
+
+    Its vectors are theirs, one behind the other, so it is searched, evaluated, fused and published as any other. The members are
+    copied: their folders are not needed any more.
+
+    Args:
+        folders: Of two retrievers or more, with other seeds, text vectors or sizes, trained on the same interactions.
+        source: Folder or Hub id of the dataset that they were trained on; its validation users are measured.
+        out: Folder to write.
+
+    Returns:
+        The record, content of `retriever.FILE`.
+
+    Raises:
+        UsageError: If there are fewer than two, one is given twice or is an ensemble, or `out` holds anything else.
+        RunError: If one is no retriever, or was trained on other data.
+        DataError: As `trsr.dataset.contract` does.
+    """
+    checksums = [_weights(folder) for folder in folders]
+    if len(set(checksums)) < max(2, len(folders)):
+        raise UsageError(
+            f"An ensemble takes two different retrievers or more, got {', '.join(map(str, folders))}"
+            + (": the weights of some are equal." if len(folders) > 1 else ".")
+        )
+    if out.exists():
+        bind(out, {"members": checksums})
+        if (out / FILE).is_file():
+            return read_json(out / FILE)
+    members = [Retriever.load(folder) for folder in folders]
+    networks = []
+    for folder, member in zip(folders, members, strict=True):
+        if isinstance(member.network, Ensemble):
+            raise UsageError(f"{folder} is an ensemble itself: give its members.")
+        member.check_data(source, revision)
+        networks.append(member.network)
+    began, started = time.process_time(), time.monotonic()
+    network = Ensemble.of(networks)
+    vectors = np.concatenate([member.vectors for member in members], axis=1)
+    makers = [member.text for member in members if member.text is not None]
+    text = EnsembleVectors(makers) if len(makers) == len(members) else None
+    records = [member.record for member in members]
+    validation = validation_users(contract.read(source, "histories", "validation", revision), members[0].numbers)
+    taken = cost(began)
+    record = {
+        **{name: records[0][name] for name in ("dataset", "dataset_checksums", "interactions", "counts")},
+        "vectors": text.describe() if text else None,
+        "ids": any(one["ids"] for one in records),
+        "settings": [one["settings"] for one in records],
+        "members": [
+            {
+                "weights": checksum,
+                **{name: one[name] for name in ("vectors", "ids", "parameters", "validation", "cost")},
+            }
+            for checksum, one in zip(checksums, records, strict=True)
+        ],
+        "parameters": sum(one["parameters"] for one in records),
+        "validation": {name: round(value, 4) for name, value in measure(network, vectors, validation).items()},
+        "seconds": round(sum(one["seconds"] for one in records) + time.monotonic() - started),
+        "cost": {**taken, "cpu_seconds": round(sum(one["cost"]["cpu_seconds"] for one in records), 2)},
+        "versions": versions(),
+    }
+    with whole_folder(out) as draft:
+        bind(draft, {"members": checksums})
+        Retriever(network, members[0].item_ids, vectors, text, record).save(draft)
+    return read_json(out / FILE)
+
+
+def _weights(folder: Path) -> str:
+    """The checksum of a retriever's folder; of one that is none, its path: `Retriever.load` says then what is missing."""
+    return digest(folder) if (folder / FILE).is_file() else str(folder)
