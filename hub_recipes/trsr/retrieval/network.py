@@ -3,6 +3,7 @@
 Knows nothing of losses, files or where text vectors come from. The user model travels with a recommender: `trsr.core`.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -89,7 +90,7 @@ class ItemTowers(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """Networks side by side. Made by `of`, the score of an item is the mean of the members' scores."""
+    """Networks side by side: the vectors of items and users are theirs, one behind the other."""
 
     def __init__(self, members: Sequence[Network]) -> None:
         super().__init__()
@@ -99,23 +100,20 @@ class Ensemble(nn.Module):
 
     @classmethod
     def of(cls, members: Sequence[Network]) -> "Ensemble":
-        """The ensemble of trained networks, which are left as they are."""
-        made = network_of([member.describe() for member in members])
-        for part in ("item", "user"):
-            for own, member in zip(getattr(made, part).members, members, strict=True):
-                own.load_state_dict(getattr(member, part).state_dict())
+        """The ensemble of trained networks: the score of an item is the mean of theirs. They are left as they are."""
+        copies = [copy.deepcopy(member) for member in members]
         with torch.no_grad():
-            for user in made.user.members:  # its last step, a norm with weight and bias, scales its scores
-                user.last.weight /= len(members)
-                user.last.bias /= len(members)
-        return made.eval()
+            for one in copies:  # the last step to a user's vector, a norm with weight and bias, scales its scores
+                for value in one.user.last.parameters():
+                    value.div_(len(copies))
+        return cls(copies).eval()
 
     def describe(self) -> list[dict[str, Any]]:
         """What `network_of` makes it from."""
         return [asdict(shape) for shape in self.shapes]
 
 
-def network_of(shape: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Any:
+def network_of(shape: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Network | Ensemble:
     """An untrained network of a recorded shape; of several, an ensemble."""
     if isinstance(shape, Mapping):
         return Network(Shape(**shape))
