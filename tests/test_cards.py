@@ -374,6 +374,15 @@ def test_an_example_is_data(tmp_path):
     assert "\u202e" not in shown
 
 
+@pytest.mark.parametrize(
+    ("ids", "told"), [((3, 0), "the first stage knows texts and ids"), ((0, 0), "Both stages read text alone.")]
+)
+def test_a_catalogue_of_an_ensemble_knows_what_any_member_does(tmp_path, ids, told):
+    shapes = [{"ids": ids[0], "text_width": 0 if ids[0] else 8}, {"ids": ids[1], "text_width": 8}]
+    catalogue = {"items": 3, "weight": 1.0, "fitted": None, "shape": shapes}
+    assert told in card("pipeline", made(tmp_path, example=EXAMPLE, catalogue=catalogue))
+
+
 def test_a_cross_encoder_of_prompts_without_items_is_asked_without_them(tmp_path):
     """`history[-0:]` would be all of them."""
     shown = card("cross-encoder", made(tmp_path, prompt=RankingPrompt(recent_items=0), example=EXAMPLE))

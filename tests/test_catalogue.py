@@ -24,9 +24,12 @@ from trsr.recommender.run import Run
 from trsr.recommender.serving import load_recommender
 from trsr.retrieval import answers, carried, ranked
 from trsr.retrieval.answers import request_of, retrieved_and_ranked
+from trsr.retrieval.ensemble import make_ensemble
 from trsr.retrieval.evaluate import evaluate_retriever
 from trsr.retrieval.fusion import MOST, fit, fuse_run
 from trsr.retrieval.retriever import Retriever
+from trsr.retrieval.run import train_retriever
+from trsr.retrieval.training import Settings
 
 pytestmark = pytest.mark.compat
 
@@ -311,13 +314,24 @@ def run(quickstarted):
     return quickstarted[0] / "runs" / "recurrent"
 
 
-def test_a_release_carries_its_catalogue_and_a_saved_copy_does(run, retriever, texts, rows, tmp_path):
+@pytest.fixture(scope="module")
+def ensemble(run, retriever, tmp_path_factory):
+    """Of the retriever and one of texts alone."""
+    dataset, folder = str(run.parent.parent / "dataset"), tmp_path_factory.mktemp("ensemble")
+    train_retriever(dataset, folder / "texts", ids=False, width=16, settings=Settings(epochs=1, seed=1))
+    make_ensemble([retriever, folder / "texts"], dataset, folder / "both")
+    return folder / "both"
+
+
+@pytest.mark.parametrize("kind", ["retriever", "ensemble"])
+def test_a_release_carries_its_catalogue_and_a_saved_copy_does(run, kind, request, texts, rows, tmp_path):
+    retriever = request.getfixturevalue(kind)
     inputs = ReleaseInputs.read(run, None, retriever)
     folder = assemble(inputs, tmp_path / "release").folder
     made = load_recommender(str(folder))
-    request = {"history": [texts[one] for one in rows[0]["history"]]}
-    answer = made(request, stage_one=6)
-    assert [one["stage_one"] for one in made(request, stage_one=6, rank=False)["candidates"]] == pytest.approx(
+    asked = {"history": [texts[one] for one in rows[0]["history"]]}
+    answer = made(asked, stage_one=6)
+    assert [one["stage_one"] for one in made(asked, stage_one=6, rank=False)["candidates"]] == pytest.approx(
         [score for _, score in Retriever.load(retriever).recommend([rows[0]["history"]], top_k=6)[0]], rel=1e-6
     )
     record = json.loads((folder / "pipeline" / CATALOGUE / "catalogue.json").read_text())
@@ -327,13 +341,13 @@ def test_a_release_carries_its_catalogue_and_a_saved_copy_does(run, retriever, t
     for name in (*answer, *answer["candidates"][0], "exclude", "where", "stage_one", "rank=False"):
         assert f"`{name}`" in skill, name
     made.save_pretrained(tmp_path / "copy")
-    assert load_recommender(str(tmp_path / "copy"))(request, stage_one=6) == answer
+    assert load_recommender(str(tmp_path / "copy"))(asked, stage_one=6) == answer
     again = assemble(inputs, tmp_path / "again").folder / "pipeline" / CATALOGUE
     for path in sorted((folder / "pipeline" / CATALOGUE).iterdir()):
         assert path.read_bytes() == (again / path.name).read_bytes()
     (tmp_path / "copy" / CATALOGUE / "items.parquet").unlink()
     with pytest.raises(Exception, match=r"catalogue of .* lacks items\.parquet"):
-        load_recommender(str(tmp_path / "copy"))(request)
+        load_recommender(str(tmp_path / "copy"))(asked)
 
 
 def test_the_repo_asks_nobody_for_pyarrow_until_it_is_needed(run, retriever, tmp_path, monkeypatch):
