@@ -21,10 +21,12 @@ from trsr.errors import EvaluationError, InputError, LoadError, RunError, UsageE
 from trsr.hub.item_encoder import export
 from trsr.metrics import ranking
 from trsr.recommender.compare.align import align, read
+from trsr.recommender.results import training_seed
 from trsr.records.checksums import digest
 from trsr.retrieval import catalogue, ranked, text_vectors
 from trsr.retrieval.carried import catalogue_of, write_catalogue
 from trsr.retrieval.checkpoint import Checkpoint
+from trsr.retrieval.compare import compare_catalogues
 from trsr.retrieval.ensemble import make_ensemble
 from trsr.retrieval.evaluate import default_folder, evaluate_retriever
 from trsr.retrieval.retriever import Retriever
@@ -550,8 +552,8 @@ def members(dataset, folder, tmp_path_factory):
     return [folder, other]
 
 
-def test_an_ensemble_scores_by_the_mean_of_its_members(dataset, members, tmp_path, capsys):
-    out = tmp_path / "both"
+def test_an_ensemble_scores_by_the_mean_of_its_members(dataset, folder, members, tmp_path, capsys):
+    out = tmp_path / "ensemble"
     command = ["retrieve", "ensemble", *map(str, members), "--dataset", dataset, "--out", str(out)]
     main(command)
     assert "validation Recall@10 over the catalogue" in capsys.readouterr().out
@@ -573,7 +575,11 @@ def test_an_ensemble_scores_by_the_mean_of_its_members(dataset, members, tmp_pat
     assert (loaded.item_ids[best[0]], best[1]) == (item_id, pytest.approx(score, abs=1e-5))
     # Figures on the candidates and on the catalogue, as of any retriever; and what is finished is kept.
     results = evaluate_retriever(out, dataset, tmp_path / "test")
-    assert results["catalogue"]["systems"]["both"]["recall@10"]["value"] > 0.5
+    assert results["catalogue"]["systems"]["ensemble"]["recall@10"]["value"] > 0.5
+    evaluate_retriever(folder, dataset, tmp_path / "alone")
+    compared = compare_catalogues([tmp_path / "test", tmp_path / "alone"], against="both")
+    assert compared["paired"][0]["system"] == "ensemble"
+    assert training_seed(results["candidates"]) == 0
     written = (out / "model.safetensors").stat().st_mtime_ns
     main(command)
     assert (out / "model.safetensors").stat().st_mtime_ns == written

@@ -69,11 +69,15 @@ def make_ensemble(folders: Sequence[Path], source: str, out: Path, *, revision: 
         **{name: records[0][name] for name in ("dataset", "dataset_checksums", "interactions", "counts")},
         "vectors": text.describe() if text else None,
         "ids": any(one["ids"] for one in records),
-        "settings": [one["settings"] for one in records],
+        # Ensembles whose members differ in their seeds alone are seeds of one system.
+        "settings": {
+            "seed": records[0]["settings"]["seed"],
+            "members": [{name: value for name, value in one["settings"].items() if name != "seed"} for one in records],
+        },
         "members": [
             {
                 "weights": checksum,
-                **{name: one[name] for name in ("vectors", "ids", "parameters", "validation", "cost")},
+                **{name: one[name] for name in ("vectors", "ids", "settings", "parameters", "validation", "cost")},
             }
             for checksum, one in zip(checksums, records, strict=True)
         ],
