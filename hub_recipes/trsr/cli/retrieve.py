@@ -13,7 +13,6 @@ examples:
   trsr retrieve evaluate runs/retriever --dataset data/mine
   trsr retrieve ensemble runs/retriever runs/retriever-minilm --dataset data/mine --out runs/both
   trsr retrieve fuse runs/retriever --run runs/mine
-  trsr retrieve export runs/retriever-smollm2 --dataset data/mine --out runs/item-encoder
 """
 
 import argparse
