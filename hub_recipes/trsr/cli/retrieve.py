@@ -4,9 +4,9 @@ A retriever has a vector for each item, from its text and its id, and one for a 
 is the score. Text vectors come from tf-idf, which needs no model, from sentence-transformers:MODEL, or from the hidden
 states of a language model, transformers:MODEL. Evaluation is on the released candidates, in the form of `trsr evaluate`, and
 on the whole catalogue: the target among all items that the user has not met. `ensemble` makes one retriever of several, with
-other seeds or text vectors: its scores are the mean of theirs, and it is used like any other. `fuse` gives a finished run the catalogue: it
-then recommends without candidates, by the sum of both scores. `export` writes the part that makes item vectors from texts as
-a SentenceTransformer, of a retriever that was trained with the vectors of a model.
+other seeds or text vectors: its scores are the mean of theirs, and it is used like any other. `fuse` gives a finished run the
+catalogue: it then recommends without candidates, by the sum of both scores. `export` writes the part that makes item vectors
+from texts as a SentenceTransformer, of a retriever that was trained with the vectors of a model.
 
 examples:
   trsr retrieve train data/mine --out runs/retriever

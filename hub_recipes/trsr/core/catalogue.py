@@ -3,7 +3,7 @@
 Knows nothing of language models, nor of how the retriever was trained.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -196,17 +196,22 @@ class Catalogue:
         if name not in self.fields:
             raise InputError(f"Items have no field {name!r} to choose by; they have {', '.join(self.fields)}.")
         column = self.fields[name]
-        lists = [cell if isinstance(cell, list) else [cell] for cell in column]
-        example = next((held for cell in lists for held in cell if held), value)
+        example = next((held for held in _held(column) if held), value)
         if isinstance(example, str) != isinstance(value, str) or isinstance(value, (list, dict)):
             raise InputError(f"The field {name!r} holds values such as {example!r}, so none can be {value!r}.")
         matching = torch.tensor([value in cell if isinstance(cell, list) else value == cell for cell in column])
         if isinstance(value, str) and not matching.any():
             folded = value.strip().casefold()
-            near = next((held for cell in lists for held in cell if held and held.strip().casefold() == folded), None)
+            near = next((held for held in _held(column) if held and held.strip().casefold() == folded), None)
             if near is not None:
                 raise InputError(f"No item has {value!r} in the field {name!r}, but items have {near!r} there.")
         return matching
+
+
+def _held(column: Sequence[Any]) -> Iterator[Any]:
+    """The values of a field, those in lists one by one."""
+    for cell in column:
+        yield from cell if isinstance(cell, list) else [cell]
 
 
 def is_id_alone(entry: object) -> bool:

@@ -64,7 +64,6 @@ def make_ensemble(folders: Sequence[Path], source: str, out: Path, *, revision: 
     text = EnsembleVectors(makers) if len(makers) == len(members) else None
     records = [member.record for member in members]
     validation = validation_users(contract.read(source, "histories", "validation", revision), members[0].numbers)
-    taken = cost(began)
     record = {
         **{name: records[0][name] for name in ("dataset", "dataset_checksums", "interactions", "counts")},
         "vectors": text.describe() if text else None,
@@ -84,7 +83,7 @@ def make_ensemble(folders: Sequence[Path], source: str, out: Path, *, revision: 
         "parameters": sum(one["parameters"] for one in records),
         "validation": {name: round(value, 4) for name, value in measure(network, vectors, validation).items()},
         "seconds": round(sum(one["seconds"] for one in records) + time.monotonic() - started),
-        "cost": {**taken, "cpu_seconds": round(sum(one["cost"]["cpu_seconds"] for one in records), 2)},
+        "cost": {**cost(began), "cpu_seconds": round(sum(one["cost"]["cpu_seconds"] for one in records), 2)},
         "versions": versions(),
     }
     with whole_folder(out) as draft:
