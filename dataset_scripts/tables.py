@@ -203,6 +203,11 @@ def read_log(
         faults.notes.append(
             f"column {options.time!r} holds times in {' and '.join(units)}: items are out of order. Write all in one unit."
         )
+    if zoned := counts.get("dates_with_time_zone"):
+        faults.notes.append(
+            f"column {options.time!r} holds {zoned:,} dates with a time zone and {counts['dates_without_time_zone']:,} without one, "
+            "which count as UTC: if they are local times, items are out of order. Write all with a zone."
+        )
     if repeated := counts.get("interactions_repeated"):
         faults.notes.append(
             f"{repeated:,} interactions have the user, item and time of another one, and stay: if rows were exported twice, remove them"
@@ -264,7 +269,8 @@ def _wanted_of_log(
             wanted["item"] = (item, column_types.ID)
             faults.notes.append(f"{file.name}: {item!r} is taken for what comes after the list {options.list_column!r}")
     if options.time:
-        wanted |= {"time": (options.time, column_types.TIMESTAMP), "dated": (options.time, column_types.DATED)}
+        kinds = {"time": column_types.TIMESTAMP, "dated": column_types.DATED, "zoned": column_types.ZONED}
+        wanted |= {name: (options.time, kind) for name, kind in kinds.items()}
     elif not options.list_column and (times := [name for name in known if name.lower() in TIMES]):
         faults.notes.append(f"{file.name} is taken to be in order: --time {times[0]} would sort a user's rows")
     return wanted, plain

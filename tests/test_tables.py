@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -240,6 +241,38 @@ def test_units_and_ties_of_times_are_told(tmp_path, capsys):
     assert "column 'timestamp' holds times in seconds and milliseconds: items are out of order." in said
     assert run(tmp_path, "--time", "timestamp", out="other") == 0
     assert not [name for name in contract.provenance(str(tmp_path / "other")).counts if name.startswith("times_in_")]
+
+
+@pytest.mark.parametrize("suffix", ["Z", " UTC", "+02:00", "-0530", "+02"])
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_dates_with_and_without_a_time_zone_in_one_column_are_told(tmp_path, capsys, suffix, form):
+    def at(number: int) -> str:
+        return f"2024-05-{1 + number // 24:02} {number % 24:02}:00:00"
+
+    events = [{**event, "timestamp": at(number) + suffix} for number, event in enumerate(EVENTS)]
+    assert run(tmp_path, "--time", "timestamp", interactions=save(tmp_path / f"one.{form}", events), out="one") == 0
+    counts = contract.provenance(str(tmp_path / "one")).counts
+    assert "time zone" not in capsys.readouterr().out
+    assert "dates_with_time_zone" not in counts and counts["log_rows_broken"] == 0
+    events[7:9] = [{**event, "timestamp": at(7)} for event in events[7:9]]
+    assert run(tmp_path, "--time", "timestamp", interactions=save(tmp_path / f"two.{form}", events), out="two") == 0
+    counts = contract.provenance(str(tmp_path / "two")).counts
+    assert (counts["dates_with_time_zone"], counts["dates_without_time_zone"]) == (43, 2)
+    said = capsys.readouterr().out
+    assert "column 'timestamp' holds 43 dates with a time zone and 2 without one, which count as UTC" in said
+
+
+@given(
+    st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30)),
+    st.sampled_from(["", "Z", "z", " UTC", "+00:00", "-11:30", "+0530", "+05"]),
+    st.sampled_from(["T", " "]),
+    st.sampled_from(["auto", "hours", "minutes", "seconds", "milliseconds"]),
+)
+def test_a_column_of_dates_is_read_as_each_date_is(at, zone, separator, precision):
+    text = at.isoformat(separator, precision) + zone
+    for kind in (column_types.TIMESTAMP, column_types.DATED, column_types.ZONED):
+        assert kind.read(pa.array([text])).to_pylist() == [kind.read_one(text)]
+    assert column_types.ZONED.read_one(text) == bool(zone)
 
 
 def test_rows_that_were_exported_twice_are_told(tmp_path, capsys):

@@ -30,6 +30,8 @@ _NUMBER = r"^-?[0-9]{1,12}(\.[0-9]{1,3})?$"
 _MISSING = frozenset({"nan", "NaN", "NaT", "None", "<NA>", "null", "NULL", "inf", "-inf"})
 # How a float of a whole number is written: below 1e16 its digits and ".0", from there on with an exponent.
 _FLOAT = re.compile(r"(-?)0*(0|[1-9][0-9]*)\.0|-?[0-9](?:\.[0-9]+)?[eE]\+[0-9]+")
+# How a time of UTC ends; BigQuery writes the latter.
+_UTC = re.compile(r"(?:[Zz]| UTC)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,35 +174,42 @@ def _id_fault(value: object) -> str:
 
 def timestamp_of(value: object) -> float | None:
     """A timestamp as a number: numbers stay as they are, ISO 8601 dates become seconds since 1970 (UTC by default)."""
+    found = _number_or_date(value)
+    if isinstance(found, datetime):
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    return found
+
+
+def _number_or_date(value: object) -> float | datetime | None:
+    """A finite number, or the date and time that a value is; None if it is neither."""
     try:
         value = unwrap(value)
     except InputError:  # bytes that are not UTF-8
         return None
     if is_missing(value):
         return None
-    if not isinstance(value, datetime):
-        try:
-            number = float(str(value))
-            return number if math.isfinite(number) else None
-        except ValueError:
-            pass
-        try:
-            value = datetime.fromisoformat(str(value).strip().replace("Z", "+00:00"))
-        except ValueError:
-            return None
-    return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    if isinstance(value, datetime):
+        return value
+    try:
+        number = float(str(value))
+        return number if math.isfinite(number) else None
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(_UTC.sub("+00:00", str(value).strip()))
+    except ValueError:
+        return None
 
 
 def _is_dated(value: object) -> bool:
     """Whether a timestamp is written as a date, which becomes seconds, and not as a number in the unit of the log."""
-    try:
-        value = unwrap(value)
-        float(str(value))
-    except InputError:  # bytes that are not UTF-8
-        return False
-    except ValueError:
-        return timestamp_of(value) is not None
-    return False
+    return isinstance(_number_or_date(value), datetime)
+
+
+def _is_zoned(value: object) -> bool:
+    """Whether a timestamp is written as a date with a time zone."""
+    found = _number_or_date(value)
+    return isinstance(found, datetime) and found.tzinfo is not None
 
 
 def number(value: object) -> float | None:
@@ -256,6 +265,13 @@ def _read_plain_dated(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
     texts = cells.cast(pa.string())
     dated = _matches(texts, r"^[0-9]{4}-")
     return pa.array(dated), dated | _matches(texts, _NUMBER)
+
+
+def _read_plain_zoned(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    texts = cells.cast(pa.string())
+    never = _matches(texts, _NUMBER) | _matches(texts, r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9:.]+)?$")
+    zoned = _matches(texts, r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9:.]+(?:Z| UTC|[+-][0-9]{2}:?[0-9]{2})$")
+    return pa.array(zoned), never | zoned
 
 
 def _matches(texts: pa.Array, pattern: str) -> np.ndarray:
@@ -321,6 +337,7 @@ def _no_text(value: object) -> str:
 ID = Kind(pa.string(), identifier, _read_plain_ids, _id_fault)
 TIMESTAMP = Kind(pa.float64(), timestamp_of, _read_plain_numbers, lambda value: "neither a number nor an ISO 8601 date")
 DATED = Kind(pa.bool_(), _is_dated, _read_plain_dated, None)
+ZONED = Kind(pa.bool_(), _is_zoned, _read_plain_zoned, None)
 # Text as it is; any other value is read as a space, so that it counts as filled.
 RAW = Kind(pa.string(), lambda value: value if isinstance(value, str) else " ", None, _no_text)
 

@@ -13,13 +13,13 @@ from trsr.errors import DataError
 def build_sequences(
     table: pa.Table, ids: pa.Array, *, drop: bool = False, min_rating: float | None = None
 ) -> tuple[Sequences, dict[str, int]]:
-    """The sequences of all users, and counts; if times seem to be in several units, also how many are in each, and if
-    interactions repeat others, how many.
+    """The sequences of all users, and counts; if times seem to be in several units, also how many are in each, if some dates have
+    a time zone and some not, how many, and if interactions repeat others, how many.
 
     Args:
         table: `user`, `item` and optionally `time`, by which a user's rows are sorted. Rows with equal times, and all rows if
-            there is no `time`, keep their order. Optionally `dated`: which of the times were dates. Or `user` and `items`, one
-            row for each user.
+            there is no `time`, keep their order. Optionally `dated`: which of the times were dates, and `zoned`: which were
+            dates with a time zone. Or `user` and `items`, one row for each user.
         ids: Ids of all items, sorted.
         drop: Leave out items that are not in `ids` instead of raising an error.
         min_rating: Use rows whose `rating` is at least this high; the others still count as seen.
@@ -63,6 +63,9 @@ def build_sequences(
         units = count_units(np.where(dated, UNITS["seconds"], times))
         if len(units) > 1:
             counts |= {f"times_in_{unit}": count for unit, count in units.items()}
+        zoned = int(table["zoned"].to_numpy().sum()) if "zoned" in table.column_names else 0
+        if zoned and (local := int(dated.sum()) - zoned):
+            counts |= {"dates_with_time_zone": zoned, "dates_without_time_zone": local}
         if repeated := _count_repeated(owner[order], times[order], sequences.items.values.to_numpy()):
             counts["interactions_repeated"] = repeated
     if min_rating is None:

@@ -74,6 +74,10 @@ CODES: dict[str, tuple[Severity, str]] = {
         "warning",
         "times are in several units, such as seconds and milliseconds: items are not in the order of time",
     ),
+    "timestamps-zones": (
+        "warning",
+        "some dates have a time zone and some have none: if those are local times, items are not in the order of time",
+    ),
     "timestamps-split": ("note", "a row is older than the newest of an earlier split"),
     "row-differs": ("error", "the row differs from that of the config `histories`. Run trsr summarize again"),
     "summary-empty": ("error", "the summary is empty"),

@@ -25,10 +25,13 @@ class Times:
         self.seen = False
 
     def note_built(self, counts: Mapping[str, object]) -> None:
-        """Note units of times that the build counted in the log, for the dataset itself need not have times."""
+        """Note units and time zones that the build counted in the log, for the dataset itself need not have times."""
         units = [f"{count:,} in {unit}" for unit in UNITS if isinstance(count := counts.get(f"times_in_{unit}"), int)]
         if units:
             self.findings.note("timestamps-units", shown=f"in the log: {', '.join(units)}")
+        zones = [counts.get(f"dates_{which}_time_zone") for which in ("with", "without")]
+        if all(isinstance(count, int) for count in zones):
+            self.findings.note("timestamps-zones", shown=f"in the log: {zones[0]:,} with, {zones[1]:,} without")
 
     def mark(self, batch: Batch) -> None:
         """Apply the rules to a batch."""
