@@ -247,6 +247,8 @@ def _table(path: Path, options: argparse.Namespace, faults: Faults, *, items: bo
     if differs(file.source.encoding, options.encoding):
         instead = f", not as {options.encoding}: its bytes leave no doubt" if options.encoding else ""
         faults.notes.append(f"{file.name} is read as {file.source.encoding}{instead}")
+    if file.note:
+        faults.notes.append(file.note)
     return _renamed(replace(file, hint=file.hint or hint), options)
 
 

@@ -275,6 +275,22 @@ def test_a_column_of_dates_is_read_as_each_date_is(at, zone, separator, precisio
     assert column_types.ZONED.read_one(text) == bool(zone)
 
 
+def test_cells_of_a_tsv_that_were_written_in_quotes_are_told(tmp_path, capsys):
+    rows = [{**row, "title": 'The "best" of all'} if row["item_id"] == "b7" else row for row in ITEMS]
+    items = tmp_path / "items.tsv"
+    pd.DataFrame(rows).to_csv(items, sep="\t", index=False)
+    assert run(tmp_path, items=items) == 0
+    advice = "--items-sep tab --items-format csv"
+    told = f'items.tsv: cells such as "The ""best"" of all" are taken as they are. Quotes around cells are read with {advice}'
+    assert told in capsys.readouterr().out
+    assert run(tmp_path, *advice.split(), items=items, out="read") == 0
+    assert "in quotes" not in capsys.readouterr().out
+    assert 'title: The "best" of all' in contract.texts(str(tmp_path / "read"), None)["b7"]
+    items.write_text(items.read_text().replace('"The ""best"" of all"', '"Best" of "all"'))  # quotes that belong to the text
+    assert run(tmp_path, items=items, out="plain") == 0
+    assert "cells such as" not in capsys.readouterr().out
+
+
 def test_rows_that_were_exported_twice_are_told(tmp_path, capsys):
     # u4 met b4 three times at one time, and b5 again later; u5's b5 at the time of u4's.
     again = [*EVENTS[10:12], EVENTS[10], {**EVENTS[11], "timestamp": "4009"}, {**EVENTS[10], "user_id": "u5"}]
@@ -556,7 +572,10 @@ FAULTS = {
     "an empty file": (broken("items.jsonl", b""), [], "items.jsonl has no rows that can be used."),
     "an empty document": (broken("items.json", b"[]"), [], "items.json has no rows that can be used."),
     "a TSV in quotes": (broken("items.tsv", b'"item_id"\t"title"\n"b0"\t"A"\n'), [],
-                        "Its cells stand in quotes, which are read with --sep tab and --items-format csv"),
+                        "Its cells stand in quotes, which are read with --items-sep tab --items-format csv"),
+    "a line for Excel": (broken("items.csv", b"sep=;\r\nitem_id;title\r\nb0;A\r\n"), [],
+                         "Its first line, 'sep=;', is for Excel alone: remove it, and give --sep"),
+    "a line for Excel in CSV": (broken("items.csv", b"sep=,\nitem_id,title\nb0,A\n"), [], "is for Excel alone: remove it"),
     "an invisible character": (broken("events.csv", "user_id,item_id\nu\u200c1,b0\n".encode()), STRICT,
                                "line 2: an id with invisible characters in column 'user_id'"),
     "no items": (broken("items.csv", b"item_id,title\n"), [], "items.csv has no rows"),

@@ -35,6 +35,10 @@ FORMATS = {
 _LAYOUTS = {"csv": Layout(",", True), "tsv": Layout("\t", False), "jsonl": Layout("", False, objects=True)}
 _TYPED = re.compile(r"(.+):(?:token|token_seq|float|float_seq)")
 _SEPARATORS = ("\t", "::", ";", "|", ",", "\x01", " ")
+_EXCEL = re.compile(r"sep=.?", re.IGNORECASE)  # the first line that tells Excel the separator
+# A cell that can only be CSV's way of writing one with quotes in it, in a table whose cells are not quoted.
+_QUOTED = re.compile(rb'(?<![^\t\n])"[^"\t\r\n]*""[^\t\r\n]*"(?=[\t\r\n])')
+_READ_QUOTES = "are read with --items-sep tab --items-format csv, or --sep tab --interactions-format csv."
 _ROWS = 20  # first rows from which the separator is guessed
 _HEAD = 1 << 16  # bytes that are read for them
 
@@ -49,6 +53,7 @@ class Table:
             reading all of them.
         layout: None for Parquet.
         hint: What to do if a column is missing, for messages.
+        note: What looks odd about its first rows, for the report; else empty.
         document: For a single JSON document: its rows as JSON lines, and its SHA-256.
     """
 
@@ -57,6 +62,7 @@ class Table:
     columns: Mapping[str, str] | None
     layout: Layout | None = None
     hint: str = ""
+    note: str = ""
     document: tuple[bytes, str] | None = None
 
     @property
@@ -145,7 +151,7 @@ def text_table(
         if form == "jsonl":
             return _json(source, layout, key)
         with source.open() as raw:
-            beginning = raw.read(_HEAD)
+            beginning, more = raw.read(_HEAD), raw.read(text_files.SAMPLE_BYTES)
     except (EOFError, OSError) as error:
         raise DataError(f"{path.name} cannot be read as {form}: {error}") from error
     text = beginning.decode("utf-8-sig", "replace")
@@ -164,10 +170,18 @@ def text_table(
     first = _cells(rows, separator.decode(), layout.quoted)[0]
     hint = _separator_hint(rows, separator.decode(), len(first))
     if layout.delimiter == "\t" and not layout.quoted and all(re.fullmatch('".*"', cell) for cell in first):
-        hint = "Its cells stand in quotes, which are read with --sep tab and --items-format csv or --interactions-format csv."
+        hint = f"Its cells stand in quotes, which {_READ_QUOTES}"
+    if _EXCEL.match(rows[0]):
+        hint = f"Its first line, {rows[0]!r}, is for Excel alone: remove it, and give --sep (for the items alone, --items-sep)."
+    note = ""
+    if layout.delimiter == "\t" and not layout.quoted and (cell := _QUOTED.search(beginning + more)):
+        shown = cell[0].decode("utf-8", "replace")
+        note = f"{path.name}: cells such as {shown[:60]} are taken as they are. Quotes around cells {_READ_QUOTES}"
     if header and not names:
-        return _with_header(source, form, layout, first, hint)
-    return _without_header(source, form, layout, first, names, hint)
+        table = _with_header(source, form, layout, first, hint)
+    else:
+        table = _without_header(source, form, layout, first, names, hint)
+    return replace(table, note=note)
 
 
 def _json(source: Source, layout: Layout, key: str) -> Table:
