@@ -3,6 +3,8 @@
 import json
 import math
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 
 from tests import tiny
 from tests.test_cards import with_catalogue
+from tests.test_files import HOLD
 from tests.test_pipeline import recommender
 from trsr.cli import main
 from trsr.core.catalogue import Catalogue, add_scores
@@ -541,3 +544,12 @@ def test_a_run_with_a_fitted_catalogue_recommends_and_its_release_has_the_weight
     assert fuse_run(own, retriever, users=3, stage_one=8) == record
     with pytest.raises(RunError, match="No retriever at"):
         fuse_run(own, Path(tmp_path / "nowhere"))
+
+
+def test_two_processes_do_not_fuse_one_run(run, retriever):
+    hold = [sys.executable, "-c", HOLD, str(run / CATALOGUE)]
+    with subprocess.Popen(hold, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match=f"Another process is writing {run / CATALOGUE}"):
+            fuse_run(run, retriever, users=3, stage_one=8)
+        other.kill()

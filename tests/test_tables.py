@@ -253,7 +253,8 @@ def test_dates_with_and_without_a_time_zone_in_one_column_are_told(tmp_path, cap
     assert run(tmp_path, "--time", "timestamp", interactions=save(tmp_path / f"one.{form}", events), out="one") == 0
     counts = contract.provenance(str(tmp_path / "one")).counts
     assert "time zone" not in capsys.readouterr().out
-    assert "dates_with_time_zone" not in counts and counts["log_rows_broken"] == 0
+    assert "dates_with_time_zone" not in counts
+    assert counts["log_rows_broken"] == 0
     events[7:9] = [{**event, "timestamp": at(7)} for event in events[7:9]]
     assert run(tmp_path, "--time", "timestamp", interactions=save(tmp_path / f"two.{form}", events), out="two") == 0
     counts = contract.provenance(str(tmp_path / "two")).counts
@@ -286,7 +287,9 @@ def test_cells_of_a_tsv_that_were_written_in_quotes_are_told(tmp_path, capsys):
     assert run(tmp_path, *advice.split(), items=items, out="read") == 0
     assert "in quotes" not in capsys.readouterr().out
     assert 'title: The "best" of all' in contract.texts(str(tmp_path / "read"), None)["b7"]
-    items.write_text(items.read_text().replace('"The ""best"" of all"', '"Best" of "all"'))  # quotes that belong to the text
+    items.write_text(
+        items.read_text().replace('"The ""best"" of all"', '"Best" of "all"')
+    )  # quotes that belong to the text
     assert run(tmp_path, items=items, out="plain") == 0
     assert "cells such as" not in capsys.readouterr().out
 

@@ -15,7 +15,7 @@ from trsr.metrics.fusion import fit_weights, normalise
 from trsr.metrics.ranking import padded
 from trsr.recommender.run import Run
 from trsr.recommender.serving import load_recommender
-from trsr.records.files import whole_folder
+from trsr.records.files import locked, whole_folder
 from trsr.retrieval.answers import answers, answers_kept
 from trsr.retrieval.carried import UNFITTED, catalogue_of, with_weight, write_catalogue
 
@@ -40,6 +40,7 @@ def fuse_run(folder: Path, retriever: Path, *, users: int = USERS, stage_one: in
 
     Raises:
         RunError: If there is no finished run or no retriever, or the two were trained on different datasets.
+        UsageError: If another process is fusing this run.
     """
     run = Run.read(folder)
     recipe = run.recipe
@@ -48,11 +49,12 @@ def fuse_run(folder: Path, retriever: Path, *, users: int = USERS, stage_one: in
     recommender.catalogue = catalogue
     rows = contract.read(recipe.dataset, recipe.config, "validation", recipe.dataset_revision)
     rows = rows.select(range(min(users, len(rows))))
-    with answers_kept(folder, run, recommender, stage_one) as kept:
-        weight, figures = fit(recommender, rows, stage_one, kept)
-    catalogue = with_weight(catalogue, weight, {**figures, "split": "validation", "run": run.weights})
-    with whole_folder(folder / CATALOGUE) as draft:
-        write_catalogue(catalogue, draft)
+    with locked(folder / CATALOGUE):
+        with answers_kept(folder, run, recommender, stage_one) as kept:
+            weight, figures = fit(recommender, rows, stage_one, kept)
+        catalogue = with_weight(catalogue, weight, {**figures, "split": "validation", "run": run.weights})
+        with whole_folder(folder / CATALOGUE) as draft:
+            write_catalogue(catalogue, draft)
     return dict(catalogue.record)
 
 
