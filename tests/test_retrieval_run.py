@@ -253,8 +253,11 @@ def test_recommendations_of_an_index(folder):
 
 
 def test_ids_alone_give_new_items_no_vector(dataset, tmp_path, capsys):
-    main(["retrieve", "train", dataset, "--vectors", "none", "--epochs", "1", "--out", str(tmp_path / "ids"), "--json"])
-    assert json.loads(capsys.readouterr().out)["vectors"] is None
+    given = ["--vectors", "none", "--epochs", "1", "--batch", "9", "--out", str(tmp_path / "ids"), "--json"]
+    main(["retrieve", "train", dataset, *given])
+    record = json.loads(capsys.readouterr().out)
+    assert record["vectors"] is None
+    assert record["settings"]["batch"] == 9
     retriever = Retriever.load(tmp_path / "ids")
     with pytest.raises(UsageError, match="by their ids alone"):
         retriever.with_items({"new": "title: New"})

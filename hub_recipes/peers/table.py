@@ -43,7 +43,7 @@ NETWORK = {
     "dropout_rate": (0.2, 0.1, 0.3, 0.5),
     "n_blocks": (2, 1, 3),
 }
-RETRIEVER = {"dropout": (0.4, 0.2, 0.3, 0.1), "width": (128, 256), "epochs": (40, 20, 12)}
+RETRIEVER = {"dropout": (0.4, 0.2, 0.3, 0.1), "width": (128, 256), "epochs": (40, 20, 12), "batch": (256, 64)}
 PEERS = {
     "retriever": Peer(_late("ours", "retriever"), RETRIEVER, seeded=True),
     "retriever-minilm": Peer(_late("ours", "retriever-minilm"), RETRIEVER, seeded=True),

@@ -44,6 +44,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--dropout", type=float, default=0.4, help="(%(default)s)")
     option("--epochs", type=int, default=20, help="at most; validation ends it earlier (%(default)s)")
     option("--patience", type=int, default=5, help="epochs without a gain on validation (%(default)s)")
+    option(
+        "--batch",
+        type=positive(int),
+        default=256,
+        help="sequences a step, at most: an epoch has 32 steps or more (%(default)s)",
+    )
     option("--learning-rate", type=float, default=2e-3, help="peak (%(default)s)")
     option("--draws", type=int, default=0, help="items in the softmax of a step (all up to 50,000 items, else 8192)")
     option("--seed", type=seed, default=0, help="(%(default)s)")
@@ -159,6 +165,7 @@ def _train(options: argparse.Namespace) -> Outcome:
         settings=Settings(
             epochs=options.epochs,
             patience=options.patience,
+            batch=options.batch,
             learning_rate=options.learning_rate,
             draws=options.draws,
             seed=options.seed,
