@@ -203,7 +203,7 @@ def test_controls(small_dataset, tmp_path, monkeypatch, here):
     assert tuning["study"].endswith(json.loads((tmp_path / "out" / "made_from.json").read_text())["datasets"]["small"])
     assert tuning["cpu_seconds"] == pytest.approx(sum(one["cpu_seconds"] for one in tuning["trials"]), abs=0.06)
     assert tuning["diverged"] == []
-    assert everything["cost"].keys() == {"cpu_seconds", "peak_mib"}
+    assert everything["cost"].keys() == {"train_seconds", "cpu_seconds", "peak_mib"}
     assert read(str(folders[0])).systems["constant"].tolist() == [0] * 18  # 3 users, 6 candidates
 
 

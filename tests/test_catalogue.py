@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -146,6 +147,8 @@ def test_filters():
             "genre": ["sea", "sea", None, "war", "war", "sea"],
             "tags": [["a"], ["a", "b"], None, [], ["b"], ["b"]],
             "year": [1, 2, 3, 1, 1, 1],
+            "inner": [{"x": 1}] * 6,
+            "place": ["Caf\u00e9"] * 6,
         },
     )
 
@@ -162,12 +165,21 @@ def test_filters():
         ids({"genre": "Sea"})
     with pytest.raises(InputError, match="No item has 'B ' in the field 'tags', but items have 'b' there"):
         ids({"tags": "B "})
-    with pytest.raises(InputError, match="no field 'maker' to choose by; they have item_id, text, genre, tags, year"):
+    with pytest.raises(
+        InputError, match="no field 'maker' to choose by; they have item_id, text, genre, tags, year, inner, place"
+    ):
         ids({"maker": "x"})
     with pytest.raises(InputError, match="'year' holds values such as 1, so none can be '1'"):
         ids({"year": "1"})
-    with pytest.raises(InputError, match="'genre' holds values such as 'sea'"):
-        ids({"genre": 3})
+    assert ids({"year": np.int64(3)}) == {"i2"}
+    for name, value in (
+        ("genre", 3), ("genre", None), ("tags", ["a"]), ("year", None), ("year", True), ("year", (1, 2)), ("year", math.nan),
+        ("year", {"x": 1}), ("year", np.array([1, 2])), ("inner", 1), ("inner", "x"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=f"The field '{name}' holds values such as .*, so none can be"):
+            ids({name: value})
+    with pytest.raises(InputError, match="but items have 'Caf\u00e9' there"):
+        ids({"place": "Cafe\u0301"})
 
 
 def test_an_item_is_found_by_its_id_or_else_by_its_text_and_twins_go_with_it():
@@ -281,8 +293,11 @@ def test_mistakes_are_told_before_anything_is_scored(pipe):
     alone = recommender()
     with pytest.raises(InputError, match=r"missing: \['candidates'\].*no catalogue.*trsr publish RUN --retriever"):
         alone({"history": ["title: A"]})
-    with pytest.raises(InputError, match="stage_one must be a positive integer"):
-        pipe({"history": []}, stage_one=0)
+    for number in (0, True, 2.0):
+        with pytest.raises(InputError, match="stage_one must be a positive integer"):
+            pipe({"history": []}, stage_one=number)
+    with pytest.raises(InputError, match="rank must be True or False, got 'no'"):
+        pipe({"history": []}, rank="no")
     for options in ({"exclude": ["b1"]}, {"where": {"genre": "x"}}, {"stage_one": 3}, {"rank": False}):
         with pytest.raises(InputError, match="for choosing from a catalogue"):
             pipe([{"history": [], "candidates": ["title: A"]}], **options)
@@ -520,6 +535,10 @@ def test_a_run_with_a_fitted_catalogue_recommends_and_its_release_has_the_weight
     given = ["--dataset", dataset, "--run", str(own), "--stage-one", "8", "--limit", "4", "--out", str(out), "--json"]
     main(["retrieve", "evaluate", str(retriever), *given])
     systems = json.loads(capsys.readouterr().out)["catalogue"]["systems"]
+    main(["retrieve", "evaluate", str(retriever), *given])  # the same again is no other evaluation
+    again = json.loads(capsys.readouterr().out)["catalogue"]
+    assert again["systems"] == systems
+    assert again["second_stage"] == {"run": Run.read(own).recipe.name, "weights": Run.read(own).weights, "stage_one": 8}
     both = f"{retriever.name} + {Run.read(own).recipe.name}"
     assert {retriever.name, Run.read(own).recipe.name, both} <= systems.keys()
     # The same lists as those that the pipeline gives, and the same targets passed on by the first stage.

@@ -86,6 +86,24 @@ def test_runs_of_one_name_are_seeds_of_one_system(tmp_path):
     }  # fmt: skip
 
 
+def test_figures_of_each_user_name_the_seed_of_the_training(tmp_path):
+    def of(seed, *found):
+        return evaluation(tmp_path / str(seed), {"ours": hits(*found), "chance": constant}, train_seed=seed)
+
+    compare([of(10, "u1"), of(2, "u2")], tmp_path / "out", plots=False)
+    long = pq.read_table(tmp_path / "out" / "per_user.parquet").to_pylist()
+    found = {(one["system"], one["seed"], one["user_id"]) for one in long if one["recall@1"] == 1}
+    assert found == {("ours", 10, "u1"), ("ours", 2, "u2")}
+    assert {one["seed"] for one in long if one["system"] == "chance"} == {0}
+
+
+def test_candidates_a_user_are_the_mean(tmp_path):
+    lists = rows().to_list()
+    lists[0]["negatives"] = [f"n{number}" for number in range(8)]
+    folder = evaluation(tmp_path / "a", {"ours": hits("u1")}, Dataset.from_list(lists, features=HISTORIES))
+    assert compare([folder], tmp_path / "out", plots=False)["candidates_a_user"] == 4.5
+
+
 def test_the_order_of_users_and_candidates_does_not_matter(tmp_path):
     one = evaluation(tmp_path / "a", {"ours": hits("u1", "u3")}, rows(), seed=0)
     other = evaluation(tmp_path / "b", {"theirs": hits("u1", "u3")}, rows(USERS[::-1], ("n2", "n1")), seed=5)
@@ -306,6 +324,11 @@ def test_the_temperature_is_not_that_of_a_control_nor_of_a_part(tmp_path):
     assert temperature(shuffled, reordered, others) is None
     # A control has its own, or else that of the true run.
     assert temperature(own, reordered, shuffled, shuffled_summaries=True) == [2.0]
+    ours, others = ({"dataset_checksums": {"histories": sha256}} for sha256 in ("a", "b"))  # of other negatives
+    assert temperature(own, **others) == [0.5]  # where one does not say
+    assert temperature(validated("c", 3.0, **ours), **others) is None
+    assert temperature(validated("c", 3.0, **ours), **ours) == [3.0]
+    assert temperature(validated("r", 3.0, recipe={"base": "a"}), recipe={"base": "b"}) is None
     assert temperature(reordered, own, shuffled_summaries=True) == [0.5]
 
 

@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
 from datasets import Dataset, DatasetDict, load_dataset
 
 from trsr.assets.paths import ASSETS
@@ -64,6 +67,25 @@ def test_anyone_can_load_it(tmp_path):
 
 def test_the_same_tables_are_the_same_bytes(tmp_path):
     assert contents(write(tmp_path / "one")) == contents(write(tmp_path / "two"))
+
+
+def test_a_file_that_was_edited_in_place_is_read_as_it_is(small_dataset):
+    source = str(small_dataset)
+    before = contract.texts(source)
+    [path] = (small_dataset / "items").iterdir()
+    table = pq.read_table(path)
+    edited = pa.array([f"title: {number}" for number in range(len(table))])
+    pq.write_table(table.set_column(table.column_names.index("text"), "text", edited), path)
+    assert list(contract.texts(source).values()) == edited.to_pylist() != list(before.values())
+    [path] = (small_dataset / "histories").glob("train-*")
+    pq.write_table(pq.read_table(path).slice(0, 2), path)
+    with pytest.raises(DataError, match=r"do not hold the rows that its README\.md counts.*remove dataset_info"):
+        contract.read(source, "histories", "train")
+    card = small_dataset / "README.md"
+    _, header, body = card.read_text().split("---\n", 2)
+    kept = {name: value for name, value in yaml.safe_load(header).items() if name != "dataset_info"}
+    card.write_text(f"---\n{yaml.safe_dump(kept)}---\n{body}")
+    assert len(contract.read(source, "histories", "train")) == 2
 
 
 def test_a_folder_written_anew_is_read_anew(tmp_path):

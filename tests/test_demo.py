@@ -16,6 +16,7 @@ from tests.test_space import CANDIDATES, HISTORY, NASTY
 from trsr.cli import main
 from trsr.cli.demo import demo, describe
 from trsr.hub.spaces import space_folder
+from trsr.records.checksums import digest
 from trsr.retrieval.retriever import Retriever
 
 pytestmark = pytest.mark.compat
@@ -226,3 +227,14 @@ def test_without_gradio_the_install_line_is_told(monkeypatch, capsys):
         main(["demo"])
     assert stop.value.code == 2
     assert "pip install 'llm-trsr[demo]'" in capsys.readouterr().err
+
+
+def test_a_release_keeps_the_weight_that_was_fitted_for_a_retriever_that_is_named_again(
+    quickstarted, retriever, monkeypatch
+):
+    record = {"retriever": digest(retriever), "weight": 5.0, "fitted": {"users": 3}}
+    monkeypatch.setattr("trsr.retrieval.carried.record_of", lambda pipe: record)
+    shown = []
+    monkeypatch.setattr("runpy.run_path", lambda path: {"launch": lambda release, pipe, **options: shown.append(pipe)})
+    demo(quickstarted[0] / "release", retriever)
+    assert shown[0].catalogue.record["weight"] == 5.0

@@ -46,11 +46,15 @@ def test_a_user_with_two_rows_is_scored_twice_and_goes_on(byte_tokenizer, llama,
         alone = score(Candidates.of(ROWS.select([place]), 0), TEXTS, encoder, scorer).log_odds[0]
         np.testing.assert_allclose(scores[place, : len(alone)], alone, atol=1e-5)
     lines = partial.read_text().splitlines()
-    key, values, shortened = json.loads(lines[1])
-    partial.write_text(f"{lines[0]}\n{json.dumps([key, [value + 1 for value in values], shortened])}\n")
-    again = score(Candidates.of(ROWS, 0), TEXTS, encoder, scorer, partial=partial).log_odds
-    np.testing.assert_allclose(again[1], scores[1] + 1)
-    np.testing.assert_array_equal(again[0, :2], scores[0, :2])
+    key, values, shortened, seconds = json.loads(lines[1])
+    assert 0 < seconds < 60
+    partial.write_text(f"{lines[0]}\n{json.dumps([key, [value + 1 for value in values], shortened, 100])}\n")
+    again = score(Candidates.of(ROWS, 0), TEXTS, encoder, scorer, partial=partial)
+    np.testing.assert_allclose(again.log_odds[1], scores[1] + 1)
+    np.testing.assert_array_equal(again.log_odds[0, :2], scores[0, :2])
+    assert again.seconds_before == 100 + json.loads(lines[0])[3]
+    partial.write_text(json.dumps([key, values, shortened]) + "\n")  # of an earlier version
+    assert score(Candidates.of(ROWS, 0), TEXTS, encoder, scorer, partial=partial).seconds_before == 0
 
 
 def test_results_count_the_candidates_there_are(tmp_path):

@@ -20,6 +20,12 @@ def test_a_block_counts_values_and_recurring_words():
     assert summary == "author: Ann x2, Bo x1; genre: mystery x3, travel x1; words: keeper x3, hunts x3"
 
 
+def test_a_field_called_words_is_not_taken_for_the_words_of_texts():
+    items = [Item("words: beta; about: reef and tide and so much more than that"), Item("words: beta; genre: sea")]
+    [summary] = ExtractiveSummarizer().block([items])
+    assert summary == "word: beta x2; genre: sea x1"
+
+
 def test_update_adds_to_the_counts_it_reads_and_equals_go_to_the_newest():
     summarizer = ExtractiveSummarizer()
     [first] = summarizer.block([FIRST])

@@ -224,6 +224,20 @@ def test_baselines_beside_a_run_can_be_fused(pair, tmp_path):
         compare([run], tmp_path / "out", fuse=[[]], plots=False)
 
 
+def test_what_fitting_and_scoring_cost_together_is_no_cost_of_scoring(pair, tmp_path):
+    together = system(tmp_path / "peer", noisy(1.5, 3))
+    for split in ("validation", "test"):
+        path = tmp_path / "peer" / split / "results.json"
+        about = json.loads(path.read_text())
+        path.write_text(json.dumps({**about, "cost": {"cpu_seconds": 300.0, "peak_mib": 100.0}}))
+    results = compare([*pair, together], tmp_path / "out", fuse=[["quick", "peer"], ["quick", "slow"]], plots=False)
+    fused = results["fusions"]["fused: peer + quick"]
+    assert fused["seconds_a_user"] == {"peer": None, "quick": 1 / 200}
+    assert fused["curve"] is None
+    assert results["systems"]["fused: peer + quick"]["cost"] == {"cpu_seconds": 306, "peak_mib": 100}
+    assert results["systems"]["fused: quick + slow"]["cost"]["train_seconds"] == 10
+
+
 def test_seeds_are_fused_with_their_own(tmp_path):
     def seeds(name, numbers):
         return [
@@ -233,9 +247,12 @@ def test_seeds_are_fused_with_their_own(tmp_path):
 
     a, b = seeds("a", (0, 1)), seeds("b", (0, 1))
     mixed = compare([*a, *b[::-1]], tmp_path / "out", fuse=[[]], plots=False)
+    long = pd.read_parquet(tmp_path / "out" / "per_user.parquet")
+    assert sorted(set(long[long["system"] == "fused: a + b"]["seed"])) == [0, 1]
     alone = compare([a[1], b[1]], tmp_path / "out", fuse=[[]], plots=False)
     name = "fused: a + b"
     assert mixed["systems"][name]["seeds"] == 2
+    assert mixed["fusions"][name]["train_seeds"] == [0, 1]
     weights = {part: found[0] for part, found in alone["fusions"][name]["weights"].items()}
     assert {part: found[1] for part, found in mixed["fusions"][name]["weights"].items()} == weights
     with pytest.raises(CompareError, match=r"differ or are not recorded: a has 0, 1; b has 1\. Give"):
@@ -283,6 +300,26 @@ def test_what_is_no_validation_of_the_run_is_refused(pair, tmp_path):
     with pytest.raises(CompareError, match="differ in their users"):
         compare([quick, fewer], tmp_path / "out", fuse=[[]], plots=False)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("tested", "validated", "told"),
+    [
+        ({"dataset_checksums": {"histories": "a"}}, {"dataset_checksums": {"histories": "b"}}, "dataset_checksums"),
+        ({"tuning": {"seed": 0, "chosen": {"k": 1}}}, {"tuning": {"seed": 0, "chosen": {"k": 2}}}, "the settings"),
+        ({"recipe": {"base": "a"}}, {"recipe": {"base": "b"}}, "the settings"),
+    ],
+)
+def test_weights_are_not_fitted_on_other_negatives_or_settings(pair, tmp_path, tested, validated, told):
+    folder = tmp_path / "peer"
+    system(folder, noisy(1.5, 3))
+    for split, about in (("test", tested), ("validation", validated)):
+        path = folder / split / "results.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **about}))
+    with pytest.raises(CompareError, match=f"their results differ in {told}"):
+        compare([pair[0], str(folder / "test")], tmp_path / "out", fuse=[[]], plots=False)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **tested}))
+    compare([pair[0], str(folder / "test")], tmp_path / "out", fuse=[[]], plots=False)
 
 
 def test_a_folder_with_a_comma_has_a_validation_too(pair, tmp_path):

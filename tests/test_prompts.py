@@ -57,7 +57,8 @@ def test_the_plain_prompt_as_text():
 def test_sections_without_content_are_left_out():
     assert RankingPrompt().prefix(None, []) == "Will the user choose the candidate item next? Answer yes or no.\n\n"
     assert "Recent" not in RankingPrompt().prefix("s", [])
-    assert "summary" not in RankingPrompt().prefix("", [Item("t")])
+    for nothing in ("", " ", "\u200b\n"):
+        assert "summary" not in RankingPrompt().prefix(nothing, [Item("t")])
 
 
 def test_the_summary_prompts_as_text():

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 
@@ -238,6 +239,14 @@ def test_recommendations_are_the_largest_products(folder):
     expected = sorted((n for n in range(16) if n not in (2, 4)), key=lambda n: -products[n])[:3]
     assert [item_id for item_id, _ in found] == [f"i{n}" for n in expected]
     assert [score for _, score in found] == pytest.approx(products[expected].tolist(), rel=1e-5)
+
+
+def test_a_flat_list_of_ids_is_no_list_of_histories(folder):
+    retriever = Retriever.load(folder)
+    with pytest.raises(InputError, match=r"lists of item ids, one a user.*\[\[id, \.\.\.\]\]"):
+        retriever.recommend(retriever.item_ids[:2])
+    with pytest.raises(InputError, match="Item 'new' has no text"):
+        retriever.with_items({"new": " "})
 
 
 def test_recommendations_of_an_index(folder):
@@ -611,5 +620,16 @@ def test_what_makes_no_ensemble_is_refused_and_nothing_is_written(dataset, membe
     assert not out.exists()
     with pytest.raises(UsageError, match="was made from something else"):
         make_ensemble(members[::-1], dataset, made)
+    with pytest.raises(RunError, match="is not the dataset that the retriever was trained on"):
+        make_ensemble(members, str(small_dataset), made)  # also where it is there already
+    twin = shutil.copytree(members[0], tmp_path / "twin")
+    record = json.loads((twin / "retriever.json").read_text())
+    (twin / "retriever.json").write_text(json.dumps({**record, "seconds": 1e6}))  # trained anew, with the same seed
+    with pytest.raises(UsageError, match="the weights of some are equal"):
+        make_ensemble([members[0], twin], dataset, out)
+    ids = pq.read_table(twin / "items.parquet")
+    pq.write_table(ids.slice(1), twin / "items.parquet")
+    with pytest.raises(RunError, match=rf"names {len(ids) - 1} items, and there are {len(ids)} vectors"):
+        Retriever.load(twin)
     with pytest.raises(UsageError, match="is an ensemble: export the members"):
         export(made, dataset, out)

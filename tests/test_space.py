@@ -259,6 +259,16 @@ def test_lists_are_the_pipelines_own(catalogued, met):
     assert not {one["text"] for one in answer["items"]} & set(met)
 
 
+def test_fields_to_choose_by_are_those_of_texts(space):
+    columns = {
+        "genre": ["sea", "sea", None],
+        "tags": [["a"], ["a", "b"], []],
+        "inner": [{"x": 1}] * 3,
+        "year": [1, 1, 2],
+    }
+    assert space.recommending._values(columns) == {"genre": ["sea"], "tags": ["a", "b"]}
+
+
 def test_what_a_list_is_chosen_by(catalogued, met):
     recommender, pipe = catalogued
     history = "\n".join(met)
@@ -353,6 +363,10 @@ def test_samples_come_from_the_dataset(space):
         samples.draw_candidates("\n".join(known))
     few = space.samples.Samples({}, ["a", "b", "c"])
     assert sorted(few.draw_candidates("b\nx", count=5)) == ["a", "c"]
+    assert sorted(few.draw_candidates(json.dumps([{"item_id": "i", "text": " b"}, {"title": "x"}]), count=5)) == [
+        "a",
+        "c",
+    ]
     with pytest.raises(ValueError, match="expected 1 to 50, got 51"):
         few.draw_candidates(count=51)
     with pytest.raises(ValueError, match="no sample user 'x'"):

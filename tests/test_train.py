@@ -374,11 +374,16 @@ def test_a_killed_run_ends_as_if_it_had_not_been(form, base, dataset, tmp_path):
     assert process.returncode == -signal.SIGKILL
     assert not (run / "run.json").exists()
     assert not (run / "adapter").exists()
+    spent = run / "checkpoints" / train.SPENT
+    assert json.loads(spent.read_text())["cpu_seconds"] > 0
+    spent.write_text(json.dumps({"seconds": 1000, "cpu_seconds": 2000}))
 
     main(words)
 
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     assert 2 <= record["resumed_from_step"] < 40
+    assert 1000 < record["seconds"] < 1900  # with what the killed one had spent
+    assert 2000 < record["cpu_seconds"] < 2900
     assert record["steps"] == 40
     assert adapter_bytes(run) == adapter_bytes(tmp_path / "unbroken")
 

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -600,6 +602,18 @@ def test_what_no_log_odds_show_is_compared_too(with_catalogue, tmp_path):
     )  # fmt: skip
     assert len(found["said"]) == len(told)
     assert all(part in line for part, line in zip(told, found["said"], strict=True)), found["said"]
+
+
+def test_a_catalogue_in_which_items_have_the_texts_of_others_is_not_right(with_catalogue, tmp_path):
+    folder = shutil.copytree(with_catalogue, tmp_path / "release")
+    path = folder / "pipeline" / "catalogue" / "items.parquet"
+    table = pq.read_table(path)
+    texts = table["text"].to_pylist()
+    pq.write_table(table.set_column(table.column_names.index("text"), "text", pa.array([*texts[1:], texts[0]])), path)
+    found = verify(str(folder))
+    assert not found["right"]
+    [said] = found["said"]
+    assert re.fullmatch(r"It does not retrieve what the release does: the text of '.*' is another, '.*'\.", said)
 
 
 def test_a_catalogue_is_right_and_one_that_is_gone_is_not(with_catalogue, tmp_path):

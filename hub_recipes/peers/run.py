@@ -39,7 +39,8 @@ class Fit:
         scores: (dataset, split) -> scores of its candidates (rows, candidates).
         measured: (dataset, split) -> its rows on the catalogue.
         record: What fitting found out.
-        cost: Of fitting and scoring, as `scores.cost`, in a process in which nothing else ran.
+        cost: Of fitting and all scoring, as `scores.cost`, in a process in which nothing else ran.
+        costs: (dataset, split) -> `train_seconds`, and the cost of scoring its candidates.
     """
 
     validation: float
@@ -47,6 +48,7 @@ class Fit:
     measured: Mapping[tuple[str, str], catalogue.Measured]
     record: Mapping[str, Any]
     cost: Mapping[str, float]
+    costs: Mapping[tuple[str, str], Mapping[str, float]]
 
 
 def fit(name: str, sources: Sequence[str], settings: dict[str, Any], seed: int, budget: Budget) -> Fit:
@@ -70,18 +72,20 @@ def _fit(name: str, sources: Sequence[str], settings: dict[str, Any], seed: int,
     material = load(sources)
     began = time.process_time()
     fitted = PEERS[name].fit(material, settings, seed, budget)
+    train_seconds = round(time.process_time() - began, 2)
     numbers = material.numbers
-    scores = {
-        asked: catalogue.on_candidates(fitted.score, Candidates.of(rows, ORDER), numbers)
-        for asked, rows in material.asked.items()
-    }
+    scores, costs = {}, {}
+    for asked, rows in material.asked.items():
+        candidates, scoring = Candidates.of(rows, ORDER), time.process_time()
+        scores[asked] = catalogue.on_candidates(fitted.score, candidates, numbers)
+        costs[asked] = {"train_seconds": train_seconds, **score_files.cost(scoring)}
     cost = score_files.cost(began)
     measured = {
         asked: catalogue.measure({name: fitted.score}, rows, numbers, material.counts)[name]
         for asked, rows in material.asked.items()
     }
     reached = float(measured[sources[0], "validation"].per_user[METRIC].mean())
-    return Fit(reached, scores, measured, fitted.record, cost)
+    return Fit(reached, scores, measured, fitted.record, cost, costs)
 
 
 def run(
@@ -123,7 +127,7 @@ def run(
         for source in sources
         for seed in (seeds if peer.seeded else seeds[:1])
     }
-    if all(_finished(folder, budget) for folder in folders.values()):
+    if all(_finished(folder, budget, tuned) for folder in folders.values()):
         print(f"{name}: finished before", flush=True)
         return
     material = load(sources)
@@ -212,7 +216,7 @@ def _write(
         "seed": ORDER,
         "n_users": len(set(rows["user_id"])),
         "limit": 0,
-        "cost": one.cost,
+        "cost": one.costs[source, split],
         "tuning": tuning,
         "versions": versions("rectools", "implicit", "optuna", "sentence-transformers"),
     }
@@ -227,7 +231,8 @@ def _write(
     )
 
 
-def _finished(folder: Path, budget: Budget) -> bool:
-    """Whether a folder holds figures that took this budget."""
+def _finished(folder: Path, budget: Budget, tuned: Mapping[str, Any] | None) -> bool:
+    """Whether a folder holds figures that took this budget, and have these settings where they were searched before."""
     path = folder / FILE
-    return path.is_file() and read_json(path).get("tuning", {}).get("budget") == asdict(budget)
+    tuning = read_json(path).get("tuning", {}) if path.is_file() else {}
+    return tuning.get("budget") == asdict(budget) and (not tuned or tuning.get("chosen") == tuned["chosen"])

@@ -105,7 +105,10 @@ def _values(fields: dict[str, list]) -> dict[str, list[str]]:
     for name, column in fields.items():
         if name in ("item_id", "title", "text") or len(found) == SHOWN_FIELDS:
             continue
-        counts = Counter(part for one in column for part in (one if isinstance(one, list) else [one]) if part)
-        if all(isinstance(value, str) for value in counts) and 2 * len(counts) <= counts.total():
+        parts = [part for one in column for part in (one if isinstance(one, list) else [one]) if part]
+        if not all(isinstance(part, str) for part in parts):
+            continue  # numbers, and objects
+        counts = Counter(parts)
+        if 2 * len(counts) <= counts.total():
             found[name] = [value for value, _ in counts.most_common(SHOWN_VALUES)]
     return found

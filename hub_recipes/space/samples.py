@@ -52,7 +52,8 @@ class Samples:
         most = reading.MOST["candidates"]
         if not 1 <= count <= most:
             raise ValueError(f"count: expected 1 to {most}, got {count}.")
-        left_out = set(filter(lambda one: isinstance(one, str), reading.items(history, "history")))
+        given = reading.items(history, "history")
+        left_out = {" ".join(str(one if isinstance(one, str) else one.get("text", "")).split()) for one in given} - {""}
         order = random.Random(seed).sample(range(len(self.texts)), min(count + len(left_out), len(self.texts)))
         drawn = [text for text in (self.texts[place] for place in order) if text not in left_out]
         return reading.fitting(drawn[:count], "candidates")

@@ -63,7 +63,7 @@ def demo(folder: Path | None = None, retriever: Path | None = None, **options) -
     from trsr.hub import spaces
     from trsr.recommender.run import Run, is_finished
     from trsr.recommender.serving import load_recommender
-    from trsr.retrieval.carried import catalogue_of, catalogue_of_run
+    from trsr.retrieval.carried import catalogue_of, catalogue_of_run, record_of, with_weight_of
 
     release = describe(folder)
     pipe: Any = None  # None: the page loads the pipeline of the release
@@ -72,7 +72,7 @@ def demo(folder: Path | None = None, retriever: Path | None = None, **options) -
     if retriever and folder and is_finished(folder):
         pipe.catalogue = catalogue_of_run(Run.read(folder), retriever)
     elif retriever:
-        pipe.catalogue = catalogue_of(retriever, release.get("dataset", ""))
+        pipe.catalogue = with_weight_of(catalogue_of(retriever, release.get("dataset", "")), record_of(pipe))
     space = spaces.space_folder()
     sys.path.insert(0, str(space))  # as on a Space: its files import one another by name
     return runpy.run_path(str(space / "app.py"))["launch"](release, pipe, **options)

@@ -3,8 +3,11 @@
 Knows nothing of language models, nor of how the retriever was trained.
 """
 
+import math
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -197,15 +200,26 @@ class Catalogue:
             raise InputError(f"Items have no field {name!r} to choose by; they have {', '.join(self.fields)}.")
         column = self.fields[name]
         example = next((held for held in _held(column) if held), value)
-        if isinstance(example, str) != isinstance(value, str) or isinstance(value, (list, dict)):
+        if _kind(example) is None or _kind(example) != _kind(value):
             raise InputError(f"The field {name!r} holds values such as {example!r}, so none can be {value!r}.")
         matching = torch.tensor([value in cell if isinstance(cell, list) else value == cell for cell in column])
         if isinstance(value, str) and not matching.any():
-            folded = value.strip().casefold()
-            near = next((held for held in _held(column) if held and held.strip().casefold() == folded), None)
+            near = next((held for held in _held(column) if held and _folded(held) == _folded(value)), None)
             if near is not None:
                 raise InputError(f"No item has {value!r} in the field {name!r}, but items have {near!r} there.")
         return matching
+
+
+def _kind(value: object) -> str | None:
+    """What a value of a field is: a text, a truth value or a number; None for anything else."""
+    if isinstance(value, (bool, str)):
+        return type(value).__name__
+    return "number" if isinstance(value, Real) and math.isfinite(value) else None
+
+
+def _folded(text: str) -> str:
+    """A text without what people write in several ways: its case, spaces around it, letters composed or not."""
+    return unicodedata.normalize("NFKC", text).strip().casefold()
 
 
 def _held(column: Sequence[Any]) -> Iterator[Any]:

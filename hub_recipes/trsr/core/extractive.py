@@ -74,6 +74,7 @@ class ExtractiveSummarizer:
             words: set[str] = set()
             for field, value, tells_taste in field_values(item.text, self.max_value_words):
                 if tells_taste:
+                    field = "word" if field == "words" else field  # which is what words of texts are counted as
                     counts.setdefault(field, Counter())[value] += 1
                 else:
                     words |= _words(value)

@@ -114,8 +114,10 @@ class TextRichRecommendationPipeline(Pipeline):
                 "max_new_tokens, and without candidates stage_one, exclude, where, rank."
             )
         forward, after = {}, {}
-        if stage_one is not None and (not isinstance(stage_one, int) or stage_one < 1):
+        if stage_one is not None and (not isinstance(stage_one, int) or isinstance(stage_one, bool) or stage_one < 1):
             raise InputError(f"stage_one must be a positive integer, got {stage_one!r}.")
+        if rank is not None and not isinstance(rank, bool):
+            raise InputError(f"rank must be True or False, got {rank!r}.")
         options = {"stage_one": stage_one, "exclude": exclude, "where": where, "rank": rank}
         before = {name: value for name, value in options.items() if value is not None}
         if summarizer != "unset":

@@ -67,8 +67,8 @@ class RankingPrompt:
     def prefix(self, summary: str | None, recent: Sequence[Item]) -> str:
         """Everything up to the candidate. A user without summary or items simply lacks that section."""
         parts = [self.instruction]
-        if summary:
-            parts.append(f"{self.summary_heading}\n- {clean(summary)}")
+        if text := clean(summary or ""):
+            parts.append(f"{self.summary_heading}\n- {text}")
         if recent:
             parts.append(f"{self.recent_heading}\n{_lines(recent)}")
         return "\n\n".join(parts) + "\n\n"

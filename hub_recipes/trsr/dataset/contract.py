@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import yaml
 from datasets import (
@@ -23,12 +24,13 @@ from datasets import (
     load_dataset,
     load_dataset_builder,
 )
-from datasets.exceptions import DatasetsError
+from datasets.exceptions import DatasetsError, NonMatchingSplitsSizesError
 from datasets.fingerprint import generate_random_fingerprint
 
 from trsr.dataset import card_info
 from trsr.errors import DataError
 from trsr.records.cards import header_of
+from trsr.records.checksums import file_checksum
 from trsr.records.datasets import dataset_file, dataset_json, locate
 from trsr.records.files import whole_folder
 from trsr.records.provenance import FILE as PROVENANCE
@@ -100,10 +102,27 @@ def _read(source: str, config: str, split: str, revision: str | None) -> Dataset
 
 def load_split(source: str, config: str, split: str, revision: str | None = None) -> Dataset:
     """One split of one config, whatever its columns. Raises DataError if it cannot be read."""
+    place = locate(source, revision)
     try:
-        return load_dataset(locate(source, revision), config, split=split, revision=revision)
+        cache = _cache_of(place, config) if Path(place).is_dir() else None
+        return load_dataset(place, config, split=split, revision=revision, cache_dir=cache)
+    except NonMatchingSplitsSizesError as error:
+        raise DataError(
+            f"The files of dataset {source!r}, config {config!r}, do not hold the rows that its README.md counts, so they were changed "
+            "since. Where that is meant, remove dataset_info from the header of README.md; else make the dataset anew."
+        ) from error
     except (ValueError, DatasetsError) as error:
         raise DataError(f"Dataset {source!r}, config {config!r}: cannot read split {split!r}: {error}") from error
+
+
+def _cache_of(folder: str, config: str) -> str:
+    """A cache for what the files of a folder's config hold now: by itself, `datasets` gives what files of these names once held."""
+    files = load_dataset_builder(folder, config).config.data_files or {}
+    held = hashlib.sha256()
+    for split in sorted(files, key=str):
+        for path in map(Path, files[split]):
+            held.update(f"{split} {file_checksum(path) if path.is_file() else path}\n".encode())
+    return str(Path(datasets.config.HF_DATASETS_CACHE) / "trsr" / held.hexdigest()[:16])
 
 
 def configs(source: str, revision: str | None = None) -> list[str]:

@@ -4,6 +4,7 @@
 shown, made up.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -64,7 +65,8 @@ def of_catalogue(catalogue: Catalogue, summary: str | None) -> dict[str, Any]:
     """A request without candidates, of nobody in particular, and what its first stage has to retrieve.
 
     Returns:
-        The fitted `weight` of the first stage, the `request`, and the best RETRIEVED `candidates`: `item_id` and `stage_one`.
+        The fitted `weight` of the first stage, the `request`, and the best RETRIEVED `candidates`: `item_id`, `stage_one`, and the
+        beginning of the SHA-256 of its text.
     """
     history = catalogue.item_ids[: min(HISTORY, len(catalogue.item_ids) // 2)]
     [best] = catalogue.retrieve([catalogue.query([({"item_id": item_id}, Item(item_id)) for item_id in history])])
@@ -72,9 +74,18 @@ def of_catalogue(catalogue: Catalogue, summary: str | None) -> dict[str, Any]:
         "weight": catalogue.record["weight"],
         "request": {"history": [{"item_id": item_id} for item_id in history], "summary": summary},
         "candidates": [
-            {"item_id": catalogue.item_ids[row], "stage_one": round(score, 6)} for row, score in best[:RETRIEVED]
+            {
+                "item_id": catalogue.item_ids[row],
+                "stage_one": round(score, 6),
+                "text_sha256": _digest(catalogue.texts[row]),
+            }
+            for row, score in best[:RETRIEVED]
         ],
     }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def catalogue_problem(wanted: Mapping[str, Any], answer: Mapping[str, Any] | None) -> str | None:
@@ -91,6 +102,11 @@ def catalogue_problem(wanted: Mapping[str, Any], answer: Mapping[str, Any] | Non
     for item_id, score in scores.items():
         if not math.isclose(found.get(item_id, math.nan), score, abs_tol=EXACT):
             return f"the score of {item_id!r} is {found.get(item_id)}, not {score}"
+    texts = {one["item_id"]: one.get("item", "") for one in answer["candidates"]}
+    for one in wanted["candidates"]:
+        # Releases of earlier versions do not say which text it is.
+        if "text_sha256" in one and _digest(texts[one["item_id"]]) != one["text_sha256"]:
+            return f"the text of {one['item_id']!r} is another, {texts[one['item_id']][:60]!r}"
     worst = min(scores.values(), default=-math.inf)
     others = (item_id for item_id, score in found.items() if item_id not in scores and score > worst + EXACT)
     return next(
@@ -210,7 +226,11 @@ _FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "recent_items": _is_count,
     "requests": _list_of(lambda value: True, shortest=1),
 }
-_RETRIEVED: Mapping[str, Callable[[Any], bool]] = {"item_id": _is_text, "stage_one": _is_number}
+_RETRIEVED: Mapping[str, Callable[[Any], bool]] = {
+    "item_id": _is_text,
+    "stage_one": _is_number,
+    "text_sha256?": _is_text,
+}
 _CATALOGUE: Mapping[str, Callable[[Any], bool]] = {
     "catalogue.weight": _is_number,
     "catalogue.request.history": _list_of(lambda value: isinstance(value, dict)),

@@ -4,7 +4,6 @@ Knows nothing of where prompts come from. Candidates come in groups, one chosen 
 """
 
 import json
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,18 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
 )
 
 from trsr.errors import UsageError
 from trsr.progress import show_training, without_bars
-from trsr.recommender.train import last_checkpoint
+from trsr.recommender.spent import Spent
+from trsr.recommender.train import SPENT, last_checkpoint
 from trsr.records.files import bind, read_json, whole_folder, write_text
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 CONTEXT = 2048
 RECORD = "training.json"  # of a model, and of the run that wrote it
-_SPENT = "spent.json"
 
 # Model and batch -> logits (candidates, vocabulary) at the answers, candidates of each group, loss on the text.
 Forward = Callable[[LlamaForCausalLM, dict[str, Any]], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
@@ -219,37 +217,18 @@ def arguments(
     )
 
 
-class _Costs(TrainerCallback):
-    """Seconds of a training, those of killed processes included up to their last checkpoint: kept with every checkpoint."""
-
-    def __init__(self, file: Path, resumed: bool) -> None:
-        self._file = file
-        self._before = read_json(file) if resumed and file.is_file() else {"seconds": 0.0, "cpu_seconds": 0.0}
-        self._started, self._began = time.monotonic(), time.process_time()
-
-    def spent(self) -> dict[str, float]:
-        """`seconds` and `cpu_seconds` so far."""
-        return {
-            "seconds": self._before["seconds"] + time.monotonic() - self._started,
-            "cpu_seconds": self._before["cpu_seconds"] + time.process_time() - self._began,
-        }
-
-    def on_save(self, args, state, control, **kwargs) -> None:
-        write_text(self._file, json.dumps(self.spent()))
-
-
 def fit(trainer: Trainer) -> dict[str, Any]:
     """Train; a killed run goes on from its newest complete checkpoint. Returns settings and costs for `training.json`."""
     work = Path(str(trainer.args.output_dir))
     last, _ = last_checkpoint(work)
-    costs = _Costs(work / _SPENT, resumed=last is not None)
-    trainer.add_callback(costs)
+    spent = Spent(work / SPENT, resumed=last is not None)
+    trainer.add_callback(spent)
     show_training(trainer, "pretrain")
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     return {
         "learning_rate": trainer.args.learning_rate,
         "seed": trainer.args.seed,
-        **{name: round(seconds) for name, seconds in costs.spent().items()},
+        **{name: round(seconds) for name, seconds in spent.so_far().items()},
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "last_log": next((entry for entry in reversed(trainer.state.log_history) if "loss" in entry), {}),

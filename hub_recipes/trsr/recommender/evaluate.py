@@ -36,7 +36,7 @@ from trsr.recommender.baselines import BASELINES, baseline_scorer, score_baselin
 from trsr.recommender.controls import HISTORY, history_suffix, with_history, with_shuffled_summaries
 from trsr.recommender.examples import encode_prefix, make_encoder, ranking_prompt
 from trsr.recommender.recipe import Recipe
-from trsr.recommender.results import FILE
+from trsr.recommender.results import FILE, rounded_mean
 from trsr.recommender.run import Run
 from trsr.records.checksums import base_checksum
 from trsr.records.files import one_writer, read_json, read_lines, write_text
@@ -76,10 +76,12 @@ class Scored:
     Attributes:
         log_odds: (rows, candidates) float64; NaN past the end of a list.
         shortened: Number of rows whose prompt lost recent items or words of the summary to fit the context.
+        seconds_before: CPU seconds that killed processes spent on rows that were not scored again.
     """
 
     log_odds: np.ndarray
     shortened: int
+    seconds_before: float
 
 
 def score(
@@ -96,7 +98,11 @@ def score(
         partial: A file to which the scores of each row are appended; a killed evaluation goes on from it.
     """
     kept = read_lines(partial) if partial else ()
-    known_scores: dict[str, tuple[list[float], bool]] = {key: (scores, short) for key, scores, short in kept}
+    known_scores: dict[str, tuple[list[float], bool]] = {}
+    seconds_before = 0.0
+    for key, scores, short, *seconds in kept:  # earlier versions kept no seconds
+        known_scores[key] = scores, short
+        seconds_before += sum(seconds)
     encoded: dict[str, list[int]] = {}
     shortened = 0
     out = partial.open("a", encoding="utf-8") if partial else None
@@ -108,6 +114,7 @@ def score(
         # A user may have several rows, each with its own candidates.
         key = f"{next(numbers)} {row['user_id']}"
         if key not in known_scores:
+            began = time.process_time()
             for item_id in ids:
                 if item_id not in encoded:
                     encoded[item_id] = encoder.suffix_ids(Item.parse(texts[item_id]))
@@ -117,7 +124,8 @@ def score(
             was_shortened = bool(prefix.recent_dropped or prefix.summary_words_dropped)
             known_scores[key] = scorer.log_odds(prefix.ids, suffixes).tolist(), was_shortened
             if out:
-                out.write(json.dumps([key, *known_scores[key]]) + "\n")
+                spent = round(time.process_time() - began, 4)
+                out.write(json.dumps([key, *known_scores[key], spent]) + "\n")
                 out.flush()
         bar.update()
         scores, was_shortened = known_scores[key]
@@ -125,7 +133,7 @@ def score(
         return scores
 
     try:
-        return Scored(candidates.score(log_odds), shortened)
+        return Scored(candidates.score(log_odds), shortened, seconds_before)
     finally:
         bar.close()
         if out:
@@ -181,7 +189,7 @@ def write_results(
         **about,
         "seed": seed,
         "n_users": len(set(users)),
-        "candidates_a_user": _rounded_mean(mask.sum(1).mean()),
+        "candidates_a_user": rounded_mean(mask.sum(1).mean()),
         "systems": {
             name: measure(scores, labels, seed, name.partition(HISTORY)[0] not in BASELINES, mask, users)
             for name, scores in systems.items()
@@ -205,11 +213,6 @@ def write_results(
     score_files.write(out, systems, candidates)
     write_text(out / FILE, json.dumps(results, indent=2) + "\n")
     return results
-
-
-def _rounded_mean(mean: float) -> float:
-    """A mean number of candidates: an int if it is whole, else two decimals."""
-    return int(mean) if mean == int(mean) else round(float(mean), 2)
 
 
 def describe(run: Run, split: str, adapter: bool = True) -> dict[str, Any]:
@@ -369,9 +372,9 @@ def evaluate_run(
     scored = score(candidates, texts, encoder, scorer, recipe.name, partial)
     systems[recipe.name] = scored.log_odds
     about |= {"plan": scorer.plan, "rows": len(rows), "shortened": scored.shortened}
-    # Scoring time since the start or the last kill; training time is in the record of the run.
-    trained = run.record["cpu_seconds"] if adapter else 0.0
-    about["cost"] = {"train_seconds": trained, **score_files.cost(began)}
+    cost = score_files.cost(began)
+    cost["cpu_seconds"] = round(cost["cpu_seconds"] + scored.seconds_before, 2)
+    about["cost"] = {"train_seconds": run.record["cpu_seconds"] if adapter else 0.0, **cost}
     pairs = tuple((recipe.name, name) for name in systems if name != recipe.name)
     results = write_results(out, systems, candidates, about, pairs)
     partial.unlink()

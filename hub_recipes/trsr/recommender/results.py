@@ -133,6 +133,11 @@ def _measured(metric: Mapping | None) -> bool:
     return all(isinstance(bound, (int, float)) and math.isfinite(bound) for bound in bounds)
 
 
+def rounded_mean(mean: float) -> float:
+    """A mean number of candidates: an int if it is whole, else two decimals."""
+    return int(mean) if mean == int(mean) else round(float(mean), 2)
+
+
 def metric_name(name: str) -> str:
     """A metric's name for display: `recall@3` becomes Recall@3."""
     kind, at, k = name.partition("@")

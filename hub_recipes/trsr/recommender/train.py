@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +36,7 @@ from trsr.recommender import shared_prefix
 from trsr.recommender.examples import encode_rows, make_encoder, ranking_prompt, with_earlier_targets
 from trsr.recommender.recipe import Recipe, read_yaml
 from trsr.recommender.run import ADAPTER, FILE, RECIPE, TRAINED_ON, changed_configs, data_checksums, is_finished
+from trsr.recommender.spent import Spent
 from trsr.recommender.summary_writer import written_by
 from trsr.recommender.validation import RankingMixin, curves, draw, ranking
 from trsr.records.adapters import write_adapter_config
@@ -46,6 +46,7 @@ from trsr.records.provenance import SummaryProvenance
 from trsr.records.versions import versions
 
 CHECKPOINTS = "checkpoints"  # of a run that is not finished
+SPENT = "spent.json"  # beside its checkpoints
 PRECISION = "ACCELERATE_MIXED_PRECISION"  # what `accelerate launch` was told
 # report_to -> package, where they differ.
 _PACKAGES = {"azure_ml": "azureml-sdk", "comet_ml": "comet-ml"}
@@ -82,7 +83,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     with arguments.main_process_first(local=False):
         _claim(recipe, out)
     first = arguments.process_index == 0
-    started, spent = time.monotonic(), time.process_time()
+    spent = Spent(checkpoints / SPENT, resumed=True)
     set_seed(recipe.seed)
     tokenizer, model = load_base(recipe, half)
     provenance = contract.provenance(recipe.dataset, recipe.dataset_revision)
@@ -130,6 +131,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         **validation_options,
         peft_config=lora_config(recipe, model),
     )
+    trainer.add_callback(spent)
     show_training(trainer, f"train {recipe.name}")
     # SFTTrainer drops rows whose answer it truncated: it must not truncate any here.
     assert len(trainer.train_dataset) == (len(rows) if recipe.form == "shared-prefix" else counts["rows"])
@@ -143,8 +145,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         "data": {"config": config, "users": users, "targets": len(rows), **counts},
         "plan": getattr(trainer, "plan", "rows"),
         **training,
-        "seconds": round(time.monotonic() - started, 1),
-        "cpu_seconds": round(time.process_time() - spent, 1),  # of this process, since the start or the last kill
+        **{name: round(seconds, 1) for name, seconds in spent.so_far().items()},  # of the first of several processes
         "device": str(trainer.args.device),
         "precision": precision,
         "versions": versions(),

@@ -30,7 +30,7 @@ def digest(*folders: Path) -> str:
         files = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file())
         if not any(path.suffix == ".safetensors" for path in files):
             raise UsageError(f"No safetensors in {folder}: save the model with save_pretrained.")
-        lines += [f"{path.name} {_checksum(path)}" for path in files]
+        lines += [f"{path.name} {file_checksum(path)}" for path in files]
     return PREFIX + hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -45,7 +45,7 @@ def files_checksum(folder: Path, names: Collection[Path]) -> str:
     """
     if not any(name.suffix == ".safetensors" for name in names):
         raise UsageError(f"No safetensors in {folder}: save the model with save_pretrained.")
-    lines = sorted(f"{name.as_posix()} {_checksum(folder / name)}" for name in names)
+    lines = sorted(f"{name.as_posix()} {file_checksum(folder / name)}" for name in names)
     return PREFIX + hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -75,7 +75,7 @@ def dataset_checksum(source: str, revision: str | None = None, configs: Collecti
         return _commit(source, revision)
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.parquet")}
     lines = [
-        f"{name} {_checksum(path)}"
+        f"{name} {file_checksum(path)}"
         for name, path in sorted(files.items())
         if not configs or name.partition("/")[0] in configs
     ]
@@ -95,7 +95,8 @@ def _commit(repo: str, revision: str | None) -> str:
     return card.parent.name  # the cache holds a file in a folder named after its commit
 
 
-def _checksum(path: Path) -> str:
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a file, cached as `digest` says."""
     state = path.stat()
     key = hashlib.sha256(f"{path.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()
     cache_file = Path(HF_HOME) / "trsr" / "checksums" / key

@@ -10,11 +10,11 @@ import numpy as np
 from trsr.dataset import contract
 from trsr.errors import UsageError
 from trsr.recommender.scores import cost
-from trsr.records.checksums import digest
+from trsr.records.checksums import digest, files_checksum
 from trsr.records.files import bind, one_writer, read_json, whole_folder
 from trsr.records.versions import versions
 from trsr.retrieval.network import Ensemble
-from trsr.retrieval.retriever import FILE, Retriever
+from trsr.retrieval.retriever import FILE, NETWORK, VECTORS, Retriever
 from trsr.retrieval.run import validation_users
 from trsr.retrieval.text_vectors import EnsembleVectors
 from trsr.retrieval.validation import measure
@@ -40,16 +40,14 @@ def make_ensemble(folders: Sequence[Path], source: str, out: Path, *, revision: 
         RunError: If one is no retriever, or was trained on other data.
         DataError: As `trsr.dataset.contract` does.
     """
-    checksums = [_weights(folder) for folder in folders]
-    if len(set(checksums)) < max(2, len(folders)):
+    checksums = [_checksum(folder) for folder in folders]
+    if len(set(map(_weights, folders))) < max(2, len(folders)):
         raise UsageError(
             f"An ensemble takes two different retrievers or more, got {', '.join(map(str, folders))}"
             + (": the weights of some are equal." if len(folders) > 1 else ".")
         )
     if out.exists():
         bind(out, {"members": checksums})
-        if (out / FILE).is_file():
-            return read_json(out / FILE)
     members = [Retriever.load(folder) for folder in folders]
     networks = []
     for folder, member in zip(folders, members, strict=True):
@@ -57,6 +55,8 @@ def make_ensemble(folders: Sequence[Path], source: str, out: Path, *, revision: 
             raise UsageError(f"{folder} is an ensemble itself: give its members.")
         member.check_data(source, revision)
         networks.append(member.network)
+    if (out / FILE).is_file():
+        return read_json(out / FILE)
     began, started = time.process_time(), time.monotonic()
     network = Ensemble.of(networks)
     vectors = np.concatenate([member.vectors for member in members], axis=1)
@@ -93,5 +93,11 @@ def make_ensemble(folders: Sequence[Path], source: str, out: Path, *, revision: 
 
 
 def _weights(folder: Path) -> str:
+    """The checksum of a retriever's weights alone: trained twice with one seed, they are equal and its costs are not."""
+    files = [Path(name) for name in (NETWORK, VECTORS)]
+    return files_checksum(folder, files) if all((folder / name).is_file() for name in files) else str(folder)
+
+
+def _checksum(folder: Path) -> str:
     """The checksum of a retriever's folder; of one that is none, its path: `Retriever.load` says then what is missing."""
     return digest(folder) if (folder / FILE).is_file() else str(folder)

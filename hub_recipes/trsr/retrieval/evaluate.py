@@ -22,7 +22,7 @@ from trsr.recommender import scores as score_files
 from trsr.recommender.baselines import BASELINES, ORDERED, baseline_scorer, score_baselines
 from trsr.recommender.controls import HISTORY, history_suffix, with_history
 from trsr.recommender.evaluate import check_out, results_folder
-from trsr.recommender.results import FILE
+from trsr.recommender.results import FILE, rounded_mean
 from trsr.recommender.run import Run, changed_configs, data_checksums
 from trsr.recommender.serving import load_recommender
 from trsr.records.checksums import digest
@@ -139,7 +139,6 @@ def evaluate_retriever(
             stages = measure_stages(recommender, with_summaries, numbers, counts, stage_one, kept)
         measured[f"{second.recipe.name}{suffix}"] = stages[LANGUAGE_MODEL]
         measured[f"{own} + {second.recipe.name}{suffix}"] = stages[BOTH]
-        about["second_stage"] = {"run": second.weights, "stage_one": stage_one}
     return write_evaluation(out, candidates, scores, measured, numbers, counts, about)
 
 
@@ -262,7 +261,7 @@ def _candidate_results(
     own = about["run"]
     return {
         **about,
-        "candidates_a_user": round(float(mask.sum(1).mean()), 2),
+        "candidates_a_user": rounded_mean(mask.sum(1).mean()),
         "systems": {
             name: significance.evaluate(values, labels, mask=mask, seed=seed, users=users)
             for name, values in scores.items()

@@ -72,8 +72,13 @@ class Retriever:
         network = network_of(record["shape"])
         network.load_state_dict(load_tensors(folder / NETWORK))
         text = text_vectors.load(record["vectors"], folder / TEXT_VECTORS) if record["vectors"] else None
-        item_ids = pq.read_table(folder / ITEMS)["item_id"].to_pylist()
-        return cls(network.eval(), item_ids, load_file(folder / VECTORS)["items"], text, record)
+        item_ids, vectors = pq.read_table(folder / ITEMS)["item_id"].to_pylist(), load_file(folder / VECTORS)["items"]
+        if len(item_ids) != len(vectors):
+            raise RunError(
+                f"{folder / ITEMS} names {len(item_ids)} items, and there are {len(vectors)} vectors: the files are not of one retriever. "
+                "Train it again."
+            )
+        return cls(network.eval(), item_ids, vectors, text, record)
 
     def save(self, folder: Path) -> None:
         """Write the folder's files."""
@@ -127,8 +132,13 @@ class Retriever:
             texts: Item id -> text. Items that it has keep their vectors.
 
         Raises:
+            InputError: If a text is empty.
             UsageError: As `embed` does.
         """
+        if empty := [item_id for item_id, text in texts.items() if not (text or "").strip()]:
+            raise InputError(
+                f"Item {empty[0]!r} has no text, from which its vector is made. Give one, or leave the item out."
+            )
         numbers = self.numbers
         new = {item_id: text for item_id, text in texts.items() if item_id not in numbers}
         if not new:
@@ -161,10 +171,14 @@ class Retriever:
             exclude_met: Leave out what a history holds.
 
         Raises:
-            InputError: If an item is not in the catalogue, or `top_k` is below 1.
+            InputError: If a history is no list of ids, an item is not in the catalogue, or `top_k` is below 1.
         """
         if top_k < 1:
             raise InputError(f"top_k is {top_k}, expected at least 1.")
+        if isinstance(histories, str) or any(isinstance(history, str) for history in histories):
+            raise InputError(
+                "Histories are lists of item ids, one a user; got a text in place of a list: for one user give [[id, ...]]."
+            )
         numbers = self.numbers
         if unknown := {item_id for history in histories for item_id in history} - set(numbers):
             raise InputError(

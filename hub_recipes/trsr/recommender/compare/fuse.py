@@ -15,13 +15,14 @@ import numpy as np
 from trsr.errors import CompareError
 from trsr.metrics.fusion import fit_weights, normalise
 from trsr.recommender.compare.align import Aligned, Evaluation, align, check_same, on_shared_users, read_folder
-from trsr.recommender.compare.measure import cost, is_own, seconds_a_user
-from trsr.recommender.results import FILE, training_seed
+from trsr.recommender.compare.measure import cost, is_own, seconds_a_user, total
+from trsr.recommender.results import FILE, same_settings, training_seed
 from trsr.records.checksums import PREFIX
 
 CONTROLS = ("shuffled_summaries", "history")
-# What the evaluations of one run on two splits have in common, as results.json records it.
+# What the evaluations of one run on two splits have in common, as results.json records it, beside settings and checksums.
 SAME = ("dataset", "run", "config", "weights", "retriever", *CONTROLS)
+CHECKSUMS = "dataset_checksums"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +34,7 @@ class Fused:
         systems: Names of its parts, sorted.
         scores: For each seed, the normalised test scores (systems, users, candidates).
         weights: For each seed, (systems,).
+        train_seeds: Of the training of the parts that have one, for each of `weights`; None where none has.
         expensive: The part whose scoring takes the most CPU time; None where no part's is recorded.
         without_expensive: For each seed, weights (systems,) of the sum of the other parts, fitted without it; 0 for it.
         fitted_on: Split, number of users, and checksum of what the weights were fitted on.
@@ -42,6 +44,7 @@ class Fused:
     systems: tuple[str, ...]
     scores: list[np.ndarray]
     weights: list[np.ndarray]
+    train_seeds: list[int | None]
     expensive: str | None
     without_expensive: list[np.ndarray]
     fitted_on: dict[str, Any]
@@ -89,13 +92,8 @@ def with_fused(aligned: Aligned, fusions: Sequence[Fused]) -> Aligned:
     for fused in fusions:
         seeds[fused.name] = [np.tensordot(w, scores, 1) for w, scores in zip(fused.weights, fused.scores, strict=True)]
         parts = [costs for name in fused.systems if (costs := cost(name, aligned.about[name]))]
-        total = {
-            "train_seconds": sum(part.get("train_seconds", 0.0) for part in parts),
-            "cpu_seconds": sum(part.get("cpu_seconds", 0.0) for part in parts),
-            "peak_mib": max((part["peak_mib"] for part in parts), default=0.0),
-        }
-        record: dict[str, Any] = {"run": fused.name, "systems": {fused.name: {}}, "cost": total if parts else None}
-        about[fused.name] = [record] * len(fused.weights)
+        record: dict[str, Any] = {"run": fused.name, "systems": {fused.name: {}}, "cost": total(parts)}
+        about[fused.name] = [{**record, "train_seed": trained_with} for trained_with in fused.train_seeds]
     return replace(aligned, seeds=seeds, about=about)
 
 
@@ -107,7 +105,7 @@ def _fit(aligned: Aligned, names: tuple[str, ...], validations: Mapping[int, Ali
     expensive = max(timed, key=timed.__getitem__) if timed else None
     known = next(iter(validations.values()))  # all of them hold the same users and candidates
     digest = hashlib.sha256()
-    scores, weights, without = [], [], []
+    scores, weights, train_seeds, without = [], [], [], []
     for numbers in matched_seeds({name: aligned.about[name] for name in names}):
         parts = [
             (validations[id(aligned.about[name][number])], aligned.seeds[name][number], name)
@@ -123,6 +121,8 @@ def _fit(aligned: Aligned, names: tuple[str, ...], validations: Mapping[int, Ali
         digest.update(np.stack([known.labels, known.mask, *tables]).tobytes())
         features = np.stack([normalise(table, known.mask) for table in tables])
         weights.append(fit_weights(features, known.labels, known.mask))
+        of_parts = [training_seed(aligned.about[name][number]) for name, number in zip(names, numbers, strict=True)]
+        train_seeds.append(next((one for one in of_parts if one is not None), None))
         others = np.array([name != expensive for name in names])
         fitted = np.zeros(len(names))
         fitted[others] = fit_weights(features[others], known.labels, known.mask)
@@ -133,7 +133,7 @@ def _fit(aligned: Aligned, names: tuple[str, ...], validations: Mapping[int, Ali
         "n_users": len(set(known.owners)),
         "checksum": PREFIX + digest.hexdigest(),
     }
-    return Fused(f"fused: {' + '.join(names)}", names, scores, weights, expensive, without, fitted_on)
+    return Fused(f"fused: {' + '.join(names)}", names, scores, weights, train_seeds, expensive, without, fitted_on)
 
 
 def matched_seeds(about: Mapping[str, Sequence[Mapping]]) -> list[tuple[int, ...]]:
@@ -195,9 +195,7 @@ def check_validation(
         other_folder, other: Of the one on validation.
         same: Fields in which both have to agree.
     """
-    different = [key for key in same if about.get(key) != other.get(key)]
-    if None not in (seeds := (training_seed(about), training_seed(other))) and seeds[0] != seeds[1]:
-        different.append("the seed of training")
+    different = differences(about, other, same)
     if other["split"] != "validation":
         different.append(f"the split, which is {other['split']}")
     if different:
@@ -205,6 +203,23 @@ def check_validation(
             f"{other_folder} is no evaluation on validation of what {folder} evaluates: their results differ in "
             f"{', '.join(different)}. Give the right one: TEST,VALIDATION for trsr compare; or make it anew, with --split validation."
         )
+
+
+def differences(about: Mapping, other: Mapping, same: Sequence[str] = SAME) -> list[str]:
+    """What tells that two evaluations are not of one system and dataset; empty where nothing does.
+
+    Args:
+        same: Fields of the records that must be equal.
+    """
+    different = [key for key in same if (about.get(key) or None) != (other.get(key) or None)]
+    sums = about.get(CHECKSUMS), other.get(CHECKSUMS)  # not in files of earlier versions
+    if CHECKSUMS not in same and all(sums) and sums[0] != sums[1]:
+        different.append(CHECKSUMS)
+    if not same_settings(about, other):
+        different.append("the settings")
+    if None not in (seeds := (training_seed(about), training_seed(other))) and seeds[0] != seeds[1]:
+        different.append("the seed of training")
+    return different
 
 
 def _validation_folder(evaluation: Evaluation) -> Path | None:

@@ -31,13 +31,14 @@ def figures(
         seed: Of bootstrap and tests.
 
     Returns:
-        `systems`, `weights` (system -> one a seed), `fitted_on`, `seconds_a_user` (system -> CPU seconds; None if not recorded),
+        `systems`, `train_seeds`, `weights` (system -> one for each of these), `fitted_on`, `seconds_a_user` (system -> CPU seconds; None if not recorded),
         `overlap`, `gains` and `curve`.
     """
     users = len(set(aligned.owners))
     seconds = {name: seconds_a_user(name, aligned.about[name], users) for name in fused.systems}
     return {
         "systems": list(fused.systems),
+        "train_seeds": fused.train_seeds,
         "weights": {name: [float(w[number]) for w in fused.weights] for number, name in enumerate(fused.systems)},
         "fitted_on": fused.fitted_on,
         "seconds_a_user": seconds,

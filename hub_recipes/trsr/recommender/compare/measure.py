@@ -138,13 +138,28 @@ def calibration(aligned: Aligned, fits: Mapping[str, Sequence[Mapping | None]]) 
 
 
 def seconds_a_user(name: str, about: Sequence[Mapping], n_users: int) -> float | None:
-    """Mean CPU seconds that scoring a user took; None where they are not recorded, as for a baseline beside a run.
+    """Mean CPU seconds that scoring a user took; None where they are not recorded, as for a baseline beside a run, or not apart from
+    those of training.
 
     Args:
         n_users: Compared users, for evaluations that do not record how many they were of.
     """
-    seconds = (cost(name, about) or {}).get("cpu_seconds")
-    return None if seconds is None else seconds / (about[0].get("n_users") or n_users)
+    costs = cost(name, about) or {}
+    if not costs.keys() >= {"train_seconds", "cpu_seconds"}:
+        return None
+    return costs["cpu_seconds"] / (about[0].get("n_users") or n_users)
+
+
+def total(parts: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
+    """The cost of several systems together, training apart from scoring where it is with all of them; None where none is known."""
+    if not parts:
+        return None
+    apart = all("train_seconds" in part for part in parts)
+    spent = {name: sum(part.get(name, 0.0) for part in parts) for name in ("train_seconds", "cpu_seconds")}
+    return {
+        **(spent if apart else {"cpu_seconds": sum(spent.values())}),
+        "peak_mib": max(part["peak_mib"] for part in parts),
+    }
 
 
 def is_own(name: str, about: Mapping) -> bool:

@@ -15,6 +15,7 @@ from trsr.errors import CompareError
 from trsr.recommender.compare import fuse as fusing
 from trsr.recommender.compare import fused_figures, measure, plot, report, slices, verdict
 from trsr.recommender.compare.align import Aligned, Evaluation, align, on_shared_users, read, read_folder, row_name
+from trsr.recommender.results import rounded_mean, training_seed
 from trsr.recommender.run import data_checksums
 from trsr.records.checksums import PREFIX
 from trsr.records.files import check_no_file, read_json
@@ -84,7 +85,7 @@ def compare(
         **{name: about.get(name) for name in ("dataset", "split", "protocol")},
         "n_users": len(set(aligned.owners)),
         **({"shared_users_of": held} if shared_users else {}),
-        "candidates_a_user": int(aligned.mask.shape[1]),
+        "candidates_a_user": rounded_mean(aligned.mask.sum(1).mean()),
         "seed": seed,
         "metric": metric,
         "systems": measure.systems(values, aligned.about, aligned.owners, seed),
@@ -153,7 +154,7 @@ def _fits(aligned: Aligned, validated: Sequence[Evaluation]) -> dict[str, list[M
         true_run = {**about, **dict.fromkeys(fusing.CONTROLS)}
         for wanted in (about, true_run):
             for other in whole_first:
-                if all((wanted.get(name) or None) == (other.get(name) or None) for name in fusing.SAME):
+                if not fusing.differences(wanted, other):
                     return other.get("temperature")
         return None
 
@@ -194,13 +195,14 @@ def _parts(aligned: Aligned, dataset: str, split: str, category: str | None) -> 
 
 
 def _long(aligned: Aligned, values: measure.PerUser) -> pa.Table:
-    """A table with one row per user, system and seed."""
+    """A table with one row per user, system and seed of its training, or a number of its own where no seed is on record."""
     columns: dict[str, list] = {"user_id": [], "system": [], "seed": []}
     for name, seeds in values.items():
-        for number, metrics in enumerate(seeds):
+        for number, (about, metrics) in enumerate(zip(aligned.about[name], seeds, strict=True)):
+            trained_with = training_seed(about) if measure.is_own(name, about) else None
             columns["user_id"] += aligned.users
             columns["system"] += [name] * len(aligned.users)
-            columns["seed"] += [number] * len(aligned.users)
+            columns["seed"] += [number if trained_with is None else trained_with] * len(aligned.users)
             for metric, column in metrics.items():
                 columns.setdefault(metric, []).extend(column.tolist())
     return pa.table(columns)

@@ -1,0 +1,34 @@
+"""What a training has cost so far, over all processes that worked on it: kept beside its checkpoints."""
+
+import json
+import time
+from pathlib import Path
+
+from transformers import TrainerCallback
+
+from trsr.records.files import read_json, write_text
+
+
+class Spent(TrainerCallback):
+    """Seconds of a training since this was made, and those of killed processes before, up to their last checkpoint.
+
+    Args:
+        file: Written with every checkpoint.
+        resumed: Whether the training goes on from a checkpoint: what the file holds then counts.
+    """
+
+    def __init__(self, file: Path, resumed: bool) -> None:
+        self._file = file
+        self._before = read_json(file) if resumed and file.is_file() else {"seconds": 0.0, "cpu_seconds": 0.0}
+        self._started, self._began = time.monotonic(), time.process_time()
+
+    def so_far(self) -> dict[str, float]:
+        """`seconds`, and `cpu_seconds` of this process and those before it."""
+        return {
+            "seconds": self._before["seconds"] + time.monotonic() - self._started,
+            "cpu_seconds": self._before["cpu_seconds"] + time.process_time() - self._began,
+        }
+
+    def on_save(self, args, state, control, **kwargs) -> None:
+        if state.is_world_process_zero:
+            write_text(self._file, json.dumps(self.so_far()))
