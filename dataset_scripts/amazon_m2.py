@@ -35,7 +35,7 @@ from trsr.dataset.build import id_lists, protocol
 from trsr.dataset.build.column_types import are_ids
 from trsr.dataset.build.csv_blocks import Layout
 from trsr.dataset.build.scan import Faults, Masks, Reading, find, scan
-from trsr.dataset.build.sequences import Sequences, encode, lists
+from trsr.dataset.build.sequences import Sequences, decode, encode, lists
 from trsr.hub import push_dataset, push_options
 
 CSV = Layout(",", True)
@@ -142,6 +142,11 @@ def read_sessions(
     before = pc.binary_join(printed_ids(contract.one_chunk(table["before"])), " ")
     texts = pc.unique(pc.binary_join_element_wise(before, contract.one_chunk(table["after"]), " "))
     logged = pc.split_pattern(texts, " ")
+    left = encode(logged, ids)
+    unknown = len(logged.values) - len(left.values)
+    if unknown:  # without unknown items, others are equal
+        texts = pc.unique(pc.binary_join(decode(left, ids), " "))
+        logged = pc.split_pattern(texts, " ")
     users = pa.array(map(name_session, texts.to_pylist()), pa.string())
     sessions = Sequences(users, encode(logged, ids), ids)
     read, short, long = totals.tolist()
@@ -154,7 +159,7 @@ def read_sessions(
             "sessions_repeated": len(table) - len(sessions),
             "users_dropped_short": short,
             "users_dropped_long": long,
-            "unknown_items_left_out": len(logged.values) - len(sessions.items.values),
+            "unknown_items_left_out": unknown,
         },
         {source.name: reading.sha256},
     )

@@ -90,7 +90,8 @@ ITEM = "item_id"  # what --item is by default; whether it was given matters besi
 FIRST = 1000  # rows of a log by which its form is found out
 # An index that pandas wrote, with a name and without.
 ROW_NUMBERS = re.compile(r"|Unnamed: \d+(\.\d+)?|__index_.*")
-TIMES = {"timestamp", "time", "date", "datetime", "created_at", "unixreviewtime"}
+TIMES = re.compile(r"(.*_)?(time|timestamp|date|datetime|ts)(_.*)?|.+_at|unixreviewtime", re.IGNORECASE)
+MISSING = r"^(?:nan|NaN|None|NULL|null|<NA>|\\N)$"  # how missing values look that were made texts
 CARD = """\
 # Histories for text-rich sequential recommendation
 
@@ -149,6 +150,12 @@ def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, d
         raise DataError(
             f"Item {empty['item_id'][0].as_py()!r} has no text in {', '.join(fields)}. Fill it, or give --drop-unknown."
         )
+    for name, column in texts.items():
+        if said := pc.sum(pc.match_substring_regex(column, MISSING)).as_py():
+            faults.notes.append(
+                f"{file.name}: {said:,} cells of column {name!r} are the word nan, None or NULL, and stay as text: if that stands for a "
+                "missing value, leave them empty"
+            )
     items, counts = building.deduplicate(found, ("text",))
     counts = _counted("items", reading) | {"items_cells_unescaped": reading.unescaped} | counts
     return items, counts, {file.name: reading.sha256}
@@ -178,7 +185,8 @@ def read_log(
         wanted, plain_here = _wanted_of_log(file, options, faults, ids)
         plain |= plain_here
         limit = options.limit and options.limit - total.rows
-        table, reading = tabular.read(file, wanted, faults, workers=options.workers, limit=limit)
+        # What was met at a time that nobody can read was met: it is no negative.
+        table, reading = tabular.read(file, wanted, faults, workers=options.workers, limit=limit, optional=("time",))
         if reading.sha256 and reading.sha256 in sums.values():
             raise DataError(f"{file.name} holds the same as another of --interactions. Give each file once.")
         parts.append(table)
@@ -273,7 +281,7 @@ def _wanted_of_log(
     if options.time:
         kinds = {"time": column_types.TIMESTAMP, "dated": column_types.DATED, "zoned": column_types.ZONED}
         wanted |= {name: (options.time, kind) for name, kind in kinds.items()}
-    elif not options.list_column and (times := [name for name in known if name.lower() in TIMES]):
+    elif not options.list_column and (times := [name for name in known if TIMES.fullmatch(name)]):
         faults.notes.append(f"{file.name} is taken to be in order: --time {times[0]} would sort a user's rows")
     return wanted, plain
 

@@ -270,11 +270,23 @@ def test_the_control_is_another_user_where_users_have_several_rows(tmp_path):
     assert (alone["summaries"], alone["coverage"]["of_another"]) == (6, None)
 
 
+def test_summaries_of_one_user_are_not_those_of_another():
+    one = dict.fromkeys(("words", "history_words", "target_named", "copied"), np.ones(4))
+    names = ("coverage", "coverage_of_another", "unsupported", "unsupported_of_another", "negative_named")
+    columns = {**one, **dict.fromkeys(names, np.full(4, np.nan))}
+
+    def identical(texts, users):
+        return figures(columns, np.array(texts), np.array(users), seed=0)["identical"]
+
+    assert identical([7, 7, 7, 8], [1, 1, 1, 2]) == 0  # rows of one user
+    assert identical([7, 7, 7, 8], [1, 1, 2, 2]) == 3
+
+
 def test_figures_without_a_measure_are_none():
     nothing = np.full(2, np.nan)
     names = ("coverage", "coverage_of_another", "unsupported", "unsupported_of_another", "negative_named")
     columns = {"words": [0, 4], "history_words": [8, 8], "target_named": [0, 1], "copied": [0, 0]}
-    found = figures({**columns, **dict.fromkeys(names, nothing)}, np.array([1, 2]), seed=0)
+    found = figures({**columns, **dict.fromkeys(names, nothing)}, np.array([1, 2]), np.array([1, 1]), seed=0)
     assert found["coverage"]["mean"] is None
     assert found["compression"]["median"] == 2
     assert found["target_named"]["count"] == 1

@@ -1,6 +1,7 @@
 """Every fault that is planted into a good dataset is found, by its code and place, and nothing else is."""
 
 import json
+import math
 import os
 import random
 import shutil
@@ -18,6 +19,7 @@ import yaml
 from datasets import Dataset, DatasetDict
 from huggingface_hub import HfApi, constants
 
+from dataset_scripts import tables
 from tests.hub import Hub, environment
 from tests.hub.server import WRITER
 from trsr.assets.paths import ASSETS
@@ -690,6 +692,62 @@ def test_a_split_of_nulls(tmp_path):
     nulls = rows_changed(lambda rows: [row.update(target=None) for row in rows])
     report = check(str(planted(SAMPLE, tmp_path / "d", "histories", "test", nulls)))
     assert found(report) == [("value-missing", "histories", "test", 350, 0)]
+
+
+def test_a_negative_that_was_met_in_an_earlier_split_is_told(tmp_path):
+    """Where each user's items are divided, and also where the column of what was met besides has nulls."""
+    events = tmp_path / "events.csv"
+    events.write_text("user_id,item_id\n" + "".join(f"u{n},b{n + m}\n" for n in range(9) for m in range(9)))
+    items = tmp_path / "items.csv"
+    items.write_text("item_id,title\n" + "".join(f"b{n},Book {n}\n" for n in range(20)))
+    given = [
+        "--items",
+        items,
+        "--interactions",
+        events,
+        "--split",
+        "leave-one-out",
+        "--max-history",
+        "4",
+        "--negatives",
+        "3",
+    ]
+    assert tables.main([*map(str, given), "--keep-last", "--out", str(tmp_path / "d")]) == 0
+    folder = tmp_path / "d"
+    first = {row["user_id"]: row["history"][0] for row in contract.read(str(folder), "histories", "train")}
+    assert not found(check(str(folder)), "negative-met")
+    [path] = (folder / "histories").glob("test-*")
+    rows = pq.read_table(path).to_pylist()
+    for row in rows:
+        row["negatives"][0] = first[row["user_id"]]
+        row.pop("also_met", None)
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    assert found(check(str(folder)), "negative-met") == [("negative-met", "histories", "test", 9, 0)]
+
+
+def changed_in_all_splits(folder: Path, change) -> Path:
+    shutil.copytree(SAMPLE, folder)
+    for path in (folder / "histories").iterdir():
+        pq.write_table(change(pq.read_table(path)), path)
+    return folder
+
+
+def test_a_null_in_what_was_met_besides_turns_no_rule_off(tmp_path):
+    def met(table: pa.Table) -> pa.Table:
+        negatives = table["negatives"].to_pylist()
+        column = [None, *([None, items[0]] for items in negatives[1:])]
+        return table.append_column("also_met", pa.array(column, pa.list_(pa.string())))
+
+    report = check(str(changed_in_all_splits(tmp_path / "d", met)))
+    assert ("negative-met", "histories", "test", 349) in [one[:4] for one in found(report)]
+
+
+def test_times_that_are_no_numbers_are_no_times(tmp_path):
+    nan = timed(lambda n, history: [1.6e9, math.nan, *[1.5e9] * (len(history) - 2)])
+    report = check(str(changed_in_all_splits(tmp_path / "d", nan)))
+    notes = [one for one in report.findings if one.code == "column-type"]
+    assert {one.split for one in notes} == {"train", "validation", "test"}
+    assert "without nulls and NaN" in notes[0].examples[0].shown
 
 
 @pytest.mark.parametrize("seed", range(3))

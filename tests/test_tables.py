@@ -200,6 +200,74 @@ def test_dates_and_numbers_sort_and_ties_keep_their_order(tmp_path):
     assert sequence([4, 3.5, 4, 1]) == "3102"
 
 
+@pytest.mark.parametrize(
+    "times",
+    [
+        pa.array([1.6e9 + number for number in range(len(EVENTS))], pa.float32()),
+        [f"{1.6e9 + number:.2E}" for number in range(len(EVENTS))],
+        [f"{1.6e12 + 1e3 * number:.5E}" for number in range(len(EVENTS))],
+        [f"{1.6e9 + number:g}" for number in range(len(EVENTS))],
+    ],
+    ids=["float32", "a spreadsheet", "milliseconds", "%g"],
+)
+def test_times_that_lost_digits_are_refused(tmp_path, capsys, times):
+    log = pa.Table.from_pylist([{name: row[name] for name in ("user_id", "item_id")} for row in EVENTS])
+    log = log.append_column("timestamp", times if isinstance(times, pa.Array) else pa.array(times))
+    path = tmp_path / ("events.parquet" if isinstance(times, pa.Array) else "events.csv")
+    pq.write_table(log, path) if isinstance(times, pa.Array) else save(path, log.to_pylist())
+    assert run(tmp_path, "--time", "timestamp", interactions=path) == 2
+    assert "a time that lost digits as a float in column 'timestamp'" in capsys.readouterr().err
+
+
+def test_what_was_met_at_a_time_that_cannot_be_read_is_no_negative(tmp_path, capsys):
+    events = [{**event, "timestamp": "soon" if event["user_id"] == "u8" and number % 2 else event["timestamp"]}
+              for number, event in enumerate(EVENTS)]  # fmt: skip
+    interactions = save(tmp_path / "events.csv", events)
+    given = ["--time", "timestamp", "--min-history", "3", "--negatives", "11"]  # nearly all that are left
+    assert run(tmp_path, *given, interactions=interactions) == 0
+    lost = sum(event["timestamp"] == "soon" for event in events)
+    counts = contract.provenance(str(tmp_path / "out")).counts
+    assert (counts["log_rows_broken"], counts["interactions_read"]) == (lost, len(EVENTS))
+    assert "neither a number nor an ISO 8601 date in column 'timestamp'" in capsys.readouterr().out
+    rows = [row for split in contract.SPLITS for row in contract.read(str(tmp_path / "out"), "histories", split)]
+    [row] = [row for row in rows if row["user_id"] == "u8"]
+    read = [event["item_id"] for event in events if event["user_id"] == "u8" and event["timestamp"] != "soon"]
+    assert [*row["history"], row["target"]] == read
+    assert not {*row["negatives"]} & {*READ["u8"]}
+
+
+@pytest.mark.parametrize("missing", [r"\N", "(null)", "<null>", "#N/A", "none", "NAN", "Null"])
+def test_what_stands_for_a_missing_id_is_no_id(tmp_path, missing):
+    events = [*EVENTS, *({**event, "user_id": missing} for event in EVENTS[-5:])]
+    assert run(tmp_path, "--time", "timestamp", interactions=save(tmp_path / "events.csv", events)) == 0
+    counts = contract.provenance(str(tmp_path / "out")).counts
+    assert (counts["log_rows_broken"], counts["users_read"]) == (5, len(READ))
+
+
+def test_missing_values_that_became_texts_are_told(tmp_path, capsys):
+    rows = [{**row, "author": "nan"} if number < 3 else row for number, row in enumerate(ITEMS)]
+    assert run(tmp_path, items=save(tmp_path / "items.csv", rows)) == 0
+    assert "3 cells of column 'author' are the word nan, None or NULL, and stay as text" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["event_time", "ordered_at", "ts", "timestamp_created", "Date", "unixReviewTime"])
+def test_a_column_of_times_that_was_not_named_is_told(tmp_path, capsys, name):
+    events = [{name if key == "timestamp" else key: value for key, value in event.items()}
+              for event in EVENTS]  # fmt: skip
+    assert run(tmp_path, interactions=save(tmp_path / "events.csv", events)) == 0
+    assert f"--time {name} would sort a user's rows" in capsys.readouterr().out
+
+
+def test_lists_as_postgresql_writes_them(tmp_path):
+    lists = [{**row, "items": "{" + ",".join(row["items"]) + "}"} for row in LISTS if row["items"]]
+    assert run(tmp_path, "--list-column", "items", interactions=save(tmp_path / "lists.csv", lists)) == 0
+    assert run(tmp_path, "--list-column", "items", interactions=save(tmp_path / "plain.jsonl", LISTS), out="plain") == 0
+    one, other = (contract.tables(str(tmp_path / name))["histories"] for name in ("out", "plain"))
+    assert {split: rows.to_list() for split, rows in one.items()} == {
+        split: rows.to_list() for split, rows in other.items()
+    }
+
+
 def test_a_time_beyond_the_calendar_costs_its_row(tmp_path, capsys):
     times = pa.array([1000 + number for number in range(len(EVENTS) - 1)] + [2**63 - 1], pa.int64())
     log = pa.Table.from_pylist([{name: row[name] for name in ("user_id", "item_id")} for row in EVENTS])

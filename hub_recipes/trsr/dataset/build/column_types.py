@@ -26,10 +26,12 @@ from trsr.errors import InputError
 _ID = r"^(?:[A-MO-Za-hj-mo-z_][!-~]*|i(?:[!-mo-~][!-~]*)?|[Nn][0-9_-][!-~]*|[0-9][!-*,\-/-~]*)$"
 # Fifteen digits are exact in a float.
 _NUMBER = r"^-?[0-9]{1,12}(\.[0-9]{1,3})?$"
-# How pandas, numpy, Python, JSON and SQL write a missing value.
-_MISSING = frozenset({"nan", "NaN", "NaT", "None", "<NA>", "null", "NULL", "inf", "-inf"})
+# How pandas, numpy, Python, JSON, SQL, Hive and spreadsheets write a missing value, in small letters.
+_MISSING = frozenset({"nan", "nat", "none", "<na>", "null", "(null)", "<null>", "\\n", "#n/a", "inf", "-inf"})
 # How a float of a whole number is written: below 1e16 its digits and ".0", from there on with an exponent.
 _FLOAT = re.compile(r"(-?)0*(0|[1-9][0-9]*)\.0|-?[0-9](?:\.[0-9]+)?[eE]\+[0-9]+")
+# A number of 7 to 16 digits as spreadsheets and C's %g shorten it; Python writes an exponent from 17 digits on, and all of them.
+_EXPONENT = re.compile(r"-?[0-9](?:\.([0-9]+))?[eE]\+?0*([6-9]|1[0-5])")
 # How a time of UTC ends; BigQuery writes the latter.
 _UTC = re.compile(r"(?:[Zz]| UTC)$")
 
@@ -140,7 +142,7 @@ def identifier(value: object) -> str | None:
     text = str(value).strip()
     if whole := _FLOAT.fullmatch(text):
         text = str(int(whole[1] + whole[2]))
-    return text if text.isprintable() and text not in _MISSING else None
+    return text if text.isprintable() and text.casefold() not in _MISSING else None
 
 
 def _unwrapped(value: object) -> object:
@@ -173,11 +175,28 @@ def _id_fault(value: object) -> str:
 
 
 def timestamp_of(value: object) -> float | None:
-    """A timestamp as a number: numbers stay as they are, ISO 8601 dates become seconds since 1970 (UTC by default)."""
+    """A timestamp as a number: numbers stay as they are, ISO 8601 dates become seconds since 1970 (UTC by default).
+
+    None for what is neither, and for a number that lost digits: different times may have become equal.
+    """
+    if _lost_digits(value):
+        return None
     found = _number_or_date(value)
     if isinstance(found, datetime):
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
     return found
+
+
+def _lost_digits(value: object) -> bool:
+    """Whether a time is a short float too large to hold every whole number, or was written with fewer digits than it has."""
+    if isinstance(value, (np.float32, np.float16)):
+        return bool(np.isfinite(value)) and _is_inexact(value)
+    written = _EXPONENT.fullmatch(value.strip()) if isinstance(value, str) else None
+    return written is not None and len(written[1] or "") < int(written[2])
+
+
+def _time_fault(value: object) -> str:
+    return "a time that lost digits as a float" if _lost_digits(value) else "neither a number nor an ISO 8601 date"
 
 
 def _number_or_date(value: object) -> float | datetime | None:
@@ -335,7 +354,7 @@ def _no_text(value: object) -> str:
 
 
 ID = Kind(pa.string(), identifier, _read_plain_ids, _id_fault)
-TIMESTAMP = Kind(pa.float64(), timestamp_of, _read_plain_numbers, lambda value: "neither a number nor an ISO 8601 date")
+TIMESTAMP = Kind(pa.float64(), timestamp_of, _read_plain_numbers, _time_fault)
 DATED = Kind(pa.bool_(), _is_dated, _read_plain_dated, None)
 ZONED = Kind(pa.bool_(), _is_zoned, _read_plain_zoned, None)
 # Text as it is; any other value is read as a space, so that it counts as filled.

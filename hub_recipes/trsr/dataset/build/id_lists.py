@@ -1,4 +1,4 @@
-"""Read a list of ids from the text of one cell: JSON, Python, printed numpy arrays, or ids with separators."""
+"""Read a list of ids from the text of one cell: JSON, Python, PostgreSQL, printed numpy arrays, or ids with separators."""
 
 import ast
 import json
@@ -11,7 +11,8 @@ SEPARATORS = (" ", ",", "|", ";")
 _ARRAY = re.compile(r"^array\((\[.*\])(?:,\s*dtype=.*)?\)$", re.S)
 _TYPED = re.compile(r"\bnp\.\w+\(([^()]*)\)")  # as numpy 2 shows its strings and numbers
 _WORD = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,'"\[\]()]+""")
-_MISSING = {"None", "nan", "NaN", "NaT", "null", "<NA>", "..."}  # numpy prints `...` for what it leaves out
+_KEY = re.compile(r"""\{\s*(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\w+)\s*:""")  # of an object, which is no list
+_MISSING = {"None", "nan", "NaN", "NaT", "null", "NULL", "<NA>", "..."}  # numpy prints `...` for what it leaves out
 
 
 def split(text: str, separator: str = " ") -> list[object] | None:
@@ -39,8 +40,9 @@ def split(text: str, separator: str = " ") -> list[object] | None:
 
 
 def _bracketed(text: str) -> list[object] | None:
-    """The words of a list in brackets, separated by commas as in Python or by spaces as in numpy; None if it is not one."""
-    if text[:1] + text[-1:] not in ("[]", "()") or len(text) < 2:
+    """The words of a list in brackets, separated by commas as in Python and PostgreSQL or by spaces as in numpy; None if it is not
+    one."""
+    if text[:1] + text[-1:] not in ("[]", "()", "{}") or len(text) < 2 or _KEY.match(text):
         return None
     inner = text[1:-1]
     words = _WORD.findall(inner)
@@ -59,7 +61,7 @@ def _unquoted(word: str) -> str:
 
 def bracketed(text: str) -> bool:
     """Whether a cell holds a list in brackets."""
-    return text.lstrip().startswith(("[", "(", "array("))
+    return text.lstrip().startswith(("[", "(", "{", "array("))
 
 
 def separator_of(cells: Iterable[str], known: Collection[str]) -> str:
@@ -72,7 +74,9 @@ def separator_of(cells: Iterable[str], known: Collection[str]) -> str:
 
 
 def differently_separated(identifier: str, known: Collection[str]) -> bool:
-    """Whether an unknown id is in fact several known ids with another separator."""
+    """Whether an unknown id is in fact several known ids with another separator, or a known one with a bracket of the list."""
+    if identifier.strip("[](){}<>\u2039\u203a\"'") in known:
+        return True
     return any(
         _known_ids(identifier, separator, known) or identifier.strip(separator) in known for separator in SEPARATORS
     )

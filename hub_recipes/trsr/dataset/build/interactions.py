@@ -18,7 +18,7 @@ def build_sequences(
 
     Args:
         table: `user`, `item` and optionally `time`, by which a user's rows are sorted. Rows with equal times, and all rows if
-            there is no `time`, keep their order. Optionally `dated`: which of the times were dates, and `zoned`: which were
+            there is no `time`, keep their order; one without a time counts as met, and stands in no sequence. Optionally `dated`: which of the times were dates, and `zoned`: which were
             dates with a time zone. Or `user` and `items`, one row for each user.
         ids: Ids of all items, sorted.
         drop: Leave out items that are not in `ids` instead of raising an error.
@@ -58,6 +58,7 @@ def build_sequences(
         times=lists(lengths, pa.array(times[order])) if has_times else None,
     )
     counts = {"interactions_read": len(items), "interactions_dropped": indices.null_count}
+    used = np.isfinite(times[order])
     if has_times:
         dated = table["dated"].to_numpy() if "dated" in table.column_names else np.zeros(len(times), bool)
         units = count_units(np.where(dated, UNITS["seconds"], times))
@@ -69,13 +70,13 @@ def build_sequences(
         if repeated := _count_repeated(owner[order], times[order], sequences.items.values.to_numpy()):
             counts["interactions_repeated"] = repeated
     if min_rating is None:
-        return sequences, counts
+        return (sequences if used.all() else sequences.where(used)), counts
     ratings = table["rating"].to_numpy()[order]  # NaN if there is none
     counts |= {
         "interactions_without_rating": int(np.isnan(ratings).sum()),
         "interactions_below_min_rating": int((ratings < min_rating).sum()),
     }
-    return sequences.where(ratings >= min_rating), counts
+    return sequences.where(used & (ratings >= min_rating)), counts
 
 
 def _count_repeated(owner: np.ndarray, times: np.ndarray, items: np.ndarray) -> int:

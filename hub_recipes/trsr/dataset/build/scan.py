@@ -148,7 +148,7 @@ class Reading:
 
     Attributes:
         rows: Rows read, including broken ones, without the header and empty lines.
-        broken: Rows that were left out because they are broken.
+        broken: Rows that were left out, or of which a part was, because they are broken.
         lines: Lines of the file that were lost with them.
         unescaped: Cells whose HTML entities were replaced by the characters that they stand for.
         sha256: Of the unpacked file; None unless it was read to its end.

@@ -6,7 +6,7 @@ TSV cells are not quoted. `table_files` finds out how a file is written.
 import gzip
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,13 +27,20 @@ Read = Callable[[pa.Table], tuple[pa.Table, Masks]]
 
 
 def read(
-    table: Table, wanted: WantedColumns, faults: Faults, *, workers: int = 1, limit: int = 0
+    table: Table,
+    wanted: WantedColumns,
+    faults: Faults,
+    *,
+    workers: int = 1,
+    limit: int = 0,
+    optional: Collection[str] = (),
 ) -> tuple[pa.Table, Reading]:
     """Read the wanted columns of all rows that are not broken.
 
     Args:
         faults: Broken rows are added to it, also those with a cell that its kind cannot read.
         limit: Read only this many rows; 0 = all.
+        optional: Columns whose unreadable cells are null in a row that stays; it counts as broken all the same.
 
     Raises:
         DataError: If the file cannot be read, has no rows, or lacks a column; at a broken row, if faults are strict.
@@ -45,12 +52,16 @@ def read(
         cells = {column: one_chunk(rows[column]) for column in names}
         columns = {name: kind.read(cells[column]) for name, (column, kind) in wanted.items()}
         valid = np.ones(len(rows), dtype=bool)
+        told = np.zeros(len(rows), dtype=bool)
         masks: Masks = {}
         for name, (column, kind) in wanted.items():
             for cause, broken in kind.faults(cells[column], columns[name]).items():
                 reason = f"{cause} in column {column!r}"
-                masks[reason] = masks.get(reason, ~valid & valid) | (valid & broken)
-                valid = valid & ~broken
+                first = valid & broken & ~told
+                masks[reason] = masks.get(reason, ~valid & valid) | first
+                told |= first
+                if name not in optional:
+                    valid = valid & ~broken
         texts = {column for column, kind in wanted.values() if kind.unescapes}
         escaped.append(sum(count_escaped(cells[column]) for column in texts))
         return pa.table(columns).filter(pa.array(valid)), masks
@@ -72,7 +83,12 @@ def read(
         known = names if filled.issuperset(names) else table.names()
         for name in names if known else ():  # without keys there are no rows either
             replace(table, columns=dict(zip(known, known, strict=True))).in_file(name)
-    if table_read is None or not len(table_read):
+    unread = [name for name in optional if name in wanted]
+    if (
+        table_read is None
+        or not len(table_read)
+        or any(not table_read[name].is_valid().to_numpy().any() for name in unread)
+    ):
         raise DataError(f"{table.name} has no rows that can be used.")
     return table_read, reading
 

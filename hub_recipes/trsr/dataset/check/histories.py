@@ -87,10 +87,13 @@ class Histories:
 
 
 def _also_met(batch: Batch) -> list[pa.Array]:
-    """The optional column `also_met` in a list; empty if it is missing, of another type, or has nulls."""
+    """The optional column `also_met` in a list; empty if it is missing or of another type. A null in it stands for no item."""
     column = batch.columns.get("also_met")
-    if column is None or kind(column.type) != "list of string" or column.null_count or column.flatten().null_count:
+    if column is None or kind(column.type) != "list of string":
         return []
+    if column.null_count or column.flatten().null_count:
+        filled = [[item for item in row or () if item is not None] for row in column.to_pylist()]
+        return [pa.array(filled, pa.list_(pa.string()))]
     return [column.cast(pa.list_(pa.string()))]
 
 

@@ -40,7 +40,7 @@ class Times:
             return
         if not kind(column.type).startswith("list of ") or (flat := _numbers(column.flatten())) is None:
             self._refused.add(batch.split)
-            message = f"timestamps is {show(column.type)}, not a list of numbers or timestamps without nulls"
+            message = f"timestamps is {show(column.type)}, not a list of numbers or timestamps without nulls and NaN"
             self.findings.note("column-type", batch.config, batch.split, message)
             return
         lengths = column.value_lengths().fill_null(0).to_numpy().astype(np.int64)
@@ -74,9 +74,10 @@ class Times:
 
 
 def _numbers(values: pa.Array) -> np.ndarray | None:
-    """Timestamps as numbers, (n,); None if they are of another type or have nulls."""
+    """Timestamps as numbers, (n,); None if they are of another type, have nulls, or are not finite."""
     if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
         values = values.cast(pa.timestamp("us")).cast(pa.int64())
     if values.null_count or not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
         return None
-    return values.to_numpy()
+    numbers = values.to_numpy()
+    return numbers if np.isfinite(numbers).all() else None

@@ -65,8 +65,10 @@ def mark_users(
 
 
 def _mark_leaks(findings: Findings, batch: Batch, rows: Histories, users: dict[str, Users]) -> None:
-    """Mark targets that are in the user's row of an earlier split, and items that are negatives there; add the batch's pairs."""
+    """Mark targets that are in the user's row of an earlier split, items that are negatives there, and negatives that were met there;
+    add the batch's pairs."""
     targets, seen = rows.pairs(), rows.seen()
+    negatives = pair(rows.users[rows.negatives.rows], rows.negatives.codes)
     # A target that is also in the history of its own row is marked for that already.
     repeated = np.isin(rows.target.rows, rows.history.rows[rows.history.codes == rows.target.codes[rows.history.rows]])
     positions = np.concatenate([rows.history.rows, rows.target.rows])
@@ -79,9 +81,12 @@ def _mark_leaks(findings: Findings, batch: Batch, rows: Histories, users: dict[s
         denied = positions[isin_sorted(seen, other.negatives)]
         shown = pa.array([f"a negative in {split}"] * len(denied), pa.string())
         findings.mark("negative-met", batch, denied, shown)
+        met, items = rows.negatives.hits(isin_sorted(negatives, other.seen))
+        shown = pa.array([f"{item} is in {split}" for item in items.to_pylist()], pa.string())
+        findings.mark("negative-met", batch, met, shown)
     own = users[batch.split]
     own.seen = joined(own.seen, seen)
-    own.negatives = joined(own.negatives, pair(rows.users[rows.negatives.rows], rows.negatives.codes))
+    own.negatives = joined(own.negatives, negatives)
 
 
 def mark_differing(findings: Findings, batch: Batch, rows: Histories, users: Users) -> None:

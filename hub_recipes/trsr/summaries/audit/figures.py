@@ -13,16 +13,20 @@ CLEAR = 0.05  # smallest difference from the control, the history of another use
 TOO_MANY = 0.05  # share of summaries above which there is a warning
 
 
-def figures(columns: Mapping[str, Sequence[float]], digests: np.ndarray, seed: int) -> dict[str, Any]:
+def figures(
+    columns: Mapping[str, Sequence[float]], digests: np.ndarray, owners: np.ndarray, seed: int
+) -> dict[str, Any]:
     """The figures of a method.
 
     Args:
         columns: Measure -> values (summaries,), nan if it does not apply.
         digests: (summaries,) equal for summaries of equal text.
+        owners: (summaries,) equal for summaries of one user, who may have several rows.
     """
     table = {name: np.asarray(values, np.float64) for name, values in columns.items()}
     words, history_words = table["words"], table["history_words"]
-    _, counts = np.unique(digests, return_counts=True)
+    pairs = np.unique(np.column_stack([digests, owners]), axis=0)
+    texts, users = np.unique(pairs[:, 0], return_counts=True)  # of how many users a text is
     return {
         "summaries": len(words),
         "words": _spread(words),
@@ -34,7 +38,7 @@ def figures(columns: Mapping[str, Sequence[float]], digests: np.ndarray, seed: i
         },
         "target_named": _leaks(table["target_named"], table["negative_named"], seed),
         "near_copies": int((table["copied"] > COPIED).sum()),
-        "identical": int(counts[counts > 1].sum()),
+        "identical": int(np.isin(digests, texts[users > 1]).sum()),
     }
 
 

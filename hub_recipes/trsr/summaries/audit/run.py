@@ -117,6 +117,7 @@ class _MethodMeasures:
         self._random = np.random.default_rng(seed)
         self._columns = {name: array("d") for name in _COLUMNS}
         self._digests: list[np.ndarray] = []
+        self._owners: list[np.ndarray] = []
         self._problems: Counter[str] = Counter()
         self._injections: Counter[str] = Counter()
         self._repeated = 0
@@ -126,6 +127,7 @@ class _MethodMeasures:
         """Measure a batch."""
         rows = table.to_pylist()
         self._digests.append(hashes(table["summary"]))
+        self._owners.append(hashes(table["user_id"]))
         users = [row["user_id"] for row in rows]
         other_rows = rows_of_others(users, self._random)
         several = len(set(users)) > 1
@@ -136,7 +138,7 @@ class _MethodMeasures:
 
     def figures(self) -> dict[str, Any]:
         return {
-            **figures(self._columns, np.concatenate(self._digests), self._seed),
+            **figures(self._columns, np.concatenate(self._digests), np.concatenate(self._owners), self._seed),
             "problems": dict(sorted(self._problems.items())),
             "instructions": {
                 "summaries": self._injections["any"],
