@@ -118,7 +118,9 @@ def test_a_small_example_by_hand(tmp_path, capsys):
 
 def test_sessions_that_differ_in_unknown_items_alone_are_one(tmp_path):
     known = [session([*range(11), n]) for n in range(11, 20)]
-    with_unknown = [session([*range(5), 70 + n, *range(5, 11), n]) for n in range(11, 20)]  # items from 60 on have no product
+    with_unknown = [
+        session([*range(5), 70 + n, *range(5, 11), n]) for n in range(11, 20)
+    ]  # items from 60 on have no product
     counts = run(raw(tmp_path / "raw", [*known, *with_unknown]), *SMALL, "--train", "all", out=tmp_path / "out")
     assert (counts["sessions_repeated"], counts["unknown_items_left_out"]) == (9, 9)
     found = rows(tmp_path / "out")

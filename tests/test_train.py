@@ -26,6 +26,7 @@ from trsr.errors import DataError
 from trsr.recommender import train
 from trsr.recommender.evaluate import load_run, score
 from trsr.recommender.examples import encode_rows, labelled, make_encoder, ranking_prompt, with_earlier_targets
+from trsr.recommender.precision import NOTABLE, warn_if_slow
 from trsr.recommender.recipe import FORMS, build_recipe
 from trsr.recommender.run import Run
 
@@ -117,6 +118,24 @@ def test_a_processor_with_bf16_trains_in_it_where_the_recipe_says_so(has, wanted
     in_use, full = (torch.bfloat16 if half else torch.float32), torch.float32
     assert seen == [({in_use}, {full}, full, "bf16" if half else "no")]
     assert {weight.dtype for weight in load_file(tmp_path / "run/adapter/adapter_model.safetensors").values()} == {full}
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "dtype", "size", "said"),
+    [
+        ({"avx2": True}, torch.bfloat16, NOTABLE, True),
+        ({"avx2": True}, torch.bfloat16, NOTABLE - 1, False),
+        ({"avx2": True}, torch.float32, NOTABLE, False),
+        ({"avx512_bf16": True}, torch.bfloat16, NOTABLE, False),
+        ({}, torch.bfloat16, NOTABLE, False),  # torch cannot tell
+    ],
+)
+def test_a_base_in_bf16_on_a_processor_that_has_none_is_told(capabilities, dtype, size, said, monkeypatch, caplog):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    model = torch.nn.Module()
+    model.weights = torch.nn.Parameter(torch.empty(1, dtype=dtype).expand(size))  # takes no memory
+    warn_if_slow(model, "bases/smollm2")
+    assert ("bases/smollm2 is in bf16, and this processor has no arithmetic in it" in caplog.text) == said
 
 
 def test_torch_that_cannot_tell_trains_in_fp32(base, dataset, tmp_path, monkeypatch):
@@ -402,7 +421,7 @@ def _stopped(tmp_path_factory):
         with pytest.raises(KeyboardInterrupt):
             train.train(recipe, folder / "runs" / "run")
     checkpoints = folder / "runs" / "run" / "checkpoints"
-    assert sorted(path.name for path in checkpoints.iterdir()) == ["checkpoint-4", "checkpoint-6"]
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["checkpoint-4", "checkpoint-6", train.SPENT]
     return recipe, folder / "runs"
 
 
@@ -440,7 +459,7 @@ def test_a_half_written_checkpoint_is_passed_over(stopped, state):
 
 def test_no_whole_checkpoint_starts_anew(stopped):
     recipe, run, unbroken = stopped
-    for path in (run / "checkpoints").iterdir():
+    for path in (run / "checkpoints").glob("checkpoint-*"):
         (path / "trainer_state.json").unlink()
     assert train.train(recipe, run)["resumed_from_step"] == 0
     assert adapter_bytes(run) == adapter_bytes(unbroken)

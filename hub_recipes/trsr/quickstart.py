@@ -27,11 +27,12 @@ from trsr.progress import loading
 from trsr.recommender import evaluate
 from trsr.recommender.baselines import baseline_scorer
 from trsr.recommender.examples import make_encoder, ranking_prompt
+from trsr.recommender.precision import computes_bf16
 from trsr.recommender.recipe import Recipe, load_recipe
 from trsr.recommender.results import table
 from trsr.recommender.run import Run, is_finished
 from trsr.recommender.serving import load_recommender
-from trsr.recommender.train import computes_bf16, train
+from trsr.recommender.train import train
 from trsr.records.checksums import base_checksum, dataset_checksum
 from trsr.records.files import bind, one_writer
 from trsr.summaries.engines.base import Sampling

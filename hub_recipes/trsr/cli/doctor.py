@@ -188,6 +188,8 @@ def _extras() -> Iterator[tuple[str, str]]:
 def _device() -> Section:
     import torch
 
+    from trsr.recommender.precision import processor_computes_bf16
+
     accelerator = torch.accelerator.current_accelerator()
     section: Section = {"kind": accelerator.type if accelerator else "cpu", "threads": torch.get_num_threads()}
     if accelerator and accelerator.type == "cuda":
@@ -199,6 +201,8 @@ def _device() -> Section:
             "bf16": torch.cuda.is_bf16_supported(),
             "count": torch.cuda.device_count(),
         }
+    elif not accelerator and (known := processor_computes_bf16()) is not None:
+        section["bf16"] = known  # arithmetic in it
     return section
 
 

@@ -35,6 +35,7 @@ from trsr.recommender import scores as score_files
 from trsr.recommender.baselines import BASELINES, baseline_scorer, score_baselines
 from trsr.recommender.controls import HISTORY, history_suffix, with_history, with_shuffled_summaries
 from trsr.recommender.examples import encode_prefix, make_encoder, ranking_prompt
+from trsr.recommender.precision import warn_if_slow
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.results import FILE, rounded_mean
 from trsr.recommender.run import Run
@@ -66,6 +67,7 @@ def load_run(run: Run, adapter: bool = True) -> tuple[Encoder, Scorer]:
     provenance = contract.provenance(recipe.dataset, recipe.dataset_revision)
     encoder = make_encoder(recipe, ranking_prompt(recipe, provenance), tokenizer, model.config)
     model = model.to(gpu or "cpu").eval()
+    warn_if_slow(model, recipe.base)
     return encoder, Scorer(model, encoder.yes_id, encoder.no_id)
 
 

@@ -16,6 +16,7 @@ from trsr.dataset import contract
 from trsr.errors import UsageError
 from trsr.progress import loading, without_bars
 from trsr.recommender.examples import ranking_prompt
+from trsr.recommender.precision import warn_if_slow
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.run import Run, is_finished
 from trsr.recommender.summary_writer import how_asked, written_by
@@ -102,7 +103,9 @@ def _of_run(run: Run, **options) -> TextRichRecommendationPipeline:
         settings[CATALOGUE] = True
         model.trsr_catalogue = (str(run.folder), {})
     model.config.trsr = settings
-    return TextRichRecommendationPipeline(model=model.eval(), tokenizer=tokenizer, **options)
+    recommender = TextRichRecommendationPipeline(model=model.eval(), tokenizer=tokenizer, **options)
+    warn_if_slow(recommender.model, recipe.base)
+    return recommender
 
 
 def _first_cause(error: Exception) -> str:

@@ -34,6 +34,7 @@ from trsr.errors import TrainError
 from trsr.progress import loading, show_training
 from trsr.recommender import shared_prefix
 from trsr.recommender.examples import encode_rows, make_encoder, ranking_prompt, with_earlier_targets
+from trsr.recommender.precision import computes_bf16
 from trsr.recommender.recipe import Recipe, read_yaml
 from trsr.recommender.run import ADAPTER, FILE, RECIPE, TRAINED_ON, changed_configs, data_checksums, is_finished
 from trsr.recommender.spent import Spent
@@ -412,14 +413,3 @@ def load_base(recipe: Recipe, half: bool) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
         dtype = torch.bfloat16 if half else torch.float32
         return tokenizer, AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype)
-
-
-def computes_bf16(cpu: bool) -> bool:
-    """Whether the device that trains has arithmetic in bf16: a GPU, or a processor with AVX512-BF16 or AMX.
-
-    False where torch cannot tell: before 2.13 it has no public function for it.
-    """
-    if not cpu:
-        return torch.cuda.is_bf16_supported()
-    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

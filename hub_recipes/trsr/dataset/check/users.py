@@ -81,9 +81,10 @@ def _mark_leaks(findings: Findings, batch: Batch, rows: Histories, users: dict[s
         denied = positions[isin_sorted(seen, other.negatives)]
         shown = pa.array([f"a negative in {split}"] * len(denied), pa.string())
         findings.mark("negative-met", batch, denied, shown)
-        met, items = rows.negatives.hits(isin_sorted(negatives, other.seen))
-        shown = pa.array([f"{item} is in {split}" for item in items.to_pylist()], pa.string())
-        findings.mark("negative-met", batch, met, shown)
+        met = isin_sorted(negatives, other.seen)
+        items = rows.negatives.ids.filter(pa.array(met)).to_pylist()
+        shown = pa.array([f"{item} is in {split}" for item in items], pa.string())
+        findings.mark("negative-met", batch, rows.negatives.rows[met], shown)
     own = users[batch.split]
     own.seen = joined(own.seen, seen)
     own.negatives = joined(own.negatives, negatives)
