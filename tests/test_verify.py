@@ -592,12 +592,15 @@ def test_what_no_log_odds_show_is_compared_too(with_catalogue, tmp_path):
     change_json(folder / "pipeline" / "decision.json", temperature={"noul": 6.5})
     change_json(folder / "pipeline" / "catalogue" / "catalogue.json", weight=9.0)
     change_vectors(folder)
+    template = folder / "pipeline" / "decision_template.jinja"
+    template.write_text(template.read_text("utf-8").replace("candidate", "item"), "utf-8")
     found = verify(str(folder))
     assert not found["right"]
     assert found["difference"] < 1e-3
     told = (
         "Its temperature is 7.5, and that of the release ", "Its bias is 2.5, and that of the release ",
         "Its decision.json has the temperature 6.5", "first stage of its catalogue has the weight 9, and in the release 1",
+        "Its decision_template.jinja is another",
         "It does not retrieve what the release does: the score of ",
     )  # fmt: skip
     assert len(found["said"]) == len(told)

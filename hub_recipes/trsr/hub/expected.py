@@ -13,6 +13,7 @@ from typing import Any
 
 from trsr.core.catalogue import Catalogue
 from trsr.core.history import Item
+from trsr.core.modeling import DECISION_FILES
 from trsr.hub.diagnosis import EXACT
 from trsr.hub.inputs import ReleaseInputs
 from trsr.records.files import write_text
@@ -77,14 +78,15 @@ def of_catalogue(catalogue: Catalogue, summary: str | None) -> dict[str, Any]:
             {
                 "item_id": catalogue.item_ids[row],
                 "stage_one": round(score, 6),
-                "text_sha256": _digest(catalogue.texts[row]),
+                "text_sha256": digest(catalogue.texts[row]),
             }
             for row, score in best[:RETRIEVED]
         ],
     }
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """The beginning of a text's SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -105,7 +107,7 @@ def catalogue_problem(wanted: Mapping[str, Any], answer: Mapping[str, Any] | Non
     texts = {one["item_id"]: one.get("item", "") for one in answer["candidates"]}
     for one in wanted["candidates"]:
         # Releases of earlier versions do not say which text it is.
-        if "text_sha256" in one and _digest(texts[one["item_id"]]) != one["text_sha256"]:
+        if "text_sha256" in one and digest(texts[one["item_id"]]) != one["text_sha256"]:
             return f"the text of {one['item_id']!r} is another, {texts[one['item_id']][:60]!r}"
     worst = min(scores.values(), default=-math.inf)
     others = (item_id for item_id, score in found.items() if item_id not in scores and score > worst + EXACT)
@@ -128,7 +130,7 @@ def write(
         output: What `fresh_process` measured of them.
         catalogue: As `of_catalogue` gives it, if the release carries one.
     """
-    encoder, run = inputs.encoder, inputs.run
+    encoder, run, template = inputs.encoder, inputs.run, folder / DECISION_FILES[1]
     summarised = output.get("summarised", [None] * len(asked))
     values = {
         "made_from": {
@@ -149,6 +151,7 @@ def write(
             for request, summary, measured in zip(asked, summarised, output["measured"], strict=True)
         ],
         **({"catalogue": dict(catalogue)} if catalogue else {}),
+        **({"decision_template_sha256": digest(template.read_text("utf-8"))} if template.is_file() else {}),
     }
     write_text(folder / FILE, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
@@ -224,6 +227,7 @@ _FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "temperature": lambda value: _is_number(value) and value > 0,
     "bias?": _is_number,  # releases of an earlier version do not state it
     "recent_items": _is_count,
+    "decision_template_sha256?": _is_text,
     "requests": _list_of(lambda value: True, shortest=1),
 }
 _RETRIEVED: Mapping[str, Callable[[Any], bool]] = {

@@ -115,7 +115,12 @@ def _of_pipeline(
     output = answers(place, asked, f"{target} cannot be loaded", {"revision": revision} if revision else None)
     diagnosis = diagnose(wanted, output["compared"], None, None, tolerance)
     differ = sum(one != other for one, other in zip(summaries, output.get("summarised", summaries), strict=True))
-    said = _other_fits(wanted, output["fitted"], optional_file(place, DECISION_FILES[0], {"revision": revision}))
+    decision, template = (optional_file(place, name, {"revision": revision}) for name in DECISION_FILES)
+    said = _other_fits(wanted, output["fitted"], decision)
+    if template and "decision_template_sha256" in wanted:
+        found = expected.digest(Path(template).read_text("utf-8"))
+        if found != wanted["decision_template_sha256"]:
+            said.append(f"Its {DECISION_FILES[1]} is another: `transformers serve` shows the model other prompts.")
     if catalogue and (problem := expected.catalogue_problem(catalogue, output["chosen"])):
         said.append(f"It does not retrieve what the release does: {problem}.")
     if differ:
