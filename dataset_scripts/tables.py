@@ -10,7 +10,7 @@
 Reads CSV, TSV, JSON (an object a line, an array, an object of objects), Parquet and RecBole's atomic files, plain or .gz:
 one row an item, and one row an interaction or, with --list-column, one row a user. TSV cells, and those between separators
 of several characters, are taken as they are, without quoting. A broken row, or one in which an id, a time or a list is
-none, is left out, counted and named; --strict stops at it. HTML entities are unescaped once, objects are read as
+none, is left out, counted and named; what was met at a time that cannot be read is no negative. --strict stops at it. HTML entities are unescaped once, objects are read as
 `name: value`, and of items with one id, one stays. What is kept, divided and drawn is `trsr.dataset.build.protocol`'s: by
 default as in the paper, by option leave-one-out in time, by a date or as given.
 
@@ -90,7 +90,12 @@ ITEM = "item_id"  # what --item is by default; whether it was given matters besi
 FIRST = 1000  # rows of a log by which its form is found out
 # An index that pandas wrote, with a name and without.
 ROW_NUMBERS = re.compile(r"|Unnamed: \d+(\.\d+)?|__index_.*")
-TIMES = re.compile(r"(.*_)?(time|timestamp|date|datetime|ts)(_.*)?|.+_at|unixreviewtime", re.IGNORECASE)
+TIMES = re.compile(
+    r"(.*_)?(timestamp|datetime|ts)|timestamp_.*|time|date|unixreviewtime|.+_at"
+    r"|(event|review|rating|order|purchase|click|view|visit|added|created?|updated?)(_?(time|date|on)|at)"
+    r"|date_?(added|created|read|rated)",
+    re.IGNORECASE,
+)
 MISSING = r"^(?:nan|NaN|None|NULL|null|<NA>|\\N)$"  # how missing values look that were made texts
 CARD = """\
 # Histories for text-rich sequential recommendation

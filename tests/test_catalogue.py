@@ -5,6 +5,7 @@ import math
 import statistics
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,9 @@ def test_filters():
             "year": [1, 2, 3, 1, 1, 1],
             "inner": [{"x": 1}] * 6,
             "place": ["Caf\u00e9"] * 6,
+            "kept": [False, False, True, False, False, False],
+            "rated": [math.nan, None, 2.5, 2.5, math.inf, 1.0],
+            "day": [date(2024, 5, number) for number in range(1, 7)],
         },
     )
 
@@ -166,12 +170,17 @@ def test_filters():
     with pytest.raises(InputError, match="No item has 'B ' in the field 'tags', but items have 'b' there"):
         ids({"tags": "B "})
     with pytest.raises(
-        InputError, match="no field 'maker' to choose by; they have item_id, text, genre, tags, year, inner, place"
+        InputError,
+        match="no field 'maker' to choose by; they have item_id, text, genre, tags, year, inner, place, kept, rated, day",
     ):
         ids({"maker": "x"})
     with pytest.raises(InputError, match="'year' holds values such as 1, so none can be '1'"):
         ids({"year": "1"})
     assert ids({"year": np.int64(3)}) == {"i2"}
+    assert ids({"genre": np.str_("sea")}) == {"i1", "i5"}
+    assert ids({"kept": np.True_}) == ids({"kept": True}) == {"i2"}
+    assert ids({"rated": 2.5}) == {"i2", "i3"}  # the first value there is none
+    assert ids({"day": date(2024, 5, 2)}) == {"i1"}
     for name, value in (
         ("genre", 3), ("genre", None), ("tags", ["a"]), ("year", None), ("year", True), ("year", (1, 2)), ("year", math.nan),
         ("year", {"x": 1}), ("year", np.array([1, 2])), ("inner", 1), ("inner", "x"),

@@ -97,6 +97,14 @@ def test_figures_of_each_user_name_the_seed_of_the_training(tmp_path):
     assert {one["seed"] for one in long if one["system"] == "chance"} == {0}
 
 
+def test_seeds_of_which_some_are_not_on_record_are_numbered(tmp_path):
+    old = evaluation(tmp_path / "old", {"ours": hits("u1")})
+    new = evaluation(tmp_path / "new", {"ours": hits("u2")}, train_seed=0)
+    compare([old, new], tmp_path / "out", plots=False)
+    long = pq.read_table(tmp_path / "out" / "per_user.parquet").to_pylist()
+    assert {(one["seed"], one["user_id"]) for one in long if one["recall@1"] == 1} == {(0, "u1"), (1, "u2")}
+
+
 def test_candidates_a_user_are_the_mean(tmp_path):
     lists = rows().to_list()
     lists[0]["negatives"] = [f"n{number}" for number in range(8)]
@@ -328,6 +336,8 @@ def test_the_temperature_is_not_that_of_a_control_nor_of_a_part(tmp_path):
     assert temperature(own, **others) == [0.5]  # where one does not say
     assert temperature(validated("c", 3.0, **ours), **others) is None
     assert temperature(validated("c", 3.0, **ours), **ours) == [3.0]
+    more = {"dataset_checksums": {"items": "x", "histories": "a"}}
+    assert temperature(validated("c", 3.0, **ours), **more) == [3.0]  # earlier versions recorded fewer
     assert temperature(validated("r", 3.0, recipe={"base": "a"}), recipe={"base": "b"}) is None
     assert temperature(reordered, own, shuffled_summaries=True) == [0.5]
 

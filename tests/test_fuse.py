@@ -255,6 +255,8 @@ def test_seeds_are_fused_with_their_own(tmp_path):
     assert mixed["fusions"][name]["train_seeds"] == [0, 1]
     weights = {part: found[0] for part, found in alone["fusions"][name]["weights"].items()}
     assert {part: found[1] for part, found in mixed["fusions"][name]["weights"].items()} == weights
+    one_each = compare([a[0], b[1]], tmp_path / "out", fuse=[[]], plots=False)
+    assert one_each["fusions"][name]["train_seeds"] == [None]  # of other seeds
     with pytest.raises(CompareError, match=r"differ or are not recorded: a has 0, 1; b has 1\. Give"):
         compare([*a, b[1]], tmp_path / "out", fuse=[[]], plots=False)
     unknown = [f"c={system(tmp_path / n / 'c', noisy(1, number))}" for number, n in enumerate("xy")]

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trsr.assets.paths import dataset_path
+from trsr.dataset import contract
 from trsr.hub.spaces import SPACE, space_folder
 from trsr.retrieval.carried import catalogue_of
 
@@ -262,7 +263,7 @@ def test_lists_are_the_pipelines_own(catalogued, met):
 def test_fields_to_choose_by_are_those_of_texts(space):
     columns = {
         "genre": ["sea", "sea", None],
-        "tags": [["a"], ["a", "b"], []],
+        "tags": [["a"], ["a", "b"], ["b"]],
         "inner": [{"x": 1}] * 3,
         "year": [1, 1, 2],
     }
@@ -346,6 +347,19 @@ def test_moves_by_hand(space):
 
 
 # What is offered.
+
+
+def test_samples_of_a_folder_are_those_that_it_holds_now(space, small_dataset):
+    def texts():
+        caches = {config: contract.cache_of(str(small_dataset), config) for config in ("items", "histories")}
+        return space.samples.load({"dataset": str(small_dataset), "dataset_caches": caches}).texts
+
+    before = texts()
+    [path] = (small_dataset / "items").iterdir()
+    table = pq.read_table(path)
+    edited = [f"title: {number}" for number in range(len(table))]
+    pq.write_table(table.set_column(table.column_names.index("text"), "text", pa.array(edited)), path)
+    assert texts() == edited != before
 
 
 def test_samples_come_from_the_dataset(space):

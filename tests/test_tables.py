@@ -227,13 +227,56 @@ def test_what_was_met_at_a_time_that_cannot_be_read_is_no_negative(tmp_path, cap
     assert run(tmp_path, *given, interactions=interactions) == 0
     lost = sum(event["timestamp"] == "soon" for event in events)
     counts = contract.provenance(str(tmp_path / "out")).counts
-    assert (counts["log_rows_broken"], counts["interactions_read"]) == (lost, len(EVENTS))
+    assert (counts["log_rows_broken"], counts["interactions_without_time"]) == (lost, lost)
+    assert counts["interactions_read"] == len(EVENTS) - lost
     assert "neither a number nor an ISO 8601 date in column 'timestamp'" in capsys.readouterr().out
     rows = [row for split in contract.SPLITS for row in contract.read(str(tmp_path / "out"), "histories", split)]
     [row] = [row for row in rows if row["user_id"] == "u8"]
     read = [event["item_id"] for event in events if event["user_id"] == "u8" and event["timestamp"] != "soon"]
     assert [*row["history"], row["target"]] == read
     assert not {*row["negatives"]} & {*READ["u8"]}
+
+
+def test_a_row_of_no_time_no_user_and_no_item_is_left_out_alone(tmp_path):
+    """A header or a footer within the log."""
+    again = {"user_id": "user_id", "item_id": "item_id", "timestamp": "timestamp"}
+    stranger = {"user_id": "u8", "item_id": "b99", "timestamp": ""}
+    interactions = save(tmp_path / "events.csv", [*EVENTS[:20], again, *EVENTS[20:], stranger])
+    assert run(tmp_path, "--time", "timestamp", interactions=interactions) == 0
+    assert run(tmp_path, "--time", "timestamp", out="plain") == 0
+    counts, plain = (contract.provenance(str(tmp_path / name)).counts for name in ("out", "plain"))
+    assert counts["log_rows_broken"] == counts["interactions_without_time"] == 2
+    for name in ("users_read", "interactions_read", "interactions_dropped", "users_kept"):
+        assert counts[name] == plain[name]
+
+
+def test_a_date_that_is_none_is_neither_in_another_unit_nor_without_a_zone(tmp_path, capsys):
+    for name, at in (("zoned", "2024-05-01T00:00:{:02}Z"), ("milliseconds", "16000000{:02}000")):
+        events = [{**event, "timestamp": at.format(number)} for number, event in enumerate(EVENTS)]
+        events[7] = {**events[7], "timestamp": "0000-00-00 00:00:00"}
+        interactions = save(tmp_path / f"{name}.csv", events)
+        assert run(tmp_path, "--time", "timestamp", interactions=interactions, out=name) == 0
+        said = capsys.readouterr().out
+        assert "time zone" not in said
+        assert "holds times in" not in said
+
+
+def test_times_as_java_writes_them_have_all_their_digits(tmp_path):
+    events = [{**event, "timestamp": f"1.6{number:07}".rstrip("0") + "E9"} for number, event in enumerate(EVENTS)]
+    assert events[0]["timestamp"] == "1.6E9"
+    assert run(tmp_path, "--time", "timestamp", interactions=save(tmp_path / "events.csv", events)) == 0
+    assert contract.provenance(str(tmp_path / "out")).counts["log_rows_broken"] == 0
+
+
+@pytest.mark.parametrize(
+    "type_", [pa.timestamp("us"), pa.timestamp("ns", "Europe/Paris"), pa.date32(), pa.int64(), pa.float64()]
+)
+def test_columns_of_times_are_read_as_each_cell_is(type_):
+    cells = pa.array([datetime(2024, 5, 1), None], pa.timestamp("us")).cast(type_) if pa.types.is_temporal(type_) else (
+        pa.array([1, None], type_)
+    )  # fmt: skip
+    for kind in (column_types.DATED, column_types.ZONED):
+        assert [bool(one) for one in kind.read(cells).to_pylist()] == [kind.read_one(one) for one in cells.to_pylist()]
 
 
 @pytest.mark.parametrize("missing", [r"\N", "(null)", "<null>", "#N/A", "none", "NAN", "Null"])
@@ -250,12 +293,39 @@ def test_missing_values_that_became_texts_are_told(tmp_path, capsys):
     assert "3 cells of column 'author' are the word nan, None or NULL, and stay as text" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["event_time", "ordered_at", "ts", "timestamp_created", "Date", "unixReviewTime"])
+@pytest.mark.parametrize(
+    "name", ["event_time", "ordered_at", "ts", "timestamp_created", "Date", "unixReviewTime", "createdAt"]
+)
 def test_a_column_of_times_that_was_not_named_is_told(tmp_path, capsys, name):
     events = [{name if key == "timestamp" else key: value for key, value in event.items()}
               for event in EVENTS]  # fmt: skip
     assert run(tmp_path, interactions=save(tmp_path / "events.csv", events)) == 0
     assert f"--time {name} would sort a user's rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["watch_time", "date_of_birth", "delivery_time_minutes", "rating"])
+def test_another_column_is_not_taken_for_one_of_times(tmp_path, capsys, name):
+    assert run(tmp_path, interactions=save(tmp_path / "events.csv", [
+        {"user_id": event["user_id"], "item_id": event["item_id"], name: event["timestamp"]} for event in EVENTS
+    ])) == 0  # fmt: skip
+    assert "would sort a user's rows" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["INF", "Inf", "inf", "nan", "NAN", "i", "-inf", "N1", "none"])
+def test_a_column_of_ids_is_read_as_each_id_is(text):
+    assert column_types.ID.read(pa.array([text])).to_pylist() == [column_types.identifier(text)]
+
+
+@pytest.mark.parametrize(
+    ("cell", "separator", "ids"),
+    [
+        ("{8,26,4}", " ", ["8", "26", "4"]), ('{"a b",c}', " ", ["a b", "c"]), ("{}", " ", []), ("{b0},{b1}", ",", ["{b0}", "{b1}"]),
+        ("{3F25}", " ", ["{3F25}"]), ("{A,NULL,B}", " ", None), ("{isbn:1,isbn:2}", " ", ["isbn:1", "isbn:2"]),
+        ('{"a": 1, "b": 2}', " ", None), ("{'b1', 'b2'}", " ", ["b1", "b2"]),
+    ],
+)  # fmt: skip
+def test_lists_in_braces(cell, separator, ids):
+    assert column_types.identifiers(cell, separator) == ids
 
 
 def test_lists_as_postgresql_writes_them(tmp_path):
@@ -353,7 +423,7 @@ def test_cells_of_a_tsv_that_were_written_in_quotes_are_told(tmp_path, capsys):
     told = f'items.tsv: cells such as "The ""best"" of all" are taken as they are. Quotes around cells are read with {advice}'
     assert told in capsys.readouterr().out
     assert run(tmp_path, *advice.split(), items=items, out="read") == 0
-    assert "in quotes" not in capsys.readouterr().out
+    assert "cells such as" not in capsys.readouterr().out
     assert 'title: The "best" of all' in contract.texts(str(tmp_path / "read"), None)["b7"]
     items.write_text(
         items.read_text().replace('"The ""best"" of all"', '"Best" of "all"')

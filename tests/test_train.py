@@ -128,6 +128,8 @@ def test_a_processor_with_bf16_trains_in_it_where_the_recipe_says_so(has, wanted
         ({"avx2": True}, torch.float32, NOTABLE, False),
         ({"avx512_bf16": True}, torch.bfloat16, NOTABLE, False),
         ({}, torch.bfloat16, NOTABLE, False),  # torch cannot tell
+        ({"architecture": "aarch64", "bf16": True}, torch.bfloat16, NOTABLE, False),
+        ({"architecture": "aarch64", "neon": True}, torch.bfloat16, NOTABLE, False),
     ],
 )
 def test_a_base_in_bf16_on_a_processor_that_has_none_is_told(capabilities, dtype, size, said, monkeypatch, caplog):

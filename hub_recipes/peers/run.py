@@ -177,7 +177,8 @@ def _search(
 ) -> dict[str, Any]:
     """Search a peer's settings on data of that checksum; returns the record of the search."""
     space = PEERS[name].space
-    study = f"{name}, {budget.epochs} epochs, patience {budget.patience}, on {data}"
+    values = {setting: list(values) for setting, values in space.items()}
+    study = f"{name}, {budget.epochs} epochs, patience {budget.patience}, of {json.dumps(values)}, on {data}"
 
     def evaluate(settings: dict[str, Any]) -> Trial:
         one = fitted(settings, seed)
@@ -193,7 +194,7 @@ def _search(
         "sampler": "optuna TPE",
         "budget": asdict(budget),
         "cpu_seconds": round(sum(trial.about["cpu_seconds"] for trial in trials), 1),
-        "space": {setting: list(values) for setting, values in space.items()},
+        "space": values,
         "seed": seed,
         "metric": METRIC,
         "trials": [

@@ -68,9 +68,10 @@ def load(release: dict[str, Any]) -> Samples:
     from huggingface_hub.errors import HTTPError
 
     where = {"path": release["dataset"], "revision": release.get("dataset_revision")}
+    caches = release.get("dataset_caches", {})  # of a folder here, whose files may change
     try:
-        items = load_dataset(**where, name="items", split="train")
-        rows = load_dataset(**where, name="histories", split=f"test[:{USERS}]")
+        items = load_dataset(**where, name="items", split="train", cache_dir=caches.get("items"))
+        rows = load_dataset(**where, name="histories", split=f"test[:{USERS}]", cache_dir=caches.get("histories"))
     except (OSError, ValueError, DatasetsError, HTTPError) as error:
         print(f"No sample users: {release['dataset']} cannot be read: {type(error).__name__}: {error}")
         return Samples()

@@ -60,12 +60,16 @@ def demo(folder: Path | None = None, retriever: Path | None = None, **options) -
         RunError: If there is no retriever, or it was trained on another dataset.
     """
     _need_gradio()
+    from trsr.dataset import contract
     from trsr.hub import spaces
     from trsr.recommender.run import Run, is_finished
     from trsr.recommender.serving import load_recommender
     from trsr.retrieval.carried import catalogue_of, catalogue_of_run, record_of, with_weight_of
 
     release = describe(folder)
+    if (dataset := release.get("dataset", "")) and Path(dataset).is_dir():
+        known = [config for config in ("items", "histories") if config in contract.configs(dataset)]
+        release["dataset_caches"] = {config: contract.cache_of(dataset, config) for config in known}
     pipe: Any = None  # None: the page loads the pipeline of the release
     if folder is None or is_finished(folder) or retriever:
         pipe = load_recommender(str(folder) if folder else None, device="cpu")

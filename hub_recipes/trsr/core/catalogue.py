@@ -7,6 +7,8 @@ import math
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
 from numbers import Real
 from typing import Any
 
@@ -199,8 +201,9 @@ class Catalogue:
         if name not in self.fields:
             raise InputError(f"Items have no field {name!r} to choose by; they have {', '.join(self.fields)}.")
         column = self.fields[name]
-        example = next((held for held in _held(column) if held), value)
-        if _kind(example) is None or _kind(example) != _kind(value):
+        held = [one for one in _held(column) if one is not None]
+        example = next((one for one in held if _kind(one) is not None), held[0] if held else value)
+        if _kind(value) is None or _kind(example) != _kind(value):
             raise InputError(f"The field {name!r} holds values such as {example!r}, so none can be {value!r}.")
         matching = torch.tensor([value in cell if isinstance(cell, list) else value == cell for cell in column])
         if isinstance(value, str) and not matching.any():
@@ -210,11 +213,15 @@ class Catalogue:
         return matching
 
 
-def _kind(value: object) -> str | None:
-    """What a value of a field is: a text, a truth value or a number; None for anything else."""
-    if isinstance(value, (bool, str)):
-        return type(value).__name__
-    return "number" if isinstance(value, Real) and math.isfinite(value) else None
+def _kind(value: object) -> object:
+    """What a value of a field is, to be compared with other values of that kind alone; None for what is no single value."""
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, bool) or type(value).__name__ == "bool":  # numpy's too
+        return "truth value"
+    if isinstance(value, Real):
+        return "number" if math.isfinite(value) else None
+    return type(value) if isinstance(value, (Decimal, date)) else None
 
 
 def _folded(text: str) -> str:

@@ -104,7 +104,7 @@ def load_split(source: str, config: str, split: str, revision: str | None = None
     """One split of one config, whatever its columns. Raises DataError if it cannot be read."""
     place = locate(source, revision)
     try:
-        cache = _cache_of(place, config) if Path(place).is_dir() else None
+        cache = cache_of(place, config) if Path(place).is_dir() else None
         return load_dataset(place, config, split=split, revision=revision, cache_dir=cache)
     except NonMatchingSplitsSizesError as error:
         raise DataError(
@@ -115,7 +115,7 @@ def load_split(source: str, config: str, split: str, revision: str | None = None
         raise DataError(f"Dataset {source!r}, config {config!r}: cannot read split {split!r}: {error}") from error
 
 
-def _cache_of(folder: str, config: str) -> str:
+def cache_of(folder: str, config: str) -> str:
     """A cache for what the files of a folder's config hold now: by itself, `datasets` gives what files of these names once held."""
     files = load_dataset_builder(folder, config).config.data_files or {}
     held = hashlib.sha256()

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 logger = logging.getLogger(__name__)
+_BF16 = ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16")  # as torch names them
 NOTABLE = 50_000_000  # parameters of a model from which on its speed is worth a line
 
 
@@ -16,9 +17,12 @@ def computes_bf16(cpu: bool) -> bool:
 
 
 def processor_computes_bf16() -> bool | None:
-    """Whether the processor has AVX512-BF16 or AMX; None where torch cannot tell: before 2.13 it has no public function for it."""
+    """Whether the processor has arithmetic in bf16: AVX512-BF16, AMX, or ARM's. None where torch cannot tell: before 2.13 it has no
+    public function for it, and of some processors it says nothing."""
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")) if capabilities else None
+    if any(capabilities.get(name) for name in _BF16):
+        return True
+    return False if capabilities.get("avx2") is not None else None
 
 
 def warn_if_slow(model: torch.nn.Module, base: str) -> None:

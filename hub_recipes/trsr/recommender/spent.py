@@ -14,7 +14,7 @@ class Spent(TrainerCallback):
 
     Args:
         file: Written with every checkpoint.
-        resumed: Whether the training goes on from a checkpoint: what the file holds then counts.
+        resumed: Whether what the file holds counts, as where the training goes on from a checkpoint.
     """
 
     def __init__(self, file: Path, resumed: bool) -> None:

@@ -84,7 +84,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     with arguments.main_process_first(local=False):
         _claim(recipe, out)
     first = arguments.process_index == 0
-    spent = Spent(checkpoints / SPENT, resumed=True)
+    spent = Spent(checkpoints / SPENT, resumed=True)  # work that a kill has undone was spent, too
     set_seed(recipe.seed)
     tokenizer, model = load_base(recipe, half)
     provenance = contract.provenance(recipe.dataset, recipe.dataset_revision)

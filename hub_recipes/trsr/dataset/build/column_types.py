@@ -27,11 +27,13 @@ _ID = r"^(?:[A-MO-Za-hj-mo-z_][!-~]*|i(?:[!-mo-~][!-~]*)?|[Nn][0-9_-][!-~]*|[0-9
 # Fifteen digits are exact in a float.
 _NUMBER = r"^-?[0-9]{1,12}(\.[0-9]{1,3})?$"
 # How pandas, numpy, Python, JSON, SQL, Hive and spreadsheets write a missing value, in small letters.
-_MISSING = frozenset({"nan", "nat", "none", "<na>", "null", "(null)", "<null>", "\\n", "#n/a", "inf", "-inf"})
+_MISSING = frozenset({"nan", "nat", "none", "<na>", "null", "(null)", "<null>", "\\n", "#n/a"})
+_INFINITE = frozenset({"inf", "-inf"})
 # How a float of a whole number is written: below 1e16 its digits and ".0", from there on with an exponent.
 _FLOAT = re.compile(r"(-?)0*(0|[1-9][0-9]*)\.0|-?[0-9](?:\.[0-9]+)?[eE]\+[0-9]+")
-# A number of 7 to 16 digits as spreadsheets and C's %g shorten it; Python writes an exponent from 17 digits on, and all of them.
-_EXPONENT = re.compile(r"-?[0-9](?:\.([0-9]+))?[eE]\+?0*([6-9]|1[0-5])")
+# A number of 7 to 16 digits as spreadsheets and C's %g shorten it. Python writes an exponent from 17 digits on and all of them, as
+# Java does from 8 digits on, without the sign.
+_EXPONENT = re.compile(r"-?[0-9](?:\.([0-9]+))?[eE]\+0?([6-9]|1[0-5])")
 # How a time of UTC ends; BigQuery writes the latter.
 _UTC = re.compile(r"(?:[Zz]| UTC)$")
 
@@ -47,6 +49,7 @@ class Kind:
             bool; the others are read one by one. None if there is no such way.
         fault: Says why a cell cannot be read as this kind; None where such a cell counts as empty.
         unescapes: Whether HTML entities are replaced by the characters that they stand for.
+        read_typed: Reads a column of any other type at once; None where it does not know the type, or there is no such way.
     """
 
     type: pa.DataType
@@ -54,10 +57,13 @@ class Kind:
     read_plain: Callable[[pa.Array], tuple[pa.Array, np.ndarray]] | None
     fault: Callable[[object], str] | None
     unescapes: bool = False
+    read_typed: Callable[[pa.Array], pa.Array | None] | None = None
 
     def read(self, cells: pa.Array) -> pa.Array:
         """Read a column; cells that cannot be read are null. Cells of the type `arrow.json` are read one by one."""
         cells = _as_text(cells)
+        if self.read_typed and (typed := self.read_typed(cells)) is not None:
+            return typed
         if self.read_plain is None or not (pa.types.is_string(cells.type) or pa.types.is_integer(cells.type)):
             return pa.array(map(self.read_one, _values(cells)), self.type)
         column, is_plain = self.read_plain(cells)
@@ -142,7 +148,7 @@ def identifier(value: object) -> str | None:
     text = str(value).strip()
     if whole := _FLOAT.fullmatch(text):
         text = str(int(whole[1] + whole[2]))
-    return text if text.isprintable() and text.casefold() not in _MISSING else None
+    return text if text.isprintable() and text.casefold() not in _MISSING and text not in _INFINITE else None
 
 
 def _unwrapped(value: object) -> object:
@@ -293,6 +299,15 @@ def _read_plain_zoned(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
     return pa.array(zoned), never | zoned
 
 
+def _are_dates(cells: pa.Array, zoned: bool) -> pa.Array | None:
+    """For columns of Arrow's times and numbers: which cells are dates, or `zoned`, dates with a time zone."""
+    if pa.types.is_timestamp(cells.type):
+        return cells.is_valid() if not zoned or cells.type.tz else pa.array(np.zeros(len(cells), bool))
+    if pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type):
+        return pa.array(np.zeros(len(cells), bool))
+    return None
+
+
 def _matches(texts: pa.Array, pattern: str) -> np.ndarray:
     return pc.fill_null(pc.match_substring_regex(texts, pattern), False).to_numpy(zero_copy_only=False).copy()
 
@@ -355,8 +370,8 @@ def _no_text(value: object) -> str:
 
 ID = Kind(pa.string(), identifier, _read_plain_ids, _id_fault)
 TIMESTAMP = Kind(pa.float64(), timestamp_of, _read_plain_numbers, _time_fault)
-DATED = Kind(pa.bool_(), _is_dated, _read_plain_dated, None)
-ZONED = Kind(pa.bool_(), _is_zoned, _read_plain_zoned, None)
+DATED = Kind(pa.bool_(), _is_dated, _read_plain_dated, None, read_typed=partial(_are_dates, zoned=False))
+ZONED = Kind(pa.bool_(), _is_zoned, _read_plain_zoned, None, read_typed=partial(_are_dates, zoned=True))
 # Text as it is; any other value is read as a space, so that it counts as filled.
 RAW = Kind(pa.string(), lambda value: value if isinstance(value, str) else " ", None, _no_text)
 

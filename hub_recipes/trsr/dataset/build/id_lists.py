@@ -11,7 +11,8 @@ SEPARATORS = (" ", ",", "|", ";")
 _ARRAY = re.compile(r"^array\((\[.*\])(?:,\s*dtype=.*)?\)$", re.S)
 _TYPED = re.compile(r"\bnp\.\w+\(([^()]*)\)")  # as numpy 2 shows its strings and numbers
 _WORD = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,'"\[\]()]+""")
-_KEY = re.compile(r"""\{\s*(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\w+)\s*:""")  # of an object, which is no list
+_KEY = re.compile(r"""\{\s*(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')\s*:""")  # of an object, which is no list
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.S)
 _MISSING = {"None", "nan", "NaN", "NaT", "null", "NULL", "<NA>", "..."}  # numpy prints `...` for what it leaves out
 
 
@@ -23,6 +24,8 @@ def split(text: str, separator: str = " ") -> list[object] | None:
             separators are ignored.
     """
     text = text.strip()
+    if _in_braces(text):
+        return _bracketed(text)
     if array := _ARRAY.match(text):
         text = array[1]
     if not text.startswith("["):
@@ -39,10 +42,20 @@ def split(text: str, separator: str = " ") -> list[object] | None:
         return _bracketed(_TYPED.sub(r"\1", text))
 
 
+def _in_braces(text: str) -> bool:
+    """Whether a text is a list of PostgreSQL, or a set of Python: one id in braces may be called so."""
+    if text[:1] + text[-1:] != "{}":
+        return False
+    inner = _QUOTED.sub("", text[1:-1])
+    return not inner.strip() or ("," in inner and "{" not in inner and "}" not in inner)
+
+
 def _bracketed(text: str) -> list[object] | None:
     """The words of a list in brackets, separated by commas as in Python and PostgreSQL or by spaces as in numpy; None if it is not
     one."""
-    if text[:1] + text[-1:] not in ("[]", "()", "{}") or len(text) < 2 or _KEY.match(text):
+    if text[:1] + text[-1:] not in ("[]", "()") and not _in_braces(text):
+        return None
+    if len(text) < 2 or _KEY.match(text):
         return None
     inner = text[1:-1]
     words = _WORD.findall(inner)
@@ -61,7 +74,7 @@ def _unquoted(word: str) -> str:
 
 def bracketed(text: str) -> bool:
     """Whether a cell holds a list in brackets."""
-    return text.lstrip().startswith(("[", "(", "{", "array("))
+    return text.lstrip().startswith(("[", "(", "array(")) or _in_braces(text.strip())
 
 
 def separator_of(cells: Iterable[str], known: Collection[str]) -> str:

@@ -27,6 +27,9 @@ def build_sequences(
     Raises:
         DataError: If an item is unknown, or a user has several lists.
     """
+    without_time = table["time"].null_count if "time" in table.column_names else 0
+    if without_time:
+        table = _of_known_users_and_items(table, ids)
     # Texts stay in their chunks: an array of strings holds 2 GB.
     users = one_chunk(table["user"].dictionary_encode().unify_dictionaries())
     owner = users.indices.to_numpy()
@@ -57,14 +60,23 @@ def build_sequences(
         ids,
         times=lists(lengths, pa.array(times[order])) if has_times else None,
     )
-    counts = {"interactions_read": len(items), "interactions_dropped": indices.null_count}
-    used = np.isfinite(times[order])
+    known = np.isfinite(times)
+    counts = {
+        "interactions_read": int(known.sum()) if has_times else len(items),
+        "interactions_dropped": indices.null_count,
+    }
+    if without_time:
+        counts["interactions_without_time"] = without_time
+    used = known[order]
     if has_times:
-        dated = table["dated"].to_numpy() if "dated" in table.column_names else np.zeros(len(times), bool)
-        units = count_units(np.where(dated, UNITS["seconds"], times))
+        dated, zoned_dates = (
+            known & table[name].to_numpy() if name in table.column_names else np.zeros(len(times), bool)
+            for name in ("dated", "zoned")
+        )
+        units = count_units(np.where(dated, UNITS["seconds"], times)[known])
         if len(units) > 1:
             counts |= {f"times_in_{unit}": count for unit, count in units.items()}
-        zoned = int(table["zoned"].to_numpy().sum()) if "zoned" in table.column_names else 0
+        zoned = int(zoned_dates.sum())
         if zoned and (local := int(dated.sum()) - zoned):
             counts |= {"dates_with_time_zone": zoned, "dates_without_time_zone": local}
         if repeated := _count_repeated(owner[order], times[order], sequences.items.values.to_numpy()):
@@ -73,10 +85,18 @@ def build_sequences(
         return (sequences if used.all() else sequences.where(used)), counts
     ratings = table["rating"].to_numpy()[order]  # NaN if there is none
     counts |= {
-        "interactions_without_rating": int(np.isnan(ratings).sum()),
-        "interactions_below_min_rating": int((ratings < min_rating).sum()),
+        "interactions_without_rating": int(np.isnan(ratings[used]).sum()),
+        "interactions_below_min_rating": int((ratings[used] < min_rating).sum()),
     }
     return sequences.where(used & (ratings >= min_rating)), counts
+
+
+def _of_known_users_and_items(table: pa.Table, ids: pa.Array) -> pa.Table:
+    """The rows with a time, and of the others those of the same users and of known items: what they met, it is not known when."""
+    timed = table["time"].is_valid()
+    users = pc.unique(table["user"].filter(timed))
+    of_both = pc.and_(pc.is_in(table["user"], value_set=users), pc.is_in(table["item"], value_set=ids))
+    return table.filter(pc.or_(timed, of_both))
 
 
 def _count_repeated(owner: np.ndarray, times: np.ndarray, items: np.ndarray) -> int:

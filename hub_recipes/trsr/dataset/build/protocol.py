@@ -281,7 +281,7 @@ def describe(
     more = ""
     if any(_ALSO_MET in rows.column_names for rows in tables["histories"].values()):
         more = """
-`also_met`, sorted by id, is what else the user ever met: left out of the history, later than it, or rated lower. It is
+`also_met`, sorted by id, is what else the user ever met: left out of the history, later than it, rated lower, or at a time that cannot be read. It is
 never among the negatives, and no model may be shown it.
 """
     return f"""\

@@ -34,7 +34,7 @@ class Fused:
         systems: Names of its parts, sorted.
         scores: For each seed, the normalised test scores (systems, users, candidates).
         weights: For each seed, (systems,).
-        train_seeds: Of the training of the parts that have one, for each of `weights`; None where none has.
+        train_seeds: Of the training of the parts, for each of `weights`; None where they differ or none is on record.
         expensive: The part whose scoring takes the most CPU time; None where no part's is recorded.
         without_expensive: For each seed, weights (systems,) of the sum of the other parts, fitted without it; 0 for it.
         fitted_on: Split, number of users, and checksum of what the weights were fitted on.
@@ -121,8 +121,9 @@ def _fit(aligned: Aligned, names: tuple[str, ...], validations: Mapping[int, Ali
         digest.update(np.stack([known.labels, known.mask, *tables]).tobytes())
         features = np.stack([normalise(table, known.mask) for table in tables])
         weights.append(fit_weights(features, known.labels, known.mask))
-        of_parts = [training_seed(aligned.about[name][number]) for name, number in zip(names, numbers, strict=True)]
-        train_seeds.append(next((one for one in of_parts if one is not None), None))
+        of_parts = [(name, aligned.about[name][number]) for name, number in zip(names, numbers, strict=True)]
+        trained_with = {training_seed(about) for name, about in of_parts if not _deterministic(name, about)}
+        train_seeds.append(trained_with.pop() if len(trained_with) == 1 else None)
         others = np.array([name != expensive for name in names])
         fitted = np.zeros(len(names))
         fitted[others] = fit_weights(features[others], known.labels, known.mask)
@@ -212,8 +213,9 @@ def differences(about: Mapping, other: Mapping, same: Sequence[str] = SAME) -> l
         same: Fields of the records that must be equal.
     """
     different = [key for key in same if (about.get(key) or None) != (other.get(key) or None)]
-    sums = about.get(CHECKSUMS), other.get(CHECKSUMS)  # not in files of earlier versions
-    if CHECKSUMS not in same and all(sums) and sums[0] != sums[1]:
+    # Files of earlier versions lack some.
+    sums, others = (one.get(CHECKSUMS) or {} for one in (about, other))
+    if CHECKSUMS not in same and any(sums[name] != others[name] for name in sums.keys() & others.keys()):
         different.append(CHECKSUMS)
     if not same_settings(about, other):
         different.append("the settings")

@@ -195,14 +195,16 @@ def _parts(aligned: Aligned, dataset: str, split: str, category: str | None) -> 
 
 
 def _long(aligned: Aligned, values: measure.PerUser) -> pa.Table:
-    """A table with one row per user, system and seed of its training, or a number of its own where no seed is on record."""
+    """A table with one row per user, system and seed of its training, or a number of its own where not all are on record."""
     columns: dict[str, list] = {"user_id": [], "system": [], "seed": []}
     for name, seeds in values.items():
-        for number, (about, metrics) in enumerate(zip(aligned.about[name], seeds, strict=True)):
-            trained_with = training_seed(about) if measure.is_own(name, about) else None
+        numbers = [training_seed(about) if measure.is_own(name, about) else None for about in aligned.about[name]]
+        if None in numbers or len(set(numbers)) < len(numbers):
+            numbers = list(range(len(seeds)))
+        for number, metrics in zip(numbers, seeds, strict=True):
             columns["user_id"] += aligned.users
             columns["system"] += [name] * len(aligned.users)
-            columns["seed"] += [number if trained_with is None else trained_with] * len(aligned.users)
+            columns["seed"] += [number] * len(aligned.users)
             for metric, column in metrics.items():
                 columns.setdefault(metric, []).extend(column.tolist())
     return pa.table(columns)
