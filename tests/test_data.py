@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,37 @@ def test_a_file_that_was_edited_in_place_is_read_as_it_is(small_dataset):
     kept = {name: value for name, value in yaml.safe_load(header).items() if name != "dataset_info"}
     card.write_text(f"---\n{yaml.safe_dump(kept)}---\n{body}")
     assert len(contract.read(source, "histories", "train")) == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "column", "values", "told"),
+    [
+        ("items", "item_id", lambda n: n, "item_id is Value('int64')"),
+        ("histories", "target", lambda n: float(n), "target is Value('float64')"),
+        ("histories", "negatives", lambda n: [n, n + 1], "negatives is List(Value('int64'))"),
+        ("histories", "user_id", lambda n: [str(n)], "user_id is List(Value('string'))"),
+        ("histories", "history", lambda n: str(n), "history is Value('string')"),
+        ("histories", "negatives", lambda n: [], None),
+    ],
+)
+def test_ids_that_are_no_texts_are_told_when_they_are_read(small_dataset, config, column, values, told):
+    [path] = (small_dataset / config).glob("train-*")
+    table = pq.read_table(path)
+    made = pa.array([values(number) for number in range(len(table))])
+    pq.write_table(pa.table({**{name: table[name] for name in table.column_names}, column: made}), path)
+    card = small_dataset / "README.md"
+    _, header, body = card.read_text().split("---\n", 2)
+    kept = {name: value for name, value in yaml.safe_load(header).items() if name != "dataset_info"}
+    kept["configs"] = [
+        {**one, "data_files": [file for file in one["data_files"] if file["split"] == "train"]}
+        for one in kept["configs"]
+    ]
+    card.write_text(f"---\n{yaml.safe_dump(kept)}---\n{body}")
+    if told:
+        with pytest.raises(DataError, match=re.escape(f"ids and texts must be strings, but {told}. Write them")):
+            contract.read(str(small_dataset), config, "train")
+    else:
+        contract.read(str(small_dataset), config, "train")
 
 
 def test_a_folder_written_anew_is_read_anew(tmp_path):

@@ -18,6 +18,7 @@ from datasets import (
     DatasetDict,
     Features,
     IterableDataset,
+    LargeList,
     List,
     Value,
     get_dataset_config_names,
@@ -72,7 +73,7 @@ def read(source: str, config: str, split: str, revision: str | None = None) -> D
     """Load one split of one config from a folder or the Hub.
 
     Raises:
-        DataError: If the config, the split or a column of the contract is missing, or the split is empty.
+        DataError: If the config, the split or a column of the contract is missing or of another type, or the split is empty.
     """
     known = configs(source, revision)
     if config not in known:
@@ -95,9 +96,24 @@ def _read(source: str, config: str, split: str, revision: str | None) -> Dataset
             f"Dataset {source!r}, config {config!r}, split {split!r} lacks the columns {', '.join(missing)}; "
             f"it has {', '.join(data.column_names)}."
         )
+    known = [name for name in wanted if name in data.column_names]
+    if others := [f"{name} is {data.features[name]}" for name in known if not _holds_texts(name, data.features[name])]:
+        raise DataError(
+            f"Dataset {source!r}, config {config!r}: ids and texts must be strings, but {others[0]}. Write them as strings, as "
+            "dataset_scripts/ do."
+        )
     if not len(data):
         raise DataError(f"Dataset {source!r}, config {config!r}: the split {split!r} is empty.")
     return data
+
+
+def _holds_texts(name: str, feature: Any) -> bool:
+    """Whether a column of the contract holds texts, or lists of them where it must; one without any value has no type."""
+    if isinstance(HISTORIES.get(name), List):
+        if not isinstance(feature, (List, LargeList)):
+            return False
+        feature = feature.feature
+    return getattr(feature, "dtype", None) in ("string", "large_string", "string_view", "null")
 
 
 def load_split(source: str, config: str, split: str, revision: str | None = None) -> Dataset:
