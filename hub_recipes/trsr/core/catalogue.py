@@ -217,7 +217,7 @@ def _kind(value: object) -> object:
     """What a value of a field is, to be compared with other values of that kind alone; None for what is no single value."""
     if isinstance(value, str):
         return "text"
-    if isinstance(value, bool) or type(value).__name__ == "bool":  # numpy's too
+    if type(value).__name__ in ("bool", "bool_"):  # numpy's too, before 2.0 and since
         return "truth value"
     if isinstance(value, Real):
         return "number" if math.isfinite(value) else None
