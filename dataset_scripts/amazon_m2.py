@@ -146,9 +146,9 @@ def read_sessions(
     unknown = len(logged.values) - len(left.values)
     if unknown:  # without unknown items, others are equal
         texts = pc.unique(pc.binary_join(decode(left, ids), " "))
-        logged = pc.split_pattern(texts, " ")
+        left = encode(pc.split_pattern(texts, " "), ids)
     users = pa.array(map(name_session, texts.to_pylist()), pa.string())
-    sessions = Sequences(users, encode(logged, ids), ids)
+    sessions = Sequences(users, left, ids)
     read, short, long = totals.tolist()
     return (
         sessions,

@@ -201,8 +201,9 @@ class Catalogue:
         if name not in self.fields:
             raise InputError(f"Items have no field {name!r} to choose by; they have {', '.join(self.fields)}.")
         column = self.fields[name]
-        held = [one for one in _held(column) if one is not None]
-        example = next((one for one in held if _kind(one) is not None), held[0] if held else value)
+        example = next((one for one in _held(column) if _kind(one) is not None), None)
+        if example is None:
+            example = next((one for one in _held(column) if one is not None), value)
         if _kind(value) is None or _kind(example) != _kind(value):
             raise InputError(f"The field {name!r} holds values such as {example!r}, so none can be {value!r}.")
         matching = torch.tensor([value in cell if isinstance(cell, list) else value == cell for cell in column])

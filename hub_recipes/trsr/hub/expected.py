@@ -78,14 +78,14 @@ def of_catalogue(catalogue: Catalogue, summary: str | None) -> dict[str, Any]:
             {
                 "item_id": catalogue.item_ids[row],
                 "stage_one": round(score, 6),
-                "text_sha256": digest(catalogue.texts[row]),
+                "text_sha256": text_digest(catalogue.texts[row]),
             }
             for row, score in best[:RETRIEVED]
         ],
     }
 
 
-def digest(text: str) -> str:
+def text_digest(text: str) -> str:
     """The beginning of a text's SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -107,7 +107,7 @@ def catalogue_problem(wanted: Mapping[str, Any], answer: Mapping[str, Any] | Non
     texts = {one["item_id"]: one.get("item", "") for one in answer["candidates"]}
     for one in wanted["candidates"]:
         # Releases of earlier versions do not say which text it is.
-        if "text_sha256" in one and digest(texts[one["item_id"]]) != one["text_sha256"]:
+        if "text_sha256" in one and text_digest(texts[one["item_id"]]) != one["text_sha256"]:
             return f"the text of {one['item_id']!r} is another, {texts[one['item_id']][:60]!r}"
     worst = min(scores.values(), default=-math.inf)
     others = (item_id for item_id, score in found.items() if item_id not in scores and score > worst + EXACT)
@@ -151,7 +151,7 @@ def write(
             for request, summary, measured in zip(asked, summarised, output["measured"], strict=True)
         ],
         **({"catalogue": dict(catalogue)} if catalogue else {}),
-        **({"decision_template_sha256": digest(template.read_text("utf-8"))} if template.is_file() else {}),
+        **({"decision_template_sha256": text_digest(template.read_text("utf-8"))} if template.is_file() else {}),
     }
     write_text(folder / FILE, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 

@@ -118,7 +118,7 @@ def _of_pipeline(
     decision, template = (optional_file(place, name, {"revision": revision}) for name in DECISION_FILES)
     said = _other_fits(wanted, output["fitted"], decision)
     if template and "decision_template_sha256" in wanted:
-        found = expected.digest(Path(template).read_text("utf-8"))
+        found = expected.text_digest(Path(template).read_text("utf-8"))
         if found != wanted["decision_template_sha256"]:
             said.append(f"Its {DECISION_FILES[1]} is another: `transformers serve` shows the model other prompts.")
     if catalogue and (problem := expected.catalogue_problem(catalogue, output["chosen"])):

@@ -20,8 +20,8 @@ from transformers import (
 
 from trsr.errors import UsageError
 from trsr.progress import show_training, without_bars
-from trsr.recommender.spent import Spent
-from trsr.recommender.train import SPENT, last_checkpoint
+from trsr.recommender.spent import SPENT, Spent
+from trsr.recommender.train import last_checkpoint
 from trsr.records.files import bind, read_json, whole_folder, write_text
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"

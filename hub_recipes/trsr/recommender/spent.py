@@ -8,6 +8,8 @@ from transformers import TrainerCallback
 
 from trsr.records.files import read_json, write_text
 
+SPENT = "spent.json"  # beside checkpoints
+
 
 class Spent(TrainerCallback):
     """Seconds of a training since this was made, and those of killed processes before, up to their last checkpoint.

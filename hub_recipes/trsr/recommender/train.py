@@ -37,7 +37,7 @@ from trsr.recommender.examples import encode_rows, make_encoder, ranking_prompt,
 from trsr.recommender.precision import computes_bf16
 from trsr.recommender.recipe import Recipe, read_yaml
 from trsr.recommender.run import ADAPTER, FILE, RECIPE, TRAINED_ON, changed_configs, data_checksums, is_finished
-from trsr.recommender.spent import Spent
+from trsr.recommender.spent import SPENT, Spent
 from trsr.recommender.summary_writer import written_by
 from trsr.recommender.validation import RankingMixin, curves, draw, ranking
 from trsr.records.adapters import write_adapter_config
@@ -47,7 +47,6 @@ from trsr.records.provenance import SummaryProvenance
 from trsr.records.versions import versions
 
 CHECKPOINTS = "checkpoints"  # of a run that is not finished
-SPENT = "spent.json"  # beside its checkpoints
 PRECISION = "ACCELERATE_MIXED_PRECISION"  # what `accelerate launch` was told
 # report_to -> package, where they differ.
 _PACKAGES = {"azure_ml": "azureml-sdk", "comet_ml": "comet-ml"}

@@ -132,15 +132,15 @@ class Retriever:
             texts: Item id -> text. Items that it has keep their vectors.
 
         Raises:
-            InputError: If a text is empty.
+            InputError: If the text of a new item is empty.
             UsageError: As `embed` does.
         """
-        if empty := [item_id for item_id, text in texts.items() if not (text or "").strip()]:
+        numbers = self.numbers
+        new = {item_id: text for item_id, text in texts.items() if item_id not in numbers}
+        if empty := [item_id for item_id, text in new.items() if not (text or "").strip()]:
             raise InputError(
                 f"Item {empty[0]!r} has no text, from which its vector is made. Give one, or leave the item out."
             )
-        numbers = self.numbers
-        new = {item_id: text for item_id, text in texts.items() if item_id not in numbers}
         if not new:
             return self
         vectors = np.concatenate([self.vectors, self.embed(list(new.values()))])

@@ -10,9 +10,10 @@ from trsr.dataset.build import jsonl
 SEPARATORS = (" ", ",", "|", ";")
 _ARRAY = re.compile(r"^array\((\[.*\])(?:,\s*dtype=.*)?\)$", re.S)
 _TYPED = re.compile(r"\bnp\.\w+\(([^()]*)\)")  # as numpy 2 shows its strings and numbers
-_WORD = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,'"\[\]()]+""")
-_KEY = re.compile(r"""\{\s*(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')\s*:""")  # of an object, which is no list
-_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.S)
+_STRING = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+_QUOTED = re.compile(_STRING)
+_WORD = re.compile(rf"""{_STRING}|[^\s,'"\[\]()]+""")
+_KEY = re.compile(rf"\{{\s*(?:{_STRING})\s*:")  # of an object, which is no list
 _MISSING = {"None", "nan", "NaN", "NaT", "null", "NULL", "<NA>", "..."}  # numpy prints `...` for what it leaves out
 
 

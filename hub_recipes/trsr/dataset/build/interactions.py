@@ -18,8 +18,9 @@ def build_sequences(
 
     Args:
         table: `user`, `item` and optionally `time`, by which a user's rows are sorted. Rows with equal times, and all rows if
-            there is no `time`, keep their order; one without a time counts as met, and stands in no sequence. Optionally `dated`: which of the times were dates, and `zoned`: which were
-            dates with a time zone. Or `user` and `items`, one row for each user.
+            there is no `time`, keep their order; one without a time counts as met, and stands in no sequence. Optionally
+            `dated`: which of the times were dates, and `zoned`: which were dates with a time zone. Or `user` and `items`, one
+            row for each user.
         ids: Ids of all items, sorted.
         drop: Leave out items that are not in `ids` instead of raising an error.
         min_rating: Use rows whose `rating` is at least this high; the others still count as seen.
@@ -61,10 +62,7 @@ def build_sequences(
         times=lists(lengths, pa.array(times[order])) if has_times else None,
     )
     known = np.isfinite(times)
-    counts = {
-        "interactions_read": int(known.sum()) if has_times else len(items),
-        "interactions_dropped": indices.null_count,
-    }
+    counts = {"interactions_read": int(known.sum()), "interactions_dropped": indices.null_count}
     if without_time:
         counts["interactions_without_time"] = without_time
     used = known[order]
@@ -82,7 +80,7 @@ def build_sequences(
         if repeated := _count_repeated(owner[order], times[order], sequences.items.values.to_numpy()):
             counts["interactions_repeated"] = repeated
     if min_rating is None:
-        return (sequences if used.all() else sequences.where(used)), counts
+        return sequences.where(used), counts
     ratings = table["rating"].to_numpy()[order]  # NaN if there is none
     counts |= {
         "interactions_without_rating": int(np.isnan(ratings[used]).sum()),

@@ -151,9 +151,10 @@ def text_table(
         if form == "jsonl":
             return _json(source, layout, key)
         with source.open() as raw:
-            beginning, more = raw.read(_HEAD), raw.read(text_files.SAMPLE_BYTES)
+            start = raw.read(text_files.SAMPLE_BYTES)
     except (EOFError, OSError) as error:
         raise DataError(f"{path.name} cannot be read as {form}: {error}") from error
+    beginning = start[:_HEAD]
     text = beginning.decode("utf-8-sig", "replace")
     rows = text.replace("\r\n", "\n").replace("\r", " ").split("\n")
     rows = [row for row in (rows[:-1] if len(beginning) == _HEAD and len(rows) > 1 else rows) if row][:_ROWS]
@@ -174,7 +175,7 @@ def text_table(
     if _EXCEL.match(rows[0]):
         hint = f"Its first line, {rows[0]!r}, is for Excel alone: remove it, and give --sep (for the items alone, --items-sep)."
     note = ""
-    if layout.delimiter == "\t" and not layout.quoted and (cell := _QUOTED.search(beginning + more)):
+    if layout.delimiter == "\t" and not layout.quoted and (cell := _QUOTED.search(start)):
         shown = cell[0].decode("utf-8", "replace")
         note = f"{path.name}: cells such as {shown[:60]} are taken as they are. Quotes around cells {_READ_QUOTES}"
     if header and not names:

@@ -57,8 +57,8 @@ def read(
         for name, (column, kind) in wanted.items():
             for cause, broken in kind.faults(cells[column], columns[name]).items():
                 reason = f"{cause} in column {column!r}"
-                first = valid & broken & ~told
-                masks[reason] = masks.get(reason, ~valid & valid) | first
+                first = broken & ~told
+                masks[reason] = masks.get(reason, False) | first
                 told |= first
                 if name not in optional:
                     valid = valid & ~broken
@@ -84,11 +84,7 @@ def read(
         for name in names if known else ():  # without keys there are no rows either
             replace(table, columns=dict(zip(known, known, strict=True))).in_file(name)
     unread = [name for name in optional if name in wanted]
-    if (
-        table_read is None
-        or not len(table_read)
-        or any(not table_read[name].is_valid().to_numpy().any() for name in unread)
-    ):
+    if not table_read or any(table_read[name].null_count == len(table_read) for name in unread):
         raise DataError(f"{table.name} has no rows that can be used.")
     return table_read, reading
 

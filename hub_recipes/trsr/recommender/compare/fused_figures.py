@@ -31,8 +31,8 @@ def figures(
         seed: Of bootstrap and tests.
 
     Returns:
-        `systems`, `train_seeds`, `weights` (system -> one for each of these), `fitted_on`, `seconds_a_user` (system -> CPU seconds; None if not recorded),
-        `overlap`, `gains` and `curve`.
+        `systems`, `train_seeds`, `weights` (system -> one for each of these), `fitted_on`, `seconds_a_user` (system -> CPU seconds;
+        None if not recorded), `overlap`, `gains` and `curve`.
     """
     users = len(set(aligned.owners))
     seconds = {name: seconds_a_user(name, aligned.about[name], users) for name in fused.systems}
