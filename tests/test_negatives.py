@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trsr.dataset.build.negatives import Pool, draw, splitmix64
+from trsr.dataset.build.negatives import Pool, draw
 from trsr.dataset.build.sequences import Sequences
+from trsr.dataset.splitmix import splitmix64
 from trsr.errors import DataError
 
 CATALOGUE = [f"i{number:02}" for number in range(40)]

@@ -67,7 +67,7 @@ def replaced(folder, **changes):
 
 def test_a_run_is_read_once(run, data):
     found = Run.read(run)
-    assert (found.recipe.dataset, found.seed, found.precision) == (str(data), 0, "fp32")
+    assert (found.recipe.dataset, found.recipe.seed, found.record["precision"]) == (str(data), 0, "fp32")
     assert found.recipe.config == "recurrent"
     assert set(found.checksums) == {"items", "histories", "recurrent"}
     assert found.checksums == found.data_checksums() == found.record["dataset_checksums"]
@@ -238,7 +238,7 @@ def test_a_release_of_another_dataset_is_refused(quickstarted, tmp_path):
         }
         for name in contract.CONFIGS[:4]
     }
-    for name in contract.CONFIGS[1:4]:
+    for name in contract.ROW_CONFIGS:
         tables[name]["train"] = tables[name]["train"].select(range(1, 16))
     contract.write(tmp_path / "other", tables, provenance=contract.provenance(source).values, body="# Other")
     run = quickstarted[0] / "runs" / "recurrent"
@@ -307,7 +307,7 @@ def test_a_killed_evaluation_starts_anew_where_texts_or_prompt_changed(run, data
     if changed == "texts":
         tables = {
             name: {split: contract.read(str(data), name, split) for split in contract.SPLITS}
-            for name in contract.CONFIGS[1:4]
+            for name in contract.ROW_CONFIGS
         }
         items = contract.read(str(data), "items", "train").to_list()
         items = [{**item, "text": f"title: New {item['title']}"} for item in items]

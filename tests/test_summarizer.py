@@ -40,7 +40,7 @@ from trsr.recommender.summarizer.trained_on import RECORD, warn_of_other_users
 from trsr.recommender.train import train
 from trsr.summaries.engines.base import Sampling, key_of
 from trsr.summaries.engines.make import engine
-from trsr.summaries.run import Catalogue, summarize_dataset
+from trsr.summaries.run import ParsedItems, summarize_dataset
 from trsr.summaries.store import Store
 
 TUNING = Tuning(epochs=8, learning_rate=3e-3, batch_size=2)
@@ -162,8 +162,8 @@ def test_the_last_question_is_that_of_the_dataset(home, method):
     """Asked without temperature, it is answered as it was: no other prompt is sampled than the one in use."""
     data = str(home / "data")
     rows = contract.read(data, method, "train").select(range(4))
-    catalogue = Catalogue(contract.texts(data))
-    questions = [last_question(row, catalogue, method, 5) for row in rows]
+    items = ParsedItems(contract.texts(data))
+    questions = [last_question(row, items, method, 5) for row in rows]
     assert {one.kind for one in questions} == {"update" if method == "recurrent" else "merge"}
     asked = engine(f"transformers:{home / 'base'}", sampling=Sampling(48))
     keys = [asked.request(one).key for one in questions]
@@ -175,10 +175,10 @@ def test_the_last_question_is_that_of_the_dataset(home, method):
 
 def test_the_next_item_is_a_label_alone(home):
     data = str(home / "data")
-    catalogue = Catalogue(contract.texts(data))
+    items = ParsedItems(contract.texts(data))
     for row in contract.read(data, "recurrent", "train"):
         other = {**row, "target": row["negatives"][0], "negatives": [row["target"], *row["negatives"][1:]]}
-        assert last_question(row, catalogue, "recurrent", 5) == last_question(other, catalogue, "recurrent", 5)
+        assert last_question(row, items, "recurrent", 5) == last_question(other, items, "recurrent", 5)
     rows = contract.read(data, "recurrent", "train").select([0])
     swapped = rows.map(lambda row: {"target": row["negatives"][0], "negatives": [row["target"], *row["negatives"][1:]]})
     as_is, other = Candidates.of(rows, 0), Candidates.of(swapped, 0)
@@ -187,19 +187,19 @@ def test_the_next_item_is_a_label_alone(home):
 
 
 def test_a_history_of_one_block_is_sampled_as_a_block():
-    catalogue = Catalogue({"i": "title: A"})
+    items = ParsedItems({"i": "title: A"})
     row = {"user_id": "u", "history": ["i", "i"], "block_summaries": ["s"]}
-    assert last_question(row, catalogue, "recurrent", 5).kind == "block"
+    assert last_question(row, items, "recurrent", 5).kind == "block"
     with pytest.raises(DataError, match="'u' has 2 block summaries for 1 blocks of 5"):
-        last_question({**row, "block_summaries": ["s", "s"]}, catalogue, "recurrent", 5)
+        last_question({**row, "block_summaries": ["s", "s"]}, items, "recurrent", 5)
 
 
 def test_samples_differ_and_are_drawn_once(home, tmp_path):
     made = Run.read(home / "run")
     provenance = contract.provenance(made.recipe.dataset)
-    catalogue = Catalogue(contract.texts(made.recipe.dataset))
+    items = ParsedItems(contract.texts(made.recipe.dataset))
     rows = contract.read(made.recipe.dataset, "recurrent", "train").select(range(3))
-    questions = [last_question(row, catalogue, "recurrent", 5) for row in rows]
+    questions = [last_question(row, items, "recurrent", 5) for row in rows]
     asked = sampling_engine(made.recipe, provenance.summaries, 1.0, 0)
     assert asked.sampling == Sampling(48, 1.0, 0)
     store = Store(tmp_path / "store.sqlite")

@@ -14,7 +14,6 @@ CHUNK = 50_000  # rows that are drawn and written at once
 FAULTY = 10_000  # every so many rows, one cannot be read
 _DAY = 86_400
 _LINE = 5  # ids that numpy prints in a line of 75 characters
-NEWS_FIELDS = 8
 PRODUCT_FIELDS = ("id", "locale", "title", "price", "brand", "color", "size", "model", "material", "author", "desc")
 # Part of the products of Amazon-M2 that have the field.
 _PRESENT = {"brand": 0.95, "color": 0.6, "size": 0.5, "model": 0.5, "material": 0.4, "author": 0.03, "desc": 0.55}

@@ -33,7 +33,7 @@ from trsr.errors import UsageError
 from trsr.records.versions import versions
 from trsr.summaries.engines.base import Engine, Sampling, Server
 from trsr.summaries.engines.make import engine
-from trsr.summaries.run import Catalogue, read, users
+from trsr.summaries.run import ParsedItems, read, users
 
 WARM_UP = 2  # questions before those that are timed
 METHOD = {
@@ -90,14 +90,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def first_blocks(dataset: str, count: int) -> list[SummaryRequest]:
     """Questions about the oldest five items of the first `count` test users. Raises UsageError if there are fewer."""
     texts, splits = read(dataset)
-    catalogue = Catalogue(texts)
+    items = ParsedItems(texts)
     if len(splits["test"]) < count:
         raise UsageError(
             f"{dataset} has {len(splits['test'])} test users, and {count} are needed, as some warm up and others are asked about at "
             "once. Give fewer --users."
         )
     chosen = splits["test"].select(range(count))
-    return [SummaryRequest("block", block=catalogue.blocks(history, 5)[0]) for _, history in users({"test": chosen})]
+    return [SummaryRequest("block", block=items.blocks(history, 5)[0]) for _, history in users({"test": chosen})]
 
 
 def timed(

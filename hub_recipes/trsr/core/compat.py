@@ -1,11 +1,11 @@
-"""Differences between versions of transformers and peft, and the one private name of theirs that we use.
+"""Differences between versions of transformers and peft.
 
 A published pipeline repo carries this code and runs with whatever versions its user has installed. So the signature of a
 model decides, not a version number.
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,7 +62,7 @@ def use_adapter(model, name: str) -> None:
 def using_adapter(model, name: str | None) -> Iterator[None]:
     """Use the adapter `name`, or the base alone, within the context; the previous state is restored, also after an error."""
     layers = adapter_layers(model)
-    states = [(layer.disable_adapters, _names(layer.active_adapters)) for layer in layers]
+    states = [(layer.disable_adapters, list(layer.active_adapters)) for layer in layers]
     # Switching adapters changes which weights require gradients.
     gradients = [(weight, weight.requires_grad) for layer in layers for weight in layer.parameters()]
     try:
@@ -78,7 +78,3 @@ def using_adapter(model, name: str | None) -> Iterator[None]:
         for weight, trained_before in gradients:
             if weight.requires_grad is not trained_before:
                 weight.requires_grad_(trained_before)
-
-
-def _names(active: str | Sequence[str]) -> list[str]:
-    return [active] if isinstance(active, str) else list(active)

@@ -16,8 +16,8 @@ from .errors import InputError
 from .modeling import CATALOGUE, DECISION_FILES, PROMPT_FILE, read_json
 
 CODE = Path(__file__).parent
-# Copied with a base or an adapter, beside what is loaded. Weights are safetensors: other formats can run code where they are loaded.
 TRAINING, DEQUANTIZED = "training.json", "gguf.json"  # what a base or an adapter was made from
+# Copied with a base or an adapter, beside what is loaded. Weights are safetensors: other formats can run code where they are loaded.
 _RECORDS = {PROMPT_FILE, TRAINING, DEQUANTIZED}
 # Files that transformers and peft look for: left from an earlier save, they would be loaded in place of, or with, the new ones.
 LOADED = re.compile(
@@ -123,10 +123,10 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
-def core_modules(*starts: str) -> list[str]:
+def core_modules() -> list[str]:
     """Names of the modules in this folder that a pipeline repo needs: its two entry points and all that they import."""
     modules: dict[str, None] = {}
-    waiting = list(starts) or ["pipeline", "modeling"]
+    waiting = ["pipeline", "modeling"]
     while waiting:
         name = waiting.pop()
         if name not in modules:

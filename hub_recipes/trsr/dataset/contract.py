@@ -59,7 +59,10 @@ SFT = Features(
 )
 ITEM_COLUMNS = ("item_id", "title", "text")
 AUDIT = "audit.json"
-CONFIGS = ("items", "histories", "recurrent", "hierarchical", "recurrent_sft", "hierarchical_sft")
+SUMMARY_CONFIGS = ("recurrent", "hierarchical")
+ROW_CONFIGS = ("histories", *SUMMARY_CONFIGS)  # a row a user
+SFT_CONFIGS = tuple(f"{config}_sft" for config in SUMMARY_CONFIGS)
+CONFIGS = ("items", *ROW_CONFIGS, *SFT_CONFIGS)
 
 Tables = Mapping[str, Mapping[str, Dataset]]
 
@@ -184,7 +187,7 @@ def tables(source: str, revision: str | None = None) -> dict[str, DatasetDict]:
     present = configs(source, revision)
     return {
         config: DatasetDict({split: _read(source, config, split, revision) for split in splits})
-        for config, splits in (("items", SPLITS[:1]), *((config, SPLITS) for config in CONFIGS[1:4]))
+        for config, splits in (("items", SPLITS[:1]), *((config, SPLITS) for config in ROW_CONFIGS))
         if config in present
     }
 

@@ -7,7 +7,7 @@ can neither close the header nor become markup or template code. In a template a
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from huggingface_hub import DatasetCardData, ModelCardData, SpaceCardData
@@ -245,11 +245,6 @@ def _no_fit(validation: Results, run: Run) -> str | None:
     return None
 
 
-def complete(facts: Facts, **values) -> Facts:
-    """Return the facts with fields replaced that are known only after the folders are written."""
-    return replace(facts, **values)
-
-
 def card(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> str:
     """The whole README.md of a repo.
 
@@ -279,7 +274,7 @@ def skill(facts: Facts, commits: Mapping[str, str | None]) -> str:
 
 def _values(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> dict[str, object]:
     """What the templates show."""
-    methods = [name for name in contract.CONFIGS[2:4] if name in (facts.rows or {})]
+    methods = [name for name in contract.SUMMARY_CONFIGS if name in (facts.rows or {})]
     at = Markdown("" if facts.branch == "main" else f", revision={code(facts.branch)}")
     return {
         "at": at,

@@ -17,7 +17,7 @@ from trsr.core.history import newest
 from trsr.core.prompts import RankingPrompt
 from trsr.errors import ReleaseError
 from trsr.hub import cross_encoder, endpoints, expected, fresh_copy
-from trsr.hub.cards import Example, Facts, complete
+from trsr.hub.cards import Example, Facts
 from trsr.hub.diagnosis import EXACT, is_rounding, tolerance_of
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.processes import printed_by
@@ -42,7 +42,7 @@ def rehearse_copies(release: Release, inputs: ReleaseInputs, example: Example | 
     """
     kinds = [kind for kind in COPIES if kind in release.names.own]
     if not kinds:
-        return complete(release.facts, example=example)
+        return replace(release.facts, example=example)
     wanted = read_json(release.folder / "pipeline" / expected.FILE)
     allowed = tolerance_of(wanted["made_from"]["dtype"])
     found: dict[str, float] = {}
@@ -75,7 +75,7 @@ def rehearse_copies(release: Release, inputs: ReleaseInputs, example: Example | 
                     )
     counted = sum(len(one["log_odds"]) for one in wanted["requests"])
     copies = {**(release.facts.copies or {}), "differences": found, "shifts": shifts, "candidates": counted}
-    return complete(release.facts, example=example, copies=copies)
+    return replace(release.facts, example=example, copies=copies)
 
 
 def check_library() -> None:

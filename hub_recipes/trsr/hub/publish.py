@@ -237,7 +237,7 @@ def _push_repo(release: Release, hub: HfApi, kind: str, options: Options, say: C
         return change.head
     if problem := edit_conflict(change, options):  # edits that were made after `check`
         raise ReleaseError(problem)
-    commit = _propose(release, hub, change, options) if options.create_pr else _commit(release, hub, change, options)
+    commit = _propose(release, hub, change) if options.create_pr else _commit(release, hub, change, options)
     say(f"{repo} ({TYPES[kind]}): {'proposed' if options.create_pr else 'committed'}, {commit[:12]}")
     return commit
 
@@ -261,7 +261,7 @@ def _commit(release: Release, hub: HfApi, change: Change, options: Options) -> s
     return with_retries(f"Commit to {repo}", send, also=STALE)
 
 
-def _propose(release: Release, hub: HfApi, change: Change, options: Options) -> str:
+def _propose(release: Release, hub: HfApi, change: Change) -> str:
     """Open a pull request with the folder, unless an open one holds it already. Returns its commit."""
     kind, repo = change.kind, change.repo
 

@@ -84,11 +84,11 @@ def assemble(
     if names.local and not Path(base_path(base)).is_dir():
         names = replace(names, base=base, own=names.own[1:])
     facts = cards.gather(inputs, names, terms or inputs.provenance.terms, license, branch)
-    facts = cards.complete(facts, restricted=restricted, gated=gated)
+    facts = replace(facts, restricted=restricted, gated=gated)
     with whole_folder(folder) as draft:
         facts = _write_repos(draft, inputs, facts)
         written = copies.write(draft, inputs, names.pipeline.split("/")[-1])
-        facts = cards.complete(facts, copies=written)
+        facts = replace(facts, copies=written)
     release = Release(folder, names, facts)
     pin(release, {})
     for kind in names.own:
@@ -139,7 +139,7 @@ def _write_repos(draft: Path, inputs: ReleaseInputs, facts: cards.Facts) -> card
     # With it the pipeline finds its base and adapter in this folder before they are on the Hub.
     write_json(draft / RELEASE_FILE, {kind: names.repo(kind) for kind in names.own})
     kinds = [kind for kind in ("base", "adapter", "pipeline") if kind in names.own]
-    return cards.complete(
+    return replace(
         facts,
         files={kind: _file_names(draft / kind) for kind in kinds},
         has_decision_files=has_decision_files,
@@ -250,7 +250,7 @@ def write_dataset(
     recipe = inputs.run.recipe
     tables = contract.shared_tables(inputs.tables, terms)
     if terms.share_text:
-        for method in [config for config in contract.CONFIGS[2:4] if config in tables]:
+        for method in [config for config in contract.SUMMARY_CONFIGS if config in tables]:
             tables[f"{method}_sft"] = DatasetDict(
                 {
                     split: sft_rows(rows, inputs.texts, inputs.encoder.prompt, recipe.negatives, recipe.seed)
@@ -266,7 +266,7 @@ def write_dataset(
     )
     rows = {config: {split: len(rows) for split, rows in splits.items()} for config, splits in tables.items()}
     header = DatasetCard((folder / "README.md").read_text(encoding="utf-8")).data.to_dict()
-    example_config = next((method for method in contract.CONFIGS[2:4] if method in tables), "histories")
+    example_config = next((method for method in contract.SUMMARY_CONFIGS if method in tables), "histories")
     example = tables[example_config]["test"][0]["history" if example_config == "histories" else "summary"]
     train = tables[example_config]["train"]
     users = [train[number] for number in range(min(3, len(train)))]

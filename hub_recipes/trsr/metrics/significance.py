@@ -3,7 +3,7 @@
 Takes arrays and returns numbers, as `ranking` does; the seed of every resampling is passed in.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -143,6 +143,29 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
     return adjusted.tolist()
+
+
+def paired_tests(
+    values: Mapping[str, ArrayLike],
+    pairs: Iterable[tuple[str, str]],
+    metric: str,
+    seed: int,
+    users: Sequence[str] | None = None,
+) -> list[dict[str, Any]]:
+    """`paired_test` of pairs of systems, one family: each with `metric`, `system`, `against` and `p_holm`.
+
+    Args:
+        values: System -> (rows,) its values of the metric.
+        pairs: System, and the one that it is tested against.
+        metric: Its name.
+    """
+    return with_holm(
+        [
+            {"metric": metric, "system": system, "against": against}
+            | paired_test(values[system], values[against], seed, users=users)
+            for system, against in pairs
+        ]
+    )
 
 
 def with_holm(tests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

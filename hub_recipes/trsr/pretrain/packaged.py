@@ -20,7 +20,6 @@ from trsr.errors import LoadError, UsageError
 from trsr.pretrain.gguf import check_before, convert
 from trsr.records.files import one_writer, whole_folder
 
-SOURCES = ("auto", "hub", "package")
 _WAIT = 5.0  # seconds for the Hub to say that it is there
 
 

@@ -180,9 +180,6 @@ def arguments(
     rows: int,
     learning_rate: float,
     seed: int,
-    least: float = 0.05,
-    warmup: int = 200,
-    weight_decay: float = 0.05,
     save_steps: int = 250,
 ) -> TrainingArguments:
     """Arguments of a Trainer for a small model on CPU, with rows in their given order.
@@ -191,8 +188,6 @@ def arguments(
         work: Folder for checkpoints.
         rows: Rows per step.
         learning_rate: Peak; after the warm-up it follows a cosine.
-        least: Final learning rate, as a share of the peak.
-        warmup: Steps; at most a tenth of all steps.
     """
     return TrainingArguments(
         output_dir=str(work),
@@ -200,10 +195,10 @@ def arguments(
         per_device_train_batch_size=rows,
         learning_rate=learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr_rate": least},
-        warmup_steps=min(warmup, steps // 10),
+        lr_scheduler_kwargs={"min_lr_rate": 0.05},
+        warmup_steps=min(200, steps // 10),
         adam_beta2=0.98,
-        weight_decay=weight_decay,
+        weight_decay=0.05,
         max_grad_norm=1.0,
         logging_steps=min(50, max(1, steps // 5)),
         save_steps=save_steps,

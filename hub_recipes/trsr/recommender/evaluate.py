@@ -152,23 +152,6 @@ def _checksum(rows: Dataset, texts: Mapping[str, str], recipe: Recipe, encoder: 
     return digest.hexdigest()
 
 
-def measure(
-    scores: np.ndarray,
-    labels: np.ndarray,
-    seed: int,
-    odds: bool = True,
-    mask: np.ndarray | None = None,
-    users: Sequence[str] | None = None,
-) -> dict[str, object]:
-    """Metrics with intervals; calibration too when the scores are log-odds.
-
-    Args:
-        mask: As in `trsr.metrics.ranking`.
-        users: User id of each row, if a user has several rows.
-    """
-    return significance.evaluate(scores, labels, expit(scores) if odds else None, mask=mask, seed=seed, users=users)
-
-
 def write_results(
     out: Path,
     systems: Mapping[str, np.ndarray],
@@ -186,25 +169,21 @@ def write_results(
     """
     labels, mask, seed = candidates.labels, candidates.mask, candidates.seed
     users = candidates.rows["user_id"]
-    user_metrics = {name: ranking.per_user(scores, labels, mask) for name, scores in systems.items()}
+
+    def probabilities(name: str, scores: np.ndarray) -> np.ndarray | None:
+        return None if name.partition(HISTORY)[0] in BASELINES else expit(scores)
+
+    recalls = {name: ranking.per_user(scores, labels, mask)["recall@3"] for name, scores in systems.items()}
     results = {
         **about,
         "seed": seed,
         "n_users": len(set(users)),
         "candidates_a_user": rounded_mean(mask.sum(1).mean()),
         "systems": {
-            name: measure(scores, labels, seed, name.partition(HISTORY)[0] not in BASELINES, mask, users)
+            name: significance.evaluate(scores, labels, probabilities(name, scores), mask=mask, seed=seed, users=users)
             for name, scores in systems.items()
         },
-        "paired": significance.with_holm(
-            [
-                {"metric": "recall@3", "system": name, "against": against}
-                | significance.paired_test(
-                    user_metrics[name]["recall@3"], user_metrics[against]["recall@3"], seed, users=users
-                )
-                for name, against in compare
-            ]
-        ),
+        "paired": significance.paired_tests(recalls, compare, "recall@3", seed, users),
         "versions": versions(),
     }
     if about["split"] == "validation":

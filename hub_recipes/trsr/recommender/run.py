@@ -65,16 +65,6 @@ class Run:
         return cls(folder, recipe, record, checksum, data)
 
     @property
-    def seed(self) -> int:
-        """The seed that training used, from the recipe."""
-        return self.recipe.seed
-
-    @property
-    def precision(self) -> str:
-        """The precision of training: `bf16` or `fp32`."""
-        return self.record["precision"]
-
-    @property
     def adapter(self) -> Path:
         """The folder of the trained adapter."""
         return self.folder / ADAPTER

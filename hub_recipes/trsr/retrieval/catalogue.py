@@ -159,10 +159,8 @@ def summarise(
                 for system, one in measured.items()
             }
     metric = f"recall@{AT[0]}"
-    paired = [
-        {"metric": metric, "system": own, "against": other}
-        | significance.paired_test(measured[own].per_user[metric], measured[other].per_user[metric], seed, users=users)
-        for other in measured
-        if other != own
-    ]
-    return {"systems": systems, "by_target": by_target, "paired": significance.with_holm(paired)}
+    values = {system: one.per_user[metric] for system, one in measured.items()}
+    paired = significance.paired_tests(
+        values, [(own, other) for other in measured if other != own], metric, seed, users
+    )
+    return {"systems": systems, "by_target": by_target, "paired": paired}

@@ -266,13 +266,8 @@ def _candidate_results(
             name: significance.evaluate(values, labels, mask=mask, seed=seed, users=users)
             for name, values in scores.items()
         },
-        "paired": significance.with_holm(
-            [
-                {"metric": metric, "system": own, "against": name}
-                | significance.paired_test(per_user[own], per_user[name], seed, users=users)
-                for name in scores
-                if name != own
-            ]
+        "paired": significance.paired_tests(
+            per_user, [(own, name) for name in scores if name != own], metric, seed, users
         ),
         "versions": about.get("versions") or versions(),
     }

@@ -116,8 +116,7 @@ def fit(
         torch.set_rng_state(state["torch"])
         log, best, kept, step = list(state["log"]), state["best"], state["kept"], state["step"]
     bar = tqdm(total=steps, initial=step, desc="retriever", unit="step", mininterval=1)
-    patience = max(1, settings.patience)
-    while len(log) < settings.epochs and (not log or len(log) - best["epoch"] < patience):
+    while len(log) < settings.epochs and (not log or len(log) - best["epoch"] < settings.patience):
         losses = []
         network.train()
         for batch in epoch(pieces, size, generator):

@@ -32,7 +32,7 @@ class OpenQuestions(Exception):
     """Nothing was written, because another program answers the engine's questions; the message says what to do."""
 
 
-class Catalogue:
+class ParsedItems:
     """Items by id; each text is parsed once, when it is first used."""
 
     def __init__(self, texts: Mapping[str, str]) -> None:
@@ -63,11 +63,11 @@ def strategies(
     since: PreviousSummaries | None = None,
 ) -> Iterator[Steps]:
     """The strategies of all users, in the order of the splits: for each user, one for each method."""
-    catalogue = Catalogue(texts)
+    items = ParsedItems(texts)
     for user_id, history in users(splits):
         if not history:
             raise DataError(f"User {user_id!r} has no history: there is nothing to summarise.")
-        blocks = catalogue.blocks(history, block_size)
+        blocks = items.blocks(history, block_size)
         for method in methods:
             if since is None:
                 yield steps(blocks[-max_blocks:], method)

@@ -2,9 +2,6 @@
 
 Every user has a key, and the key a stream of random numbers. A user's negatives are the first different unseen items in that
 stream: they depend on the key, the user's items and the catalogue alone.
-
-Reference:
-    SplitMix64: Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators (OOPSLA 2014).
 """
 
 from collections.abc import Iterator
@@ -13,20 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from trsr.dataset.build.sequences import Sequences, lengths
+from trsr.dataset.splitmix import splitmix64
 from trsr.errors import DataError
 
-_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 # Numbers of the stream that are tried per negative; after that, negatives are drawn from the unseen items alone.
 _STREAM_FACTOR = 32
 _BATCH_CELLS = 1 << 20  # numbers in memory at once
-
-
-def splitmix64(keys: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Outputs of the generators with the seeds `keys`, counted from 0. Both arguments are uint64 and broadcast."""
-    mixed = keys + (numbers + np.uint64(1)) * _GAMMA
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
 
 
 class Pool:

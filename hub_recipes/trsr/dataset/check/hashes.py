@@ -2,18 +2,12 @@
 
 import numpy as np
 
-
-def mix(values: np.ndarray) -> np.ndarray:
-    """Mix the bits of uint64 numbers: the output function of SplitMix64 (Steele, Lea and Flood, 2014)."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+from trsr.dataset.splitmix import splitmix64
 
 
 def pair(users: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """A hash of a user's hash and an item's code: (n,) uint64."""
-    return mix(users ^ mix(codes.astype(np.uint64)))
+    return splitmix64(users ^ splitmix64(codes.astype(np.uint64)))
 
 
 def isin_sorted(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:

@@ -9,7 +9,8 @@ import pyarrow as pa
 from trsr.dataset.check.batches import Batch, kind
 from trsr.dataset.check.catalogue import Catalogue, hashes
 from trsr.dataset.check.findings import Findings
-from trsr.dataset.check.hashes import isin_sorted, mix, pair
+from trsr.dataset.check.hashes import isin_sorted, pair
+from trsr.dataset.splitmix import splitmix64
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +79,11 @@ class Histories:
         for salt, column in enumerate((self.history, self.negatives), 1):
             starts = np.concatenate([[0], column.lengths.cumsum()])
             position = np.arange(len(column.codes)) - np.repeat(starts[:-1], column.lengths)
-            mixed = mix(
-                column.codes.astype(np.uint64) + mix(position.astype(np.uint64) * np.uint64(4) + np.uint64(salt))
+            mixed = splitmix64(
+                column.codes.astype(np.uint64) + splitmix64(position.astype(np.uint64) * np.uint64(4) + np.uint64(salt))
             )
             sums = np.concatenate([np.zeros(1, np.uint64), mixed.cumsum(dtype=np.uint64)])
-            total = mix(total + sums[starts[1:]] - sums[starts[:-1]] + column.lengths.astype(np.uint64))
+            total = splitmix64(total + sums[starts[1:]] - sums[starts[:-1]] + column.lengths.astype(np.uint64))
         return total | np.uint64(1)
 
 

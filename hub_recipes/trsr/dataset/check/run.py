@@ -98,10 +98,10 @@ class _Check:
         note_provenance(self.findings, self.provenance.summaries)
         catalogue = self._catalogue()
         self._hint_language(catalogue)
-        for config in contract.CONFIGS[1:4]:
+        for config in contract.ROW_CONFIGS:
             if config in self.configs:
                 self._check_histories(config, catalogue)
-        for config in contract.CONFIGS[4:]:
+        for config in contract.SFT_CONFIGS:
             if config in self.configs:
                 self._check_prompts(config, catalogue)
         protocol = self.provenance.protocol if self.provenance else ""

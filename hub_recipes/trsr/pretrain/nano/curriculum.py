@@ -72,21 +72,19 @@ class Curriculum(Dataset):
         encoder: Encodes the prompts.
         rows: Length of the dataset.
         negatives: Negatives per row.
-        first_world: Number of the first world.
     """
 
-    def __init__(self, encoder: Encoder, rows: int, negatives: int, first_world: int = 0) -> None:
+    def __init__(self, encoder: Encoder, rows: int, negatives: int) -> None:
         self.encoder = encoder
         self.rows = rows
         self.negatives = negatives
-        self.first_world = first_world
         self._world: tuple[int, World] | None = None
 
     def __len__(self) -> int:
         return self.rows
 
     def __getitem__(self, row: int) -> dict[str, list]:
-        rng = random.Random(f"{self.first_world}-{row}")
+        rng = random.Random(f"0-{row}")
         growth = self._growth(row)
         if rng.random() < 5 / 6 * growth:
             summary, recent, positive, other_items = self._user(row, rng, clean=row / self.rows < NOISY)
@@ -104,7 +102,7 @@ class Curriculum(Dataset):
         number = row // USERS_A_WORLD
         richness = self._growth(number * USERS_A_WORLD)
         if self._world is None or self._world[0] != number:
-            world = training_world(self.first_world + number, users=USERS_A_WORLD, richness=richness)
+            world = training_world(number, users=USERS_A_WORLD, richness=richness)
             self._world = number, world
         world = self._world[1]
         items = world.users[row % USERS_A_WORLD].items

@@ -26,19 +26,13 @@ MAKERS = MAKER_FIELDS | {"artist", "creator", "label", "maker", "publisher", "wr
 _PART = re.compile(rf"({'|'.join(word for word, _, _ in STRENGTHS)}) (by )?(.+)", re.IGNORECASE)
 _STANDS_FOR = {word: count for word, _, count in STRENGTHS}
 
+TOPICS, MAKERS_NAMED = 5, 2  # in a summary, at most
+
 Counts = tuple[Counter[str], Counter[str]]  # topics, makers; in the order of last mention
 
 
 class PlainEnglishSummarizer:
-    """Names the most frequent topics and makers, each with a word for its count.
-
-    Args:
-        topics, makers: Largest number of each in a summary; of equal counts, the newest are kept.
-    """
-
-    def __init__(self, topics: int = 5, makers: int = 2) -> None:
-        self.topics = topics
-        self.makers = makers
+    """Names the most frequent topics and makers, each with a word for its count; of equal counts, the newest are kept."""
 
     def block(self, blocks: Sequence[Block]) -> list[str]:
         return [self._write([_count(block)]) for block in blocks]
@@ -57,8 +51,8 @@ class PlainEnglishSummarizer:
             for total, counts in zip((topics, makers), part, strict=True):
                 for value, count in counts.items():
                     total[value] = total.pop(value, 0) + count
-        liked = [f"{_strength(count)} {value}" for value, count in _top(topics, self.topics)]
-        by = [f"{_strength(count)} by {value}" for value, count in _top(makers, self.makers)]
+        liked = [f"{_strength(count)} {value}" for value, count in _top(topics, TOPICS)]
+        by = [f"{_strength(count)} by {value}" for value, count in _top(makers, MAKERS_NAMED)]
         text = "; ".join(", ".join(phrases) for phrases in (liked, by) if phrases)
         return f"{text[0].upper()}{text[1:]}." if text else NOTHING
 

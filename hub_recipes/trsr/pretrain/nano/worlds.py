@@ -126,15 +126,12 @@ class WorldUser:
 
     user_id: str
     items: tuple[int, ...]
-    interests: tuple[int, ...]
-    bursty: bool
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A catalogue and its users. `topics` are names; `users` index into `items`."""
+    """A catalogue and its users, who index into `items`."""
 
-    topics: tuple[str, ...]
     items: tuple[WorldItem, ...]
     users: tuple[WorldUser, ...] = field(repr=False)
 
@@ -147,7 +144,7 @@ def sample_world(seed: int = 0, items: int = 1500, users: int = 1500) -> World:
     return _world(rng, chosen, DOMAINS[0], items, users, per_maker=6, invented=0.0)
 
 
-def training_world(seed: int, items: int = 400, users: int = 64, richness: float = 1.0) -> World:
+def training_world(seed: int, users: int = 64, richness: float = 1.0) -> World:
     """A world for pretraining, of a random domain. One world of six has random topics, so that only matching helps.
 
     Args:
@@ -177,7 +174,7 @@ def training_world(seed: int, items: int = 400, users: int = 64, richness: float
         allowed = TOPIC_FIELDS if rng.random() >= richness else TOPIC_FIELDS | MAKER_FIELDS
         domain = tuple(name for name in domain if name in allowed)
     return _world(
-        rng, topics, domain, items, users, per_maker=rng.choice([3, 6, 10]), invented=rng.choice([0.0, 0.5, 1.0])
+        rng, topics, domain, 400, users, per_maker=rng.choice([3, 6, 10]), invented=rng.choice([0.0, 0.5, 1.0])
     )
 
 
@@ -218,7 +215,7 @@ def _world(
         by_maker[item.maker].append(number)
     live = [topic for topic, members in enumerate(by_topic) if len(members) >= 8]
     people = tuple(_user(rng, f"u{number:05d}", live, by_topic, by_maker, catalogue) for number in range(users))
-    return World(tuple(names), tuple(catalogue), people)
+    return World(tuple(catalogue), people)
 
 
 def _item(rng, item_id, names, topics, domain, topic, maker, maker_name, titles: set[str]) -> WorldItem:
@@ -286,7 +283,7 @@ def _user(rng, user_id, live, by_topic, by_maker, catalogue) -> WorldUser:
             pool = by_topic[rng.choices(current_topics, weights)[0]]
         fresh = [number for number in pool if number not in items]
         items.append(rng.choice(fresh or [n for n in range(len(catalogue)) if n not in items]))
-    return WorldUser(user_id, tuple(items), tuple(stable), bool(burst))
+    return WorldUser(user_id, tuple(items))
 
 
 def _title(rng: random.Random, words: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from trsr.errors import CompareError
 from trsr.metrics.calibration import balanced_error, reliability
 from trsr.metrics.ranking import per_user
-from trsr.metrics.significance import paired_test, summary, with_holm
+from trsr.metrics.significance import paired_tests, summary
 from trsr.recommender.compare.align import Aligned
 
 PerUser = dict[str, list[dict[str, np.ndarray]]]  # system -> metrics of each seed, (users,) each
@@ -78,13 +78,8 @@ def paired(
     if against is not None and against not in means:
         raise CompareError(f"No system {against!r} to test against; there are {', '.join(means)}.")
     pairs = [(name, against) for name in means if name != against] if against else list(combinations(means, 2))
-    return with_holm(
-        [
-            {"system": first, "against": second, "metric": metric}
-            | paired_test(means[first][metric], means[second][metric], seed, users=owners)
-            for first, second in pairs
-        ]
-    )
+    values = {name: metrics[metric] for name, metrics in means.items()}
+    return paired_tests(values, pairs, metric, seed, owners)
 
 
 def sliced(

@@ -11,7 +11,7 @@ from datasets import Dataset
 from trsr.dataset.sequences import popularity
 
 CATEGORIES = ("category", "genre", "genres", "topic", "subcategory")
-LAST = 5  # items that may share the category of the target: as many as the ranking prompt of the paper shows
+LAST = 5  # items that may share the category of the target: as many as the ranking prompt shows by default
 
 
 def thirds(values: Sequence[float], unit: str) -> list[str]:

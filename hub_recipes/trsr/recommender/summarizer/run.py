@@ -30,7 +30,7 @@ from trsr.records.checksums import base_checksum
 from trsr.records.files import beside, bind, one_writer, read_json, write_text
 from trsr.records.versions import versions
 from trsr.report.templates import render
-from trsr.summaries.run import Catalogue, identity
+from trsr.summaries.run import ParsedItems, identity
 from trsr.summaries.store import Store
 
 
@@ -112,9 +112,9 @@ def train_summarizer(
     rows, unseen = _training_users(run, users, provenance.users_in_several_splits)
     texts = contract.texts(recipe.dataset, recipe.dataset_revision)
     contract.check_ids(rows, texts, f"{recipe.dataset}, config {recipe.config}, split train")
-    catalogue = Catalogue(texts)
+    items = ParsedItems(texts)
     size = provenance.summaries.block_size
-    questions = [last_question(row, catalogue, recipe.summary, size) for row in rows]
+    questions = [last_question(row, items, recipe.summary, size) for row in rows]
     with closing(Store(work / "generations.sqlite")) as store:
         drawn = sample(questions, engine, store, samples)
     prompts = engine.prompts
@@ -187,7 +187,7 @@ def _best(
     if not len(sampled):
         raise TrainError("No answer of the base is a summary. Lower --temperature, or summarise with other prompts.")
     encoder, scorer = load_run(run)
-    candidates = Candidates.of(sampled, run.seed)
+    candidates = Candidates.of(sampled, run.recipe.seed)
     content = json.dumps([list(sampled["user_id"]), list(sampled["summary"])]).encode()
     partial = work / f"scores-{hashlib.sha256(content).hexdigest()[:12]}.jsonl"
     scores = score(candidates, texts, encoder, scorer, "score samples", partial).log_odds

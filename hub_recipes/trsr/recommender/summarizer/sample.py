@@ -20,7 +20,7 @@ from trsr.recommender.summary_writer import written_by
 from trsr.records.provenance import SummaryProvenance
 from trsr.summaries.engines.base import ATTEMPTS, Sampling
 from trsr.summaries.engines.transformers import TransformersEngine
-from trsr.summaries.run import Catalogue
+from trsr.summaries.run import ParsedItems
 from trsr.summaries.scheduler import Scheduler
 from trsr.summaries.store import Store
 
@@ -44,7 +44,7 @@ def sampling_engine(recipe: Recipe, summaries: SummaryProvenance, temperature: f
     return engine
 
 
-def last_question(row: Mapping, catalogue: Catalogue, method: str, block_size: int) -> SummaryRequest:
+def last_question(row: Mapping, items: ParsedItems, method: str, block_size: int) -> SummaryRequest:
     """What the last summary of a user answers, given the summaries before it. The target and the negatives are not read.
 
     Args:
@@ -55,7 +55,7 @@ def last_question(row: Mapping, catalogue: Catalogue, method: str, block_size: i
         DataError: If the row has no block summaries, or more than blocks.
     """
     trail = row["block_summaries"]
-    blocks = catalogue.blocks(row["history"], block_size)[-len(trail) :]
+    blocks = items.blocks(row["history"], block_size)[-len(trail) :]
     if not 0 < len(trail) == len(blocks):
         raise DataError(
             f"User {row['user_id']!r} has {len(trail)} block summaries for {len(blocks)} blocks of {block_size} items. "
