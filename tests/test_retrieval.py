@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from trsr.core.user_model import BLOCKS, SasRecBlock
 from trsr.dataset import contract
 from trsr.dataset.sequences import Sequences, training_sequences, windows
 from trsr.errors import DataError, InputError, RunError, TrainError
@@ -132,6 +133,7 @@ def test_windows_hold_every_learnt_position_once(lengths, longest, data):
 def test_a_batch_predicts_each_item_from_those_before_it():
     batch = batch_of(sequences_of([1, 2, 3], [4, 5], first=[0, 1]), [0, 1])
     assert batch.items.tolist() == [[1, 2], [4, 5]]
+    assert batch.counts.tolist() == [2, 1]
     positions = list(
         zip(batch.row.tolist(), batch.column.tolist(), batch.targets.tolist(), batch.met.tolist(), strict=True)
     )
@@ -141,6 +143,14 @@ def test_a_batch_predicts_each_item_from_those_before_it():
         (0, 2, 3, [1, 2]),
         (1, 1, 5, [4, -1]),
     ]
+
+
+def test_positions_of_a_window_are_counted_from_the_end_of_its_sequence():
+    parts = windows(sequences_of(list(range(8))), 3)
+    batch = batch_of(parts, range(len(parts)))
+    # The last window sees 3 items before its target; those before it are followed by 3 and by 6 more.
+    assert [parts[number].tolist() for number in range(len(parts))] == [[4, 5, 6, 7], [1, 2, 3, 4], [0, 1]]
+    assert batch.counts.tolist() == [3, 6, 7]
 
 
 def test_an_epoch_holds_every_position_once():
@@ -208,19 +218,51 @@ def network(ids=12, text_width=3, **more):
     return Network(Shape(ids, text_width, width=8, hidden=6, heads=2, longest=5, **more)).eval()
 
 
-def test_a_later_item_changes_no_earlier_vector():
-    model = network()
-    items = torch.randn(2, 4, 8)
+@pytest.mark.parametrize("blocks", BLOCKS)
+def test_a_later_item_changes_no_earlier_vector(blocks):
+    model = network(blocks=blocks)
+    items, counts = torch.randn(2, 4, 8), torch.tensor([4, 4])
     changed = items.clone()
     changed[:, 2] += torch.randn(8)
-    before, after = model.user(items), model.user(changed)
+    before, after = model.user(items, counts), model.user(changed, counts)
     assert before.shape == (2, 5, 8)
     assert torch.equal(before[:, :3], after[:, :3])
     assert (before[:, 3:] - after[:, 3:]).abs().amin(dim=(0, 2)).gt(0).all()
 
 
-def test_padding_changes_no_vector_and_the_newest_items_count():
-    model = network()
+def test_positions_are_counted_from_the_newest_item():
+    items, counts = torch.randn(2, 4, 8), torch.tensor([4, 4])
+    for blocks, differ in (("relative", False), ("sasrec", True)):
+        model = network(blocks=blocks)
+        assert torch.equal(model.user(items, counts), model.user(items, counts + 1)) is not differ
+        # Beyond the longest history all positions are one.
+        assert torch.equal(model.user(items, counts + 9), model.user(items, counts + 10))
+
+
+def test_the_block_of_sasrec_is_that_of_rectools():
+    """Its layer (RecTools 0.19, `SASRecTransformerLayer`) written with torch's own attention, where no distance counts."""
+    torch.manual_seed(0)
+    shape = Shape(0, 0, width=8, heads=2, longest=5, blocks="sasrec")
+    block = SasRecBlock(shape).eval()
+    attention = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+    with torch.no_grad():
+        for target, parts in (
+            (attention.in_proj_weight, (block.query.weight, block.key_value.weight)),
+            (attention.in_proj_bias, (block.query.bias, block.key_value.bias)),
+            (attention.out_proj.weight, (block.out.weight,)),
+            (attention.out_proj.bias, (block.out.bias,)),
+        ):
+            target.copy_(torch.cat(parts))
+    x = torch.randn(3, 5, 8)
+    future = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    query = block.attention_norm(x)
+    seen = block.feed_norm(query + attention(query, x, x, attn_mask=future)[0])
+    assert torch.allclose(block(x), seen + block.feed(seen), atol=1e-6)
+
+
+@pytest.mark.parametrize("blocks", BLOCKS)
+def test_padding_changes_no_vector_and_the_newest_items_count(blocks):
+    model = network(blocks=blocks)
     vectors = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
     histories = [np.array(items, np.int64) for items in ([], [1], [3, 2, 1, 4, 5], [9, 3, 2, 1, 4, 5])]
     together = user_vectors(model, vectors, histories)
@@ -300,6 +342,11 @@ def test_validation_ranks_ties_in_their_middle_and_refuses_what_is_no_number():
         (Settings, {"learning_rate": 0.0}, "The learning rate must be more than 0"),
         (Shape, {"ids": 3, "text_width": 0, "width": 130}, "multiple of 4 heads, got 130"),
         (Shape, {"ids": 3, "text_width": 0, "dropout": 1.0}, "dropout from 0 to less than 1"),
+        (
+            Shape,
+            {"ids": 3, "text_width": 0, "blocks": "gru"},
+            "Unknown blocks 'gru' of a user model, expected one of relative",
+        ),
     ],
 )
 def test_settings_that_cannot_be_are_refused(kind, given, message):

@@ -207,9 +207,10 @@ def test_a_dataset_of_other_negatives_is_the_same_one_to_a_retriever(dataset, fo
 
 
 def test_a_retriever_is_not_called_as_a_baseline(dataset, folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "popularity")
-    with pytest.raises(UsageError, match="'popularity' is the name of a baseline"):
-        evaluate_retriever(tmp_path / "popularity", dataset, tmp_path / "out")
+    for name, taken in {"popularity": "the name of a baseline", "label": "a column of scores.parquet"}.items():
+        shutil.copytree(folder, tmp_path / name)
+        with pytest.raises(UsageError, match=f"'{name}' is {taken}"):
+            evaluate_retriever(tmp_path / name, dataset, tmp_path / "out")
 
 
 def test_a_new_item_has_a_vector_without_training(folder):
@@ -558,9 +559,9 @@ def test_parts_of_the_users_give_what_all_together_give(monkeypatch, dataset, fo
 
 @pytest.fixture(scope="module")
 def members(dataset, folder, tmp_path_factory):
-    """Two retrievers of other seeds and sizes, the second without ids."""
+    """Two retrievers of other seeds, sizes and user models, the second without ids."""
     other = tmp_path_factory.mktemp("members") / "texts"
-    train_retriever(dataset, other, ids=False, width=64, settings=replace(QUICK, seed=1))
+    train_retriever(dataset, other, ids=False, width=64, blocks="sasrec", settings=replace(QUICK, seed=1))
     return [folder, other]
 
 

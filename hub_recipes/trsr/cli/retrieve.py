@@ -42,6 +42,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--width", type=int, default=128, help="of the vectors (%(default)s)")
     option("--layers", type=int, default=2, help="of the user model (%(default)s)")
     option("--dropout", type=float, default=0.4, help="(%(default)s)")
+    option(
+        "--blocks",
+        choices=("relative", "sasrec"),
+        default="relative",
+        help="of the user model; sasrec: those of SASRec, with positions counted from the newest item (%(default)s)",
+    )
     option("--epochs", type=int, default=20, help="at most; validation ends it earlier (%(default)s)")
     option("--patience", type=int, default=5, help="epochs without a gain on validation (%(default)s)")
     option(
@@ -162,6 +168,7 @@ def _train(options: argparse.Namespace) -> Outcome:
         width=options.width,
         layers=options.layers,
         dropout=options.dropout,
+        blocks=options.blocks,
         settings=Settings(
             epochs=options.epochs,
             patience=options.patience,

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from .errors import InputError
 
 BATCH = 256  # users in one forward
+BLOCKS = ("relative", "sasrec")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Shape:
         layers, heads: Of the user model.
         longest: Newest items of a user that count.
         dropout: Share of values that training sets to 0.
+        blocks: One of BLOCKS, the transformer of the user model: `Block`, or `SasRecBlock` with positions.
     """
 
     ids: int
@@ -39,6 +41,7 @@ class Shape:
     heads: int = 4
     longest: int = 50
     dropout: float = 0.4
+    blocks: str = "relative"
 
     def __post_init__(self) -> None:
         if min(self.width, self.hidden, self.heads, self.longest, self.layers + 1) < 1 or not 0 <= self.dropout < 1:
@@ -47,6 +50,8 @@ class Shape:
             )
         if self.width % self.heads:
             raise InputError(f"The width of vectors must be a multiple of {self.heads} heads, got {self.width}.")
+        if self.blocks not in BLOCKS:
+            raise InputError(f"Unknown blocks {self.blocks!r} of a user model, expected one of {', '.join(BLOCKS)}.")
 
 
 class Block(nn.Module):
@@ -64,14 +69,59 @@ class Block(nn.Module):
         self.distance = nn.Parameter(torch.zeros(shape.heads, shape.longest + 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        users, length, width = x.shape
+        users, length, _ = x.shape
         q, k, v = self.qkv(self.attention_norm(x)).view(users, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        places = torch.arange(length, device=x.device)
-        apart = places[:, None] - places  # (length, length)
-        bias = self.distance[:, apart.clamp(min=0)].masked_fill(apart < 0, -torch.inf)  # (heads, length, length)
-        mixed = F.scaled_dot_product_attention(q, k, v, bias, dropout_p=self.dropout if self.training else 0.0)
-        x = x + F.dropout(self.out(mixed.transpose(1, 2).reshape(users, length, width)), self.dropout, self.training)
+        mixed = attention(q, k, v, self.distance, self.dropout if self.training else 0.0)
+        x = x + F.dropout(self.out(mixed), self.dropout, self.training)
         return x + F.dropout(self.feed(self.feed_norm(x)), self.dropout, self.training)
+
+
+class SasRecBlock(nn.Module):
+    """The block of SASRec as its authors wrote it: queries alone are normalised, and what is normalised is passed on; with the
+    bias of `Block` for distances.
+
+    Reference:
+        Kang and McAuley, Self-Attentive Sequential Recommendation (ICDM 2018).
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        width = shape.width
+        self.heads, self.dropout = shape.heads, shape.dropout
+        self.attention_norm, self.feed_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query, self.key_value, self.out = (nn.Linear(width, size * width) for size in (1, 2, 1))
+        self.feed = nn.Sequential(
+            nn.Linear(width, width), nn.ReLU(), nn.Dropout(shape.dropout), nn.Linear(width, width)
+        )
+        self.distance = nn.Parameter(torch.zeros(shape.heads, shape.longest + 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        users, length, _ = x.shape
+        queries = self.attention_norm(x)
+        q = self.query(queries).view(users, length, self.heads, -1).transpose(1, 2)
+        k, v = self.key_value(x).view(users, length, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        x = self.feed_norm(
+            queries + self.out(attention(q, k, v, self.distance, self.dropout if self.training else 0.0))
+        )
+        return x + F.dropout(self.feed(x), self.dropout, self.training)
+
+
+def attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, distance: torch.Tensor, dropout: float
+) -> torch.Tensor:
+    """Causal attention with a bias for the distance of two items.
+
+    Args:
+        q, k, v: (users, heads, length, size).
+        distance: (heads, longest + 1), the bias for each distance.
+
+    Returns:
+        (users, length, heads * size)
+    """
+    places = torch.arange(q.shape[2], device=q.device)
+    apart = places[:, None] - places  # (length, length)
+    bias = distance[:, apart.clamp(min=0)].masked_fill(apart < 0, -torch.inf)  # (heads, length, length)
+    return F.scaled_dot_product_attention(q, k, v, bias, dropout_p=dropout).transpose(1, 2).flatten(2)
 
 
 class UserModel(nn.Module):
@@ -81,18 +131,28 @@ class UserModel(nn.Module):
         super().__init__()
         self.longest = shape.longest
         self.begin = nn.Parameter(torch.randn(shape.width) * 0.02)
-        self.norm, self.last = nn.LayerNorm(shape.width), nn.LayerNorm(shape.width)
-        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        sasrec = shape.blocks == "sasrec"
+        self.norm = nn.Identity() if sasrec else nn.LayerNorm(shape.width)
+        self.last = nn.LayerNorm(shape.width)
+        block = SasRecBlock if sasrec else Block
+        self.blocks = nn.ModuleList(block(shape) for _ in range(shape.layers))
+        # A vector for each number of items that are still to come.
+        self.positions = nn.Parameter(torch.randn(shape.longest + 1, shape.width) * 0.02) if sasrec else None
         self.dropout = nn.Dropout(shape.dropout)
 
-    def forward(self, items: torch.Tensor) -> torch.Tensor:
+    def forward(self, items: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
         """Vectors after the first 0, 1, ... of a user's items, (users, length + 1, width).
 
         Args:
-            items: (users, length, width), oldest first, padded behind: what comes later changes no earlier vector.
+            items: (users, length, width), oldest first, padded behind: later items change no earlier vector.
+            counts: (users,) how many items each user has, from the first of `items` on. Positions are counted from the newest.
         """
         begin = self.begin.expand(len(items), 1, -1)
-        x = self.dropout(self.norm(torch.cat([begin, items], dim=1)))
+        x = self.norm(torch.cat([begin, items], dim=1))
+        if self.positions is not None:
+            to_come = counts[:, None] - torch.arange(x.shape[1], device=x.device)
+            x = x + self.positions[to_come.clamp(0, self.longest)]
+        x = self.dropout(x)
         for block in self.blocks:
             x = block(x)
         return self.last(x)
@@ -115,10 +175,10 @@ class UserModels(nn.Module):
             )
         self.longest = longest.pop()
 
-    def forward(self, items: torch.Tensor) -> torch.Tensor:
+    def forward(self, items: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
         """As `UserModel.forward`; the width is the sum of the members'."""
         parts = items.split(self.widths, dim=-1)
-        return torch.cat([member(part) for member, part in zip(self.members, parts, strict=True)], dim=-1)
+        return torch.cat([member(part, counts) for member, part in zip(self.members, parts, strict=True)], dim=-1)
 
 
 def user_model_of(shape: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> UserModel | UserModels:
@@ -145,8 +205,9 @@ def user_vectors(model: UserModel | UserModels, vectors: torch.Tensor, histories
     for start in range(0, len(order), BATCH):
         chosen = order[start : start + BATCH]
         newest = [torch.as_tensor(histories[number][-model.longest :], dtype=torch.long) for number in chosen]
-        after = model(vectors[pad_sequence(newest, batch_first=True)])  # (users, length + 1, width)
-        made[chosen] = after[torch.arange(len(newest)), torch.tensor([len(items) for items in newest])]
+        counts = torch.tensor([len(items) for items in newest], device=vectors.device)
+        after = model(vectors[pad_sequence(newest, batch_first=True)], counts)  # (users, length + 1, width)
+        made[chosen] = after[torch.arange(len(newest)), counts]
     if broken := int((~made.isfinite()).any(1).sum()):
         raise InputError(
             f"The vectors of {broken} of {len(made)} users are not finite: the retriever's training diverged, or its files are "

@@ -30,11 +30,13 @@ class Sequences:
         ends: (sequences,) int64, where each sequence ends in `items`.
         learn_from: (sequences,) int64, the first position to learn from: what comes before it also begins an earlier sequence of
             the same user.
+        following: (sequences,) int64, how many items follow each in the sequence that it is a window of; None = none.
     """
 
     items: np.ndarray
     ends: np.ndarray
     learn_from: np.ndarray
+    following: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -205,7 +207,7 @@ def _share_users(splits: Mapping[str, Dataset]) -> bool:
 
 def windows(sequences: Sequences, longest: int) -> Sequences:
     """The same sequences in pieces of at most `longest` + 1 items, from their ends; neighbours share one item."""
-    pieces, learn_from = [], []
+    pieces, learn_from, following = [], [], []
     for number in range(len(sequences)):
         items, earliest = sequences[number], int(sequences.learn_from[number])
         for end in range(len(items), min(earliest, len(items) - 1), -longest):
@@ -213,8 +215,9 @@ def windows(sequences: Sequences, longest: int) -> Sequences:
             if end - start > 1 or end == len(items):
                 pieces.append(items[start:end])
                 learn_from.append(max(int(start > 0), earliest - start))
+                following.append(len(items) - end)
     lengths = np.array([len(piece) for piece in pieces])
-    return Sequences(np.concatenate(pieces), np.cumsum(lengths), np.array(learn_from))
+    return Sequences(np.concatenate(pieces), np.cumsum(lengths), np.array(learn_from), np.array(following))
 
 
 def histories(rows: Dataset, numbers: Mapping[str, int], what: str) -> Iterator[np.ndarray]:

@@ -17,12 +17,14 @@ class Batch:
 
     Attributes:
         items: (sequences, longest - 1) the items that are seen, 0 past the end of a sequence.
+        counts: (sequences,) how many items the user has seen, from the first of `items` to the last before a target.
         row, column: (positions,) the positions that are learnt from: what came after `column` items of `row`.
         targets: (positions,) the item that came.
         met: (positions, longest - 1) the items before it, -1 past them.
     """
 
     items: torch.Tensor
+    counts: torch.Tensor
     row: torch.Tensor
     column: torch.Tensor
     targets: torch.Tensor
@@ -42,12 +44,16 @@ def batch_of(sequences: Sequences, numbers: Sequence[int]) -> Batch:
     rows = [sequences[number] for number in numbers]
     table = padded(rows)
     ends = torch.tensor([[len(row)] for row in rows])
-    learn_from = torch.from_numpy(sequences.learn_from[np.asarray(numbers)])[:, None]
+    chosen = np.asarray(numbers)
+    counts = ends[:, 0] - 1
+    if sequences.following is not None:
+        counts = counts + torch.from_numpy(sequences.following[chosen])
+    learn_from = torch.from_numpy(sequences.learn_from[chosen])[:, None]
     places = torch.arange(table.shape[1])
     row, column = torch.nonzero((places < ends) & (places >= learn_from), as_tuple=True)
     seen = table[:, :-1]
     met = seen[row].masked_fill(places[:-1] >= column[:, None], -1)
-    return Batch(seen, row, column, table[row, column], met)
+    return Batch(seen, counts, row, column, table[row, column], met)
 
 
 def epoch(sequences: Sequences, size: int, generator: np.random.Generator) -> Iterator[Batch]:

@@ -62,8 +62,9 @@ class Network(nn.Module):
         super().__init__()
         self.shape = shape
         self.item, self.user = ItemTower(shape), UserModel(shape)
-        # Measured: scores that start larger overfit at once, smaller ones learn slowly.
-        nn.init.constant_(self.user.last.weight, 0.3)
+        if shape.blocks == "relative":
+            # Measured: scores that start larger overfit at once, smaller ones learn slowly.
+            nn.init.constant_(self.user.last.weight, 0.3)
 
     def describe(self) -> dict[str, Any]:
         """What `network_of` makes it from."""

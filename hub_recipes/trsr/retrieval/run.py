@@ -36,6 +36,7 @@ def train_retriever(
     width: int = 128,
     layers: int = 2,
     dropout: float = 0.4,
+    blocks: str = "relative",
     settings: Settings | None = None,
 ) -> dict[str, Any]:
     """Train a retriever, and write its folder whole or not at all.
@@ -48,6 +49,7 @@ def train_retriever(
         out: Folder to write.
         vectors: What makes text vectors, as `text_vectors.make` takes it; NONE for none.
         ids: Whether items have an id part.
+        width, layers, dropout, blocks: As in `Shape`.
 
     Returns:
         The record, content of FILE.
@@ -63,11 +65,11 @@ def train_retriever(
             "Items without text vectors and without ids have no vectors: leave out --no-ids, or --vectors none."
         )
     settings = settings or Settings()
-    Shape(0, 0, width, layers=layers, dropout=dropout)  # refuses sizes that cannot be before any work
+    Shape(0, 0, width, layers=layers, dropout=dropout, blocks=blocks)  # refuses sizes that cannot be before any work
     provenance = contract.provenance(source, revision)
     checksums = data_checksums(source, "histories", revision)
-    asked = {"vectors": vectors, "ids": ids, "width": width, "layers": layers, "dropout": dropout, **asdict(settings)}
-    made_from = {"dataset_checksums": checksums, **asked}
+    sizes = {"width": width, "layers": layers, "dropout": dropout, "blocks": blocks}
+    made_from = {"dataset_checksums": checksums, "vectors": vectors, "ids": ids, **sizes, **asdict(settings)}
     pretrained = text_vectors.pretrained(vectors)
     if pretrained:
         made_from["text_model"] = pretrained.describe()  # a folder may hold another model by now
@@ -89,9 +91,7 @@ def train_retriever(
     shape = Shape(
         ids=len(texts) if ids else 0,
         text_width=0 if table is None else table.shape[1],
-        width=width,
-        layers=layers,
-        dropout=dropout,
+        **sizes,
     )
     fitted = fit(sequences, len(texts), table, shape, settings, validation, checkpoint)
     cpu_seconds, seconds = checkpoint.seconds

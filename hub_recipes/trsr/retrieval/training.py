@@ -172,7 +172,7 @@ def _step(network: Network, catalogue: Catalogue, batch: Batch, draw: Draws | No
         seen, targets, drawn = rows.split([batch.items.numel(), len(batch.targets), len(drawn)])
         seen = seen.view_as(batch.items)
         met = torch.where(batch.met >= 0, seen[batch.row], -1)
-    users = network.user(items[seen])[batch.row, batch.column]  # (positions, width)
+    users = network.user(items[seen], batch.counts)[batch.row, batch.column]  # (positions, width)
 
     def loss(users: torch.Tensor, items: torch.Tensor, part: slice) -> torch.Tensor:
         if draw is None:
