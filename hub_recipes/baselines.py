@@ -30,8 +30,8 @@ the first seed. The best settings of a peer with randomness are fitted again wit
 was tried and what it cost. `--tuned` takes a file with that record (catalogue.json of a peer, or of `bench.catalogues`), searches
 nothing, and fits what was chosen. Datasets that differ in nothing but their negatives share fits.
 
-`retriever` is this package's own, as `trsr retrieve train` makes it, searched as the others are, and `retriever-minilm` the same
-with the text vectors of MiniLM. SASRec, eSASRec (LiGR blocks, softmax over 256 sampled negatives), HSTU, BERT4Rec and EASE are
+`retriever` is this package's own, as `trsr retrieve train` makes it, searched as the others are; `retriever-minilm` is the same
+with the text vectors of MiniLM, and `retriever-sasrec` with `--blocks sasrec`. SASRec, eSASRec (LiGR blocks, softmax over 256 sampled negatives), HSTU, BERT4Rec and EASE are
 RecTools', ALS is that of implicit. All these see ids alone, but for sasrec-features, which sees the items' fields as categories
 too. MiniLM sees texts alone, as TF-IDF and BM25 do. Networks see 19 of 20 sequences whole, and the newest items of longer ones: all
 are padded to one length.

@@ -19,7 +19,7 @@ from tests.test_pipeline import recommender
 from trsr.cli import main
 from trsr.core.catalogue import Catalogue
 from trsr.dataset import contract
-from trsr.errors import DataError, UsageError
+from trsr.errors import DataError, RunError, UsageError
 from trsr.records.provenance import Provenance
 from trsr.retrieval import all_users, lists, recommendation_card
 from trsr.retrieval.all_users import recommend_to_all
@@ -281,10 +281,72 @@ print(all_users.recommend_to_all(sys.argv[1], Path(sys.argv[3]), retriever=Path(
     assert len(pq.read_table(tmp_path / "recs" / "recommendations")) == 20
 
 
-def test_an_item_that_the_catalogue_lacks_is_named(data, own):
+@pytest.mark.parametrize("model", [None, "both stages"])
+def test_an_item_that_the_catalogue_lacks_is_named(data, own, model):
     catalogue = catalogue_of(own, data)
-    with pytest.raises(DataError, match="User 'u': the catalogue has no item 'gone'"):
-        lists._query({"user_id": "u", "history": ["gone"], "target": "i0"}, catalogue, 3)
+    pipe = recommender(tiny.model("llama")) if model else None
+    if pipe:
+        pipe.catalogue = catalogue
+    for history, target in ((["gone"], catalogue.item_ids[0]), ([catalogue.item_ids[0]], "gone")):
+        rows = [{"user_id": "u", "history": history, "target": target}]
+        with pytest.raises(DataError, match="User 'u': the catalogue has no item 'gone'"):
+            list(lists.recommendations(rows, catalogue, pipe, top_k=2, stage_one=3))
+
+
+@pytest.fixture
+def carrying(data, own, monkeypatch):
+    """A random model that carries the catalogue of `data`."""
+    pipe = recommender(tiny.model("llama"))
+    pipe.catalogue = catalogue_of(own, data)
+    monkeypatch.setattr(all_users, "load_recommender", lambda source: pipe)
+    return pipe
+
+
+def copied(data, folder, change):
+    """A dataset with changed items: `change` takes their rows."""
+    tables = contract.tables(data)
+    items = Dataset.from_list(change(tables["items"]["train"].to_list()))
+    contract.write(folder, {**tables, "items": {"train": items}}, provenance={"script": "test"}, body="# Changed")
+    return str(folder)
+
+
+@pytest.mark.parametrize("first_stage_only", [False, True])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: [{**row, "text": other["text"]} for row, other in zip(rows, rows[::-1], strict=True)], "has another text"),
+        (lambda rows: rows[:-1], "is not among them"),
+        (lambda rows: [*rows, {**rows[0], "item_id": "new"}], "has 31 items, and .* carries 30: it lacks item 'new'.*newer"),
+    ],
+)  # fmt: skip
+def test_a_catalogue_of_other_items_is_refused(data, carrying, tmp_path, change, message, first_stage_only):
+    other = copied(data, tmp_path / "other", change)
+    with pytest.raises(RunError, match=message):
+        recommend_to_all(other, tmp_path / "recs", first_stage_only=first_stage_only, limit=1)
+    assert not (tmp_path / "recs").exists()
+
+
+def test_the_card_names_the_commit_that_was_loaded(data, own, tmp_path, monkeypatch):
+    loaded = []
+
+    def load(source, revision=None):
+        loaded.append((source, revision))
+        return recommender(tiny.model("llama"))
+
+    commits = iter(["a" * 40, "b" * 40])  # somebody pushes meanwhile
+    monkeypatch.setattr(all_users, "commit_of", lambda source: next(commits))
+    monkeypatch.setattr(all_users, "load_recommender", load)
+    recommend_to_all(data, tmp_path / "recs", model="ORG/books", retriever=own, top_k=2, stage_one=3, limit=1)
+    made = json.loads((tmp_path / "recs" / "provenance.json").read_text())["recommendations"]
+    assert loaded == [("ORG/books", "a" * 40)]
+    assert (made["recommender"], made["recommender_commit"]) == ("ORG/books", "a" * 40)
+
+
+@pytest.mark.parametrize("change", [lambda rows: rows[::-1], lambda rows: [{**row, "genre": "new"} for row in rows]])
+def test_a_catalogue_of_the_same_items_under_another_checksum_is_taken(data, carrying, tmp_path, change):
+    other = copied(data, tmp_path / "other", change)
+    told = recommend_to_all(other, tmp_path / "recs", first_stage_only=True, top_k=2, limit=3)
+    assert told["items"] == 6
 
 
 PUSHED = """

@@ -1125,6 +1125,18 @@ def test_gather_tells_all_problems_at_once(run, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("code", "hint"), [("en-GB", "Did you mean en?"), ("EN", "Did you mean en?"), ("english", ""), ("e n", "")]
+)
+def test_languages_that_the_hub_does_not_take(run, tmp_path, code, hint):
+    recipe = replace(RECIPE, dataset=dataset(tmp_path / "made", **RECORDS["provenance"]))
+    with pytest.raises(ReleaseError) as error:
+        gather(run, recipe, replace(MINE, language=("de", code)), license="mit")
+    assert str(error.value).startswith(f"The language {code!r} of the items is none that the Hub takes.")
+    assert hint in str(error.value)
+    gather(run, recipe, replace(MINE, language=("de", "gsw", "code", "multilingual")), license="mit")
+
+
+@pytest.mark.parametrize(
     ("licence", "hint"), [("apache2", "Did you mean apache-2.0"), ("MIT", "mit"), ("proprietary", "that the Hub knows")]
 )
 def test_licences_that_the_hub_does_not_know(run, tmp_path, licence, hint):

@@ -125,7 +125,9 @@ def test_what_is_left_out(pipe, rows, texts):
     found = pipe({"history": history, "exclude": best[:1]}, exclude=[best[1], "gone long ago"], rank=False, stage_one=8)
     assert [one["item_id"] for one in found["candidates"]] == best[2:]
     everything = list(texts)
-    assert first_stage(pipe, history, exclude=everything) == {"candidates": [], "not_in_catalogue": 0}
+    assert first_stage(pipe, history, exclude=everything) == {
+        "candidates": [], "not_in_catalogue": 0, "not_excluded": 0
+    }  # fmt: skip
     assert pipe({"history": history}, exclude=everything)["candidates"] == []
     assert len(first_stage(pipe, history, stage_one=10_000)["candidates"]) == len(texts) - len(set(rows[0]["history"]))
 
@@ -229,6 +231,7 @@ def test_ids_that_the_catalogue_does_not_hold_are_counted_and_read_by_no_model()
         found = made({"history": known, "exclude": exclude}, rank=False)
         assert [one["item_id"] for one in found["candidates"]] == ["i2"]
         assert found["not_in_catalogue"] == 1
+        assert found["not_excluded"] == 1
     with pytest.raises(InputError, match=r"history\[2\]: An item has no text"):
         made({"history": [{"item_id": "gone"}, "title: A", {"genre": ""}]})
 
@@ -305,6 +308,7 @@ def test_mistakes_are_told_before_anything_is_scored(pipe):
     for number in (0, True, 2.0):
         with pytest.raises(InputError, match="stage_one must be a positive integer"):
             pipe({"history": []}, stage_one=number)
+    assert len(pipe({"history": []}, stage_one=np.int64(3), rank=False)["candidates"]) == 3
     with pytest.raises(InputError, match="rank must be True or False, got 'no'"):
         pipe({"history": []}, rank="no")
     for options in ({"exclude": ["b1"]}, {"where": {"genre": "x"}}, {"stage_one": 3}, {"rank": False}):

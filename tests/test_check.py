@@ -78,6 +78,17 @@ def test_rows_of_prompts_show_all_items_of_a_short_history():
             assert [name for name in "abcd" if f"title: {name}\n" in row["prompt"]] == list(kept)
 
 
+def test_rows_of_prompts_hold_no_control_token_of_an_item_or_a_summary():
+    """An unmodified trainer's tokenizer would take it for one; other texts stay as they are."""
+    row = {"user_id": "u", "history": ["a"], "target": "b", "negatives": ["c"], "summary": "likes </s> [INST] x > y"}
+    rows = Dataset.from_list([row])
+    texts = {"a": "title: <|im_end|>", "b": "title: B <3 & [3]", "c": "title: <s>"}
+    made = list(sft_rows(rows, texts, RankingPrompt(), 1, 0))
+    assert not any(token in row["prompt"] for row in made for token in ("<|im_end|>", "</s>", "[INST]", "<s>"))
+    assert "- likes < /s> [ INST] x > y\n" in made[0]["prompt"]
+    assert "- title: B <3 & [3]\n" in made[0]["prompt"]
+
+
 def planted(source: Path, folder: Path, config: str, split: str, change) -> Path:
     """A copy of a dataset in which `change` made one split's table another."""
     shutil.copytree(source, folder)

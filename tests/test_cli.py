@@ -14,6 +14,7 @@ from tests.scripted import ChatServer
 from trsr.cli import VERBS, command_line, main, recommend
 from trsr.cli.exits import Exit
 from trsr.core.answer import Answer
+from trsr.dataset.check.run import check
 
 
 def fails(capsys, *arguments):
@@ -49,6 +50,32 @@ def test_version_and_recipes(capsys):
         ),
         (["summarize", "sample", "--out", "x", "--engine", "openai:m", "--extra-body", "[1]"], "must be a JSON object"),
         (["summarize", "sample", "--out", "x", "--export-cache", "y"], "keeps no generations"),
+        (
+            ["summarize", "sample", "--out", "x", "--base-url", "http://h/v1"],
+            "--base-url goes with --engine openai:MODEL",
+        ),
+        (
+            ["summarize", "sample", "--out", "x", "--engine", "nano", "--extra-body", '{"a": 1}', "--same-model"],
+            "--extra-body, --same-model go with --engine openai:MODEL: add it, or leave out --extra-body, --same-model.",
+        ),
+        (
+            ["summarize", "sample", "--out", "x", "--temperature", "0.7", "--store", "s", "--answer-penalty", "1.2"],
+            "--temperature, --answer-penalty, --store go with an --engine that has a model",
+        ),
+        (
+            ["summarize", "sample", "--out", "x", "--engine-revision", "v1"],
+            "in one revision: leave out --engine-revision",
+        ),
+        (["summarize", "sample", "--out", "x", "--price-in", "1"], "--price-in goes with --estimate"),
+        (["summarize", "sample", "--out", "x", "--max-blocks", "0"], "must be more than 0, got 0"),
+        (["summarize", "sample", "--out", "x", "--block-size", "-1"], "must be more than 0, got -1"),
+        (["summarize", "sample", "--out", "x", "--limit", "-1", "--estimate"], "must not be negative, got -1"),
+        (["summarize", "sample", "--out", "x", "--estimate", "--answer-tokens", "-5"], "must be more than 0, got -5"),
+        (["summarize", "sample", "--out", "x", "--seed", "99999999999999999999"], "must be 0 to 4294967295"),
+        (
+            ["recommend", "--all-users", "--ray", "--ray-gpus-per-worker", "nan"],
+            "must be finite and more than 0, got nan",
+        ),
         (["recommend", "nowhere.json"], "nowhere.json"),
         (["check", "my data"], "No dataset 'my data': no such folder here"),
         (["verify", "runs/typo/release"], "There is no folder 'runs/typo/release', nor can it be a repo id"),
@@ -194,6 +221,23 @@ def test_answers_that_are_no_summaries_end_the_run_or_are_told(capsys, tmp_path,
     assert fallen.startswith(
         "The extractive summarizer wrote 12 of 12 summaries in their place: cut off 12. To have fewer, raise"
     )
+
+
+def test_fallbacks_of_continued_summaries_are_told(capsys, tmp_path, small_dataset, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    before, after = tmp_path / "before", tmp_path / "after"
+    with ChatServer(lambda prompt, seed: Answer("The user likes", "length", 10, 128)) as server:
+        asked = ["summarize", str(small_dataset), "--engine", "openai:m", "--method", "recurrent", "--keep-going"]
+        main([*asked, "--base-url", server.url, "--out", str(before)])
+        fallen = capsys.readouterr().out.strip().splitlines()[-1]
+        main([*asked, "--base-url", server.url, "--out", str(after), "--since", str(before)])
+    told = json.loads((after / "provenance.json").read_text())["summaries"]
+    assert told["asked"] == 0 == len(told["fallen_back"])
+    wrote, again = capsys.readouterr().out.strip().splitlines()
+    assert '"fallen_back": {"cut off": 24}' in wrote
+    assert again == fallen.replace("wrote 24", "wrote at most 24")
+    [noted] = [one for one in check(str(after)).findings if one.code == "summary-fallen-back"]
+    assert (noted.severity, noted.examples[0].shown) == ("warning", "at most 24 of 24 (cut off 24)")
 
 
 def test_questions_that_are_left_open_are_no_mistake(capsys, tmp_path, small_dataset):

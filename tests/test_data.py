@@ -158,6 +158,22 @@ def test_a_strangers_folder_or_file_is_left_alone(tmp_path):
     assert set(contents(tmp_path)) == {"photos/one.jpg", "file"}
 
 
+def test_a_dataset_with_other_files_beside_it_is_left_alone(tmp_path):
+    folder = write(tmp_path / "d")
+    for harmless in (".gitattributes", ".audit.json.7-8.part"):
+        (folder / harmless).write_text("")
+    (folder / ".cache" / "huggingface").mkdir(parents=True)
+    write(folder)
+    for other in (".git", "figures", "notes.txt", "raw", "store.sqlite"):
+        (folder / other).write_text("kept")
+    before = contents(folder)
+    with pytest.raises(
+        DataError, match=r"holds \.git, figures, notes\.txt and 2 more beside its dataset.*Choose another"
+    ):
+        write(folder)
+    assert contents(folder) == before
+
+
 def test_here_and_links_are_places_too(tmp_path, monkeypatch):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")

@@ -25,6 +25,14 @@ gradio = pytest.importorskip("gradio")
 client = pytest.importorskip("gradio_client")
 
 
+@pytest.mark.parametrize("port", ["99999", "-1", "0", "x"])
+def test_what_is_no_port_is_refused(port, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["demo", "--port", port])
+    assert end.value.code == 2
+    assert f"--port: {'invalid int value' if port == 'x' else 'must be 1 to 65535'}" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     page = demo(prevent_thread_lock=True, quiet=True)

@@ -556,6 +556,51 @@ def test_the_hub_s_token_goes_to_the_hub_alone(monkeypatch):
         backend._token(None)
 
 
+def test_a_key_that_no_header_can_hold_is_told_and_not_shown(tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")
+    assert backend._token("http://localhost:8000/v1") == KEY
+    for broken in (f"{KEY}\nX-Other: 1", f"{KEY}é"):
+        monkeypatch.setenv("OPENAI_API_KEY", broken)
+        with (
+            ChatServer() as server,
+            pytest.raises(EngineError, match="OPENAI_API_KEY holds characters that no key has") as error,
+        ):
+            run(asked(server), tmp_path)
+        assert KEY not in str(error.value)
+        assert not server.log
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost:8000v1",
+        "http://h:800000/v1",
+        "http://h:0",
+        "http://[::1",
+        "http://",
+        "http://:8000",
+        "http://a b",
+    ],
+)
+def test_an_address_without_a_host_or_with_no_port_is_told(url):
+    with pytest.raises(UsageError, match=r"--base-url must name a host.*; got '"):
+        Server(url)
+    with pytest.raises(UsageError, match=r"got 'h'"):
+        Server("http://me:pass/never-shown@h")
+
+
+def test_numbers_that_are_not_finite_are_told():
+    for number in (float("nan"), float("inf")):
+        with pytest.raises(UsageError, match=f"time-out a finite number of more than 0 seconds, got 32 and {number}"):
+            Server("http://h", timeout=number)
+        with pytest.raises(UsageError, match=f"and the temperature finite; got 160, {number} and 0"):
+            Sampling(temperature=number)
+        with pytest.raises(
+            UsageError, match=f"The answer penalty must be more than 0 and finite, 1 is none; got {number}"
+        ):
+            Sampling(answer_penalty=number)
+
+
 def test_a_model_in_this_process_answers_the_same_however_it_is_batched(tmp_path):
     network = tiny.model("llama")
     network.generation_config.eos_token_id = list(range(1, 600, 20))
@@ -723,7 +768,7 @@ def test_a_run_does_not_go_on_with_another_server_unless_told_that_its_model_is_
             assert ended.value.code == 2
             assert f"has answers of 'model' by {one.url}, not by {other.url}" in capsys.readouterr().err
         asked = len(one.log)
-        main([*words, "--base-url", one.url])
+        main([*words, "--base-url", one.url.removesuffix("/v1")])
         main([*words, "--base-url", other.url, "--same-model"])
         assert len(one.log) == asked > 0 == len(other.log)
         shutil.rmtree(tmp_path / "out")

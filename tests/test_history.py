@@ -1,3 +1,4 @@
+import array
 import datetime
 import decimal
 
@@ -49,6 +50,11 @@ NAN = float("nan")
         (np.array(["a", None, "b"], dtype=object), "a, b"),
         (np.array([[1, 2], [3, 4]]), "1, 2, 3, 4"),
         (pd.Series(["a", None]), "a"),
+        (array.array("i", [2, 1]), "2, 1"),
+        (np.array("a"), "a"),
+        ({"b", "c", "a", ""}, "a, b, c"),
+        (["x", frozenset((10, 9))], "x, 10, 9"),
+        (set(), ""),
         (True, "True"),
         (np.bool_(False), "False"),
         (0, "0"),

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -11,7 +12,7 @@ from transformers.utils import logging
 
 from tests import tiny
 from trsr.core.compat import use_adapter
-from trsr.core.errors import TrsrError
+from trsr.core.errors import InputError, TrsrError
 from trsr.core.generation import ModelSummarizer
 from trsr.core.pipeline import SUMMARIZERS, TextRichRecommendationPipeline, logger
 from trsr.core.prompts import RankingPrompt
@@ -175,6 +176,17 @@ def test_a_prompt_longer_than_the_context_is_shortened_and_says_so():
         ({"history": ["x", ""], "candidates": []}, ValueError, r"history\[1\]: An item has no text"),
         ({"history": [], "candidates": [], "summary": ["x"]}, TypeError, "A summary is a string, got list"),
         (
+            [{"history": [], "candidates": []}, {"history": [], "candidates": ["x", ""]}],
+            ValueError,
+            r"^requests\[1\]: candidates\[1\]: An item has no text",
+        ),
+        ({"history": [{"title": iter("ab")}], "candidates": []}, ValueError, r"history\[0\]: values in a str_"),
+        (
+            {"history": [{"title": {"a": 1}.keys()}], "candidates": []},
+            ValueError,
+            r"history\[0\]: values in a dict_keys",
+        ),
+        (
             {"history": [{"title": b"\xff"}], "candidates": []},
             ValueError,
             r"history\[0\]: text that is not UTF-8: decode",
@@ -196,11 +208,39 @@ def test_broken_requests(pipe, request_, error, message):
 
 
 @pytest.mark.parametrize(
-    "options", [{"summarizer": "gpt"}, {"method": "cnn"}, {"top_k": 0}, {"top_k": "3"}, {"temperature": 1}]
-)
+    "options", [{"summarizer": "gpt"}, {"method": "cnn"}, {"top_k": 0}, {"top_k": "3"}, {"temperature": 1},
+                {"top_k": True}, {"top_k": 1.0}, {"max_new_tokens": 0}, {"max_new_tokens": "5"}, {"max_new_tokens": True}]
+)  # fmt: skip
 def test_broken_options(pipe, options):
     with pytest.raises((ValueError, TypeError), match=next(iter(options))):
         pipe({"history": [], "candidates": ["x"]}, **options)
+
+
+def test_whole_numbers_of_numpy_are_options(pipe):
+    assert len(pipe({"history": [], "candidates": ["x", "y"]}, top_k=np.int64(1))["candidates"]) == 1
+    asked = {"summarizer": "base-model", "return_summary": True}
+    request = {"history": HISTORY, "candidates": []}
+    assert pipe(request, **asked, max_new_tokens=np.int32(3)) == pipe(request, **asked, max_new_tokens=3)
+
+
+def test_broken_summaries_and_summarizers(pipe, monkeypatch):
+    monkeypatch.setattr(pipe.model, "generate", None)
+    for name in ("extractve", "", ["extractive"]):
+        for write, given in ((pipe.update, ("", HISTORY)), (pipe.merge, (["a", "b"],))):
+            with pytest.raises(InputError, match=r"Unknown summarizer .* expected 'auto'"):
+                write(*given, name)
+    for write in (lambda: pipe.update(5, HISTORY, "extractive"), lambda: pipe.merge(["genre: a x1", 5], "extractive")):
+        with pytest.raises(TypeError, match="A summary is a string, got int"):
+            write()
+    with pytest.raises(InputError, match="max_new_tokens must be a positive integer, got 0"):
+        pipe.update("", HISTORY, "base-model", 0)
+
+
+def test_a_candidate_that_does_not_fit_is_named():
+    pipe = recommender(tiny.model("llama", max_position_embeddings=300))
+    candidates = ["title: A", "title: " + "long " * 400, "title: B"]
+    with pytest.raises(InputError, match=r"^candidates\[1\], 'title: long long .*': A candidate of .* does not fit"):
+        pipe({"history": [], "candidates": candidates})
 
 
 def test_the_base_summarises_with_the_adapter_off():

@@ -47,6 +47,21 @@ def test_what_the_file_says_is_read_once_and_by_name():
     assert not written.continues_others
 
 
+def test_summaries_that_continue_others_have_their_fallbacks_too():
+    first = {"fallen_back": {"empty": 2}, "fallen_back_by_method": {"recurrent": 2}}
+    second = {"fallen_back": {"empty": 1, "loop": 3}, "fallen_back_by_method": {"recurrent": 0, "hierarchical": 4}}
+    made = {**WHOLE["summaries"], "calls": {"recurrent": 20, "hierarchical": 5}}
+    made["since"] = {"summaries": {**second, "since": {"summaries": first}}}
+    written = Provenance({"summaries": made}).summaries
+    assert written.fallen_back == {"empty": 5, "loop": 3}
+    assert written.fallen_back_by_method == {"recurrent": 4, "hierarchical": 4}
+    made["calls"] = {"recurrent": 3}  # of so many fewer users that most of those are gone
+    assert written.fallen_back_by_method == {"recurrent": 3}
+    second["fallen_back"] = {"empty": "many"}
+    with pytest.raises(DataError, match=r"'summaries\.fallen_back' is .*many.*, not an object of whole numbers"):
+        Provenance({"summaries": {"since": {"summaries": second}}}).summaries.fallen_back  # noqa: B018
+
+
 def test_negatives_that_were_given_are_told_as_such():
     assert Provenance({}).protocol == "1 positive and the given negatives a user"
     dated = {"protocol": {"split": "date", "dates": ["2003-01-01", "2003-02-01"], "min_rating": 4.0}}

@@ -149,6 +149,33 @@ def test_a_licence_that_the_hub_does_not_know(hub, tmp_path):
     assert not hub.state()["repos"]
 
 
+def test_a_language_that_the_hub_does_not_take(hub, tmp_path):
+    mine = folder(tmp_path / "mine", license="mit", language=("en-GB",))
+    with pytest.raises(ReleaseError, match=r"'en-GB' of the dataset mine .*Did you mean en\?.*--language"):
+        push_dataset(mine, "ORG/mine", hub=client(hub))
+    assert not hub.state()["repos"]
+
+
+def test_a_card_that_the_hub_refuses_is_told(hub, tmp_path):
+    mine = folder(tmp_path / "mine", license="mit")
+    card = (mine / "README.md").read_text().replace("license: mit\n", "license: mit\nlanguage:\n- english\n")
+    (mine / "README.md").write_text(card)
+    with pytest.raises(
+        HubError, match=r'^Commit to ORG/mine: the Hub refuses it .*README.*value "english" is not'
+    ) as told:
+        push_dataset(mine, "ORG/mine", hub=client(hub))
+    assert "\n" not in str(told.value)
+
+
+def test_a_gate_that_was_taken_off_is_put_back(hub, tmp_path):
+    kept = folder(tmp_path / "kept", license="other", license_name="research only", share_text=False)
+    api = client(hub)
+    commit = push_dataset(kept, "ORG/kept", accept_data_licence=True, hub=api)
+    api.update_repo_settings("ORG/kept", repo_type="dataset", gated=False)
+    assert push_dataset(kept, "ORG/kept", accept_data_licence=True, hub=api) == commit
+    assert api.dataset_info("ORG/kept").gated == "manual"
+
+
 def recommended(path, **terms):
     """A folder as `trsr recommend --all-users` leaves it."""
     (path / "recommendations").mkdir(parents=True)

@@ -206,6 +206,20 @@ def test_all_wrong_values_at_once(tmp_path):
     assert "with watch.steps 0" in problems(write(tmp_path, SMALL), ["optim.scheduler=reduce_lr_on_plateau"])
 
 
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("tf-idf", "the name of a baseline"),
+        ("label", "a column of scores.parquet"),
+        ("mine, history last:3", "the name of a control"),
+        ("mine, summaries shuffled", "the name of a control"),
+    ],
+)
+def test_a_name_that_another_system_or_column_has(tmp_path, name, taken):
+    told = problems(write(tmp_path, SMALL), [f"name={name}"])
+    assert f"name: got {name!r}, which is {taken}, expected another" in told
+
+
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_a_scheduler_needs_no_more_settings(scheduler):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])

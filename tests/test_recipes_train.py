@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM
 
 from tests import tiny
 from trsr.core.modeling import PROMPT_FILE
-from trsr.recommender.baselines import BASELINES
 from trsr.recommender.evaluate import evaluate_run
 from trsr.recommender.recipe import load_recipe, names
+from trsr.recommender.system_names import BASELINES
 from trsr.recommender.train import lora_targets, train
 
 

@@ -1,5 +1,6 @@
 """Saving a recommender into a folder that holds something already."""
 
+import errno
 import json
 
 import peft
@@ -8,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests import tiny
+from trsr.core import saving
 from trsr.core.errors import InputError
 from trsr.core.modeling import TextRichRecommender
 from trsr.core.saving import save_recommender
@@ -53,6 +55,43 @@ def test_the_last_one_saved_is_the_one_that_is_loaded(tmp_path):
     found = TextRichRecommender.from_pretrained(str(saved)).get_output_embeddings().weight
     assert torch.equal(found, second.get_output_embeddings().weight)
     assert not torch.equal(found, first.get_output_embeddings().weight)
+
+
+def test_an_earlier_save_stays_loadable_where_a_later_one_stops(tmp_path, monkeypatch):
+    saved = tmp_path / "saved"
+    save_recommender(saved, adapted(tmp_path / "one", 0), tiny.chatml(), {})
+    before = {path.relative_to(saved) for path in saved.rglob("*") if path.is_file()}
+    second, move, moved, stops = adapted(tmp_path / "two", 1), saving.os.replace, [], []
+
+    def full(source, to):
+        if len(moved) == stops[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        moved.append(to.name)
+        move(source, to)
+
+    monkeypatch.setattr(saving.os, "replace", full)
+    for number in (0, 3):
+        moved.clear()
+        stops[:] = [number]
+        with pytest.raises(OSError, match="No space left"):
+            save_recommender(saved, second, tiny.chatml(), {})
+        assert before <= {path.relative_to(saved) for path in saved.rglob("*") if path.is_file()}
+        TextRichRecommender.from_pretrained(str(saved))
+        assert names(tmp_path) == {"one", "two", "saved"}
+    stops[:] = [-1]
+    moved.clear()
+    save_recommender(saved, second, tiny.chatml(), {})
+    assert [name.endswith(".safetensors") for name in moved[:3]] == [True, True, False]
+    assert moved[-1] == "config.json"
+
+
+def test_a_folder_of_another_file_system_is_written_too(tmp_path, monkeypatch):
+    def other(source, to):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(saving.os, "replace", other)
+    save_recommender(tmp_path / "saved", adapted(tmp_path / "one", 0), tiny.chatml(), {})
+    TextRichRecommender.from_pretrained(str(tmp_path / "saved"))
 
 
 def test_of_a_users_folder_only_the_base_is_saved(tmp_path):

@@ -185,6 +185,17 @@ def test_each_part_is_left_out_and_no_older_item_takes_its_place(recommender, pi
     assert recommender.explain("", CANDIDATES)["without"] == []
     with pytest.raises(ValueError, match="no candidate 2: there are 2"):
         recommender.explain(HISTORY, CANDIDATES, candidate=2)
+    for place in (1.5, "1", True, None):
+        with pytest.raises(ValueError, match="candidate: expected a whole number"):
+            recommender.explain(HISTORY, CANDIDATES, candidate=place)
+
+
+def test_what_the_history_holds_is_not_drawn_in_whatever_form(space, recommender):
+    samples = space.samples.Samples({}, ["title: Emma; genre: novel", "title: Dracula; genre: horror"])
+    samples.shown = recommender.shown
+    table = "title,genre\nEmma,novel\nNobody,novel"
+    for history in ('[{"title": "Emma", "genre": "novel"}, {"item_id": "gone"}]', table, " title:  Emma; genre: novel"):
+        assert samples.draw_candidates(history, 2) == ["title: Dracula; genre: horror"]
 
 
 def test_sharing_saves_tokens_and_changes_nothing(recommender, pipe):
@@ -297,6 +308,7 @@ def test_what_a_list_is_chosen_by(catalogued, met):
         recommender.recommend(json.dumps([{"item_id": "gone"}, "title: A", long]), "x")
     for asked, message in (
         ({"stage_one": 501}, "expected 1 to 500, got 501"),
+        ({"stage_one": "5"}, "stage_one: expected a whole number, got '5'"),
         ({"value": "x"}, "Choose the field that is to have the value 'x'"),
         ({"field": "gone", "value": "x"}, "no field 'gone'"),
         ({"method": "sideways"}, "Unknown method 'sideways'"),
@@ -383,6 +395,10 @@ def test_samples_come_from_the_dataset(space):
     ]
     with pytest.raises(ValueError, match="expected 1 to 50, got 51"):
         few.draw_candidates(count=51)
+    for asked in ({"count": "5"}, {"count": 1.5}, {"count": True}, {"seed": "x"}, {"count": float("nan")}):
+        with pytest.raises(ValueError, match=f"{next(iter(asked))}: expected a whole number"):
+            few.draw_candidates(**asked)
+    assert few.draw_candidates(count=2.0) == few.draw_candidates(count=2)
     with pytest.raises(ValueError, match="no sample user 'x'"):
         few.sample_user("x")
 

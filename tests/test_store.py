@@ -52,6 +52,16 @@ def test_answers_of_another_server_are_not_taken_for_those_of_this_one(path):
         Store(path).bind_server(ENGINE, known, False)
 
 
+def test_a_server_that_never_answered_binds_nothing(path):
+    store = Store(path)
+    store.bind_server(ENGINE, "http://mistyped/v1", False)
+    store.put([Generation(B, 0, "b")], ENGINE, origin="a cache")
+    store.bind_server(ENGINE, "http://a/v1", False)
+    store.put([Generation(A, 0, "a")], ENGINE)
+    with pytest.raises(UsageError, match=r"by http://a/v1, not by http://mistyped/v1"):
+        Store(path).bind_server(ENGINE, "http://mistyped/v1", False)
+
+
 def test_a_file_that_is_no_store(tmp_path):
     (tmp_path / "notes.txt").write_text("Buy milk. " * 100)
     with pytest.raises(UsageError, match=r"notes\.txt cannot be used as a store: .* Choose another --store"):

@@ -19,7 +19,7 @@ from trsr.core.answer import Answer
 from trsr.core.history import Item, blocks_by_count
 from trsr.core.summarize import METHODS, summarize
 from trsr.dataset import contract
-from trsr.errors import DataError, EngineError
+from trsr.errors import DataError, EngineError, UsageError
 from trsr.summaries.engines.extractive import ExtractiveSummarizer
 from trsr.summaries.engines.make import engine
 from trsr.summaries.estimate import Rates, estimate
@@ -561,6 +561,8 @@ def test_time_and_money(source):
     assert estimate(source, ScriptedEngine(), Rates(), methods=("recurrent",))["recurrent"]["price"] is None
     with pytest.raises(ValueError, match="must not be negative"):
         Rates(price_in=-1)
+    with pytest.raises(ValueError, match="all finite"):
+        Rates(latency=float("nan"))
 
 
 def test_questions_for_an_engine_elsewhere_and_their_answers(tmp_path, source):
@@ -616,6 +618,45 @@ def test_a_run_that_fails_leaves_the_questions_of_the_run_before(tmp_path, sourc
         summarize_dataset(broken, tmp_path / "out", away)
     assert questions.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir() if "questions" in path.name] == ["questions.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("store", "questions", "export"),
+    [
+        ("out/store.sqlite", "q.parquet", None),
+        ("out", "q.parquet", None),
+        ("s.sqlite", "out/q.parquet", None),
+        ("s.sqlite", "q.parquet", "out"),
+        ("s.sqlite", "q.parquet", "out/cache"),
+        ("s.sqlite", "q.parquet", "."),
+        ("cache/s.sqlite", "q.parquet", "cache"),
+    ],
+)
+def test_files_of_a_run_in_a_folder_that_it_replaces_are_refused_first(tmp_path, source, store, questions, export):
+    away = engine("vllm:org/model", questions=tmp_path / questions)
+    with pytest.raises(UsageError, match=r"^--(store|questions|export-cache|out) .* which is replaced as a whole"):
+        summarize_dataset(source, tmp_path / "out", away, store=tmp_path / store, export=export and tmp_path / export)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_summaries_in_place_of_a_dataset_with_other_files_are_refused_first(tmp_path, source):
+    (Path(source) / "notes.txt").write_text("kept")
+    before, scripted = contents(Path(source)), ScriptedEngine()
+    with pytest.raises(DataError, match=r"holds notes\.txt beside its dataset"):
+        summarize_dataset(source, Path(source), scripted)
+    assert contents(Path(source)) == before
+    assert not scripted.asked
+
+
+@pytest.mark.parametrize("numbers", [{"block_size": 0}, {"max_blocks": 0}, {"max_blocks": -1}, {"limit": -1}])
+def test_numbers_out_of_their_range_are_refused_first(tmp_path, source, numbers):
+    told = f"must (be at least 1|not be negative), got .*{next(iter(numbers.values()))}"
+    with pytest.raises(UsageError, match=told):
+        summarize_dataset(source, tmp_path / "out", engine("extractive"), **numbers)
+    with pytest.raises(UsageError, match=told):
+        estimate(source, ScriptedEngine(), Rates(), **numbers)
+    with pytest.raises(UsageError, match="at least 1 token, got -5"):
+        estimate(source, ScriptedEngine(), Rates(), answer_tokens=-5)
 
 
 def test_a_user_without_history(tmp_path):

@@ -568,18 +568,30 @@ def test_an_item_that_the_catalogue_lacks(base, dataset, tmp_path):
 
 
 def user(history, **columns):
-    return {"user_id": "u", "history": list(history), "target": "z", "negatives": ["x", "y"], **columns}
+    return {"user_id": "u", "history": list(history), "target": "z", "negatives": ["x", "y"]} | columns
 
 
 def test_earlier_targets_follow_full_blocks():
     rows = Dataset.from_list([user("abcdefg")], features=contract.HISTORIES)
-    made = with_earlier_targets(rows, 5, 3, "none")
+    made = with_earlier_targets(rows, 5, 3, "none", 1)
     assert [("".join(row["history"]), row["target"]) for row in made] == [
         ("abcdefg", "z"),
         ("abcdef", "g"),
         ("abc", "d"),
     ]
-    assert len(with_earlier_targets(rows, 2, 3, "none")) == 2
+    assert len(with_earlier_targets(rows, 2, 3, "none", 1)) == 2
+
+
+@pytest.mark.parametrize(
+    ("negatives", "expected"), [(1, {"z": "gxy", "g": "xy", "d": "gxy"}), (3, {"z": "gxy", "d": "gxy"})]
+)
+def test_an_earlier_target_is_none_of_its_negatives(negatives, expected):
+    """In impressions it may be shown again later, and not clicked."""
+    rows = Dataset.from_list([user("abcdefg", negatives=list("gxy"))], features=contract.HISTORIES)
+    made = with_earlier_targets(rows, 5, 3, "none", negatives)
+    assert {row["target"]: "".join(row["negatives"]) for row in made} == expected
+    for row, item_id, label in labelled(made, negatives, 0):
+        assert (item_id == row["target"]) is bool(label)
 
 
 @pytest.mark.parametrize(
@@ -594,6 +606,6 @@ def test_earlier_targets_follow_full_blocks():
 )
 def test_earlier_targets_have_the_summary_of_their_time(history, kept, expected):
     rows = Dataset.from_list([user(history, block_summaries=kept, summary=kept[-1])], features=contract.SUMMARIES)
-    made = with_earlier_targets(rows, 9, 3, "recurrent")
+    made = with_earlier_targets(rows, 9, 3, "recurrent", 2)
     assert [("".join(row["history"]), row["target"], row["summary"]) for row in made] == expected
     assert all(row["block_summaries"][-1] == row["summary"] for row in made)

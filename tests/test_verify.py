@@ -403,6 +403,35 @@ def test_a_key_is_sent_and_never_said(known, monkeypatch):
     assert "secret-key" not in str(error.value.__cause__)
 
 
+def test_a_revision_is_that_of_the_release_where_a_server_is_asked(monkeypatch):
+    asked = []
+
+    def missing(repo, name, options):
+        asked.append((repo, options["revision"]))
+
+    monkeypatch.setattr("trsr.hub.verify.optional_file", missing)
+    with pytest.raises(HubError, match=r"holds no expected\.json"):
+        verify("http://127.0.0.1:9", known="ORG/trsr-books", revision="v1.0")
+    with pytest.raises(HubError, match=r"holds no expected\.json"):
+        verify("ORG/other", known="ORG/trsr-books", revision="v1.0")
+    assert asked == [("ORG/trsr-books", "v1.0"), ("ORG/trsr-books", None)]
+
+
+@pytest.mark.parametrize(
+    ("target", "words", "told"),
+    [
+        (str(NANO / "pipeline"), ["--api", "score", "--model", "m"], "--api and --model: for the address of a server"),
+        (str(NANO / "pipeline"), ["--revision", "v1"], "--revision is of a repo, and .* lies here"),
+        ("http://127.0.0.1:9", ["--expected", str(NANO / "pipeline"), "--revision", "v1"], "--revision is of a repo"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(target, words, told, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["verify", target, *words])
+    assert end.value.code == 2
+    assert re.search(told, capsys.readouterr().err)
+
+
 class Repeating(BaseHTTPRequestHandler):
     """Answers with the key that it was sent, where a cut at 200 characters goes through it."""
 
@@ -431,6 +460,35 @@ def test_a_key_that_a_server_repeats_is_not_shown(known, monkeypatch):
     assert str(error.value).isprintable()
     with pytest.raises(HubError, match="What http://host/v1 should answer"):
         verify("http://me:pass@host/v1?key=1")
+
+
+def test_a_server_of_this_machine_is_asked_past_a_proxy(known, monkeypatch):
+    class Recording(Repeating):
+        def do_POST(self):
+            asked.append(self.path)
+            super().do_POST()
+
+    asked = []
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), kind) for kind in (Repeating, Recording)]
+    for server in servers:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{servers[1].server_port}")
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("OPENAI_API_KEY", "secret-key-of-mine")
+        for host in ("127.0.0.1", "localhost"):
+            with pytest.raises(HubError, match="refuses with 401"):
+                endpoints.ask("score", f"http://{host}:{servers[0].server_port}", "m", known)
+        assert asked == []
+        with pytest.raises(HubError, match="refuses with 401"):
+            endpoints.ask("score", "http://host.invalid", "m", known)
+        assert len(asked) == 1
+    finally:
+        for server in servers:
+            server.shutdown()
+            server.server_close()
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,15 @@ def test_the_best_look_is_kept(folders, tmp_path, monkeypatch):
     assert not all(torch.equal(kept[name], seen[-1][name]) for name in kept)
 
 
+@pytest.mark.parametrize(("keep", "mode"), [("best", "max"), ("last", None)])
+def test_a_plateau_is_of_what_the_best_adapter_is_kept_by(folders, tmp_path, keep, mode):
+    """Recall@3, higher is better; or the loss, torch's default."""
+    recipe = make_recipe(*folders, watch={"steps": 2, "keep": keep}, optim={"scheduler": "reduce_lr_on_plateau"})
+    arguments = train.training_arguments(recipe, tmp_path, half=False, cpu=True)
+    assert arguments.metric_for_best_model == ("eval_recall@3" if keep == "best" else "loss")
+    assert (arguments.lr_scheduler_kwargs or {}).get("mode") == mode
+
+
 def test_mistakes_are_told(folders):
     with pytest.raises(ValueError, match=r"watch\.keep: got 'best' with watch.steps 0"):
         make_recipe(*folders, watch={"keep": "best"})

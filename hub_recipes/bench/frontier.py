@@ -23,12 +23,12 @@ from trsr.core.history import Item
 from trsr.dataset import contract
 from trsr.errors import TrsrError
 from trsr.metrics.significance import paired_test, summary, with_holm
-from trsr.recommender.baselines import BASELINES
 from trsr.recommender.compare.align import align, read
 from trsr.recommender.compare.measure import each_user, over_seeds
 from trsr.recommender.examples import encode_prefix, make_encoder, ranking_prompt
 from trsr.recommender.recipe import Recipe, load_recipe
 from trsr.recommender.results import FILE as RESULTS
+from trsr.recommender.system_names import BASELINES
 from trsr.records.files import bind, write_text
 from trsr.records.versions import versions
 from trsr.report import plots

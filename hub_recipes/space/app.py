@@ -29,7 +29,9 @@ def launch(release: dict[str, Any], pipe: Any = None, **options: Any) -> gr.Bloc
     pipe = pipe or load(release)
     asked = CatalogueRecommender if getattr(pipe, "catalogue", None) else Recommender
     offered = samples.load(release)
-    page = build(asked(pipe, offered.texts), offered, facts(release, pipe))
+    recommender = asked(pipe, offered.texts)
+    offered.shown = recommender.shown
+    page = build(recommender, offered, facts(release, pipe))
     # As an MCP server where `gradio[mcp]` is installed, as it is on a Space.
     options = {"mcp_server": find_spec("mcp") is not None, "state_session_capacity": SESSIONS, **options}
     page.queue(max_size=WAITING, status_update_rate=TOLD).launch(theme=THEME, css_paths=HERE / "page.css", **options)

@@ -135,6 +135,7 @@ class Recommender:
             The candidate's `text`, `p_yes` and `rank`; and `without`, a list: the `part` left out, its `text`, and the
             candidate's `p_yes`, `change` and `rank` then.
         """
+        candidate = reading.whole(candidate, "candidate")
         request = self._request(history, candidates, summary, method)
         if not 0 <= candidate < len(request["candidates"]):
             raise ValueError(f"There is no candidate {candidate}: there are {len(request['candidates'])}, from 0.")
@@ -204,6 +205,14 @@ class Recommender:
         found = self.pipe.preprocess({"history": [], "candidates": [], name: given})[name]
         self._check(enumerate(found, 1), name)
         return found
+
+    def shown(self, given: Iterable[reading.Given]) -> list[str]:
+        """Texts of items as the prompt shows them, without those that have none."""
+        texts = []
+        for one in given:
+            with suppress(ValueError, TypeError):
+                texts += [item.text for item in self.pipe.preprocess({"history": [one], "candidates": []})["history"]]
+        return texts
 
     def _check(self, found: Iterable[tuple[int, Any]], name: str) -> None:
         """Raise ValueError if one of these items, each with its place, is too long and none that is known."""

@@ -46,6 +46,13 @@ def items(text: str, name: str) -> list[Given]:
     return found
 
 
+def whole(value: object, name: str) -> int:
+    """A whole number, also as a float, as JSON and sliders have it. Raises ValueError for any other value."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value % 1 != 0:
+        raise ValueError(f"{name}: expected a whole number, got {value!r}.")
+    return int(value)
+
+
 def summary(text: str) -> str:
     """A summary as it was typed, without space around it. Raises ValueError past the limit."""
     if len(text) > LONGEST_SUMMARY:

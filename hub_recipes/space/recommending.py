@@ -58,6 +58,7 @@ class CatalogueRecommender(Recommender):
             item's rank by `both`, the `language_model` and the `first_stage`; the `summary` that was read; how many items of
             the history are `not_in_catalogue`; what was `shortened` to fit the model's context; and the `seconds` it took.
         """
+        stage_one = reading.whole(stage_one, "stage_one")
         if not 1 <= stage_one <= MOST_PASSED_ON:
             raise ValueError(f"stage_one: expected 1 to {MOST_PASSED_ON}, got {stage_one}.")
         if value and not field:
@@ -73,7 +74,7 @@ class CatalogueRecommender(Recommender):
             "summary": "" if first_stage_only else self._summary(known, summary, method),
         }
         started = time.perf_counter()
-        answer = self._alone(self.pipe, request, stage_one=int(stage_one), rank=not first_stage_only)
+        answer = self._alone(self.pipe, request, stage_one=stage_one, rank=not first_stage_only)
         items = [
             {
                 "item_id": one["item_id"],

@@ -4,11 +4,18 @@ A dataset whose texts may not be passed on has neither; the page then takes what
 """
 
 import random
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import reading
 
 USERS = 50  # test users that are offered
+
+
+def as_given(given: Sequence[reading.Given]) -> list[str]:
+    """Texts of items, each on one line: strings, and the field `text` of objects."""
+    texts = (one if isinstance(one, str) else one.get("text", "") for one in given)
+    return [text for one in texts if (text := " ".join(str(one).split()))]
 
 
 class Samples:
@@ -17,11 +24,17 @@ class Samples:
     Args:
         users: Name -> `history` (texts, oldest first), `candidates` and the one that was `chosen` next.
         texts: Of the catalogue's items.
+
+    Attributes:
+        shown: Gives the texts of items as a recommender reads them; by default, as they are given.
     """
+
+    shown: Callable[[Sequence[reading.Given]], list[str]]
 
     def __init__(self, users: dict[str, dict] | None = None, texts: list[str] | None = None) -> None:
         self.users = users or {}
         self.texts = texts or []
+        self.shown = as_given
 
     def sample_users(self) -> list[str]:
         """Name the sample users."""
@@ -45,17 +58,17 @@ class Samples:
         """Draw items of the catalogue at random.
 
         Args:
-            history: Items that are not to be drawn, one a line.
+            history: Items that are not to be drawn: one a line, a JSON list, or a table with a header.
             count: How many are drawn, at most as many as can be ranked.
             seed: The same seed draws the same items.
         """
+        count, seed = reading.whole(count, "count"), reading.whole(seed, "seed")
         most = reading.MOST["candidates"]
         if not 1 <= count <= most:
             raise ValueError(f"count: expected 1 to {most}, got {count}.")
-        given = reading.items(history, "history")
-        left_out = {" ".join(str(one if isinstance(one, str) else one.get("text", "")).split()) for one in given} - {""}
+        left_out = set(self.shown(reading.items(history, "history")))
         order = random.Random(seed).sample(range(len(self.texts)), min(count + len(left_out), len(self.texts)))
-        drawn = [text for text in (self.texts[place] for place in order) if text not in left_out]
+        drawn = [text for text in (self.texts[place] for place in order) if left_out.isdisjoint(self.shown([text]))]
         return reading.fitting(drawn[:count], "candidates")
 
 

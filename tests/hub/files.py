@@ -7,6 +7,8 @@ import re
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
+import yaml
+
 from tests.hub.call import Answer, Call, Refusal, Routes, commit_at
 from tests.hub.repos import DATE
 from tests.hub.state import LFS_PATTERNS, File, PullRequest, Repo
@@ -70,9 +72,15 @@ def tree(call: Call, kind: str, name: str, rev: str, path: str = "") -> list[dic
 
 @routes("POST", "/api/validate-yaml")
 def validate_card(call: Call) -> dict:
-    """Of a README that is about to be committed. Only whether it has a header is looked at."""
+    """Of a README that is about to be committed. Only whether it has a header is looked at, and the languages in there."""
     missing = {"message": "empty or missing yaml metadata in repo card"}
-    return {"errors": [], "warnings": [] if call.json["content"].startswith("---\n") else [missing]}
+    if not call.json["content"].startswith("---\n"):
+        return {"errors": [], "warnings": [missing]}
+    for code in (yaml.safe_load(call.json["content"].split("---\n")[1]) or {}).get("language") or ():
+        if not re.fullmatch("[a-z]{2,3}|code|multilingual", code):
+            message = f'"language" with value "{code}" is not valid.\nIt must be an ISO 639-1, 639-2 or 639-3 code'
+            raise Refusal(400, "Invalid metadata", errors=[{"message": message}], warnings=[])
+    return {"errors": [], "warnings": []}
 
 
 @routes("POST", "{api}/preupload/{rev}")

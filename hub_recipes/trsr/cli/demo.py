@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from trsr.cli.numbers import port
 from trsr.errors import UsageError
 
 SAMPLE_EPOCHS = 8  # of the retriever on the sample
@@ -36,7 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="recommend from the catalogue of this retriever, on the same dataset",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=7860, help="(%(default)s)")
+    parser.add_argument("--port", type=port, default=7860, help="(%(default)s)")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """Numbers as options take them."""
 
 import argparse
+import math
 from collections.abc import Callable
 
 
@@ -8,8 +9,8 @@ def positive(kind: type) -> Callable[[str], float]:
     """Reads a number above 0."""
 
     def read(text: str) -> float:
-        if (number := kind(text)) <= 0:
-            raise argparse.ArgumentTypeError(f"must be more than 0, got {text}")
+        if not 0 < (number := kind(text)) < math.inf:
+            raise argparse.ArgumentTypeError(f"must be {'finite and ' * (kind is float)}more than 0, got {text}")
         return number
 
     read.__name__ = kind.__name__  # argparse names it in its message
@@ -32,4 +33,11 @@ def seed(text: str) -> int:
     return number
 
 
-count.__name__ = seed.__name__ = "int"  # argparse names it in its message
+def port(text: str) -> int:
+    """Reads a port to listen on."""
+    if not 1 <= (number := int(text)) <= 65535:
+        raise argparse.ArgumentTypeError(f"must be 1 to 65535, got {text}")
+    return number
+
+
+count.__name__ = seed.__name__ = port.__name__ = "int"  # argparse names it in its message

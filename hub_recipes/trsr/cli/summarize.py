@@ -18,6 +18,7 @@ from typing import Any
 
 from trsr.cli import cluster_options
 from trsr.cli.exits import Exit
+from trsr.cli.numbers import count, positive, seed
 from trsr.cli.outcome import Outcome, add_json
 from trsr.core.summary_prompts import SMALL_SAMPLING
 from trsr.errors import UsageError
@@ -27,6 +28,11 @@ REPORTED = ("limit", "calls", "asked", "reused", "retried", "rejected", "reasoni
 # Questions that an engine in this process is put for an estimate of its time.
 MEASURED = 8
 RATES = ("price_in", "price_out", "calls_per_second", "concurrency", "latency")
+# Options that other engines, or a run that is no estimate, would pass over; and what they are where they are not given.
+OF_SERVERS = ("base_url", "extra_body", "same_model")
+OF_MODELS = ("max_new_tokens", "temperature", "seed", "repetition_penalty", "answer_penalty", "store")
+OF_ESTIMATES = ("price_in", "price_out", "calls_per_second", "latency", "answer_tokens", "tokenizer")
+DEFAULTS = {"extra_body": {}, "same_model": False, "temperature": 0.0, "seed": 0, "repetition_penalty": 1.0}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -52,16 +58,22 @@ def add(parser: argparse.ArgumentParser) -> None:
         "where not given (%(default)s)",
     )
     add("--method", choices=("recurrent", "hierarchical", "both"), default="both")
-    add("--block-size", type=int, default=5, help="items a block (%(default)s)")
-    add("--max-blocks", type=int, default=5, help="newest blocks kept (%(default)s)")
+    add("--block-size", type=positive(int), default=5, help="items a block (%(default)s)")
+    add("--max-blocks", type=positive(int), default=5, help="newest blocks kept (%(default)s)")
     add("--revision", help="revision of the dataset")
-    add("--limit", type=int, default=0, metavar="N", help="first N users of each split, to try; 0 is all (%(default)s)")
+    add(
+        "--limit",
+        type=count,
+        default=0,
+        metavar="N",
+        help="first N users of each split, to try; 0 is all (%(default)s)",
+    )
     add("--keep-going", action="store_true", help="do not stop where most answers are no summaries")
     add_json(parser)
     add = parser.add_argument_group("sampling").add_argument
-    add("--max-new-tokens", type=int, help="longest summary in tokens (160)")
+    add("--max-new-tokens", type=positive(int), help="longest summary in tokens (160)")
     add("--temperature", type=float, default=0.0, help="0 is greedy; answers put again are never greedy (%(default)s)")
-    add("--seed", type=int, default=0, help="of what is drawn (%(default)s)")
+    add("--seed", type=seed, default=0, help="of what is drawn (%(default)s)")
     add("--repetition-penalty", type=float, default=1.0, help="for transformers:MODEL; 1 is none (%(default)s)")
     add(
         "--answer-penalty", type=float, help="the same of what the answer itself repeats, not of the prompt's words (1)"
@@ -103,18 +115,20 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--price-out", type=float, help="of a million output tokens")
     add("--calls-per-second", type=float, help="of the whole engine")
     add("--latency", type=float, help="seconds a call, at --concurrency calls at a time")
-    add("--answer-tokens", type=int, help="of an answer (--max-new-tokens, which is the most)")
+    add("--answer-tokens", type=positive(int), help="of an answer (--max-new-tokens, which is the most)")
     add("--tokenizer", help="folder or Hub id to count with (a token is taken to be 4 characters)")
 
 
 def run(options: argparse.Namespace) -> Outcome:
     from trsr.core.summarize import METHODS
+    from trsr.records.provenance import SummaryProvenance
     from trsr.summaries.engines.base import Sampling, Server
     from trsr.summaries.engines.make import engine
     from trsr.summaries.run import OpenQuestions, summarize_dataset
 
     if not isinstance(options.extra_body, dict):
         raise UsageError(f"--extra-body must be a JSON object, got {options.extra_body!r}.")
+    _check_in_use(options)
     prompts_sampling = SMALL_SAMPLING if options.prompts == "small" else {}
     in_process_sampling = prompts_sampling if options.engine.startswith("transformers:") else {}
     sampling = Sampling(
@@ -159,14 +173,13 @@ def run(options: argparse.Namespace) -> Outcome:
 
         rates = Rates(**{name: getattr(options, name) for name in RATES})
         tokens = options.answer_tokens or sampling.max_new_tokens
-        count = token_count(options.tokenizer)
         settings["store"] = options.store or default_store(options.out)
         cost = estimate(
             options.dataset,
             chosen,
             rates,
             answer_tokens=tokens,
-            count=count,
+            count=token_count(options.tokenizer),
             since=options.since,
             measure=MEASURED if chosen.in_process else 0,
             **settings,
@@ -186,22 +199,42 @@ def run(options: argparse.Namespace) -> Outcome:
     except OpenQuestions as left:  # no mistake, but no dataset either
         return Outcome({"questions": str(options.questions)}, str(left), Exit.OPEN)
     counts = {name: provenance["summaries"][name] for name in REPORTED if name in provenance["summaries"]} | asked_twice
+    if "fallen_back" in counts:
+        counts["fallen_back"] = SummaryProvenance(provenance["summaries"]).fallen_back
     return Outcome(
         {"out": str(options.out), **counts},
         f"Wrote {options.out}: {json.dumps(counts)}{_losses(provenance['summaries'])}",
     )
 
 
+def _check_in_use(options: argparse.Namespace) -> None:
+    """Raise UsageError for options that the engine, or a run without --estimate, would pass over."""
+    kind = options.engine.partition(":")[0]
+    for use, in_use, names in (
+        ("--engine openai:MODEL", kind == "openai", OF_SERVERS),
+        ("an --engine that has a model", kind != "extractive", OF_MODELS),
+        ("--estimate", options.estimate, OF_ESTIMATES),
+    ):
+        given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) != DEFAULTS.get(name)]
+        if given and not in_use:
+            flags = ", ".join(given)
+            raise UsageError(f"{flags} {'go' if len(given) > 1 else 'goes'} with {use}: add it, or leave out {flags}.")
+
+
 def _losses(made: Mapping[str, Any]) -> str:
     """What became of answers that were no summaries, a sentence a line."""
+    from trsr.records.provenance import SummaryProvenance
     from trsr.summaries.failures import remedy
 
     said = [f"Of the users, the first {made['limit']:,} of each split."] if "limit" in made else []
     if rejected := made.get("rejected"):
         said.append(f"{sum(rejected.values()):,} answers were no summaries: {_counted(rejected)}.")
-    if fallen := made.get("fallen_back"):
+    summaries = SummaryProvenance(made)
+    if fallen := summaries.fallen_back:
+        calls = sum(made["calls"].values())
+        number = f"{'at most ' * summaries.continues_others}{min(sum(fallen.values()), calls):,}"
         said.append(
-            f"The extractive summarizer wrote {sum(fallen.values()):,} of {sum(made['calls'].values()):,} summaries in their "
+            f"The extractive summarizer wrote {number} of {calls:,} summaries in their "
             f"place: {_counted(fallen)}. To have fewer, {remedy(max(fallen, key=fallen.__getitem__), made['sampling'])}."
         )
     if made.get("reasoning_removed"):

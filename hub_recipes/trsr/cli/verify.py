@@ -29,11 +29,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     add(
         "--api",
         choices=list(APIS),
-        default="systemone",
-        help="endpoint of a server: transformers serve, vLLM, SGLang, llama.cpp, OpenAI's older one (%(default)s)",
+        help="endpoint of a server: transformers serve, vLLM, SGLang, llama.cpp, OpenAI's older one (systemone)",
     )
     add("--model", help="as the server calls it (SOURCE)")
-    add("--revision", help="of a repo")
+    add("--revision", help="of the repo TARGET; where TARGET is a server, of the repo --expected")
     add("--tolerance", type=float, help="largest difference in log-odds (0.001; 0.25 for weights in half precision)")
     add_json(parser)
 

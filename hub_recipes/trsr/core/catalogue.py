@@ -33,6 +33,7 @@ class Query:
         history: What the user met and the catalogue holds, oldest first.
         excluded: What must not be recommended: the history, and what was asked to be left out.
         unknown: Items of the history that the catalogue does not hold.
+        not_excluded: Items to be left out that the catalogue does not hold.
         where: Field -> value that an item must have, or hold in a list.
         count: Items to retrieve.
     """
@@ -42,6 +43,7 @@ class Query:
     unknown: int = 0
     where: Mapping[str, Any] | None = None
     count: int = STAGE_ONE
+    not_excluded: int = 0
 
 
 class Catalogue:
@@ -137,9 +139,10 @@ class Catalogue:
             history, exclude: Entries as they were given, and as prompts show them.
         """
         met = [self._rows_of(*entry) for entry in history]
-        left_out = [row for entry in exclude for row in self._rows_of(*entry)]
+        left_out = [self._rows_of(*entry) for entry in exclude]
         known = [rows[0] for rows in met if rows]
-        return Query(known, [*(row for rows in met for row in rows), *left_out], len(met) - len(known), where, count)
+        excluded = [row for rows in (*met, *left_out) for row in rows]
+        return Query(known, excluded, len(met) - len(known), where, count, sum(not rows for rows in left_out))
 
     def entry(self, value: object) -> object:
         """What is to be left out: an id as an entry with that id; any other item as it is."""

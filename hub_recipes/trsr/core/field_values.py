@@ -4,7 +4,8 @@ The same for datasets and for requests. Knows nothing of items.
 """
 
 import re
-from collections.abc import Mapping
+from array import array
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from html.entities import name2codepoint
 from itertools import islice
@@ -38,25 +39,30 @@ _ENTITY = re.compile(r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1
 def flat(value: object, levels: int = _DEEPEST) -> list[object]:
     """The values of a list and of lists in it, without those that say nothing; of any other value that value.
 
-    An object gives `name: value` for each of its keys but ids. Bytes are read as UTF-8, and a decimal is its digits.
+    The values of a set are sorted, so that they have one order. An object gives `name: value` for each of its keys but ids. Bytes are read as UTF-8, and a decimal is its digits.
 
     Args:
         levels: Most levels of lists and objects.
 
     Raises:
-        InputError: If bytes are not UTF-8, or there are more levels. The message says which before its colon.
+        InputError: If bytes are not UTF-8, there are more levels, or a value is another kind of collection, such as a generator,
+            which can be read once. The message says which before its colon.
     """
     if levels < 0:
         raise InputError(f"lists or objects nested deeper than {_DEEPEST} levels: take fewer")
     value = unwrap(value)
     # Arrays, and numpy's numbers: 3.1 as a float32 reads 3.0999999046325684 in a table, and then here as well.
-    if getattr(value, "ndim", 0) or (isinstance(value, Real) and hasattr(value, "tolist")):
+    if getattr(value, "ndim", 0) or (isinstance(value, (Real, array)) and hasattr(value, "tolist")):
         value = value.tolist()  # type: ignore[attr-defined]
+    if isinstance(value, (set, frozenset)):
+        value = sorted(value, key=str)
     if isinstance(value, (list, tuple)):
         return [kept for part in value for kept in flat(part, levels - 1)]
     if isinstance(value, Mapping):
         shown = {str(key): flat(inner, levels - 1) for key, inner in value.items() if not _is_id(str(key))}
         return [f"{key}: {', '.join(map(str, parts))}" for key, parts in shown.items() if parts]
+    if isinstance(value, Iterable) and not isinstance(value, str) and getattr(value, "ndim", None) != 0:
+        raise InputError(f"values in a {type(value).__name__}: give them as a list")
     if is_missing(value):
         return []
     return [format(value, "f") if isinstance(value, Decimal) else value]

@@ -1,5 +1,6 @@
 """`pipeline("text-rich-recommendation")`: history and candidates in, ranking out; the whole of LLM-TRSR in one model."""
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -49,10 +50,10 @@ class TextRichRecommendationPipeline(Pipeline):
     Without `candidates`, the catalogue that the repo carries is ranked, where it carries one: the first stage, a small
     model of the user over vectors of the items, takes the best `stage_one` of what is not in the history; the model ranks
     these; and both scores are added, each as z-scores over these items. The answer is `{"candidates": [{"item_id",
-    "item", "score", "log_odds", "stage_one", "rank"}, ...], "not_in_catalogue": n}`: `score` is the sum, and n counts the
-    items of the history that the catalogue does not hold; the first stage skips them, and the model reads those that have
-    a text. An item of the history is found by its `item_id`, else by its text. `exclude` lists ids or items to leave out;
-    what the catalogue does not hold is left out anyway. `where` is `{field: value}` that an item must have, or hold in a
+    "item", "score", "log_odds", "stage_one", "rank"}, ...], "not_in_catalogue": n, "not_excluded": m}`: `score` is the sum,
+    and n counts the items of the history that the catalogue does not hold; the first stage skips them, and the model reads
+    those that have a text. An item of the history is found by its `item_id`, else by its text. `exclude` lists ids or items
+    to leave out; m counts those that were not found so. `where` is `{field: value}` that an item must have, or hold in a
     list; both may stand in a request too. `rank=False` is the first stage alone: `score` is its own, `log_odds` None.
 
     Wherever items are given, one that the catalogue holds may be `{"item_id": ...}` alone: its text is the catalogue's.
@@ -114,27 +115,23 @@ class TextRichRecommendationPipeline(Pipeline):
                 "max_new_tokens, and without candidates stage_one, exclude, where, rank."
             )
         forward, after = {}, {}
-        if stage_one is not None and (not isinstance(stage_one, int) or isinstance(stage_one, bool) or stage_one < 1):
-            raise InputError(f"stage_one must be a positive integer, got {stage_one!r}.")
+        if stage_one is not None:
+            stage_one = _positive("stage_one", stage_one)
         if rank is not None and not isinstance(rank, bool):
             raise InputError(f"rank must be True or False, got {rank!r}.")
         options = {"stage_one": stage_one, "exclude": exclude, "where": where, "rank": rank}
         before = {name: value for name, value in options.items() if value is not None}
         if summarizer != "unset":
-            if summarizer not in SUMMARIZERS:
-                raise InputError(
-                    f"Unknown summarizer {summarizer!r}, expected 'auto', 'adapter', 'base-model', 'extractive' or None."
-                )
-            forward["summarizer"] = summarizer
+            forward["summarizer"] = _known_summarizer(summarizer)
         if method is not None:
             if method not in METHODS:
                 raise InputError(f"Unknown method {method!r}, expected one of {', '.join(METHODS)}.")
             forward["method"] = method
         if max_new_tokens is not None:
-            forward["max_new_tokens"] = max_new_tokens
-        if top_k != "unset":
-            if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
-                raise InputError(f"top_k must be a positive integer or None, got {top_k!r}.")
+            forward["max_new_tokens"] = _positive("max_new_tokens", max_new_tokens)
+        if not isinstance(top_k, str) or top_k != "unset":
+            if top_k is not None:
+                top_k = _positive("top_k", top_k, " or None")
             before["top_k"] = after["top_k"] = top_k
         if return_summary is not None:
             after["return_summary"] = return_summary
@@ -148,8 +145,9 @@ class TextRichRecommendationPipeline(Pipeline):
             # All requests are checked before the first is scored, so that a faulty one costs no time.
             given = {name: value for name, value in kwargs.items() if name not in ("num_workers", "batch_size")}
             options = {**self._preprocess_params, **self._sanitize_parameters(**given)[0]}
-            for request in inputs:
-                self.preprocess(request, **options)
+            for number, request in enumerate(inputs):
+                with _named_in_errors(f"requests[{number}]: "):
+                    self.preprocess(request, **options)
             return super().__call__(list(inputs), **kwargs)
         if isinstance(inputs, Iterable) and not isinstance(inputs, (Mapping, str, Dataset)):
             inputs = (request for request in inputs)
@@ -247,7 +245,11 @@ class TextRichRecommendationPipeline(Pipeline):
         known = [[entry for entry in values if not catalogue.lacks(entry)] for values in (history, left_out)]
         pairs = zip(known[0], items, strict=True), zip(known[1], excluded, strict=True)
         query = catalogue.query(*pairs, where, stage_one or max(STAGE_ONE, top_k or 0))
-        return items, replace(query, unknown=query.unknown + len(history) - len(items))
+        return items, replace(
+            query,
+            unknown=query.unknown + len(history) - len(items),
+            not_excluded=query.not_excluded + len(left_out) - len(excluded),
+        )
 
     def _items(self, values: Any, name: str, skipped: Callable[[object], bool] = lambda entry: False) -> list[Item]:
         """Read the items of a list that a request calls `name`, without those that are `skipped`.
@@ -288,7 +290,9 @@ class TextRichRecommendationPipeline(Pipeline):
         suffixes = [self.encoder.suffix_ids(item) for item in candidates]
         answered["scores"] = []
         if suffixes:
-            prefix = self.encoder.prefix_ids(trail.summary if trail else None, history, max(map(len, suffixes)))
+            longest = max(range(len(suffixes)), key=lambda index: len(suffixes[index]))
+            with _named_in_errors(f"candidates[{longest}], {candidates[longest].text[:40]!r}: "):
+                prefix = self.encoder.prefix_ids(trail.summary if trail else None, history, len(suffixes[longest]))
             if prefix.recent_dropped or prefix.summary_words_dropped:
                 answered["shortened"] = {
                     "recent_items_dropped": prefix.recent_dropped,
@@ -317,7 +321,8 @@ class TextRichRecommendationPipeline(Pipeline):
             }
         else:
             chosen = self.catalogue.ranked(ranked["retrieved"], scores)[:top_k]
-            answer = {"candidates": chosen, "not_in_catalogue": ranked["query"].unknown}
+            query = ranked["query"]
+            answer = {"candidates": chosen, "not_in_catalogue": query.unknown, "not_excluded": query.not_excluded}
         if return_summary:
             trail = ranked["trail"]
             answer["summary"] = trail.summary if trail else None
@@ -338,6 +343,7 @@ class TextRichRecommendationPipeline(Pipeline):
         Raises:
             ValueError: If there are no new items, or no summarizer.
         """
+        _check_texts([summary or ""], "summary")
         block = tuple(self._items(new_items, "new_items"))
         if not block:
             raise InputError("There are no new items to update the summary with.")
@@ -352,6 +358,7 @@ class TextRichRecommendationPipeline(Pipeline):
         """
         if not _listed(summaries, "summaries"):
             raise InputError("There are no summaries to merge.")
+        _check_texts(summaries, "summaries")
         with self._writing(self._needed(summarizer), max_new_tokens) as writer:
             return writer.merge([list(summaries)])[0]
 
@@ -366,6 +373,7 @@ class TextRichRecommendationPipeline(Pipeline):
 
     def _named(self, summarizer: str | None) -> str | None:
         """The summarizer to use: `auto` becomes the one that the model was trained with, or the nearest available."""
+        _known_summarizer(summarizer)
         if summarizer == "adapter" and not self._has_adapter:
             raise InputError("This repo has no adapter that summarises. Choose 'base-model' or 'extractive'.")
         if summarizer != "auto":
@@ -389,6 +397,8 @@ class TextRichRecommendationPipeline(Pipeline):
 
         A model is asked with the prompts of the training summaries, and answers as it did then.
         """
+        if max_new_tokens is not None:
+            max_new_tokens = _positive("max_new_tokens", max_new_tokens)
         if name == "extractive":
             yield ExtractiveSummarizer()
             return
@@ -401,6 +411,44 @@ def _listed(values, name: str) -> Sequence:
     if isinstance(values, (str, Mapping)) or not isinstance(values, Sequence):
         raise InputTypeError(f"'{name}' is a list of items, got {type(values).__name__}.")
     return values
+
+
+def _known_summarizer(name: Any) -> str | None:
+    if name is not None and not (isinstance(name, str) and name in SUMMARIZERS):
+        raise InputError(
+            f"Unknown summarizer {name!r}, expected 'auto', 'adapter', 'base-model', 'extractive' or None."
+        )
+    return name
+
+
+def _positive(name: str, value: Any, others: str = "") -> int:
+    """A positive whole number of any kind, also numpy's, as Python's own.
+
+    Args:
+        others: What may stand in its place, for the message.
+    """
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise InputError(f"{name} must be a positive integer{others}, got {value!r}.")
+    return number
+
+
+def _check_texts(summaries: Iterable, name: str) -> None:
+    for summary in summaries:
+        if not isinstance(summary, str):
+            raise InputTypeError(f"A summary is a string, got {type(summary).__name__} in '{name}'.")
+
+
+@contextmanager
+def _named_in_errors(where: str) -> Iterator[None]:
+    """Say where an error in the input lies."""
+    try:
+        yield
+    except (InputTypeError, InputError) as error:
+        raise type(error)(f"{where}{error}") from error
 
 
 def _fields(where) -> Mapping:

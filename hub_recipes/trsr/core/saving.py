@@ -1,10 +1,12 @@
 """Write a recommender as a pipeline repo: config, code, tokenizer, and the weights that no other repo holds."""
 
+import errno
 import json
+import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +67,32 @@ def save_recommender(folder: Path, model, tokenizer, settings: Mapping[str, Any]
             (draft / CATALOGUE).mkdir()
             for name, path in catalogue_files(*origin).items():
                 shutil.copyfile(path, draft / CATALOGUE / name)
-        _make_room(folder, draft)
-        shutil.copytree(draft, folder, dirs_exist_ok=True)
+        _check_replaceable(folder, draft)
+        written = {path.relative_to(draft) for path in draft.rglob("*") if path.is_file()}
+        # Where this stops halfway, weights and configs are there all the same.
+        for inside in sorted(written, key=_order):
+            _move(draft / inside, folder / inside)
+        _remove_stale(folder, written)
 
 
-def _make_room(folder: Path, draft: Path) -> None:
-    """Remove from `folder` what would be loaded of an earlier save. Raises InputError if it holds something else."""
+def _order(path: Path) -> tuple[bool, bool, Path]:
+    """Weights first, the config of the repo last."""
+    return path.suffix != ".safetensors", path == Path("config.json"), path
+
+
+def _move(source: Path, to: Path) -> None:
+    """Put a file in its place at once, in place of one of that name."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.replace(source, to)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.copyfile(source, to)  # the folder is of another file system than the one that it lies in
+
+
+def _check_replaceable(folder: Path, draft: Path) -> None:
+    """Raise InputError if `folder` holds files of these names, and no recommender."""
     taken = sorted(path.name for path in draft.iterdir() if (folder / path.name).exists())
     if not taken:
         return
@@ -82,12 +104,17 @@ def _make_room(folder: Path, draft: Path) -> None:
         raise InputError(
             f"{folder} holds {', '.join(taken[:3])} and no recommender, so it is left as it is. Choose another folder, or empty it."
         )
+
+
+def _remove_stale(folder: Path, written: Collection[Path]) -> None:
+    """Remove from `folder` what would be loaded of an earlier save, beside what was written now."""
     for name in FILES:
-        (folder / CATALOGUE / name).unlink(missing_ok=True)
+        if Path(CATALOGUE, name) not in written:
+            (folder / CATALOGUE / name).unlink(missing_ok=True)
     for part in (folder, *(folder / subfolder for subfolder, _ in _FOLDERS.values())):
         for path in part.iterdir() if part.is_dir() else ():
             ours = part != folder or ".safetensors" not in path.name  # beside the parts no weights are saved
-            if ours and path.is_file() and LOADED.fullmatch(path.name):
+            if ours and path.is_file() and LOADED.fullmatch(path.name) and path.relative_to(folder) not in written:
                 path.unlink()
 
 

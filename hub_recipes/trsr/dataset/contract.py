@@ -7,6 +7,7 @@ that plain `load_dataset(folder, config)` reads it.
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,18 @@ SUMMARY_CONFIGS = ("recurrent", "hierarchical")
 ROW_CONFIGS = ("histories", *SUMMARY_CONFIGS)  # a row a user
 SFT_CONFIGS = tuple(f"{config}_sft" for config in SUMMARY_CONFIGS)
 CONFIGS = ("items", *ROW_CONFIGS, *SFT_CONFIGS)
+# What may be lost when a dataset folder is replaced: what we write, what the Hub or a file manager adds, drafts of killed writers.
+_REPLACED = (
+    "README.md",
+    PROVENANCE,
+    AUDIT,
+    *CONFIGS,
+    "generations",
+    ".gitattributes",
+    ".cache",
+    ".DS_Store",
+    ".*.part",
+)
 
 Tables = Mapping[str, Mapping[str, Dataset]]
 
@@ -300,12 +313,20 @@ def check_replaceable(folder: Path, configs: Collection[str], provenance: Proven
         configs, provenance: Of the dataset to be written.
 
     Raises:
-        DataError: If the folder holds something else, another dataset, or summaries that this dataset lacks.
+        DataError: If the folder holds something else, another dataset, other files beside the dataset, or summaries that this
+            dataset lacks.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / PROVENANCE).is_file():
         raise DataError(f"{folder.resolve()} exists and is not a dataset folder of ours. Choose another, or empty it.")
+    names = sorted(path.name for path in folder.iterdir())
+    if others := [name for name in names if not any(fnmatchcase(name, known) for known in _REPLACED)]:
+        shown = ", ".join(others[:3]) + f" and {len(others) - 3} more" * (len(others) > 3)
+        raise DataError(
+            f"{folder} holds {shown} beside its dataset, which would be lost. Choose another --out, or move what is no part of the "
+            "dataset elsewhere."
+        )
     before = Provenance(dataset_json(str(folder.resolve()), PROVENANCE, missing={}), str(folder))
     if before.name and provenance.name and before.name != provenance.name:
         raise DataError(

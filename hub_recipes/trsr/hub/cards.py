@@ -15,7 +15,7 @@ from huggingface_hub import DatasetCardData, ModelCardData, SpaceCardData
 from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
 from trsr.errors import HubError, ReleaseError
-from trsr.hub import copy_cards, eval_results, licences, spaces
+from trsr.hub import copy_cards, eval_results, languages, licences, spaces
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.repos import COPIES, Names
 from trsr.metrics.calibration import HIGHEST, LOWEST
@@ -174,6 +174,8 @@ def gather(inputs: ReleaseInputs, names: Names, terms: Terms, license: str | Non
         problems.append("The licence of the data is not known. Give --data-license, and --data-license-name for other.")
     if not terms.language:
         problems.append("The language of the items is not known. Give --language, such as --language en.")
+    elif problem := languages.problem(terms.language, "--language", "the items"):
+        problems.append(problem)
     if terms.license_link and not re.match(r"https?://|LICENSE", terms.license_link):
         problems.append(f"The link to the licence of the data is no web address: {terms.license_link!r}.")
     if recipe.summary != "none" and not provenance.has_summaries:

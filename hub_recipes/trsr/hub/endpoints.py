@@ -52,7 +52,10 @@ def ask(api: str, url: str, model: str, expected: Mapping[str, Any]) -> list[Rep
     key = known_key if may_have_key(url) else None
     root = url.rstrip("/").removesuffix("/v1")
     shown = address(root)
-    with httpx.Client(timeout=SECONDS, headers={"Authorization": f"Bearer {key}"} if key else {}) as client:
+    # Of this machine, no proxy of the environment is asked: the key would go there.
+    direct = dict.fromkeys(("http://", "https://", "all://")) if is_this_machine(url) else None
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with httpx.Client(timeout=SECONDS, headers=headers, mounts=direct) as client:
 
         def post(path: str, body: Mapping[str, Any]) -> Any:
             try:
@@ -90,11 +93,19 @@ def ask(api: str, url: str, model: str, expected: Mapping[str, Any]) -> list[Rep
 def may_have_key(url: str) -> bool:
     """Whether a server may be sent the key: over https, or on this machine."""
     try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
+        scheme = urlsplit(url).scheme
     except ValueError:  # no address at all
         return False
-    if parts.scheme == "https" or host == "localhost" or host.endswith(".localhost"):
+    return scheme == "https" or is_this_machine(url)
+
+
+def is_this_machine(url: str) -> bool:
+    """Whether the host of an address is a name or address of this machine itself."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:  # no address at all
+        return False
+    if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -11,7 +11,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from trsr.dataset import contract
 from trsr.errors import ReleaseError
-from trsr.hub import licences
+from trsr.hub import languages, licences
 from trsr.hub.retry import STALE, with_retries
 from trsr.records.provenance import Terms
 
@@ -67,17 +67,18 @@ def push_dataset(
         change = compare(source, hub, repo, "dataset", "main")
         if problem := edit_conflict(change, options):
             raise ReleaseError(problem)
-        if change.same and change.head:
-            say(f"{repo}: up to date, {change.head[:12]}")
-            return change.head
-        with_retries(
-            f"Create {repo}", lambda: hub.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
-        )
+        if not change.head:
+            with_retries(
+                f"Create {repo}", lambda: hub.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
+            )
         if not terms.share_text:
-            # Gate before the commit, so that the files are never public.
+            # Gate before the commit, so that the files are never public; also where nothing changed, for the gate may be gone.
             with_retries(
                 f"Gate {repo}", lambda: hub.update_repo_settings(repo, repo_type="dataset", gated="manual") or True
             )
+        if change.same and change.head:
+            say(f"{repo}: up to date, {change.head[:12]}")
+            return change.head
 
         def send() -> str:
             # Compared again on a retry: the commit may have succeeded although its response was lost.
@@ -120,9 +121,13 @@ def check_push(
         raise ReleaseError(f"--push-to-hub takes ORG/NAME, got {repo!r}: {error}") from None
     if not name:
         raise ReleaseError(f"--push-to-hub takes ORG/NAME, got {repo!r}.")
-    option = f"--license{' of the script that builds the dataset' if recommendations else ''}"
-    if problem := licences.problem(terms.license, option, f"the dataset {terms.name}"):
-        raise ReleaseError(problem)
+    of_script = " of the script that builds the dataset" if recommendations else ""
+    for problem in (
+        licences.problem(terms.license, f"--license{of_script}", f"the dataset {terms.name}"),
+        languages.problem(terms.language, f"--language{of_script}", f"the dataset {terms.name}"),
+    ):
+        if problem:
+            raise ReleaseError(problem)
     if not terms.share_text and not accept_data_licence:
         what = (
             "ids and summaries, which may quote items, are pushed, private and"

@@ -9,7 +9,7 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFound
 from huggingface_hub.utils import get_token, parse_ratelimit_headers
 from tqdm.auto import tqdm
 
-from trsr.errors import HubError
+from trsr.errors import HubError, TrsrError
 from trsr.report.redaction import redacted
 
 TRIES = 5
@@ -36,13 +36,18 @@ def with_retries(what: str, call: Callable[[], T], also: Container[int] = (), tr
     for attempt in range(1, tries + 1):
         try:
             return call()
-        except (HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled, RuntimeError) as raised:
+        except TrsrError:
+            raise
+        # ValueError: a card with a header that the Hub refuses.
+        except (HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled, RuntimeError, ValueError) as raised:
             error = _origin(raised)
             status = _status(error)
             transient = isinstance(error, HTTPError) and (status is None or status in _TRANSIENT or status in also)
             if not transient:
                 if not isinstance(error, (HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled)):
                     raise
+                if isinstance(raised, ValueError) and raised is not error:
+                    raise HubError(f"{what}: {_in_one_line(raised, error)}") from None
                 raise HubError(explain(what, error)) from None
             if attempt == tries:
                 raise HubError(f"{explain(what, error)} Tried {tries} times. {_AGAIN}") from None
@@ -91,6 +96,12 @@ def _reason(error: Exception) -> str:
     else:
         text = f"the Hub could not be reached ({type(error).__name__}: {error})"
     return redacted(text, get_token(), _sent_token(error))
+
+
+def _in_one_line(raised: ValueError, error: Exception) -> str:
+    """What a client library made of an answer of the Hub."""
+    text = redacted(" ".join(str(raised).split()), get_token(), _sent_token(error)).rstrip(".")
+    return f"the Hub refuses it ({text}). Mend what it names, and run the command again."
 
 
 def _sent_token(error: Exception) -> str | None:

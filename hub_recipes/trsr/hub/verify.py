@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trsr.core.modeling import DECISION_FILES, optional_file
-from trsr.errors import HubError, LoadError
+from trsr.errors import HubError, LoadError, UsageError
 from trsr.hub import endpoints, expected
 from trsr.hub.diagnosis import Diagnosis, Probabilities, diagnose, tolerance_of
 from trsr.hub.rehearsal import answers
@@ -45,7 +45,7 @@ def verify(
     target: str,
     *,
     known: str | None = None,
-    api: str = "systemone",
+    api: str | None = None,
     model: str | None = None,
     revision: str | None = None,
     tolerance: float | None = None,
@@ -55,9 +55,9 @@ def verify(
     Args:
         target: Pipeline folder, release folder or Hub id, whose code is executed; or the address of a server.
         known: Where `expected.json` is; default, with the target.
-        api: Of a server, see `endpoints`.
+        api: Of a server, see `endpoints`; default, `systemone`.
         model: As the server calls it; default, the name of `known`.
-        revision: Of a repo.
+        revision: Of the repo `target`; where that is a server, of the repo `known`.
         tolerance: Largest difference in log-odds that is right; default by the precision of what is expected.
 
     Returns:
@@ -65,13 +65,19 @@ def verify(
 
     Raises:
         HubError, ReleaseError: If the target cannot be asked, or there is nothing to compare it with.
+        UsageError: If an option would do nothing.
     """
     is_server = target.startswith(("http://", "https://"))
     shown = address(target) if is_server else target
     if is_server and not known:
         raise HubError(f"What {shown} should answer is not known: name the release that it serves, --expected RELEASE.")
     source = known or target
-    wanted = read(source, None if known else revision)
+    if not is_server and (useless := [name for name, value in (("--api", api), ("--model", model)) if value]):
+        raise UsageError(f"{' and '.join(useless)}: for the address of a server, and {target} is none. Leave it out.")
+    if revision and Path(source if is_server else target).exists():
+        raise UsageError(f"--revision is of a repo, and {source if is_server else target} lies here. Leave it out.")
+    api = api or "systemone"
+    wanted = read(source, revision if is_server or not known else None)
     allowed = tolerance_of(wanted["made_from"]["dtype"]) if tolerance is None else tolerance
     said: list[str] = []
     if is_server:

@@ -16,9 +16,8 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from trsr.dataset.candidates import Candidates
 from trsr.dataset.sequences import popularity
 from trsr.errors import DataError, InputError
-from trsr.recommender.controls import HISTORY
+from trsr.recommender.system_names import HISTORY
 
-BASELINES = ("chance", "popularity", "item-knn", "tf-idf")
 ORDERED = ("item-knn", "tf-idf")  # baselines that look at the newest items, so that a history's order matters to them
 NEIGHBOURS = 50_000  # training users that item-knn counts, so that its time and memory are bounded
 
@@ -27,7 +26,7 @@ Scorer = Callable[[Mapping, Sequence[str]], np.ndarray]
 
 
 def baseline_scorer(name: str, rows: Dataset, train: Dataset, texts: Mapping[str, str]) -> Scorer:
-    """The scorer of a baseline in `BASELINES`.
+    """The scorer of a baseline in `system_names.BASELINES`.
 
     Args:
         rows: The evaluated split, whole, however few of its rows are evaluated: item-knn counts its histories too.

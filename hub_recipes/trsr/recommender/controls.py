@@ -12,9 +12,7 @@ from datasets import Dataset, List, Value
 
 from trsr.dataset.other_users import rows_of_others
 from trsr.errors import EvaluationError, UsageError
-
-HISTORY = ", history "  # between the name of a system and that of the order in which it saw histories
-SHUFFLED = ", summaries shuffled"  # behind the name of a system that was shown the summaries of others
+from trsr.recommender.system_names import HISTORY, SHUFFLED
 
 
 def with_shuffled_summaries(rows: Dataset, seed: int) -> Dataset:

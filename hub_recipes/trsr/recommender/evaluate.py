@@ -32,13 +32,14 @@ from trsr.metrics import ranking, significance
 from trsr.metrics.calibration import fit_calibration
 from trsr.progress import loading
 from trsr.recommender import scores as score_files
-from trsr.recommender.baselines import BASELINES, baseline_scorer, score_baselines
-from trsr.recommender.controls import HISTORY, history_suffix, with_history, with_shuffled_summaries
+from trsr.recommender.baselines import baseline_scorer, score_baselines
+from trsr.recommender.controls import history_suffix, with_history, with_shuffled_summaries
 from trsr.recommender.examples import encode_prefix, make_encoder, ranking_prompt
 from trsr.recommender.precision import warn_if_slow
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.results import FILE, rounded_mean
 from trsr.recommender.run import Run
+from trsr.recommender.system_names import BASELINES, HISTORY
 from trsr.records.checksums import base_checksum
 from trsr.records.files import one_writer, read_json, read_lines, write_text
 from trsr.records.versions import versions

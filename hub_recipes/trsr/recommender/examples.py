@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from trsr.core.compat import context_length
 from trsr.core.history import Item, newest
 from trsr.core.prompts import Encoder, Prefix, RankingPrompt
+from trsr.core.summary_prompts import neutralize
 from trsr.dataset.contract import SFT
 from trsr.errors import DataError, InputError
 from trsr.recommender import shared_prefix
@@ -46,16 +47,18 @@ def make_encoder(recipe: Recipe, prompt: RankingPrompt, tokenizer, model_config)
     return Encoder(tokenizer, prompt, context, chat)
 
 
-def with_earlier_targets(rows: Dataset, targets: int, block_size: int, summary: str) -> Dataset:
+def with_earlier_targets(rows: Dataset, targets: int, block_size: int, summary: str, negatives: int) -> Dataset:
     """Add rows of earlier targets of each user: `targets` rows in all, newest first, where the history is long enough.
 
     An earlier target is an item after a full block. Its summary needs no new call: it is the recurrent summary after that
-    block. No item or summary of an earlier row is newer than its target.
+    block. No item or summary of an earlier row is newer than its target. It has the negatives of the user's row, without its
+    target, which was shown again later where negatives come from impressions; a row that is left with too few is left out.
 
     Args:
         rows: Of `histories`, or of `recurrent` for the summaries.
         block_size: Items per block of the summaries.
         summary: `recurrent`, or `none` for rows without summaries.
+        negatives: Number of negatives that an earlier row needs.
     """
 
     def expand(row: Mapping) -> Iterator[dict]:
@@ -65,7 +68,10 @@ def with_earlier_targets(rows: Dataset, targets: int, block_size: int, summary: 
         oldest = blocks - len(row["block_summaries"]) if summary == "recurrent" else 0  # of longer histories
         for block in range(blocks - 1, oldest, -1)[: targets - 1]:
             end = block * block_size
-            earlier = {**row, "history": history[:end], "target": history[end]}
+            others = [item_id for item_id in row["negatives"] if item_id != history[end]]
+            if len(others) < negatives:
+                continue
+            earlier = {**row, "history": history[:end], "target": history[end], "negatives": others}
             if summary == "recurrent":
                 summaries = row["block_summaries"][: block - oldest]
                 earlier |= {"block_summaries": summaries, "summary": summaries[-1]}
@@ -98,11 +104,19 @@ def labelled(rows: Dataset, negatives: int, seed: int) -> Iterator[tuple[dict, s
 
 
 def sft_rows(rows: Dataset, texts: Mapping[str, str], prompt: RankingPrompt, negatives: int, seed: int) -> Dataset:
-    """Prompt-completion rows for an unmodified TRL SFTTrainer, in the wording of `prompt`."""
+    """Prompt-completion rows for an unmodified TRL SFTTrainer, in the wording of `prompt`.
+
+    Its tokenizer would take a control token in an item or a summary for one: they are broken up by a space.
+    """
+
+    @functools.cache
+    def item(item_id: str) -> Item:
+        return Item(neutralize(Item.parse(texts[item_id]).text))
+
     examples = []
     for row, item_id, label in labelled(rows, negatives, seed):
-        recent = [Item.parse(texts[past_id]) for past_id in newest(row["history"], prompt.recent_items)]
-        text = prompt.prefix(row.get("summary"), recent) + prompt.suffix(Item.parse(texts[item_id]))
+        recent = [item(past_id) for past_id in newest(row["history"], prompt.recent_items)]
+        text = prompt.prefix(neutralize(row.get("summary") or ""), recent) + prompt.suffix(item(item_id))
         answer = prompt.yes if label else prompt.no
         examples.append(
             {"prompt": text, "completion": f" {answer}", "user_id": row["user_id"], "item_id": item_id, "label": label}

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from trsr.errors import RecipeError
+from trsr.recommender.system_names import why_taken
 
 SUMMARIES = ("recurrent", "hierarchical", "none")
 FORMS = ("flat", "shared-prefix")
@@ -124,6 +125,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         problems = []
+        if taken := why_taken(self.name):
+            problems.append(f"name: got {self.name!r}, which is {taken}, expected another")
         if self.summary not in SUMMARIES:
             problems.append(f"summary: got {self.summary!r}, expected one of {', '.join(SUMMARIES)}")
         if self.summarizer and self.summary == "none":

@@ -17,12 +17,11 @@ from trsr.dataset.candidates import Candidates
 from trsr.errors import ResultsError
 from trsr.recommender import results
 from trsr.recommender.run import data_checksums
+from trsr.recommender.system_names import KEYS, ROW
 from trsr.records.costs import peak_mib
 from trsr.records.files import whole_file
 
 FILE = "scores.parquet"
-ROW = "row"  # of the data; a user may have several
-KEYS = ("user_id", "item_id", "label")
 
 
 def write(folder: Path, systems: Mapping[str, np.ndarray], candidates: Candidates) -> None:

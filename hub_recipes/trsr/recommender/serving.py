@@ -4,16 +4,25 @@ The settings of a pipeline repo are made here too, so that a run answers exactly
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from trsr.assets.paths import NANO, TASK, base_path, summarizer_path
-from trsr.core.modeling import CATALOGUE, RANKER, SUMMARIZER, check_name, load_adapter
+from trsr.core.modeling import (
+    ADAPTER_FILE,
+    CATALOGUE,
+    RANKER,
+    SUMMARIZER,
+    check_name,
+    load_adapter,
+    optional_file,
+)
 from trsr.core.pipeline import TextRichRecommendationPipeline
 from trsr.dataset import contract
-from trsr.errors import UsageError
+from trsr.errors import LoadError, UsageError
 from trsr.progress import loading, without_bars
 from trsr.recommender.examples import ranking_prompt
 from trsr.recommender.precision import warn_if_slow
@@ -50,6 +59,17 @@ def pipeline_of(source: str) -> str:
     """The pipeline of a release folder; any other folder or Hub id as it is."""
     folder = Path(source) / "pipeline"
     return str(folder) if (folder / "config.json").is_file() else source
+
+
+def commit_of(source: str | None) -> str | None:
+    """The commit that a recommender on the Hub is at now; None for a folder, the package, or a repo that cannot be read."""
+    if source is None or Path(pipeline_of(source)).is_dir():
+        return None
+    with suppress(LoadError):  # loading it says what is wrong
+        for name in ("config.json", ADAPTER_FILE):
+            if path := optional_file(source, name, {}):
+                return Path(path).parent.name  # the cache holds a file in a folder named after its commit
+    return None
 
 
 def load_recommender(source: str | None = None, **options):

@@ -35,7 +35,7 @@ from trsr.progress import loading, show_training
 from trsr.recommender import shared_prefix
 from trsr.recommender.examples import encode_rows, make_encoder, ranking_prompt, with_earlier_targets
 from trsr.recommender.precision import computes_bf16
-from trsr.recommender.recipe import Recipe, read_yaml
+from trsr.recommender.recipe import PLATEAU, Recipe, read_yaml
 from trsr.recommender.run import ADAPTER, FILE, RECIPE, TRAINED_ON, changed_configs, data_checksums, is_finished
 from trsr.recommender.spent import SPENT, Spent
 from trsr.recommender.summary_writer import written_by
@@ -102,7 +102,9 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     contract.check_ids(rows, texts, f"{recipe.dataset}, config {config}, split train")
     users = len(rows)
     if recipe.targets > 1:
-        rows = with_earlier_targets(rows, recipe.targets, _block_size(recipe, provenance.summaries), recipe.summary)
+        rows = with_earlier_targets(
+            rows, recipe.targets, _block_size(recipe, provenance.summaries), recipe.summary, recipe.negatives
+        )
     trained_on = {
         "base": base,
         "dataset_checksums": checksums,
@@ -297,6 +299,8 @@ def _arguments(recipe: Recipe, checkpoints: Path, half: bool, cpu: bool) -> SFTC
         per_device_eval_batch_size=optim.batch_size,
         load_best_model_at_end=best,
         metric_for_best_model="eval_recall@3" if best else None,
+        # Of the loss, or of Recall@3 where the best adapter is kept: torch takes any metric for a loss.
+        lr_scheduler_kwargs={"mode": "max"} if best and optim.scheduler == PLATEAU else {},
         seed=recipe.seed,
         data_seed=recipe.seed,
         use_cpu=cpu,

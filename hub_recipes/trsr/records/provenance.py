@@ -54,6 +54,8 @@ _KINDS: tuple[tuple[tuple[str, ...], str, Callable[[object], bool]], ...] = (
     ),
     (("summaries", "methods"), "a list of strings", _are_texts),
     *((("summaries", name), "an object of whole numbers", _are_counts) for name in _COUNTED),
+    (("summaries", "since"), "a JSON object", lambda value: isinstance(value, Mapping)),
+    (("summaries", "since", "summaries"), "a JSON object", lambda value: isinstance(value, Mapping)),
     (
         ("summaries", "adapter"),
         "an object with a name and a revision",
@@ -163,13 +165,19 @@ class SummaryProvenance:
 
     @property
     def fallen_back(self) -> Mapping[str, int]:
-        """Reason -> number of summaries that the extractive summarizer wrote in the engine's place."""
-        return self.values.get("fallen_back", {})
+        """Reason -> number of summaries that the extractive summarizer wrote in the engine's place.
+
+        Those of the summaries that were continued are included, though some of them may have been replaced.
+        """
+        return self._with_continued("fallen_back")
 
     @property
     def fallen_back_by_method(self) -> Mapping[str, int]:
-        """Method -> number of those summaries, without zeros."""
-        return {method: count for method, count in self.values.get("fallen_back_by_method", {}).items() if count}
+        """Method -> number of those summaries, at most all, without zeros."""
+        counts, most = self._with_continued("fallen_back_by_method"), self.values.get("calls")
+        if most is not None:
+            counts = {method: min(count, most.get(method, 0)) for method, count in counts.items()}
+        return {method: count for method, count in counts.items() if count}
 
     @property
     def limit(self) -> int:
@@ -203,6 +211,16 @@ class SummaryProvenance:
         shown = {"prompts": "prompts_sha256"}  # they are long
         names = [shown.get(part, part) for part in differ]
         return [f"{name} was {self.values.get(name)!r}, is {wanted.get(name)!r}" for name in names]
+
+    def _with_continued(self, name: str) -> dict[str, int]:
+        """Counts of these summaries, and of those that they continue, and so on."""
+        counts = dict(self.values.get(name, {}))
+        earlier = self.values.get("since", {}).get("summaries", {})
+        if earlier:
+            # Checked as any other provenance is.
+            for key, count in Provenance({"summaries": earlier}, self.source).summaries._with_continued(name).items():
+                counts[key] = counts.get(key, 0) + count
+        return counts
 
     def _required(self, name: str, positive: bool = False) -> Any:
         value = self.values.get(name)

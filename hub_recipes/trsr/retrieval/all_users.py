@@ -22,11 +22,11 @@ from trsr.core.catalogue import STAGE_ONE
 from trsr.dataset import contract
 from trsr.errors import UsageError
 from trsr.recommender.run import data_checksums
-from trsr.recommender.serving import load_recommender
+from trsr.recommender.serving import commit_of, load_recommender
 from trsr.records.costs import peak_mib
 from trsr.records.files import bind, one_writer, whole_file
 from trsr.records.versions import versions
-from trsr.retrieval.carried import catalogue_of, record_of, with_weight_of
+from trsr.retrieval.carried import catalogue_of, check_items, record_of, with_weight_of
 from trsr.retrieval.identity import catalogue_checksum, model_checksum
 from trsr.retrieval.lists import recommendations
 from trsr.retrieval.recommendation_card import CONFIG, describe, sources
@@ -79,7 +79,8 @@ def recommend_to_all(
     Raises:
         UsageError: If `stage_one` is less than `top_k`, `out` holds recommendations of other data, another model or other options,
             the model carries no catalogue and no retriever was given, or Ray is not there.
-        RunError: If the retriever was trained on another dataset, or a worker has another model.
+        RunError: If the retriever was trained on another dataset, the catalogue that the model carries holds other items, or a
+            worker has another model.
         DataError: As `trsr.dataset.contract` does.
     """
     began = time.monotonic()
@@ -89,14 +90,19 @@ def recommend_to_all(
         raise UsageError(
             f"top_k is {top_k}, and the language model would rank {stage_one} items: stage_one must be {top_k} or more."
         )
-    load = None if first_stage_only else partial(load_recommender, model)
-    recommender: Any = None if first_stage_only and retriever else load_recommender(model)
+    commit = None if first_stage_only and retriever else commit_of(model)
+    # The same on all workers, and the one that the card names, whatever is pushed meanwhile.
+    load_model = partial(load_recommender, model, **({"revision": commit} if commit else {}))
+    load = None if first_stage_only else load_model
+    recommender: Any = None if first_stage_only and retriever else load_model()
     catalogue = catalogue_of(retriever, source, revision) if retriever else recommender.catalogue
     if catalogue is None:
         raise UsageError(
             f"{model or 'The recommender in the package'} carries no catalogue. Give --retriever, or fuse one with the run: "
             "trsr retrieve fuse RETRIEVER --run RUN"
         )
+    if not retriever:
+        check_items(catalogue, source, revision)
     if recommender is not None:
         if retriever:
             catalogue = with_weight_of(catalogue, record_of(recommender))
@@ -166,7 +172,7 @@ def recommend_to_all(
     }
     about = {
         **made_from,
-        **sources(source, revision, None if first_stage_only else model or "nano"),
+        **sources(source, checksums["histories"], None if first_stage_only else model or "nano", commit),
         "retriever": catalogue.record["retriever"],
         "items": len(catalogue.item_ids),
         "fitted": None if first_stage_only else catalogue.record["fitted"],

@@ -14,8 +14,8 @@ from trsr.core.catalogue import ITEMS, RECORD, WEIGHTS, Catalogue
 from trsr.core.compat import without_peft
 from trsr.core.modeling import CATALOGUE, optional_file
 from trsr.dataset import contract
-from trsr.errors import DataError
-from trsr.recommender.run import Run
+from trsr.errors import DataError, RunError
+from trsr.recommender.run import Run, data_checksums
 from trsr.records.checksums import digest
 from trsr.records.files import read_json
 from trsr.retrieval.retriever import Retriever
@@ -52,6 +52,42 @@ def catalogue_of(folder: Path, source: str, revision: str | None = None) -> Cata
     }
     vectors = torch.from_numpy(retriever.vectors)
     return Catalogue(items.to_dict(), vectors, retriever.network.user, record)
+
+
+def check_items(catalogue: Catalogue, source: str, revision: str | None = None) -> None:
+    """Raise RunError if a dataset has other items than a catalogue: other ids, or another text under an id.
+
+    Where checksums differ, the items themselves are compared: of one dataset, a folder has other checksums than its copy on the
+    Hub. Items without texts, as of a release that may not share them, are compared by their ids.
+
+    Args:
+        catalogue: That a recommender carries.
+        source: Folder or Hub id of the dataset.
+    """
+    before = (catalogue.record.get("dataset_checksums") or {}).get("items")
+    now = data_checksums(source, "histories", revision).get("items")
+    if now is None or now == before:
+        return
+    items = contract.read_items(source, revision)
+    item_ids = items["item_id"][:]
+    texts = items["text"] if "text" in items.column_names else [None] * len(item_ids)
+    held = dict(zip(catalogue.item_ids, catalogue.texts, strict=True))
+    new = [item_id for item_id in item_ids if item_id not in held]
+    others = [
+        item_id for item_id, text in zip(item_ids, texts, strict=True) if text != held.get(item_id, text) and text
+    ]
+    gone = held.keys() - set(item_ids)
+    if others or gone:
+        which = f"{others[0]!r} has another text" if others else f"{min(gone)!r} is not among them"
+        raise RunError(
+            f"{source} is not the dataset of the catalogue that the model carries: its items are {now}, the catalogue's {before}, "
+            f"and item {which}. Give --retriever, trained on {source}, or a model that was published with its items."
+        )
+    if new:
+        raise RunError(
+            f"{source} has {len(item_ids):,} items, and the catalogue that the model carries {len(held):,}: it lacks item {new[0]!r}. "
+            f"Publish the model with a newer catalogue, or give --retriever, trained on {source}."
+        )
 
 
 def catalogue_of_run(run: Run, retriever: Path) -> Catalogue:

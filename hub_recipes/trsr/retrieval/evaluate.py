@@ -19,12 +19,13 @@ from trsr.dataset.sequences import training_sequences
 from trsr.errors import RunError, UsageError
 from trsr.metrics import ranking, significance
 from trsr.recommender import scores as score_files
-from trsr.recommender.baselines import BASELINES, ORDERED, baseline_scorer, score_baselines
-from trsr.recommender.controls import HISTORY, history_suffix, with_history
+from trsr.recommender.baselines import ORDERED, baseline_scorer, score_baselines
+from trsr.recommender.controls import history_suffix, with_history
 from trsr.recommender.evaluate import check_out, results_folder
 from trsr.recommender.results import FILE, rounded_mean
 from trsr.recommender.run import Run, changed_configs, data_checksums
 from trsr.recommender.serving import load_recommender
+from trsr.recommender.system_names import BASELINES, HISTORY, why_taken
 from trsr.records.checksums import digest
 from trsr.records.files import one_writer, read_json, write_text
 from trsr.records.versions import versions
@@ -79,8 +80,8 @@ def evaluate_retriever(
     retriever = Retriever.load(folder)
     retriever.check_data(source, revision)
     own = folder.resolve().name
-    if own in BASELINES:
-        raise UsageError(f"{own!r} is the name of a baseline: give the retriever's folder another.")
+    if taken := why_taken(own):
+        raise UsageError(f"{own!r} is {taken}: give the retriever's folder another name.")
     second = Run.read(run) if run else None
     if second and second.recipe.name in (own, *BASELINES):
         raise UsageError(

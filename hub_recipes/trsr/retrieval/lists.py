@@ -33,11 +33,13 @@ def recommendations(
         stage_one: Items that the first stage passes on to the language model.
 
     Raises:
-        DataError: For a user whose items the catalogue lacks, or cannot be read.
+        DataError: For a user with an item in the history that the catalogue lacks, or with one that cannot be read.
     """
     step = 1 if recommender is not None else max(1, CELLS // len(catalogue.item_ids))
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
+        for row in part:
+            _check_known(row, catalogue)
         if recommender is None:
             retrieved = catalogue.retrieve([_query(row, catalogue, top_k) for row in part])
             lists = [catalogue.ranked(one, None) for one in retrieved]
@@ -66,11 +68,15 @@ def recommendations(
         yield pa.table(columns, SCHEMA)
 
 
+def _check_known(row: Mapping[str, Any], catalogue: Catalogue) -> None:
+    """Raise DataError for the first item of history and target that the catalogue lacks."""
+    for item_id in (*row["history"], row["target"]):
+        if item_id not in catalogue.rows:
+            raise DataError(f"User {row['user_id']!r}: the catalogue has no item {item_id!r}.")
+
+
 def _query(row: Mapping[str, Any], catalogue: Catalogue, count: int) -> Query:
-    """What to retrieve for the user of a row of `histories`. Raises DataError for an item that the catalogue lacks."""
-    met = [*row["history"], row["target"]]
-    if unknown := [item_id for item_id in met if item_id not in catalogue.rows]:
-        raise DataError(f"User {row['user_id']!r}: the catalogue has no item {unknown[0]!r}.")
+    """What to retrieve for the user of a row of `histories`."""
     also = [catalogue.rows[item_id] for item_id in row.get("also_met") or () if item_id in catalogue.rows]
-    history = [catalogue.rows[item_id] for item_id in met]
+    history = [catalogue.rows[item_id] for item_id in (*row["history"], row["target"])]
     return Query(history, [*history, *also], count=count)

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from datasets import DatasetInfo, Features
-from huggingface_hub import DatasetCardData, hf_hub_download
+from huggingface_hub import DatasetCardData
 
 from trsr.assets.paths import dataset_path
 from trsr.dataset import card_info
 from trsr.dataset.contract import RECOMMENDATIONS as CONFIG
-from trsr.recommender.run import data_checksums
 from trsr.recommender.serving import pipeline_of
 from trsr.records.checksums import PREFIX
 from trsr.records.files import write_text
@@ -24,21 +23,22 @@ ARXIV = "arxiv:2403.13325"
 _GATE = "These are ids and summaries of persons in data under: {}. Use them only as its terms allow."
 
 
-def sources(source: str, revision: str | None, model: str | None) -> dict[str, str | None]:
+def sources(source: str, checksum: str, model: str | None, commit: str | None) -> dict[str, str | None]:
     """Names and commits of dataset and recommender; of a folder, its name alone and no commit.
 
     Args:
         source: Folder or Hub id of the dataset.
+        checksum: Of its histories, as they were read.
         model: Folder or Hub id of the recommender, or `nano`; None for the first stage alone.
+        commit: Of a recommender on the Hub, as it was loaded.
     """
     dataset, recommender = Path(dataset_path(source)), Path(pipeline_of(model or ""))
     folders = dataset.is_dir(), model in (None, "nano") or recommender.is_dir()
-    commit = data_checksums(source, "histories", revision)["histories"]
     return {
         "dataset": dataset.resolve().name if folders[0] else source,
-        "dataset_commit": None if commit.startswith(PREFIX) else commit,
+        "dataset_commit": None if checksum.startswith(PREFIX) else checksum,
         "recommender": Path(model).resolve().name if model and folders[1] else model,
-        "recommender_commit": None if folders[1] else Path(hf_hub_download(str(model), "config.json")).parent.name,
+        "recommender_commit": None if folders[1] else commit,
     }
 
 

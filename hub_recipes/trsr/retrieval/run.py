@@ -68,7 +68,7 @@ def train_retriever(
     Shape(0, 0, width, layers=layers, dropout=dropout, blocks=blocks)  # refuses sizes that cannot be before any work
     provenance = contract.provenance(source, revision)
     checksums = data_checksums(source, "histories", revision)
-    sizes = {"width": width, "layers": layers, "dropout": dropout, "blocks": blocks}
+    sizes: dict[str, Any] = {"width": width, "layers": layers, "dropout": dropout, "blocks": blocks}
     made_from = {"dataset_checksums": checksums, "vectors": vectors, "ids": ids, **sizes, **asdict(settings)}
     pretrained = text_vectors.pretrained(vectors)
     if pretrained:

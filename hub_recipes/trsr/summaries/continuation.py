@@ -86,7 +86,7 @@ class PreviousSummaries:
 
     def record(self) -> dict[str, Any]:
         """A record for the provenance: what was continued, and how much of it was kept."""
-        kept = ("engine", "calls", "fallen_back", "since")
+        kept = ("engine", "calls", "fallen_back", "fallen_back_by_method", "since")
         earlier = {name: value for name, value in self._provenance.values.items() if name in kept}
         return {
             "dataset": label(self._source),

@@ -3,6 +3,7 @@
 So the number of calls comes from the code of a real run: blocks, duplicates, shared first blocks, stored answers.
 """
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from trsr.summaries.accept import LONGEST
 from trsr.summaries.continuation import PreviousSummaries
 from trsr.summaries.engines.base import Engine, Request
 from trsr.summaries.event_loop import run_to_end
-from trsr.summaries.run import identity, prepare, read, strategies
+from trsr.summaries.run import check_numbers, identity, prepare, read, strategies
 from trsr.summaries.scheduler import Scheduler
 from trsr.summaries.store import Store
 
@@ -45,9 +46,10 @@ class Rates:
 
     def __post_init__(self) -> None:
         values = [self.price_in, self.price_out, self.calls_per_second, self.latency]
-        if any(value is not None and value < 0 for value in values) or 0 in (self.calls_per_second, self.latency):
+        known = [value for value in values if value is not None]
+        if any(value < 0 or not math.isfinite(value) for value in known) or 0 in (self.calls_per_second, self.latency):
             raise UsageError(
-                f"Prices must not be negative, calls a second and latency must be more than 0; got {self}."
+                f"Prices must not be negative, calls a second and latency must be more than 0, and all finite; got {self}."
             )
 
     def seconds(self, calls: int) -> float | None:
@@ -126,7 +128,13 @@ def estimate(
         answer_tokens: Length of an answer, also where it is part of the next question.
         count: Counts the tokens of a text; by default as a quarter of its characters.
         measure: Number of questions to ask the engine, to measure the seconds per call; for engines in this process.
+
+    Raises:
+        UsageError: If a number is out of its range.
     """
+    check_numbers(block_size, max_blocks, limit)
+    if answer_tokens < 1:
+        raise UsageError(f"An answer has at least 1 token, got {answer_tokens} (--answer-tokens).")
     texts, splits = read(source, revision, limit)
     wanted = {**identity(engine), "block_size": block_size, "max_blocks": max_blocks}
     costs: dict[str, dict[str, float | None]] = {}

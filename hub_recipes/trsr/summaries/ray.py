@@ -41,7 +41,17 @@ from trsr.core.summarize import METHODS, calls
 from trsr.errors import EngineError, TrsrError, UsageError
 from trsr.records.files import one_writer
 from trsr.summaries.engines.base import Engine
-from trsr.summaries.run import check_out, identity, prepare, read, strategies, summarize_dataset, users
+from trsr.summaries.run import (
+    check_files,
+    check_numbers,
+    check_out,
+    identity,
+    prepare,
+    read,
+    strategies,
+    summarize_dataset,
+    users,
+)
 from trsr.summaries.scheduler import Scheduler, Unanswered
 from trsr.summaries.store import Generation, Store, default_store
 
@@ -86,6 +96,7 @@ def summarize_on_ray(
         EngineError: If an engine cannot go on. All answers so far are stored.
         UsageError: If Ray is not installed or cannot be reached, or the engine gets its answers from another program.
     """
+    check_numbers(block_size, max_blocks, limit)
     engine = make()
     if engine.offline_instructions:
         raise UsageError(
@@ -94,6 +105,7 @@ def summarize_on_ray(
     with tempfile.TemporaryDirectory() as scratch:
         usual_store = default_store(out) if engine.cacheable else Path(scratch) / "store.sqlite"
         store = (store or usual_store).resolve()
+        check_files(out, store=store, questions=None, export=export)
         block_options: dict[str, Any] = {"block_size": block_size, "max_blocks": max_blocks}
         check_out(source, out, methods, revision, limit=limit, settings={**identity(engine), **block_options})
         texts, splits = read(source, revision, limit)

@@ -141,9 +141,13 @@ def summarize_dataset(
 
     Raises:
         EngineError: If the engine cannot go on, or most of its answers are rejected. All answers so far are stored.
-        UsageError: If the store cannot be used, or has answers of another server, see `Store.bind_server`.
+        UsageError: If a number is out of its range; if the store cannot be used, or has answers of another server, see
+            `Store.bind_server`; or if a file that is written lies in a folder that is replaced, see `check_files`.
     """
     before = contract.provenance(source, revision)
+    check_numbers(block_size, max_blocks, limit)
+    store = store or (default_store(out) if engine.cacheable else None)
+    check_files(out, store=store, questions=engine.questions, export=export)
     block_options = {"block_size": block_size, "max_blocks": max_blocks}
     settings = {**identity(engine), **block_options}
     made_from = check_out(source, out, methods, revision, since, limit, settings)
@@ -152,7 +156,6 @@ def summarize_dataset(
     # A source that holds some users of another one alone stays a part of it.
     partial = min(filter(None, (limit, before.summaries.limit)), default=0)
     texts, splits = read(source, revision, limit)
-    store = store or (default_store(out) if engine.cacheable else None)
     if not engine.cacheable and (caches or export):
         raise DataError(f"The engine {engine.identity['engine']!r} keeps no generations: there is no cache to use.")
     earlier = PreviousSummaries(since, texts, methods, settings) if since else None
@@ -210,6 +213,32 @@ def prepare(store: Store, engine: Engine, caches: Sequence[str], texts: Mapping[
         import_cache(store, cache, engine, texts)
 
 
+def check_numbers(block_size: int, max_blocks: int, limit: int) -> None:
+    """Raise UsageError for a number of a run that is out of its range."""
+    if block_size < 1 or max_blocks < 1:
+        raise UsageError(f"--block-size and --max-blocks must be at least 1, got {block_size} and {max_blocks}.")
+    if limit < 0:
+        raise UsageError(f"--limit must not be negative, got {limit}.")
+
+
+def check_files(out: Path, *, store: Path | None, questions: Path | None, export: Path | None) -> None:
+    """Make sure that no file of a run lies in a folder that it replaces, and neither of the folders in the other.
+
+    Args:
+        out, export: The folders: of the dataset, and of its generations.
+
+    Raises:
+        UsageError: If one does.
+    """
+    folders = {"--out": out, "--export-cache": export}
+    for name, path in {"--store": store, "--questions": questions, **folders}.items():
+        for folder_name, folder in folders.items():
+            if path and folder and name != folder_name and path.resolve().is_relative_to(folder.resolve()):
+                raise UsageError(
+                    f"{name} {path} lies in the folder of {folder_name}, which is replaced as a whole. Choose a place outside {folder}."
+                )
+
+
 def check_out(
     source: str,
     out: Path,
@@ -234,8 +263,6 @@ def check_out(
     Raises:
         DataError: If `out` holds something else.
     """
-    if limit < 0:
-        raise UsageError(f"--limit must not be negative, got {limit}.")
     checksum = dataset_checksum(source, revision, MADE_FROM)
     out = out.resolve()  # so that its name is not taken for a dataset in the package
     before = contract.provenance(str(out)) if out.is_dir() else None

@@ -108,6 +108,8 @@ class Store:
     def bind_server(self, identity: Mapping[str, object], server: str, same_model: bool) -> None:
         """Bind the answers of an engine to the server that gives them: another one may have another model of that name.
 
+        Servers before it that never answered are forgotten.
+
         Args:
             same_model: Whether the server is known to have the model that those before it had.
 
@@ -117,6 +119,11 @@ class Store:
         engine = self._engine(json.dumps(identity, sort_keys=True, ensure_ascii=False))
         with self._usable():
             before = [name for (name,) in self._base.execute("SELECT server FROM servers WHERE engine = ?", (engine,))]
+            answered = "SELECT EXISTS (SELECT 1 FROM attempts WHERE engine = ? AND origin = '')"
+            if before and server not in before and not self._base.execute(answered, (engine,)).fetchone()[0]:
+                # Such as one whose address was mistyped, or that refused the key.
+                self._base.execute("DELETE FROM servers WHERE engine = ?", (engine,))
+                before = []
             if before and server not in before and not same_model:
                 raise UsageError(
                     f"The store {self._path} has answers of {identity['model']!r} by {', '.join(before)}, not by {server}, where "

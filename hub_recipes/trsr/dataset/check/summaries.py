@@ -31,7 +31,8 @@ def note_provenance(findings: Findings, summaries: SummaryProvenance) -> None:
         if total := summaries.calls.get(method, 0):
             if count > TOO_MANY * total:
                 findings.severity_overrides["summary-fallen-back"] = "warning"
-            findings.note("summary-fallen-back", method, shown=f"{count:,} of {total:,} ({reasons})")
+            at_most = "at most " * summaries.continues_others  # some may have been replaced since
+            findings.note("summary-fallen-back", method, shown=f"{at_most}{count:,} of {total:,} ({reasons})")
 
 
 def mark_summaries(

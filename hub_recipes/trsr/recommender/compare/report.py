@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from trsr.recommender.controls import HISTORY
 from trsr.recommender.results import COLUMNS, metric_name
+from trsr.recommender.system_names import HISTORY
 from trsr.report import markdown
 from trsr.report.markdown import plain
 

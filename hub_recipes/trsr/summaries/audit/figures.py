@@ -81,7 +81,7 @@ def warnings(audit: Mapping[str, Any]) -> Iterator[str]:
             yield f"{method}: some texts are no summaries: {reasons}. Run trsr summarize anew."
     fallen, calls = sum(audit["fallen_back"].values()), audit["calls"]
     if calls and fallen > TOO_MANY * calls:
-        yield f"{fallen:,} of {calls:,} calls fell back to the extractive summarizer."
+        yield f"{min(fallen, calls):,} of {calls:,} calls fell back to the extractive summarizer."
 
 
 def _spread(values: np.ndarray) -> dict[str, float | None]:

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from trsr.core.answer import Answer
 from trsr.core.summarize import SummaryRequest
@@ -48,14 +51,16 @@ class Sampling:
     answer_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1 or self.temperature < 0 or self.seed < 0:
+        if self.max_new_tokens < 1 or not 0 <= self.temperature < math.inf or self.seed < 0:
             raise UsageError(
-                "An answer needs at least 1 new token, and neither temperature nor seed may be negative; got "
+                "An answer needs at least 1 new token, temperature and seed must be 0 or more, and the temperature finite; got "
                 f"{self.max_new_tokens}, {self.temperature} and {self.seed}."
             )
         for name, penalty in self.penalties().items():
-            if penalty <= 0:
-                raise UsageError(f"The {name.replace('_', ' ')} must be more than 0, 1 is none; got {penalty}.")
+            if not 0 < penalty < math.inf:
+                raise UsageError(
+                    f"The {name.replace('_', ' ')} must be more than 0 and finite, 1 is none; got {penalty}."
+                )
         if held := _credential_in(self.extra):
             raise UsageError(
                 f"--extra-body is recorded with the summaries, and published with them: it may not hold {held!r}, which looks like a "
@@ -138,6 +143,7 @@ class Engine(ABC):
         bound_server: The server whose word is all that says which model it has, so that a store is bound to it; empty for none.
         same_model: Whether that server is known to have the model that those before it had.
         offline_instructions: For an engine that gets its answers from another program, in a later run: what to do until then.
+        questions: The file to which such an engine writes its questions.
     """
 
     identity: Mapping[str, Any]
@@ -151,6 +157,7 @@ class Engine(ABC):
     bound_server: str = ""
     same_model: bool = False
     offline_instructions: str = ""
+    questions: Path | None = None
 
     @abstractmethod
     async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:
@@ -189,8 +196,22 @@ class Server:
     def __post_init__(self) -> None:
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
             raise UsageError(f"--base-url must begin with http:// or https://, got {address(self.base_url)!r}.")
-        if self.concurrency < 1 or self.timeout <= 0:
+        if self.base_url is not None and not _names_a_host(self.base_url):
+            shown = address(self.base_url).rpartition("@")[2]  # a password with a slash in it would be left
             raise UsageError(
-                f"Concurrency must be at least 1 and the time-out more than 0 seconds, got {self.concurrency} and "
+                f"--base-url must name a host, and at most a port up to 65535, as in http://localhost:8000/v1; got {shown!r}."
+            )
+        if self.concurrency < 1 or not 0 < self.timeout < math.inf:
+            raise UsageError(
+                f"Concurrency must be at least 1 and the time-out a finite number of more than 0 seconds, got {self.concurrency} and "
                 f"{self.timeout}."
             )
+
+
+def _names_a_host(url: str) -> bool:
+    """Whether an address has a host, a port that can be one, if any, and no blanks or characters that cannot be shown."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0 and url.isprintable() and " " not in url
+    except ValueError:  # of a port or a bracket
+        return False

@@ -28,6 +28,8 @@ def engine(
     """
     if adapter and not name.startswith("transformers:"):
         raise UsageError(f"--adapter goes with --engine transformers:MODEL, the base of the adapter; got {name!r}.")
+    if revision and name in ("extractive", "nano"):
+        raise UsageError(f"The engine {name!r} comes with this package, in one revision: leave out --engine-revision.")
     if prompts not in SETS:
         raise UsageError(f"Unknown prompts {prompts!r}, expected {' or '.join(SETS)}.")
     made = _engine(name, revision, sampling, server, questions, adapter)

@@ -79,7 +79,7 @@ class OpenAIEngine(Engine):
         self.sampling = sampling
         self.server = server
         if revision is None:
-            self.bound_server, self.same_model = _address(server.base_url), server.same_model
+            self.bound_server, self.same_model = _bound(server.base_url), server.same_model
         self._clients: list[AsyncInferenceClient] = []
         self._token = ""
         self._closed_until = 0.0  # on the loop's clock
@@ -290,14 +290,23 @@ def _root(base_url: str) -> str:
 
 
 def _token(base_url: str | None) -> str:
-    """The Hub's token goes to the Hub alone; other servers get OPENAI_API_KEY, if it is set."""
+    """The Hub's token goes to the Hub alone; other servers get OPENAI_API_KEY, if it is set.
+
+    Raises:
+        EngineError: If the Hub's token is missing, or no header can hold the key. The message does not show it.
+    """
     host = urlsplit(base_url or "https://router.huggingface.co").hostname or ""
     safe = base_url is None or base_url.startswith("https://")
     if safe and (host == "huggingface.co" or host.endswith((".huggingface.co", ".huggingface.cloud"))):
         if token := get_token():
             return token
         raise EngineError("Inference Providers need a token: log in with hf auth login, or name a --base-url.")
-    return os.environ.get("OPENAI_API_KEY") or "no-key"
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise EngineError(
+            "OPENAI_API_KEY holds characters that no key has, such as line breaks or letters with accents: copy the key anew."
+        )
+    return key or "no-key"
 
 
 def _asked_to_wait(headers: Mapping[str, str]) -> float:
@@ -317,5 +326,10 @@ def _asked_to_wait(headers: Mapping[str, str]) -> float:
 
 
 def _address(base_url: str | None) -> str:
-    """How a server is told from others, without a password."""
+    """A server as messages show it, without a password."""
     return address(base_url).rstrip("/") if base_url else "Inference Providers"
+
+
+def _bound(base_url: str | None) -> str:
+    """How a server is told from others: the same with each base URL that the client takes for it."""
+    return _root(_address(base_url)) if base_url else _address(base_url)

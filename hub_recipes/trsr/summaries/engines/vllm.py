@@ -34,6 +34,7 @@ SCHEMA = pa.schema(
 class OfflineEngine(Engine):
     """Answers no request itself, but writes all requests to `path` at the end of the run, if it succeeds."""
 
+    questions: Path
     batch = 1024
 
     def __init__(self, model: str, revision: str | None, sampling: Sampling, path: Path) -> None:
@@ -43,7 +44,7 @@ class OfflineEngine(Engine):
             raise UsageError(f"--{min(held).replace('_', '-')} is for models in this process; vllm:MODEL takes none.")
         self.identity = {"engine": "vllm", "model": model, "revision": revision, "sampling": sampling.to_dict()}
         self.sampling = sampling
-        self.path = path
+        self.questions = path
         self.offline_instructions = (
             f"The questions are in {path}. Answer them with hub_recipes/jobs/vllm_summarize.py, and run the same command "
             "again with --cache and what it wrote."
@@ -72,9 +73,9 @@ class OfflineEngine(Engine):
             self._writer.close()
             self._writer = None
         if succeeded and has_questions:
-            self._draft.replace(self.path)
+            self._draft.replace(self.questions)
         elif succeeded:
-            self.path.unlink(missing_ok=True)  # all questions of an earlier run are answered
+            self.questions.unlink(missing_ok=True)  # all questions of an earlier run are answered
         self._draft.unlink(missing_ok=True)
 
 
