@@ -58,6 +58,7 @@ ITEMS = st.one_of(
 @example(
     summary=None, recent=[], candidate={"title": "a", "tags": {"a": "& ", "b": "; ไทย"}}
 )  # a lone comma at the cut
+@example(summary=" \u200b", recent=[], candidate="t")  # nothing is shown of it
 @given(
     summary=st.one_of(st.none(), st.text(max_size=40)),
     recent=st.lists(ITEMS, max_size=4),

@@ -76,7 +76,8 @@ def validate_card(call: Call) -> dict:
     missing = {"message": "empty or missing yaml metadata in repo card"}
     if not call.json["content"].startswith("---\n"):
         return {"errors": [], "warnings": [missing]}
-    for code in (yaml.safe_load(call.json["content"].split("---\n")[1]) or {}).get("language") or ():
+    codes = (yaml.safe_load(call.json["content"].split("---\n")[1]) or {}).get("language") or ()
+    for code in [codes] if isinstance(codes, str) else codes:
         if not re.fullmatch("[a-z]{2,3}|code|multilingual", code):
             message = f'"language" with value "{code}" is not valid.\nIt must be an ISO 639-1, 639-2 or 639-3 code'
             raise Refusal(400, "Invalid metadata", errors=[{"message": message}], warnings=[])
