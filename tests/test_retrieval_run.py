@@ -14,9 +14,11 @@ import pytest
 from datasets import Dataset
 
 from tests import tiny
-from trsr.cli import main
+from trsr.cli import main, retrieve
+from trsr.core.catalogue import STAGE_ONE
 from trsr.core.catalogue import Catalogue as CarriedCatalogue
 from trsr.core.modeling import CATALOGUE
+from trsr.core.user_model import BLOCKS
 from trsr.dataset import contract
 from trsr.errors import EvaluationError, InputError, LoadError, RunError, UsageError
 from trsr.hub.item_encoder import export
@@ -76,6 +78,10 @@ def test_a_retriever_is_the_same_after_loading_and_with_the_same_seed(dataset, f
     assert first.record["dataset"] == "genres"
     assert first.record["counts"]["items_without_interactions"] == 1
     assert [entry["epoch"] for entry in first.record["log"]] == [1, 2, 3]
+
+
+def test_the_command_line_knows_what_the_library_does():
+    assert (retrieve.STAGE_ONE, retrieve.BLOCKS) == (STAGE_ONE, BLOCKS)
 
 
 def test_a_finished_retriever_is_kept_and_another_is_not_overwritten(dataset, folder):

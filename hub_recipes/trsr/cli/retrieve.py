@@ -23,7 +23,9 @@ from trsr.cli.numbers import count, positive, seed
 from trsr.cli.outcome import Outcome, add_json
 from trsr.errors import UsageError
 
+# Those of `core.catalogue` and `core.user_model`, which import torch: --help does not wait for it.
 STAGE_ONE = 100  # items that are retrieved for the language model
+BLOCKS = ("relative", "sasrec")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +46,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     option("--dropout", type=float, default=0.4, help="(%(default)s)")
     option(
         "--blocks",
-        choices=("relative", "sasrec"),
+        choices=BLOCKS,
         default="relative",
         help="of the user model; sasrec: those of SASRec, with positions counted from the newest item (%(default)s)",
     )

@@ -28,7 +28,7 @@ REPORTED = ("limit", "calls", "asked", "reused", "retried", "rejected", "reasoni
 # Questions that an engine in this process is put for an estimate of its time.
 MEASURED = 8
 RATES = ("price_in", "price_out", "calls_per_second", "concurrency", "latency")
-# Options that other engines, or a run that is no estimate, would pass over; and what they are where they are not given.
+# Options that other engines, or a run that is no estimate, would pass over; and their defaults, where those are not None.
 OF_SERVERS = ("base_url", "extra_body", "same_model")
 OF_MODELS = ("max_new_tokens", "temperature", "seed", "repetition_penalty", "answer_penalty", "store")
 OF_ESTIMATES = ("price_in", "price_out", "calls_per_second", "latency", "answer_tokens", "tokenizer")
@@ -72,9 +72,19 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     add = parser.add_argument_group("sampling").add_argument
     add("--max-new-tokens", type=positive(int), help="longest summary in tokens (160)")
-    add("--temperature", type=float, default=0.0, help="0 is greedy; answers put again are never greedy (%(default)s)")
-    add("--seed", type=seed, default=0, help="of what is drawn (%(default)s)")
-    add("--repetition-penalty", type=float, default=1.0, help="for transformers:MODEL; 1 is none (%(default)s)")
+    add(
+        "--temperature",
+        type=float,
+        default=DEFAULTS["temperature"],
+        help="0 is greedy; answers put again are never greedy (%(default)s)",
+    )
+    add("--seed", type=seed, default=DEFAULTS["seed"], help="of what is drawn (%(default)s)")
+    add(
+        "--repetition-penalty",
+        type=float,
+        default=DEFAULTS["repetition_penalty"],
+        help="for transformers:MODEL; 1 is none (%(default)s)",
+    )
     add(
         "--answer-penalty", type=float, help="the same of what the answer itself repeats, not of the prompt's words (1)"
     )

@@ -39,7 +39,8 @@ _ENTITY = re.compile(r"&(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1
 def flat(value: object, levels: int = _DEEPEST) -> list[object]:
     """The values of a list and of lists in it, without those that say nothing; of any other value that value.
 
-    The values of a set are sorted, so that they have one order. An object gives `name: value` for each of its keys but ids. Bytes are read as UTF-8, and a decimal is its digits.
+    The values of a set are sorted, so that they have one order. An object gives `name: value` for each of its keys but ids.
+    Bytes are read as UTF-8, and a decimal is its digits.
 
     Args:
         levels: Most levels of lists and objects.

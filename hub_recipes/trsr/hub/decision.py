@@ -123,7 +123,8 @@ __TEXT__{%- macro parts(value) -%}
 {%- set recent = [] if state is string else (state["recent_items"] or [])[__RECENT__] -%}
 {{- __HEAD__ -}}
 {{- __INSTRUCTION__ -}}
-{%- if summary and line(summary) -%}{{- __SUMMARY__ ~ line(summary) -}}{%- endif -%}
+{%- set shown = line(summary) if summary else "" -%}
+{%- if shown -%}{{- __SUMMARY__ ~ shown -}}{%- endif -%}
 {%- if recent -%}{{- __HEADING__ -}}{%- for one in recent -%}{{- "\\n- " ~ item(one) -}}{%- endfor -%}{%- endif -%}
 {{- __CANDIDATE__ ~ item(question.instructions) ~ __CUE__ -}}
 {{- __TAIL__ -}}

@@ -170,10 +170,7 @@ def write_results(
     """
     labels, mask, seed = candidates.labels, candidates.mask, candidates.seed
     users = candidates.rows["user_id"]
-
-    def probabilities(name: str, scores: np.ndarray) -> np.ndarray | None:
-        return None if name.partition(HISTORY)[0] in BASELINES else expit(scores)
-
+    with_odds = {name for name in systems if name.partition(HISTORY)[0] not in BASELINES}
     recalls = {name: ranking.per_user(scores, labels, mask)["recall@3"] for name, scores in systems.items()}
     results = {
         **about,
@@ -181,7 +178,9 @@ def write_results(
         "n_users": len(set(users)),
         "candidates_a_user": rounded_mean(mask.sum(1).mean()),
         "systems": {
-            name: significance.evaluate(scores, labels, probabilities(name, scores), mask=mask, seed=seed, users=users)
+            name: significance.evaluate(
+                scores, labels, expit(scores) if name in with_odds else None, mask=mask, seed=seed, users=users
+            )
             for name, scores in systems.items()
         },
         "paired": significance.paired_tests(recalls, compare, "recall@3", seed, users),
