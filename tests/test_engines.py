@@ -563,7 +563,7 @@ def test_a_key_that_no_header_can_hold_is_told_and_not_shown(tmp_path, monkeypat
         monkeypatch.setenv("OPENAI_API_KEY", broken)
         with (
             ChatServer() as server,
-            pytest.raises(EngineError, match="OPENAI_API_KEY holds characters that no key has") as error,
+            pytest.raises(UsageError, match="OPENAI_API_KEY holds characters that no key has") as error,
         ):
             run(asked(server), tmp_path)
         assert KEY not in str(error.value)

@@ -26,7 +26,7 @@ from trsr.assets.paths import NANO, TASK
 from trsr.cli import main
 from trsr.core.modeling import RANKER, load_adapter
 from trsr.core.scoring import Scorer
-from trsr.errors import HubError, ReleaseError
+from trsr.errors import HubError, ReleaseError, UsageError
 from trsr.hub import endpoints, expected, fresh_copy, fresh_process
 from trsr.hub.diagnosis import HALF, diagnose, is_rounding
 from trsr.hub.inputs import ReleaseInputs
@@ -510,7 +510,7 @@ def test_that_a_key_was_kept_back_is_said(known, monkeypatch):
         sent.append(request.headers.get("Authorization"))
         return httpx.Response(401, text="no key")
 
-    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    monkeypatch.setenv("OPENAI_API_KEY", " secret-key\n")  # as a file with a line break gives it
     client = httpx.Client
     monkeypatch.setattr(httpx, "Client", lambda **how: client(**how, transport=httpx.MockTransport(refuse)))
     with pytest.raises(HubError, match=r"refuses with 401: no key OPENAI_API_KEY was not sent.*Give an https address"):
@@ -518,6 +518,14 @@ def test_that_a_key_was_kept_back_is_said(known, monkeypatch):
     with pytest.raises(HubError, match=r"refuses with 401: no key$"):
         endpoints.ask("score", "https://host:8000", "m", known)
     assert sent == [None, "Bearer secret-key"]
+
+
+def test_a_key_that_no_header_can_hold_is_not_blamed_on_the_server(known, monkeypatch):
+    for broken in ("secret-key\nX-Other: 1", "secret-key\u00e9"):
+        monkeypatch.setenv("OPENAI_API_KEY", broken)
+        with pytest.raises(UsageError, match="OPENAI_API_KEY holds characters that no key has") as error:
+            endpoints.ask("score", "https://host:8000", "m", known)
+        assert "secret" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ template and no BOS can be added on the way.
 
 import ipaddress
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 from trsr.core.history import newest
 from trsr.errors import HubError
 from trsr.report.redaction import address, redacted
+from trsr.server_key import server_key
 
 LIKELIEST = 20  # tokens of which `completions` gives probabilities
 SECONDS = 120.0  # until a request is given up
@@ -45,11 +45,12 @@ def ask(api: str, url: str, model: str, expected: Mapping[str, Any]) -> list[Rep
 
     Raises:
         HubError: If the server cannot be reached, refuses, or answers otherwise than documented.
+        UsageError: If no header can hold the key.
     """
     import httpx
 
-    known_key = os.environ.get("OPENAI_API_KEY")
-    key = known_key if may_have_key(url) else None
+    known_key = server_key()
+    key = known_key if may_have_key(url) else ""
     root = url.rstrip("/").removesuffix("/v1")
     shown = address(root)
     # Of this machine, no proxy of the environment is asked: the key would go there.

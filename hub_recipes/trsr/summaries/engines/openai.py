@@ -7,7 +7,6 @@ request.
 """
 
 import asyncio
-import os
 import random
 import re
 import sys
@@ -28,6 +27,7 @@ from trsr.core.answer import Answer
 from trsr.core.history import clean
 from trsr.errors import EngineError, UsageError
 from trsr.report.redaction import address, redacted
+from trsr.server_key import server_key
 from trsr.summaries.engines.base import UNREACHABLE, Engine, Request, Sampling, Server
 from trsr.summaries.engines.in_flight import InFlight
 
@@ -293,7 +293,8 @@ def _token(base_url: str | None) -> str:
     """The Hub's token goes to the Hub alone; other servers get OPENAI_API_KEY, if it is set.
 
     Raises:
-        EngineError: If the Hub's token is missing, or no header can hold the key. The message does not show it.
+        EngineError: If the Hub's token is missing.
+        UsageError: If no header can hold the key.
     """
     host = urlsplit(base_url or "https://router.huggingface.co").hostname or ""
     safe = base_url is None or base_url.startswith("https://")
@@ -301,12 +302,7 @@ def _token(base_url: str | None) -> str:
         if token := get_token():
             return token
         raise EngineError("Inference Providers need a token: log in with hf auth login, or name a --base-url.")
-    key = os.environ.get("OPENAI_API_KEY", "").strip()
-    if not (key.isascii() and key.isprintable()):
-        raise EngineError(
-            "OPENAI_API_KEY holds characters that no key has, such as line breaks or letters with accents: copy the key anew."
-        )
-    return key or "no-key"
+    return server_key() or "no-key"
 
 
 def _asked_to_wait(headers: Mapping[str, str]) -> float:
