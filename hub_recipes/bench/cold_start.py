@@ -38,45 +38,45 @@ def hold_out(source: str, out: Path, share: float, seed: int) -> dict[str, int]:
         raise UsageError(f"--share is {share}, expected a number between 0 and 1.")
     item_ids = contract.read(source, "items", "train")["item_id"][:]
     random = np.random.default_rng(seed)
-    held = {item_ids[number] for number in random.permutation(len(item_ids))[: round(share * len(item_ids))]}
-    given = {split: contract.read(source, "histories", split) for split in contract.SPLITS}
-    users = Counter(user_id for rows in given.values() for user_id in rows["user_id"])
+    held_out = {item_ids[number] for number in random.permutation(len(item_ids))[: round(share * len(item_ids))]}
+    histories = {split: contract.read(source, "histories", split) for split in contract.SPLITS}
+    users = Counter(user_id for rows in histories.values() for user_id in rows["user_id"])
     if several := [user_id for user_id, count in users.items() if count > 1]:
         raise DataError(
             f"{source}: {len(several):,} users have several rows, such as {several[0]!r}. The history of one would hold the target of "
             "another: give a dataset with one row a user, split by users (--split users, where it is built)."
         )
     splits: dict[str, list[dict[str, Any]]] = {split: [] for split in contract.SPLITS}
-    for split, rows in given.items():
+    for split, rows in histories.items():
         for row in rows:
-            if row["target"] in held:
-                splits["test"].append(_without_past(row, held))
+            if row["target"] in held_out:
+                splits["test"].append(_without_past(row, held_out))
             else:
-                negatives = [item_id for item_id in row["negatives"] if item_id not in held]
-                place = "validation" if split == "validation" else "train"
-                splits[place].append({**_without_past(row, held), "negatives": negatives})
-    kept = {split: [row for row in rows if row["history"] and row["negatives"]] for split, rows in splits.items()}
+                negatives = [item_id for item_id in row["negatives"] if item_id not in held_out]
+                new_split = "validation" if split == "validation" else "train"
+                splits[new_split].append({**_without_past(row, held_out), "negatives": negatives})
+    usable = {split: [row for row in rows if row["history"] and row["negatives"]] for split, rows in splits.items()}
     tables = {
         "items": DatasetDict(train=contract.read(source, "items", "train")),
         "histories": DatasetDict(
-            {split: Dataset.from_list(rows, features=given["train"].features) for split, rows in kept.items()}
+            {split: Dataset.from_list(rows, features=histories["train"].features) for split, rows in usable.items()}
         ),
     }
     before = contract.provenance(source)
-    about = {"script": "bench.cold_start", "held_out": {"share": share, "seed": seed, "items": len(held)}}
+    about = {"script": "bench.cold_start", "held_out": {"share": share, "seed": seed, "items": len(held_out)}}
     dataset = {**before.values.get("dataset", {}), "name": out.resolve().name}
-    body = f"# {dataset['name']}\n\n{len(held):,} items are nobody's but the targets of test users."
+    body = f"# {dataset['name']}\n\n{len(held_out):,} items are nobody's but the targets of test users."
     contract.write(out, tables, provenance={**before.values, **about, "dataset": dataset}, body=body)
-    return {"items": len(held), **{split: len(rows) for split, rows in kept.items()}}
+    return {"items": len(held_out), **{split: len(rows) for split, rows in usable.items()}}
 
 
-def _without_past(row: Mapping[str, Any], held: Container[str]) -> dict[str, Any]:
+def _without_past(row: Mapping[str, Any], held_out: Container[str]) -> dict[str, Any]:
     """The row without items in its history, and without their times."""
     history = row["history"]
-    kept = [number for number, item_id in enumerate(history) if item_id not in held]
-    changed = {"history": [history[number] for number in kept]}
+    positions = [number for number, item_id in enumerate(history) if item_id not in held_out]
+    changed = {"history": [history[number] for number in positions]}
     if times := row.get("timestamps"):  # there may be the target's as well
-        changed["timestamps"] = [*(times[number] for number in kept), *times[len(history) :]]
+        changed["timestamps"] = [*(times[number] for number in positions), *times[len(history) :]]
     return {**row, **changed}
 
 
@@ -94,8 +94,8 @@ def main(words: Sequence[str] | None = None) -> None:
     options = arguments().parse_args(words)
     with ended():
         counts = hold_out(options.dataset, options.out, options.share, options.seed)
-        told = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-        print(f"Wrote {options.out}: {told}")
+        summary = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        print(f"Wrote {options.out}: {summary}")
 
 
 if __name__ == "__main__":

@@ -61,8 +61,8 @@ def pairs(dataset: str, recipe: Recipe, words: RankingPrompt) -> Dataset:
     check_rows(rows["label"], recipe)
     if recipe.train_users:
         rows = rows.select(range(min(recipe.train_users * (1 + recipe.negatives), len(rows))))
-    found = [pair(prompt, words) for prompt in rows["prompt"]]
-    columns = {"query": [query for query, _ in found], "document": [document for _, document in found]}
+    texts = [pair(prompt, words) for prompt in rows["prompt"]]
+    columns = {"query": [query for query, _ in texts], "document": [document for _, document in texts]}
     return Dataset.from_dict({**columns, "label": [float(label) for label in rows["label"]]})
 
 
@@ -146,8 +146,8 @@ def theirs(recipe: Recipe, out: Path, run: Path) -> None:
     def log_odds(row: Mapping[str, Any], ids: Sequence[str]) -> Sequence[float]:
         recent = [Item.parse(texts[item_id]) for item_id in newest(row["history"], words.recent_items)]
         query = cross_encoder.query(words, row.get("summary"), recent)
-        asked = [(query, Item.parse(texts[item_id]).text) for item_id in ids]
-        return saved.predict(asked, show_progress_bar=False).tolist()
+        inputs = [(query, Item.parse(texts[item_id]).text) for item_id in ids]
+        return saved.predict(inputs, show_progress_bar=False).tolist()
 
     candidates = Candidates.of(contract.read(recipe.dataset, recipe.config, "test"), seed=0)
     scores = candidates.score(log_odds)

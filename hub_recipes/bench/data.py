@@ -45,7 +45,7 @@ def measure(command: Sequence[str], rows: int) -> dict[str, Any]:
     while process.poll() is None:
         try:
             here = psutil.Process(process.pid)
-            peak = max(peak, sum(one.memory_info().rss for one in (here, *here.children(recursive=True))))
+            peak = max(peak, sum(program.memory_info().rss for program in (here, *here.children(recursive=True))))
         except psutil.NoSuchProcess:
             pass
         time.sleep(0.05)
@@ -118,21 +118,21 @@ def run(work: Path, scripts: Path, out: Path, seed: int = 0, cases: Sequence[str
         before = json.loads(out.read_text(encoding="utf-8"))
         if before["seed"] == seed and before["processor"] == results["processor"]:
             results["cases"] = before["cases"]
-    made = work / "dataset"
+    dataset = work / "dataset"
 
     def ours(script: str, *arguments: str, rows: int) -> dict[str, Any]:
-        shutil.rmtree(made, ignore_errors=True)
-        found = measure([sys.executable, str(scripts / script), *arguments, "--out", str(made)], rows)
-        counts = json.loads((made / "provenance.json").read_text(encoding="utf-8"))["counts"]
-        shutil.rmtree(made)
-        return {**found, "counts": counts}
+        shutil.rmtree(dataset, ignore_errors=True)
+        cost = measure([sys.executable, str(scripts / script), *arguments, "--out", str(dataset)], rows)
+        counts = json.loads((dataset / "provenance.json").read_text(encoding="utf-8"))["counts"]
+        shutil.rmtree(dataset)
+        return {**cost, "counts": counts}
 
     def by_rows(what: str, folder: Path, rows: int) -> dict[str, Any]:
-        command = [sys.executable, "-m", "bench.by_rows", what, str(folder), str(made), str(1 / SHARE)]
+        command = [sys.executable, "-m", "bench.by_rows", what, str(folder), str(dataset), str(1 / SHARE)]
         try:
             return measure(command, rows)
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(dataset, ignore_errors=True)
 
     def add(name: str, log: Path, systems: dict[str, dict[str, Any]]) -> None:
         case = {"data": name, "log_bytes": log.stat().st_size, "systems": systems}
@@ -140,7 +140,7 @@ def run(work: Path, scripts: Path, out: Path, seed: int = 0, cases: Sequence[str
             fixed = systems["row by row"]["fixed_cpu_seconds"]
             theirs = fixed + SHARE * (systems["row by row"]["cpu_seconds"] - fixed)
             case["times"] = round(theirs / systems["ours"]["cpu_seconds"], 1)
-        results["cases"] = [one for one in results["cases"] if one["data"] != name] + [case]
+        results["cases"] = [earlier for earlier in results["cases"] if earlier["data"] != name] + [case]
         write(out, results)
         print(json.dumps(case), flush=True)
 

@@ -28,7 +28,7 @@ class Cost:
     def of(cls, model) -> "Cost":
         """Raises ValueError for a config that does not say how it attends."""
         config = model.config.get_text_config()
-        linear = [one for name, one in model.get_decoder().named_modules() if _plain(name, one)]
+        linear = [module for name, module in model.get_decoder().named_modules() if _plain(name, module)]
         heads, hidden = getattr(config, "num_attention_heads", None), getattr(config, "hidden_size", None)
         if not heads or not hidden:
             raise ValueError(f"The config of {config.model_type} names no attention heads: its cost is not known.")
@@ -37,7 +37,7 @@ class Cost:
         window = getattr(config, "sliding_window", None) or 0
         layers = [(width, window if kind == "sliding_attention" else 0) for kind in kinds if "linear" not in kind]
         head = model.get_output_embeddings().weight.numel()
-        return cls(sum(one.weight.numel() for one in linear), head, tuple(layers))
+        return cls(sum(module.weight.numel() for module in linear), head, tuple(layers))
 
     def forward(self, rows: Iterable[tuple[int, int]], answers: int, square: bool = False) -> float:
         """Operations for `rows` of (tokens before, new tokens), with `answers` positions through the head.
@@ -67,4 +67,4 @@ def _pairs(before: int, new: int, window: int, square: bool) -> int:
     """How many (token, position it looks at) pairs there are."""
     if square and not window:
         return new * (before + new)
-    return sum(min(place + 1, window or place + 1) for place in range(before, before + new))
+    return sum(min(position + 1, window or position + 1) for position in range(before, before + new))

@@ -90,23 +90,26 @@ def measure(folders: Mapping[tuple[int, str], Sequence[Path]], seed: int = 0) ->
         for form in FORMS:
             name = f"{room} {form}"
             figures = summary({metric: means[name][metric] for metric in METRICS}, seed, users=aligned.owners)
-            each = [float(one["recall@3"].mean()) for one in values[name]]
+            each = [float(metrics["recall@3"].mean()) for metrics in values[name]]
             forms[form] = {**figures, "seeds": len(each), "recall@3 of seeds": each}
         recent, both = (means[f"{room} {form}"]["recall@3"] for form in FORMS)
         rooms.append({"room": room, "forms": forms, "test": paired_test(both, recent, seed, users=aligned.owners)})
-    tests = with_holm([one["test"] for one in rooms])
-    return [{**one, "test": test} for one, test in zip(rooms, tests, strict=True)]
+    tests = with_holm([row["test"] for row in rooms])
+    return [{**row, "test": test} for row, test in zip(rooms, tests, strict=True)]
 
 
 def draw(results: Mapping[str, Any], path: Path) -> None:
     """Write a PNG: Recall@3 over the room, a line a form. Needs matplotlib."""
     figure = plots.figure(6, 4)
     axes = figure.add_subplot()
-    rooms = [one["room"] for one in results["rooms"]]
+    rooms = [row["room"] for row in results["rooms"]]
     for form in FORMS:
-        found = [one["forms"][form]["recall@3"] for one in results["rooms"]]
-        middle = [one["value"] for one in found]
-        error = [[one["value"] - one["low"] for one in found], [one["high"] - one["value"] for one in found]]
+        recalls = [row["forms"][form]["recall@3"] for row in results["rooms"]]
+        middle = [recall["value"] for recall in recalls]
+        error = [
+            [recall["value"] - recall["low"] for recall in recalls],
+            [recall["high"] - recall["value"] for recall in recalls],
+        ]
         axes.errorbar(rooms, middle, yerr=error, fmt="o-", capsize=3, label=form)
     axes.set(xscale="log", xlabel="tokens for what is known of the user", ylabel="Recall@3")
     axes.set_xticks(rooms, map(str, rooms))
@@ -145,9 +148,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 run = adapters.trained(own, options.out / "runs" / own.name)
                 folders[room, form].append(adapters.evaluated(run, run / "test"))
         rooms = measure(folders)
-        for one in rooms:
-            for form, figures in one["forms"].items():
-                figures |= lengths(recipe(form, one["room"], options.seeds[0]))
+        for row in rooms:
+            for form, figures in row["forms"].items():
+                figures |= lengths(recipe(form, row["room"], options.seeds[0]))
         about = json.loads((next(iter(folders.values()))[0] / RESULTS).read_text(encoding="utf-8"))
         results = {
             **{name: about[name] for name in ("dataset", "protocol", "n_users")},

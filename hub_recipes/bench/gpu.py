@@ -173,9 +173,9 @@ def beside(
         torch.cuda.empty_cache()
     parts = [[user.prefix + suffix for user in part for suffix in user.suffixes] for part in (warm, timed)]
     with tempfile.TemporaryDirectory() as folder:
-        asked, answered, log = (Path(folder, name) for name in ("asked.json", "answered.json", "log"))
-        asked.write_text(json.dumps({"model": name, "parts": parts, "yes": encoder.yes_id, "no": encoder.no_id}))
-        code = f"from bench.gpu import answer; answer({engine!r}, {str(asked)!r}, {str(answered)!r})"
+        questions, answered, log = (Path(folder, name) for name in ("asked.json", "answered.json", "log"))
+        questions.write_text(json.dumps({"model": name, "parts": parts, "yes": encoder.yes_id, "no": encoder.no_id}))
+        code = f"from bench.gpu import answer; answer({engine!r}, {str(questions)!r}, {str(answered)!r})"
         with log.open("wb") as into:
             child = subprocess.Popen([sys.executable, "-c", code], stdout=into, stderr=into, start_new_session=True)
             try:
@@ -186,12 +186,12 @@ def beside(
                 child.wait()
         if child.returncode:
             raise RuntimeError(log.read_text(errors="replace").strip()[-250:])
-        made = json.loads(answered.read_text())
+        result = json.loads(answered.read_text())
     return {
         "version": version(engine),
-        "start": round(made["start"], 1),
-        "seconds": float(f"{made['seconds'] / len(timed):.3g}"),
-        "from_fp32": precision.of_scores(torch.tensor(made["log_odds"]), truth),
+        "start": round(result["start"], 1),
+        "seconds": float(f"{result['seconds'] / len(timed):.3g}"),
+        "from_fp32": precision.of_scores(torch.tensor(result["log_odds"]), truth),
     }
 
 
@@ -204,8 +204,8 @@ def answer(engine: str, asked: str, answered: str) -> None:
     ask(warm)
     started = time.monotonic()
     log_odds = ask(timed)
-    made = {"log_odds": log_odds, "seconds": time.monotonic() - started, "start": started - began}
-    Path(answered).write_text(json.dumps(made))
+    result = {"log_odds": log_odds, "seconds": time.monotonic() - started, "start": started - began}
+    Path(answered).write_text(json.dumps(result))
 
 
 Ask = Callable[[Sequence[list[int]]], list[float]]
@@ -226,8 +226,8 @@ def _vllm(model: str, parts: Sequence[Sequence[list[int]]], yes: int, no: int) -
     first = SamplingParams(max_tokens=1, temperature=0, logprobs=2, allowed_token_ids=[yes, no])
 
     def ask(rows: Sequence[list[int]]) -> list[float]:
-        made = llm.generate([{"prompt_token_ids": row} for row in rows], first, use_tqdm=False)
-        chances = [one.outputs[0].logprobs[0] for one in made]
+        outputs = llm.generate([{"prompt_token_ids": row} for row in rows], first, use_tqdm=False)
+        chances = [output.outputs[0].logprobs[0] for output in outputs]
         return [chance[yes].logprob - chance[no].logprob for chance in chances]
 
     return ask
@@ -241,12 +241,13 @@ def _sglang(model: str, parts: Sequence[Sequence[list[int]]], yes: int, no: int)
 
     def ask(rows: Sequence[list[int]]) -> list[float]:
         wanted = [[yes, no] for _ in rows]
-        made = engine.generate(
+        outputs = engine.generate(
             input_ids=list(rows), sampling_params=first, return_logprob=True, token_ids_logprob=wanted
         )
-        chances = [one["meta_info"]["output_token_ids_logprobs"][0] for one in made]  # (logprob, token, text) each
-        known = [{token: logprob for logprob, token, *_ in chance} for chance in chances]
-        return [chance[yes] - chance[no] for chance in known]
+        # (logprob, token, text) each
+        chances = [output["meta_info"]["output_token_ids_logprobs"][0] for output in outputs]
+        by_token = [{token: logprob for logprob, token, *_ in chance} for chance in chances]
+        return [chance[yes] - chance[no] for chance in by_token]
 
     return ask
 

@@ -76,8 +76,8 @@ def run(
     server_says = llama_server_version(server)
     if core is not None:
         os.sched_setaffinity(0, {core})  # servers inherit it
-    known = read_json(release / "pipeline" / expected.FILE)
-    requests, answers = of_users(release, split, users), known["answers"]
+    wanted = read_json(release / "pipeline" / expected.FILE)
+    requests, answers = of_users(release, split, users), wanted["answers"]
     with steady(), ExitStack() as stack:
         ways: dict[str, tuple[Rank, Clock]] = {}
         for dtype in (torch.float32, torch.bfloat16):
@@ -89,18 +89,18 @@ def run(
         for kind, file in files.items():
             url, pid = stack.enter_context(llama_server(server, file, work / f"log-{kind}"))
             ways[f"llama-server, {kind}"] = (partial(_ask, url, answers), partial(cpu_seconds_of, pid))
-        found = take_turns(ways, requests)
+        figures = take_turns(ways, requests)
         results = {
             "bench": "llama_server",
-            "model": workloads.describe(known["made_from"]["base"], model) | {"dtype": "as the ways say"},
+            "model": workloads.describe(wanted["made_from"]["base"], model) | {"dtype": "as the ways say"},
             "users": len(requests),
-            "candidates": mean(len(one["suffixes"]) for one in requests),
-            "prefix_tokens": round(mean(len(one["prefix"]) for one in requests), 1),
-            "suffix_tokens": round(mean(len(suffix) for one in requests for suffix in one["suffixes"]), 1),
+            "candidates": mean(len(request["suffixes"]) for request in requests),
+            "prefix_tokens": round(mean(len(request["prefix"]) for request in requests), 1),
+            "suffix_tokens": round(mean(len(suffix) for request in requests for suffix in request["suffixes"]), 1),
             "method": METHOD,
             "processor": processor(),
             "versions": versions() | {"llama-server": server_says},
-            "ways": found,
+            "ways": figures,
         }
     write(out, results)
     return results

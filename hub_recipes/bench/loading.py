@@ -133,14 +133,14 @@ def run(
     """
     libraries = _libraries_of(python)
     release = release.resolve()
-    known = verify.read(str(release))
+    wanted = verify.read(str(release))
     results: dict[str, Any] = {
         "bench": "loading",
-        "base": known["made_from"]["base"],
-        "weights": known["made_from"]["weights"],
-        "requests": len(known["requests"]),
-        "candidates": sum(len(one["log_odds"]) for one in known["requests"]),
-        "spread": round(statistics.stdev(odds for one in known["requests"] for odds in one["log_odds"]), 2),
+        "base": wanted["made_from"]["base"],
+        "weights": wanted["made_from"]["weights"],
+        "requests": len(wanted["requests"]),
+        "candidates": sum(len(request["log_odds"]) for request in wanted["requests"]),
+        "spread": round(statistics.stdev(odds for request in wanted["requests"] for odds in request["log_odds"]), 2),
         "method": METHOD,
         "processor": processor(),
         "versions": {"llm-trsr": __version__, **libraries},
@@ -149,22 +149,26 @@ def run(
         results["versions"]["llama-server"] = llama_server_version(server)
     tried = _kept(out, results) if add and out.exists() else {}
     with tempfile.TemporaryDirectory() as temporary:
-        all_ways = list(ways(release, known, Path(temporary), python, server))
+        all_ways = list(ways(release, wanted, Path(temporary), python, server))
         for way in all_ways:
             if (way.name, way.loads) not in tried and (only in way.name or only in way.loads):
                 print(f"{way.name}, {way.loads}", flush=True)
-                tried[way.name, way.loads] = _compared(way, known)
-            results["ways"] = [tried[one.name, one.loads] for one in all_ways if (one.name, one.loads) in tried]
+                tried[way.name, way.loads] = _compared(way, wanted)
+            results["ways"] = [
+                tried[other.name, other.loads] for other in all_ways if (other.name, other.loads) in tried
+            ]
             write(out, results)
     return results
 
 
-def _compared(way: Way, known: Mapping[str, Any]) -> dict[str, Any]:
+def _compared(way: Way, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """How far a way is from what is known."""
-    found = way.run()
-    off = gaps(found, known)
+    log_odds = way.run()
+    off = gaps(log_odds, wanted)
     sizes = [abs(gap) for gap in off]
-    orders = [_order(some) == _order(one["log_odds"]) for some, one in zip(found, known["requests"], strict=True)]
+    orders = [
+        _order(some) == _order(request["log_odds"]) for some, request in zip(log_odds, wanted["requests"], strict=True)
+    ]
     return {
         "way": way.name,
         "loads": way.loads,
@@ -184,7 +188,7 @@ def _kept(out: Path, results: Mapping[str, Any]) -> dict[tuple[str, str], dict[s
         raise UsageError(
             f"{out} was measured otherwise ({', '.join(changed)}): choose another --out, or leave --add out."
         )
-    return {(one["way"], one["loads"]): one for one in before["ways"]}
+    return {(row["way"], row["loads"]): row for row in before["ways"]}
 
 
 def _order(log_odds: Sequence[float]) -> list[int]:
@@ -204,22 +208,22 @@ def _libraries_of(python: str | Path) -> dict[str, str]:
     return libraries
 
 
-def _of_transformers(source: Path, known: Mapping[str, Any], work: Path, python: str | Path) -> LogOdds:
+def _of_transformers(source: Path, wanted: Mapping[str, Any], work: Path, python: str | Path) -> LogOdds:
     port = free_port()
     words: list[object] = [python, "-m", "transformers.cli.transformers", "serve", source, "--trust-remote-code"]
-    words += ["--device", "cpu", "--dtype", known["made_from"]["dtype"], "--host", "127.0.0.1", "--port", port]
-    given = {**environment_without_package(), "HF_MODULES_CACHE": str(work / "modules")}
-    with serving(words, port, work / "log", env=given, cwd=work):
-        return _asked("systemone", f"http://127.0.0.1:{port}", str(source), known)
+    words += ["--device", "cpu", "--dtype", wanted["made_from"]["dtype"], "--host", "127.0.0.1", "--port", port]
+    environment = {**environment_without_package(), "HF_MODULES_CACHE": str(work / "modules")}
+    with serving(words, port, work / "log", env=environment, cwd=work):
+        return _asked("systemone", f"http://127.0.0.1:{port}", str(source), wanted)
 
 
-def _of_llama(server: str, file: Path, flags: Sequence[str], known: Mapping[str, Any], work: Path) -> LogOdds:
+def _of_llama(server: str, file: Path, flags: Sequence[str], wanted: Mapping[str, Any], work: Path) -> LogOdds:
     with llama_server(server, file, work / "log", *flags) as (url, _):
-        return _asked("completion", url, file.name, known)
+        return _asked("completion", url, file.name, wanted)
 
 
-def _asked(api: str, url: str, model: str, known: Mapping[str, Any]) -> LogOdds:
-    return [reply.log_odds for reply in endpoints.ask(api, url, model, known)]
+def _asked(api: str, url: str, model: str, wanted: Mapping[str, Any]) -> LogOdds:
+    return [reply.log_odds for reply in endpoints.ask(api, url, model, wanted)]
 
 
 def arguments() -> argparse.ArgumentParser:

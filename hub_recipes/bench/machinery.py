@@ -103,13 +103,13 @@ def throughput(users: int, seed: int) -> dict[str, Any]:
         _write(folder / "made", texts, users, seed)
         before = int(peak_mib())
         began, clock = time.process_time(), time.perf_counter()
-        made = summarize_dataset(str(folder / "made"), folder / "out", Instant(), methods=("recurrent",))
+        provenance = summarize_dataset(str(folder / "made"), folder / "out", Instant(), methods=("recurrent",))
         spent, clock = time.process_time() - began, time.perf_counter() - clock
         store = (folder / "out.store.sqlite").stat().st_size
     return {
         "users": users,
         "blocks": BLOCKS,
-        "calls": made["summaries"]["calls"]["recurrent"],
+        "calls": provenance["summaries"]["calls"]["recurrent"],
         "cpu_seconds": round(spent, 2),
         "seconds": round(clock, 2),
         "users_a_cpu_second": round(users / spent),
@@ -136,7 +136,7 @@ def in_flight(users: int, limit: int, seed: int) -> dict[str, Any]:
         "users": users,
         "calls": sum(map(len, histories)),
         "at_a_time": limit,
-        "systems": {name: _told(one.seen) for name, one in (("scheduler", ours), ("by levels", levels))},
+        "systems": {name: _told(engine.seen) for name, engine in (("scheduler", ours), ("by levels", levels))},
     }
 
 
@@ -154,10 +154,10 @@ async def _by_levels(engine: Slow, histories: Sequence[Sequence], limit: int) ->
         part = histories[start : start + 100]
         summaries = [""] * len(part)
         for level in range(BLOCKS):
-            going = [place for place, blocks in enumerate(part) if len(blocks) > level]
-            made = await asyncio.gather(*(ask(summaries[place], part[place][level]) for place in going))
-            for place, summary in zip(going, made, strict=True):
-                summaries[place] = summary
+            going = [index for index, blocks in enumerate(part) if len(blocks) > level]
+            answers = await asyncio.gather(*(ask(summaries[index], part[index][level]) for index in going))
+            for index, summary in zip(going, answers, strict=True):
+                summaries[index] = summary
 
 
 def _told(seen: Sequence[tuple[float, int]]) -> dict[str, Any]:
@@ -169,8 +169,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
     """Calls in flight over time as a PNG."""
     figure = plots.figure(8, 3)
     axes = figure.add_subplot()
-    for name, one in results["in_flight"]["systems"].items():
-        axes.step(*zip(*one["seen"], strict=True), where="post", linewidth=0.8, label=name)
+    for name, system in results["in_flight"]["systems"].items():
+        axes.step(*zip(*system["seen"], strict=True), where="post", linewidth=0.8, label=name)
     axes.set(xlabel="seconds", ylabel="calls in flight")
     axes.set_ylim(bottom=0)
     axes.legend()
@@ -198,11 +198,11 @@ def _write(folder: Path, texts: dict[str, str], users: int, seed: int) -> None:
     sizes = {"train": users - 20, "validation": 10, "test": 10}
     histories = {
         split: Dataset.from_generator(
-            functools.partial(_rows, size, seed + place),
+            functools.partial(_rows, size, seed + index),
             features=contract.HISTORIES,
             cache_dir=str(folder.with_name(f"cache-{split}")),
         )
-        for place, (split, size) in enumerate(sizes.items())
+        for index, (split, size) in enumerate(sizes.items())
     }
     items = {"train": Dataset.from_dict(catalogue, features=contract.items_features(contract.ITEM_COLUMNS))}
     contract.write(folder, {"items": items, "histories": histories}, provenance={"script": "made up"}, body="# Made up")

@@ -61,12 +61,12 @@ def compare(
         Name -> `seconds` and `ratio` (to `best`) with median, low and high; `flops_ratio`, the same by arithmetic
         alone; `peak_mib`, `tokens`, `difference`, `exact`, `measured_share`.
     """
-    found: dict[str, dict[str, Any]] = {}
+    figures: dict[str, dict[str, Any]] = {}
     for system in systems:
         with _count_tokens(model) as tokens:
             answer, peak = peak_memory(system.run)
         difference = check(answer)
-        found[system.name] = {
+        figures[system.name] = {
             "ours": system.ours,
             "peak_mib": round(peak / 2**20, 2),
             "tokens": round(tokens[0] / system.share),
@@ -78,9 +78,9 @@ def compare(
         del answer
     times = take_turns(systems, rounds)
     for name, seconds in times.items():
-        found[name]["seconds"] = spread(seconds)
-        found[name]["ratio"] = spread([one / ours for one, ours in zip(seconds, times[best], strict=True)])
-    return found
+        figures[name]["seconds"] = spread(seconds)
+        figures[name]["ratio"] = spread([elapsed / ours for elapsed, ours in zip(seconds, times[best], strict=True)])
+    return figures
 
 
 def take_turns(systems: Sequence[System], rounds: int, device: torch.device = CPU) -> dict[str, list[float]]:
@@ -133,11 +133,11 @@ def peak_memory(run: Callable[[], object], device: torch.device = CPU) -> tuple[
         return answer, torch.cuda.max_memory_allocated(device) - before
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         answer = run()
-    held = peak = 0
+    allocated = peak = 0
     for event in profile.profiler.kineto_results.events():
         if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
+            allocated += event.nbytes()
+            peak = max(peak, allocated)
     return answer, peak
 
 

@@ -37,7 +37,7 @@ def scoring(model, encoder: Encoder, loads: Sequence[workloads.Prompts], rounds:
         lists = [(load.prefix, load.suffixes) for load in loads]
         if plan == "separate":
             lists = [(prefix, [own]) for prefix, suffixes in lists for own in suffixes]
-        return lambda: torch.cat([scorer.log_odds(*one) for one in lists])
+        return lambda: torch.cat([scorer.log_odds(*user_prompts) for user_prompts in lists])
 
     chosen = Scorer(model, encoder.yes_id, encoder.no_id)
     plans = PLANS[PLANS.index(chosen.plan) :]
@@ -76,7 +76,7 @@ def training(model, encoder: Encoder, loads: Sequence[workloads.Prompts], rounds
     def by(plan: str) -> Callable[[], torch.Tensor]:
         parts = [partial(loss, plan, batch)]
         if plan == "separate":
-            parts = [partial(loss, "rows", one) for user in users for one in alone(user)]
+            parts = [partial(loss, "rows", example) for user in users for example in alone(user)]
         return lambda: torch.cat([slope.flatten().float() for slope in train.step(model, parts)])
 
     with autocast:
@@ -87,21 +87,21 @@ def training(model, encoder: Encoder, loads: Sequence[workloads.Prompts], rounds
 
 def _ways(plans: Sequence[str], by, users: int, difference, device: torch.device, rounds: int) -> dict[str, Any]:
     """What each plan and separate prompts cost, and how far they are from separate prompts and from fp32."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     runs = {plan: by(plan) for plan in ("separate", *plans)}
     for plan, run in runs.items():
         answer, peak = peak_memory(run, device)
-        found[plan] = {"peak_mib": round(peak / 2**20), "answer": answer}
+        results[plan] = {"peak_mib": round(peak / 2**20), "answer": answer}
     with Fp32():
         truth = runs["separate"]()
     seconds = take_turns([System(plan, run) for plan, run in runs.items()], rounds, device)
-    for plan, made in found.items():
-        made["seconds"] = float(f"{statistics.median(seconds[plan]) / users:.3g}")
-        made["from_separate"] = difference(made["answer"], found["separate"]["answer"])
-        made["from_fp32"] = difference(made["answer"], truth)
-    for made in found.values():
-        del made["answer"]
-    return found
+    for plan, result in results.items():
+        result["seconds"] = float(f"{statistics.median(seconds[plan]) / users:.3g}")
+        result["from_separate"] = difference(result["answer"], results["separate"]["answer"])
+        result["from_fp32"] = difference(result["answer"], truth)
+    for result in results.values():
+        del result["answer"]
+    return results
 
 
 def of_scores(found: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
@@ -109,8 +109,8 @@ def of_scores(found: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
     return {"max": float(f"{apart.max().item():.2g}"), "mean": float(f"{apart.mean().item():.2g}")}
 
 
-def _of_gradients(found: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
-    return {"norm": float(f"{((found - truth).norm() / truth.norm()).item():.2g}")}
+def _of_gradients(gradient: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
+    return {"norm": float(f"{((gradient - truth).norm() / truth.norm()).item():.2g}")}
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -123,9 +123,9 @@ def _sometimes(draw: np.random.Generator, values: pa.Array, part: float, otherwi
 def _rows(columns: Sequence[pa.Array], draw: np.random.Generator) -> bytes:
     """Lines of tab-separated cells, one in `FAULTY` with a tab or a line break too many."""
     lines = pc.binary_join_element_wise(*columns, "\t").to_pylist()
-    for place in range(FAULTY // 2, len(lines), FAULTY):
-        middle = len(lines[place]) // 2
-        lines[place] = lines[place][:middle] + "\t\n"[draw.integers(2)] + lines[place][middle:]
+    for index in range(FAULTY // 2, len(lines), FAULTY):
+        middle = len(lines[index]) // 2
+        lines[index] = lines[index][:middle] + "\t\n"[draw.integers(2)] + lines[index][middle:]
     return ("\n".join(lines) + "\n").encode()
 
 
@@ -197,10 +197,10 @@ def _moments(seconds: np.ndarray) -> pa.Array:
 def _sessions(locales: pa.Array, ids: pa.Array, draw: np.random.Generator) -> bytes:
     lengths = np.clip(draw.lognormal(1.05, 0.85, len(locales)), 1, 250).astype(np.int64) + 1
     lengths[draw.random(len(locales)) < 0.3] = 2
-    place = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    last = place == np.repeat(lengths - 1, lengths)
-    ends = np.where(last, 2, np.where(place % _LINE == _LINE - 1, 1, 0))
-    items = ids.take(pa.array(_skewed(draw, len(ids), len(place), 0.6)))
+    position = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    last = position == np.repeat(lengths - 1, lengths)
+    ends = np.where(last, 2, np.where(position % _LINE == _LINE - 1, 1, 0))
+    items = ids.take(pa.array(_skewed(draw, len(ids), len(position), 0.6)))
     quoted = pc.binary_join_element_wise("'", items, pa.array(["' ", "'\n ", "'"]).take(pa.array(ends)), "")
     printed = pc.binary_join_element_wise("[", _joined(quoted, lengths, ""), "]", "")
     following = ids.take(pa.array(_skewed(draw, len(ids), len(locales), 0.6)))
@@ -209,7 +209,7 @@ def _sessions(locales: pa.Array, ids: pa.Array, draw: np.random.Generator) -> by
 
 def _products(ids: pa.Array, locale: str, draw: np.random.Generator) -> bytes:
     count, breaks = len(ids), (",", ' 10"', "\t", "\n", " é", "; ")
-    made = {
+    columns = {
         "id": ids,
         "locale": pa.array([locale] * count),
         "title": _prose(draw, count, 16, breaks),
@@ -217,15 +217,15 @@ def _products(ids: pa.Array, locale: str, draw: np.random.Generator) -> bytes:
         **{name: _prose(draw, count, 2) for name in ("brand", "color", "size", "model", "material", "author")},
         "desc": _prose(draw, count, 90, breaks),
     }
-    return _csv({name: _sometimes(draw, made[name], _PRESENT.get(name, 1)) for name in PRODUCT_FIELDS}, "title")
+    return _csv({name: _sometimes(draw, columns[name], _PRESENT.get(name, 1)) for name in PRODUCT_FIELDS}, "title")
 
 
 def _csv(columns: dict[str, pa.Array], broken: str) -> bytes:
     """Rows of CSV; of one in `FAULTY`, the cell `broken` and its comma are gone."""
     cells = {name: _quoted(values) for name, values in columns.items()}
     lines = pc.binary_join_element_wise(*cells.values(), ",").to_pylist()
-    for place in range(FAULTY // 2, len(lines), FAULTY):
-        lines[place] = ",".join(str(values[place]) for name, values in cells.items() if name != broken)
+    for index in range(FAULTY // 2, len(lines), FAULTY):
+        lines[index] = ",".join(str(values[index]) for name, values in cells.items() if name != broken)
     return ("\n".join(lines) + "\n").encode()
 
 

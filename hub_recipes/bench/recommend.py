@@ -119,11 +119,11 @@ class Bench:
         )
 
     def _run(self, form: Form, seed: int) -> Path:
-        made = next((one for one in self.forms if one.name == form.trained), form)
-        out = self.out / "runs" / f"{made.name}-{seed}"
-        source = self._source(self.datasets[0], made)
-        given = (f"base={self.base}", f"dataset={source}", f"name={made.name}", f"seed={seed}")
-        return adapters.trained(load_recipe(self.recipe, (*given, *self.changes, *made.changes)), out)
+        trained = next((other for other in self.forms if other.name == form.trained), form)
+        out = self.out / "runs" / f"{trained.name}-{seed}"
+        source = self._source(self.datasets[0], trained)
+        overrides = (f"base={self.base}", f"dataset={source}", f"name={trained.name}", f"seed={seed}")
+        return adapters.trained(load_recipe(self.recipe, (*overrides, *self.changes, *trained.changes)), out)
 
     def _source(self, dataset: str, form: Form) -> str:
         """The dataset, or what the extractive summarizer makes of it in blocks of another size."""
@@ -171,12 +171,12 @@ def run(bench: Bench, peers: Path | None, fitted: Callable[[], int] = lambda: 0)
         peers: What the script of the peers writes.
         fitted: Waits for it, and returns its exit code.
     """
-    found: dict[str, list[str]] = {dataset: [] for dataset in bench.datasets}
+    sources_of: dict[str, list[str]] = {dataset: [] for dataset in bench.datasets}
     for dataset, form, folder in bench.evaluated():
-        found[dataset].append(f"{form.name}={folder}")
+        sources_of[dataset].append(f"{form.name}={folder}")
     if code := fitted():
         raise DataError(f"{BASELINES.name} ended with exit code {code}; what it said stands above. Call it again.")
-    for dataset, sources in found.items():
+    for dataset, sources in sources_of.items():
         name = Path(dataset).name
         beside = sorted(str(folder) for folder in (peers / name).iterdir()) if peers else []
         compare([*sources, *beside], bench.out / f"comparison-{name}", dataset=dataset, against=bench.forms[0].name)

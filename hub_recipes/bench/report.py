@@ -79,7 +79,7 @@ def _search(results: Mapping) -> str:
         [
             plain(name),
             f"{system.get('recall@100', 1):.3f}",
-            *(f"{system['milliseconds'][one]:.3g}" for one in ("together", "one_by_one")),
+            *(f"{system['milliseconds'][mode]:.3g}" for mode in ("together", "one_by_one")),
             f"{system['build_seconds']:.3g}",
             f"{system['peak_mib'] / 1024:.2g} GiB",
         ]
@@ -93,18 +93,22 @@ def _precision(results: Mapping) -> str:
     titles = {**TITLES, "batch": "in padded batches", "rows": "in padded batches", "separate": "one by one"}
 
     def rows(of: Mapping, cells) -> list[list[str]]:
-        made = []
-        for precision, found in of.items():
-            for plan, one in found["ways"].items():
+        lines = []
+        for precision, section in of.items():
+            for plan, figures in section["ways"].items():
                 name = plain(f"{precision}, {titles[plan]}")
-                made.append([f"**{name}**" if plan == found["chosen"] else name, f"{one['seconds']:.3g}", *cells(one)])
-        return made
+                lines.append(
+                    [f"**{name}**" if plan == section["chosen"] else name, f"{figures['seconds']:.3g}", *cells(figures)]
+                )
+        return lines
 
-    def scored(one: Mapping) -> list[str]:
-        return [f"{apart['max']:.2g}, {apart['mean']:.2g}" for apart in (one["from_separate"], one["from_fp32"])]
+    def scored(figures: Mapping) -> list[str]:
+        return [
+            f"{apart['max']:.2g}, {apart['mean']:.2g}" for apart in (figures["from_separate"], figures["from_fp32"])
+        ]
 
-    def trained(one: Mapping) -> list[str]:
-        return [str(one["peak_mib"]), *(f"{one[key]['norm']:.2g}" for key in ("from_separate", "from_fp32"))]
+    def trained(figures: Mapping) -> list[str]:
+        return [str(figures["peak_mib"]), *(f"{figures[key]['norm']:.2g}" for key in ("from_separate", "from_fp32"))]
 
     head = [
         f"scoring {results['candidates']} candidates",
@@ -128,12 +132,12 @@ def _gpu(results: Mapping) -> str:
     titles = {**TITLES, "batch": "in padded batches", "rows": "in padded batches", "separate": "one by one"}
     rows = []
     for name, section in results["sections"].items():
-        for plan, one in section.get("ways", {"": section}).items():
+        for plan, figures in section.get("ways", {"": section}).items():
             title = plain(f"{name}: {titles[plan]}" if plan else f"{name} ({section['version']})")
             shown = f"**{title}**" if plan and plan == section["chosen"] else title
-            memory = str(one.get("peak_mib", "-"))
-            off = [_apart(one[key]) if key in one else "-" for key in ("from_separate", "from_fp32")]
-            rows.append([shown, f"{1000 * one['seconds']:.3g}", memory, *off])
+            memory = str(figures.get("peak_mib", "-"))
+            off = [_apart(figures[key]) if key in figures else "-" for key in ("from_separate", "from_fp32")]
+            rows.append([shown, f"{1000 * figures['seconds']:.3g}", memory, *off])
     return markdown.table([plain(results["device"]["name"]), "ms", "MiB", "off one by one", "off fp32"], rows)
 
 
@@ -145,8 +149,13 @@ def _apart(off: Mapping[str, float]) -> str:
 def _server(results: Mapping) -> str:
     """What answers cost in this process and at a server, then how far they agree."""
     rows = [
-        [plain(name), str(one["answers"]), f"{one['tokens_a_second']:.3g}", f"{one.get('tokens_a_cpu_second', '-')}"]
-        for name, one in results["ways"].items()
+        [
+            plain(name),
+            str(figures["answers"]),
+            f"{figures['tokens_a_second']:.3g}",
+            f"{figures.get('tokens_a_cpu_second', '-')}",
+        ]
+        for name, figures in results["ways"].items()
     ]
     costs = markdown.table(["greedy answers", "number", "tokens a second", "a CPU second"], rows)
     margin = ["-" if value is None else f"{value:.2g}" for value in results["margin"].values()]
@@ -160,14 +169,14 @@ def _loading(results: Mapping) -> str:
     """Ways to load or serve a release: how far their log-odds are from the release's own."""
     rows = [
         [
-            plain(one["way"]),
-            plain(one["loads"]),
-            one["weights"],
-            *(f"{one['difference'][name]:.1e}" for name in ("max", "mean")),
-            f"{one['shift']:+.1e}",
-            f"{one['same_order']} of {results['requests']}",
+            plain(way["way"]),
+            plain(way["loads"]),
+            way["weights"],
+            *(f"{way['difference'][name]:.1e}" for name in ("max", "mean")),
+            f"{way['shift']:+.1e}",
+            f"{way['same_order']} of {results['requests']}",
         ]
-        for one in results["ways"]
+        for way in results["ways"]
     ]
     head = ["way", "loads", "weights", "log-odds off: most", "mean", "mean with sign", "lists in the same order"]
     return markdown.table(head, rows)
@@ -178,12 +187,12 @@ def _llama_server(results: Mapping) -> str:
     rows = [
         [
             plain(name),
-            f"{one['candidates_a_cpu_second']['median']:.3g}",
-            f"{one['candidates_a_cpu_second']['low']:.3g} to {one['candidates_a_cpu_second']['high']:.3g}",
-            f"x{one['ratio']['median']:.3g}",
-            *(f"{one['difference'][key]:.1e}" for key in ("max", "mean")),
+            f"{figures['candidates_a_cpu_second']['median']:.3g}",
+            f"{figures['candidates_a_cpu_second']['low']:.3g} to {figures['candidates_a_cpu_second']['high']:.3g}",
+            f"x{figures['ratio']['median']:.3g}",
+            *(f"{figures['difference'][key]:.1e}" for key in ("max", "mean")),
         ]
-        for name, one in results["ways"].items()
+        for name, figures in results["ways"].items()
     ]
     head = ["way", "candidates a CPU second", "over users", "times the first", "log-odds off: most", "mean"]
     return markdown.table(head, rows)
@@ -195,8 +204,8 @@ def _machinery(results: Mapping) -> str:
     orders = markdown.table(
         [f"order of {flight['calls']:,} calls, {flight['at_a_time']} at a time", "seconds", "in flight, on average"],
         [
-            [plain(name), f"{one['seconds']:.3g}", f"{one['mean_in_flight']:.3g}"]
-            for name, one in flight["systems"].items()
+            [plain(name), f"{system['seconds']:.3g}", f"{system['mean_in_flight']:.3g}"]
+            for name, system in flight["systems"].items()
         ],
     )
     whole = f"{through['peak_mib']['whole']} MiB, {through['peak_mib']['before']} of them before"
@@ -216,14 +225,14 @@ def details(results: Mapping) -> str:
     head = f"{unit:24} {'system':18} {'seconds':>9} {'times best (min to max)':>26} {'by FLOPs':>9} {'MiB':>9} {'tokens':>8} {'differs by':>11}"
     lines = [head]
     for case in results["cases"]:
-        for name, one in case["systems"].items():
-            ratio = "{median:.4g} ({low:.4g} to {high:.4g})".format(**one["ratio"])
-            flops = "" if one["flops_ratio"] is None else f"{one['flops_ratio']:.4g}"
-            differs = "" if one["difference"] is None else f"{one['difference']:.2g}"
-            wrong = "  WRONG" if one["exact"] is False else ""
+        for name, system in case["systems"].items():
+            ratio = "{median:.4g} ({low:.4g} to {high:.4g})".format(**system["ratio"])
+            flops = "" if system["flops_ratio"] is None else f"{system['flops_ratio']:.4g}"
+            differs = "" if system["difference"] is None else f"{system['difference']:.2g}"
+            wrong = "  WRONG" if system["exact"] is False else ""
             lines.append(
-                f"{_label(case):24} {name:18} {one['seconds']['median']:>9.4g} {ratio:>26} {flops:>9} "
-                f"{one['peak_mib']:>9.4g} {one['tokens']:>8} {differs:>11}{wrong}"
+                f"{_label(case):24} {name:18} {system['seconds']['median']:>9.4g} {ratio:>26} {flops:>9} "
+                f"{system['peak_mib']:>9.4g} {system['tokens']:>8} {differs:>11}{wrong}"
             )
     return "\n".join(lines)
 
@@ -231,10 +240,10 @@ def details(results: Mapping) -> str:
 def wrong(results: Mapping) -> list[str]:
     """What is not exact although it is ours, in words."""
     return [
-        f"{name} is off by {one['difference']:.3g} at {_label(case)}, allowed is {case['allowed_difference']:.3g}"
+        f"{name} is off by {system['difference']:.3g} at {_label(case)}, allowed is {case['allowed_difference']:.3g}"
         for case in results["cases"]
-        for name, one in case["systems"].items()
-        if one["ours"] and one["exact"] is False
+        for name, system in case["systems"].items()
+        if system["ours"] and system["exact"] is False
     ]
 
 
@@ -242,16 +251,16 @@ def _label(case: Mapping) -> str:
     return " x ".join(str(value) for value in list(case.values())[:2])
 
 
-def _cell(one: Mapping | None, best: bool) -> str:
-    if one is None:
+def _cell(system: Mapping | None, best: bool) -> str:
+    if system is None:
         return "-"
-    if one["exact"] is False:
+    if system["exact"] is False:
         return "wrong"
-    seconds = f"{one['seconds']['median']:.3g} s"
+    seconds = f"{system['seconds']['median']:.3g} s"
     if best:
         return f"**{seconds}**"
-    limit = "" if one["flops_ratio"] is None else f" of {one['flops_ratio']:.3g}"
-    return f"{seconds}, x{one['ratio']['median']:.3g}{limit}"
+    limit = "" if system["flops_ratio"] is None else f" of {system['flops_ratio']:.3g}"
+    return f"{seconds}, x{system['ratio']['median']:.3g}{limit}"
 
 
 def frontier(results: Mapping) -> str:
@@ -260,11 +269,11 @@ def frontier(results: Mapping) -> str:
     head = ["room, tokens", "items shown alone", *(f"Recall@3, {form}" for form in forms)]
     head += ["difference", "p", "p (Holm)", "items shown beside the summary", "seeds"]
     rows = []
-    for one in results["rooms"]:
-        test, (recent, both) = one["test"], (one["forms"][form] for form in forms)
+    for room in results["rooms"]:
+        test, (recent, both) = room["test"], (room["forms"][form] for form in forms)
         rows.append(
             [
-                str(one["room"]),
+                str(room["room"]),
                 f"{recent['items']:.1f}",
                 *(interval(form["recall@3"]) for form in (recent, both)),
                 interval(test | {"value": test["difference"]}, "+"),

@@ -59,7 +59,7 @@ def run(
     from trsr.core.prompts import Encoder
 
     work = importlib.import_module(f"bench.{bench}")
-    wanted = [_pair(one, work.UNIT) for one in cases or work.CASES]
+    wanted = [_pair(case, work.UNIT) for case in cases or work.CASES]
     if rounds < 1:
         raise UsageError(f"--rounds must be at least 1, got {rounds}.")
     with steady():
@@ -81,9 +81,9 @@ def run(
             results = _kept(out, results)
         for pair in wanted:
             print(f"{bench} {pair[0]} x {pair[1]}: {rounds} rounds", flush=True)
-            made = work.case(network, encoder, *pair, rounds, seed)
-            kept = [one for one in results["cases"] if _numbers(one, work.UNIT) != pair]
-            results["cases"] = sorted([*kept, made], key=lambda one: _numbers(one, work.UNIT)[::-1])
+            new_case = work.case(network, encoder, *pair, rounds, seed)
+            others = [case for case in results["cases"] if _numbers(case, work.UNIT) != pair]
+            results["cases"] = sorted([*others, new_case], key=lambda case: _numbers(case, work.UNIT)[::-1])
             write(out, results)
         if bench == "score" and sweep:
             print("score: candidates a second over their number and over the prefix", flush=True)

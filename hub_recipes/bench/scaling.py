@@ -25,8 +25,8 @@ HEAD = 32  # width of an attention head
 def train_base(dataset: str, out: Path, width: int, layers: int, steps: int, seed: int) -> str:
     """Train a base unless it is there. Returns what it is called in the table."""
     trained_base(dataset, out, seed=seed, steps=steps, hidden=width, layers=layers, heads=width // HEAD)
-    made = json.loads((out / "training.json").read_text(encoding="utf-8"))
-    millions, minutes = made["parameters"] / 1e6, made["cpu_seconds"] / 60
+    record = json.loads((out / "training.json").read_text(encoding="utf-8"))
+    millions, minutes = record["parameters"] / 1e6, record["cpu_seconds"] / 60
     return f"{millions:.1f} M: {width} wide, {layers} layers, {steps:,} steps, {minutes:.0f} CPU minutes"
 
 
@@ -52,15 +52,15 @@ def run(
         DataError: If two datasets have one name.
     """
     bind(out, {**adapters.made_from(load_recipe("domain", changes), datasets, None), "seed": seed})
-    found: dict[str, list[str]] = {dataset: [] for dataset in datasets}
+    sources_of: dict[str, list[str]] = {dataset: [] for dataset in datasets}
     for width, layers, *longer in sizes:
         count = longer[0] if longer else steps
         folder = out / f"{width}x{layers}x{count}"
         name = train_base(datasets[0], folder / "base", width, layers, count, seed)
         bench = Bench("domain", datasets, str(folder / "base"), folder, changes, (seed,), FORMS[:1])
         for dataset, _, figures in bench.evaluated():
-            found[dataset].append(f"{name}={figures}")
-    for dataset, sources in found.items():
+            sources_of[dataset].append(f"{name}={figures}")
+    for dataset, sources in sources_of.items():
         against = sources[0].split("=")[0]
         compare(sources, out / f"comparison-{Path(dataset).name}", dataset=dataset, against=against)
 

@@ -47,7 +47,7 @@ def case(model, encoder: Encoder, prefix: int, candidates: int, rounds: int, see
 
     systems = [*ours(model, encoder, load), *peers(model, encoder, load, cost)]
     shared = load.shared
-    least = cost.forward([(0, shared), *((shared, len(one)) for one in load.own)], candidates)
+    least = cost.forward([(0, shared), *((shared, len(suffix)) for suffix in load.own)], candidates)
     return {
         "prefix": prefix,
         "candidates": candidates,
@@ -170,7 +170,7 @@ def sweep(
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
     scorer = Scorer(model, encoder.yes_id, encoder.no_id)
     cost = Cost.of(model)
-    made = []
+    results = []
     for over, prefix, candidates in points:
         load = prompts(encoder, prefix, candidates, seed)
         if prefix + max(map(len, load.suffixes)) > context:
@@ -178,18 +178,18 @@ def sweep(
         system = System(scorer.plan, partial(scorer.log_odds, load.prefix, load.suffixes))
         seconds = take_turns([system], rounds)[scorer.plan]
         shared = load.shared
-        least = cost.forward([(0, shared), *((shared, len(one)) for one in load.own)], candidates)
-        made.append(
+        least = cost.forward([(0, shared), *((shared, len(suffix)) for suffix in load.own)], candidates)
+        results.append(
             {
                 "over": over,
                 "prefix": prefix,
                 "candidates": candidates,
                 "tokens": shared + sum(map(len, load.own)),
                 "gflop": round(least / 1e9, 3),
-                "candidates_per_second": spread([candidates / one for one in seconds]),
+                "candidates_per_second": spread([candidates / elapsed for elapsed in seconds]),
             }
         )
-    return made
+    return results
 
 
 def _part(load: Prompts, count: int) -> float:

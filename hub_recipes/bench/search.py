@@ -84,7 +84,9 @@ class OfRetriever:
         retriever = Retriever.load(Path(self.retriever))
         numbers = retriever.numbers
         rows = contract.read(self.dataset, "histories", "test")[: self.users]
-        return retriever.vectors, retriever.users([np.array([numbers[one] for one in ids]) for ids in rows["history"]])
+        return retriever.vectors, retriever.users(
+            [np.array([numbers[item_id] for item_id in ids]) for ids in rows["history"]]
+        )
 
 
 Vectors = Made | OfRetriever
@@ -103,23 +105,23 @@ def read_vectors(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def exact(folder: Path) -> tuple[dict[str, Any], np.ndarray, tuple[int, ...]]:
     """Figures, the numbers of the best items (users, K), and the items and width of the table."""
-    table, asked = read_vectors(folder)
-    figures, found = _timed(lambda part: largest(part, table, K), asked)
-    return {"build_seconds": 0.0, **figures}, found, table.shape
+    table, users = read_vectors(folder)
+    figures, nearest = _timed(lambda part: largest(part, table, K), users)
+    return {"build_seconds": 0.0, **figures}, nearest, table.shape
 
 
 def approximate(folder: Path, shares: Sequence[int], truth: np.ndarray) -> list[dict[str, Any]]:
     """Figures for each share of the lists that is looked at; the index is built once."""
-    table, asked = read_vectors(folder)
+    table, users = read_vectors(folder)
     began = time.process_time()
     built = ApproximateIndex.build(table)
     seconds = round(time.process_time() - began, 1)
     rows = []
     for share in shares:
         index = built.probing(-(-built.lists // share))
-        figures, found = _timed(lambda part, index=index: index.largest(part, K), asked)
+        figures, nearest = _timed(lambda part, index=index: index.largest(part, K), users)
         shared = [
-            len(set(mine) & set(best)) / len(best) for mine, best in zip(found.tolist(), truth.tolist(), strict=True)
+            len(set(mine) & set(best)) / len(best) for mine, best in zip(nearest.tolist(), truth.tolist(), strict=True)
         ]
         rows.append(
             {
@@ -133,20 +135,20 @@ def approximate(folder: Path, shares: Sequence[int], truth: np.ndarray) -> list[
     return rows
 
 
-def _timed(search, asked: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
-    few = min(SINGLE, len(asked))
-    search(asked[:few])  # the first search is slower
+def _timed(search, users: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
+    few = min(SINGLE, len(users))
+    search(users[:few])  # the first search is slower
     began = time.process_time()
-    found = search(asked)[0]
-    together = (time.process_time() - began) / len(asked)
+    nearest = search(users)[0]
+    together = (time.process_time() - began) / len(users)
     began = time.process_time()
     for row in range(few):
-        search(asked[row : row + 1])
+        search(users[row : row + 1])
     alone = (time.process_time() - began) / few
     return {
         "milliseconds": {"together": round(1000 * together, 2), "one_by_one": round(1000 * alone, 2)},
         "peak_mib": round(peak_mib()),
-    }, found
+    }, nearest
 
 
 @contextmanager
@@ -167,9 +169,9 @@ def one_thread() -> Iterator[None]:
 def run(out: Path, vectors: Vectors, shares: Sequence[int] = SHARES) -> dict[str, Any]:
     """Measure both, each in a process of its own, and write `out`."""
 
-    def alone(function, *given):
+    def alone(function, *values):
         with one_thread(), ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            return pool.submit(function, *given).result()
+            return pool.submit(function, *values).result()
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -56,9 +56,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         server=Server(options.base_url, options.at_a_time, options.timeout),
     )
     # A server keeps what it computed for earlier questions: none is asked of it twice.
-    asked = first_blocks(options.dataset, options.users + WARM_UP + max(1, options.users // 3))
-    warm_up, few = asked[options.users : options.users + WARM_UP], asked[options.users + WARM_UP :]
-    questions = asked[: options.users]
+    all_questions = first_blocks(options.dataset, options.users + WARM_UP + max(1, options.users // 3))
+    warm_up, few = all_questions[options.users : options.users + WARM_UP], all_questions[options.users + WARM_UP :]
+    questions = all_questions[: options.users]
     for each in (here, served):
         asyncio.run(_ask(each, warm_up, WARM_UP))  # loads it
     ours, inside = timed(here, questions, here.batch, None)
@@ -75,7 +75,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "method": METHOD,
         "processor": processor(),
         "versions": versions(),
-        "same_prompt": _share(one.prompt_tokens == two.prompt_tokens for one, two in zip(ours, theirs, strict=True)),
+        "same_prompt": _share(
+            our_answer.prompt_tokens == their_answer.prompt_tokens
+            for our_answer, their_answer in zip(ours, theirs, strict=True)
+        ),
         **compared(model, Encoder(tokenizer), questions, ours, theirs),
         "ways": {
             f"transformers, batches of {here.batch}": inside,
@@ -108,7 +111,7 @@ def timed(
     answers = asyncio.run(_ask(asked, questions, at_a_time))
     seconds = time.perf_counter() - began
     cost: dict[str, Any] = {"answers": len(answers), "seconds": round(seconds, 1)}
-    tokens = sum(one.completion_tokens for one in answers)
+    tokens = sum(answer.completion_tokens for answer in answers)
     cost |= {"tokens": tokens, "tokens_a_second": round(tokens / seconds, 1)}
     if cpu is not None:
         spent = (_cpu_seconds(asked, pid) or 0) - cpu
@@ -116,29 +119,29 @@ def timed(
     return answers, cost
 
 
-def _cpu_seconds(asked: Engine, pid: int | None) -> float | None:
-    if asked.in_process:
+def _cpu_seconds(backend: Engine, pid: int | None) -> float | None:
+    if backend.in_process:
         return time.process_time()
     if pid is None:
         return None
     return cpu_seconds_of(pid)
 
 
-async def _ask(asked: Engine, questions: Sequence[SummaryRequest], at_a_time: int) -> list[Answer]:
+async def _ask(backend: Engine, questions: Sequence[SummaryRequest], at_a_time: int) -> list[Answer]:
     """First answers, so many at a time; a batch is one call."""
-    requests = [asked.request(question) for question in questions]
-    step = min(asked.batch, at_a_time)
+    requests = [backend.request(question) for question in questions]
+    step = min(backend.batch, at_a_time)
     parts = [requests[start : start + step] for start in range(0, len(requests), step)]
     gate = asyncio.Semaphore(at_a_time // step)
 
     async def ask(part) -> list[Answer]:
         async with gate:
-            return [answer or Answer("", failure="none") for answer in await asked.answers(part)]
+            return [answer or Answer("", failure="none") for answer in await backend.answers(part)]
 
     try:
         return [answer for answers in await asyncio.gather(*map(ask, parts)) for answer in answers]
     finally:
-        await asked.close(succeeded=True)
+        await backend.close(succeeded=True)
 
 
 @torch.no_grad()
@@ -147,20 +150,23 @@ def compared(
 ) -> dict[str, Any]:
     """How far the answers agree, and how near the model was to the other word where they part."""
     openings, parted, everywhere = [], [], []
-    for question, one, two in zip(questions, ours, theirs, strict=True):
-        left, right = clean(one.text).split(), clean(two.text).split()
+    for question, our_answer, their_answer in zip(questions, ours, theirs, strict=True):
+        left, right = clean(our_answer.text).split(), clean(their_answer.text).split()
         openings.append(_common(left, right) / max(len(left), len(right), 1))
-        ids, others = (encoder.text_ids(answer.text) for answer in (one, two))
+        ids, others = (encoder.text_ids(answer.text) for answer in (our_answer, their_answer))
         if not ids:
             continue
         prompt = encoder.request_ids(SummaryPrompts().text(question))
         logits = model(input_ids=torch.tensor([prompt + ids[:-1]]), use_cache=False).logits[0, len(prompt) - 1 :]
         best = logits.topk(2).values  # (answer tokens, 2)
         everywhere += (best[:, 0] - best[:, 1]).tolist()
-        if (place := _common(ids, others)) < min(len(ids), len(others)):
-            parted.append((logits[place, ids[place]] - logits[place, others[place]]).item())
+        if (position := _common(ids, others)) < min(len(ids), len(others)):
+            parted.append((logits[position, ids[position]] - logits[position, others[position]]).item())
     margin = {"where_they_part": _median(parted), "everywhere": _median(everywhere)}
-    equal = _share(clean(one.text) == clean(two.text) for one, two in zip(ours, theirs, strict=True))
+    equal = _share(
+        clean(our_answer.text) == clean(their_answer.text)
+        for our_answer, their_answer in zip(ours, theirs, strict=True)
+    )
     return {"equal": equal, "opening": round(statistics.mean(openings), 3), "margin": margin}
 
 

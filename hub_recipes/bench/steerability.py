@@ -106,7 +106,7 @@ class FieldValues:
 
     @classmethod
     def of(cls, of_item: Mapping[str, Sequence[str]]) -> "FieldValues":
-        holders = Counter(value for held in of_item.values() for value in set(held))
+        holders = Counter(value for values in of_item.values() for value in set(values))
         low, high = (share * len(of_item) for share in SHARE)
         return cls(of_item, {value: named(value, holders) for value, count in holders.items() if low <= count <= high})
 
@@ -128,9 +128,9 @@ def choose(row: Mapping[str, Any], summary: str, field: FieldValues, seed: int) 
         return None
     x, y = named_here[0], draw.choice(new)
     groups: dict[str, list[str]] = {name: [] for name in GROUPS}
-    for item_id, held in field.of_item.items():
-        if item_id not in met and not (x in held and y in held):
-            groups["x" if x in held else "y" if y in held else "others"].append(item_id)
+    for item_id, values in field.of_item.items():
+        if item_id not in met and not (x in values and y in values):
+            groups["x" if x in values else "y" if y in values else "others"].append(item_id)
     if any(len(groups[name]) < count for name, count in GROUPS.items()):
         return None
     drawn = {name: draw.sample(groups[name], count) for name, count in GROUPS.items()}
@@ -195,9 +195,9 @@ def run(
         ids = [item_id for group in GROUPS for item_id in case.groups[group]]
         log_odds = {}
         for name, edited in case.summaries.items():
-            request = {"history": history, "candidates": [texts[one] for one in ids], "summary": edited}
-            answer = sorted(recommender(request)["candidates"], key=lambda one: one["index"])
-            log_odds[name] = [one["log_odds"] for one in answer]
+            request = {"history": history, "candidates": [texts[item_id] for item_id in ids], "summary": edited}
+            answer = sorted(recommender(request)["candidates"], key=lambda candidate: candidate["index"])
+            log_odds[name] = [candidate["log_odds"] for candidate in answer]
         cases.append(case)
         figures.append(moves(case, log_odds))
     if not cases:
@@ -206,8 +206,8 @@ def run(
             f"{SHARE[1]:.0%} of the items have. Give another --field."
         )
     owners = [case.user_id for case in cases]
-    columns = {name: [one[name] for one in figures] for name in figures[0]}
-    right = [(one["replaced up y"] > 0) and (one["replaced up x"] < 0) for one in figures]
+    columns = {name: [user_moves[name] for user_moves in figures] for name in figures[0]}
+    right = [(user_moves["replaced up y"] > 0) and (user_moves["replaced up x"] < 0) for user_moves in figures]
     results = {
         "bench": "steerability",
         "dataset": contract.provenance(dataset).name or "dataset",

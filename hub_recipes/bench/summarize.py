@@ -31,14 +31,14 @@ def case(model, encoder: Encoder, count: int, new_tokens: int, rounds: int, seed
     """Seconds for `count` blocks of five items, `new_tokens` answer tokens each, for every system."""
     some = blocks(encoder, count, seed)
     wording = SummaryPrompts()
-    asked = [encoder.request_ids(wording.block_text(block)) for block in some]
+    prompt_ids = [encoder.request_ids(wording.block_text(block)) for block in some]
     pad = encoder.no_id
 
     def one_by_one() -> list[str]:
         texts = []
-        for ids in asked:
+        for ids in prompt_ids:
             row = torch.tensor([ids])
-            made = model.generate(
+            output = model.generate(
                 input_ids=row,
                 attention_mask=torch.ones_like(row),
                 max_new_tokens=new_tokens,
@@ -46,7 +46,7 @@ def case(model, encoder: Encoder, count: int, new_tokens: int, rounds: int, seed
                 do_sample=False,
                 pad_token_id=pad,
             )
-            texts.append(clean(encoder.tokenizer.decode(made[0, len(ids) :], skip_special_tokens=True)))
+            texts.append(clean(encoder.tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)))
         return texts
 
     def summarizer(plan: str | None) -> ModelSummarizer:
@@ -62,14 +62,14 @@ def case(model, encoder: Encoder, count: int, new_tokens: int, rounds: int, seed
 
     def difference(texts: Sequence[str]) -> float:
         """Part of the summaries that are not, word by word, what a prompt alone gives."""
-        return sum(one != right for one, right in zip(texts, truth, strict=True)) / count
+        return sum(text != right for text, right in zip(texts, truth, strict=True)) / count
 
     cost = Cost.of(model)
-    shared = len(common_prefix(asked))
-    answers = [(len(row), new_tokens - 1) for row in asked]  # the last token is never read
+    shared = len(common_prefix(prompt_ids))
+    answers = [(len(row), new_tokens - 1) for row in prompt_ids]  # the last token is never read
     through_head = count * new_tokens
-    least = cost.forward([(0, shared), *((shared, len(row) - shared) for row in asked), *answers], through_head)
-    whole = cost.forward([*((0, len(row)) for row in asked), *answers], through_head)
+    least = cost.forward([(0, shared), *((shared, len(row) - shared) for row in prompt_ids), *answers], through_head)
+    whole = cost.forward([*((0, len(row)) for row in prompt_ids), *answers], through_head)
     systems = [
         System(plan, partial(summarize, plan), ours=True)
         for plan in PLANS
@@ -79,7 +79,7 @@ def case(model, encoder: Encoder, count: int, new_tokens: int, rounds: int, seed
     return {
         "blocks": count,
         "new_tokens": new_tokens,
-        "prompt_tokens": sum(map(len, asked)),
+        "prompt_tokens": sum(map(len, prompt_ids)),
         "shared_tokens": shared,
         "least_gflop": round(least / 1e9, 3),
         "allowed_difference": 0.0,

@@ -39,12 +39,12 @@ def case(model, encoder: Encoder, prefix: int, negatives: int, rounds: int, seed
     ]
     truth = one_by_one(model, loads, users)
 
-    def difference(found: Sequence[torch.Tensor] | None) -> float | None:
+    def difference(gradients: Sequence[torch.Tensor] | None) -> float | None:
         """Largest difference of a gradient, in units of that gradient's largest entry."""
-        if found is None:
+        if gradients is None:
             return None
-        pairs = zip(found, truth, strict=True)
-        return max(((one - right).abs().max() / right.abs().max()).item() for one, right in pairs)
+        pairs = zip(gradients, truth, strict=True)
+        return max(((gradient - right).abs().max() / right.abs().max()).item() for gradient, right in pairs)
 
     best = shared_prefix.choose_plan(model, users[0])
     cost = Cost.of(model)
@@ -120,18 +120,18 @@ def peer(model, loads: Sequence[Prompts], users: Sequence[Mapping[str, list[int]
             labels[n, len(row) - 1] = row[-1]
 
         def loss() -> torch.Tensor:
-            made = model(
+            output = model(
                 input_ids=ids, attention_mask=mask, labels=labels, num_items_in_batch=len(rows), use_cache=False
             )
-            return made.loss
+            return output.loss
 
         return loss
 
     first = part(batches[0])
 
     def run() -> list[torch.Tensor] | None:
-        found = step(model, [first])
-        return found if len(batches) == 1 else None
+        gradients = step(model, [first])
+        return gradients if len(batches) == 1 else None
 
     share = sum(width for _, width in shapes[:BATCH]) / positions
     return System("sft", run, share=share, flops=3 * cost.forward(shapes, positions, square=True))
@@ -142,7 +142,7 @@ def step(model, parts: Sequence[Callable[[], torch.Tensor]]) -> list[torch.Tenso
     model.zero_grad(set_to_none=True)
     for loss in parts:
         loss().backward()
-    return [one.grad for one in model.parameters() if one.requires_grad]
+    return [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
 
 
 def _rows(loads: Sequence[Prompts]) -> list[list[int]]:

@@ -82,13 +82,14 @@ def describe(name: str, model) -> dict[str, object]:
     config = model.config.get_text_config()
     # By identity: they may be one and the same.
     outside = {
-        id(one.weight): one.weight.numel() for one in (model.get_input_embeddings(), model.get_output_embeddings())
+        id(layer.weight): layer.weight.numel()
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings())
     }
     return {
         "name": Path(name).name,
         "architecture": config.model_type,
         "weights": "random" if name in CONFIGS else "loaded",
-        "body_parameters": sum(one.numel() for one in model.parameters()) - sum(outside.values()),
+        "body_parameters": sum(parameter.numel() for parameter in model.parameters()) - sum(outside.values()),
         "embedding_parameters": list(outside.values()),
         "layers": config.num_hidden_layers,
         "hidden_size": config.hidden_size,
@@ -131,13 +132,13 @@ def blocks(encoder: Encoder, count: int, seed: int, items: int = 5) -> list[tupl
 def _words(encoder: Encoder, draw: random.Random, most: int = 500) -> Sequence[str]:
     """Words that are one token each after a space."""
     tokenizer = encoder.tokenizer
-    found = []
+    words = []
     for token in draw.sample(range(len(tokenizer)), len(tokenizer)):
         word = tokenizer.decode([token]).strip()
         if word.isalpha() and word.isascii() and word.islower() and len(encoder.text_ids(f" {word}")) == 1:
-            found.append(word)
-            if len(found) == most:
+            words.append(word)
+            if len(words) == most:
                 break
-    if not found:
+    if not words:
         raise ValueError("This tokenizer has no words of one token each, which the prompts are made of.")
-    return found
+    return words

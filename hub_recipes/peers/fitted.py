@@ -65,12 +65,12 @@ def over_known(
 
     def spread(part: Mapping[str, Any]) -> np.ndarray:
         scores = np.zeros((len(part["history"]), len(numbers)))
-        told = [row for row, history in enumerate(part["history"]) if not known_ids.isdisjoint(history)]
-        if told:
-            found = np.asarray(score([part["history"][row] for row in told]), np.float64)
-            rows = np.broadcast_to(found.min(axis=1, keepdims=True), (len(told), len(numbers))).copy()
-            rows[:, columns] = found
-            scores[told] = rows
+        scored_rows = [row for row, history in enumerate(part["history"]) if not known_ids.isdisjoint(history)]
+        if scored_rows:
+            known_scores = np.asarray(score([part["history"][row] for row in scored_rows]), np.float64)
+            rows = np.broadcast_to(known_scores.min(axis=1, keepdims=True), (len(scored_rows), len(numbers))).copy()
+            rows[:, columns] = known_scores
+            scores[scored_rows] = rows
         return scores
 
     return spread

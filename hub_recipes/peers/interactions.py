@@ -30,7 +30,7 @@ def dataset(sequences: Sequence[Sequence[str]], fields: Mapping[str, Mapping[str
     return Dataset.construct(
         pd.DataFrame(steps, columns=Columns.Interactions),
         item_features_df=pd.DataFrame(features) if features else None,
-        cat_item_features=sorted({one["feature"] for one in features}),
+        cat_item_features=sorted({row["feature"] for row in features}),
     )
 
 

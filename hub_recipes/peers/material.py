@@ -96,8 +96,8 @@ def load(sources: Sequence[str]) -> Material:
         if name not in contract.ITEM_COLUMNS and items.features[name].dtype == "string"
     }
     sequences, users, counts = _sequences(first, list(texts))
-    asked = {(source, split): splits[source][split] for source in sources for split in ASKED}
-    return Material(first["train"], asked, texts, fields, sequences, users, counts)
+    rows_of_splits = {(source, split): splits[source][split] for source in sources for split in ASKED}
+    return Material(first["train"], rows_of_splits, texts, fields, sequences, users, counts)
 
 
 def _sequences(splits: Mapping[str, Dataset], item_ids: list[str]) -> tuple[list[list[str]], list[str], np.ndarray]:
@@ -107,7 +107,7 @@ def _sequences(splits: Mapping[str, Dataset], item_ids: list[str]) -> tuple[list
     new_rows = list(training_rows(splits, numbers))
     counts = joined(new_rows).counts(len(item_ids))
     rows = [(user_id, items.tobytes(), items[:first].tobytes()) for user_id, items, first in new_rows]
-    continued = Counter((user_id, known) for user_id, _, known in rows)
+    continued = Counter((user_id, prefix) for user_id, _, prefix in rows)
     sequences, users = [], []
     for user_id, items, _ in rows:
         if continued[user_id, items]:

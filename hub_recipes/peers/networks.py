@@ -64,8 +64,8 @@ def model_of(kind: str, longest: int, settings: dict[str, Any]) -> TransformerMo
         case "hstu":
             # Its scores are cosines: a temperature, here the paper's, spreads them. Datasets hold no times.
             options |= {"relative_time_attention": False, "lightning_module_kwargs": {"logits_t": 0.05}}
-    made = {"bert4rec": BERT4RecModel, "hstu": HSTUModel}.get(kind, SASRecModel)
-    return made(**options | settings)
+    model_class = {"bert4rec": BERT4RecModel, "hstu": HSTUModel}.get(kind, SASRecModel)
+    return model_class(**options | settings)
 
 
 def peer(kind: str) -> Callable[[Material, dict[str, Any], int, Budget], Fitted]:
@@ -101,20 +101,20 @@ def peer(kind: str) -> Callable[[Material, dict[str, Any], int, Budget], Fitted]
 def scorer(model: TransformerModelBase, material: Material) -> Callable:
     """Scores over the catalogue by a model's own forward."""
     prepared = model.data_preparator
-    known = prepared.get_known_item_ids().tolist()
+    known_ids = prepared.get_known_item_ids().tolist()
     columns = torch.from_numpy(prepared.get_known_items_sorted_internal_ids())
 
     @torch.no_grad()
     def score(histories: Sequence[Sequence[str]]) -> np.ndarray:
-        asked = prepared.transform_dataset_u2i(dataset(histories), list(range(len(histories))))
+        inputs = prepared.transform_dataset_u2i(dataset(histories), list(range(len(histories))))
         body = model.torch_model.eval()
         items = body.item_model.get_all_embeddings()
-        found = []
-        for batch in prepared.get_dataloader_recommend(asked, model.recommend_batch_size):
+        similarities = []
+        for batch in prepared.get_dataloader_recommend(inputs, model.recommend_batch_size):
             users = body.encode_sessions(batch, items)[:, -1:]  # (users, 1, factors), after the last item
-            found.append(body.similarity_module(users, items)[:, 0, columns])
-        scores = np.empty((len(histories), len(known)), np.float32)
-        scores[asked.user_id_map.external_ids.astype(int)] = torch.cat(found).numpy()
+            similarities.append(body.similarity_module(users, items)[:, 0, columns])
+        scores = np.empty((len(histories), len(known_ids)), np.float32)
+        scores[inputs.user_id_map.external_ids.astype(int)] = torch.cat(similarities).numpy()
         return scores
 
-    return over_known(score, known, material)
+    return over_known(score, known_ids, material)

@@ -75,14 +75,14 @@ def _fit(name: str, sources: Sequence[str], settings: dict[str, Any], seed: int,
     train_seconds = round(time.process_time() - began, 2)
     numbers = material.numbers
     scores, costs = {}, {}
-    for asked, rows in material.asked.items():
+    for key, rows in material.asked.items():
         candidates, scoring = Candidates.of(rows, ORDER), time.process_time()
-        scores[asked] = catalogue.on_candidates(fitted.score, candidates, numbers)
-        costs[asked] = {"train_seconds": train_seconds, **score_files.cost(scoring)}
+        scores[key] = catalogue.on_candidates(fitted.score, candidates, numbers)
+        costs[key] = {"train_seconds": train_seconds, **score_files.cost(scoring)}
     cost = score_files.cost(began)
     measured = {
-        asked: catalogue.measure({name: fitted.score}, rows, numbers, material.counts)[name]
-        for asked, rows in material.asked.items()
+        key: catalogue.measure({name: fitted.score}, rows, numbers, material.counts)[name]
+        for key, rows in material.asked.items()
     }
     reached = float(measured[sources[0], "validation"].per_user[METRIC].mean())
     return Fit(reached, scores, measured, fitted.record, cost, costs)
@@ -142,11 +142,11 @@ def run(
 
     tuning = tuned or _search(name, out / STUDIES, searched_on, budget, seeds[0], fitted)
     for (source, seed), folder in folders.items():
-        one = fitted(tuning["chosen"], seed)
-        of_fit = {"seed_of_fit": seed if peer.seeded else None, f"validation_{METRIC}": round(one.validation, 5)}
+        peer_fit = fitted(tuning["chosen"], seed)
+        of_fit = {"seed_of_fit": seed if peer.seeded else None, f"validation_{METRIC}": round(peer_fit.validation, 5)}
         for split in ASKED:  # the test split is last: with it the peer is finished
             written = folder if split == "test" else folder.with_name(f"{folder.name}-{split}")
-            results = _write(written, name, one, source, split, material, {**tuning, **of_fit})
+            results = _write(written, name, peer_fit, source, split, material, {**tuning, **of_fit})
         reached = [results[part]["systems"][name] for part in ("candidates", "catalogue")]
         print(
             f"{folder}: test recall@3 {reached[0]['recall@3']['value']:.3f}, on the catalogue recall@10 "
@@ -162,14 +162,14 @@ def records(file: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         UsageError: If it holds none of one of the peers.
     """
     about = read_json(file)
-    found = about.get("tuning") or {}
-    if "chosen" in found:  # of one peer
-        found = {about["run"]: found}
-    if missing := [name for name in names if name not in found]:
+    tuning = about.get("tuning") or {}
+    if "chosen" in tuning:  # of one peer
+        tuning = {about["run"]: tuning}
+    if missing := [name for name in names if name not in tuning]:
         raise UsageError(
-            f"{file} has no search of {', '.join(missing)} on record, but of {', '.join(found) or 'none'}. Give --peers, or search."
+            f"{file} has no search of {', '.join(missing)} on record, but of {', '.join(tuning) or 'none'}. Give --peers, or search."
         )
-    return {name: found[name] for name in names}
+    return {name: tuning[name] for name in names}
 
 
 def _search(
@@ -181,9 +181,12 @@ def _search(
     study = f"{name}, {budget.epochs} epochs, patience {budget.patience}, of {json.dumps(values)}, on {data}"
 
     def evaluate(settings: dict[str, Any]) -> Trial:
-        one = fitted(settings, seed)
-        print(f"{name}: {json.dumps(settings)}: {METRIC} {one.validation:.4f}, {one.cost['cpu_seconds']} s", flush=True)
-        return Trial(settings, one.validation, {**one.record, **one.cost})
+        peer_fit = fitted(settings, seed)
+        print(
+            f"{name}: {json.dumps(settings)}: {METRIC} {peer_fit.validation:.4f}, {peer_fit.cost['cpu_seconds']} s",
+            flush=True,
+        )
+        return Trial(settings, peer_fit.validation, {**peer_fit.record, **peer_fit.cost})
 
     trials = search(storage, study, space, budget, seed, evaluate)
     finished = [(trial.value, trial) for trial in trials if trial.value is not None]
@@ -207,7 +210,7 @@ def _search(
 
 
 def _write(
-    folder: Path, name: str, one: Fit, source: str, split: str, material: Material, tuning: Mapping[str, Any]
+    folder: Path, name: str, peer_fit: Fit, source: str, split: str, material: Material, tuning: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Write the figures of one split, as `trsr retrieve evaluate` does."""
     rows = material.asked[source, split]
@@ -217,15 +220,15 @@ def _write(
         "seed": ORDER,
         "n_users": len(set(rows["user_id"])),
         "limit": 0,
-        "cost": one.costs[source, split],
+        "cost": peer_fit.costs[source, split],
         "tuning": tuning,
         "versions": versions("rectools", "implicit", "optuna", "sentence-transformers"),
     }
     return write_evaluation(
         folder,
         Candidates.of(rows, ORDER),
-        {name: one.scores[source, split]},
-        {name: one.measured[source, split]},
+        {name: peer_fit.scores[source, split]},
+        {name: peer_fit.measured[source, split]},
         material.numbers,
         material.counts,
         about,

@@ -45,29 +45,29 @@ def ease(material: Material, settings: dict[str, Any], seed: int, budget: Budget
 
     interactions = dataset([list(dict.fromkeys(items)) for items in material.items_of_users])
     model = EASEModel(**settings, recommend_use_gpu_ranking=False).fit(interactions)
-    known = interactions.item_id_map.external_ids.tolist()
-    return Fitted(over_known(lambda histories: _met(histories, known) @ model.weight, known, material))
+    item_ids = interactions.item_id_map.external_ids.tolist()
+    return Fitted(over_known(lambda histories: _met(histories, item_ids) @ model.weight, item_ids, material))
 
 
 def als(material: Material, settings: dict[str, Any], seed: int, budget: Budget) -> Fitted:
     """Alternating least squares of `implicit` (Hu et al. 2008); a user's factors are solved for from the history alone."""
     from implicit.als import AlternatingLeastSquares
 
-    known = [item_id for item_id, count in zip(material.texts, material.counts, strict=True) if count]
+    item_ids = [item_id for item_id, count in zip(material.texts, material.counts, strict=True) if count]
     model = AlternatingLeastSquares(**settings, use_gpu=False, num_threads=1, random_state=seed)
-    model.fit(_met(material.items_of_users, known), show_progress=False)
+    model.fit(_met(material.items_of_users, item_ids), show_progress=False)
 
     def score(histories: Sequence[Sequence[str]]) -> np.ndarray:
-        users = model.recalculate_user(np.arange(len(histories)), _met(histories, known))
+        users = model.recalculate_user(np.arange(len(histories)), _met(histories, item_ids))
         return users @ model.item_factors.T
 
-    return Fitted(over_known(score, known, material))
+    return Fitted(over_known(score, item_ids, material))
 
 
-def _met(histories: Sequence[Sequence[str]], known: Sequence[str]) -> csr_matrix:
+def _met(histories: Sequence[Sequence[str]], item_ids: Sequence[str]) -> csr_matrix:
     """1 where a user met an item, (users, known items) float32."""
-    column = {item_id: number for number, item_id in enumerate(known)}
+    column = {item_id: number for number, item_id in enumerate(item_ids)}
     rows = [[column[item_id] for item_id in dict.fromkeys(items) if item_id in column] for items in histories]
     ends = np.cumsum([0, *map(len, rows)])
     flat = np.array([number for row in rows for number in row], np.int32)
-    return csr_matrix((np.ones(len(flat), np.float32), flat, ends), shape=(len(rows), len(known)))
+    return csr_matrix((np.ones(len(flat), np.float32), flat, ends), shape=(len(rows), len(item_ids)))

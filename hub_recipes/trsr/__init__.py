@@ -43,8 +43,8 @@ class _RegisterOnImport(MetaPathFinder):
         if fullname != _PIPELINES or self not in sys.meta_path:
             return None
         others = sys.meta_path[sys.meta_path.index(self) + 1 :]
-        found = (other.find_spec(fullname, path, target) for other in others if hasattr(other, "find_spec"))
-        spec = next(filter(None, found), None)
+        specs = (other.find_spec(fullname, path, target) for other in others if hasattr(other, "find_spec"))
+        spec = next(filter(None, specs), None)
         if spec is not None and spec.loader is not None:
             spec.loader = _Registering(spec.loader)
         return spec
@@ -68,7 +68,7 @@ class _Registering(Loader):
 
 
 # One is enough, also when this module is executed again.
-sys.meta_path[:] = [one for one in sys.meta_path if type(one).__qualname__ != _RegisterOnImport.__qualname__]
+sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__qualname__ != _RegisterOnImport.__qualname__]
 sys.meta_path.insert(0, _RegisterOnImport())
 if _PIPELINES in sys.modules:
     importlib.import_module("trsr.registration").register()

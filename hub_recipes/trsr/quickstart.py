@@ -96,11 +96,11 @@ def quickstart(
     started = time.monotonic()
     size = NANO if base is None else PRETRAINED
     recipe = load_recipe(size.recipe, overrides)
-    known = base in KNOWN  # fetched into the folder, and known by its name until then
+    by_name = base in KNOWN  # fetched into the folder, and known by its name until then
     made_from = {"dataset": dataset_checksum(source), "seed": seed}
     recipe = replace(recipe, base=base or recipe.base)
-    bind(out, {**recipe.to_dict(), **made_from, "base": base if known else base_checksum(recipe.base)})
-    if known:
+    bind(out, {**recipe.to_dict(), **made_from, "base": base if by_name else base_checksum(recipe.base)})
+    if by_name:
         recipe = replace(recipe, base=_fetched(str(base), out / f"{base}-base", say))
     dataset = (out / "dataset").resolve()  # what is published later may be published from elsewhere
     if not (dataset / contract.PROVENANCE).exists():
@@ -198,10 +198,10 @@ def _evaluate(out: Path, recipes: dict[str, Recipe], seed: int) -> dict[str, Any
         own = Candidates.of(contract.read(dataset, run.recipe.config, "test"), seed)
         systems[label] = evaluate.score(own, texts, encoder, scorer, label).log_odds
         if label == RELEASED:
-            known = Candidates.of(contract.read(dataset, label, "validation"), seed)
-            fitted = {label: evaluate.score(known, texts, encoder, scorer, f"{label} validation").log_odds}
+            validation = Candidates.of(contract.read(dataset, label, "validation"), seed)
+            fitted = {label: evaluate.score(validation, texts, encoder, scorer, f"{label} validation").log_odds}
             about = evaluate.describe(released, "validation")
-            evaluate.write_results(released.folder / "validation", fitted, known, about)
+            evaluate.write_results(released.folder / "validation", fitted, validation, about)
     pairs = tuple((label, "recent items only") for label in runs if label != "recent items only")
     about = evaluate.describe(released, "test")
     return evaluate.write_results(released.folder / "test", systems, candidates, about, pairs)
@@ -219,7 +219,7 @@ def _recommend(folder: Path, dataset: Path) -> str:
     answer = recommender(request, top_k=3, return_summary=True)
     lines = [f"User {row['user_id']}, {len(row['history'])} items. Last: {request['history'][-1]}"]
     lines.append(f"Summary: {answer['summary']}")
-    for one in answer["candidates"]:
-        chosen = "  <- what the user chose" if one["index"] == 0 else ""
-        lines.append(f"{one['rank']}. P(yes) = {one['score']:.3f}  {one['item']}{chosen}")
+    for candidate in answer["candidates"]:
+        chosen = "  <- what the user chose" if candidate["index"] == 0 else ""
+        lines.append(f"{candidate['rank']}. P(yes) = {candidate['score']:.3f}  {candidate['item']}{chosen}")
     return "\n".join(lines)

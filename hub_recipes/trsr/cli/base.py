@@ -35,5 +35,5 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Outcome:
     from trsr.pretrain.packaged import make_base
 
-    made = make_base(options.model, options.out, source=options.source, license=options.license, dtype=options.dtype)
-    return Outcome(made, f"Wrote {options.out}. Train on it: trsr train RECIPE base={options.out}")
+    record = make_base(options.model, options.out, source=options.source, license=options.license, dtype=options.dtype)
+    return Outcome(record, f"Wrote {options.out}. Train on it: trsr train RECIPE base={options.out}")

@@ -41,9 +41,9 @@ def given(options: argparse.Namespace) -> dict[str, Any]:
         "address": "ray_address", "workers": "workers", "partitions": "partitions", "gpus": "ray_gpus_per_worker"
     }  # fmt: skip
     there = {name: option for name, option in names.items() if hasattr(options, option)}
-    found = {name: getattr(options, option) for name, option in there.items()}
-    found = {name: value for name, value in found.items() if value is not None}
-    if found and not options.ray:
+    values = {name: getattr(options, option) for name, option in there.items()}
+    values = {name: value for name, value in values.items() if value is not None}
+    if values and not options.ray:
         *flags, last = [f"--{option.replace('_', '-')}" for option in there.values()]
         raise UsageError(f"{', '.join(flags)} and {last} go with --ray: add it.")
-    return found
+    return values

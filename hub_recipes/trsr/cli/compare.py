@@ -66,5 +66,5 @@ def run(options: argparse.Namespace) -> Outcome:
         plots=not options.no_plots,
     )
     undrawn = not options.no_plots and not plots.available()
-    told = f"; without pictures, which need matplotlib: {plots.INSTALL}" if undrawn else ""
-    return Outcome(results, f"{document(results)}\nWrote {options.out}{told}")
+    note = f"; without pictures, which need matplotlib: {plots.INSTALL}" if undrawn else ""
+    return Outcome(results, f"{document(results)}\nWrote {options.out}{note}")

@@ -69,8 +69,8 @@ def demo(folder: Path | None = None, retriever: Path | None = None, **options) -
 
     release = describe(folder)
     if (dataset := release.get("dataset", "")) and Path(dataset).is_dir():
-        known = [config for config in ("items", "histories") if config in contract.configs(dataset)]
-        release["dataset_caches"] = {config: contract.cache_of(dataset, config) for config in known}
+        configs = [config for config in ("items", "histories") if config in contract.configs(dataset)]
+        release["dataset_caches"] = {config: contract.cache_of(dataset, config) for config in configs}
     pipe: Any = None  # None: the page loads the pipeline of the release
     if folder is None or is_finished(folder) or retriever:
         pipe = load_recommender(str(folder) if folder else None, device="cpu")

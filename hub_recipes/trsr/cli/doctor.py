@@ -201,8 +201,8 @@ def _device() -> Section:
             "bf16": torch.cuda.is_bf16_supported(),
             "count": torch.cuda.device_count(),
         }
-    elif not accelerator and (known := processor_computes_bf16()) is not None:
-        section["bf16"] = known  # arithmetic in it
+    elif not accelerator and (computes_bf16 := processor_computes_bf16()) is not None:
+        section["bf16"] = computes_bf16  # arithmetic in it
     return section
 
 

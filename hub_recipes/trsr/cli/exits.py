@@ -41,8 +41,8 @@ def ended() -> Iterator[None]:
     except KeyboardInterrupt:
         _end(Exit.STOPPED, "stopped. The same command goes on from what is kept.")
     except Exception as error:
-        if place := _no_room(error):
-            _end(Exit.FULL, f"error: no room left on the disk ({place}). Make some, and run the same command again.")
+        if detail := _no_room(error):
+            _end(Exit.FULL, f"error: no room left on the disk ({detail}). Make some, and run the same command again.")
         if isinstance(error, (TrsrError, OSError)):  # an OSError is a file that cannot be read or written
             _end(Exit.MISTAKE, f"error: {error}")
         traceback.print_exc()
@@ -85,7 +85,7 @@ def _no_room(error: BaseException | None) -> str:
     while error is not None:
         remote = remote or isinstance(error, (EngineError, HubError))  # the words may be a server's, of its own disk
         # Rust, C++ and SQLite tell it in words alone.
-        said = not remote and any(one in str(error) for one in _NO_ROOM_SAID)
+        said = not remote and any(phrase in str(error) for phrase in _NO_ROOM_SAID)
         if (isinstance(error, OSError) and error.errno in _NO_ROOM) or said:
             return str(getattr(error, "filename", None) or error).splitlines()[0]
         error = error.__cause__ or error.__context__

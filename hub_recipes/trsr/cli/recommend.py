@@ -97,7 +97,7 @@ def _all_users(options: argparse.Namespace) -> Outcome:
     if options.push_to_hub:  # now, and not after hours of work
         check_push(contract.provenance(options.dataset, options.revision).terms, options.push_to_hub, **pushed)
     chosen = {"top_k": options.top_k, "stage_one": options.stage_one, "limit": options.limit}
-    made = recommend_to_all(
+    record = recommend_to_all(
         options.dataset,
         options.out,
         model=options.model,
@@ -109,12 +109,12 @@ def _all_users(options: argparse.Namespace) -> Outcome:
         **{name: value for name, value in chosen.items() if value is not None},
     )
     if options.push_to_hub:
-        made["commit"] = push_dataset(options.out, options.push_to_hub, overwrite=options.overwrite, **pushed)
+        record["commit"] = push_dataset(options.out, options.push_to_hub, overwrite=options.overwrite, **pushed)
     return Outcome(
-        made,
-        f"Wrote {options.out}: {made['items']:,} items for {made['users']:,} users, {made['new_users']:,} of them now, in "
-        f"{made['seconds']:g} s; {made['users_a_second']:g} users and {made['items_a_second']:,} scored items a second, at most "
-        f"{made['peak_mib']:g} MiB",
+        record,
+        f"Wrote {options.out}: {record['items']:,} items for {record['users']:,} users, {record['new_users']:,} of them now, in "
+        f"{record['seconds']:g} s; {record['users_a_second']:g} users and {record['items_a_second']:,} scored items a second, at most "
+        f"{record['peak_mib']:g} MiB",
     )
 
 

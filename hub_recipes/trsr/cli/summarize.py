@@ -225,32 +225,34 @@ def _check_in_use(options: argparse.Namespace) -> None:
         ("an --engine that has a model", kind != "extractive", OF_MODELS),
         ("--estimate", options.estimate, OF_ESTIMATES),
     ):
-        given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) != DEFAULTS.get(name)]
-        if given and not in_use:
-            flags = ", ".join(given)
-            raise UsageError(f"{flags} {'go' if len(given) > 1 else 'goes'} with {use}: add it, or leave out {flags}.")
+        changed = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) != DEFAULTS.get(name)]
+        if changed and not in_use:
+            flags = ", ".join(changed)
+            raise UsageError(
+                f"{flags} {'go' if len(changed) > 1 else 'goes'} with {use}: add it, or leave out {flags}."
+            )
 
 
-def _losses(made: Mapping[str, Any]) -> str:
+def _losses(record: Mapping[str, Any]) -> str:
     """What became of answers that were no summaries, a sentence a line."""
     from trsr.records.provenance import SummaryProvenance
     from trsr.summaries.failures import remedy
 
-    said = [f"Of the users, the first {made['limit']:,} of each split."] if "limit" in made else []
-    if rejected := made.get("rejected"):
+    said = [f"Of the users, the first {record['limit']:,} of each split."] if "limit" in record else []
+    if rejected := record.get("rejected"):
         said.append(f"{sum(rejected.values()):,} answers were no summaries: {_counted(rejected)}.")
-    summaries = SummaryProvenance(made)
+    summaries = SummaryProvenance(record)
     if fallen := summaries.fallen_back:
-        calls = sum(made["calls"].values())
+        calls = sum(record["calls"].values())
         number = f"{'at most ' * summaries.continues_others}{min(sum(fallen.values()), calls):,}"
         said.append(
             f"The extractive summarizer wrote {number} of {calls:,} summaries in their "
-            f"place: {_counted(fallen)}. To have fewer, {remedy(max(fallen, key=fallen.__getitem__), made['sampling'])}."
+            f"place: {_counted(fallen)}. To have fewer, {remedy(max(fallen, key=fallen.__getitem__), record['sampling'])}."
         )
-    if made.get("reasoning_removed"):
-        said.append(f"Reasoning was taken out of the answers behind {made['reasoning_removed']:,} summaries.")
+    if record.get("reasoning_removed"):
+        said.append(f"Reasoning was taken out of the answers behind {record['reasoning_removed']:,} summaries.")
     return "".join(f"\n{line}" for line in said)
 
 
 def _counted(reasons: Mapping[str, int]) -> str:
-    return ", ".join(f"{why} {count:,}" for why, count in sorted(reasons.items(), key=lambda one: -one[1]))
+    return ", ".join(f"{why} {count:,}" for why, count in sorted(reasons.items(), key=lambda pair: -pair[1]))

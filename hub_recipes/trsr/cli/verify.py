@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> Outcome:
     from trsr.hub.verify import verify
     from trsr.report import markdown
 
-    found = verify(
+    result = verify(
         options.target,
         known=options.expected,
         api=options.api,
@@ -51,14 +51,14 @@ def run(options: argparse.Namespace) -> Outcome:
     )
     rows = [
         [str(number), *(" ".join(f"{value:.2f}" for value in row[name]) for name in ("expected", "given"))]
-        for number, row in enumerate(found["rows"], 1)
+        for number, row in enumerate(result["rows"], 1)
     ]
     text = "\n\n".join(
         [
             markdown.table(["request", "log-odds expected", "given"], rows),
-            "\n".join(found["said"]),
-            f"Largest difference {found['difference']:.2g}, allowed {found['tolerance']:g}: "
-            + ("right." if found["right"] else "NOT right."),
+            "\n".join(result["said"]),
+            f"Largest difference {result['difference']:.2g}, allowed {result['tolerance']:g}: "
+            + ("right." if result["right"] else "NOT right."),
         ]
     )
-    return Outcome(found, text, Exit.DONE if found["right"] else Exit.FOUND)
+    return Outcome(result, text, Exit.DONE if result["right"] else Exit.FOUND)

@@ -140,9 +140,11 @@ class Catalogue:
         """
         met = [self._rows_of(*entry) for entry in history]
         left_out = [self._rows_of(*entry) for entry in exclude]
-        known = [rows[0] for rows in met if rows]
+        history_rows = [rows[0] for rows in met if rows]
         excluded = [row for rows in (*met, *left_out) for row in rows]
-        return Query(known, excluded, len(met) - len(known), where, count, sum(not rows for rows in left_out))
+        return Query(
+            history_rows, excluded, len(met) - len(history_rows), where, count, sum(not rows for rows in left_out)
+        )
 
     def entry(self, value: object) -> object:
         """What is to be left out: an id as an entry with that id; any other item as it is."""
@@ -167,7 +169,7 @@ class Catalogue:
         """
         users = user_vectors(self.user_model, self.vectors, [query.history for query in queries])
         scores = users @ self.vectors.T  # (users, items)
-        found = []
+        results = []
         for query, row in zip(queries, scores, strict=True):
             row[list(query.excluded)] = -torch.inf
             for name, value in (query.where or {}).items():
@@ -175,8 +177,8 @@ class Catalogue:
             bound = row.topk(min(query.count, len(row))).values.min()
             chosen = torch.nonzero((row >= bound) & row.isfinite())[:, 0]
             values, order = row[chosen].sort(descending=True, stable=True)
-            found.append(list(zip(chosen[order].tolist(), values.tolist(), strict=True))[: query.count])
-        return found
+            results.append(list(zip(chosen[order].tolist(), values.tolist(), strict=True))[: query.count])
+        return results
 
     def ranked(self, retrieved: Sequence[tuple[int, float]], log_odds: Sequence[float] | None) -> list[dict[str, Any]]:
         """Items with their scores, best first; of equal ones, those that the first stage put first.
@@ -204,14 +206,14 @@ class Catalogue:
         if name not in self.fields:
             raise InputError(f"Items have no field {name!r} to choose by; they have {', '.join(self.fields)}.")
         column = self.fields[name]
-        example = next((one for one in _held(column) if _kind(one) is not None), None)
+        example = next((element for element in _held(column) if _kind(element) is not None), None)
         if example is None:
-            example = next((one for one in _held(column) if one is not None), value)
+            example = next((element for element in _held(column) if element is not None), value)
         if _kind(value) is None or _kind(example) != _kind(value):
             raise InputError(f"The field {name!r} holds values such as {example!r}, so none can be {value!r}.")
         matching = torch.tensor([value in cell if isinstance(cell, list) else value == cell for cell in column])
         if isinstance(value, str) and not matching.any():
-            near = next((held for held in _held(column) if held and _folded(held) == _folded(value)), None)
+            near = next((element for element in _held(column) if element and _folded(element) == _folded(value)), None)
             if near is not None:
                 raise InputError(f"No item has {value!r} in the field {name!r}, but items have {near!r} there.")
         return matching

@@ -57,22 +57,22 @@ def without_reasoning(text: str) -> str:
     A block without its end takes all that follows; one without its beginning, which may have stood in the prompt, all that
     went before.
     """
-    kept: list[str] = []
+    parts: list[str] = []
     start, inside = 0, False
     for mark in _MARK.finditer(text):
         if mark["opening"] is None:
             if not inside:
-                kept.clear()
+                parts.clear()
             inside = False
         elif not inside:
-            kept.append(text[start : mark.start()])
+            parts.append(text[start : mark.start()])
             inside = True
         start = mark.end()
     if not start:
         return text
     if not inside:
-        kept.append(text[start:])
-    return _AROUND.sub("", "".join(kept)).strip()
+        parts.append(text[start:])
+    return _AROUND.sub("", "".join(parts)).strip()
 
 
 def without_closing(text: str) -> str:

@@ -74,11 +74,11 @@ class _Drawn(LogitsProcessor):
     def __call__(self, input_ids, scores):
         """Scores (rows, vocabulary) -> the same, in which a drawn row has one token."""
         precise = torch.float32 if scores.device.type == "mps" else torch.float64
-        made: dict[str, Any] = {"dtype": precise, "device": scores.device}
-        warm = torch.tensor([[draw.temperature] for draw in self._draws], **made)
+        tensor_options: dict[str, Any] = {"dtype": precise, "device": scores.device}
+        warm = torch.tensor([[draw.temperature] for draw in self._draws], **tensor_options)
         warped = self._warpers(input_ids[self._rows], scores[self._rows].to(precise) / warm)
         chances = warped.softmax(-1).cumsum(-1)  # (drawn rows, vocabulary)
-        drawn = torch.tensor([[draw.random.random()] for draw in self._draws], **made) * chances[:, -1:]
+        drawn = torch.tensor([[draw.random.random()] for draw in self._draws], **tensor_options) * chances[:, -1:]
         tokens = torch.searchsorted(chances, drawn, right=True).clamp(max=scores.shape[-1] - 1)
         rows = torch.tensor(self._rows, device=scores.device)
         scores = scores.clone()
@@ -173,7 +173,7 @@ class Decoder:
         kind: str,
         draws: Sequence[Draw | None],
     ) -> list[list[int]]:
-        made: list[list[int]] = [[] for _ in prompts]
+        all_answers: list[list[int]] = [[] for _ in prompts]
         ends = self.ends()
         prefix = self._shared_prefix(prompts, kind)
         for indices in _batches([len(prompt) + max_new_tokens for prompt in prompts], batch_tokens):
@@ -182,13 +182,13 @@ class Decoder:
                 answers = self._continue(rows, drawn, prefix, max_new_tokens)
             else:
                 ids, mask = _left_padded(rows)
-                made_ids = self._generate(
+                sequences = self._generate(
                     ids, mask, max_new_tokens, self._least, **self._processors(drawn, ids.shape[1])
                 )
-                answers = made_ids[:, ids.shape[1] :].tolist()
+                answers = sequences[:, ids.shape[1] :].tolist()
             for index, answer in zip(indices, answers, strict=True):
-                made[index] = _until_end(answer, ends)
-        return made
+                all_answers[index] = _until_end(answer, ends)
+        return all_answers
 
     def _continue(
         self,
@@ -206,10 +206,10 @@ class Decoder:
         indices = list(range(len(rows)))
         for step in range(0, max_new_tokens, SEGMENT):
             least = max(0, self._least - step)
-            more = self._processors([draws[index] for index in indices], start)
-            made = self._generate(ids, mask, min(SEGMENT, max_new_tokens - step), least, cache=cache, **more)
+            processors = self._processors([draws[index] for index in indices], start)
+            sequences = self._generate(ids, mask, min(SEGMENT, max_new_tokens - step), least, cache=cache, **processors)
             going = []
-            for row, tokens in enumerate(made[:, ids.shape[1] :].tolist()):
+            for row, tokens in enumerate(sequences[:, ids.shape[1] :].tolist()):
                 answers[indices[row]] += _until_end(tokens, ends)
                 if ends.isdisjoint(tokens):
                     going.append(row)
@@ -218,8 +218,8 @@ class Decoder:
             if len(going) < len(indices):
                 indices = [indices[row] for row in going]
                 cache.reorder_cache(torch.LongTensor(going))
-            mask = torch.nn.functional.pad(mask, (0, made.shape[1] - ids.shape[1]), value=1)[going]
-            ids = made[going]
+            mask = torch.nn.functional.pad(mask, (0, sequences.shape[1] - ids.shape[1]), value=1)[going]
+            ids = sequences[going]
         return answers
 
     def _processors(self, draws: Sequence[Draw | None], start: int) -> dict[str, Any]:
@@ -246,10 +246,10 @@ class Decoder:
         max_new_tokens: int,
         min_new_tokens: int = 0,
         cache: Cache | None = None,
-        **more: Any,
+        **options: Any,
     ):
         if cache is not None:
-            more[cache_name(self.model)] = cache
+            options[cache_name(self.model)] = cache
         return self.model.generate(
             input_ids=ids.to(self.model.device),
             attention_mask=mask.to(self.model.device),
@@ -257,7 +257,7 @@ class Decoder:
             pad_token_id=self.pad_id,
             **({"min_new_tokens": min(min_new_tokens, max_new_tokens)} if min_new_tokens else {}),
             **self.generation,
-            **more,
+            **options,
         )
 
     def _shared_prefix(self, prompts: Sequence[Sequence[int]], kind: str) -> _SharedPrefix | None:
@@ -281,14 +281,16 @@ class Decoder:
         own = self.model.generation_config.to_diff_dict()
         if own.get("cache_implementation") == "hybrid":  # an old default of windowed models, which transformers drops
             del own["cache_implementation"]
-        given = {name for name, value in {**own, **self.generation}.items() if value is not None and value is not False}
-        return self.generation["do_sample"] is False and given <= _KEEPS_GREEDY
+        settings = {
+            name for name, value in {**own, **self.generation}.items() if value is not None and value is not False
+        }
+        return self.generation["do_sample"] is False and settings <= _KEEPS_GREEDY
 
     def ends(self) -> set[int]:
         """Tokens that end an answer, found where `generate` finds them."""
         configs = (self.generation.get("generation_config"), self.model.generation_config)
-        given = (self.generation.get("eos_token_id"), *(getattr(one, "eos_token_id", None) for one in configs))
-        end = next((one for one in given if one is not None), ())
+        settings = (self.generation.get("eos_token_id"), *(getattr(config, "eos_token_id", None) for config in configs))
+        end = next((setting for setting in settings if setting is not None), ())
         return {end} if isinstance(end, int) else set(end)
 
     def _probe(self, prompt: Sequence[int]) -> str:
@@ -303,8 +305,8 @@ class Decoder:
         def logits(rows: Sequence[Sequence[int]], cache: Cache | None = None) -> torch.Tensor:
             options: dict[str, Any] = {"output_logits": True, "return_dict_in_generate": True}
             options["prefix_allowed_tokens_fn"] = lambda row, sent: onward
-            made = self._generate(*_left_padded(rows), 3, cache=cache, **options)
-            return torch.stack(made.logits, 1)  # (rows, steps, vocabulary)
+            output = self._generate(*_left_padded(rows), 3, cache=cache, **options)
+            return torch.stack(output.logits, 1)  # (rows, steps, vocabulary)
 
         def reused() -> torch.Tensor:
             padding = (_left_padded(rows)[1] == 0).sum(1)

@@ -58,7 +58,7 @@ def flat(value: object, levels: int = _DEEPEST) -> list[object]:
     if isinstance(value, (set, frozenset)):
         value = sorted(value, key=str)
     if isinstance(value, (list, tuple)):
-        return [kept for part in value for kept in flat(part, levels - 1)]
+        return [leaf for part in value for leaf in flat(part, levels - 1)]
     if isinstance(value, Mapping):
         shown = {str(key): flat(inner, levels - 1) for key, inner in value.items() if not _is_id(str(key))}
         return [f"{key}: {', '.join(map(str, parts))}" for key, parts in shown.items() if parts]

@@ -62,7 +62,7 @@ class ModelSummarizer:
         prompts = [self.encoder.request_ids(text, turns) for text in texts]
         limit = self.encoder.limit
         fitting = [index for index, ids in enumerate(prompts) if not limit or len(ids) + self.max_new_tokens <= limit]
-        made = self.decoder.answers(
+        answer_ids = self.decoder.answers(
             [prompts[index] for index in fitting],
             self.max_new_tokens,
             self.batch_tokens,
@@ -78,7 +78,7 @@ class ModelSummarizer:
             )
             for text, ids in zip(texts, prompts, strict=True)
         ]
-        for index, ids in zip(fitting, made, strict=True):
+        for index, ids in zip(fitting, answer_ids, strict=True):
             finish = "stop" if ids and ids[-1] in ends else "length"
             answers[index] = Answer(self._decode(ids), finish, len(prompts[index]), len(ids))
         return answers

@@ -143,8 +143,8 @@ class TextRichRecommendationPipeline(Pipeline):
             if not inputs:
                 return []
             # All requests are checked before the first is scored, so that a faulty one costs no time.
-            given = {name: value for name, value in kwargs.items() if name not in ("num_workers", "batch_size")}
-            options = {**self._preprocess_params, **self._sanitize_parameters(**given)[0]}
+            parameters = {name: value for name, value in kwargs.items() if name not in ("num_workers", "batch_size")}
+            options = {**self._preprocess_params, **self._sanitize_parameters(**parameters)[0]}
             for number, request in enumerate(inputs):
                 with _named_in_errors(f"requests[{number}]: "):
                     self.preprocess(request, **options)
@@ -242,8 +242,8 @@ class TextRichRecommendationPipeline(Pipeline):
         items, excluded = (
             self._items(values, name, catalogue.lacks) for values, name in ((history, "history"), (left_out, "exclude"))
         )
-        known = [[entry for entry in values if not catalogue.lacks(entry)] for values in (history, left_out)]
-        pairs = zip(known[0], items, strict=True), zip(known[1], excluded, strict=True)
+        entries = [[entry for entry in values if not catalogue.lacks(entry)] for values in (history, left_out)]
+        pairs = zip(entries[0], items, strict=True), zip(entries[1], excluded, strict=True)
         query = catalogue.query(*pairs, where, stage_one or max(STAGE_ONE, top_k or 0))
         return items, replace(
             query,

@@ -85,12 +85,12 @@ class RankingPrompt:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RankingPrompt":
-        known = {field.name: type(field.default) for field in fields(cls)}
+        field_types = {field.name: type(field.default) for field in fields(cls)}
         for name, value in values.items():
-            if name not in known:
-                raise InputError(f"Unknown ranking prompt field {name!r}, expected some of {', '.join(known)}.")
-            if type(value) is not known[name]:
-                raise InputError(f"Ranking prompt field {name!r} must be {known[name].__name__}, got {value!r}.")
+            if name not in field_types:
+                raise InputError(f"Unknown ranking prompt field {name!r}, expected some of {', '.join(field_types)}.")
+            if type(value) is not field_types[name]:
+                raise InputError(f"Ranking prompt field {name!r} must be {field_types[name].__name__}, got {value!r}.")
         return cls(**values)
 
 
@@ -190,7 +190,11 @@ class Encoder:
         if normalized.keys().isdisjoint(ids):
             return ids
         # Text in another form, such as another case, that the tokenizer's normalizer makes the same.
-        return [piece for one in ids for piece in (self._encode(normalized[one]) if one in normalized else [one])]
+        return [
+            piece
+            for token_id in ids
+            for piece in (self._encode(normalized[token_id]) if token_id in normalized else [token_id])
+        ]
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
@@ -235,8 +239,8 @@ class Encoder:
         shown = len(recent)
         room = self.limit - longest_suffix if self.limit else None
 
-        def encode(kept: Sequence[Item], text: str | None) -> list[int]:
-            return self.head_ids + self.text_ids(self.prompt.prefix(text, kept).removesuffix(self.breaks))
+        def encode(newest_items: Sequence[Item], text: str | None) -> list[int]:
+            return self.head_ids + self.text_ids(self.prompt.prefix(text, newest_items).removesuffix(self.breaks))
 
         ids = encode(recent, summary)
         if room is None or len(ids) <= room:
@@ -245,23 +249,23 @@ class Encoder:
             recent.pop(0)
             ids = encode(recent, summary)
         words = clean(summary or "").split()
-        kept = len(words)
+        word_count = len(words)
         if len(ids) > room and words:
-            low, high = 0, kept  # largest number of words that fits
+            low, high = 0, word_count  # largest number of words that fits
             while low < high:
                 middle = (low + high + 1) // 2
                 if len(encode(recent, " ".join(words[:middle]))) <= room:
                     low = middle
                 else:
                     high = middle - 1
-            kept = low
-            ids = encode(recent, " ".join(words[:kept]))
+            word_count = low
+            ids = encode(recent, " ".join(words[:word_count]))
         if len(ids) > room:
             raise InputError(
                 f"A candidate of {longest_suffix} tokens does not fit into {self.limit} beside the instruction "
                 f"({len(ids)} tokens). Shorten the candidate's text, or use a model with a longer context."
             )
-        return Prefix(ids, shown - len(recent), len(words) - kept)
+        return Prefix(ids, shown - len(recent), len(words) - word_count)
 
     def _breaks(self) -> str:
         """The line breaks that open a suffix, of the two that stand between it and the prefix.
@@ -305,8 +309,8 @@ class Encoder:
             add_generation_prompt=True,
             enable_thinking=False,
         )
-        head, found, tail = text.partition(mark)
-        if not found or mark in tail:
+        head, separator, tail = text.partition(mark)
+        if not separator or mark in tail:
             raise InputError(
                 "The chat template does not show the user's message exactly once. Use another model, or remove the "
                 "template (chat: false in a recipe)."
@@ -326,7 +330,7 @@ class Encoder:
         forms = ("{}", " {}") if self.chat else (" {}", "{}")
         for form in forms:
             ids = [self.text_ids(form.format(word)) for word in words]
-            if all(len(one) == 1 for one in ids) and ids[0] != ids[1]:
+            if all(len(word_ids) == 1 for word_ids in ids) and ids[0] != ids[1]:
                 return ids[0][0], ids[1][0]
         raise InputError(
             f"The answers {words[0]!r} and {words[1]!r} are not two different single tokens of this tokenizer. "
@@ -345,11 +349,15 @@ class Encoder:
         """
         size = len(self.tokenizer)
         if self._added is None or self._added[0] != size:
-            added = {number: one for number, one in self.tokenizer.added_tokens_decoder.items() if not one.special}
-            tokens = AddedTokens(one.content for one in added.values())
+            added = {
+                number: token for number, token in self.tokenizer.added_tokens_decoder.items() if not token.special
+            }
+            tokens = AddedTokens(token.content for token in added.values())
             broken = dict(tokens)
             normalized = {
-                number: broken[one.content] for number, one in added.items() if one.normalized and one.content in broken
+                number: broken[token.content]
+                for number, token in added.items()
+                if token.normalized and token.content in broken
             }
             self._added = size, (tokens, normalized)
         return self._added[1]

@@ -275,8 +275,8 @@ def _copy(source: Path, into: Path) -> None:
 def copy_file(path: Path, to: Path) -> None:
     """Copy a file of a base or an adapter; a config without what says where it lay."""
     values = read_json(str(path)) if path.name in _CONFIGS else None
-    if isinstance(values, dict) and (kept := _without_paths(values)) != values:
-        write_json(to, kept)
+    if isinstance(values, dict) and (cleaned := _without_paths(values)) != values:
+        write_json(to, cleaned)
     else:
         shutil.copyfile(path, to)
 

@@ -128,19 +128,19 @@ def summarize(
             raise InputError(f"History {user} has no blocks: there is nothing to summarise.")
     trails: list[SummaryResult | None] = [None] * len(histories)
     going = [(user, begin(blocks, ())) for user, blocks in enumerate(histories)]
-    asked = [next(one) for _, one in going]
+    open_questions = [next(strategy) for _, strategy in going]
     while going:
-        made = iter(answers([question for questions in asked for question in questions], summarizer))
+        replies = iter(answers([question for questions in open_questions for question in questions], summarizer))
         if advance:
-            advance(sum(map(len, asked)))
-        still, asked_next = [], []
-        for (user, one), questions in zip(going, asked, strict=True):
+            advance(sum(map(len, open_questions)))
+        still, next_questions = [], []
+        for (user, strategy), questions in zip(going, open_questions, strict=True):
             try:
-                asked_next.append(one.send([next(made) for _ in questions]))
-                still.append((user, one))
+                next_questions.append(strategy.send([next(replies) for _ in questions]))
+                still.append((user, strategy))
             except StopIteration as end:
                 trails[user] = end.value
-        going, asked = still, asked_next
+        going, open_questions = still, next_questions
     return [trail for trail in trails if trail is not None]
 
 
@@ -153,16 +153,16 @@ def _strategy(method: str) -> _Strategy:
 def answers(questions: Sequence[SummaryRequest], summarizer: Summarizer) -> list[str]:
     """Put questions to a summarizer, all of one kind together."""
     operations: dict[str, Callable[[list[SummaryRequest]], list[str]]] = {
-        "block": lambda some: summarizer.block([one.block for one in some]),
-        "merge": lambda some: summarizer.merge([one.summaries for one in some]),
-        "update": lambda some: summarizer.update([(one.summaries[0], one.block) for one in some]),
+        "block": lambda some: summarizer.block([question.block for question in some]),
+        "merge": lambda some: summarizer.merge([question.summaries for question in some]),
+        "update": lambda some: summarizer.update([(question.summaries[0], question.block) for question in some]),
     }
-    made: dict[int, str] = {}
+    replies: dict[int, str] = {}
     for kind, operation in operations.items():
-        indices = [index for index, one in enumerate(questions) if one.kind == kind]
+        indices = [index for index, question in enumerate(questions) if question.kind == kind]
         if indices:
-            made |= zip(indices, operation([questions[index] for index in indices]), strict=True)
-    return [made[index] for index in range(len(questions))]
+            replies |= zip(indices, operation([questions[index] for index in indices]), strict=True)
+    return [replies[index] for index in range(len(questions))]
 
 
 def calls(lengths: Iterable[int], method: str) -> int:

@@ -57,7 +57,9 @@ class SummaryPrompts:
 
     def turns(self, kind: str) -> tuple[str, ...]:
         """What is said before a question of a kind: message and answer of each example, in turn."""
-        return tuple(said for one in self.examples if one.kind == kind for said in (one.message, one.answer))
+        return tuple(
+            said for example in self.examples if example.kind == kind for said in (example.message, example.answer)
+        )
 
     def conversation(self, question: SummaryRequest) -> str:
         """All that a model reads: the examples, if there are any, and the question."""
@@ -85,20 +87,22 @@ class SummaryPrompts:
     def to_dict(self) -> dict[str, Any]:
         """As plain values; form and examples only where there are some."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values["examples"] = [list(one) for one in self.examples]
+        values["examples"] = [list(example) for example in self.examples]
         return {name: value for name, value in values.items() if value or name not in ("form", "examples")}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "SummaryPrompts":
         """Raises InputError for values that are not in the form of `to_dict`."""
         try:
-            made = cls(**{**values, "examples": tuple(Example(*one) for one in values.get("examples", ()))})
+            prompts = cls(**{**values, "examples": tuple(Example(*example) for example in values.get("examples", ()))})
         except TypeError as error:
             raise InputError(f"These are no prompts for summaries: {error}") from None
-        texts = [getattr(made, field.name) for field in fields(cls) if field.name != "examples"]
-        if not all(isinstance(text, str) for text in (*texts, *(part for one in made.examples for part in one))):
+        texts = [getattr(prompts, field.name) for field in fields(cls) if field.name != "examples"]
+        if not all(
+            isinstance(text, str) for text in (*texts, *(part for example in prompts.examples for part in example))
+        ):
             raise InputError(f"Prompts for summaries are strings, got {dict(values)!r:.200}.")
-        return made
+        return prompts
 
     def text(self, question: SummaryRequest) -> str:
         """The whole message to a model."""
@@ -158,7 +162,7 @@ def _small() -> SummaryPrompts:
 
     Two made-up examples of each kind, one of books and one of goods, so that neither tells what all items are.
     """
-    asked = SummaryPrompts(
+    prompts = SummaryPrompts(
         block="In one line, say what kinds of items this user likes.",
         merge="In one line, say what kinds of items this user likes, newest first.",
         update="In one line, say what kinds of items this user likes now, newest first.",
@@ -170,22 +174,24 @@ def _small() -> SummaryPrompts:
     new_books = "baking; bread; gardening; sea stories; history; books by Mara Quill, Ona Birch and Joss Marlowe."
     new_goods = "watering cans; chess; board games; teapots; kitchen things; the brands Wetherby, Orlo and Hollin."
     examples = (
-        Example("block", asked.block_text(_BOOKS), books),
-        Example("block", asked.block_text(_GOODS), goods),
-        Example("update", asked.update_text(books, _NEW_BOOKS), new_books),
-        Example("update", asked.update_text(goods, _NEW_GOODS), new_goods),
+        Example("block", prompts.block_text(_BOOKS), books),
+        Example("block", prompts.block_text(_GOODS), goods),
+        Example("update", prompts.update_text(books, _NEW_BOOKS), new_books),
+        Example("update", prompts.update_text(goods, _NEW_GOODS), new_goods),
         Example(
             "merge",
-            asked.merge_text((books, "baking; bread; gardening; books by Mara Quill and Ona Birch.")),
+            prompts.merge_text((books, "baking; bread; gardening; books by Mara Quill and Ona Birch.")),
             new_books,
         ),
         Example(
             "merge",
-            asked.merge_text((goods, "watering cans; chess; board games; the brands Wetherby and Orlo.")),
+            prompts.merge_text((goods, "watering cans; chess; board games; the brands Wetherby and Orlo.")),
             new_goods,
         ),
     )
-    return replace(asked, examples=tuple(one._replace(answer=f"{asked.form} {one.answer}") for one in examples))
+    return replace(
+        prompts, examples=tuple(example._replace(answer=f"{prompts.form} {example.answer}") for example in examples)
+    )
 
 
 SETS = {"default": SummaryPrompts(), "small": _small()}

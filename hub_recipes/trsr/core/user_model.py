@@ -185,7 +185,7 @@ def user_model_of(shape: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Use
     """An untrained user model of a recorded shape; of several, the models of an ensemble."""
     if isinstance(shape, Mapping):
         return UserModel(Shape(**shape))
-    return UserModels([UserModel(Shape(**one)) for one in shape])
+    return UserModels([UserModel(Shape(**member)) for member in shape])
 
 
 @torch.no_grad()
@@ -200,17 +200,17 @@ def user_vectors(model: UserModel | UserModels, vectors: torch.Tensor, histories
         InputError: If a vector is not finite: such a user has no nearest items.
     """
     model.eval()
-    made = vectors.new_empty(len(histories), vectors.shape[1])
+    users = vectors.new_empty(len(histories), vectors.shape[1])
     order = sorted(range(len(histories)), key=lambda number: len(histories[number]))
     for start in range(0, len(order), BATCH):
         chosen = order[start : start + BATCH]
         newest = [torch.as_tensor(histories[number][-model.longest :], dtype=torch.long) for number in chosen]
         counts = torch.tensor([len(items) for items in newest], device=vectors.device)
         after = model(vectors[pad_sequence(newest, batch_first=True)], counts)  # (users, length + 1, width)
-        made[chosen] = after[torch.arange(len(newest)), counts]
-    if broken := int((~made.isfinite()).any(1).sum()):
+        users[chosen] = after[torch.arange(len(newest)), counts]
+    if broken := int((~users.isfinite()).any(1).sum()):
         raise InputError(
-            f"The vectors of {broken} of {len(made)} users are not finite: the retriever's training diverged, or its files are "
+            f"The vectors of {broken} of {len(users)} users are not finite: the retriever's training diverged, or its files are "
             "damaged. Train it with a lower learning rate, or take a copy of them."
         )
-    return made
+    return users

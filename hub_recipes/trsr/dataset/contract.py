@@ -91,14 +91,14 @@ def read(source: str, config: str, split: str, revision: str | None = None) -> D
     Raises:
         DataError: If the config, the split or a column of the contract is missing or of another type, or the split is empty.
     """
-    known = configs(source, revision)
-    if config not in known:
+    config_names = configs(source, revision)
+    if config not in config_names:
         hint = (
             f" Run: trsr summarize {source} --method {config} --out DIR"
             if config in ("recurrent", "hierarchical")
             else ""
         )
-        raise DataError(f"Dataset {source!r} has no config {config!r}; it has {', '.join(known)}.{hint}")
+        raise DataError(f"Dataset {source!r} has no config {config!r}; it has {', '.join(config_names)}.{hint}")
     return _read(source, config, split, revision)
 
 
@@ -112,8 +112,10 @@ def _read(source: str, config: str, split: str, revision: str | None) -> Dataset
             f"Dataset {source!r}, config {config!r}, split {split!r} lacks the columns {', '.join(missing)}; "
             f"it has {', '.join(data.column_names)}."
         )
-    known = [name for name in wanted if name in data.column_names]
-    if others := [f"{name} is {data.features[name]}" for name in known if not _holds_texts(name, data.features[name])]:
+    columns = [name for name in wanted if name in data.column_names]
+    if others := [
+        f"{name} is {data.features[name]}" for name in columns if not _holds_texts(name, data.features[name])
+    ]:
         raise DataError(
             f"Dataset {source!r}, config {config!r}: ids and texts must be strings, but {others[0]}. Write them as strings, as "
             "dataset_scripts/ do."
@@ -134,10 +136,10 @@ def _holds_texts(name: str, feature: Any) -> bool:
 
 def load_split(source: str, config: str, split: str, revision: str | None = None) -> Dataset:
     """One split of one config, whatever its columns. Raises DataError if it cannot be read."""
-    place = locate(source, revision)
+    location = locate(source, revision)
     try:
-        cache = cache_of(place, config) if Path(place).is_dir() else None
-        return load_dataset(place, config, split=split, revision=revision, cache_dir=cache)
+        cache = cache_of(location, config) if Path(location).is_dir() else None
+        return load_dataset(location, config, split=split, revision=revision, cache_dir=cache)
     except NonMatchingSplitsSizesError as error:
         raise DataError(
             f"The files of dataset {source!r}, config {config!r}, do not hold the rows that its README.md counts, so they were changed "
@@ -150,11 +152,11 @@ def load_split(source: str, config: str, split: str, revision: str | None = None
 def cache_of(folder: str, config: str) -> str:
     """A cache for what the files of a folder's config hold now: by itself, `datasets` gives what files of these names once held."""
     files = load_dataset_builder(folder, config).config.data_files or {}
-    held = hashlib.sha256()
+    checksum = hashlib.sha256()
     for split in sorted(files, key=str):
         for path in map(Path, files[split]):
-            held.update(f"{split} {file_checksum(path) if path.is_file() else path}\n".encode())
-    return str(Path(datasets.config.HF_DATASETS_CACHE) / "trsr" / held.hexdigest()[:16])
+            checksum.update(f"{split} {file_checksum(path) if path.is_file() else path}\n".encode())
+    return str(Path(datasets.config.HF_DATASETS_CACHE) / "trsr" / checksum.hexdigest()[:16])
 
 
 def configs(source: str, revision: str | None = None) -> list[str]:
@@ -218,14 +220,14 @@ def texts(source: str, revision: str | None = None) -> dict[str, str]:
 
 def texts_of(items: Dataset, source: str) -> dict[str, str]:
     """Item id to text of the config `items` of `source`. Raises DataError for an item without text, or with several."""
-    found: dict[str, str] = {}
+    item_texts: dict[str, str] = {}
     for item_id, text in zip(items["item_id"], items["text"], strict=True):
-        if item_id in found:
+        if item_id in item_texts:
             raise DataError(f"Item {item_id!r} of {source!r} has several rows. Keep one of them in the items config.")
         if not (text or "").strip():
             raise DataError(f"Item {item_id!r} of {source!r} has no text. Fill `text` in the items config.")
-        found[item_id] = text
-    return found
+        item_texts[item_id] = text
+    return item_texts
 
 
 def read_items(source: str, revision: str | None = None) -> Dataset:
@@ -281,14 +283,14 @@ def write(
             (draft / config).mkdir()
             entry: dict[str, Any] = {"config_name": config, "data_files": []}
             for split, rows in splits.items():
-                made = draft / config / "part.parquet"
-                rows.to_parquet(made)
+                part_file = draft / config / "part.parquet"
+                rows.to_parquet(part_file)
                 # `datasets` caches a local folder by its name and header alone. With a checksum in the header, a folder
                 # that is written anew, or that shares its name with another, is not read as what was there before.
-                with made.open("rb") as file:
+                with part_file.open("rb") as file:
                     checksum = hashlib.file_digest(file, "sha256").hexdigest()[:16]
                 path = f"{config}/{split}-00000-of-00001-{checksum}.parquet"
-                made.rename(draft / path)
+                part_file.rename(draft / path)
                 entry["data_files"].append({"split": split, "path": path})
             files = {file["split"]: [draft / file["path"]] for file in entry["data_files"]}
             infos[config] = card_info.config_info(files)
@@ -296,8 +298,8 @@ def write(
                 entry["default"] = True
             entries.append(entry)
         terms = made_by.terms.header() if made_by.name else {}
-        known = {**terms, **header, **card_info.header(infos), "configs": entries}
-        top = yaml.safe_dump(known, sort_keys=False, allow_unicode=True)
+        card_header = {**terms, **header, **card_info.header(infos), "configs": entries}
+        top = yaml.safe_dump(card_header, sort_keys=False, allow_unicode=True)
         (draft / "README.md").write_text(f"---\n{top}---\n\n{body.strip()}\n", encoding="utf-8", newline="\n")
         (draft / PROVENANCE).write_text(
             json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n"
@@ -321,7 +323,7 @@ def check_replaceable(folder: Path, configs: Collection[str], provenance: Proven
     if not (folder / PROVENANCE).is_file():
         raise DataError(f"{folder.resolve()} exists and is not a dataset folder of ours. Choose another, or empty it.")
     names = sorted(path.name for path in folder.iterdir())
-    if others := [name for name in names if not any(fnmatchcase(name, known) for known in _REPLACED)]:
+    if others := [name for name in names if not any(fnmatchcase(name, pattern) for pattern in _REPLACED)]:
         shown = ", ".join(others[:3]) + f" and {len(others) - 3} more" * (len(others) > 3)
         raise DataError(
             f"{folder} holds {shown} beside its dataset, which would be lost. Choose another --out, or move what is no part of the "

@@ -79,10 +79,10 @@ def training_sequences(splits: Mapping[str, Dataset], numbers: Mapping[str, int]
 
 def joined(rows: Iterable[tuple[str, np.ndarray, int]]) -> Sequences:
     """Rows as `training_rows` yields them, one behind the other. Raises DataError if none has two items."""
-    found = _concatenated(rows)
-    if not (found.lengths > 1).any():
+    sequences = _concatenated(rows)
+    if not (sequences.lengths > 1).any():
         raise DataError("No training user has two items: there is no next item to learn from.")
-    return found
+    return sequences
 
 
 def training_rows(splits: Mapping[str, Dataset], numbers: Mapping[str, int]) -> Iterator[tuple[str, np.ndarray, int]]:
@@ -126,8 +126,8 @@ def usable_lengths(rows: Dataset) -> dict[int, int]:
     for table in rows.select_columns(["user_id", "history"]).with_format("arrow").iter(1000) if targets else ():
         for user_id, history in zip(table["user_id"].to_pylist(), table["history"], strict=True):
             others = {target for number, target in targets.get(user_id, ()) if number != row}
-            known = history.as_py() if others else []
-            length = next((index for index, item_id in enumerate(known) if item_id in others), None)
+            item_ids = history.as_py() if others else []
+            length = next((index for index, item_id in enumerate(item_ids) if item_id in others), None)
             if length is not None:
                 lengths[row] = length
             row += 1
@@ -163,45 +163,47 @@ def _new_rows(splits: Mapping[str, Dataset], numbers: Mapping[str, int]) -> Iter
         usable = {} if split == "train" else usable_lengths(rows)
         for row, (user_id, items) in enumerate(_rows(rows, numbers, split, with_target=split == "train")):
             items = items[: usable.get(row, len(items))]
-            known = earlier.setdefault(user_id, [])
-            common = [_common_prefix(sequence, items) for sequence in known]
+            sequences = earlier.setdefault(user_id, [])
+            common = [_common_prefix(sequence, items) for sequence in sequences]
             longest = max(common, default=0)
             if longest < len(items):
                 yield user_id, items, longest
-                continued = [length == len(sequence) for length, sequence in zip(common, known, strict=True)]
-                known[:] = [sequence for sequence, gone in zip(known, continued, strict=True) if not gone] + [items]
+                continued = [length == len(sequence) for length, sequence in zip(common, sequences, strict=True)]
+                sequences[:] = [sequence for sequence, gone in zip(sequences, continued, strict=True) if not gone] + [
+                    items
+                ]
 
 
 def _targets_of_several(rows: Dataset) -> dict[str, list[tuple[int, str]]]:
     """User who has several rows -> number and target of each of them."""
     counts = Counter(rows["user_id"])
-    found: dict[str, list[tuple[int, str]]] = {user_id: [] for user_id, count in counts.items() if count > 1}
-    if found:
+    targets: dict[str, list[tuple[int, str]]] = {user_id: [] for user_id, count in counts.items() if count > 1}
+    if targets:
         for row, (user_id, target) in enumerate(zip(rows["user_id"], rows["target"], strict=True)):
-            if user_id in found:
-                found[user_id].append((row, target))
-    return found
+            if user_id in targets:
+                targets[user_id].append((row, target))
+    return targets
 
 
 def interactions_checksum(splits: Mapping[str, Dataset]) -> str:
     """Checksum of who met what in which split: datasets that differ in nothing but their negatives have the same."""
-    found = hashlib.sha256()
+    checksum = hashlib.sha256()
     for split, rows in splits.items():
-        found.update(json.dumps([split, len(rows)]).encode())
+        checksum.update(json.dumps([split, len(rows)]).encode())
         for table in rows.select_columns(list(COLUMNS)).with_format("arrow").iter(1000):
             for row in zip(*(table[name].to_pylist() for name in COLUMNS), strict=True):
-                found.update(json.dumps(row).encode())
-    return PREFIX + found.hexdigest()
+                checksum.update(json.dumps(row).encode())
+    return PREFIX + checksum.hexdigest()
 
 
 def _share_users(splits: Mapping[str, Dataset]) -> bool:
     """Whether a user stands in several splits."""
-    known = pa.array([], pa.string())
+    users = pa.array([], pa.string())
     for rows in splits.values():
         own = one_chunk(rows.with_format("arrow")["user_id"]).cast(pa.string())
-        if pc.any(pc.is_in(own, value_set=known)).as_py():
+        if pc.any(pc.is_in(own, value_set=users)).as_py():
             return True
-        known = pa.concat_arrays([known, own])
+        users = pa.concat_arrays([users, own])
     return False
 
 
@@ -248,8 +250,8 @@ def _rows(rows: Dataset, numbers: Mapping[str, int], what: str, with_target: boo
             yield user_id, own if targets is None else np.append(own, targets[row])
 
 
-def _common_prefix(one: np.ndarray, other: np.ndarray) -> int:
+def _common_prefix(first: np.ndarray, other: np.ndarray) -> int:
     """How many items two sequences have in common from their beginning."""
-    shorter = min(len(one), len(other))
-    differ = np.flatnonzero(one[:shorter] != other[:shorter])
+    shorter = min(len(first), len(other))
+    differ = np.flatnonzero(first[:shorter] != other[:shorter])
     return int(differ[0]) if len(differ) else shorter

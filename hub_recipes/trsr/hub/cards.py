@@ -261,10 +261,10 @@ def card(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> str:
 def skill(facts: Facts, commits: Mapping[str, str | None]) -> str:
     """SKILL.md of the pipeline repo: what an agent has to know to use it. Made of what the card is made of."""
     name = facts.names.pipeline.split("/")[-1]
-    found = "candidates to order by preference" + (", or none: it has a catalogue" if facts.catalogue else "")
+    choices = "candidates to order by preference" + (", or none: it has a catalogue" if facts.catalogue else "")
     description = (
         f"Rank items by their text for a person, given what the person chose before, with the recommender {name}. Use it when "
-        f"there is a history of items with titles or descriptions, and {found}."
+        f"there is a history of items with titles or descriptions, and {choices}."
     )
     header = {
         "name": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:64],

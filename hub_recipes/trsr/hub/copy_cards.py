@@ -45,7 +45,7 @@ def _snippet(facts) -> dict[str, Any]:
         of_user.append(f"the newest {prompt.recent_items} items, oldest first")
     printed = None
     if example and example.log_odds:
-        ranked = sorted(enumerate(example.log_odds), key=lambda one: -one[1])
+        ranked = sorted(enumerate(example.log_odds), key=lambda pair: -pair[1])
         printed = Markdown(fence(str([(number, round(value, 2)) for number, value in ranked]), "text"))
     return {
         "lowest": cross_encoder.LOWEST,

@@ -45,7 +45,7 @@ def rehearse_copies(release: Release, inputs: ReleaseInputs, example: Example | 
         return replace(release.facts, example=example)
     wanted = read_json(release.folder / "pipeline" / expected.FILE)
     allowed = tolerance_of(wanted["made_from"]["dtype"])
-    found: dict[str, float] = {}
+    differences: dict[str, float] = {}
     shifts: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary:
         questions = Path(temporary) / "questions.json"
@@ -65,28 +65,30 @@ def rehearse_copies(release: Release, inputs: ReleaseInputs, example: Example | 
                     example = replace(example, log_odds=tuple(log_odds.pop()))
                 del log_odds[len(wanted["requests"]) :]  # those of the example
                 off = gaps(log_odds, wanted)
-                found[name], shifts[name] = max(map(abs, off)), statistics.mean(off)
+                differences[name], shifts[name] = max(map(abs, off)), statistics.mean(off)
                 # How far rounded weights shift all log-odds depends on the model.
                 rounded = allowed > EXACT or (kind == "gguf" and not source.stem.endswith("-f32"))
-                if not (found[name] <= allowed or (rounded and is_rounding(wanted, log_odds))):
+                if not (differences[name] <= allowed or (rounded and is_rounding(wanted, log_odds))):
                     raise ReleaseError(
                         f"{name}, loaded in a fresh process, scores otherwise than the adapter: log-odds differ by "
-                        f"{found[name]:.3g}, which is more than rounding makes. Leave it out."
+                        f"{differences[name]:.3g}, which is more than rounding makes. Leave it out."
                     )
-    counted = sum(len(one["log_odds"]) for one in wanted["requests"])
-    copies = {**(release.facts.copies or {}), "differences": found, "shifts": shifts, "candidates": counted}
+    counted = sum(len(request["log_odds"]) for request in wanted["requests"])
+    copies = {**(release.facts.copies or {}), "differences": differences, "shifts": shifts, "candidates": counted}
     return replace(release.facts, example=example, copies=copies)
 
 
 def check_library() -> None:
     """Raise ReleaseError if the library that reads a CrossEncoder is missing, or older than what it is written for."""
     try:
-        found = version(cross_encoder.LIBRARY)
+        installed = version(cross_encoder.LIBRARY)
     except PackageNotFoundError:
-        found = "none"
-    if found == "none" or tuple(map(int, found.split(".")[:2])) < tuple(map(int, cross_encoder.LOWEST.split("."))):
+        installed = "none"
+    if installed == "none" or tuple(map(int, installed.split(".")[:2])) < tuple(
+        map(int, cross_encoder.LOWEST.split("."))
+    ):
         raise ReleaseError(
-            f"A CrossEncoder is loaded by {cross_encoder.LIBRARY} {cross_encoder.LOWEST} before it is published, and {found} is "
+            f"A CrossEncoder is loaded by {cross_encoder.LIBRARY} {cross_encoder.LOWEST} before it is published, and {installed} is "
             "installed: pip install 'llm-trsr[cross-encoder]'"
         )
 
@@ -94,8 +96,8 @@ def check_library() -> None:
 def questions_of(wanted: dict[str, Any], prompt: RankingPrompt, example: Example | None = None) -> dict[str, Any]:
     """What `fresh_copy` reads, of an `expected.json`. The example, last, is asked as text alone."""
     requests = []
-    asked = [(one["request"], one["request"].get("summary"), one) for one in wanted["requests"]]
-    for request, summary, ids in [*asked, *([(example.request, example.summary, {})] if example else [])]:
+    questions = [(entry["request"], entry["request"].get("summary"), entry) for entry in wanted["requests"]]
+    for request, summary, ids in [*questions, *([(example.request, example.summary, {})] if example else [])]:
         recent = [prompt.item(text) for text in newest(request["history"], prompt.recent_items)]
         text = cross_encoder.query(prompt, summary, recent)
         requests.append(
@@ -140,6 +142,6 @@ def gaps(found: Sequence[Sequence[float]], wanted: Mapping[str, Any]) -> list[fl
     """Log-odds less those of `expected.json`; infinity where one is not finite."""
     return [
         value - right if math.isfinite(value) else math.inf
-        for given, one in zip(found, wanted["requests"], strict=True)
-        for value, right in zip(given, one["log_odds"], strict=True)
+        for log_odds, request in zip(found, wanted["requests"], strict=True)
+        for value, right in zip(log_odds, request["log_odds"], strict=True)
     ]

@@ -110,7 +110,7 @@ def _added_ids(tokenizer, text: str) -> list[int]:
     """The ids of added tokens where `text` stands for the user and for the candidate."""
     messages = [{"role": role, "content": text} for role in ("query", "document")]
     added = tokenizer.added_tokens_decoder
-    return [one for one in tokenizer.apply_chat_template(messages)["input_ids"] if one in added]
+    return [token_id for token_id in tokenizer.apply_chat_template(messages)["input_ids"] if token_id in added]
 
 
 _CASES: tuple[tuple[str | None, Sequence[str], str], ...] = (

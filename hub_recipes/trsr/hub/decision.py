@@ -164,8 +164,11 @@ def decision_config(encoder: Encoder, temperature: float) -> DecisionConfig | No
         return None
     forms = unusual_forms(encoder.tokenizer, encoder.added_tokens())
     added = encoder.tokenizer.added_tokens_decoder
-    found = [[one for one in _ids(encoder, config, text, (), text) if one in added] for text in (forms, "Emma")]
-    return config if found[0] == found[1] else None
+    added_ids = [
+        [token_id for token_id in _ids(encoder, config, text, (), text) if token_id in added]
+        for text in (forms, "Emma")
+    ]
+    return config if added_ids[0] == added_ids[1] else None
 
 
 _Item = str | Mapping[str, object]
@@ -263,7 +266,11 @@ def unusual_forms(tokenizer, tokens: AddedTokens) -> str:
     """
     fast = getattr(tokenizer, "backend_tokenizer", None)
     normalizes = fast is None or fast.normalizer is not None
-    normalized = {one.content for one in tokenizer.added_tokens_decoder.values() if one.normalized and normalizes}
+    normalized = {
+        added_token.content
+        for added_token in tokenizer.added_tokens_decoder.values()
+        if added_token.normalized and normalizes
+    }
     forms: list[str] = []
     for token, _ in tokens:
         forms += [token + token[size:] for size in range(1, len(token)) if token.endswith(token[:size])]

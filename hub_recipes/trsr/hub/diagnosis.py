@@ -80,41 +80,41 @@ def diagnose(
         probabilities: That the answers were made from; differences that these cannot show do not count.
     """
     requests = expected["requests"]
-    wanted, found = (_flat(some) for some in ([one["log_odds"] for one in requests], answers))
-    known = _known_mistakes(requests, wanted)
+    wanted, actual = (_flat(some) for some in ([request["log_odds"] for request in requests], answers))
+    mistakes = _known_mistakes(requests, wanted)
     low, high = wanted, wanted
     if probabilities:
         low, high = probabilities.range(wanted)
         wanted = probabilities.clip(wanted)
-        known = {name: probabilities.clip(log_odds) for name, log_odds in known.items()}
-    difference = float(np.maximum(np.maximum(low - found, found - high), 0).max())
+        mistakes = {name: probabilities.clip(log_odds) for name, log_odds in mistakes.items()}
+    difference = float(np.maximum(np.maximum(low - actual, actual - high), 0).max())
     if difference <= tolerance:
         coarse = ", as far as probabilities in fp32 show them" if (high - low).max() > tolerance else ""
         return Diagnosis(difference, True, [f"All log-odds are right, to {difference:.1g}{coarse}."])
     # Quantised weights answer a bit otherwise too, where a prompt is computed in other parts, as behind a prompt cache.
-    if again is not None and not _is_noisy(found, second := _flat(again)):
-        moved = float(np.abs(second - found).max())
+    if again is not None and not _is_noisy(actual, second := _flat(again)):
+        moved = float(np.abs(second - actual).max())
         if moved > HALF:
             sampled = f"The same question gets other answers (by {moved:.2g}): they are sampled. Ask for probabilities, at temperature 1."
             return Diagnosis(difference, False, [sampled])
     spread = float(wanted.std()) or 1.0
-    if np.ptp(np.abs(found)) < 1e-3 <= np.ptp(np.abs(wanted)):
+    if np.ptp(np.abs(actual)) < 1e-3 <= np.ptp(np.abs(wanted)):
         return Diagnosis(
             difference, False, ["Answers are yes or no alone, not probabilities: they are sampled, or cut off."]
         )
-    said = [*_lengths(requests, tokens), *_mistakes(known, wanted, found, spread)]
+    said = [*_lengths(requests, tokens), *_mistakes(mistakes, wanted, actual, spread)]
     if not said:
-        said = [_weights(wanted, found, difference)]
+        said = [_weights(wanted, actual, difference)]
     return Diagnosis(difference, False, said)
 
 
 def _flat(some: Sequence[Sequence[float]]) -> np.ndarray:
-    return np.concatenate([np.asarray(one, np.float64) for one in some])
+    return np.concatenate([np.asarray(log_odds, np.float64) for log_odds in some])
 
 
 def _lengths(requests: Sequence[Mapping[str, Any]], tokens: Sequence[Sequence[int | None]] | None) -> list[str]:
     """What the lengths of the prompts say."""
-    if not tokens or any(one is None for some in tokens for one in some):
+    if not tokens or any(count is None for some in tokens for count in some):
         return []
     gaps = [
         had - len(request["prefix"]) - len(suffix)
@@ -133,15 +133,15 @@ def _lengths(requests: Sequence[Mapping[str, Any]], tokens: Sequence[Sequence[in
 
 def _known_mistakes(requests: Sequence[Mapping[str, Any]], wanted: np.ndarray) -> dict[str, np.ndarray]:
     """Mistake -> log-odds of all candidates that it would give."""
-    names = [name for name in requests[0]["if_wrong"] if all(name in one["if_wrong"] for one in requests)]
-    known = {name: _flat([one["if_wrong"][name] for one in requests]) for name in names}
-    return {**known, "yes and no are swapped": -wanted}
+    names = [name for name in requests[0]["if_wrong"] if all(name in request["if_wrong"] for request in requests)]
+    mistakes = {name: _flat([request["if_wrong"][name] for request in requests]) for name in names}
+    return {**mistakes, "yes and no are swapped": -wanted}
 
 
-def _mistakes(known: Mapping[str, np.ndarray], wanted: np.ndarray, found: np.ndarray, spread: float) -> list[str]:
+def _mistakes(mistakes: Mapping[str, np.ndarray], wanted: np.ndarray, actual: np.ndarray, spread: float) -> list[str]:
     """The known mistakes whose answers these are, the closest first."""
-    own = _distance(found, wanted)
-    distances = {name: _distance(found, answers) for name, answers in known.items()}
+    own = _distance(actual, wanted)
+    distances = {name: _distance(actual, answers) for name, answers in mistakes.items()}
     return [
         f"These are the answers where {name} (to {distance:.1g})."
         for name, distance in sorted(distances.items(), key=lambda pair: pair[1])
@@ -149,36 +149,36 @@ def _mistakes(known: Mapping[str, np.ndarray], wanted: np.ndarray, found: np.nda
     ]
 
 
-def _distance(found: np.ndarray, answers: np.ndarray) -> float:
+def _distance(actual: np.ndarray, answers: np.ndarray) -> float:
     """Root of the mean squared difference."""
-    return float(np.sqrt(np.mean((found - answers) ** 2)))
+    return float(np.sqrt(np.mean((actual - answers) ** 2)))
 
 
 def is_rounding(expected: Mapping[str, Any], answers: Sequence[Sequence[float]]) -> bool:
     """Whether log-odds are those of `expected.json` with noise, as weights of few bits give them."""
-    wanted, found = (_flat(some) for some in ([one["log_odds"] for one in expected["requests"]], answers))
-    return _is_noisy(wanted, found)
+    wanted, actual = (_flat(some) for some in ([request["log_odds"] for request in expected["requests"]], answers))
+    return _is_noisy(wanted, actual)
 
 
-def _is_noisy(wanted: np.ndarray, found: np.ndarray) -> bool:
+def _is_noisy(wanted: np.ndarray, actual: np.ndarray) -> bool:
     """Quantised weights also shift all answers alike, by much more than the noise: that does not count."""
     spread = float(wanted.std()) or 1.0
-    return _likeness(wanted, found) > ROUNDED and float((found - wanted).std()) < CLOSE * 2 * spread
+    return _likeness(wanted, actual) > ROUNDED and float((actual - wanted).std()) < CLOSE * 2 * spread
 
 
-def _likeness(wanted: np.ndarray, found: np.ndarray) -> float:
+def _likeness(wanted: np.ndarray, actual: np.ndarray) -> float:
     """Their correlation; 0 where there is none."""
-    if not np.isfinite(found).all() or not found.std() or not wanted.std():
+    if not np.isfinite(actual).all() or not actual.std() or not wanted.std():
         return 0.0
-    return float(np.corrcoef(wanted, found)[0, 1])
+    return float(np.corrcoef(wanted, actual)[0, 1])
 
 
-def _weights(wanted: np.ndarray, found: np.ndarray, difference: float) -> str:
+def _weights(wanted: np.ndarray, actual: np.ndarray, difference: float) -> str:
     """What the likeness of the answers says of the weights."""
-    alike = _likeness(wanted, found)
+    alike = _likeness(wanted, actual)
     shown = f"they correlate by {alike:.2f} with the right ones"
-    if _is_noisy(wanted, found):
-        shown += f", and are {float((found - wanted).mean()):+.2g} off on average"
+    if _is_noisy(wanted, actual):
+        shown += f", and are {float((actual - wanted).mean()):+.2g} off on average"
         precision = "in half precision or quantised" if difference <= HALF else "quantised"
         return f"The answers are the right ones with noise ({shown}): the weights are {precision}, or of a revision that hardly differs."
     if alike > RELATED:

@@ -77,10 +77,10 @@ def ask(api: str, url: str, model: str, expected: Mapping[str, Any]) -> list[Rep
                 raise HubError(f"{shown}{path} answers with no JSON. Is {shown} the server's address?") from None
 
         try:
-            replies = [APIS[api](post, model, expected, one) for one in expected["requests"]]
-            for reply, one in zip(replies, expected["requests"], strict=True):
-                if len(reply.log_odds) != len(one["suffixes"]):
-                    raise IndexError(f"{len(reply.log_odds)} answers for {len(one['suffixes'])} candidates")
+            replies = [APIS[api](post, model, expected, request) for request in expected["requests"]]
+            for reply, request in zip(replies, expected["requests"], strict=True):
+                if len(reply.log_odds) != len(request["suffixes"]):
+                    raise IndexError(f"{len(reply.log_odds)} answers for {len(request['suffixes'])} candidates")
             return replies
         except HubError:
             raise
@@ -123,71 +123,73 @@ def decision(expected: Mapping[str, Any], request: Mapping[str, Any]) -> dict[st
     return {"state": state, "questions": questions}
 
 
-def _systemone(post: Post, model: str, expected: Mapping[str, Any], one: Mapping[str, Any]) -> Reply:
-    found = post("/v1/systemone", {"model": model, **decision(expected, one["request"])})
-    chances = [found["answers"][str(number)]["noul"] for number in range(len(one["suffixes"]))]
+def _systemone(post: Post, model: str, expected: Mapping[str, Any], request: Mapping[str, Any]) -> Reply:
+    reply = post("/v1/systemone", {"model": model, **decision(expected, request["request"])})
+    chances = [reply["answers"][str(number)]["noul"] for number in range(len(request["suffixes"]))]
     odds = [_log_odds(chance) * expected["temperature"] for chance in chances]
-    total = found.get("usage", {}).get("input_tokens")
+    total = reply.get("usage", {}).get("input_tokens")
     # The server gives the sum alone: it is right, or it is not known whose tokens are too many.
-    wanted = [len(one["prefix"]) + len(suffix) for suffix in one["suffixes"]]
+    wanted = [len(request["prefix"]) + len(suffix) for suffix in request["suffixes"]]
     gap = None if total is None else total - sum(wanted)
     each = [None if gap is None or gap % len(wanted) else size + gap // len(wanted) for size in wanted]
     return Reply(odds, each)
 
 
-def _generative_scoring(post: Post, model: str, expected: Mapping[str, Any], one: Mapping[str, Any]) -> Reply:
-    found = post("/generative_scoring", {**_labelled(model, expected, one), "add_special_tokens": False})
-    scores = {row["index"]: row["score"] for row in found["data"]}
-    return Reply([_log_odds(scores[number]) for number in range(len(one["suffixes"]))], [None] * len(one["suffixes"]))
+def _generative_scoring(post: Post, model: str, expected: Mapping[str, Any], request: Mapping[str, Any]) -> Reply:
+    reply = post("/generative_scoring", {**_labelled(model, expected, request), "add_special_tokens": False})
+    scores = {row["index"]: row["score"] for row in reply["data"]}
+    return Reply(
+        [_log_odds(scores[number]) for number in range(len(request["suffixes"]))], [None] * len(request["suffixes"])
+    )
 
 
-def _score(post: Post, model: str, expected: Mapping[str, Any], one: Mapping[str, Any]) -> Reply:
-    found = post("/v1/score", _labelled(model, expected, one))
-    return Reply([_log_odds(row[0]) for row in found["scores"]], [None] * len(one["suffixes"]))
+def _score(post: Post, model: str, expected: Mapping[str, Any], request: Mapping[str, Any]) -> Reply:
+    reply = post("/v1/score", _labelled(model, expected, request))
+    return Reply([_log_odds(row[0]) for row in reply["scores"]], [None] * len(request["suffixes"]))
 
 
-def _labelled(model: str, expected: Mapping[str, Any], one: Mapping[str, Any]) -> dict[str, Any]:
+def _labelled(model: str, expected: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
     """What vLLM and SGLang take for the probability of the first of two tokens behind each item."""
     labels = [expected["answers"][name]["id"] for name in ("yes", "no")]
-    body = {"model": model, "query": one["prefix"], "items": one["suffixes"], "label_token_ids": labels}
+    body = {"model": model, "query": request["prefix"], "items": request["suffixes"], "label_token_ids": labels}
     return {**body, "apply_softmax": True, "item_first": False}
 
 
-def _completion(post: Post, model: str, expected: Mapping[str, Any], one: Mapping[str, Any]) -> Reply:
+def _completion(post: Post, model: str, expected: Mapping[str, Any], request: Mapping[str, Any]) -> Reply:
     ids = [expected["answers"][name]["id"] for name in ("yes", "no")]
     # Both answers are lifted above all other tokens, by as much: training raises one above the other, not both above the rest.
     lifted = {"logit_bias": [[token, _LIFT] for token in ids], "n_probs": 2, "post_sampling_probs": True}
     plain = {"temperature": 1.0, "samplers": ["temperature"]}
     odds: list[float] = []
     tokens: list[int | None] = []
-    for suffix in one["suffixes"]:
-        body = {"prompt": [*one["prefix"], *suffix], "n_predict": 1, "cache_prompt": True, **lifted, **plain}
-        found = post("/completion", body)
-        chance = {token["id"]: token["prob"] for token in found["completion_probabilities"][0]["top_probs"]}
+    for suffix in request["suffixes"]:
+        body = {"prompt": [*request["prefix"], *suffix], "n_predict": 1, "cache_prompt": True, **lifted, **plain}
+        reply = post("/completion", body)
+        chance = {token["id"]: token["prob"] for token in reply["completion_probabilities"][0]["top_probs"]}
         yes, no = (chance.get(token, 0.0) for token in ids)  # what is rounded to nothing may be left out
         if not yes + no:
             raise HubError(f"The tokens {ids} get no probability although they were asked for: another model answers.")
         odds.append(_log_odds(yes / (yes + no)))
-        tokens.append(found.get("tokens_evaluated"))
+        tokens.append(reply.get("tokens_evaluated"))
     return Reply(odds, tokens)
 
 
-def _completions(post: Post, model: str, expected: Mapping[str, Any], one: Mapping[str, Any]) -> Reply:
+def _completions(post: Post, model: str, expected: Mapping[str, Any], request: Mapping[str, Any]) -> Reply:
     words = {name: expected["answers"][name]["text"] for name in ("yes", "no")}
-    text = one["text"]
+    text = request["text"]
     odds: list[float] = []
     tokens: list[int | None] = []
-    for number, suffix in enumerate(one["suffixes"]):
-        prompt = text["prefix"] + text["suffixes"][number] if text else [*one["prefix"], *suffix]
+    for number, suffix in enumerate(request["suffixes"]):
+        prompt = text["prefix"] + text["suffixes"][number] if text else [*request["prefix"], *suffix]
         body = {"model": model, "prompt": prompt, "max_tokens": 1, "logprobs": LIKELIEST, "temperature": 0.0}
-        found = post("/v1/completions", body)
-        logprobs = found["choices"][0]["logprobs"]
+        reply = post("/v1/completions", body)
+        logprobs = reply["choices"][0]["logprobs"]
         if "top_logprobs" in logprobs:
-            known = logprobs["top_logprobs"][0]
+            likeliest = logprobs["top_logprobs"][0]
         else:  # llama.cpp's, which are those of chat completions
-            known = {token["token"]: token["logprob"] for token in logprobs["content"][0]["top_logprobs"]}
-        odds.append(_difference(known, words["yes"], words["no"], LIKELIEST))
-        tokens.append(found.get("usage", {}).get("prompt_tokens"))
+            likeliest = {token["token"]: token["logprob"] for token in logprobs["content"][0]["top_logprobs"]}
+        odds.append(_difference(likeliest, words["yes"], words["no"], LIKELIEST))
+        tokens.append(reply.get("usage", {}).get("prompt_tokens"))
     return Reply(odds, tokens)
 
 
@@ -196,15 +198,15 @@ def _log_odds(probability: float) -> float:
     return math.log(bounded / (1 - bounded))
 
 
-def _difference(known: Mapping[Any, float], yes: Any, no: Any, count: int) -> float:
+def _difference(likeliest: Mapping[Any, float], yes: Any, no: Any, count: int) -> float:
     """Log-odds from log probabilities of the likeliest tokens."""
-    if missing := [word for word in (yes, no) if word not in known]:
+    if missing := [word for word in (yes, no) if word not in likeliest]:
         raise HubError(
             f"{missing[0]!r} is not among the {count} likeliest tokens after the prompt (they are "
-            f"{', '.join(repr(word) for word in list(known)[:3])}, ...): another model, adapter or template answers, or training raised "
+            f"{', '.join(repr(word) for word in list(likeliest)[:3])}, ...): another model, adapter or template answers, or training raised "
             "one answer above the other, and not both above all other tokens. Choose another --api."
         )
-    return known[yes] - known[no]
+    return likeliest[yes] - likeliest[no]
 
 
 def temperature_of(api: str, expected: Mapping[str, Any]) -> float | None:

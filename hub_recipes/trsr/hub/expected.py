@@ -47,19 +47,19 @@ def requests(inputs: ReleaseInputs, shows_users: bool) -> list[dict[str, Any]]:
     """
     shown = inputs.run.recipe.summary != "none"
     if not shows_users:
-        return [{name: value for name, value in one.items() if shown or name != "summary"} for one in MADE_UP]
+        return [{name: value for name, value in request.items() if shown or name != "summary"} for request in MADE_UP]
     rows = inputs.tables[inputs.run.recipe.config][inputs.test.split]
-    made = []
+    of_users = []
     for row in rows.select(range(min(USERS, len(rows)))):
         chosen = [row["target"], *row["negatives"]][:CANDIDATES]
-        made.append(
+        of_users.append(
             {
                 "history": [inputs.texts[item_id] for item_id in row["history"]],
                 "candidates": [inputs.texts[item_id] for item_id in sorted(chosen)],
                 **({"summary": row["summary"]} if shown else {}),
             }
         )
-    return made
+    return of_users
 
 
 def of_catalogue(catalogue: Catalogue, summary: str | None) -> dict[str, Any]:
@@ -99,20 +99,20 @@ def catalogue_problem(wanted: Mapping[str, Any], answer: Mapping[str, Any] | Non
     """
     if answer is None:
         return "it carries no catalogue"
-    found = {one["item_id"]: one["stage_one"] for one in answer["candidates"]}
-    scores = {one["item_id"]: one["stage_one"] for one in wanted["candidates"]}
+    actual = {candidate["item_id"]: candidate["stage_one"] for candidate in answer["candidates"]}
+    scores = {candidate["item_id"]: candidate["stage_one"] for candidate in wanted["candidates"]}
     for item_id, score in scores.items():
-        if not math.isclose(found.get(item_id, math.nan), score, abs_tol=EXACT):
-            return f"the score of {item_id!r} is {found.get(item_id)}, not {score}"
-    texts = {one["item_id"]: one.get("item", "") for one in answer["candidates"]}
-    for one in wanted["candidates"]:
+        if not math.isclose(actual.get(item_id, math.nan), score, abs_tol=EXACT):
+            return f"the score of {item_id!r} is {actual.get(item_id)}, not {score}"
+    texts = {candidate["item_id"]: candidate.get("item", "") for candidate in answer["candidates"]}
+    for candidate in wanted["candidates"]:
         # Releases of earlier versions do not say which text it is.
-        if "text_sha256" in one and text_digest(texts[one["item_id"]]) != one["text_sha256"]:
-            return f"the text of {one['item_id']!r} is another, {texts[one['item_id']][:60]!r}"
+        if "text_sha256" in candidate and text_digest(texts[candidate["item_id"]]) != candidate["text_sha256"]:
+            return f"the text of {candidate['item_id']!r} is another, {texts[candidate['item_id']][:60]!r}"
     worst = min(scores.values(), default=-math.inf)
-    others = (item_id for item_id, score in found.items() if item_id not in scores and score > worst + EXACT)
+    others = (item_id for item_id, score in actual.items() if item_id not in scores and score > worst + EXACT)
     return next(
-        (f"{item_id!r} has a score of {found[item_id]}, and should not be among the first" for item_id in others), None
+        (f"{item_id!r} has a score of {actual[item_id]}, and should not be among the first" for item_id in others), None
     )
 
 
@@ -161,20 +161,20 @@ def problem(values: Any) -> str | None:
     fields = {**_FIELDS, **(_CATALOGUE if isinstance(values, Mapping) and "catalogue" in values else {})}
     if wrong := _wrong_field(values, fields):
         return wrong
-    for number, one in enumerate(values["requests"]):
-        wrong = _wrong_field(one, _REQUEST) or _wrong_length(one)
+    for number, request in enumerate(values["requests"]):
+        wrong = _wrong_field(request, _REQUEST) or _wrong_length(request)
         if wrong:
             return f"in requests[{number}], {wrong}"
     return None
 
 
-def _wrong_length(one: Mapping[str, Any]) -> str | None:
+def _wrong_length(request: Mapping[str, Any]) -> str | None:
     """Which list of a request has not an entry for each of its candidates."""
-    lists = {"suffixes": one["suffixes"], "log_odds": one["log_odds"]}
-    lists |= {f"if_wrong[{name!r}]": log_odds for name, log_odds in one["if_wrong"].items()}
-    if one["text"] is not None:
-        lists["text.suffixes"] = one["text"]["suffixes"]
-    count = len(one["request"]["candidates"])
+    lists = {"suffixes": request["suffixes"], "log_odds": request["log_odds"]}
+    lists |= {f"if_wrong[{name!r}]": log_odds for name, log_odds in request["if_wrong"].items()}
+    if request["text"] is not None:
+        lists["text.suffixes"] = request["text"]["suffixes"]
+    count = len(request["request"]["candidates"])
     return next(
         (
             f"{name} has {len(some)} entries for {count} candidates"
@@ -188,11 +188,11 @@ def _wrong_length(one: Mapping[str, Any]) -> str | None:
 def _wrong_field(values: Any, fields: Mapping[str, Callable[[Any], bool]]) -> str | None:
     """The first field that is missing or not what it must be. Names of fields are paths with dots; `?` ends an optional one."""
     for name, is_right in fields.items():
-        found = values
+        value = values
         for key in name.removesuffix("?").split("."):
-            found = found.get(key, _MISSING) if isinstance(found, Mapping) else _MISSING
-        if not (name.endswith("?") if found is _MISSING else is_right(found)):
-            return f"{name.removesuffix('?')} is {'missing' if found is _MISSING else 'not what it must be'}"
+            value = value.get(key, _MISSING) if isinstance(value, Mapping) else _MISSING
+        if not (name.endswith("?") if value is _MISSING else is_right(value)):
+            return f"{name.removesuffix('?')} is {'missing' if value is _MISSING else 'not what it must be'}"
     return None
 
 

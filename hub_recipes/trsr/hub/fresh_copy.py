@@ -19,8 +19,8 @@ def of_cross_encoder(source: str, questions: dict[str, Any]) -> list[list[float]
 
     model = CrossEncoder(source)
     return [
-        model.predict([(one["query"], document) for document in one["documents"]]).tolist()
-        for one in questions["requests"]
+        model.predict([(question["query"], document) for document in question["documents"]]).tolist()
+        for question in questions["requests"]
     ]
 
 
@@ -29,8 +29,11 @@ def of_pipeline(source: str, questions: dict[str, Any]) -> list[list[float]]:
     from transformers import pipeline
 
     recommender = pipeline("text-rich-recommendation", model=source, trust_remote_code=True)  # type: ignore[call-overload]
-    found = [recommender(one["request"])["candidates"] for one in questions["requests"]]
-    return [[one["log_odds"] for one in sorted(some, key=lambda one: one["index"])] for some in found]
+    lists = [recommender(question["request"])["candidates"] for question in questions["requests"]]
+    return [
+        [candidate["log_odds"] for candidate in sorted(some, key=lambda candidate: candidate["index"])]
+        for some in lists
+    ]
 
 
 def of_adapter(source: str, questions: dict[str, Any]) -> list[list[float]]:
@@ -57,8 +60,8 @@ def of_decision_model(source: str, questions: dict[str, Any]) -> list[list[float
     from transformers import pipeline
 
     decide = pipeline("decision", model=source, decision_config=source)
-    found = [decide(one["decision"]) for one in questions["requests"]]
-    chances = [[answers[str(number)]["noul"] for number in range(len(answers))] for answers in found]
+    decisions = [decide(question["decision"]) for question in questions["requests"]]
+    chances = [[answers[str(number)]["noul"] for number in range(len(answers))] for answers in decisions]
     return [[_log_odds_of(chance) * questions["temperature"] for chance in some] for some in chances]
 
 
@@ -79,7 +82,10 @@ def _log_odds(model, questions: dict[str, Any]) -> list[list[float]]:
             logits = model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0, -1].float()
         return (logits[yes] - logits[no]).item()
 
-    return [[log_odds([*one["prefix"], *suffix]) for suffix in one["suffixes"]] for one in questions["requests"]]
+    return [
+        [log_odds([*question["prefix"], *suffix]) for suffix in question["suffixes"]]
+        for question in questions["requests"]
+    ]
 
 
 KINDS = {

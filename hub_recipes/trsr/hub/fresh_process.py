@@ -15,33 +15,35 @@ from typing import Any
 
 def answers(recommender, requests: dict[str, Any]) -> dict[str, Any]:
     """What REQUESTS ask for, the precision of the weights, and what was fitted: `temperature`, `bias`, `weight` of a catalogue."""
-    found: dict[str, Any] = {"dtype": str(recommender.model.dtype).removeprefix("torch.")}
+    output: dict[str, Any] = {"dtype": str(recommender.model.dtype).removeprefix("torch.")}
     settings = getattr(recommender.model.config, "trsr", None) or {}
     catalogue = getattr(recommender, "catalogue", None)  # releases of an earlier version know of none
-    found["fitted"] = {
+    output["fitted"] = {
         "temperature": settings.get("temperature") or 1.0,
         "bias": settings.get("bias") or 0.0,
         "weight": catalogue.record["weight"] if catalogue else None,
     }
     if "compared" in requests:
-        found["compared"] = [in_order(answer) for answer in recommender(requests["compared"])]
+        output["compared"] = [in_order(answer) for answer in recommender(requests["compared"])]
     if "shown" in requests:
-        found["shown"] = recommender(requests["shown"], return_summary=True)
+        output["shown"] = recommender(requests["shown"], return_summary=True)
     if "chosen" in requests:
-        found["chosen"] = recommender(requests["chosen"]) if catalogue else None
+        output["chosen"] = recommender(requests["chosen"]) if catalogue else None
     if "measured" in requests:
         others = [request.get("summary") for request in requests["measured"]]
-        found["measured"] = [
+        output["measured"] = [
             measure(recommender, request, others[number - 1]) for number, request in enumerate(requests["measured"])
         ]
     if "summarised" in requests:
-        found["summarised"] = [written(recommender, request) for request in requests["summarised"]]
-    return found
+        output["summarised"] = [written(recommender, request) for request in requests["summarised"]]
+    return output
 
 
 def in_order(answer: dict[str, Any]) -> list[float]:
     """Log-odds of an answer's candidates, in the order of the request."""
-    return [one["log_odds"] for one in sorted(answer["candidates"], key=lambda one: one["index"])]
+    return [
+        candidate["log_odds"] for candidate in sorted(answer["candidates"], key=lambda candidate: candidate["index"])
+    ]
 
 
 def written(recommender, request: dict[str, Any]) -> str | None:

@@ -40,10 +40,10 @@ def copy_base(source: Path, folder: Path) -> None:
 def copy_adapter(source: Path, folder: Path) -> None:
     """Copy an adapter, the wording of its prompts and licence; and the record of a training with its card."""
     names = {path.name for path in source.iterdir() if path.is_file()}
-    kept = {name for name in names if LOADED.fullmatch(name) and name.startswith("adapter_")}
-    kept |= {name for name in names if DOCUMENTS.fullmatch(name)} | (names & {PROMPT_FILE})
+    files = {name for name in names if LOADED.fullmatch(name) and name.startswith("adapter_")}
+    files |= {name for name in names if DOCUMENTS.fullmatch(name)} | (names & {PROMPT_FILE})
     # A card that peft has written names the base by its path.
-    _copy(source, folder, kept | (names & {TRAINING, "README.md"} if TRAINING in names else set()))
+    _copy(source, folder, files | (names & {TRAINING, "README.md"} if TRAINING in names else set()))
 
 
 def _copy(source: Path, folder: Path, names: set[str]) -> None:

@@ -12,12 +12,12 @@ from trsr.errors import ReleaseError
 
 def environment_without_package() -> dict[str, str]:
     """Variables for a process that finds the libraries that are found here, but not this package on PYTHONPATH."""
-    kept = [
+    paths = [
         path
         for path in os.environ.get("PYTHONPATH", "").split(os.pathsep)
         if path and not (Path(path) / "trsr").is_dir()
     ]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(kept), "PYTHONSAFEPATH": "1"}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
 
 
 def printed_by(words: Sequence[str | Path], folder: Path, failed: str, **variables: str) -> Any:

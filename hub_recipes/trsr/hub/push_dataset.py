@@ -150,8 +150,8 @@ def check_push(
     names = [file.rfilename for file in info.siblings or ()]
     kinds = {name.split("/")[0] == contract.RECOMMENDATIONS for name in names if name.endswith(".parquet")}
     if (not recommendations) in kinds:
-        held = "a dataset" if recommendations else "recommendations"
-        raise ReleaseError(f"{repo} holds {held}, which would be lost. Choose another name.")
+        content = "a dataset" if recommendations else "recommendations"
+        raise ReleaseError(f"{repo} holds {content}, which would be lost. Choose another name.")
 
 
 def _has_to_be_private(terms: Terms, recommendations: bool) -> bool:

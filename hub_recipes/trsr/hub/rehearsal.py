@@ -59,15 +59,17 @@ def rehearse(release: Release, inputs: ReleaseInputs) -> Rehearsal:
         for row, item_scores in zip(rows, run_scores, strict=True)
     ]
     first = _short_request(inputs, rows[0], compared[0])
-    asked = expected.requests(inputs, facts.shows_users)
+    expected_requests = expected.requests(inputs, facts.shows_users)
     writes = inputs.settings["summarizer"] in SUMMARIZERS  # the release brings its summariser along
     requests: dict[str, Any] = {
         "compared": compared,
         "shown": first,
-        "measured": asked,
-        **({"summarised": asked} if writes else {}),
+        "measured": expected_requests,
+        **({"summarised": expected_requests} if writes else {}),
     }
-    catalogue = expected.of_catalogue(inputs.catalogue, asked[0].get("summary")) if inputs.catalogue else None
+    catalogue = (
+        expected.of_catalogue(inputs.catalogue, expected_requests[0].get("summary")) if inputs.catalogue else None
+    )
     if catalogue:
         requests["chosen"] = catalogue["request"]
     output = answers(
@@ -91,7 +93,7 @@ def rehearse(release: Release, inputs: ReleaseInputs) -> Rehearsal:
             f"Loaded in a fresh process, the release scores otherwise than the run: log-odds differ by {difference:.3g} over "
             f"{len(rows)} users. The run's scores are of other weights, data or versions: evaluate it again, then publish."
         )
-    expected.write(release.folder / "pipeline", inputs, asked, output, catalogue)
+    expected.write(release.folder / "pipeline", inputs, expected_requests, output, catalogue)
     answer = output["shown"]
     ranked = tuple((candidate["index"], round(candidate["score"], 3)) for candidate in answer["candidates"])
     chosen = next(candidate["log_odds"] for candidate in answer["candidates"] if candidate["index"] == 1)

@@ -201,8 +201,8 @@ def pin(release: Release, commits: Mapping[str, str], kind: str | None = None) -
             )
         if not names.local and repo_kind in ("adapter", "pipeline"):
             facts = release.facts
-            found = eval_results.entries(facts.test, names.dataset, facts.recipe.config, all_commits["dataset"])
-            eval_results.write(folder / repo_kind, found)
+            entries = eval_results.entries(facts.test, names.dataset, facts.recipe.config, all_commits["dataset"])
+            eval_results.write(folder / repo_kind, entries)
         if not names.local and repo_kind == "pipeline":
             write_text(folder / repo_kind / SKILL, cards.skill(release.facts, all_commits))
 
@@ -270,9 +270,9 @@ def write_dataset(
     example = tables[example_config]["test"][0]["history" if example_config == "histories" else "summary"]
     train = tables[example_config]["train"]
     users = [train[number] for number in range(min(3, len(train)))]
-    told = {name: header[name] for name in ("dataset_info", "configs")}
+    front_matter = {name: header[name] for name in ("dataset_info", "configs")}
     printed = [str(example), *(f"{user['user_id']} {user['target']}" for user in users)]
-    return rows, told, printed if terms.share_text else []
+    return rows, front_matter, printed if terms.share_text else []
 
 
 def check_files(folder: Path) -> None:

@@ -82,15 +82,15 @@ def verify(
     said: list[str] = []
     if is_server:
         replies = endpoints.ask(api, target, model or source, wanted)
-        found, tokens = [one.log_odds for one in replies], [one.tokens for one in replies]
+        log_odds, tokens = [reply.log_odds for reply in replies], [reply.tokens for reply in replies]
         temperature = endpoints.temperature_of(api, wanted)
         probabilities = None if temperature is None else Probabilities(temperature)
-        diagnosis = diagnose(wanted, found, None, tokens, allowed, probabilities)
+        diagnosis = diagnose(wanted, log_odds, None, tokens, allowed, probabilities)
         if not diagnosis.right:  # another time: answers that are sampled are others then
-            again = [one.log_odds for one in endpoints.ask(api, target, model or source, wanted)]
-            diagnosis = diagnose(wanted, found, again, tokens, allowed, probabilities)
+            again = [reply.log_odds for reply in endpoints.ask(api, target, model or source, wanted)]
+            diagnosis = diagnose(wanted, log_odds, again, tokens, allowed, probabilities)
     else:
-        found, diagnosis, said = _of_pipeline(target, wanted, revision, allowed)
+        log_odds, diagnosis, said = _of_pipeline(target, wanted, revision, allowed)
     return {
         "target": shown,
         "difference": diagnosis.difference,
@@ -98,8 +98,8 @@ def verify(
         "right": diagnosis.right and not said,
         "said": said if diagnosis.right and said else [*diagnosis.said, *said],
         "rows": [
-            {"expected": one["log_odds"], "given": [round(value, 4) for value in given]}
-            for one, given in zip(wanted["requests"], found, strict=True)
+            {"expected": request["log_odds"], "given": [round(value, 4) for value in values]}
+            for request, values in zip(wanted["requests"], log_odds, strict=True)
         ],
     }
 
@@ -108,24 +108,26 @@ def _of_pipeline(
     target: str, wanted: Mapping[str, Any], revision: str | None, tolerance: float
 ) -> tuple[list[list[float]], Diagnosis, list[str]]:
     """Answers of a folder or repo, what they say, and what differs beside the log-odds."""
-    place = pipeline_of(target)
-    if Path(place).is_dir():
-        place = str(Path(place).resolve())  # it is loaded from another folder
-    requests = [one["request"] for one in wanted["requests"]]
-    summaries = [one["summary"] for one in wanted["requests"]]
-    asked: dict[str, Any] = {"compared": requests}
+    pipeline = pipeline_of(target)
+    if Path(pipeline).is_dir():
+        pipeline = str(Path(pipeline).resolve())  # it is loaded from another folder
+    requests = [entry["request"] for entry in wanted["requests"]]
+    summaries = [entry["summary"] for entry in wanted["requests"]]
+    questions: dict[str, Any] = {"compared": requests}
     if any(summary is not None for summary in summaries):
-        asked["summarised"] = requests
+        questions["summarised"] = requests
     if catalogue := wanted.get("catalogue"):
-        asked["chosen"] = catalogue["request"]
-    output = answers(place, asked, f"{target} cannot be loaded", {"revision": revision} if revision else None)
+        questions["chosen"] = catalogue["request"]
+    output = answers(pipeline, questions, f"{target} cannot be loaded", {"revision": revision} if revision else None)
     diagnosis = diagnose(wanted, output["compared"], None, None, tolerance)
-    differ = sum(one != other for one, other in zip(summaries, output.get("summarised", summaries), strict=True))
-    decision, template = (optional_file(place, name, {"revision": revision}) for name in DECISION_FILES)
+    differ = sum(
+        summary != other for summary, other in zip(summaries, output.get("summarised", summaries), strict=True)
+    )
+    decision, template = (optional_file(pipeline, name, {"revision": revision}) for name in DECISION_FILES)
     said = _other_fits(wanted, output["fitted"], decision)
     if template and "decision_template_sha256" in wanted:
-        found = expected.text_digest(Path(template).read_text("utf-8"))
-        if found != wanted["decision_template_sha256"]:
+        digest = expected.text_digest(Path(template).read_text("utf-8"))
+        if digest != wanted["decision_template_sha256"]:
             said.append(f"Its {DECISION_FILES[1]} is another: `transformers serve` shows the model other prompts.")
     if catalogue and (problem := expected.catalogue_problem(catalogue, output["chosen"])):
         said.append(f"It does not retrieve what the release does: {problem}.")
@@ -171,5 +173,5 @@ def _served_temperature(decision: Path) -> float | None:
     """The temperature that `transformers serve` divides by; None where its settings state none."""
     values = read_json(decision)
     stated = values.get("temperature") if isinstance(values, dict) else None
-    found = stated.get("noul") if isinstance(stated, dict) else None
-    return found if isinstance(found, (int, float)) else None
+    temperature = stated.get("noul") if isinstance(stated, dict) else None
+    return temperature if isinstance(temperature, (int, float)) else None

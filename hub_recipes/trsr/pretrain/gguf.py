@@ -70,10 +70,10 @@ def convert(
             architecture, leaves out weights or a scaling of positions that the file has, or reads weights that are not finite.
     """
     check_before(out)
-    found = _checksum(file)
-    if sha256 and found != sha256:
+    checksum = _checksum(file)
+    if sha256 and checksum != sha256:
         raise LoadError(
-            f"{file.name} has the checksum {found}, expected {sha256}: it is damaged or another. Get it anew."
+            f"{file.name} has the checksum {checksum}, expected {sha256}: it is damaged or another. Get it anew."
         )
     network, tokenizer = _load(file)
     from gguf import GGUFReader
@@ -88,7 +88,7 @@ def convert(
         )
     record = {
         "file": file.name,
-        "sha256": found,
+        "sha256": checksum,
         "quantization": _quantization(opened),
         "model": model,
         "parameters": network.num_parameters(),
@@ -194,8 +194,8 @@ def _lost_tensors(opened: Any, network: Any, architecture: str) -> list[str]:
         return []
     # A tied head has its weights from the embeddings, and may stand in the file as well.
     maps = [get_tensor_name_map(key, layers) for key, known_as in MODEL_ARCH_NAMES.items() if known_as == architecture]
-    known = {_gguf_name(names, name) for names in maps for name in network.state_dict()}
-    return sorted(name for name in tensors if name not in known)
+    model_names = {_gguf_name(names, name) for names in maps for name in network.state_dict()}
+    return sorted(name for name in tensors if name not in model_names)
 
 
 def _block(name: str) -> int | None:
@@ -206,8 +206,8 @@ def _block(name: str) -> int | None:
 def _gguf_name(names: Any, name: str) -> str | None:
     """What a weight of transformers is called in a GGUF file: there, names may begin at a module within the model."""
     while name:
-        if found := names.get_name(name, try_suffixes=(".weight", ".bias")):
-            return found
+        if gguf_name := names.get_name(name, try_suffixes=(".weight", ".bias")):
+            return gguf_name
         name = name.partition(".")[2]
     return None
 
@@ -218,8 +218,8 @@ def _lost_scaling(network: Any, settings: Mapping[str, Any]) -> str | None:
     kind, factor = settings.get(f"{prefix}scaling.type", "none"), settings.get(f"{prefix}scaling.factor")
     if f"{prefix}scale_linear" in settings:  # of older files
         kind, factor = "linear", settings[f"{prefix}scale_linear"]
-    known = (getattr(config, "rope_parameters", None) or {}).values()
-    parts = [part for part in known if isinstance(part, Mapping)] or [getattr(config, "rope_parameters", None) or {}]
+    values = (getattr(config, "rope_parameters", None) or {}).values()
+    parts = [part for part in values if isinstance(part, Mapping)] or [getattr(config, "rope_parameters", None) or {}]
     scaled = any(part.get("rope_type", "default") != "default" for part in parts)
     return None if kind == "none" or factor == 1 or scaled else f"{kind}, factor {factor}"
 

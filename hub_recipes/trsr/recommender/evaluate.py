@@ -100,10 +100,10 @@ def score(
     Args:
         partial: A file to which the scores of each row are appended; a killed evaluation goes on from it.
     """
-    kept = read_lines(partial) if partial else ()
+    lines = read_lines(partial) if partial else ()
     known_scores: dict[str, tuple[list[float], bool]] = {}
     seconds_before = 0.0
-    for key, scores, short, *seconds in kept:  # earlier versions kept no seconds
+    for key, scores, short, *seconds in lines:  # earlier versions kept no seconds
         known_scores[key] = scores, short
         seconds_before += sum(seconds)
     encoded: dict[str, list[int]] = {}

@@ -112,14 +112,14 @@ class Run:
 
     def check_base(self) -> None:
         """Raise RunError if the base in the recipe is not the one that the run was trained on, as far as its record says."""
-        base, known = self.recipe.base, self.record.get("base_checksum")
-        if known is None:
+        base, checksum = self.recipe.base, self.record.get("base_checksum")
+        if checksum is None:
             return
-        if known.startswith(PREFIX) and not Path(base_path(base)).is_dir():
+        if checksum.startswith(PREFIX) and not Path(base_path(base)).is_dir():
             raise RunError(f"There is no folder {base}, the base of {self.folder}. Put it back, or train anew.")
-        if known != (now := base_checksum(base)):
+        if checksum != (now := base_checksum(base)):
             raise RunError(
-                f"{base} is not the base that {self.folder} was trained on: it is {now}, the run's was {known}. Put that base back, or "
+                f"{base} is not the base that {self.folder} was trained on: it is {now}, the run's was {checksum}. Put that base back, or "
                 "train anew."
             )
 

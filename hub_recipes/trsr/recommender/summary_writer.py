@@ -50,9 +50,9 @@ def _check_adapter(recipe: Recipe, adapter: Path, summaries: SummaryProvenance) 
     """Raise UsageError unless this adapter, on the base of the recipe, wrote the summaries."""
     if not (adapter / "adapter_config.json").is_file():
         raise UsageError(f"summarizer: there is no adapter in {adapter}. Say where it is: summarizer=DIR.")
-    known = summaries.adapter
-    if known is None or known["revision"] != digest(adapter):
-        writer = f"the adapter {known['name']} at {known['revision']} did" if known else "no adapter did"
+    record = summaries.adapter
+    if record is None or record["revision"] != digest(adapter):
+        writer = f"the adapter {record['name']} at {record['revision']} did" if record else "no adapter did"
         raise UsageError(
             f"summarizer: {adapter} did not write the summaries of {summaries.source}; {writer}. Leave it out, or "
             f"summarise with it: trsr summarize {summaries.source} --engine transformers:{recipe.base} --adapter {adapter} --out DIR"

@@ -357,9 +357,9 @@ def _has_begun(out: Path) -> bool:
 
 def _check_report_to(name: str) -> None:
     """Raise TrainError if training cannot report to `name`, a value of transformers' `report_to`."""
-    known = ("none", "all", *INTEGRATION_TO_CALLBACK)
-    if name not in known:
-        raise TrainError(f"watch.report_to: got {name!r}, expected one of {', '.join(known)}.")
+    choices = ("none", "all", *INTEGRATION_TO_CALLBACK)
+    if name not in choices:
+        raise TrainError(f"watch.report_to: got {name!r}, expected one of {', '.join(choices)}.")
     by_package = name not in ("none", "all", "flyte", "kubeflow")  # transformers looks for no package of these
     if by_package and name not in get_available_reporting_integrations():
         raise TrainError(
@@ -372,18 +372,18 @@ def _check_resumed(
 ) -> None:
     """Raise TrainError if the dataset, the base or the precision has changed since the unfinished run in `out` began."""
     path = out / TRAINED_ON
-    known = read_json(path) if path.is_file() and _has_begun(out) else {}
-    if (before := known.get("precision", precision)) != precision:  # runs of earlier versions do not say
+    record = read_json(path) if path.is_file() and _has_begun(out) else {}
+    if (before := record.get("precision", precision)) != precision:  # runs of earlier versions do not say
         raise TrainError(
             f"This run began in {before}, and would go on in {precision} on this machine. Finish it where it began, or train anew "
             "with another --out."
         )
-    if known.get("base", base) != base:  # runs of earlier versions do not say
+    if record.get("base", base) != base:  # runs of earlier versions do not say
         raise TrainError(
-            f"{recipe.base} has changed since this run began: it was {_shown(known['base'])} and is {_shown(base)}. Put that base back "
+            f"{recipe.base} has changed since this run began: it was {_shown(record['base'])} and is {_shown(base)}. Put that base back "
             "to finish the run, or train anew with another --out."
         )
-    data = known.get("dataset_checksums", checksums)
+    data = record.get("dataset_checksums", checksums)
     if changed := changed_configs(data, checksums):
         raise TrainError(
             f"{recipe.dataset} has changed since this run began: its config {changed[0]} was {data.get(changed[0])} and is "

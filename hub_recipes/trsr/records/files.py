@@ -137,12 +137,12 @@ def locked(folder: Path) -> Iterator[None]:
         return
     # Not beside the folder: its parent need not be ours to write to.
     path = Path(HF_HOME) / "trsr" / "locks" / name
-    with ExitStack() as held:
+    with ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # SQLite uses file locks of the operating system, which end with the process, on Windows too.
             connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-            lock = held.enter_context(closing(connection))
+            lock = stack.enter_context(closing(connection))
             lock.execute("PRAGMA journal_mode=OFF")
             lock.execute("BEGIN EXCLUSIVE")
         except (OSError, sqlite3.OperationalError) as error:

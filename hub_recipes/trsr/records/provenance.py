@@ -23,7 +23,7 @@ def _is_whole(value: object) -> bool:
 
 
 def _are_texts(value: object) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+    return isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
 
 
 def _are_counts(value: object) -> bool:
@@ -253,12 +253,12 @@ class Provenance:
     def __post_init__(self) -> None:
         if not isinstance(self.values, Mapping):
             raise DataError(f"{FILE} of {self.source} holds {type(self.values).__name__}, not a JSON object.")
-        for place, kind, fits in _KINDS:
+        for keys, kind, fits in _KINDS:
             part: Any = self.values
-            for name in place[:-1]:
+            for name in keys[:-1]:
                 part = part.get(name, {})
-            if isinstance(part, Mapping) and place[-1] in part and not fits(part[place[-1]]):
-                raise DataError(f"{FILE} of {self.source}: {'.'.join(place)!r} is {part[place[-1]]!r:.80}, not {kind}.")
+            if isinstance(part, Mapping) and keys[-1] in part and not fits(part[keys[-1]]):
+                raise DataError(f"{FILE} of {self.source}: {'.'.join(keys)!r} is {part[keys[-1]]!r:.80}, not {kind}.")
         object.__setattr__(self, "terms", Terms.of({"name": "dataset", **self.values.get("dataset", {})}))
 
     def __bool__(self) -> bool:
@@ -299,12 +299,12 @@ class Provenance:
     def protocol_record(self) -> Mapping[str, Any]:
         """How the interactions became rows: `split` (`users`, `leave-one-out`, `date`, `given` or `impressions`) and, where
         they were asked for, `dates`, `min_rating` and `k_core`."""
-        known = self.values.get("protocol")
-        if isinstance(known, Mapping) and "split" in known:
-            return known
+        protocol = self.values.get("protocol")
+        if isinstance(protocol, Mapping) and "split" in protocol:
+            return protocol
         # As earlier versions have it.
-        places = [known, *(self.values.get(part, {}).get("protocol") for part in ("sampling", "options"))]
-        return {"split": "impressions" if "impressions" in places else "users"}
+        protocols = [protocol, *(self.values.get(part, {}).get("protocol") for part in ("sampling", "options"))]
+        return {"split": "impressions" if "impressions" in protocols else "users"}
 
     @property
     def by_impressions(self) -> bool:

@@ -19,13 +19,13 @@ def ranges() -> dict[str, str]:
         stated = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["dependencies"]
     else:
         try:
-            stated = [one for one in requires(PROJECT) or () if "extra ==" not in one]
+            stated = [requirement for requirement in requires(PROJECT) or () if "extra ==" not in requirement]
         except PackageNotFoundError:
             stated = []
-    found = {}
+    package_ranges = {}
     for line in stated:
         if match := re.match(r"([\w.-]+)(?:\[.*?\])?\s*(.*)", line):
             # The lower bound first, as it is read; metadata sorts otherwise.
             bounds = sorted(match[2].replace(" ", "").split(","), key=lambda bound: not bound.startswith(">"))
-            found[match[1]] = ",".join(bounds)
-    return found
+            package_ranges[match[1]] = ",".join(bounds)
+    return package_ranges

@@ -51,16 +51,16 @@ def answers(
         label: Of the progress bar.
         kept: File of `answers_kept`: answers in it are taken, the others are added.
     """
-    known: dict[str, Answer] = dict(read_lines(kept)) if kept else {}
+    cache: dict[str, Answer] = dict(read_lines(kept)) if kept else {}
     for number, row in enumerate(tqdm(rows, desc=label, unit="user", mininterval=1)):
         key = f"{number} {hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()[:16]}"
-        if key not in known:
-            found = retrieved_and_ranked(recommender, row, stage_one)
-            known[key] = [{name: item[name] for name in KEPT} for item in found]
+        if key not in cache:
+            candidates = retrieved_and_ranked(recommender, row, stage_one)
+            cache[key] = [{name: item[name] for name in KEPT} for item in candidates]
             if kept:
                 with kept.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps([key, known[key]]) + "\n")
-        yield row, known.pop(key)
+                    file.write(json.dumps([key, cache[key]]) + "\n")
+        yield row, cache.pop(key)
 
 
 def retrieved_and_ranked(recommender: Any, row: Mapping[str, Any], stage_one: int) -> Answer:

@@ -81,19 +81,19 @@ class ApproximateIndex:
 
     def _short(self, numbers: np.ndarray, exclude: Sequence[np.ndarray] | None) -> list[int]:
         """Rows of `numbers` with free places for items that are not left out."""
-        found = (numbers >= 0).sum(axis=1)
-        rows = np.flatnonzero(found < numbers.shape[1]).tolist()
+        counts = (numbers >= 0).sum(axis=1)
+        rows = np.flatnonzero(counts < numbers.shape[1]).tolist()
         met = {row: len(np.unique(exclude[row])) if exclude is not None else 0 for row in rows}
-        return [row for row in rows if found[row] < self._faiss.ntotal - met[row]]
+        return [row for row in rows if counts[row] < self._faiss.ntotal - met[row]]
 
     def _largest(
         self, users: np.ndarray, k: int, exclude: Sequence[np.ndarray] | None, probes: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `largest`, in so many lists alone."""
         k = min(k, self._faiss.ntotal)
-        more = max(map(len, exclude), default=0) if exclude is not None else 0
+        longest = max(map(len, exclude), default=0) if exclude is not None else 0
         self._faiss.nprobe = probes
-        scores, numbers = self._faiss.search(np.ascontiguousarray(users), min(k + more, self._faiss.ntotal))
+        scores, numbers = self._faiss.search(np.ascontiguousarray(users), min(k + longest, self._faiss.ntotal))
         if exclude is not None:
             for row, met in enumerate(exclude):
                 numbers[row, np.isin(numbers[row], met)] = -1

@@ -71,12 +71,14 @@ def check_items(catalogue: Catalogue, source: str, revision: str | None = None) 
     items = contract.read_items(source, revision)
     item_ids = items["item_id"][:]
     texts = items["text"] if "text" in items.column_names else [None] * len(item_ids)
-    held = dict(zip(catalogue.item_ids, catalogue.texts, strict=True))
-    new = [item_id for item_id in item_ids if item_id not in held]
+    catalogue_texts = dict(zip(catalogue.item_ids, catalogue.texts, strict=True))
+    new = [item_id for item_id in item_ids if item_id not in catalogue_texts]
     others = [
-        item_id for item_id, text in zip(item_ids, texts, strict=True) if text != held.get(item_id, text) and text
+        item_id
+        for item_id, text in zip(item_ids, texts, strict=True)
+        if text != catalogue_texts.get(item_id, text) and text
     ]
-    gone = held.keys() - set(item_ids)
+    gone = catalogue_texts.keys() - set(item_ids)
     if others or gone:
         which = f"{others[0]!r} has another text" if others else f"{min(gone)!r} is not among them"
         raise RunError(
@@ -85,7 +87,7 @@ def check_items(catalogue: Catalogue, source: str, revision: str | None = None) 
         )
     if new:
         raise RunError(
-            f"{source} has {len(item_ids):,} items, and the catalogue that the model carries {len(held):,}: it lacks item {new[0]!r}. "
+            f"{source} has {len(item_ids):,} items, and the catalogue that the model carries {len(catalogue_texts):,}: it lacks item {new[0]!r}. "
             f"Publish the model with a newer catalogue, or give --retriever, trained on {source}."
         )
 

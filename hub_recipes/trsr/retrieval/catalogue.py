@@ -68,11 +68,11 @@ def measure(
     bar.close()
     return {
         name: of_lists(
-            Ranked(*(np.concatenate([getattr(one, part) for one in lists[name]]) for part in Ranked.__slots__)),
-            {metric: np.concatenate([one[metric] for one in found]) for metric in found[0]},
+            Ranked(*(np.concatenate([getattr(batch, part) for batch in lists[name]]) for part in Ranked.__slots__)),
+            {metric: np.concatenate([batch[metric] for batch in batches]) for metric in batches[0]},
             counts,
         )
-        for name, found in metrics.items()
+        for name, batches in metrics.items()
     }
 
 
@@ -140,9 +140,9 @@ def summarise(
         seed: Of the bootstrap.
     """
     systems = {
-        name: significance.summary(one.per_user, seed, users=users)
-        | {f"coverage@{k}": float(items.mean()) for k, items in one.in_top_k.items()}
-        for name, one in measured.items()
+        name: significance.summary(result.per_user, seed, users=users)
+        | {f"coverage@{k}": float(items.mean()) for k, items in result.in_top_k.items()}
+        for name, result in measured.items()
     }
     by_target: dict[str, dict[str, Any]] = {}
     for number, name in enumerate(GROUPS):
@@ -152,14 +152,14 @@ def summarise(
             own_users = [user for user, inside in zip(users, chosen, strict=True) if inside]
             by_target[name]["systems"] = {
                 system: significance.summary(
-                    {metric: one.per_user[metric][chosen] for metric in (f"recall@{AT[0]}", f"ndcg@{AT[0]}")},
+                    {metric: result.per_user[metric][chosen] for metric in (f"recall@{AT[0]}", f"ndcg@{AT[0]}")},
                     seed,
                     users=own_users,
                 )
-                for system, one in measured.items()
+                for system, result in measured.items()
             }
     metric = f"recall@{AT[0]}"
-    values = {system: one.per_user[metric] for system, one in measured.items()}
+    values = {system: result.per_user[metric] for system, result in measured.items()}
     paired = significance.paired_tests(
         values, [(own, other) for other in measured if other != own], metric, seed, users
     )

@@ -54,10 +54,10 @@ class Checkpoint:
         if not path.is_file():
             return cls(folder, made_from, began, started, (0.0, 0.0), None)
         try:
-            found = torch.load(path, weights_only=True)
+            saved = torch.load(path, weights_only=True)
         except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
             raise RunError(f"{path} is no checkpoint, or damaged: {error}. Remove {folder} to train anew.") from error
-        return cls(folder, made_from, began, started, tuple(found["spent"]), found["training"])
+        return cls(folder, made_from, began, started, tuple(saved["spent"]), saved["training"])
 
     @property
     def seconds(self) -> tuple[float, float]:

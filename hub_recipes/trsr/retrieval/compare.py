@@ -85,21 +85,21 @@ def compare_catalogues(
             seeds of one run, there is no such metric, or a run to fuse is unknown or has no evaluation on validation.
         ResultsError: If a folder has no lists.
     """
-    tested = [one for one in map(Evaluation.read, folders) if one.about["split"] != "validation"]
+    tested = [evaluation for evaluation in map(Evaluation.read, folders) if evaluation.about["split"] != "validation"]
     if not tested:
         raise CompareError("Nothing to compare: give folders of evaluations on the test split.")
     first = tested[0]
-    for one in tested:
-        if changed := [name for name in SAME if one.about[name] != first.about[name]]:
+    for evaluation in tested:
+        if changed := [name for name in SAME if evaluation.about[name] != first.about[name]]:
             raise CompareError(
-                f"{one.folder} is of another evaluation: its {changed[0]} differs from that of {first.folder}."
+                f"{evaluation.folder} is of another evaluation: its {changed[0]} differs from that of {first.folder}."
             )
     runs = _runs(tested)
     listed = {**runs, **_beside(tested, runs)}
-    lists = {name: [one.lists(name) for one in seeds] for name, seeds in listed.items()}
+    lists = {name: [evaluation.lists(name) for evaluation in seeds] for name, seeds in listed.items()}
     users = lists[first.own][0].users
-    values = {name: [one.metrics for one in seeds] for name, seeds in lists.items()}
-    about = {name: [one.about for one in seeds] for name, seeds in listed.items()}
+    values = {name: [seed_lists.metrics for seed_lists in seeds] for name, seeds in lists.items()}
+    about = {name: [evaluation.about for evaluation in seeds] for name, seeds in listed.items()}
     weights: dict[str, list[dict[str, float]]] = {}
     for names in fuse:
         if unknown := [name for name in names if name not in runs]:
@@ -110,11 +110,15 @@ def compare_catalogues(
     metrics = sorted(set.intersection(*(set(seeds[0]) for seeds in values.values())))
     if metric not in metrics:
         raise CompareError(f"No metric {metric!r}; there are {', '.join(metrics)}.")
-    values = {name: [{metric: one[metric] for metric in metrics} for one in seeds] for name, seeds in values.items()}
+    values = {
+        name: [{metric: figures[metric] for metric in metrics} for figures in seeds] for name, seeds in values.items()
+    }
     systems = measure.systems(values, about, users, seed)
     for name, seeds in listed.items():
         for k in AT:
-            systems[name][f"coverage@{k}"] = float(np.mean([one.figures(name)[f"coverage@{k}"] for one in seeds]))
+            systems[name][f"coverage@{k}"] = float(
+                np.mean([evaluation.figures(name)[f"coverage@{k}"] for evaluation in seeds])
+            )
     return {
         **{name: first.about[name] for name in (*SAME, "protocol", "popularity_of_targets")},
         "seed": seed,
@@ -131,16 +135,16 @@ def compare_catalogues(
 def _runs(tested: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
     """Run -> its seeds. Raises CompareError if evaluations of one name are not of one run with different seeds."""
     runs: dict[str, list[Evaluation]] = {}
-    for one in tested:
-        runs.setdefault(one.own, []).append(one)
+    for evaluation in tested:
+        runs.setdefault(evaluation.own, []).append(evaluation)
     for name, evaluated in runs.items():
-        seeds = [training_seed(one.about) for one in evaluated]
-        for number, one in enumerate(evaluated[1:], 1):
+        seeds = [training_seed(evaluation.about) for evaluation in evaluated]
+        for number, evaluation in enumerate(evaluated[1:], 1):
             before = evaluated[0]
-            if not same_settings(one.about, before.about):
-                problem = f"{before.folder} and {one.folder} are both called {name!r}, and are no two seeds of one run: their settings differ"
+            if not same_settings(evaluation.about, before.about):
+                problem = f"{before.folder} and {evaluation.folder} are both called {name!r}, and are no two seeds of one run: their settings differ"
             elif seeds[number] is None or seeds[number] in seeds[:number]:
-                problem = f"{one.folder} is called {name!r} as another, and the seed of its training is {seeds[number]} in both"
+                problem = f"{evaluation.folder} is called {name!r} as another, and the seed of its training is {seeds[number]} in both"
             else:
                 continue
             raise CompareError(f"{problem}. Leave one out, or call its run otherwise, and evaluate it anew.")
@@ -153,21 +157,21 @@ def _beside(tested: Sequence[Evaluation], runs: Systems) -> dict[str, list[Evalu
     Raises CompareError if it is not the same beside all.
     """
     beside: dict[str, list[Evaluation]] = {}
-    for one in tested:
-        for name in one.about["systems"]:
-            if name in runs or name == one.about["run"]:
+    for evaluation in tested:
+        for name in evaluation.about["systems"]:
+            if name in runs or name == evaluation.about["run"]:
                 continue
-            [before] = beside.setdefault(name, [one])
-            if _values(before.figures(name)) != _values(one.figures(name)):
+            [before] = beside.setdefault(name, [evaluation])
+            if _values(before.figures(name)) != _values(evaluation.figures(name)):
                 raise CompareError(
-                    f"{before.folder} and {one.folder} both hold {name!r}, with other figures. Leave one of them out."
+                    f"{before.folder} and {evaluation.folder} both hold {name!r}, with other figures. Leave one of them out."
                 )
     return beside
 
 
 def _values(figures: Mapping[str, Any]) -> dict[str, float]:
     """Metrics without their intervals, which hang on the seed of an evaluation."""
-    return {metric: one["value"] if isinstance(one, Mapping) else one for metric, one in figures.items()}
+    return {metric: value["value"] if isinstance(value, Mapping) else value for metric, value in figures.items()}
 
 
 def _by_target(listed: Systems, first: Evaluation) -> dict[str, dict[str, Any]]:
@@ -188,14 +192,19 @@ def _fused(
 ) -> tuple[list[dict[str, np.ndarray]], list[dict[str, float]]]:
     """Metrics of the sum of some runs, and its weights, for each seed; a run without randomness goes with all."""
     metrics, weights = [], []
-    for numbers in fusing.matched_seeds({name: [one.about for one in seeds] for name, seeds in runs.items()}):
+    for numbers in fusing.matched_seeds(
+        {name: [evaluation.about for evaluation in seeds] for name, seeds in runs.items()}
+    ):
         tested = [runs[name][number] for name, number in zip(runs, numbers, strict=True)]
-        known = [_on_validation(one) for one in tested]
-        if any((one.users, one.targets) != (known[0].users, known[0].targets) for one in known):
+        validations = [_on_validation(evaluation) for evaluation in tested]
+        if any(
+            (validation.users, validation.targets) != (validations[0].users, validations[0].targets)
+            for validation in validations
+        ):
             raise CompareError(
                 f"The evaluations on validation of {', '.join(runs)} are of different rows: make them anew with one --limit."
             )
-        features, labels, mask = union_of_lists(known)
+        features, labels, mask = union_of_lists(validations)
         has_target = labels.any(1)
         if not has_target.any():
             raise CompareError(
@@ -218,9 +227,9 @@ def _on_validation(tested: Evaluation) -> Lists:
             f"Weights are fitted on the validation split, and there is no evaluation on it beside {tested.folder}. Make it: the same "
             "command with --split validation."
         )
-    known = Evaluation.read(folder)
-    fusing.check_validation(str(tested.folder), tested.about, str(folder), known.about, WITH_VALIDATION)
-    return known.lists(known.own)
+    validation = Evaluation.read(folder)
+    fusing.check_validation(str(tested.folder), tested.about, str(folder), validation.about, WITH_VALIDATION)
+    return validation.lists(validation.own)
 
 
 def union_of_lists(systems: Sequence[Lists]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -229,7 +238,7 @@ def union_of_lists(systems: Sequence[Lists]) -> tuple[np.ndarray, np.ndarray, np
     An item that another system does not have there gets the lowest of its scores. A target that none has is not there.
     """
     rows, labels = [], []
-    for target, *scores in zip(systems[0].targets, *(one.scores for one in systems), strict=True):
+    for target, *scores in zip(systems[0].targets, *(system.scores for system in systems), strict=True):
         items = list(dict.fromkeys(item for by_item in scores for item in by_item))
         lowest = [min(by_item.values(), default=0.0) for by_item in scores]
         rows.append([[by_item.get(item, low) for item in items] for by_item, low in zip(scores, lowest, strict=True)])

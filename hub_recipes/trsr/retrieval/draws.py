@@ -14,11 +14,11 @@ class Draws:
 
     def __init__(self, counts: np.ndarray, size: int, generator: np.random.Generator) -> None:
         self.size, self._generator = size, generator
-        known = counts > 0
-        chances = (counts / counts.sum() + known / known.sum()) / 2  # of each item
+        seen = counts > 0
+        chances = (counts / counts.sum() + seen / seen.sum()) / 2  # of each item
         self._ends = np.cumsum(chances)
         self._log_expected = torch.from_numpy(
-            np.log(chances * size, where=known, out=np.full(len(counts), -np.inf))
+            np.log(chances * size, where=seen, out=np.full(len(counts), -np.inf))
         ).float()
 
     def __call__(self) -> tuple[torch.Tensor, torch.Tensor]:

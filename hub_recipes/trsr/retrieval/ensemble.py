@@ -67,23 +67,25 @@ def make_ensemble(folders: Sequence[Path], source: str, out: Path, *, revision: 
     record = {
         **{name: records[0][name] for name in ("dataset", "dataset_checksums", "interactions", "counts")},
         "vectors": text.describe() if text else None,
-        "ids": any(one["ids"] for one in records),
+        "ids": any(entry["ids"] for entry in records),
         # Ensembles whose members differ in their seeds alone are seeds of one system.
         "settings": {
             "seed": records[0]["settings"]["seed"],
-            "members": [{name: value for name, value in one["settings"].items() if name != "seed"} for one in records],
+            "members": [
+                {name: value for name, value in entry["settings"].items() if name != "seed"} for entry in records
+            ],
         },
         "members": [
             {
                 "weights": checksum,
-                **{name: one[name] for name in ("vectors", "ids", "settings", "parameters", "validation", "cost")},
+                **{name: entry[name] for name in ("vectors", "ids", "settings", "parameters", "validation", "cost")},
             }
-            for checksum, one in zip(checksums, records, strict=True)
+            for checksum, entry in zip(checksums, records, strict=True)
         ],
-        "parameters": sum(one["parameters"] for one in records),
+        "parameters": sum(entry["parameters"] for entry in records),
         "validation": {name: round(value, 4) for name, value in measure(network, vectors, validation).items()},
-        "seconds": round(sum(one["seconds"] for one in records) + time.monotonic() - started),
-        "cost": {**cost(began), "cpu_seconds": round(sum(one["cost"]["cpu_seconds"] for one in records), 2)},
+        "seconds": round(sum(entry["seconds"] for entry in records) + time.monotonic() - started),
+        "cost": {**cost(began), "cpu_seconds": round(sum(entry["cost"]["cpu_seconds"] for entry in records), 2)},
         "versions": versions(),
     }
     with whole_folder(out) as draft:

@@ -135,9 +135,9 @@ def evaluate_retriever(
         counts,
     )
     if second:
-        with answers_kept(out, second, recommender, stage_one) as kept:
+        with answers_kept(out, second, recommender, stage_one) as answers_file:
             with_summaries = with_history(of_run, history, seed)
-            stages = measure_stages(recommender, with_summaries, numbers, counts, stage_one, kept)
+            stages = measure_stages(recommender, with_summaries, numbers, counts, stage_one, answers_file)
         measured[f"{second.recipe.name}{suffix}"] = stages[LANGUAGE_MODEL]
         measured[f"{own} + {second.recipe.name}{suffix}"] = stages[BOTH]
     return write_evaluation(out, candidates, scores, measured, numbers, counts, about)
@@ -226,7 +226,9 @@ def write_evaluation(
     for name in (FILE, CATALOGUE):
         (out / name).unlink(missing_ok=True)
     score_files.write(out, scores, candidates)
-    lists, metrics = ({name: getattr(one, part) for name, one in measured.items()} for part in ("ranked", "per_user"))
+    lists, metrics = (
+        {name: getattr(result, part) for name, result in measured.items()} for part in ("ranked", "per_user")
+    )
     ranked.write(out, lists, metrics, rows, list(numbers))
     write_text(out / CATALOGUE, json.dumps(whole, indent=2) + "\n")
     write_text(out / FILE, json.dumps(results, indent=2) + "\n")

@@ -50,8 +50,8 @@ def fuse_run(folder: Path, retriever: Path, *, users: int = USERS, stage_one: in
     rows = contract.read(recipe.dataset, recipe.config, "validation", recipe.dataset_revision)
     rows = rows.select(range(min(users, len(rows))))
     with locked(folder / CATALOGUE):
-        with answers_kept(folder, run, recommender, stage_one) as kept:
-            weight, figures = fit(recommender, rows, stage_one, kept)
+        with answers_kept(folder, run, recommender, stage_one) as answers_file:
+            weight, figures = fit(recommender, rows, stage_one, answers_file)
         catalogue = with_weight(catalogue, weight, {**figures, "split": "validation", "run": run.weights})
         with whole_folder(folder / CATALOGUE) as draft:
             write_catalogue(catalogue, draft)
@@ -91,7 +91,7 @@ def fit(
         "both": [add_scores(log_odds, first, weight) for log_odds, first in lists],
     }
     ndcg = {
-        name: np.mean([_gain(one, target) for one, target in zip(values, targets, strict=True)])
+        name: np.mean([_gain(scores_of_user, target) for scores_of_user, target in zip(values, targets, strict=True)])
         for name, values in scores.items()
     }
     return weight, {
@@ -110,7 +110,7 @@ def _weight(lists: Sequence[tuple[list[float], list[float]]], targets: Sequence[
     if not passed:
         return UNFITTED, f"the first stage passed on none of the targets of {len(lists)} users"
     labels = [[number == target for number in range(len(first))] for (_, first), target in passed]
-    tables = [padded(one, labels) for one in zip(*(scores for scores, _ in passed), strict=True)]
+    tables = [padded(system_scores, labels) for system_scores in zip(*(scores for scores, _ in passed), strict=True)]
     _, truth, mask = tables[0]
     features = np.stack([normalise(table, mask) for table, _, _ in tables])
     llm_weight, retriever_weight = fit_weights(features, truth, mask)

@@ -35,8 +35,8 @@ def _tokenizer_state(tokenizer: Any) -> list[Any]:
 
 def _checksum(weights: Mapping[str, torch.Tensor], *about: Any) -> str:
     """Of weights in memory, and of plain values."""
-    found = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
     for name, value in sorted(weights.items()):
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return PREFIX + found.hexdigest()
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return PREFIX + digest.hexdigest()

@@ -42,7 +42,7 @@ def recommendations(
             _check_known(row, catalogue)
         if recommender is None:
             retrieved = catalogue.retrieve([_query(row, catalogue, top_k) for row in part])
-            lists = [catalogue.ranked(one, None) for one in retrieved]
+            lists = [catalogue.ranked(candidates, None) for candidates in retrieved]
             summaries: list[str | None] = [None] * len(part)
         else:
             [row] = part

@@ -104,8 +104,8 @@ class Ensemble(nn.Module):
         """The ensemble of trained networks: the score of an item is the mean of theirs. They are left as they are."""
         copies = [copy.deepcopy(member) for member in members]
         with torch.no_grad():
-            for one in copies:  # the last step to a user's vector, a norm with weight and bias, scales its scores
-                for value in one.user.last.parameters():
+            for network in copies:  # the last step to a user's vector, a norm with weight and bias, scales its scores
+                for value in network.user.last.parameters():
                     value.div_(len(copies))
         return cls(copies).eval()
 
@@ -118,4 +118,4 @@ def network_of(shape: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Networ
     """An untrained network of a recorded shape; of several, an ensemble."""
     if isinstance(shape, Mapping):
         return Network(Shape(**shape))
-    return Ensemble([Network(Shape(**one)) for one in shape])
+    return Ensemble([Network(Shape(**member)) for member in shape])

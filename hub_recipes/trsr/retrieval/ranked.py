@@ -65,17 +65,17 @@ def write(
     """
     ids = pa.array(item_ids, pa.string())
     tables = []
-    for name, one in systems.items():
-        real = np.isfinite(one.scores)
+    for name, lists in systems.items():
+        real = np.isfinite(lists.scores)
         ends = pa.array(np.concatenate([[0], np.cumsum(real.sum(1))]), pa.int32())
         columns = {
             "system": pa.array([name] * len(rows), pa.string()),
             "user_id": pa.array(rows["user_id"][:], pa.string()),
             "target": pa.array(rows["target"][:], pa.string()),
-            "items": pa.ListArray.from_arrays(ends, ids.take(pa.array(one.items[real]))),
-            "scores": pa.ListArray.from_arrays(ends, pa.array(one.scores[real], pa.float64())),
-            "mean": pa.array(one.mean),
-            "deviation": pa.array(one.deviation),
+            "items": pa.ListArray.from_arrays(ends, ids.take(pa.array(lists.items[real]))),
+            "scores": pa.ListArray.from_arrays(ends, pa.array(lists.scores[real], pa.float64())),
+            "mean": pa.array(lists.mean),
+            "deviation": pa.array(lists.deviation),
             **{metric: pa.array(values) for metric, values in metrics[name].items()},
         }
         tables.append(pa.table(columns))

@@ -191,6 +191,6 @@ class Retriever:
         else:
             rows, scores = self.index.largest(users, top_k, exclude)
         return [
-            [(self.item_ids[row], float(score)) for row, score in zip(*found, strict=True) if row >= 0]
-            for found in zip(rows.tolist(), scores.tolist(), strict=True)
+            [(self.item_ids[row], float(score)) for row, score in zip(*best, strict=True) if row >= 0]
+            for best in zip(rows.tolist(), scores.tolist(), strict=True)
         ]

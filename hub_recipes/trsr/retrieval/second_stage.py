@@ -40,14 +40,14 @@ def measure_stages(
     answered = list(answers(recommender, rows, stage_one, "both stages", kept))
     targets = np.array([numbers[row["target"]] for row, _ in answered])
     items = np.zeros((len(answered), max(len(answer) for _, answer in answered)), np.int32)
-    found = {name: np.full(items.shape, -np.inf, np.float32) for name in (LANGUAGE_MODEL, BOTH)}
+    stage_scores = {name: np.full(items.shape, -np.inf, np.float32) for name in (LANGUAGE_MODEL, BOTH)}
     for number, (_, answer) in enumerate(answered):
         items[number, : len(answer)] = [numbers[item["item_id"]] for item in answer]
-        for name, scores in found.items():
+        for name, scores in stage_scores.items():
             scores[number, : len(answer)] = [item[name] for item in answer]
-    mask = np.isfinite(found[BOTH])
+    mask = np.isfinite(stage_scores[BOTH])
     labels = mask & (items == targets[:, None])
-    return {name: _measured(items, scores, labels, mask, counts) for name, scores in found.items()}
+    return {name: _measured(items, scores, labels, mask, counts) for name, scores in stage_scores.items()}
 
 
 def _measured(

@@ -53,8 +53,10 @@ def pretrained(name: str) -> TextVectors | None:
     from trsr.retrieval.pretrained import HiddenStateVectors, SentenceVectors
 
     kind, _, model = name.partition(":")
-    known = next((known for known in (SentenceVectors, HiddenStateVectors) if kind == known.name and model), None)
-    return known(model) if known else None
+    vectors = next(
+        (vectors for vectors in (SentenceVectors, HiddenStateVectors) if kind == vectors.name and model), None
+    )
+    return vectors(model) if vectors else None
 
 
 def make(name: str, texts: Sequence[str], seed: int = 0) -> TextVectors:
@@ -95,7 +97,7 @@ def load(record: Mapping[str, Any], folder: Path) -> TextVectors:
     if record["name"] == EnsembleVectors.name:
         members = enumerate(record["members"])
         return EnsembleVectors([load(member, folder / str(number)) for number, member in members])
-    for known in (SentenceVectors, HiddenStateVectors):
-        if record["name"] == known.name:
-            return known(record["model"], record["checksum"])
+    for vectors in (SentenceVectors, HiddenStateVectors):
+        if record["name"] == vectors.name:
+            return vectors(record["model"], record["checksum"])
     raise UsageError(f"Unknown item vectors {record['name']!r} in {folder}: the retriever is of a later version.")

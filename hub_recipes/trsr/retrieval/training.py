@@ -107,14 +107,14 @@ def fit(
     draw = Draws(counts, draws, generator) if draws else None
     log: list[dict[str, float]] = []
     best: dict[str, float] = {}
-    kept: dict[str, torch.Tensor] = {}
+    best_weights: dict[str, torch.Tensor] = {}
     step = 0
     if checkpoint and (state := checkpoint.state):
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         restore_generator(generator, state["generator"])
         torch.set_rng_state(state["torch"])
-        log, best, kept, step = list(state["log"]), state["best"], state["kept"], state["step"]
+        log, best, best_weights, step = list(state["log"]), state["best"], state["kept"], state["step"]
     bar = tqdm(total=steps, initial=step, desc="retriever", unit="step", mininterval=1)
     while len(log) < settings.epochs and (not log or len(log) - best["epoch"] < settings.patience):
         losses = []
@@ -138,7 +138,7 @@ def fit(
         bar.set_postfix(log[-1], refresh=False)
         if not best or figures["ndcg"] > best["ndcg"]:
             best = log[-1]
-            kept = {name: value.clone() for name, value in network.state_dict().items()}
+            best_weights = {name: value.clone() for name, value in network.state_dict().items()}
         if checkpoint:
             checkpoint.save(
                 {
@@ -148,12 +148,12 @@ def fit(
                     "torch": torch.get_rng_state(),
                     "log": log,
                     "best": best,
-                    "kept": kept,
+                    "kept": best_weights,
                     "step": step,
                 }
             )
     bar.close()
-    network.load_state_dict(kept)
+    network.load_state_dict(best_weights)
     log = [{name: round(value, 4) for name, value in entry.items()} for entry in log]
     return Fitted(network.eval(), catalogue.vectors(network), counts > 0, log, log[int(best["epoch"]) - 1])
 

@@ -57,13 +57,13 @@ class UserRows:
             for first, last in zip(self._first[start:end], self._last[start:end], strict=True)
         ]
         rows = self._read(np.sort(np.concatenate(groups))) if groups else {}
-        found = []
+        users = []
         for group in groups:
             newest = rows[int(group[-1])]
             met = {item_id: None for number in group for item_id in _met(rows[int(number)])}
-            known = {*newest["history"], newest["target"]}
-            found.append({**newest, "also_met": [item_id for item_id in met if item_id not in known]})
-        return found
+            newest_ids = {*newest["history"], newest["target"]}
+            users.append({**newest, "also_met": [item_id for item_id in met if item_id not in newest_ids]})
+        return users
 
     def _read(self, numbers: np.ndarray) -> dict[int, dict[str, Any]]:
         """Rows by their numbers in all splits."""

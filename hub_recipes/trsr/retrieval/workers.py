@@ -88,9 +88,9 @@ class Worker:
     def _loaded(self, load: Callable[[], Any]) -> Any:
         recommender = load()
         recommender.catalogue = self._catalogue
-        if (found := model_checksum(recommender)) != self._expected:
+        if (checksum := model_checksum(recommender)) != self._expected:
             raise RunError(
-                f"A worker has the model {found}, the driver {self._expected}. Install the same on all machines, and name the "
+                f"A worker has the model {checksum}, the driver {self._expected}. Install the same on all machines, and name the "
                 "model by its Hub id and commit, or by a folder that is the same on all."
             )
         return recommender

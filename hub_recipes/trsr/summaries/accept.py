@@ -120,15 +120,15 @@ def _copied_share(text: str, block: Block) -> float:
     return len(runs & copied) / len(runs) if runs else 0.0
 
 
-def _repeats_example(text: str, prompts: SummaryPrompts, asked: Sequence[str]) -> bool:
+def _repeats_example(text: str, prompts: SummaryPrompts, question_texts: Sequence[str]) -> bool:
     """Whether half of a text's words stand in a worked example, and nowhere in what was asked.
 
     Where it is not known what was asked: whether the text is the answer of an example.
     """
-    if not asked:
-        return any(prompts.summary(one.answer) == text for one in prompts.examples)
+    if not question_texts:
+        return any(prompts.summary(example.answer) == text for example in prompts.examples)
     said = _long_words(text)
-    return 2 * len(said & _example_words(prompts) - _long_words(" ".join(asked))) >= max(1, len(said))
+    return 2 * len(said & _example_words(prompts) - _long_words(" ".join(question_texts))) >= max(1, len(said))
 
 
 def _long_words(text: str) -> set[str]:
@@ -137,7 +137,7 @@ def _long_words(text: str) -> set[str]:
 
 @functools.cache
 def _example_words(prompts: SummaryPrompts) -> set[str]:
-    return _long_words(" ".join(part for one in prompts.examples for part in one))
+    return _long_words(" ".join(part for example in prompts.examples for part in example))
 
 
 def _runs(words: Sequence[str], length: int) -> Iterable[tuple[str, ...]]:

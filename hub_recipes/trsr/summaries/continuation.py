@@ -86,13 +86,13 @@ class PreviousSummaries:
 
     def record(self) -> dict[str, Any]:
         """A record for the provenance: what was continued, and how much of it was kept."""
-        kept = ("engine", "calls", "fallen_back", "fallen_back_by_method", "since")
-        earlier = {name: value for name, value in self._provenance.values.items() if name in kept}
+        names = ("engine", "calls", "fallen_back", "fallen_back_by_method", "since")
+        earlier = {name: value for name, value in self._provenance.values.items() if name in names}
         return {
             "dataset": label(self._source),
             "users_unchanged": self._unchanged,
             "block_summaries_kept": self._kept,
-            "summaries": {name: earlier[name] for name in kept if name in earlier},
+            "summaries": {name: earlier[name] for name in names if name in earlier},
         }
 
     def _rows_of(self, method: str, user_id: str, history: Sequence[str]) -> Collection[tuple[int, int]]:
@@ -149,5 +149,5 @@ def label(source: str) -> str:
 
 def split_revision(source: str) -> tuple[str, str | None]:
     """Split `ORG/NAME@REVISION` into name and revision; a folder has no revision."""
-    name, found, revision = source.partition("@")
-    return (name, revision) if found and not Path(source).exists() else (source, None)
+    name, separator, revision = source.partition("@")
+    return (name, revision) if separator and not Path(source).exists() else (source, None)

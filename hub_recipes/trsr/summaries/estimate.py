@@ -46,8 +46,8 @@ class Rates:
 
     def __post_init__(self) -> None:
         values = [self.price_in, self.price_out, self.calls_per_second, self.latency]
-        known = [value for value in values if value is not None]
-        if any(value < 0 or not math.isfinite(value) for value in known) or 0 in (self.calls_per_second, self.latency):
+        rates = [value for value in values if value is not None]
+        if any(value < 0 or not math.isfinite(value) for value in rates) or 0 in (self.calls_per_second, self.latency):
             raise UsageError(
                 f"Prices must not be negative, calls a second and latency must be more than 0, and all finite; got {self}."
             )
@@ -139,15 +139,15 @@ def estimate(
     wanted = {**identity(engine), "block_size": block_size, "max_blocks": max_blocks}
     costs: dict[str, dict[str, float | None]] = {}
     measure = 0 if rates.seconds(1) else measure
-    with tempfile.TemporaryDirectory() as folder, closing(Store(Path(folder) / "known.sqlite")) as known:
+    with tempfile.TemporaryDirectory() as folder, closing(Store(Path(folder) / "known.sqlite")) as prepared_store:
         if store is not None and store.exists():
             with closing(Store(store)) as opened_store:
-                opened_store.copy_to(known)
-        prepare(known, engine, caches, texts)
+                opened_store.copy_to(prepared_store)
+        prepare(prepared_store, engine, caches, texts)
         for group in dict.fromkeys([*((method,) for method in methods), methods]):
             earlier = PreviousSummaries(since, texts, group, wanted) if since else None
             fake = _FakeEngine(engine, answer_tokens, count or token_count(), measure)
-            with _copied(known, Path(folder) / "run.sqlite") as copy:
+            with _copied(prepared_store, Path(folder) / "run.sqlite") as copy:
                 scheduler = Scheduler(fake, copy, keep_going=True)
                 scheduler.run(strategies(splits, texts, group, block_size, max_blocks, earlier), lambda _: None)
             calls, tokens_in, tokens_out = fake.calls, fake.tokens_in, fake.calls * answer_tokens
@@ -170,7 +170,9 @@ def _seconds_a_call(engine: Engine, requests: Sequence[Request]) -> float:
     of a kind the first time, probing it and computing their common prefix.
     """
     kinds = dict.fromkeys(request.question.kind for request in requests)
-    first = [request for kind in kinds for request in [one for one in requests if one.question.kind == kind][:2]]
+    first = [
+        sample for kind in kinds for sample in [request for request in requests if request.question.kind == kind][:2]
+    ]
 
     async def measure_calls() -> float:
         await engine.answers(first)

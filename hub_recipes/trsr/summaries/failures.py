@@ -72,7 +72,7 @@ class FailureWatch:
     def _verdict(self, window: Counter[str], of: str) -> str:
         total = window.total()
         failed = total - window[""]
-        if sum(comb(total, more) for more in range(failed, total + 1)) / 2**total >= CHANCE:
+        if sum(comb(total, number) for number in range(failed, total + 1)) / 2**total >= CHANCE:
             return ""
         reasons = [(why, count) for why, count in window.most_common() if why]
         reason = reasons[0][0]

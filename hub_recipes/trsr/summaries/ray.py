@@ -295,7 +295,7 @@ class Worker:
         self._cut = block_options
 
     def __call__(self, partition_table: pa.Table) -> pa.Table:
-        kept = RemoteStore(self._store_actor, partition_table["partition"][0].as_py())
+        store = RemoteStore(self._store_actor, partition_table["partition"][0].as_py())
         requested = strategies({"part": Dataset(partition_table)}, self._texts, **self._cut)
         error = ""
         try:
@@ -304,14 +304,14 @@ class Worker:
                     f"A worker has the engine {dict(self._engine.identity)!r}, the driver {self._expected_identity!r}. Install the "
                     "same on all machines, and name the model's revision (--engine-revision)."
                 )
-            Scheduler(self._engine, kept, advance=kept.count, keep_going=self._keep_going).run(
+            Scheduler(self._engine, store, advance=store.count, keep_going=self._keep_going).run(
                 requested, lambda result: None
             )
         except Unanswered:
             pass  # a few rejected questions: the plain run asks them again
         except TrsrError as mistake:
             error = str(mistake)
-        kept.show()
+        store.show()
         return pa.table({"error": [error]})
 
 

@@ -232,7 +232,7 @@ class Scheduler:
     def _advance_strategies(self, ready: list[_Running]) -> None:
         """Send strategies their answers and take their next questions. Strategies that the store answers continue at once."""
         while ready:
-            asked: list[tuple[_Running, int, Request]] = []
+            requests: list[tuple[_Running, int, Request]] = []
             for running in ready:
                 try:
                     questions = running.steps.send(running.texts) if running.texts else next(running.steps)
@@ -240,28 +240,30 @@ class Scheduler:
                     self._finish(running, end.value)
                     continue
                 running.texts, running.missing = [""] * len(questions), len(questions)
-                asked += ((running, slot, self.engine.request(question)) for slot, question in enumerate(questions))
-            kept = self.store.get([request.key for _, _, request in asked]) if self.store is not None else {}
+                requests += ((running, slot, self.engine.request(question)) for slot, question in enumerate(questions))
+            generations = self.store.get([request.key for _, _, request in requests]) if self.store is not None else {}
             changed = []
-            for running, slot, request in asked:
-                stored = kept.get(request.key, [])
+            for running, slot, request in requests:
+                stored = generations.get(request.key, [])
                 judged = [self._judge_again(attempt, request) for attempt in stored]
                 changed += [new for new, old in zip(judged, stored, strict=True) if new != old]
                 self._answer_or_enqueue(request, judged, running, slot)
             if self.store is not None and changed:
                 self.store.set_problems(changed)
-            ready = list(dict.fromkeys(running for running, _, _ in asked if running.missing == 0))
+            ready = list(dict.fromkeys(running for running, _, _ in requests if running.missing == 0))
 
-    def _answer_or_enqueue(self, request: Request, kept: Sequence[Generation], running: _Running, slot: int) -> None:
-        if kept:
+    def _answer_or_enqueue(
+        self, request: Request, attempts: Sequence[Generation], running: _Running, slot: int
+    ) -> None:
+        if attempts:
             self._answered += 1
             self.engine.has_answered = True
-            self._watch_first(request, kept[0].attempt, kept[0].problem, kept[0].text)
-        good = next((attempt for attempt in kept if not attempt.problem), None)
+            self._watch_first(request, attempts[0].attempt, attempts[0].problem, attempts[0].text)
+        good = next((attempt for attempt in attempts if not attempt.problem), None)
         if good is not None:
             self._fill(running, slot, self._accept(_answer_of(good), request))
-        elif (attempt := kept[-1].attempt + 1 if kept else 0) >= ATTEMPTS:
-            self._fill(running, slot, self._fall_back(running, request.question, kept[-1].problem))
+        elif (attempt := attempts[-1].attempt + 1 if attempts else 0) >= ATTEMPTS:
+            self._fill(running, slot, self._fall_back(running, request.question, attempts[-1].problem))
         elif request.key in self._waiting:
             self._waiting[request.key].append((running, slot))
         else:

@@ -178,7 +178,7 @@ class Store:
         """
         execute = self._base.execute
         questions, times = execute("SELECT count(*), coalesce(sum(times), 0) FROM asked_for").fetchone()
-        asked, prompt, completion = execute(
+        attempts, prompt, completion = execute(
             "SELECT count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0) FROM used "
             "WHERE origin = ''"
         ).fetchone()
@@ -192,7 +192,7 @@ class Store:
         engines = execute("SELECT engine, count(*) FROM used GROUP BY engine ORDER BY engine").fetchall()
         return {
             "questions": questions,
-            "asked": asked,
+            "asked": attempts,
             "retried": retried,
             "rejected": rejected,
             "reused": times - questions + sum(imported.values()),

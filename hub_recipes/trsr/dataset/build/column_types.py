@@ -187,10 +187,10 @@ def timestamp_of(value: object) -> float | None:
     """
     if _lost_digits(value):
         return None
-    found = _number_or_date(value)
-    if isinstance(found, datetime):
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-    return found
+    moment = _number_or_date(value)
+    if isinstance(moment, datetime):
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return moment
 
 
 def _lost_digits(value: object) -> bool:
@@ -233,8 +233,8 @@ def _is_dated(value: object) -> bool:
 
 def _is_zoned(value: object) -> bool:
     """Whether a timestamp is written as a date with a time zone."""
-    found = _number_or_date(value)
-    return isinstance(found, datetime) and found.tzinfo is not None
+    moment = _number_or_date(value)
+    return isinstance(moment, datetime) and moment.tzinfo is not None
 
 
 def number(value: object) -> float | None:

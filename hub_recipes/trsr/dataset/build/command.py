@@ -147,7 +147,7 @@ def suggest_min_history(counts: np.ndarray, shortest: int, faults: Faults, divis
     if len(short := counts[counts < shortest]):
         minimum_of = {int((short >= least).sum()): least for least in (division.min_items, 5) if least < shortest}
         suggestion = ", ".join(
-            f"--min-history {minimum_of[kept]} keeps {kept:,} of them" for kept in sorted(minimum_of) if kept
+            f"--min-history {minimum_of[count]} keeps {count:,} of them" for count in sorted(minimum_of) if count
         )
         faults.notes.append(f"{len(short):,} users have fewer than {shortest} items{suggestion and ': '}{suggestion}")
 
@@ -211,12 +211,12 @@ def apply_defaults(
     protocol.check_bounds(options.min_history, options.max_history, least)
     protocol.check_negatives(options.negatives)
     for split in contract.SPLITS:
-        given = getattr(options, split)
-        if given is None:
-            given = sizes.get(split)
-        elif not re.fullmatch("all|0*[1-9][0-9]{0,17}", str(given)):
-            raise DataError(f"--{split} takes a number of users, at least 1, or: all; got {given!r}.")
-        setattr(options, split, None if given in (None, "all") else int(given))
+        size = getattr(options, split)
+        if size is None:
+            size = sizes.get(split)
+        elif not re.fullmatch("all|0*[1-9][0-9]{0,17}", str(size)):
+            raise DataError(f"--{split} takes a number of users, at least 1, or: all; got {size!r}.")
+        setattr(options, split, None if size in (None, "all") else int(size))
 
 
 def shown_fields(text: str, known: Sequence[str] | None = None) -> list[str]:
@@ -307,8 +307,8 @@ def command(
         if options.workers < 1 or options.limit < 0:
             raise DataError(f"--workers is at least 1, --limit at least 0; got {options.workers} and {options.limit}.")
         # Now, and not after all is read; `contract.write` looks again.
-        known = {"dataset": {"name": name or getattr(options, "name", None) or options.out.resolve().name}}
-        contract.check_replaceable(options.out, ("items", "histories"), contract.Provenance(known, str(options.out)))
+        record = {"dataset": {"name": name or getattr(options, "name", None) or options.out.resolve().name}}
+        contract.check_replaceable(options.out, ("items", "histories"), contract.Provenance(record, str(options.out)))
         counts = make(options, faults)
     except (TrsrError, OSError) as error:
         # Rows that were left out so far may be the cause of the error, whichever step raised it.

@@ -96,5 +96,5 @@ def differently_separated(identifier: str, known: Collection[str]) -> bool:
     )
 
 
-def _known_ids(text: str, separator: str, known: Collection[str]) -> list[str]:
-    return [part for part in split(text, separator) or () if isinstance(part, str) and part in known]
+def _known_ids(text: str, separator: str, ids: Collection[str]) -> list[str]:
+    return [part for part in split(text, separator) or () if isinstance(part, str) and part in ids]

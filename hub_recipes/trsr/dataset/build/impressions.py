@@ -99,16 +99,16 @@ def _without_repeats(table: pa.Table, order: np.ndarray, repeats: np.ndarray) ->
     Args:
         repeats: For each row in that order, whether the next row has the same key.
     """
-    kept: list[int] = []
+    rows: list[int] = []
     equal: list[int] = []
     for row, repeated_next in zip(order.tolist(), [*repeats.tolist(), False], strict=True):
         equal.append(row)
         if not repeated_next:
-            kept.append(
+            rows.append(
                 min(equal, key=lambda number: [*table.slice(number, 1).to_pylist()[0].values()]) if equal[1:] else row
             )
             equal = []
-    return np.array(kept)
+    return np.array(rows)
 
 
 def histories(table: pa.Table, ids: pa.Array) -> pa.Table:

@@ -61,17 +61,17 @@ def build_sequences(
         ids,
         times=lists(lengths, pa.array(times[order])) if has_times else None,
     )
-    known = np.isfinite(times)
-    counts = {"interactions_read": int(known.sum()), "interactions_dropped": indices.null_count}
+    timed = np.isfinite(times)
+    counts = {"interactions_read": int(timed.sum()), "interactions_dropped": indices.null_count}
     if without_time:
         counts["interactions_without_time"] = without_time
-    used = known[order]
+    used = timed[order]
     if has_times:
         dated, zoned_dates = (
-            known & table[name].to_numpy() if name in table.column_names else np.zeros(len(times), bool)
+            timed & table[name].to_numpy() if name in table.column_names else np.zeros(len(times), bool)
             for name in ("dated", "zoned")
         )
-        units = count_units(np.where(dated, UNITS["seconds"], times)[known])
+        units = count_units(np.where(dated, UNITS["seconds"], times)[timed])
         if len(units) > 1:
             counts |= {f"times_in_{unit}": count for unit, count in units.items()}
         zoned = int(zoned_dates.sum())

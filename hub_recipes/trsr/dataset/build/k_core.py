@@ -26,21 +26,21 @@ def k_core(sequences: Sequences, k: int) -> tuple[Sequences, dict[str, int]]:
     """
     items = sequences.items.values.to_numpy()
     owner = np.repeat(np.arange(len(sequences)), lengths(sequences.items))
-    kept, rounds = np.ones(len(items), bool), 0
+    mask, rounds = np.ones(len(items), bool), 0
     while True:
-        of_user = np.bincount(owner[kept], minlength=len(sequences))
-        of_item = np.bincount(items[kept], minlength=len(sequences.catalogue))
-        enough = kept & (of_user[owner] >= k) & (of_item[items] >= k)
-        if enough.sum() == kept.sum():
+        of_user = np.bincount(owner[mask], minlength=len(sequences))
+        of_item = np.bincount(items[mask], minlength=len(sequences.catalogue))
+        enough = mask & (of_user[owner] >= k) & (of_item[items] >= k)
+        if enough.sum() == mask.sum():
             break
-        kept, rounds = enough, rounds + 1
-    if not kept.any():
+        mask, rounds = enough, rounds + 1
+    if not mask.any():
         raise DataError(
             f"--k-core {k} leaves nothing: no {k} users and items have {k} interactions among themselves. Ask for fewer."
         )
     kept_users, kept_items = np.flatnonzero(of_user), of_item > 0
     new_indices = np.cumsum(kept_items, dtype=np.int32) - 1  # of kept items, in the smaller catalogue
-    core = sequences.where(kept).take(kept_users)
+    core = sequences.where(mask).take(kept_users)
     catalogue = sequences.catalogue.take(pa.array(np.flatnonzero(kept_items)))
     # The k-core removes no interaction between a user and an item that both remain: only an earlier filter, such as a minimum
     # rating, left seen items outside of the sequences.
@@ -50,13 +50,13 @@ def k_core(sequences: Sequences, k: int) -> tuple[Sequences, dict[str, int]]:
         "k_core_rounds": rounds,
         "users_outside_k_core": len(sequences) - len(core),
         "items_outside_k_core": len(sequences.catalogue) - len(catalogue),
-        "interactions_outside_k_core": int((~kept).sum()),
+        "interactions_outside_k_core": int((~mask).sum()),
     }
 
 
-def _renumbered(items: pa.ListArray, new_indices: np.ndarray, kept: np.ndarray) -> pa.ListArray:
+def _renumbered(items: pa.ListArray, new_indices: np.ndarray, kept_items: np.ndarray) -> pa.ListArray:
     """Lists of items with the indices of the smaller catalogue, without items that are not in it."""
     values = items.values.to_numpy()
-    is_kept = kept[values]
+    is_kept = kept_items[values]
     counts = np.diff(np.append(0, np.cumsum(is_kept))[items.offsets.to_numpy()])
     return lists(counts, pa.array(new_indices[values[is_kept]]))

@@ -90,10 +90,10 @@ def keep_users(
             f"No user is left of {len(sequences)}: {short} have fewer than {shortest} items, {long} more than "
             f"{longest}. Give longer histories or other bounds.{hint}"
         )
-    kept = sequences.take(np.flatnonzero(kept_mask))
+    kept_sequences = sequences.take(np.flatnonzero(kept_mask))
     if keep_last and cut:
-        kept = kept.newest(longest)
-    return KeptUsers(kept, short, 0 if keep_last else long, long if keep_last else 0)
+        kept_sequences = kept_sequences.newest(longest)
+    return KeptUsers(kept_sequences, short, 0 if keep_last else long, long if keep_last else 0)
 
 
 def histories(
@@ -201,11 +201,13 @@ def make_histories(
     check_bounds(shortest, longest, division.min_items)
     # If a user's own items are divided, the newest items of a row are known only after the division.
     cut_rows = division.within_users
-    kept = keep_users(sequences, shortest=shortest, longest=longest, keep_last=keep_last or cut_rows, cut=not cut_rows)
-    hashed = hashes(kept.sequences.users, seed)
-    divided = division.divide(kept.sequences, hashed, {"train": train, "validation": validation, "test": test})
+    kept_users = keep_users(
+        sequences, shortest=shortest, longest=longest, keep_last=keep_last or cut_rows, cut=not cut_rows
+    )
+    hashed = hashes(kept_users.sequences.users, seed)
+    divided = division.divide(kept_users.sequences, hashed, {"train": train, "validation": validation, "test": test})
     splits = {split: users for split, (_, users) in divided.items()}
-    cut = kept.cut
+    cut = kept_users.cut
     if cut_rows:
         long = [indices[lengths(users.items) > longest] for indices, users in divided.values()]
         cut = _count_users(long, len(hashed))
@@ -221,10 +223,10 @@ def make_histories(
     used = _count_users([indices for indices, _ in divided.values()], len(hashed))
     counts = {
         "users_read": len(sequences),
-        "users_dropped_short": kept.short,
-        "users_dropped_long": kept.long,
+        "users_dropped_short": kept_users.short,
+        "users_dropped_long": kept_users.long,
         "users_cut_to_newest": cut,
-        "users_in_no_split": len(kept.sequences) - used,
+        "users_in_no_split": len(kept_users.sequences) - used,
         "users_kept": used,
         "targets_in_own_history": sum(map(_repeated_targets, splits.values())),
     }
@@ -278,9 +280,9 @@ def describe(
     if division.split != "users":
         dates = f", {' and '.join(division.dates)}" if division.dates else ""
         name, which = f"`{division.split}`{dates}", "A row's `history` is what came before its `target`, oldest first."
-    more = ""
+    note = ""
     if any(_ALSO_MET in rows.column_names for rows in tables["histories"].values()):
-        more = """
+        note = """
 `also_met`, sorted by id, is what else the user ever met: left out of the history, later than it, rated lower, or at a time that cannot be read. It is
 never among the negatives, and no model may be shown it.
 """
@@ -291,5 +293,5 @@ Protocol {name}: {users}.
 {which} The `negatives` are {negatives} items a
 user, drawn {SAMPLINGS[sampling]},
 never the target nor an item of the history. {KINDS[division.split]} The seed is {seed}.
-{more}
+{note}
 {USE}"""

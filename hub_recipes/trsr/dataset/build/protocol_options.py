@@ -136,8 +136,8 @@ def division(
         wanted = {"user": (options.user, ID), "split": (options.split_column or "split", NAME)}
         log, reading = tables.read(splits, wanted, faults)
         checksums[splits.name] = reading.sha256
-    given = given_splits(one_chunk(log["user"]), one_chunk(log["split"]))
-    return Division("given", given=given), {"users_given_a_split": len(given)}, checksums
+    user_splits = given_splits(one_chunk(log["user"]), one_chunk(log["split"]))
+    return Division("given", given=user_splits), {"users_given_a_split": len(user_splits)}, checksums
 
 
 def record(options: argparse.Namespace) -> dict[str, Any]:

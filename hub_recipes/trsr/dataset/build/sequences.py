@@ -53,26 +53,26 @@ class Sequences:
         Args:
             mask: Which items are kept, bool (values of `items`,).
         """
-        kept = np.diff(np.append(0, np.cumsum(mask))[self.items.offsets.to_numpy()])
-        return self._with_items(kept, np.flatnonzero(mask))
+        sizes = np.diff(np.append(0, np.cumsum(mask))[self.items.offsets.to_numpy()])
+        return self._with_items(sizes, np.flatnonzero(mask))
 
     def between(self, starts: np.ndarray, ends: np.ndarray) -> "Sequences":
         """The same users with their items from position `starts` up to, but not including, `ends`; ints (users,)."""
-        kept = ends - starts
-        first = self.items.offsets.to_numpy()[:-1] + starts - (np.cumsum(kept) - kept)
-        return self._with_items(kept, np.arange(kept.sum()) + np.repeat(first, kept))
+        sizes = ends - starts
+        first = self.items.offsets.to_numpy()[:-1] + starts - (np.cumsum(sizes) - sizes)
+        return self._with_items(sizes, np.arange(sizes.sum()) + np.repeat(first, sizes))
 
     def newest(self, count: int) -> "Sequences":
         """The same users with their last `count` items."""
         counts = lengths(self.items)
         return self.between(np.maximum(counts - count, 0), counts)
 
-    def _with_items(self, kept: np.ndarray, chosen: np.ndarray) -> "Sequences":
+    def _with_items(self, sizes: np.ndarray, chosen: np.ndarray) -> "Sequences":
         if len(chosen) == len(self.items.values):
             return self
         indices = pa.array(chosen)
-        times = None if self.times is None else lists(kept, self.times.values.take(indices))
-        return replace(self, items=lists(kept, self.items.values.take(indices)), times=times, seen=self.all_seen)
+        times = None if self.times is None else lists(sizes, self.times.values.take(indices))
+        return replace(self, items=lists(sizes, self.items.values.take(indices)), times=times, seen=self.all_seen)
 
 
 def lists(lengths: np.ndarray, values: pa.Array) -> pa.ListArray:
@@ -90,8 +90,8 @@ def encode(texts: pa.ListArray, ids: pa.Array) -> pa.ListArray:
     indices = pc.index_in(texts.values, value_set=ids)
     counts = lengths(texts)
     if indices.null_count:
-        known = indices.is_valid().to_numpy(zero_copy_only=False)
-        counts = np.bincount(np.repeat(np.arange(len(texts)), counts)[known], minlength=len(texts))
+        mask = indices.is_valid().to_numpy(zero_copy_only=False)
+        counts = np.bincount(np.repeat(np.arange(len(texts)), counts)[mask], minlength=len(texts))
     return lists(counts, pc.drop_null(indices))
 
 
@@ -103,7 +103,7 @@ def decode(indices: pa.ListArray, ids: pa.Array) -> pa.ListArray:
 def newest(indices: pa.ListArray, count: int) -> pa.ListArray:
     """The last `count` values of each list."""
     ends = indices.offsets.to_numpy()
-    kept = np.minimum(np.diff(ends), count)
+    sizes = np.minimum(np.diff(ends), count)
     return lists(
-        kept, indices.values.take(pa.array(np.arange(kept.sum()) + np.repeat(ends[1:] - np.cumsum(kept), kept)))
+        sizes, indices.values.take(pa.array(np.arange(sizes.sum()) + np.repeat(ends[1:] - np.cumsum(sizes), sizes)))
     )

@@ -52,14 +52,14 @@ def read(
         cells = {column: one_chunk(rows[column]) for column in names}
         columns = {name: kind.read(cells[column]) for name, (column, kind) in wanted.items()}
         valid = np.ones(len(rows), dtype=bool)
-        told = np.zeros(len(rows), dtype=bool)
+        reported = np.zeros(len(rows), dtype=bool)
         masks: Masks = {}
         for name, (column, kind) in wanted.items():
             for cause, broken in kind.faults(cells[column], columns[name]).items():
                 reason = f"{cause} in column {column!r}"
-                first = broken & ~told
+                first = broken & ~reported
                 masks[reason] = masks.get(reason, False) | first
-                told |= first
+                reported |= first
                 if name not in optional:
                     valid = valid & ~broken
         texts = {column for column, kind in wanted.values() if kind.unescapes}
@@ -80,9 +80,9 @@ def read(
         filled = {
             column for name, (column, _) in wanted.items() if table_read is not None and not _blank(table_read[name])
         }
-        known = names if filled.issuperset(names) else table.names()
-        for name in names if known else ():  # without keys there are no rows either
-            replace(table, columns=dict(zip(known, known, strict=True))).in_file(name)
+        keys = names if filled.issuperset(names) else table.names()
+        for name in names if keys else ():  # without keys there are no rows either
+            replace(table, columns=dict(zip(keys, keys, strict=True))).in_file(name)
     unread = [name for name in optional if name in wanted]
     if not table_read or any(table_read[name].null_count == len(table_read) for name in unread):
         raise DataError(f"{table.name} has no rows that can be used.")

@@ -63,15 +63,15 @@ def differs(encoding: str, given: str | None) -> bool:
 _AGAIN = "Give the --encoding that it was written in, or leave it out."
 
 
-def _codec_name(given: str) -> str:
+def _codec_name(name: str) -> str:
     try:
-        b"ab".decode(given, "ignore")
+        b"ab".decode(name, "ignore")
     except LookupError:  # also for codecs of bytes, such as hex
         raise UsageError(
-            f"Unknown encoding {given!r}; --encoding takes utf-8, utf-16, latin-1, cp1252, shift_jis, gb18030 or any "
+            f"Unknown encoding {name!r}; --encoding takes utf-8, utf-16, latin-1, cp1252, shift_jis, gb18030 or any "
             "other that Python knows."
         ) from None
-    return codecs.lookup(given).name.replace("utf-8-sig", "utf-8")
+    return codecs.lookup(name).name.replace("utf-8-sig", "utf-8")
 
 
 def _unmarked_utf16(start: bytes) -> str | None:

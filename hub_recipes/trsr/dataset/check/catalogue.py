@@ -40,8 +40,8 @@ class Catalogue:
         if not len(ids):
             return np.zeros(0, np.int64)
         encoded = ids.dictionary_encode()
-        known = pc.index_in(encoded.dictionary, value_set=self.ids)
-        codes = known.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        rows = pc.index_in(encoded.dictionary, value_set=self.ids)
+        codes = rows.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
         unknown = np.flatnonzero(codes < 0)
         codes[unknown] = ~(hashes(encoded.dictionary.take(pa.array(unknown))) >> np.uint64(1)).astype(np.int64)
         return codes[encoded.indices.to_numpy()]

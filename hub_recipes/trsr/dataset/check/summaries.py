@@ -82,7 +82,7 @@ def _titles(summaries: pa.Array, rows: Histories) -> tuple[np.ndarray, pa.Array]
     Titles of a single word are ignored, for they occur by chance, and so are titles that an item of the history contains.
     """
     catalogue, codes = rows.catalogue, rows.target.codes
-    found: list[tuple[int, str]] = []
+    matches: list[tuple[int, str]] = []
     if catalogue.titles is None:
         return np.zeros(0, int), None
     titles = catalogue.titles.take(pa.array(np.maximum(codes, 0))).to_pylist()
@@ -92,8 +92,8 @@ def _titles(summaries: pa.Array, rows: Histories) -> tuple[np.ndarray, pa.Array]
             continue
         read = rows.history.codes[starts[row] : starts[row] + rows.history.lengths[row]]
         if re.search(rf"(?<!\w){re.escape(title)}(?!\w)", summary) and not _in_history_title(title, read, catalogue):
-            found.append((row, title))
-    return np.array([row for row, _ in found], int), pa.array([title for _, title in found], pa.string())
+            matches.append((row, title))
+    return np.array([row for row, _ in matches], int), pa.array([title for _, title in matches], pa.string())
 
 
 def _in_history_title(title: str, codes: np.ndarray, catalogue: Catalogue) -> bool:

@@ -67,10 +67,10 @@ class Times:
     def _mark_units(self, batch: Batch, times: np.ndarray, rows: np.ndarray) -> None:
         """Mark rows with times in another unit than the first time of the dataset."""
         units = unit_indices(times)
-        known = np.flatnonzero(units >= 0)
-        if len(known) and self._unit is None:
-            self._unit = int(units[known[0]])
-        self.findings.mark("timestamps-units", batch, rows[known[units[known] != self._unit]])
+        indices = np.flatnonzero(units >= 0)
+        if len(indices) and self._unit is None:
+            self._unit = int(units[indices[0]])
+        self.findings.mark("timestamps-units", batch, rows[indices[units[indices] != self._unit]])
 
 
 def _numbers(values: pa.Array) -> np.ndarray | None:

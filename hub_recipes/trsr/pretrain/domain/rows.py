@@ -57,11 +57,11 @@ def training_users(splits: Mapping[str, HubDataset], block_size: int) -> list[Us
     Args:
         splits: Split -> rows of the config `recurrent`, as `dataset.sequences.training_splits` chooses them.
     """
-    found = []
+    all_users = []
     for split, rows in splits.items():
         train = split == "train"
-        found += users(rows, block_size, target=train, usable={} if train else usable_lengths(rows))
-    return found
+        all_users += users(rows, block_size, target=train, usable={} if train else usable_lengths(rows))
+    return all_users
 
 
 def users(

@@ -163,11 +163,11 @@ def align(evaluations: Sequence[Evaluation]) -> Aligned:
             before = holders.setdefault(name, evaluation)
             if any(np.array_equal(table, seed) for seed in seeds.get(name, [])):
                 continue
-            known = {training_seed(one) for one in about.get(name, [])} - {None}
+            training_seeds = {training_seed(record) for record in about.get(name, [])} - {None}
             if before is not evaluation and (
                 name != evaluation.own
                 or not _of_one_run(before.about, evaluation.about)
-                or training_seed(evaluation.about) in known
+                or training_seed(evaluation.about) in training_seeds
             ):
                 raise CompareError(
                     f"{before.folder} and {evaluation.folder} both hold {name!r}, which differ and are no two seeds of one run: "
@@ -189,21 +189,21 @@ def on_shared_users(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
     shared = functools.reduce(np.intersect1d, (evaluation.users for evaluation in evaluations))
     if not len(shared):
         raise CompareError(
-            f"No user is in all of {', '.join(one.folder for one in evaluations)}. Give evaluations that share users."
+            f"No user is in all of {', '.join(evaluation.folder for evaluation in evaluations)}. Give evaluations that share users."
         )
     return [_only(evaluation, shared) for evaluation in evaluations]
 
 
 def _only(evaluation: Evaluation, users: np.ndarray) -> Evaluation:
-    kept = np.isin(evaluation.users, users)
-    rows = {name: getattr(evaluation, name)[kept] for name in ("users", "owners", "items", "labels")}
-    return replace(evaluation, **rows, systems={name: scores[kept] for name, scores in evaluation.systems.items()})
+    mask = np.isin(evaluation.users, users)
+    rows = {name: getattr(evaluation, name)[mask] for name in ("users", "owners", "items", "labels")}
+    return replace(evaluation, **rows, systems={name: scores[mask] for name, scores in evaluation.systems.items()})
 
 
-def _of_one_run(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def _of_one_run(about: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two evaluations can be of two seeds of one system: made with the same settings, shown the same summaries and
     histories, both with an adapter or both without."""
-    return results.same_settings(one, other) and _shown(one) == _shown(other)
+    return results.same_settings(about, other) and _shown(about) == _shown(other)
 
 
 def _shown(about: Mapping[str, Any]) -> tuple:

@@ -103,7 +103,7 @@ def _fit(aligned: Aligned, names: tuple[str, ...], validations: Mapping[int, Ali
     seconds = {name: seconds_a_user(name, aligned.about[name], users) for name in names}
     timed = {name: value for name, value in seconds.items() if value is not None}
     expensive = max(timed, key=timed.__getitem__) if timed else None
-    known = next(iter(validations.values()))  # all of them hold the same users and candidates
+    validation = next(iter(validations.values()))  # all of them hold the same users and candidates
     digest = hashlib.sha256()
     scores, weights, train_seeds, without = [], [], [], []
     for numbers in matched_seeds({name: aligned.about[name] for name in names}):
@@ -117,21 +117,21 @@ def _fit(aligned: Aligned, names: tuple[str, ...], validations: Mapping[int, Ali
                 "with --split validation."
             )
         tables = [validated.seeds[name][0] for validated, _, name in parts]
-        digest.update(json.dumps([known.users, known.targets, names]).encode())
-        digest.update(np.stack([known.labels, known.mask, *tables]).tobytes())
-        features = np.stack([normalise(table, known.mask) for table in tables])
-        weights.append(fit_weights(features, known.labels, known.mask))
+        digest.update(json.dumps([validation.users, validation.targets, names]).encode())
+        digest.update(np.stack([validation.labels, validation.mask, *tables]).tobytes())
+        features = np.stack([normalise(table, validation.mask) for table in tables])
+        weights.append(fit_weights(features, validation.labels, validation.mask))
         of_parts = [(name, aligned.about[name][number]) for name, number in zip(names, numbers, strict=True)]
         trained_with = {training_seed(about) for name, about in of_parts if not _deterministic(name, about)}
         train_seeds.append(trained_with.pop() if len(trained_with) == 1 else None)
         others = np.array([name != expensive for name in names])
         fitted = np.zeros(len(names))
-        fitted[others] = fit_weights(features[others], known.labels, known.mask)
+        fitted[others] = fit_weights(features[others], validation.labels, validation.mask)
         without.append(fitted)
         scores.append(np.stack([normalise(table, aligned.mask) for _, table, _ in parts]))
     fitted_on = {
         "split": "validation",
-        "n_users": len(set(known.owners)),
+        "n_users": len(set(validation.owners)),
         "checksum": PREFIX + digest.hexdigest(),
     }
     return Fused(f"fused: {' + '.join(names)}", names, scores, weights, train_seeds, expensive, without, fitted_on)
@@ -148,7 +148,7 @@ def matched_seeds(about: Mapping[str, Sequence[Mapping]]) -> list[tuple[int, ...
     """
     if max(map(len, about.values())) == 1:
         return [(0,) * len(about)]
-    seeds = {name: [training_seed(one) for one in evaluated] for name, evaluated in about.items()}
+    seeds = {name: [training_seed(record) for record in evaluated] for name, evaluated in about.items()}
     varying = [name for name in about if not _deterministic(name, about[name][0])]
     first = seeds[varying[0]]
     if None in first or any(sorted(map(str, seeds[name])) != sorted(set(map(str, first))) for name in varying):
@@ -214,7 +214,7 @@ def differences(about: Mapping, other: Mapping, same: Sequence[str] = SAME) -> l
     """
     different = [key for key in same if (about.get(key) or None) != (other.get(key) or None)]
     # Files of earlier versions lack some.
-    sums, others = (one.get(CHECKSUMS) or {} for one in (about, other))
+    sums, others = (record.get(CHECKSUMS) or {} for record in (about, other))
     if CHECKSUMS not in same and any(sums[name] != others[name] for name in sums.keys() & others.keys()):
         different.append(CHECKSUMS)
     if not same_settings(about, other):

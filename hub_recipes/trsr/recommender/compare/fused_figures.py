@@ -51,11 +51,11 @@ def figures(
 def _overlap(fused: Fused, mask: np.ndarray) -> list[dict[str, Any]]:
     """Pairs of parts with the mean share of common items among their first ones, `chance` being that of random orders."""
     counts = mask.sum(1)
-    found = []
+    overlaps = []
     for first, second in combinations(range(len(fused.systems)), 2):
         for k in TOP:
             shares = [top_overlap(scores[first], scores[second], mask, k).mean() for scores in fused.scores]
-            found.append(
+            overlaps.append(
                 {
                     "systems": [fused.systems[first], fused.systems[second]],
                     "top": k,
@@ -63,7 +63,7 @@ def _overlap(fused: Fused, mask: np.ndarray) -> list[dict[str, Any]]:
                     "chance": float((np.minimum(k, counts) / counts).mean()),
                 }
             )
-    return found
+    return overlaps
 
 
 def _gains(

@@ -201,8 +201,12 @@ def document(results: Mapping) -> str:
 
 def _shared(results: Mapping) -> str:
     """Of how many users those are that all evaluations hold, where a comparison left some out."""
-    more = {name: held for name, held in results.get("shared_users_of", {}).items() if held > results["n_users"]}
-    return f" that all hold ({', '.join(f'{plain(name)} has {held}' for name, held in more.items())})" if more else ""
+    counts = {name: count for name, count in results.get("shared_users_of", {}).items() if count > results["n_users"]}
+    return (
+        f" that all hold ({', '.join(f'{plain(name)} has {count}' for name, count in counts.items())})"
+        if counts
+        else ""
+    )
 
 
 def interval(figures: Mapping, sign: str = "") -> str:

@@ -61,11 +61,13 @@ def compare(
         raise CompareError(
             f"The category {category!r} is a column of a dataset's items: give the dataset too (--dataset)."
         )
-    given = [read(source) for source in sources]
-    given += [read_folder(Path(one.validation), one.own) for one in given if one.validation]
-    evaluations, validated = _by_split(given)
+    all_evaluations = [read(source) for source in sources]
+    all_evaluations += [
+        read_folder(Path(loaded.validation), loaded.own) for loaded in all_evaluations if loaded.validation
+    ]
+    evaluations, validated = _by_split(all_evaluations)
     if shared_users:
-        held = {one.own: len(set(one.owners)) for one in evaluations}
+        user_counts = {loaded.own: len(set(loaded.owners)) for loaded in evaluations}
         evaluations = on_shared_users(evaluations)
     aligned = align(evaluations)
     fusions = fusing.fuse(aligned, evaluations, fuse, shared=shared_users) if fuse else []
@@ -84,7 +86,7 @@ def compare(
     results: dict[str, Any] = {
         **{name: about.get(name) for name in ("dataset", "split", "protocol")},
         "n_users": len(set(aligned.owners)),
-        **({"shared_users_of": held} if shared_users else {}),
+        **({"shared_users_of": user_counts} if shared_users else {}),
         "candidates_a_user": rounded_mean(aligned.mask.sum(1).mean()),
         "seed": seed,
         "metric": metric,
@@ -147,7 +149,7 @@ def _fits(aligned: Aligned, validated: Sequence[Evaluation]) -> dict[str, list[M
     A control that has none of its own is measured with that of the true run, as its users would be told P(yes).
     """
     whole_first = sorted(
-        (one.about for one in validated), key=lambda about: about.get("limit") or math.inf, reverse=True
+        (evaluation.about for evaluation in validated), key=lambda about: about.get("limit") or math.inf, reverse=True
     )
 
     def fitted(about: Mapping) -> Mapping | None:

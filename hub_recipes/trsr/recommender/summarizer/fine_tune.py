@@ -43,9 +43,9 @@ def answer_row(
     encoder: Encoder, prompts: SummaryPrompts, question: SummaryRequest, summary: str
 ) -> dict[str, list[int]]:
     """Ids of a prompt, its answer in the form that is asked for, and the end of the answer; labels of the answer alone."""
-    asked = encoder.request_ids(prompts.text(question), prompts.turns(question.kind))
+    prompt_ids = encoder.request_ids(prompts.text(question), prompts.turns(question.kind))
     answered = [*encoder.text_ids(f"{prompts.form} {summary}".strip()), encoder.tokenizer.eos_token_id]
-    return {"input_ids": asked + answered, "labels": [-100] * len(asked) + answered}
+    return {"input_ids": prompt_ids + answered, "labels": [-100] * len(prompt_ids) + answered}
 
 
 def fine_tune(

@@ -120,14 +120,14 @@ def train_summarizer(
     prompts = engine.prompts
     del engine  # and its model
 
-    kept, values = _best(run, rows, drawn, texts, work, margin)
-    if not kept:
+    best, values = _best(run, rows, drawn, texts, work, margin)
+    if not best:
         raise TrainError(
             f"Of {len(rows)} users, none has a summary that exceeds the mean of the user's {samples} by more than {margin} "
             "nats. Draw more (--samples), or lower --margin: what is answered is kept. To draw more varied ones, raise --temperature and "
             "give another --out."
         )
-    pairs = [(questions[one.row], one.summary) for one in kept]
+    pairs = [(questions[example.row], example.summary) for example in best]
     model, training = fine_tune(pairs, prompts, recipe, tuning, checkpoints, seed)
     record = {
         "command": f"trsr train-summarizer {folder.name} --out {out.name} --users {users} --samples {samples} "
@@ -138,9 +138,9 @@ def train_summarizer(
         "users": len(rows),
         "users_new_to_ranker": unseen,
         "different_summaries": len(values),
-        "kept": len(kept),
+        "kept": len(best),
         "mean_log_probability": round(float(values.mean()), 4),
-        "mean_gain_of_kept": round(float(np.mean([one.gain for one in kept])), 4),
+        "mean_gain_of_kept": round(float(np.mean([example.gain for example in best])), 4),
         **training,
         "versions": versions(),
     }
@@ -192,10 +192,10 @@ def _best(
     partial = work / f"scores-{hashlib.sha256(content).hexdigest()[:12]}.jsonl"
     scores = score(candidates, texts, encoder, scorer, "score samples", partial).log_odds
     values = log_probabilities(scores, candidates)
-    kept = keep_best(drawn, values, margin)
+    best = keep_best(drawn, values, margin)
     lines = [
         {"user_id": user, "summary": summary, "log_probability": round(float(value), 6)}
         for user, summary, value in zip(sampled["user_id"], sampled["summary"], values, strict=True)
     ]
     write_text(work / "samples.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    return kept, values
+    return best, values

@@ -57,13 +57,13 @@ def keep_best(samples: Sequence[Sequence[str]], values: np.ndarray, margin: floa
     Args:
         values: One for each sample, in the order of `with_samples`.
     """
-    kept, start = [], 0
+    best, start = [], 0
     for row, summaries in enumerate(samples):
         own = values[start : start + len(summaries)]
         start += len(summaries)
         if len(summaries) > 1 and (gain := float(own.max() - own.mean())) > margin:
-            kept.append(Kept(row, summaries[int(own.argmax())], gain))
-    return kept
+            best.append(Kept(row, summaries[int(own.argmax())], gain))
+    return best
 
 
 def without_held_out(rows: Dataset, held_out: Mapping[str, Dataset], by_target: bool) -> Dataset:

@@ -21,9 +21,9 @@ def warn_of_other_users(adapter: Path, source: str, revision: str | None = None)
         source: Folder or Hub id of the dataset.
     """
     record = read_json(adapter / RECORD) if (adapter / RECORD).is_file() else {}
-    known = record.get("made_from", {}).get("dataset", {}).get("histories")
-    if known and known != (now := data_checksums(source, "histories", revision)["histories"]):
+    checksum = record.get("made_from", {}).get("dataset", {}).get("histories")
+    if checksum and checksum != (now := data_checksums(source, "histories", revision)["histories"]):
         logger.warning(
-            f"{adapter} was trained on next items of other histories than those of {source} ({known}, not {now}). Where its training "
+            f"{adapter} was trained on next items of other histories than those of {source} ({checksum}, not {now}). Where its training "
             "users stand in validation or test here, figures on them will be too good."
         )

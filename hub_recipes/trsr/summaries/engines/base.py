@@ -61,9 +61,9 @@ class Sampling:
                 raise UsageError(
                     f"The {name.replace('_', ' ')} must be more than 0 and finite, 1 is none; got {penalty}."
                 )
-        if held := _credential_in(self.extra):
+        if credential := _credential_in(self.extra):
             raise UsageError(
-                f"--extra-body is recorded with the summaries, and published with them: it may not hold {held!r}, which looks like a "
+                f"--extra-body is recorded with the summaries, and published with them: it may not hold {credential!r}, which looks like a "
                 "credential. Set the server's key in the environment variable OPENAI_API_KEY (for Inference Providers: hf auth login)."
             )
 
@@ -78,10 +78,10 @@ class Sampling:
 
     def to_dict(self) -> dict[str, object]:
         drawn: dict[str, object] = {"temperature": self.temperature} if self.temperature else {}
-        more: dict[str, object] = {"extra": dict(self.extra)} if self.extra else {}
-        more |= self.penalties()
-        kept = {"do_sample": self.temperature > 0, "max_new_tokens": self.max_new_tokens, "seed": self.seed}
-        return {**kept, **drawn, **more}
+        optional: dict[str, object] = {"extra": dict(self.extra)} if self.extra else {}
+        optional |= self.penalties()
+        settings = {"do_sample": self.temperature > 0, "max_new_tokens": self.max_new_tokens, "seed": self.seed}
+        return {**settings, **drawn, **optional}
 
 
 def _credential_in(values: object) -> str | None:
@@ -91,8 +91,8 @@ def _credential_in(values: object) -> str | None:
             words = re.sub(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])", "_", str(name)).lower()
             if _CREDENTIAL.fullmatch(words):
                 return str(name)
-            if held := _credential_in(value):
-                return held
+            if credential := _credential_in(value):
+                return credential
     elif isinstance(values, (list, tuple)):
         return next(filter(None, map(_credential_in, values)), None)
     return None

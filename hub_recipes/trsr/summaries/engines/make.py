@@ -32,11 +32,11 @@ def engine(
         raise UsageError(f"The engine {name!r} comes with this package, in one revision: leave out --engine-revision.")
     if prompts not in SETS:
         raise UsageError(f"Unknown prompts {prompts!r}, expected {' or '.join(SETS)}.")
-    made = _engine(name, revision, sampling, server, questions, adapter)
-    made.prompts = SETS[prompts]
-    if made.prompts.examples and (kind := made.identity["engine"]) in ("extractive", "nano", "vllm"):
+    new_engine = _engine(name, revision, sampling, server, questions, adapter)
+    new_engine.prompts = SETS[prompts]
+    if new_engine.prompts.examples and (kind := new_engine.identity["engine"]) in ("extractive", "nano", "vllm"):
         raise UsageError(f"The engine {kind!r} takes no examples before a question: leave out --prompts {prompts}.")
-    return made
+    return new_engine
 
 
 def _engine(

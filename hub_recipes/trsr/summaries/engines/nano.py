@@ -23,5 +23,5 @@ class NanoEngine(TransformersEngine):
             )
         super().__init__(base_path("nano"), None, sampling, NANO_SUMMARIZER)
         # The adapter is part of the model of that name.
-        known = {name: value for name, value in self.identity.items() if name != "adapter"}
-        self.identity = {**known, "engine": "nano", "model": "nano-summarizer"}
+        identity = {name: value for name, value in self.identity.items() if name != "adapter"}
+        self.identity = {**identity, "engine": "nano", "model": "nano-summarizer"}

@@ -68,9 +68,9 @@ class OpenAIEngine(Engine):
     batch = 1
 
     def __init__(self, model: str, revision: str | None, sampling: Sampling, server: Server) -> None:
-        if held := sampling.penalties():
+        if penalties := sampling.penalties():
             raise UsageError(
-                f"--{min(held).replace('_', '-')} is for models in this process; a server is asked for one as it calls it: "
+                f"--{min(penalties).replace('_', '-')} is for models in this process; a server is asked for one as it calls it: "
                 "--extra-body '{\"repetition_penalty\": 1.1}' for vLLM and SGLang, '{\"repeat_penalty\": 1.1}' for llama.cpp."
             )
         self.identity = {"engine": "openai", "model": model, "revision": revision, "sampling": sampling.to_dict()}
@@ -126,7 +126,7 @@ class OpenAIEngine(Engine):
 
     async def _answer(self, request: Request) -> Answer:
         reason, status = "", 0
-        tries, waited, told = 0, 0.0, False
+        tries, waited, warned = 0, 0.0, False
         while tries < TRIES:
             tries += 1
             await self._open()
@@ -160,8 +160,8 @@ class OpenAIEngine(Engine):
                 reason, status = self._unreadable(error), 200
                 if tries == UNREADABLE and not self._tried:
                     raise self._wrong(f"gives {reason}") from None
-            if tries == 1 and not (told or self._tried):
-                told = True
+            if tries == 1 and not (warned or self._tried):
+                warned = True
                 _say(f"No answer from {_address(self.server.base_url)} yet: {reason}. Trying {TRIES} times.")
             if asked_to_wait:
                 # For all, not for this request alone: what the others send would be turned away too.
@@ -180,9 +180,9 @@ class OpenAIEngine(Engine):
 
     async def _ask(self, request: Request) -> Answer:
         temperature, seed = self.sampling.of(request.attempt)
-        more = dict(self.sampling.extra)
+        extra_body = dict(self.sampling.extra)
         if self._limit == "max_completion_tokens":
-            more.setdefault(self._limit, self.sampling.max_new_tokens)
+            extra_body.setdefault(self._limit, self.sampling.max_new_tokens)
         said: Any = await next(self._next).chat_completion(
             [
                 {"role": role, "content": text}
@@ -196,7 +196,7 @@ class OpenAIEngine(Engine):
             max_tokens=self.sampling.max_new_tokens if self._limit == "max_tokens" else None,
             temperature=temperature,
             seed=seed,
-            extra_body=more or None,
+            extra_body=extra_body or None,
         )
         first, used = said.choices[0], said.usage
         text = _text(first.message)
@@ -210,7 +210,7 @@ class OpenAIEngine(Engine):
             async with asyncio.timeout(_LISTING), get_async_session() as session:
                 headers = {"Authorization": f"Bearer {self._token}"}
                 listed = (await session.get(f"{_root(base_url)}/models", headers=headers)).json()["data"]
-            names = [redacted(one["id"], self._token, longest=80) for one in listed]
+            names = [redacted(model["id"], self._token, longest=80) for model in listed]
             tagged = (f"{self.model}:", f"{self.model}@")  # a tag or a revision behind the name
             if names and not any(name == self.model or name.startswith(tagged) for name in names):
                 shown = ", ".join(map(repr, names[:3])) + " and more" * (len(names) > 3)

@@ -65,14 +65,14 @@ class TransformersEngine(Engine):
         return other
 
     async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:
-        made: dict[int, Answer] = {}
+        answers: dict[int, Answer] = {}
         for kind in ("block", "merge", "update"):
-            indices = [index for index, one in enumerate(requests) if one.question.kind == kind]
+            indices = [index for index, request in enumerate(requests) if request.question.kind == kind]
             if indices:
                 texts = [requests[index].text for index in indices]
                 draws = [self._draw(requests[index]) for index in indices]
-                made |= zip(indices, self._summarizer.answers(kind, texts, draws), strict=True)
-        return [made[index] for index in range(len(requests))]
+                answers |= zip(indices, self._summarizer.answers(kind, texts, draws), strict=True)
+        return [answers[index] for index in range(len(requests))]
 
     def _draw(self, request: Request) -> Draw | None:
         temperature, seed = self.sampling.of(request.attempt)
@@ -82,8 +82,8 @@ class TransformersEngine(Engine):
 
     @cached_property
     def _summarizer(self) -> ModelSummarizer:
-        more: dict[str, Any] = self.sampling.penalties()
-        return ModelSummarizer(*self._loaded, self.prompts, self.sampling.max_new_tokens, **more)
+        penalties: dict[str, Any] = self.sampling.penalties()
+        return ModelSummarizer(*self._loaded, self.prompts, self.sampling.max_new_tokens, **penalties)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Encoder]:

@@ -40,8 +40,10 @@ class OfflineEngine(Engine):
     def __init__(self, model: str, revision: str | None, sampling: Sampling, path: Path) -> None:
         if sampling.extra:
             raise UsageError("--extra-body is for servers; vllm:MODEL takes none.")
-        if held := sampling.penalties():
-            raise UsageError(f"--{min(held).replace('_', '-')} is for models in this process; vllm:MODEL takes none.")
+        if penalties := sampling.penalties():
+            raise UsageError(
+                f"--{min(penalties).replace('_', '-')} is for models in this process; vllm:MODEL takes none."
+            )
         self.identity = {"engine": "vllm", "model": model, "revision": revision, "sampling": sampling.to_dict()}
         self.sampling = sampling
         self.questions = path
