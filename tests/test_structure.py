@@ -21,7 +21,7 @@ TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "hub_recipes", "model_car
 FLOORS = [
     {"core", "errors", "metrics", "__init__"},
     {"records", "assets", "registration"},
-    {"report", "progress", "cluster"},
+    {"report", "progress", "cluster", "server_key"},
     {"dataset"},
     {"summaries"},
     {"recommender"},
