@@ -462,7 +462,9 @@ def test_a_step_equals_a_step_of_flat_rows(kind, checkpointing, plan, tmp_path):
     """Unequal groups, with and without accumulation: 14 candidates count alike wherever they stand."""
     options = {"gradient_checkpointing": checkpointing}
     expected, flat = one_step(kind, "flat", tmp_path, 7, 2, **options)
-    exact = 1e-4 if kind in HYBRID else 1e-5
+    # Chunks of linear attention begin elsewhere behind a shared prefix: 1.4e-4 off on a processor with AVX-512. A candidate
+    # that counted twice or not at all would be off by a hundred times as much.
+    exact = 5e-4 if kind in HYBRID else 1e-5
     for batch_size, accumulation in ((4, 1), (2, 2), (1, 4)):
         found, trainer = one_step(kind, "shared-prefix", tmp_path, batch_size, accumulation, **options)
         assert trainer.plan == plan
