@@ -406,7 +406,10 @@ class Slopes(TrainerCallback):
 
 def users(sizes=(2, 4, 3, 5)):
     """A prefix and suffixes a user."""
-    return [prompts(lengths=[3 + (7 * n + place) % 11 for place in range(n)], prefix=20 + n, seed=n) for n in sizes]
+    # Of some token ids, fp32 is 3e-4 off fp64 in the gradients of linear attention, one prompt after the other too; not of these.
+    return [
+        prompts(lengths=[3 + (7 * n + place) % 11 for place in range(n)], prefix=20 + n, seed=40 + n) for n in sizes
+    ]
 
 
 def one_step(kind, form, folder, batch_size, accumulation, people=None, listwise=0.0, **options):
@@ -462,9 +465,7 @@ def test_a_step_equals_a_step_of_flat_rows(kind, checkpointing, plan, tmp_path):
     """Unequal groups, with and without accumulation: 14 candidates count alike wherever they stand."""
     options = {"gradient_checkpointing": checkpointing}
     expected, flat = one_step(kind, "flat", tmp_path, 7, 2, **options)
-    # Chunks of linear attention begin elsewhere behind a shared prefix: 1.4e-4 off on a processor with AVX-512. A candidate
-    # that counted twice or not at all would be off by a hundred times as much.
-    exact = 5e-4 if kind in HYBRID else 1e-5
+    exact = 1e-4 if kind in HYBRID else 1e-5
     for batch_size, accumulation in ((4, 1), (2, 2), (1, 4)):
         found, trainer = one_step(kind, "shared-prefix", tmp_path, batch_size, accumulation, **options)
         assert trainer.plan == plan

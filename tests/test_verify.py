@@ -517,7 +517,10 @@ def test_that_a_key_was_kept_back_is_said(known, monkeypatch):
         endpoints.ask("score", "http://host:8000", "m", known)
     with pytest.raises(HubError, match=r"refuses with 401: no key$"):
         endpoints.ask("score", "https://host:8000", "m", known)
-    assert sent == [None, "Bearer secret-key"]
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key\u00e9")  # no header can hold it, and none has to
+    with pytest.raises(HubError, match=r"refuses with 401: no key OPENAI_API_KEY was not sent"):
+        endpoints.ask("score", "http://host:8000", "m", known)
+    assert sent == [None, "Bearer secret-key", None]
 
 
 def test_a_key_that_no_header_can_hold_is_not_blamed_on_the_server(known, monkeypatch):

@@ -7,6 +7,7 @@ template and no BOS can be added on the way.
 
 import ipaddress
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,12 +46,12 @@ def ask(api: str, url: str, model: str, expected: Mapping[str, Any]) -> list[Rep
 
     Raises:
         HubError: If the server cannot be reached, refuses, or answers otherwise than documented.
-        UsageError: If no header can hold the key.
+        UsageError: If no header can hold the key, and the server would be sent it.
     """
     import httpx
 
-    known_key = server_key()
-    key = known_key if may_have_key(url) else ""
+    key = server_key() if may_have_key(url) else ""
+    kept_back = not may_have_key(url) and bool(os.environ.get("OPENAI_API_KEY"))
     root = url.rstrip("/").removesuffix("/v1")
     shown = address(root)
     # Of this machine, no proxy of the environment is asked: the key would go there.
@@ -69,7 +70,7 @@ def ask(api: str, url: str, model: str, expected: Mapping[str, Any]) -> list[Rep
                     " OPENAI_API_KEY was not sent: over plain http a key goes to this machine alone. Give an https address, or "
                     "forward a port of this machine to the server."
                 )
-                hint = without_key if answer.status_code in (401, 403) and known_key and not key else ""
+                hint = without_key if answer.status_code in (401, 403) and kept_back else ""
                 raise HubError(f"{shown}{path} refuses with {answer.status_code}: {said}{hint}")
             try:
                 return answer.json()
