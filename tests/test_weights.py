@@ -43,6 +43,19 @@ def test_a_tokenizer_counts_and_a_card_does_not(model):
     assert digest(model, model) not in (before, digest(model))
 
 
+def test_a_vocabulary_counts_where_the_tokenizer_is_made_from_it(model):
+    digests = []
+    for text in ("a", "b"):
+        (model / "vocab.txt").write_text(text)
+        digests.append(digest(model))
+    assert digests[0] == digests[1]  # tokenizer.json is read, and nothing beside it
+    (model / "tokenizer.json").unlink()
+    for text in ("a", "b"):
+        (model / "vocab.txt").write_text(text)
+        digests.append(digest(model))
+    assert len(set(digests)) == 3
+
+
 def test_a_file_is_read_again_only_when_it_has_changed(model, monkeypatch):
     known, read = digest(model), []
     real = checksums.hashlib.file_digest

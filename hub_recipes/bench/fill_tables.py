@@ -29,6 +29,7 @@ TABLES = {
     "audit": audit.table,
     "frontier": report.frontier,
     "steerability": report.steerability,
+    "overview": report.overview,
 }
 
 
@@ -37,12 +38,13 @@ def fill(text: str, root: Path) -> str:
 
     `<!-- table: PATH -->` names the results.json of an evaluation, `catalogue` the catalogue.json beside it, `<!-- bench: PATH -->` that of a benchmark;
     `comparison`, `slices`, `tests`, `calibration`, `fusions` and `orders` name the comparison.json of `trsr compare`; `fits` and
-    `audit` what `trsr recipes --fits --json` and `trsr audit --json` print; `frontier` and `steerability` what `bench.frontier` and `bench.steerability` write. Paths begin at `root`.
+    `audit` what `trsr recipes --fits --json` and `trsr audit --json` print; `frontier` and `steerability` what `bench.frontier` and `bench.steerability` write. `overview` names several comparisons, with
+    commas between. Paths begin at `root`.
     """
 
     def render(match: re.Match) -> str:
-        results = json.loads((root / match[2]).read_text(encoding="utf-8"))
-        return f"<!-- {match[1]}: {match[2]} -->\n{TABLES[match[1]](results)}\n<!-- end -->"
+        files = [json.loads((root / path).read_text(encoding="utf-8")) for path in match[2].split(",")]
+        return f"<!-- {match[1]}: {match[2]} -->\n{TABLES[match[1]](*files)}\n<!-- end -->"
 
     return re.sub(rf"<!-- ({'|'.join(TABLES)}): (\S+) -->\n.*?<!-- end -->", render, text, flags=re.S)
 

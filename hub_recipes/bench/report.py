@@ -304,3 +304,55 @@ def steerability(results: Mapping) -> str:
         for edit in ("as it is", "replaced", "added")
     ]
     return markdown.table(head, rows)
+
+
+def overview(*comparisons: Mapping) -> str:
+    """Comparisons with the best peer, a row each: the peer, the best of our retrievers, and sums of systems.
+
+    A system is above or below the peer where its p value is below .05 after Holm's correction over all rows of its comparison, else
+    level. Systems are ours where their names begin with `retriever`; of several of a kind, the one with the highest figure is shown.
+    The dataset whose negatives are drawn by popularity is named so, with `-popularity` behind its name.
+    """
+    head = [
+        "dataset, users",
+        "chosen from",
+        "figure",
+        "best peer",
+        "ours",
+        "ours added",
+        "ours and peers added",
+        "peers added",
+    ]
+    rows = []
+    for results in comparisons:
+        metric, test = results["metric"], results["paired"][0]
+        peer = test["against"]
+        members = {name: name.removeprefix("fused: ").split(" + ") for name in results["systems"]}
+        kinds: dict[tuple[bool, str], list[str]] = {}
+        for name, parts in members.items():
+            ours = {part.startswith("retriever") for part in parts}
+            kind = "both" if len(ours) > 1 else "ours" if ours == {True} else "peers"
+            kinds.setdefault((len(parts) > 1, kind), []).append(name)
+        verdicts = {test["system"]: _verdict(test) for test in results["paired"]}
+        shown = []
+        for kind in ((False, "ours"), (True, "ours"), (True, "both"), (True, "peers")):
+            best = max(kinds.get(kind, ()), key=lambda name: results["systems"][name][metric]["value"], default=None)
+            shown.append("-" if best is None else f"{results['systems'][best][metric]['value']:.3f}, {verdicts[best]}")
+        popular = results["dataset"].endswith("-popularity")
+        catalogue = "n_items" in results  # which candidates' results do not count
+        rows.append(
+            [
+                plain(f"{results['dataset'].removesuffix('-popularity')}, {results['n_users']:,}"),
+                "the whole catalogue" if catalogue else f"1 + 20 {'by popularity' if popular else 'uniform'}",
+                metric.replace("recall", "Recall").replace("ndcg", "NDCG"),
+                f"{results['systems'][peer][metric]['value']:.3f}, {plain(peer)}",
+                *shown,
+            ]
+        )
+    return markdown.table(head, rows)
+
+
+def _verdict(test: Mapping) -> str:
+    if test["p_holm"] >= 0.05:
+        return "level"
+    return "above" if test["difference"] > 0 else "below"

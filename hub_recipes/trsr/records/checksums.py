@@ -15,6 +15,7 @@ from trsr.records.files import write_text
 
 PREFIX = "sha256:"
 _SUFFIXES = {".safetensors", ".json", ".jinja"}  # weights, configs, tokenizer, templates
+_VOCABULARIES = {".model", ".txt"}  # what a tokenizer is made from where there is no tokenizer.json
 
 
 def digest(*folders: Path) -> str:
@@ -27,7 +28,8 @@ def digest(*folders: Path) -> str:
     """
     lines = []
     for folder in folders:
-        files = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file())
+        suffixes = _SUFFIXES if (folder / "tokenizer.json").exists() else _SUFFIXES | _VOCABULARIES
+        files = sorted(path for path in folder.iterdir() if path.suffix in suffixes and path.is_file())
         if not any(path.suffix == ".safetensors" for path in files):
             raise UsageError(f"No safetensors in {folder}: save the model with save_pretrained.")
         lines += [f"{path.name} {file_checksum(path)}" for path in files]
