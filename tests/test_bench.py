@@ -265,34 +265,28 @@ def test_the_table_is_rendered_from_the_file(tmp_path):
 
 
 def test_the_overview_names_the_best_of_each_kind(tmp_path):
-    figures = {"peer": 0.5, "other": 0.4, "retriever": 0.6, "retriever-b": 0.45}
-    sums = {"fused: retriever + retriever-b": 0.55, "fused: peer + retriever": 0.7, "fused: other + peer": 0.52}
-    tested = {
-        "retriever": (0.1, 0.01),
-        "fused: retriever + retriever-b": (0.05, 0.05),
-        "fused: peer + retriever": (-0.2, 0.01),
-    }
-    results = {
-        "dataset": "books-popularity",
-        "n_users": 1200,
-        "metric": "recall@3",
-        "systems": {name: {"recall@3": {"value": value}} for name, value in (figures | sums).items()},
-        "paired": [
-            {"system": name, "against": "peer", "difference": difference, "p_holm": p}
-            for name, (difference, p) in (dict.fromkeys(figures | sums, (0.0, 1.0)) | tested).items()
-            if name != "peer"
-        ],
-    }
-    (tmp_path / "a.json").write_text(json.dumps(results))
-    (tmp_path / "b.json").write_text(
-        json.dumps(
-            results
-            | {"n_items": 9, "systems": {name: {"recall@3": {"value": value}} for name, value in figures.items()}}
-        )
-    )
+    def comparison(tested, **more):
+        return {
+            "dataset": "books-popularity",
+            "protocol": "1 positive and 20 popularity negatives a user",
+            "n_users": 1200,
+            "metric": "recall@3",
+            "systems": {name: {"recall@3": {"value": value}} for name, (value, _) in tested.items()},
+            "paired": [
+                {"system": name, "against": "peer", "difference": value - 0.5, "p_holm": p}
+                for name, (value, p) in tested.items()
+                if name != "peer"
+            ],
+        } | more
+
+    alone = {"peer": (0.5, 1), "other": (0.4, 0.01), "retriever": (0.6, 0.01), "retriever-b": (0.45, 1)}
+    sums = {"retriever + retriever-b": (0.55, 0.05), "peer + retriever": (0.3, 0.01), "other + peer": (0.52, 0.9)}
+    everything = comparison(alone | {f"fused: {name}": values for name, values in sums.items()})
+    (tmp_path / "a.json").write_text(json.dumps(everything))
+    (tmp_path / "b.json").write_text(json.dumps(comparison(alone, n_items=9)))
     text = fill_tables.fill("<!-- overview: a.json,b.json -->\nold\n<!-- end -->", tmp_path)
     assert text.splitlines()[3:5] == [
-        "| books, 1,200 | 1 + 20 by popularity | Recall@3 | 0.500, peer | 0.600, above | 0.550, level | 0.700, below | 0.520, level |",
+        "| books, 1,200 | 1 + 20 by popularity | Recall@3 | 0.500, peer | 0.600, above | 0.550, level | 0.300, below | 0.520, level |",
         "| books, 1,200 | the whole catalogue | Recall@3 | 0.500, peer | 0.600, above | - | - | - |",
     ]
 

@@ -311,45 +311,34 @@ def overview(*comparisons: Mapping) -> str:
 
     A system is above or below the peer where its p value is below .05 after Holm's correction over all rows of its comparison, else
     level. Systems are ours where their names begin with `retriever`; of several of a kind, the one with the highest figure is shown.
-    The dataset whose negatives are drawn by popularity is named so, with `-popularity` behind its name.
     """
-    head = [
-        "dataset, users",
-        "chosen from",
-        "figure",
-        "best peer",
-        "ours",
-        "ours added",
-        "ours and peers added",
-        "peers added",
-    ]
+    kinds = ("ours", "ours added", "ours and peers added", "peers added")
     rows = []
     for results in comparisons:
-        metric, test = results["metric"], results["paired"][0]
-        peer = test["against"]
-        members = {name: name.removeprefix("fused: ").split(" + ") for name in results["systems"]}
-        kinds: dict[tuple[bool, str], list[str]] = {}
-        for name, parts in members.items():
-            ours = {part.startswith("retriever") for part in parts}
-            kind = "both" if len(ours) > 1 else "ours" if ours == {True} else "peers"
-            kinds.setdefault((len(parts) > 1, kind), []).append(name)
+        metric, peer = results["metric"], results["paired"][0]["against"]
         verdicts = {test["system"]: _verdict(test) for test in results["paired"]}
-        shown = []
-        for kind in ((False, "ours"), (True, "ours"), (True, "both"), (True, "peers")):
-            best = max(kinds.get(kind, ()), key=lambda name: results["systems"][name][metric]["value"], default=None)
-            shown.append("-" if best is None else f"{results['systems'][best][metric]['value']:.3f}, {verdicts[best]}")
-        popular = results["dataset"].endswith("-popularity")
-        catalogue = "n_items" in results  # which candidates' results do not count
-        rows.append(
-            [
-                plain(f"{results['dataset'].removesuffix('-popularity')}, {results['n_users']:,}"),
-                "the whole catalogue" if catalogue else f"1 + 20 {'by popularity' if popular else 'uniform'}",
-                metric.replace("recall", "Recall").replace("ndcg", "NDCG"),
-                f"{results['systems'][peer][metric]['value']:.3f}, {plain(peer)}",
-                *shown,
-            ]
-        )
-    return markdown.table(head, rows)
+        values = {name: system[metric]["value"] for name, system in results["systems"].items()}
+        dataset = results["dataset"].removesuffix("-popularity")
+        catalogue = "n_items" in results  # which results on candidates do not count
+        drawn = "by popularity" if "popularity negatives" in results["protocol"] else "uniform"
+        cells = [
+            plain(f"{dataset}, {results['n_users']:,}"),
+            "the whole catalogue" if catalogue else f"1 + 20 {drawn}",
+            metric.replace("recall", "Recall").replace("ndcg", "NDCG"),
+            f"{values[peer]:.3f}, {plain(peer)}",
+        ]
+        for kind in kinds:
+            best = max((name for name in verdicts if _kind(name) == kind), key=values.__getitem__, default=None)
+            cells.append("-" if best is None else f"{values[best]:.3f}, {verdicts[best]}")
+        rows.append(cells)
+    return markdown.table(["dataset, users", "chosen from", "figure", "best peer", *kinds], rows)
+
+
+def _kind(name: str) -> str:
+    """Whose scores a system has: `ours`, `peers` or `ours and peers`, and `added` behind it for a sum."""
+    added = name.startswith("fused: ")
+    ours = {part.startswith("retriever") for part in name.removeprefix("fused: ").split(" + ")}
+    return ("ours and peers" if len(ours) > 1 else "ours" if True in ours else "peers") + " added" * added
 
 
 def _verdict(test: Mapping) -> str:
