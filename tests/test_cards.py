@@ -32,6 +32,8 @@ from trsr.dataset import contract
 from trsr.errors import DataError, HubError, ReleaseError, ResultsError, UsageError
 from trsr.hub import cards, licences
 from trsr.hub.copies import Copies
+from trsr.hub.facts import Example, Facts
+from trsr.hub.facts import gather as facts_of
 from trsr.hub.repos import COPIES, LOCAL, name_repos
 from trsr.recommender import results
 from trsr.recommender.recipe import Recipe, build_recipe, load_recipe
@@ -177,7 +179,7 @@ def rows_and_configs(*methods: str, sft: bool = True) -> dict:
     return {"rows": rows, "header": {"dataset_info": infos, "configs": configs}}
 
 
-def made(tmp_path: Path, records: dict = RECORDS, **changes) -> cards.Facts:
+def made(tmp_path: Path, records: dict = RECORDS, **changes) -> Facts:
     """The facts that records tell: of the sample's release, but for the changes."""
     path = tmp_path / results.FILE
     path.write_text(json.dumps(records["test"]), encoding="utf-8")
@@ -198,7 +200,7 @@ def made(tmp_path: Path, records: dict = RECORDS, **changes) -> cards.Facts:
         **rows_and_configs("recurrent", "hierarchical"),
     }
     read = {"test": results.read(tmp_path), "provenance": Provenance(records["provenance"], "made")}
-    return cards.Facts(**{**plain, **records, **read, **changes})
+    return Facts(**{**plain, **records, **read, **changes})
 
 
 def changed(place: str, **values) -> dict:
@@ -211,7 +213,7 @@ def changed(place: str, **values) -> dict:
     return records
 
 
-EXAMPLE = cards.Example(
+EXAMPLE = Example(
     {
         "history": ["title: The Salt Lantern; genre: sea stories", "title: Wind and `Sail`; genre: sea stories"],
         "candidates": ["title: Reef and Anchor; genre: sea stories", "title: 静かなオーブン; genre: baking"],
@@ -357,7 +359,7 @@ HOSTILE = "title: A\n```\n# owned {{ 7 * 7 }} <script>\x85\u202e"
 
 def test_an_example_is_data(tmp_path):
     """Its snippet is Python that holds the very texts, and none of them ends the block."""
-    example = cards.Example(
+    example = Example(
         {"history": [HOSTILE], "candidates": [HOSTILE, "title: B"]}, "a ``` b {{ 7 * 7 }}", ((1, 0.5),), 0.5
     )
     catalogue = {"items": 3, "weight": 1.0, "fitted": None, "shape": {"ids": 0, "text_width": 384}}
@@ -1037,7 +1039,7 @@ def gather(run, recipe, terms, names=None, license=None, weights=WEIGHTS, checks
     record = json.loads((run / "run.json").read_text())
     finished = Run(run, recipe, record, weights, checksums)
     inputs = tiny.release_inputs(finished, finished.results("test"), finished.results("validation"))
-    return cards.gather(inputs, names or name_repos("ORG", "mine"), terms, license)
+    return facts_of(inputs, names or name_repos("ORG", "mine"), terms, license)
 
 
 def test_gather_reads_the_records(run, tmp_path):

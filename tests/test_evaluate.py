@@ -22,7 +22,9 @@ from trsr.recommender import evaluate, results, train
 from trsr.recommender.compare import verdict
 from trsr.recommender.compare.run import compare
 from trsr.recommender.controls import with_history, with_shuffled_summaries
-from trsr.recommender.evaluate import evaluate_run, results_folder, score, write_results
+from trsr.recommender.evaluate import evaluate_run, write_results
+from trsr.recommender.results_folder import results_folder
+from trsr.recommender.score_split import score
 
 pytestmark = pytest.mark.compat
 

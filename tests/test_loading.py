@@ -18,8 +18,8 @@ from trsr.core.compat import TRANSFORMERS
 from trsr.core.errors import LoadError
 from trsr.core.modeling import TextRichRecommender, load_adapter, optional_file
 from trsr.errors import EvaluationError
-from trsr.recommender.evaluate import load_run
 from trsr.recommender.run import Run
+from trsr.recommender.score_split import load_run
 from trsr.recommender.serving import load_recommender
 from trsr.records.requirements import ranges
 

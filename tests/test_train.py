@@ -24,11 +24,11 @@ from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
 from trsr.errors import DataError
 from trsr.recommender import train
-from trsr.recommender.evaluate import load_run, score
 from trsr.recommender.examples import encode_rows, labelled, make_encoder, ranking_prompt, with_earlier_targets
 from trsr.recommender.precision import NOTABLE, warn_if_slow
 from trsr.recommender.recipe import FORMS, build_recipe
 from trsr.recommender.run import Run
+from trsr.recommender.score_split import load_run, score
 
 BASES = {"plain": "meta-llama/Llama-3.2-1B", "chat": "Qwen/Qwen3-0.6B"}
 

@@ -24,13 +24,14 @@ from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.rehearsal import rehearse
 from trsr.pretrain.packaged import KNOWN, make_base
 from trsr.progress import loading
-from trsr.recommender import evaluate
 from trsr.recommender.baselines import baseline_scorer
+from trsr.recommender.evaluate import describe, write_results
 from trsr.recommender.examples import make_encoder, ranking_prompt
 from trsr.recommender.precision import computes_bf16
 from trsr.recommender.recipe import Recipe, load_recipe
 from trsr.recommender.results import table
 from trsr.recommender.run import Run, is_finished
+from trsr.recommender.score_split import load_run, score
 from trsr.recommender.serving import load_recommender
 from trsr.recommender.train import train
 from trsr.records.checksums import base_checksum, dataset_checksum
@@ -171,7 +172,7 @@ def _forecast(recipe: Recipe, size: Size, source: str, summaries: Mapping[str, M
         row = {**rows[0], "negatives": rows[0]["negatives"][:negatives]}
         candidates = Candidates.of(Dataset.from_list([row], features=rows.features), recipe.seed)
         start = time.perf_counter()
-        evaluate.score(candidates, texts, encoder, scorer, "measure")
+        score(candidates, texts, encoder, scorer, "measure")
         return time.perf_counter() - start
 
     minutes = {
@@ -194,17 +195,17 @@ def _evaluate(out: Path, recipes: dict[str, Recipe], seed: int) -> dict[str, Any
     runs = {label: Run.read(out / "runs" / recipe.name) for label, recipe in recipes.items()}
     released = runs[RELEASED]
     for label, run in runs.items():
-        encoder, scorer = evaluate.load_run(run)
+        encoder, scorer = load_run(run)
         own = Candidates.of(contract.read(dataset, run.recipe.config, "test"), seed)
-        systems[label] = evaluate.score(own, texts, encoder, scorer, label).log_odds
+        systems[label] = score(own, texts, encoder, scorer, label).log_odds
         if label == RELEASED:
             validation = Candidates.of(contract.read(dataset, label, "validation"), seed)
-            fitted = {label: evaluate.score(validation, texts, encoder, scorer, f"{label} validation").log_odds}
-            about = evaluate.describe(released, "validation")
-            evaluate.write_results(released.folder / "validation", fitted, validation, about)
+            fitted = {label: score(validation, texts, encoder, scorer, f"{label} validation").log_odds}
+            about = describe(released, "validation")
+            write_results(released.folder / "validation", fitted, validation, about)
     pairs = tuple((label, "recent items only") for label in runs if label != "recent items only")
-    about = evaluate.describe(released, "test")
-    return evaluate.write_results(released.folder / "test", systems, candidates, about, pairs)
+    about = describe(released, "test")
+    return write_results(released.folder / "test", systems, candidates, about, pairs)
 
 
 def _recommend(folder: Path, dataset: Path) -> str:

@@ -35,8 +35,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Outcome:
     from trsr.recommender.compare import verdict
-    from trsr.recommender.evaluate import evaluate_run, results_folder
+    from trsr.recommender.evaluate import evaluate_run
     from trsr.recommender.results import table
+    from trsr.recommender.results_folder import results_folder
 
     out = options.out or results_folder(
         options.run,

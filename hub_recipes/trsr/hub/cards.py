@@ -1,4 +1,4 @@
-"""Cards of a release: collect the facts of a run in typed form, and render the templates of model_cards/ with them.
+"""Cards of a release: the templates of model_cards/, rendered with the facts of its run.
 
 Strict: a missing value fails the render, and every figure comes from a results file or a run's record. Values are data: they
 can neither close the header nor become markup or template code. In a template a value never opens a line, see `plain`.
@@ -6,25 +6,16 @@ can neither close the header nor become markup or template code. In a template a
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub import DatasetCardData, ModelCardData, SpaceCardData
 
-from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
-from trsr.errors import HubError, ReleaseError
-from trsr.hub import copy_cards, eval_results, languages, licences, spaces
-from trsr.hub.inputs import ReleaseInputs
-from trsr.hub.repos import COPIES, Names
-from trsr.metrics.calibration import HIGHEST, LOWEST
-from trsr.recommender.recipe import Recipe
-from trsr.recommender.results import Results, metric_name
-from trsr.recommender.run import Run
-from trsr.records.provenance import FILE as PROVENANCE
-from trsr.records.provenance import Provenance, Terms
-from trsr.records.requirements import ranges
+from trsr.hub import copy_cards, eval_results, spaces
+from trsr.hub.facts import Example, Facts
+from trsr.hub.repos import COPIES
+from trsr.recommender.results import metric_name
 from trsr.report.markdown import Markdown, code, fence
 from trsr.report.templates import render
 
@@ -45,206 +36,6 @@ _MODELS: Mapping[str, tuple[str, str, list[str]]] = {
     "merged": ("merge", "transformers", []),
     "gguf": ("quantized", "gguf", ["gguf", "llama.cpp"]),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A request from the test split, and the answer of the released recommender.
-
-    Attributes:
-        request: `history` and `candidates`, and `summary` where the release cannot write one itself.
-        summary: The summary in the prompt; None where the recommender takes no summary.
-        ranked: (index of the candidate, P(yes)), best first.
-        decided: P(yes) of the second candidate, the chosen one, as decision files give it.
-        log_odds: Of each candidate, as the CrossEncoder gives it; None where the release holds none.
-    """
-
-    request: Mapping[str, Any]
-    summary: str | None
-    ranked: tuple[tuple[int, float], ...]
-    decided: float | None = None
-    log_odds: tuple[float, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """Everything that the cards of a release show.
-
-    Attributes:
-        record: The run's `run.json`.
-        test: Results on the test split.
-        fitted: Temperature and bias fitted on validation, as `calibration.Calibration`; None where none could be.
-        terms: Under which terms the source data may be used.
-        license, license_name, license_link: Of the weights, as the header of a card has them.
-        base_revision: Commit of a base that is on the Hub already; None for one that the release brings.
-        has_decision_files: Whether the repos hold decision files.
-        summarises: Whether the adapter's repo holds a second adapter, which summarises.
-        rows: Config -> split -> rows of the published dataset.
-        header: `dataset_info` and `configs` of the dataset card's header.
-        audit: Of the summaries, as `trsr audit --write` leaves it; None for data that was not audited.
-        example: A request of the test split and its answer; None where there is none to show.
-        branch: Branch that the repos are pushed to.
-        max_length: Context of the base in tokens; None if its config does not state it.
-        printed: Output of the code snippet on the dataset card, line by line.
-        catalogue: Record of the catalogue that the pipeline carries, if it does.
-        copies: Of the release's copies for other engines: `dtype` of the merged weights, `gguf` files, and, once they were
-            rehearsed, `candidates`, `differences` and `shifts`, see `copy_rehearsal`.
-        ranges: Package -> versions that this package allows, as `records.requirements.ranges`.
-        files: Kind of repo -> its files but for the card, of base, adapter and pipeline.
-        restricted: Whether the repos are private or gated, so that a Space can load none of them while it is built.
-        gated: Whether data lies behind a gate.
-    """
-
-    names: Names
-    recipe: Recipe
-    prompt: RankingPrompt
-    record: Mapping
-    test: Results
-    fitted: Mapping | None
-    provenance: Provenance
-    terms: Terms
-    license: str
-    base_revision: str | None
-    dataset_revision: str | None
-    has_decision_files: bool = False
-    summarises: bool = False
-    rows: Mapping[str, Mapping[str, int]] | None = None
-    header: Mapping[str, Any] = field(default_factory=dict)
-    license_name: str | None = None
-    license_link: str | None = None
-    audit: Mapping | None = None
-    example: Example | None = None
-    branch: str = "main"
-    max_length: int | None = None
-    printed: Sequence[str] = ()
-    catalogue: Mapping | None = None
-    copies: Mapping[str, Any] | None = None
-    ranges: Mapping[str, str] = field(default_factory=dict)
-    files: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    restricted: bool = False
-    gated: bool = False
-
-    @property
-    def shows_users(self) -> bool:
-        """Whether users of the data may be shown where no gate is: on cards, and in a pipeline repo."""
-        return self.terms.share_text and not self.gated
-
-    @property
-    def negatives_from_impressions(self) -> bool:
-        """Whether negatives are items shown beside the target in an impression, rather than sampled ones."""
-        return self.provenance.by_impressions
-
-    @property
-    def on_nano(self) -> bool:
-        """Whether the base is the one in the package, or a published copy of it. A folder may have its name."""
-        return self.recipe.base == "nano" or ("base" not in self.names.own and self.names.base.endswith("/trsr-nano"))
-
-    @staticmethod
-    def requirement(package: str, versions: Mapping[str, str]) -> Markdown:
-        """A requirement for pip: the package, pinned to the version in `versions` if there is one."""
-        version = str(versions.get(package) or "")
-        return Markdown(f"{package}=={version}" if re.fullmatch(r"[\w.]+", version) else package)
-
-    def range(self, package: str) -> Markdown:
-        """A package and the versions of it that are allowed: `peft>=0.21,<1`."""
-        return Markdown(f"{package}{self.ranges[package]}")
-
-
-def gather(inputs: ReleaseInputs, names: Names, terms: Terms, license: str | None, branch: str = "main") -> Facts:
-    """Collect the facts for cards from a run, its results and its dataset.
-
-    Raises:
-        ReleaseError: If something is missing, or results are not of the whole split; lists all problems.
-    """
-    run, test, validation, provenance = inputs.run, inputs.test, inputs.validation, inputs.provenance
-    recipe = run.recipe
-    weights: Mapping[str, str | None] = {"license": license}
-    problems = []
-    try:
-        weights = weights if license else licences.of_base(recipe.base)
-        if not weights.get("license"):
-            problems.append(f"The base {recipe.base} states no licence in its card. Give --license.")
-        elif problem := licences.problem(str(weights["license"]), "--license", "the weights"):
-            problems.append(problem)
-    except HubError as error:
-        problems.append(str(error))
-    if problem := licences.problem(terms.license, "--data-license", "the data"):
-        problems.append(problem)
-    if terms.license == "other" and not terms.license_name:
-        problems.append("The licence of the data is not known. Give --data-license, and --data-license-name for other.")
-    if not terms.language:
-        problems.append("The language of the items is not known. Give --language, such as --language en.")
-    elif problem := languages.problem(terms.language, "--language", "the items"):
-        problems.append(problem)
-    if terms.license_link and not re.match(r"https?://|LICENSE", terms.license_link):
-        problems.append(f"The link to the licence of the data is no web address: {terms.license_link!r}.")
-    if recipe.summary != "none" and not provenance.has_summaries:
-        problems.append(f"{PROVENANCE} of {recipe.dataset} does not say what wrote its summaries.")
-    if run.checksums is None:
-        problems.append(
-            f"{run.folder} was trained by an earlier version, which did not record its dataset: what it was trained on is not "
-            "known. Train it anew."
-        )
-    problems += [
-        f"The results on {measured.split} are {fault}. Make them anew: trsr evaluate {run.folder} --split {measured.split}"
-        for measured in (validation, test)
-        if (fault := _not_the_runs_own(measured, run))
-    ]
-    if no_fit := _no_fit(validation, run):
-        problems.append(no_fit)
-    if problems and not names.local:
-        raise ReleaseError("\n".join(problems))
-    return Facts(
-        names,
-        recipe,
-        inputs.encoder.prompt,
-        run.record,
-        test,
-        {"bias": 0.0, **validation.temperature} if validation.temperature else None,
-        provenance,
-        terms,
-        weights.get("license") or "other",
-        None if "base" in names.own else run.record.get("base_revision"),
-        None if "dataset" in names.own else recipe.dataset_revision,
-        license_name=weights.get("license_name"),
-        license_link=weights.get("license_link"),
-        audit=inputs.audit,
-        branch=branch,
-        catalogue=inputs.catalogue.record if inputs.catalogue else None,
-        ranges=ranges(),
-    )
-
-
-def _not_the_runs_own(measured: Results, run: Run) -> str | None:
-    """Why results cannot represent the run; None if they are of its adapter, on the whole split of its dataset."""
-    if measured.weights != run.weights:
-        return "not of this adapter"
-    if measured.limit:
-        return f"of the first {measured.limit:,} rows alone"
-    if measured.shuffled_summaries:
-        return "those of shuffled summaries"
-    if measured.history:
-        return "those of histories in another order"
-    if measured.checksums != run.checksums:
-        return (
-            "not of the dataset that the run was trained on"
-            if measured.checksums
-            else "of a dataset that they do not name"
-        )
-    return None
-
-
-def _no_fit(validation: Results, run: Run) -> str | None:
-    """Why P(yes) is not calibrated: no temperature was fitted, or the fit hit a bound. None if it is calibrated."""
-    if not validation.temperature:
-        return validation.not_fitted or f"No temperature was fitted. Run: trsr evaluate {run.folder} --split validation"
-    value = validation.temperature["value"]
-    if not 1.001 * LOWEST < value < 0.999 * HIGHEST:  # fitted by an earlier release, which accepted a bound
-        return (
-            f"The temperature of {run.folder}, {value}, is a bound of the fit: its scores do not tell one. Evaluate it again, "
-            f"on more validation users: trsr evaluate {run.folder} --split validation"
-        )
-    return None
 
 
 def card(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> str:

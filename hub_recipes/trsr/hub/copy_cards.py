@@ -19,7 +19,7 @@ def values(kind: str, facts) -> dict[str, Any]:
 
     Args:
         kind: Of `repos.COPIES`.
-        facts: `cards.Facts`.
+        facts: `facts.Facts`.
     """
     copies: Mapping[str, Any] = facts.copies or {}
     measured: Mapping[str, float] = copies.get("differences", {})

@@ -17,8 +17,8 @@ from trsr.core.history import newest
 from trsr.core.prompts import RankingPrompt
 from trsr.errors import ReleaseError
 from trsr.hub import cross_encoder, endpoints, expected, fresh_copy
-from trsr.hub.cards import Example, Facts
 from trsr.hub.diagnosis import EXACT, is_rounding, tolerance_of
+from trsr.hub.facts import Example, Facts
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.processes import printed_by
 from trsr.hub.release import Release

@@ -19,8 +19,8 @@ from scipy.special import expit
 from trsr.core.pipeline import SUMMARIZERS
 from trsr.errors import ReleaseError
 from trsr.hub import expected, fresh_process
-from trsr.hub.cards import Example
 from trsr.hub.diagnosis import tolerance_of
+from trsr.hub.facts import Example
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.processes import printed_by
 from trsr.hub.release import Release

@@ -19,6 +19,7 @@ from trsr.dataset import contract
 from trsr.errors import ReleaseError
 from trsr.hub import cards, decision, eval_results, spaces
 from trsr.hub.copies import Copies
+from trsr.hub.facts import Facts, gather
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.named_files import DOCUMENTS, TRAINING, copy_adapter, copy_base
 from trsr.hub.repos import LOCAL, TYPES, Names
@@ -46,7 +47,7 @@ class Release:
 
     folder: Path
     names: Names
-    facts: cards.Facts
+    facts: Facts
 
 
 def assemble(
@@ -83,7 +84,7 @@ def assemble(
     base = inputs.run.recipe.base
     if names.local and not Path(base_path(base)).is_dir():
         names = replace(names, base=base, own=names.own[1:])
-    facts = cards.gather(inputs, names, terms or inputs.provenance.terms, license, branch)
+    facts = gather(inputs, names, terms or inputs.provenance.terms, license, branch)
     facts = replace(facts, restricted=restricted, gated=gated)
     with whole_folder(folder) as draft:
         facts = _write_repos(draft, inputs, facts)
@@ -114,7 +115,7 @@ def check_replaceable(folder: Path) -> None:
         )
 
 
-def _write_repos(draft: Path, inputs: ReleaseInputs, facts: cards.Facts) -> cards.Facts:
+def _write_repos(draft: Path, inputs: ReleaseInputs, facts: Facts) -> Facts:
     """Fill `draft` with a folder for each repo, without cards and commits. Returns the facts, now complete."""
     names, terms, recipe, settings = facts.names, facts.terms, facts.recipe, inputs.settings
     source = base_path(recipe.base)

@@ -1,156 +1,36 @@
-"""Score the released candidates with a recommender and with baselines, and measure the ranking.
+"""Evaluate a finished run beside the baselines, and write what was measured.
 
-Writes `scores.parquet` (a row per candidate) and `results.json`, the source of cards and tables.
+`scores.parquet` has a row a candidate; `results.json` is the source of cards and tables.
 """
 
-import hashlib
-import itertools
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from datasets import Dataset
 from scipy.special import expit
-from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from trsr.assets.paths import base_path
-from trsr.core.history import Item
-from trsr.core.modeling import RANKER, load_adapter
-from trsr.core.prompts import Encoder
-from trsr.core.scoring import Scorer
 from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
-from trsr.errors import CalibrationError, EvaluationError, LoadError, UsageError
+from trsr.errors import CalibrationError, EvaluationError, UsageError
 from trsr.metrics import ranking, significance
 from trsr.metrics.calibration import fit_calibration
-from trsr.progress import loading
 from trsr.recommender import scores as score_files
 from trsr.recommender.baselines import baseline_scorer, score_baselines
 from trsr.recommender.controls import history_suffix, with_history, with_shuffled_summaries
-from trsr.recommender.examples import encode_prefix, make_encoder, ranking_prompt
-from trsr.recommender.precision import warn_if_slow
-from trsr.recommender.recipe import Recipe
 from trsr.recommender.results import FILE, rounded_mean
+from trsr.recommender.results_folder import check_out
 from trsr.recommender.run import Run
+from trsr.recommender.score_split import checksum, load_run, score
 from trsr.recommender.system_names import BASELINES, HISTORY
-from trsr.records.checksums import base_checksum
-from trsr.records.files import one_writer, read_json, read_lines, write_text
+from trsr.records.files import one_writer, write_text
 from trsr.records.versions import versions
 
 logger = logging.get_logger(__name__)
-
-
-def load_run(run: Run, adapter: bool = True) -> tuple[Encoder, Scorer]:
-    """Load the encoder and the scorer of a finished run.
-
-    Args:
-        adapter: False loads the base alone (zero-shot).
-    """
-    recipe = run.recipe
-    run.check_base()
-    source = base_path(recipe.base)
-    gpu = torch.accelerator.current_accelerator() if recipe.optim.device == "auto" else None
-    with loading(recipe.base):
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=recipe.base_revision)
-        model: Any = AutoModelForCausalLM.from_pretrained(source, revision=recipe.base_revision, dtype="auto")
-        if adapter:
-            try:
-                load_adapter(model, RANKER, str(run.adapter), {})
-            except LoadError as error:
-                raise EvaluationError(f"{error} Or train again: trsr train RECIPE --out ANOTHER") from error
-    provenance = contract.provenance(recipe.dataset, recipe.dataset_revision)
-    encoder = make_encoder(recipe, ranking_prompt(recipe, provenance), tokenizer, model.config)
-    model = model.to(gpu or "cpu").eval()
-    warn_if_slow(model, recipe.base)
-    return encoder, Scorer(model, encoder.yes_id, encoder.no_id)
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """Scores of a recommender, and the number of shortened prompts.
-
-    Attributes:
-        log_odds: (rows, candidates) float64; NaN past the end of a list.
-        shortened: Number of rows whose prompt lost recent items or words of the summary to fit the context.
-        seconds_before: CPU seconds that killed processes spent on rows that were not scored again.
-    """
-
-    log_odds: np.ndarray
-    shortened: int
-    seconds_before: float
-
-
-def score(
-    candidates: Candidates,
-    texts: Mapping[str, str],
-    encoder: Encoder,
-    scorer: Scorer,
-    label: str = "score",
-    partial: Path | None = None,
-) -> Scored:
-    """Score the candidates of every row with a model.
-
-    Args:
-        partial: A file to which the scores of each row are appended; a killed evaluation goes on from it.
-    """
-    lines = read_lines(partial) if partial else ()
-    known_scores: dict[str, tuple[list[float], bool]] = {}
-    seconds_before = 0.0
-    for key, scores, short, *seconds in lines:  # earlier versions kept no seconds
-        known_scores[key] = scores, short
-        seconds_before += sum(seconds)
-    encoded: dict[str, list[int]] = {}
-    shortened = 0
-    out = partial.open("a", encoding="utf-8") if partial else None
-    numbers = itertools.count()
-    bar = tqdm(total=len(candidates), desc=label, unit="user", mininterval=1)
-
-    def log_odds(row: Mapping, ids: Sequence[str]) -> list[float]:
-        nonlocal shortened
-        # A user may have several rows, each with its own candidates.
-        key = f"{next(numbers)} {row['user_id']}"
-        if key not in known_scores:
-            began = time.process_time()
-            for item_id in ids:
-                if item_id not in encoded:
-                    encoded[item_id] = encoder.suffix_ids(Item.parse(texts[item_id]))
-            suffixes = [encoded[item_id] for item_id in ids]
-            history = [Item.parse(texts[item_id]) for item_id in row["history"]]
-            prefix = encode_prefix(encoder, row, history, ids, suffixes)
-            was_shortened = bool(prefix.recent_dropped or prefix.summary_words_dropped)
-            known_scores[key] = scorer.log_odds(prefix.ids, suffixes).tolist(), was_shortened
-            if out:
-                spent = round(time.process_time() - began, 4)
-                out.write(json.dumps([key, *known_scores[key], spent]) + "\n")
-                out.flush()
-        bar.update()
-        scores, was_shortened = known_scores[key]
-        shortened += was_shortened
-        return scores
-
-    try:
-        return Scored(candidates.score(log_odds), shortened, seconds_before)
-    finally:
-        bar.close()
-        if out:
-            out.close()
-
-
-def _checksum(rows: Dataset, texts: Mapping[str, str], recipe: Recipe, encoder: Encoder) -> str:
-    """Checksum of all that determines the scores, except the adapter: base, prompt, rows and their item texts."""
-    base = [base_checksum(recipe.base), recipe.base_revision]
-    digest = hashlib.sha256(json.dumps([base, encoder.prompt.to_dict(), encoder.chat]).encode())
-    for row in rows:
-        item_texts = [texts[item_id] for item_id in (*row["history"], row["target"], *row["negatives"])]
-        digest.update(json.dumps([row, item_texts], sort_keys=True, default=str).encode())
-    return digest.hexdigest()
 
 
 def write_results(
@@ -209,71 +89,6 @@ def describe(run: Run, split: str, adapter: bool = True) -> dict[str, Any]:
     }
 
 
-def results_folder(
-    run: Path,
-    split: str,
-    *,
-    limit: int = 0,
-    adapter: bool = True,
-    dataset: str | None = None,
-    shuffle: bool = False,
-    history: str | None = None,
-) -> Path:
-    """The folder for the results of an evaluation: RUN/SPLIT for the standard one, else RUN/SPLIT with a suffix.
-
-    Standard is the adapter on the whole split of the dataset that it was trained on, wherever that dataset lies now.
-    """
-    name = split + ("" if adapter else "-no-adapter") + ("-shuffled" if shuffle else "") + history_suffix(history)
-    if limit:
-        name += f"-limit-{limit}"
-    if dataset:
-        run_on_dataset = Run.read(run).with_dataset(dataset)
-        if run_on_dataset.checksums is None or run_on_dataset.changed_data():
-            name += f"-{Path(dataset).resolve().name}"
-    return run / name
-
-
-# What two evaluations have in common of which one may replace the other, and how a message calls it.
-_SAME = {
-    "run": "run",
-    "weights": "checksum of weights",
-    "dataset_checksums": "dataset",
-    "split": "split",
-    "limit": "limit",
-    "seed": "seed",
-    "shuffled_summaries": "shuffling of summaries",
-    "history": "order of histories",
-    "second_stage": "second stage",
-}
-
-
-def check_out(out: Path, about: Mapping[str, Any]) -> None:
-    """Raise UsageError if a folder holds results of another evaluation than that which `about` describes.
-
-    Fields that either of them lacks, as results of earlier versions do, are not compared.
-    """
-    before = read_json(out / FILE) if (out / FILE).is_file() else {}
-    changed = [name for name in _SAME if name in before and name in about and before[name] != about[name]]
-    if not changed:
-        return
-    name = changed[0]
-    if isinstance(about[name] or before[name], Mapping):
-        change = "is another now"
-    else:
-        change = f"was {_shown(name, before[name])}, and is {_shown(name, about[name])} now"
-    raise UsageError(
-        f"{out} holds results of another evaluation: its {_SAME[name]} {change}. Choose another --out, or remove it."
-    )
-
-
-def _shown(name: str, value: Any) -> str:
-    if name == "shuffled_summaries":
-        return "on" if value else "off"
-    if value is None:
-        return "the true one" if name == "history" else "none"
-    return str(value)[:12]
-
-
 @one_writer
 def evaluate_run(
     folder: Path,
@@ -291,7 +106,7 @@ def evaluate_run(
 
     Args:
         folder: Of the run.
-        out: Takes results.json and scores.parquet, see `results_folder`. A killed evaluation goes on from there.
+        out: Takes results.json and scores.parquet, see `results_folder.results_folder`. A killed evaluation goes on from there.
         limit: First rows only; 0 = all.
         seed: Of the order of candidates, the bootstrap, and the shuffling of summaries and histories.
         adapter: False measures the base as it is (zero-shot).
@@ -345,7 +160,7 @@ def evaluate_run(
     # The name holds all that the scores depend on, so that no other evaluation goes on from this file.
     partial = (
         out
-        / f".{split}-{seed}-{(about['weights'] or 'base')[:12]}-{_checksum(shown, texts, recipe, encoder)[:12]}.partial.jsonl"
+        / f".{split}-{seed}-{(about['weights'] or 'base')[:12]}-{checksum(shown, texts, recipe, encoder)[:12]}.partial.jsonl"
     )
     candidates = Candidates.of(shown, seed)
     systems = score_baselines(scorers, Candidates.of(rows, seed), candidates, history)

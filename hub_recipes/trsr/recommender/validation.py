@@ -12,7 +12,7 @@ from trsr.core.prompts import Encoder
 from trsr.core.scoring import Scorer
 from trsr.dataset.candidates import Candidates
 from trsr.metrics import ranking as metrics
-from trsr.recommender.evaluate import score
+from trsr.recommender.score_split import score
 from trsr.report import plots
 
 WATCHED = ("recall@3", "mrr@10")

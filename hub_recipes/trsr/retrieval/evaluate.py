@@ -21,8 +21,8 @@ from trsr.metrics import ranking, significance
 from trsr.recommender import scores as score_files
 from trsr.recommender.baselines import ORDERED, baseline_scorer, score_baselines
 from trsr.recommender.controls import history_suffix, with_history
-from trsr.recommender.evaluate import check_out, results_folder
 from trsr.recommender.results import FILE, rounded_mean
+from trsr.recommender.results_folder import check_out, results_folder
 from trsr.recommender.run import Run, changed_configs, data_checksums
 from trsr.recommender.serving import load_recommender
 from trsr.recommender.system_names import BASELINES, HISTORY, why_taken

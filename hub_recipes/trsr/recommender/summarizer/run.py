@@ -19,8 +19,8 @@ from datasets import Dataset
 from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
 from trsr.errors import TrainError, UsageError
-from trsr.recommender.evaluate import load_run, score
 from trsr.recommender.run import TRAINED_ON, Run
+from trsr.recommender.score_split import load_run, score
 from trsr.recommender.summarizer.fine_tune import Tuning, fine_tune
 from trsr.recommender.summarizer.sample import last_question, sample, sampling_engine
 from trsr.recommender.summarizer.select import Kept, keep_best, log_probabilities, with_samples, without_held_out
