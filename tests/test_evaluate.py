@@ -84,7 +84,7 @@ def test_new_scores_never_stand_beside_old_results(tmp_path, monkeypatch):
     def killed(*given):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluate, "write_text", killed)
+    monkeypatch.setattr(evaluate, "write_json", killed)
     with pytest.raises(KeyboardInterrupt):
         write_results(tmp_path, {"ours": 2 * scores}, candidates, about)
     assert [path.name for path in tmp_path.iterdir()] == ["scores.parquet"]

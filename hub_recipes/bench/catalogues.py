@@ -4,12 +4,11 @@ python -m bench.catalogues runs/both/test peers/scientific/* --against both --ou
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from trsr.cli.exits import ended
-from trsr.records.files import write_text
+from trsr.records.files import write_json
 from trsr.retrieval.compare import compare_catalogues
 
 
@@ -30,7 +29,7 @@ def main(words: Sequence[str] | None = None) -> None:
     options = arguments().parse_args(words)
     with ended():
         joined = compare_catalogues(options.folders, against=options.against, fuse=options.fuse, metric=options.metric)
-        write_text(options.out, json.dumps(joined, indent=2) + "\n")
+        write_json(options.out, joined)
         print(f"Wrote {options.out}: {', '.join(joined['systems'])}")
 
 

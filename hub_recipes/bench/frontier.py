@@ -29,7 +29,7 @@ from trsr.recommender.examples import encode_prefix, make_encoder, ranking_promp
 from trsr.recommender.recipe import Recipe, load_recipe
 from trsr.recommender.results import FILE as RESULTS
 from trsr.recommender.system_names import BASELINES
-from trsr.records.files import bind, write_text
+from trsr.records.files import bind, write_json
 from trsr.records.versions import versions
 from trsr.report import plots
 
@@ -160,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "baselines": {name: about["systems"][name] for name in BASELINES},
             "versions": versions(),
         }
-        write_text(options.out / FILE, json.dumps(results, indent=2) + "\n")
+        write_json(options.out / FILE, results)
         if plots.available():
             draw(results, options.out / "frontier.png")
     except (TrsrError, OSError) as error:

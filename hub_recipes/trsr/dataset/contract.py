@@ -34,7 +34,7 @@ from trsr.errors import DataError
 from trsr.records.cards import header_of
 from trsr.records.checksums import file_checksum
 from trsr.records.datasets import dataset_file, dataset_json, locate
-from trsr.records.files import whole_folder
+from trsr.records.files import whole_folder, write_json
 from trsr.records.provenance import FILE as PROVENANCE
 from trsr.records.provenance import Provenance, Terms
 
@@ -305,7 +305,7 @@ def write(
             json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n"
         )
         if audit:
-            (draft / AUDIT).write_text(json.dumps(audit, indent=2) + "\n", encoding="utf-8", newline="\n")
+            write_json(draft / AUDIT, audit)
 
 
 def check_replaceable(folder: Path, configs: Collection[str], provenance: Provenance) -> None:

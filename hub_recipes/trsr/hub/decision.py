@@ -15,6 +15,7 @@ from transformers.decision.template_utils import SPLIT
 
 from trsr.core.field_values import ENTITIES, ID_FIELDS, UNSPACED, WINDOWS
 from trsr.core.prompts import AddedTokens, Encoder
+from trsr.records.files import write_json
 
 # What `core.history.clean` drops: categories Cc and Cf, but for the two joiners, and variation selectors of ideographs.
 _DROPPED = (
@@ -141,7 +142,7 @@ def write(folder: Path, encoder: Encoder, temperature: float, bias: float) -> bo
         # transformers ignores unknown settings; our own loader of adapter repos reads this one.
         path = folder / "decision.json"
         values = {**json.loads(path.read_text(encoding="utf-8")), "bias": {"noul": bias}}
-        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8", newline="\n")
+        write_json(path, values)
     return True
 
 

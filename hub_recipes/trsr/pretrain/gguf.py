@@ -4,7 +4,6 @@ Nothing of the file is run: it holds tensors, a tokenizer and settings. Does not
 """
 
 import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from transformers.utils import is_gguf_available
 
 from trsr.errors import LoadError, UsageError
 from trsr.progress import without_bars
-from trsr.records.files import one_writer, whole_folder
+from trsr.records.files import one_writer, whole_folder, write_json
 from trsr.records.versions import versions
 from trsr.report.templates import render
 
@@ -107,7 +106,7 @@ def convert(
     with whole_folder(out) as draft, without_bars():
         network.to(getattr(torch, dtype)).save_pretrained(draft)
         tokenizer.save_pretrained(draft)
-        (draft / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8", newline="\n")
+        write_json(draft / RECORD, record)
         (draft / "README.md").write_text(card, encoding="utf-8", newline="\n")
     return record
 

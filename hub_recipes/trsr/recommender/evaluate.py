@@ -3,7 +3,6 @@
 `scores.parquet` has a row a candidate; `results.json` is the source of cards and tables.
 """
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -27,7 +26,7 @@ from trsr.recommender.results_folder import check_out
 from trsr.recommender.run import Run
 from trsr.recommender.score_split import checksum, load_run, score
 from trsr.recommender.system_names import BASELINES, HISTORY
-from trsr.records.files import one_writer, write_text
+from trsr.records.files import one_writer, write_json
 from trsr.records.versions import versions
 
 logger = logging.get_logger(__name__)
@@ -72,7 +71,7 @@ def write_results(
         except CalibrationError as error:
             results |= {"temperature": None, "not_fitted": str(error)}
     score_files.write(out, systems, candidates)
-    write_text(out / FILE, json.dumps(results, indent=2) + "\n")
+    write_json(out / FILE, results)
     return results
 
 

@@ -42,7 +42,7 @@ from trsr.recommender.summary_writer import written_by
 from trsr.recommender.validation import RankingMixin, curves, draw, ranking
 from trsr.records.adapters import write_adapter_config
 from trsr.records.checksums import base_checksum
-from trsr.records.files import one_writer, read_json, whole_folder, write_text
+from trsr.records.files import one_writer, read_json, whole_folder, write_json, write_text
 from trsr.records.provenance import SummaryProvenance
 from trsr.records.versions import versions
 
@@ -156,7 +156,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         prompt = json.dumps(encoder.prompt.to_dict(), indent=2, ensure_ascii=False) + "\n"
         save_adapter(trainer.model, recipe.base, recipe.base_revision, out / ADAPTER, {PROMPT_FILE: prompt})
         draw(training["curves"], out / "curves.png")
-        write_text(out / FILE, json.dumps(record, indent=2) + "\n")
+        write_json(out / FILE, record)
         if (checkpoints / "runs").is_dir():  # where tensorboard logs
             shutil.move(checkpoints / "runs", out / "logs")
         shutil.rmtree(checkpoints, ignore_errors=True)

@@ -47,6 +47,11 @@ def write_text(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8", newline="\n")
 
 
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON file atomically, in ASCII and indented by two."""
+    write_text(path, json.dumps(values, indent=2) + "\n")
+
+
 def beside(folder: Path, end: str) -> Path:
     """The path of `folder` with `end` behind its name, also for "." and the like, which have no name of their own."""
     folder = Path(os.path.abspath(folder))  # not resolved: a link has its neighbours where it lies
@@ -110,7 +115,7 @@ def bind(folder: Path, made_from: Mapping[str, Any]) -> None:
             f"{folder} is not empty, and does not say what it was made from. Choose another, or remove it."
         )
     else:
-        write_text(note, json.dumps(settings, indent=2) + "\n")
+        write_json(note, settings)
 
 
 def read_lines(path: Path) -> Iterator[Any]:

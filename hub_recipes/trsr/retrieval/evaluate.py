@@ -3,7 +3,6 @@
 Writes `scores.parquet` and `results.json`, as `trsr evaluate` does, `catalogue.json`, and the lists of `ranked`.
 """
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +26,7 @@ from trsr.recommender.run import Run, changed_configs, data_checksums
 from trsr.recommender.serving import load_recommender
 from trsr.recommender.system_names import BASELINES, HISTORY, why_taken
 from trsr.records.checksums import digest
-from trsr.records.files import one_writer, read_json, write_text
+from trsr.records.files import one_writer, read_json, write_json
 from trsr.records.versions import versions
 from trsr.retrieval import catalogue, ranked
 from trsr.retrieval.answers import answers_kept
@@ -230,8 +229,8 @@ def write_evaluation(
         {name: getattr(result, part) for name, result in measured.items()} for part in ("ranked", "per_user")
     )
     ranked.write(out, lists, metrics, rows, list(numbers))
-    write_text(out / CATALOGUE, json.dumps(whole, indent=2) + "\n")
-    write_text(out / FILE, json.dumps(results, indent=2) + "\n")
+    write_json(out / CATALOGUE, whole)
+    write_json(out / FILE, results)
     return {"candidates": results, "catalogue": whole}
 
 

@@ -1,6 +1,5 @@
 """A trained retriever: its folder, vectors of users and of new items, and the best items of a catalogue."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from trsr.dataset import contract
 from trsr.dataset.sequences import interactions_checksum
 from trsr.errors import InputError, RunError, UsageError
 from trsr.recommender.run import changed_configs, data_checksums
-from trsr.records.files import read_json
+from trsr.records.files import read_json, write_json
 from trsr.retrieval import text_vectors
 from trsr.retrieval.approximate import ApproximateIndex
 from trsr.retrieval.network import Ensemble, Network, network_of
@@ -88,7 +87,7 @@ class Retriever:
         save_file({"items": self.vectors}, folder / VECTORS)
         pq.write_table(pa.table({"item_id": self.item_ids}), folder / ITEMS)
         record = {**self.record, "shape": self.network.describe()}
-        (folder / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8", newline="\n")
+        write_json(folder / FILE, record)
 
     def check_data(self, source: str, revision: str | None = None) -> None:
         """Raise RunError if a dataset differs from the one that this retriever was trained on in more than negatives."""

@@ -1,6 +1,5 @@
 """Compare evaluations: read them, and write tables, data and pictures."""
 
-import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from trsr.recommender.compare.align import Aligned, Evaluation, align, on_shared
 from trsr.recommender.results import rounded_mean, training_seed
 from trsr.recommender.run import data_checksums
 from trsr.records.checksums import PREFIX
-from trsr.records.files import check_no_file, read_json
+from trsr.records.files import check_no_file, read_json, write_json
 from trsr.records.versions import versions
 from trsr.report import plots as pictures
 
@@ -220,7 +219,7 @@ def _write(out: Path, results: Mapping, long: pa.Table, plots: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".") as folder:
         draft = Path(folder)
-        (draft / FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8", newline="\n")
+        write_json(draft / FILE, results)
         (draft / "comparison.md").write_text(report.document(results), encoding="utf-8", newline="\n")
         pq.write_table(long, draft / "per_user.parquet")
         if plots:

@@ -4,7 +4,6 @@ Memory holds the texts of all items, the words of recently used ones, a batch, a
 """
 
 import functools
-import json
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from trsr.dataset.check.catalogue import hashes
 from trsr.dataset.check.findings import show
 from trsr.dataset.other_users import rows_of_others
 from trsr.errors import DataError
-from trsr.records.files import write_text
+from trsr.records.files import write_json
 from trsr.records.provenance import SummaryProvenance
 from trsr.summaries.accept import reject_reason
 from trsr.summaries.audit.catalogue import Catalogue
@@ -103,7 +102,7 @@ def audit(source: str, *, revision: str | None = None, limit: int = 0, seed: int
 def write(report: Mapping[str, Any], folder: Path) -> Path:
     """Write an audit into the folder of its dataset, atomically. Returns the path of the file."""
     path = folder / contract.AUDIT
-    write_text(path, json.dumps(report, indent=2) + "\n")
+    write_json(path, report)
     return path
 
 
