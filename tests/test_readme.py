@@ -35,7 +35,7 @@ def anchors(text):
 
 
 def test_tables_are_rendered_from_results_files():
-    assert {kind for kind, _ in MARKED} == {"table", "bench", "comparison"}
+    assert {kind for kind, _ in MARKED} == {"table", "bench", "comparison", "overview"}
     assert fill(README, ROOT) == README
 
 
