@@ -111,11 +111,13 @@ def summarize(
     histories: Sequence[Sequence[Block]],
     summarizer: Summarizer,
     method: str = "recurrent",
+    advance: Callable[[int], None] | None = None,
 ) -> list[SummaryResult]:
     """Run the named strategy for many users, level by level: all first questions together, then all that follow.
 
     Args:
         histories: The blocks of each user, non-empty, oldest first.
+        advance: Called with the number of summaries after each level, for a progress bar.
 
     Raises:
         ValueError: For a name not in `METHODS`, or a history without blocks.
@@ -129,6 +131,8 @@ def summarize(
     open_questions = [next(strategy) for _, strategy in going]
     while going:
         replies = iter(answers([question for questions in open_questions for question in questions], summarizer))
+        if advance:
+            advance(sum(map(len, open_questions)))
         still, next_questions = [], []
         for (user, strategy), questions in zip(going, open_questions, strict=True):
             try:
