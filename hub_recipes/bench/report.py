@@ -3,7 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from trsr.recommender.compare.report import interval
+from trsr.recommender.compare.verdict import sign
+from trsr.recommender.results import metric_name
 from trsr.recommender.results import table as results_table
+from trsr.recommender.system_names import fused_parts
 from trsr.report import markdown
 from trsr.report.markdown import plain
 
@@ -23,6 +26,7 @@ TITLES = {
     "sft": "SFTTrainer's: rows in batches of 8, all logits",
     "one by one": "generate, one by one",
 }
+_VERDICTS = {1: "above", 0: "level", -1: "below"}
 
 
 def table(results: Mapping) -> str:
@@ -316,7 +320,7 @@ def overview(*comparisons: Mapping) -> str:
     rows = []
     for results in comparisons:
         metric, peer = results["metric"], results["paired"][0]["against"]
-        verdicts = {test["system"]: _verdict(test) for test in results["paired"]}
+        verdicts = {test["system"]: _VERDICTS[sign(test)] for test in results["paired"]}
         values = {name: system[metric]["value"] for name, system in results["systems"].items()}
         dataset = results["dataset"].removesuffix("-popularity")
         catalogue = "n_items" in results  # which results on candidates do not count
@@ -324,7 +328,7 @@ def overview(*comparisons: Mapping) -> str:
         cells = [
             plain(f"{dataset}, {results['n_users']:,}"),
             "the whole catalogue" if catalogue else f"1 + 20 {drawn}",
-            metric.replace("recall", "Recall").replace("ndcg", "NDCG"),
+            metric_name(metric),
             f"{values[peer]:.3f}, {plain(peer)}",
         ]
         for kind in kinds:
@@ -336,12 +340,7 @@ def overview(*comparisons: Mapping) -> str:
 
 def _kind(name: str) -> str:
     """Whose scores a system has: `ours`, `peers` or `ours and peers`, and `added` behind it for a sum."""
-    added = name.startswith("fused: ")
-    ours = {part.startswith("retriever") for part in name.removeprefix("fused: ").split(" + ")}
-    return ("ours and peers" if len(ours) > 1 else "ours" if True in ours else "peers") + " added" * added
-
-
-def _verdict(test: Mapping) -> str:
-    if test["p_holm"] >= 0.05:
-        return "level"
-    return "above" if test["difference"] > 0 else "below"
+    parts = fused_parts(name)
+    ours = sum(part.startswith("retriever") for part in parts)
+    owner = "ours" if ours == len(parts) else "ours and peers" if ours else "peers"
+    return f"{owner} added" if len(parts) > 1 else owner

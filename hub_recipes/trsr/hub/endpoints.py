@@ -50,8 +50,9 @@ def ask(api: str, url: str, model: str, expected: Mapping[str, Any]) -> list[Rep
     """
     import httpx
 
-    key = server_key() if may_have_key(url) else ""
-    kept_back = not may_have_key(url) and bool(os.environ.get("OPENAI_API_KEY"))
+    trusted = may_have_key(url)
+    key = server_key() if trusted else ""
+    kept_back = not trusted and bool(os.environ.get("OPENAI_API_KEY"))
     root = url.rstrip("/").removesuffix("/v1")
     shown = address(root)
     # Of this machine, no proxy of the environment is asked: the key would go there.

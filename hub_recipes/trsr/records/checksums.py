@@ -14,8 +14,8 @@ from trsr.records.datasets import hub_file, locate
 from trsr.records.files import write_text
 
 PREFIX = "sha256:"
-_SUFFIXES = {".safetensors", ".json", ".jinja"}  # weights, configs, tokenizer, templates
-_VOCABULARIES = {".model", ".txt"}  # what a tokenizer is made from where there is no tokenizer.json
+SUFFIXES = {".safetensors", ".json", ".jinja"}  # weights, configs, tokenizer, templates
+VOCABULARIES = {".model", ".txt"}  # what a tokenizer is made from where there is no tokenizer.json
 
 
 def digest(*folders: Path) -> str:
@@ -28,7 +28,7 @@ def digest(*folders: Path) -> str:
     """
     lines = []
     for folder in folders:
-        suffixes = _SUFFIXES if (folder / "tokenizer.json").exists() else _SUFFIXES | _VOCABULARIES
+        suffixes = SUFFIXES if (folder / "tokenizer.json").exists() else SUFFIXES | VOCABULARIES
         files = sorted(path for path in folder.iterdir() if path.suffix in suffixes and path.is_file())
         if not any(path.suffix == ".safetensors" for path in files):
             raise UsageError(f"No safetensors in {folder}: save the model with save_pretrained.")

@@ -14,6 +14,7 @@ from trsr.recommender.compare import fuse as fusing
 from trsr.recommender.compare import measure
 from trsr.recommender.controls import system_name
 from trsr.recommender.results import same_settings, training_seed
+from trsr.recommender.system_names import fused_name
 from trsr.records.files import read_json
 from trsr.records.versions import versions
 from trsr.retrieval import ranked
@@ -104,7 +105,7 @@ def compare_catalogues(
     for names in fuse:
         if unknown := [name for name in names if name not in runs]:
             raise CompareError(f"No run {unknown[0]!r} to fuse; there are {', '.join(runs)}.")
-        name = f"fused: {' + '.join(names)}"
+        name = fused_name(names)
         values[name], weights[name] = _fused({part: runs[part] for part in names}, lists)
         about[name] = [{"run": name, "systems": {name: {}}, "cost": None}] * len(values[name])
     metrics = sorted(set.intersection(*(set(seeds[0]) for seeds in values.values())))

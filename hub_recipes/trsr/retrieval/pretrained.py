@@ -15,10 +15,9 @@ from trsr.assets.paths import base_path
 from trsr.core.groups import batch_by_length
 from trsr.errors import LoadError, UsageError
 from trsr.progress import loading
-from trsr.records.checksums import digest, files_checksum
+from trsr.records.checksums import SUFFIXES, VOCABULARIES, digest, files_checksum
 
 INSTALL = 'pip install "sentence-transformers>=6.2,<7"'  # as in pyproject.toml
-_SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model"}  # weights, settings, vocabularies
 TOKENS = 128  # of a text that a language model reads, from its beginning
 BATCH_TOKENS = 4096
 
@@ -121,7 +120,11 @@ def _checksum(model: str) -> str:
     if not _is_folder(model):
         return f"{model}@{_commit(model)}"
     folder = Path(base_path(model))
-    names = [path.relative_to(folder) for path in folder.rglob("*") if path.suffix in _SUFFIXES and path.is_file()]
+    names = [
+        path.relative_to(folder)
+        for path in folder.rglob("*")
+        if path.suffix in SUFFIXES | VOCABULARIES and path.is_file()
+    ]
     return files_checksum(folder, [name for name in names if not any(part.startswith(".") for part in name.parts)])
 
 

@@ -17,6 +17,7 @@ from trsr.metrics.fusion import fit_weights, normalise
 from trsr.recommender.compare.align import Aligned, Evaluation, align, check_same, on_shared_users, read_folder
 from trsr.recommender.compare.measure import cost, is_own, seconds_a_user, total
 from trsr.recommender.results import FILE, same_settings, training_seed
+from trsr.recommender.system_names import fused_name
 from trsr.records.checksums import PREFIX
 
 CONTROLS = ("shuffled_summaries", "history")
@@ -134,7 +135,7 @@ def _fit(aligned: Aligned, names: tuple[str, ...], validations: Mapping[int, Ali
         "n_users": len(set(validation.owners)),
         "checksum": PREFIX + digest.hexdigest(),
     }
-    return Fused(f"fused: {' + '.join(names)}", names, scores, weights, train_seeds, expensive, without, fitted_on)
+    return Fused(fused_name(names), names, scores, weights, train_seeds, expensive, without, fitted_on)
 
 
 def matched_seeds(about: Mapping[str, Sequence[Mapping]]) -> list[tuple[int, ...]]:

@@ -45,7 +45,7 @@ def of_evaluation(evaluation: Mapping[str, Any], folder: Path) -> str:
     if evaluation.get("summary", "none") != "none":
         lines.append(_summary_effect(folder, evaluation))
     if below := [
-        name for name, test in _tests(evaluation["run"], evaluation["paired"]) if name in SIMPLE and _sign(test) < 0
+        name for name, test in _tests(evaluation["run"], evaluation["paired"]) if name in SIMPLE and sign(test) < 0
     ]:
         lines.append(
             f"As it is, {' and '.join(below)} would serve these users better. What may help: more training users, epochs or "
@@ -75,9 +75,9 @@ def standing(
     parts: dict[int, list[str]] = {1: [], -1: [], 0: []}
     for name, test in _tests(system, paired):
         figures = f"{systems[name][metric]['value']:.3f}; {test['difference']:+.3f}, {test['low']:+.3f} to {test['high']:+.3f}"
-        parts[_sign(test)].append(f"{name} ({figures})")
+        parts[sign(test)].append(f"{name} ({figures})")
     words = {1: "above", -1: "below", 0: "not told apart from"}
-    comparisons = "; ".join(f"{words[sign]} {', '.join(parts[sign])}" for sign in (1, -1, 0) if parts[sign])
+    comparisons = "; ".join(f"{words[side]} {', '.join(parts[side])}" for side in (1, -1, 0) if parts[side])
     value = f"{metric_name(metric)} {systems[system][metric]['value']:.3f}"
     return f"Verdict: {system}, {value}, is {comparisons or 'compared with nothing'}."
 
@@ -94,7 +94,7 @@ def _tests(system: str, paired: Sequence[Mapping[str, Any]]) -> list[tuple[str, 
     return tests
 
 
-def _sign(test: Mapping[str, Any], p_value: str = "p_holm") -> int:
+def sign(test: Mapping[str, Any], p_value: str = "p_holm") -> int:
     """1 if the system is significantly better, -1 if it is worse, 0 if the difference is not significant."""
     if test[p_value] >= LEVEL or not test["difference"]:
         return 0
@@ -136,4 +136,4 @@ def _summary_effect(folder: Path, evaluation: Mapping[str, Any]) -> str:
         -1: "The summary harms",
         0: "The summary did nothing that can be told from chance",
     }
-    return f"{effect[_sign(test, 'p_value')]}: own summaries against those of other users, {figures}."
+    return f"{effect[sign(test, 'p_value')]}: own summaries against those of other users, {figures}."
