@@ -214,6 +214,7 @@ def test_thirds_keep_equal_values_together():
     assert labels == ["5 items", "1 to 2 items", "8 to 9 items", "1 to 2 items", "5 items", "8 to 9 items"]
     assert slices.thirds([4, 4, 4], "item") == ["4 items"] * 3
     assert slices.thirds([1, 1, 5], "item") == ["1 item", "1 item", "5 items"]
+    assert slices.thirds([1_234_567] * 2, "time") == ["1234567 times"] * 2
 
 
 def test_slices_by_category_look_at_the_last_items():

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from contextlib import nullcontext
 from pathlib import Path
 
 import huggingface_hub
@@ -30,6 +31,7 @@ from trsr.errors import ReleaseError, UsageError
 from trsr.hub import copies, copy_rehearsal, cross_encoder, endpoints
 from trsr.hub.copies import Copies
 from trsr.hub.inputs import ReleaseInputs
+from trsr.records import conflicts
 
 LIBRARY = importlib.util.find_spec("sentence_transformers")
 needs_library = pytest.mark.skipif(LIBRARY is None, reason="sentence-transformers is not installed")
@@ -173,6 +175,15 @@ def test_what_the_hub_holds(copied, ran, monkeypatch):
         assert hub.state()["repos"][f"model ORG/x-{kind}"]["tags"]
         assert not list((release / kind).rglob("*.py"))
     assert "sentence-transformers" in ModelCard(ran["cross-encoder"]["card"]).data.tags if LIBRARY else True
+
+
+@pytest.mark.parametrize(
+    ("installed", "problem"), [("6.2rc1", "6.2rc1 is"), ("6.1.9", "6.1.9 is"), (None, "none is"), ("7", "")]
+)
+def test_a_cross_encoder_needs_the_library_that_loads_it(installed, problem, monkeypatch):
+    monkeypatch.setattr(conflicts, "_installed", lambda package: installed)
+    with pytest.raises(ReleaseError, match=f"and {problem} installed: pip") if problem else nullcontext():
+        copy_rehearsal.check_library()
 
 
 def test_merged_weights_have_the_precision_of_the_base_and_score_alike(copied, quickstarted):

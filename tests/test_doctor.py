@@ -18,6 +18,7 @@ from tests.hub import Hub
 from tests.hub.server import WRITER
 from trsr.cli import doctor, main
 from trsr.records.conflicts import conflicts
+from trsr.report.redaction import address
 
 RECIPES = Path(doctor.__file__).parents[2]
 CONSTRAINTS = RECIPES / "constraints.txt"
@@ -67,6 +68,21 @@ def test_a_password_in_the_address_of_the_hub_is_not_shown(alone, monkeypatch, c
     said = capsys.readouterr().out
     assert json.loads(said)["hub"]["endpoint"] == "https://hub.example/hf"
     assert "secret" not in said
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://localhost:8000/v1", "http://localhost:8000/v1"),
+        ("https://hub.example/models/ORG/x@main", "https://hub.example/models/ORG/x@main"),
+        ("https://user@hub.example:443/hf?key=secret#secret", "https://hub.example:443/hf"),
+        ("https://user:sec/ret@hub.example/hf", "https://hub.example/hf"),
+        ("https://user:se@c/r@et@hub.example/hf", "https://hub.example/hf"),
+        ("user:sec/ret@hub.example", "hub.example"),
+    ],
+)
+def test_an_address_without_a_password(url, shown):
+    assert address(url) == shown
 
 
 def test_a_refused_token(hub, monkeypatch):

@@ -587,7 +587,7 @@ def test_a_key_that_no_header_can_hold_is_told_and_not_shown(tmp_path, monkeypat
 def test_an_address_without_a_host_or_with_no_port_is_told(url):
     with pytest.raises(UsageError, match=r"--base-url must name a host.*; got '"):
         Server(url)
-    with pytest.raises(UsageError, match=r"got 'h'"):
+    with pytest.raises(UsageError, match=r"got 'http://h'"):
         Server("http://me:pass/never-shown@h")
 
 

@@ -18,7 +18,18 @@ from trsr.recommender.evaluate import evaluate_run
 from trsr.recommender.recipe import load_recipe
 from trsr.recommender.train import train
 from trsr.records import files
-from trsr.records.files import MADE_FROM, bind, locked, one_writer, read_json, whole_file, whole_folder, write_text
+from trsr.records.files import (
+    MADE_FROM,
+    append_lines,
+    bind,
+    locked,
+    one_writer,
+    read_json,
+    read_lines,
+    whole_file,
+    whole_folder,
+    write_text,
+)
 from trsr.summaries.engines.make import engine
 from trsr.summaries.run import summarize_dataset
 
@@ -51,6 +62,22 @@ def test_json_is_read_in_the_encodings_of_editors_and_shells(tmp_path):
         (tmp_path / "a.json").write_bytes(content)
         with pytest.raises(UsageError, match=r"a\.json is no JSON file, or not whole"):
             read_json(tmp_path / "a.json")
+
+
+def test_lines_that_follow_a_cut_one_are_read(tmp_path):
+    path = tmp_path / "new" / "scores.jsonl"
+    with append_lines(path) as append:
+        append(["0", [0.1]])
+        assert list(read_lines(path)) == [["0", [0.1]]]
+    with path.open("a") as file:
+        file.write('["1", [0.')  # where a kill cut it off
+    with append_lines(path) as append:
+        append(["1", [0.5]])
+        append("書籍")
+    assert list(read_lines(path)) == [["0", [0.1]], ["1", [0.5]], "書籍"]
+    with append_lines(None) as append:
+        append(1)
+    assert list(read_lines(None)) == []
 
 
 def test_a_folder_is_replaced_whole_or_stays_as_it_was(tmp_path):

@@ -213,11 +213,13 @@ def test_all_wrong_values_at_once(tmp_path):
         ("label", "a column of scores.parquet"),
         ("mine, history last:3", "the name of a control"),
         ("mine, summaries shuffled", "the name of a control"),
+        ("mine + theirs", "a sum of systems"),
+        ('"fused: mine"', "a sum of systems"),
     ],
 )
 def test_a_name_that_another_system_or_column_has(tmp_path, name, taken):
     told = problems(write(tmp_path, SMALL), [f"name={name}"])
-    assert f"name: got {name!r}, which is {taken}, expected another" in told
+    assert f"name: got {name.strip(chr(34))!r}, which is {taken}, expected another" in told
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)

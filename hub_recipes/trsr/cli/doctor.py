@@ -188,7 +188,7 @@ def _extras() -> Iterator[tuple[str, str]]:
 def _device() -> Section:
     import torch
 
-    from trsr.recommender.precision import processor_computes_bf16
+    from trsr.recommender.precision import computes_bf16, processor_computes_bf16
 
     accelerator = torch.accelerator.current_accelerator()
     section: Section = {"kind": accelerator.type if accelerator else "cpu", "threads": torch.get_num_threads()}
@@ -198,11 +198,11 @@ def _device() -> Section:
             "name": torch.cuda.get_device_name(),
             "memory_gb": round(total / 1e9, 1),
             "free_gb": round(free / 1e9, 1),
-            "bf16": torch.cuda.is_bf16_supported(),
+            "bf16": computes_bf16(cpu=False),
             "count": torch.cuda.device_count(),
         }
-    elif not accelerator and (computes_bf16 := processor_computes_bf16()) is not None:
-        section["bf16"] = computes_bf16  # arithmetic in it
+    elif not accelerator and (native := processor_computes_bf16()) is not None:
+        section["bf16"] = native
     return section
 
 

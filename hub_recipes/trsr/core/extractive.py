@@ -46,7 +46,7 @@ class ExtractiveSummarizer:
     """Counts field values and recurring words.
 
     Args:
-        values: Values kept a field, most frequent first; of equally frequent ones the newest.
+        values: Values kept a field, most frequent first; of equally frequent ones that of the newest block first.
         words: Recurring words kept from long fields.
         max_value_words: Longer values are read as running text; so are those of more than LONGEST_VALUE characters.
     """

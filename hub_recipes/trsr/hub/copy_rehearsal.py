@@ -8,9 +8,10 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from packaging.requirements import Requirement
 
 from trsr.assets.paths import base_path
 from trsr.core.history import newest
@@ -24,6 +25,7 @@ from trsr.hub.processes import printed_by
 from trsr.hub.release import Release
 from trsr.hub.repos import COPIES
 from trsr.records.adapters import write_adapter_config
+from trsr.records.conflicts import conflict_with
 from trsr.records.files import read_json
 
 
@@ -80,16 +82,11 @@ def rehearse_copies(release: Release, inputs: ReleaseInputs, example: Example | 
 
 def check_library() -> None:
     """Raise ReleaseError if the library that reads a CrossEncoder is missing, or older than what it is written for."""
-    try:
-        installed = version(cross_encoder.LIBRARY)
-    except PackageNotFoundError:
-        installed = "none"
-    if installed == "none" or tuple(map(int, installed.split(".")[:2])) < tuple(
-        map(int, cross_encoder.LOWEST.split("."))
-    ):
+    need = Requirement(f"{cross_encoder.LIBRARY}>={cross_encoder.LOWEST}")
+    if conflict := conflict_with("llm-trsr", need):
         raise ReleaseError(
-            f"A CrossEncoder is loaded by {cross_encoder.LIBRARY} {cross_encoder.LOWEST} before it is published, and {installed} is "
-            "installed: pip install 'llm-trsr[cross-encoder]'"
+            f"A CrossEncoder is loaded by {need} before it is published, and {conflict.installed or 'none'} is installed: "
+            "pip install 'llm-trsr[cross-encoder]'"
         )
 
 

@@ -13,7 +13,7 @@ NOTABLE = 50_000_000  # parameters of a model from which on its speed is worth a
 
 def computes_bf16(cpu: bool) -> bool:
     """Whether the device that trains has arithmetic in bf16; False where torch cannot tell."""
-    return bool(processor_computes_bf16()) if cpu else torch.cuda.is_bf16_supported()
+    return bool(processor_computes_bf16()) if cpu else torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def processor_computes_bf16() -> bool | None:

@@ -29,7 +29,7 @@ from trsr.recommender.precision import warn_if_slow
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.run import Run
 from trsr.records.checksums import base_checksum
-from trsr.records.files import read_lines
+from trsr.records.files import append_lines, read_lines
 
 
 def load_run(run: Run, adapter: bool = True) -> tuple[Encoder, Scorer]:
@@ -85,15 +85,13 @@ def score(
     Args:
         partial: A file to which the scores of each row are appended; a killed evaluation goes on from it.
     """
-    lines = read_lines(partial) if partial else ()
     known_scores: dict[str, tuple[list[float], bool]] = {}
     seconds_before = 0.0
-    for key, scores, short, *seconds in lines:  # earlier versions kept no seconds
+    for key, scores, short, *seconds in read_lines(partial):  # earlier versions kept no seconds
         known_scores[key] = scores, short
         seconds_before += sum(seconds)
     encoded: dict[str, list[int]] = {}
     shortened = 0
-    out = partial.open("a", encoding="utf-8") if partial else None
     numbers = itertools.count()
     bar = tqdm(total=len(candidates), desc=label, unit="user", mininterval=1)
 
@@ -111,21 +109,14 @@ def score(
             prefix = encode_prefix(encoder, row, history, ids, suffixes)
             was_shortened = bool(prefix.recent_dropped or prefix.summary_words_dropped)
             known_scores[key] = scorer.log_odds(prefix.ids, suffixes).tolist(), was_shortened
-            if out:
-                spent = round(time.process_time() - began, 4)
-                out.write(json.dumps([key, *known_scores[key], spent]) + "\n")
-                out.flush()
+            append([key, *known_scores[key], round(time.process_time() - began, 4)])
         bar.update()
         scores, was_shortened = known_scores[key]
         shortened += was_shortened
         return scores
 
-    try:
+    with bar, append_lines(partial) as append:
         return Scored(candidates.score(log_odds), shortened, seconds_before)
-    finally:
-        bar.close()
-        if out:
-            out.close()
 
 
 def checksum(rows: Dataset, texts: Mapping[str, str], recipe: Recipe, encoder: Encoder) -> str:

@@ -30,4 +30,6 @@ def why_taken(name: str) -> str:
         return "the name of a baseline"
     if name in (ROW, *KEYS):
         return "a column of scores.parquet"
+    if name.startswith(_FUSED) or _PLUS in name:
+        return "a sum of systems"
     return "the name of a control" if HISTORY in name or SHUFFLED in name else ""

@@ -118,14 +118,34 @@ def bind(folder: Path, made_from: Mapping[str, Any]) -> None:
         write_json(note, settings)
 
 
-def read_lines(path: Path) -> Iterator[Any]:
+def read_lines(path: Path | None) -> Iterator[Any]:
     """The JSON values in a file of lines; without the line that a kill cut off. None where there is no file."""
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8").splitlines() if path and path.exists() else ():
         try:
             value = json.loads(line)
         except ValueError:
             continue
         yield value
+
+
+@contextmanager
+def append_lines(path: Path | None) -> Iterator[Callable[[Any], None]]:
+    """Yield a function that appends a JSON value to a file as a line, for `read_lines`; one that does nothing if `path` is None."""
+    if path is None:
+        yield lambda value: None
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # A kill cut the last line off: the next would be joined to it, and lost.
+                file.write(b"\n")
+
+        def append(value: Any) -> None:
+            file.write(json.dumps(value).encode("ascii") + b"\n")
+            file.flush()
+
+        yield append
 
 
 @contextmanager

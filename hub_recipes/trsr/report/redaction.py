@@ -20,5 +20,8 @@ def redacted(text: str, *secrets: str | None, longest: int | None = None) -> str
 
 
 def address(url: str) -> str:
-    """Scheme, host, port and path of an address, without user, password, query and fragment."""
-    return re.sub(r"^([\w+.-]+://)?[^/]*@", r"\1", re.split(r"[?#]", clean(url), maxsplit=1)[0])
+    """Scheme, host, port and path of an address, without user, password, query and fragment.
+
+    A password may hold a slash by mistake: everything up to the last @ is left out, unless no colon comes before the first slash.
+    """
+    return re.sub(r"^([\w+.-]+://)?+(?:[^/]*:.*@|[^/]*@)", r"\1", re.split(r"[?#]", clean(url), maxsplit=1)[0])

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from trsr.recommender.run import Run
 from trsr.records.checksums import base_checksum
-from trsr.records.files import read_lines
+from trsr.records.files import append_lines, read_lines
 
 KEPT = ("item_id", "log_odds", "stage_one", "score")  # of an item in an answer
 
@@ -51,16 +51,15 @@ def answers(
         label: Of the progress bar.
         kept: File of `answers_kept`: answers in it are taken, the others are added.
     """
-    cache: dict[str, Answer] = dict(read_lines(kept)) if kept else {}
-    for number, row in enumerate(tqdm(rows, desc=label, unit="user", mininterval=1)):
-        key = f"{number} {hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()[:16]}"
-        if key not in cache:
-            candidates = retrieved_and_ranked(recommender, row, stage_one)
-            cache[key] = [{name: item[name] for name in KEPT} for item in candidates]
-            if kept:
-                with kept.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps([key, cache[key]]) + "\n")
-        yield row, cache.pop(key)
+    cache: dict[str, Answer] = dict(read_lines(kept))
+    with append_lines(kept) as append:
+        for number, row in enumerate(tqdm(rows, desc=label, unit="user", mininterval=1)):
+            key = f"{number} {hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()[:16]}"
+            if key not in cache:
+                candidates = retrieved_and_ranked(recommender, row, stage_one)
+                cache[key] = [{name: item[name] for name in KEPT} for item in candidates]
+                append([key, cache[key]])
+            yield row, cache.pop(key)
 
 
 def retrieved_and_ranked(recommender: Any, row: Mapping[str, Any], stage_one: int) -> Answer:

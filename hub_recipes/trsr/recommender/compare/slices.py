@@ -14,7 +14,7 @@ CATEGORIES = ("category", "genre", "genres", "topic", "subcategory")
 LAST = 5  # items that may share the category of the target: as many as the ranking prompt shows by default
 
 
-def thirds(values: Sequence[float], unit: str) -> list[str]:
+def thirds(values: Sequence[int], unit: str) -> list[str]:
     """Label each value with the third that it falls into: "10 to 14 items", "1 item".
 
     Equal values fall into the same part, so the parts may be uneven, and fewer than three.
@@ -25,7 +25,7 @@ def thirds(values: Sequence[float], unit: str) -> list[str]:
     for number in np.unique(part):
         low, high = table[part == number].min(), table[part == number].max()
         plural = f"{unit}s"
-        names[number] = f"{low:g} {unit if low == 1 else plural}" if low == high else f"{low:g} to {high:g} {plural}"
+        names[number] = f"{low} {unit if low == 1 else plural}" if low == high else f"{low} to {high} {plural}"
     return [names[number] for number in part]
 
 

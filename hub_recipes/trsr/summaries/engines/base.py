@@ -197,9 +197,9 @@ class Server:
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
             raise UsageError(f"--base-url must begin with http:// or https://, got {address(self.base_url)!r}.")
         if self.base_url is not None and not _names_a_host(self.base_url):
-            shown = address(self.base_url).rpartition("@")[2]  # a password with a slash in it would be left
             raise UsageError(
-                f"--base-url must name a host, and at most a port up to 65535, as in http://localhost:8000/v1; got {shown!r}."
+                f"--base-url must name a host, and at most a port up to 65535, as in http://localhost:8000/v1; got "
+                f"{address(self.base_url)!r}."
             )
         if self.concurrency < 1 or not 0 < self.timeout < math.inf:
             raise UsageError(
