@@ -182,26 +182,3 @@ def test_a_score_that_is_no_number_never_ranks_silently(value):
 def test_faults_are_refused(scores, labels, mask, message):
     with pytest.raises(ValueError, match=message):
         ranking.per_user(scores, labels, mask)
-
-
-def test_calibration_error_by_hand():
-    # Bins of 1/2: (0.1 + 0.3 + 0.2 - 1) / 4 = 0.1 below the middle, (0.9 - 1) / 4 = 0.025 above it.
-    assert ranking.expected_calibration_error([0.1, 0.3, 0.2, 0.9], [0, 0, 1, 1], bins=2) == pytest.approx(0.125)
-    assert ranking.expected_calibration_error([0.0, 1.0], [0, 1]) == 0  # 1.0 falls in the last bin
-    assert ranking.expected_calibration_error([1.0, 0.0], [0, 1]) == 1
-    assert ranking.expected_calibration_error([[0.25] * 4], [[1, 0, 0, 0]]) == 0
-
-
-@pytest.mark.parametrize(
-    ("probabilities", "labels", "message"),
-    [
-        ([1.5, 0], [1, 0], "from 0 to 1"),
-        ([np.nan, 0], [1, 0], "from 0 to 1"),
-        ([0.5], [1, 0], "a label 0 or 1 a probability"),
-        ([0.5], [2], "a label 0 or 1 a probability"),
-        ([], [], "a label 0 or 1 a probability"),
-    ],
-)
-def test_calibration_of_nonsense_is_refused(probabilities, labels, message):
-    with pytest.raises(ValueError, match=message):
-        ranking.expected_calibration_error(probabilities, labels)

@@ -24,9 +24,29 @@ def test_evaluate_joins_all_and_is_plain_json():
     assert json.loads(json.dumps(found)) == found
     assert (found["n_users"], found["n_candidates"]) == (50, 21)
     assert list(found)[2:] == [*ranking.per_user(scores, labels), "ece"]
-    assert found["ece"]["value"] == pytest.approx(ranking.expected_calibration_error(probabilities, labels))
     assert found["recall@3"]["value"] == pytest.approx(ranking.per_user(scores, labels)["recall@3"].mean())
     assert "ece" not in significance.evaluate(scores, labels)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "error"),
+    [
+        ([0.1, 0.3, 0.2, 0.9], (0.1 + 0.3 + 0.8 + 0.1) / 4),  # each in a bin of its own
+        ([0.0, 0.0, 1.0, 1.0], 0),
+        ([0.99, 0.99, 0.99, 1.0], (2 * 0.99 - 0.01) / 4),  # 1 falls in the last bin
+        ([0.5] * 4, 0),
+        ([1.0, 1.0, 0.0, 0.0], 1),
+    ],
+)
+def test_calibration_error_by_hand(probabilities, error):
+    found = significance.evaluate([[0, 1, 2, 3]], [[0, 0, 1, 1]], [probabilities])
+    assert found["ece"]["value"] == pytest.approx(error)
+
+
+@pytest.mark.parametrize("probability", [1.5, -0.1])
+def test_calibration_of_what_is_no_probability_is_refused(probability):
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        significance.evaluate([[0, 1]], [[0, 1]], [[0.5, probability]])
 
 
 def test_what_all_users_share_has_an_interval_of_no_width():

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 CHUNK = 50_000  # rows that are drawn and written at once
 FAULTY = 10_000  # every so many rows, one cannot be read
+ABROAD = 0.1  # sessions and products of Amazon-M2's locale DE, for one of UK
 _DAY = 86_400
 _LINE = 5  # ids that numpy prints in a line of 75 characters
 PRODUCT_FIELDS = ("id", "locale", "title", "price", "brand", "color", "size", "model", "material", "author", "desc")
@@ -45,18 +46,14 @@ def write_mind(
             file.write(_behaviors(start, user, ends - lengths, lengths, seen, ids, draw))
 
 
-def write_amazon_m2(
-    folder: Path, *, sessions: int = 1_200_000, products: int = 500_000, abroad: float = 0.1, seed: int = 0
-) -> None:
+def write_amazon_m2(folder: Path, *, sessions: int = 1_200_000, products: int = 500_000, seed: int = 0) -> None:
     """`sessions_train.csv` and `products_train.csv` as Amazon-M2 has them.
 
     A session has 4.2 items before the last on average, printed by numpy, hence over several lines when long. Texts hold
     commas, quotes, tabs and line breaks, and most fields are missing somewhere; one row in `FAULTY` cannot be read.
 
     Args:
-        sessions: Of the locale UK.
-        products: Of the locale UK.
-        abroad: So many times as many again are of the locale DE.
+        sessions, products: Of the locale UK; ABROAD times as many again are of the locale DE.
     """
     folder.mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng([seed, 2])
@@ -66,14 +63,14 @@ def write_amazon_m2(
     )
     with (folder / "products_train.csv").open("wb") as file:
         file.write((",".join(PRODUCT_FIELDS) + "\n").encode())
-        for locale, some in (("UK", ids), ("DE", ids.slice(0, int(products * abroad)))):
+        for locale, some in (("UK", ids), ("DE", ids.slice(0, int(products * ABROAD)))):
             for start in range(0, len(some), CHUNK):
                 file.write(_products(some.slice(start, CHUNK), locale, draw))
     with (folder / "sessions_train.csv").open("wb") as file:
         file.write(b"prev_items,next_item,locale\n")
-        for start in range(0, int(sessions * (1 + abroad)), CHUNK):
-            count = min(CHUNK, int(sessions * (1 + abroad)) - start)
-            locales = pa.array(np.where(draw.random(count) * (1 + abroad) < 1, "UK", "DE"))
+        for start in range(0, int(sessions * (1 + ABROAD)), CHUNK):
+            count = min(CHUNK, int(sessions * (1 + ABROAD)) - start)
+            locales = pa.array(np.where(draw.random(count) * (1 + ABROAD) < 1, "UK", "DE"))
             file.write(_sessions(locales, ids, draw))
 
 

@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("what", choices=("score", "train", "summarize"), help="what is measured")
+    add("what", choices=BENCHES, help="what is measured")
     add("--model", default="llama", help="folder or Hub id (random weights of a Llama with a body of 23.6 M)")
     add("--hybrid", action="store_true", help="random weights of a Qwen3.5 of about that size, with linear attention")
     add(

@@ -151,27 +151,16 @@ def checked(scores, labels, mask, what: str = "scores") -> tuple[np.ndarray, np.
     return scores, labels, mask
 
 
-def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS) -> float:
-    """Distance of mean probability and share of positives, over equal-width bins weighted by their candidates.
+def calibration_gaps(probabilities: np.ndarray, labels: np.ndarray, user: np.ndarray) -> np.ndarray:
+    """Sums of probability - label, (users, BINS), over equal-width bins of flat probabilities; `user` is the row index of each.
 
-    Valid only for the share of positives in `labels`: with 20 negatives per user, 1 in 21.
-
-    Args:
-        probabilities: Of any shape, from 0 to 1.
-        labels: Of the same shape, 1 or True for a positive.
+    The expected calibration error is the sum over bins of |sum over users|, divided by the number of candidates. It is valid only
+    for the share of positives in `labels`: with 20 negatives per user, 1 in 21.
 
     Reference:
         Guo et al., On calibration of modern neural networks (arXiv 1706.04599), here for the answer yes alone.
     """
-    probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
-    if not labels.size or probabilities.shape != labels.shape or not np.isin(labels, (0, 1)).all():
-        raise ValueError(f"Expected a label 0 or 1 a probability, got {labels.shape} for {probabilities.shape}.")
-    return float(np.abs(calibration_gaps(probabilities.ravel(), labels.ravel(), 0, bins)).sum() / labels.size)
-
-
-def calibration_gaps(probabilities: np.ndarray, labels: np.ndarray, user: np.ndarray | int, bins: int) -> np.ndarray:
-    """Sums of probability - label, (users, bins), from flat probabilities and labels; `user` is the row index of each."""
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise ValueError("Probabilities must lie from 0 to 1. Log-odds become probabilities by the logistic function.")
-    cell = user * bins + np.minimum((probabilities * bins).astype(int), bins - 1)
-    return np.bincount(cell, probabilities - labels, (np.max(user) + 1) * bins).reshape(-1, bins)
+    cell = user * BINS + np.minimum((probabilities * BINS).astype(int), BINS - 1)
+    return np.bincount(cell, probabilities - labels, (np.max(user) + 1) * BINS).reshape(-1, BINS)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from trsr.metrics.ranking import BINS, calibration_gaps, checked, per_user
+from trsr.metrics.ranking import calibration_gaps, checked, per_user
 
 _CELLS = 2_000_000  # of one chunk of resamples, which bounds memory
 
@@ -82,7 +82,7 @@ def evaluate(
         users: Of the rows, as `summary` takes them.
 
     Raises:
-        ValueError: As `per_user` and `expected_calibration_error` do.
+        ValueError: As `per_user` and `calibration_gaps` do.
     """
     scores, labels, mask = checked(scores, labels, mask)
     counts = mask.sum(1)
@@ -93,7 +93,7 @@ def evaluate(
     results |= summary(per_user(scores, labels, mask), seed, users=users)
     if probabilities is not None:
         checked_probabilities, _, _ = checked(probabilities, labels, mask, "probabilities")
-        gaps = calibration_gaps(checked_probabilities[mask], labels[mask], np.nonzero(mask)[0], BINS)
+        gaps = calibration_gaps(checked_probabilities[mask], labels[mask], np.nonzero(mask)[0])
         columns = _by_user(np.column_stack([gaps, counts]), users)
         sums = np.vstack([columns.sum(0), _resampled(columns, seed, 1000)])  # the observed sum, then the resamples
         errors = np.abs(sums[:, :-1]).sum(1) / sums[:, -1]
@@ -169,8 +169,6 @@ def paired_tests(
 
 
 def with_holm(tests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The tests of one family, each with `p_holm`, its `p_value` corrected over all of them; as they are where all have it."""
-    if all("p_holm" in test for test in tests):
-        return [dict(test) for test in tests]
+    """The tests of one family, each with `p_holm`, its `p_value` corrected over all of them."""
     adjusted = holm([test["p_value"] for test in tests])
     return [{**test, "p_holm": p} for test, p in zip(tests, adjusted, strict=True)]

@@ -20,6 +20,7 @@ from trsr.dataset.build.sequences import decode
 from trsr.dataset.contract import HISTORIES, Tables
 
 FEATURES = Features({**HISTORIES, "impression_id": Value("string")})
+BITS = 6  # the first ones of a key, which say in which file a row is sorted
 _INDICES = pa.list_(pa.int32())
 SCHEMA = pa.schema(
     {
@@ -44,20 +45,19 @@ def keys(impressions: pa.Array, users: pa.Array, seed: int) -> pa.Array:
 
 
 class Sorter:
-    """Sorts impressions by key on disk: rows are split into files by the first bits of the key, and sorted file by file.
+    """Sorts impressions by key on disk: rows are split into files by the first BITS of the key, and sorted file by file.
 
     Args:
-        folder: An empty folder for the files.
-        bits: Number of first bits; there are 2 ** bits files, and one file is in memory at a time.
+        folder: An empty folder for the files: 2 ** BITS, of which one is in memory at a time.
 
     Attributes:
         rows: Number of added impressions, including repeated ones.
         days: Days of the impressions, counted from 1970.
     """
 
-    def __init__(self, folder: Path, bits: int = 6) -> None:
+    def __init__(self, folder: Path) -> None:
         self.rows, self.days = 0, set[int]()
-        self._folder, self._shift, self._count = folder, np.uint64(64 - bits), 1 << bits
+        self._folder, self._shift, self._count = folder, np.uint64(64 - BITS), 1 << BITS
         self._writers: dict[int, pa.ipc.RecordBatchStreamWriter] = {}
         self._keys: list[np.ndarray] = []
 

@@ -3,7 +3,7 @@
 Knows nothing of datasets. Text from data is escaped, put on one line, and cut.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -147,12 +147,14 @@ class Findings:
 
     Args:
         examples: Number of examples to keep for each finding.
+
+    Attributes:
         severity_overrides: Severities of codes that are less or more serious under the dataset's protocol.
     """
 
-    def __init__(self, examples: int = 3, severity_overrides: Mapping[str, Severity] | None = None) -> None:
+    def __init__(self, examples: int = 3) -> None:
         self.examples = examples
-        self.severity_overrides = dict(severity_overrides or {})
+        self.severity_overrides: dict[str, Severity] = {}
         self._found: dict[tuple[str, str, str], Finding] = {}
 
     def mark(self, code: str, batch: MarkedRows, positions: np.ndarray, shown: pa.Array | None = None) -> None:
