@@ -386,7 +386,7 @@ def stating(source: Path, folder: Path, **stated) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("stated", [{"protocol": "impressions"}, {"counts": {"targets_in_own_history": 1}}])
+@pytest.mark.parametrize("stated", [{"protocol": {"split": "impressions"}}, {"counts": {"targets_in_own_history": 1}}])
 def test_a_protocol_in_which_targets_return(tmp_path, stated):
     source = stating(SAMPLE, tmp_path / "source", **stated)
     change = rows_changed(HISTORIES["target-in-history"])
@@ -440,7 +440,7 @@ def timed(times):
     ],
 )
 def test_timestamps(tmp_path, code, times):
-    source = stating(SAMPLE, tmp_path / "source", protocol="impressions")
+    source = stating(SAMPLE, tmp_path / "source", protocol={"split": "impressions"})
     [path] = (source / "histories").glob("train-*")
     pq.write_table(timed(lambda n, history: [50] * len(history))(pq.read_table(path)), path)
     [path] = (source / "histories").glob("validation-*")
@@ -678,7 +678,7 @@ def test_a_dataset_on_the_hub(tmp_path, whole, monkeypatch):
 
 def test_clicks_and_a_split_by_time(tmp_path, whole):
     """In the protocol `impressions` a user stands in several rows and splits."""
-    source = stating(whole, tmp_path / "source", sampling={"protocol": "impressions"})
+    source = stating(whole, tmp_path / "source", protocol={"split": "impressions"})
     known = contract.read(str(whole), "histories", "train")[3]["user_id"]
     twice = rows_changed(lambda rows: [rows[place].update(user_id=known) for place in (5, 7)])
     report = check(str(planted(source, tmp_path / "d", "histories", "test", twice)))

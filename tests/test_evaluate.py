@@ -55,8 +55,6 @@ def test_a_user_with_two_rows_is_scored_twice_and_goes_on(byte_tokenizer, llama,
     np.testing.assert_allclose(again.log_odds[1], scores[1] + 1)
     np.testing.assert_array_equal(again.log_odds[0, :2], scores[0, :2])
     assert again.seconds_before == 100 + json.loads(lines[0])[3]
-    partial.write_text(json.dumps([key, values, shortened]) + "\n")  # of an earlier version
-    assert score(Candidates.of(ROWS, 0), TEXTS, encoder, scorer, partial=partial).seconds_before == 0
 
 
 def test_results_count_the_candidates_there_are(tmp_path):

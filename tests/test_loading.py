@@ -350,7 +350,7 @@ def test_an_adapter_repo_brings_its_prompt_temperature_and_bias(published, tmp_p
     ],
 )
 def test_code_that_does_not_fit_the_installed_versions_ends_in_one_line(quickstarted, tmp_path, broken, told):
-    """As the code of an earlier release may."""
+    """As the code of a release may that was made with other versions."""
     folder = shutil.copytree(quickstarted[0] / "release", tmp_path / f"release{len(told)}")
     (folder / "pipeline" / "modeling.py").write_text(broken)
     request = {"history": [], "candidates": ["title: A"]}

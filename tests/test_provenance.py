@@ -71,16 +71,11 @@ def test_negatives_that_were_given_are_told_as_such():
     assert Provenance(dated).protocol == expected
 
 
-@pytest.mark.parametrize(
-    "place", [("protocol",), ("protocol", "split"), ("sampling", "protocol"), ("options", "protocol")]
-)
-def test_impressions_wherever_a_version_recorded_them(place):
-    values = "impressions"
-    for key in reversed(place):
-        values = {key: values}
-    assert Provenance(values).by_impressions
-    assert Provenance(values).users_in_several_splits
-    assert Provenance(values).protocol == "a clicked item and what was shown beside it and not clicked, a row a click"
+def test_rows_of_impressions_are_clicks():
+    made = Provenance({"protocol": {"split": "impressions"}})
+    assert made.by_impressions
+    assert made.users_in_several_splits
+    assert made.protocol == "a clicked item and what was shown beside it and not clicked, a row a click"
 
 
 @pytest.mark.parametrize("name", ["engine", "model", "revision", "sampling", "calls", "block_size", "max_blocks"])
@@ -108,7 +103,7 @@ def test_a_block_has_a_positive_number_of_items(size):
         ({"dataset": {"name": 3}}, r"'dataset\.name' is 3, not a string"),
         ({"dataset": {"license": None}}, r"'dataset\.license' is None, not a string"),
         ({"dataset": {"share_text": "false"}}, r"'dataset\.share_text' is 'false', not true or false"),
-        ({"protocol": 3}, "'protocol' is 3, not a JSON object"),
+        ({"protocol": "impressions"}, "'protocol' is 'impressions', not a JSON object"),
         ({"counts": {"targets_tied_in_time": "3"}}, r"'counts' is \{.*'3'\}, not an object of whole numbers"),
         ({"protocol": {"split": "date", "dates": None}}, r"'protocol\.dates' is None, not a list of strings"),
         ({"protocol": {"split": "date", "dates": "2003"}}, r"'protocol\.dates' is '2003', not a list of strings"),

@@ -502,7 +502,8 @@ def test_a_run_goes_on_in_the_precision_in_which_it_began(stopped, monkeypatch):
     assert began["precision"] == "fp32"
     path.write_text(json.dumps(began | {"precision": "bf16"}), encoding="utf-8")
     refused(recipe, run, "began in bf16, and would go on in fp32 on this machine. Finish it where it began")
-    del began["precision"]  # as in runs of earlier versions
+    path.write_text(json.dumps({"rows": began["rows"]}), encoding="utf-8")
+    refused(recipe, run, r"trained_on\.json lacks base, dataset_checksums, precision\. Train anew")
     path.write_text(json.dumps(began), encoding="utf-8")
     train.train(recipe, run)
     assert adapter_bytes(run) == adapter_bytes(unbroken)

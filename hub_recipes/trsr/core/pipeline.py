@@ -83,7 +83,7 @@ class TextRichRecommendationPipeline(Pipeline):
         self.encoder = Encoder(self.tokenizer, prompt, context)
         self.scorer = Scorer(self.model, self.encoder.yes_id, self.encoder.no_id)
         self._temperature = float(settings.get("temperature") or 1.0)
-        self._bias = float(settings.get("bias") or 0.0)  # repos of earlier releases have none
+        self._bias = float(settings.get("bias") or 0.0)
         self._trained_with = settings.get("summarizer")
         self._has_adapter = bool(settings.get("summarizer_adapter"))
         self._trained_method = settings.get("method") or "recurrent"

@@ -106,8 +106,7 @@ def catalogue_problem(wanted: Mapping[str, Any], answer: Mapping[str, Any] | Non
             return f"the score of {item_id!r} is {actual.get(item_id)}, not {score}"
     texts = {candidate["item_id"]: candidate.get("item", "") for candidate in answer["candidates"]}
     for candidate in wanted["candidates"]:
-        # Releases of earlier versions do not say which text it is.
-        if "text_sha256" in candidate and text_digest(texts[candidate["item_id"]]) != candidate["text_sha256"]:
+        if text_digest(texts[candidate["item_id"]]) != candidate["text_sha256"]:
             return f"the text of {candidate['item_id']!r} is another, {texts[candidate['item_id']][:60]!r}"
     worst = min(scores.values(), default=-math.inf)
     others = (item_id for item_id, score in actual.items() if item_id not in scores and score > worst + EXACT)
@@ -225,7 +224,7 @@ _FIELDS: Mapping[str, Callable[[Any], bool]] = {
     **{f"answers.{name}.id": _is_count for name in ("yes", "no")},
     **{f"answers.{name}.text": _is_text for name in ("yes", "no")},
     "temperature": lambda value: _is_number(value) and value > 0,
-    "bias?": _is_number,  # releases of an earlier version do not state it
+    "bias": _is_number,
     "recent_items": _is_count,
     "decision_template_sha256?": _is_text,
     "requests": _list_of(lambda value: True, shortest=1),
@@ -233,7 +232,7 @@ _FIELDS: Mapping[str, Callable[[Any], bool]] = {
 _RETRIEVED: Mapping[str, Callable[[Any], bool]] = {
     "item_id": _is_text,
     "stage_one": _is_number,
-    "text_sha256?": _is_text,
+    "text_sha256": _is_text,
 }
 _CATALOGUE: Mapping[str, Callable[[Any], bool]] = {
     "catalogue.weight": _is_number,

@@ -10,7 +10,6 @@ from trsr.errors import HubError, ReleaseError
 from trsr.hub import languages, licences
 from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.repos import Names
-from trsr.metrics.calibration import HIGHEST, LOWEST
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.results import Results
 from trsr.recommender.run import Run
@@ -153,18 +152,15 @@ def gather(inputs: ReleaseInputs, names: Names, terms: Terms, license: str | Non
         problems.append(f"The link to the licence of the data is no web address: {terms.license_link!r}.")
     if recipe.summary != "none" and not provenance.has_summaries:
         problems.append(f"{PROVENANCE} of {recipe.dataset} does not say what wrote its summaries.")
-    if run.checksums is None:
-        problems.append(
-            f"{run.folder} was trained by an earlier version, which did not record its dataset: what it was trained on is not "
-            "known. Train it anew."
-        )
     problems += [
         f"The results on {measured.split} are {fault}. Make them anew: trsr evaluate {run.folder} --split {measured.split}"
         for measured in (validation, test)
         if (fault := _not_the_runs_own(measured, run))
     ]
-    if no_fit := _no_fit(validation, run):
-        problems.append(no_fit)
+    if not validation.temperature:
+        problems.append(
+            validation.not_fitted or f"No temperature was fitted. Run: trsr evaluate {run.folder} --split validation"
+        )
     if problems and not names.local:
         raise ReleaseError("\n".join(problems))
     return Facts(
@@ -173,7 +169,7 @@ def gather(inputs: ReleaseInputs, names: Names, terms: Terms, license: str | Non
         inputs.encoder.prompt,
         run.record,
         test,
-        {"bias": 0.0, **validation.temperature} if validation.temperature else None,
+        validation.temperature,
         provenance,
         terms,
         weights.get("license") or "other",
@@ -199,22 +195,5 @@ def _not_the_runs_own(measured: Results, run: Run) -> str | None:
     if measured.history:
         return "those of histories in another order"
     if measured.checksums != run.checksums:
-        return (
-            "not of the dataset that the run was trained on"
-            if measured.checksums
-            else "of a dataset that they do not name"
-        )
-    return None
-
-
-def _no_fit(validation: Results, run: Run) -> str | None:
-    """Why P(yes) is not calibrated: no temperature was fitted, or the fit hit a bound. None if it is calibrated."""
-    if not validation.temperature:
-        return validation.not_fitted or f"No temperature was fitted. Run: trsr evaluate {run.folder} --split validation"
-    value = validation.temperature["value"]
-    if not 1.001 * LOWEST < value < 0.999 * HIGHEST:  # fitted by an earlier release, which accepted a bound
-        return (
-            f"The temperature of {run.folder}, {value}, is a bound of the fit: its scores do not tell one. Evaluate it again, "
-            f"on more validation users: trsr evaluate {run.folder} --split validation"
-        )
+        return "not of the dataset that the run was trained on"
     return None

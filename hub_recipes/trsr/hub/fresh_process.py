@@ -17,7 +17,7 @@ def answers(recommender, requests: dict[str, Any]) -> dict[str, Any]:
     """What REQUESTS ask for, the precision of the weights, and what was fitted: `temperature`, `bias`, `weight` of a catalogue."""
     output: dict[str, Any] = {"dtype": str(recommender.model.dtype).removeprefix("torch.")}
     settings = getattr(recommender.model.config, "trsr", None) or {}
-    catalogue = getattr(recommender, "catalogue", None)  # releases of an earlier version know of none
+    catalogue = recommender.catalogue
     output["fitted"] = {
         "temperature": settings.get("temperature") or 1.0,
         "bias": settings.get("bias") or 0.0,

@@ -29,8 +29,8 @@ def read(source: str, revision: str | None = None) -> dict[str, Any]:
             raise HubError(f"{source} cannot be read: {error}") from error
     if path is None:
         raise HubError(
-            f"{source} holds no {expected.FILE}: it is no release, or one of an earlier version. Publish it again, or say which release "
-            "it should be: --expected RELEASE"
+            f"{source} holds no {expected.FILE}: it is no release. Publish it again, or say which release it should be: --expected "
+            "RELEASE"
         )
     values = read_json(Path(path))
     if wrong := expected.problem(values):
@@ -148,11 +148,10 @@ def _other_fits(wanted: Mapping[str, Any], fitted: Mapping[str, Any], decision: 
         fitted: As `fresh_process` gives it.
         decision: Path of the settings that `transformers serve` reads, if there are any.
     """
-    shown = {name: wanted[name] for name in ("temperature", "bias") if name in wanted}
     said = [
-        f"Its {name} is {fitted[name]:g}, and that of the release {value:g} (`trsr` in config.json): probabilities are others."
-        for name, value in shown.items()
-        if not math.isclose(fitted[name], value, rel_tol=1e-9, abs_tol=1e-9)
+        f"Its {name} is {fitted[name]:g}, and that of the release {wanted[name]:g} (`trsr` in config.json): probabilities are others."
+        for name in ("temperature", "bias")
+        if not math.isclose(fitted[name], wanted[name], rel_tol=1e-9, abs_tol=1e-9)
     ]
     served = _served_temperature(Path(decision)) if decision else None
     if served is not None and not math.isclose(served, wanted["temperature"], rel_tol=1e-9):

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from scipy.special import expit
-from transformers.utils import logging
 
 from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
@@ -28,8 +27,6 @@ from trsr.recommender.score_split import checksum, load_run, score
 from trsr.recommender.system_names import BASELINES, HISTORY
 from trsr.records.files import one_writer, write_json
 from trsr.records.versions import versions
-
-logger = logging.get_logger(__name__)
 
 
 def write_results(
@@ -127,12 +124,7 @@ def evaluate_run(
     recipe = run.recipe
     if shuffle_summaries and recipe.summary == "none":
         raise EvaluationError(f"The prompts of {folder} show no summaries: there is nothing to shuffle.")
-    if run.checksums is None:
-        logger.warning(
-            f"{folder} was trained by an earlier version, which did not record its dataset: whether {recipe.dataset} is that "
-            "one, or holds users that it was trained on, is not known. Train anew to be sure."
-        )
-    elif not dataset:
+    if not dataset:
         run.check_data(
             f"To evaluate on other data, name it: --dataset {recipe.dataset}. Else put the run's back, or train anew."
         )

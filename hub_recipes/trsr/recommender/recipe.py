@@ -191,8 +191,6 @@ class Recipe:
     def to_dict(self) -> dict[str, object]:
         plain = dataclasses.asdict(self)
         plain["lora"]["target_modules"] = list(plain["lora"]["target_modules"])
-        if self.summarizer is None:  # as in runs of earlier versions, which go on
-            del plain["summarizer"]
         return plain
 
     def settings(self) -> dict[str, object]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from trsr.errors import ResultsError
-from trsr.metrics.significance import with_holm
 from trsr.records.files import read_json
 from trsr.report import markdown
 from trsr.report.markdown import Markdown, plain
@@ -26,9 +25,9 @@ class Results:
         values: Content of the file.
         system: Name of the run among `systems`.
         systems: Name -> metric -> `value`, `low`, `high`.
-        paired: Tests of pairs of systems, as `significance.with_holm` gives them; corrected here in files of earlier versions.
+        paired: Tests of pairs of systems, as `significance.with_holm` gives them.
         weights: SHA-256 of the evaluated adapter, or a retriever's checksum; None for the base without an adapter.
-        checksums: Of the dataset that was scored, as `run.data_checksums`; None in files of earlier versions.
+        checksums: Of the dataset that was scored, as `run.data_checksums`.
         limit: That only the first `limit` rows were scored; 0 = all.
         shuffled_summaries: Whether each user was ranked with the summary of another user.
         history: The control in which histories were shown in another order, as `controls.with_history`; None for the true one.
@@ -44,11 +43,11 @@ class Results:
     candidates_a_user: int
     system: str
     systems: Mapping[str, Mapping]
-    paired: tuple[Mapping, ...] = ()
+    paired: tuple[Mapping, ...]
+    checksums: Mapping[str, str]
     temperature: Mapping | None = None
     not_fitted: str | None = None
     weights: str | None = None
-    checksums: Mapping[str, str] | None = None
     limit: int = 0
     shuffled_summaries: bool = False
     history: str | None = None
@@ -70,7 +69,10 @@ def load(folder: Path) -> dict[str, Any]:
 def read(folder: Path) -> Results:
     """Read the results in `folder`. Raises ResultsError with all values that are missing or not finite, of all systems."""
     path, values = folder / FILE, load(folder)
-    needed = ("split", "protocol", "seed", "n_users", "candidates_a_user", "run", "systems", "paired")
+    needed = (
+        *("split", "protocol", "seed", "n_users", "candidates_a_user", "run", "systems", "paired"),
+        "dataset_checksums",
+    )
     if missing := [name for name in needed if values.get(name) is None]:
         raise ResultsError(f"{path} lacks {', '.join(missing)}. Make it anew: trsr evaluate RUN")
     system, systems = values["run"], values["systems"]
@@ -79,6 +81,10 @@ def read(folder: Path) -> Results:
         required = REPORTED if name == system else COLUMNS
         if lacking := [metric for metric in required if not _measured((metrics or {}).get(metric))]:
             problems.append(f"the system {name!r} lacks {', '.join(lacking)}")
+    if any("p_holm" not in test for test in values["paired"]):
+        problems.append("a paired test lacks p_holm")
+    if (fit := values.get("temperature")) and (lacking := [name for name in ("value", "bias") if name not in fit]):
+        problems.append(f"the temperature lacks {', '.join(lacking)}")
     if problems:
         raise ResultsError(f"{path}: {'; '.join(problems)}. Make it anew: trsr evaluate RUN")
     return Results(
@@ -90,11 +96,11 @@ def read(folder: Path) -> Results:
         values["candidates_a_user"],
         system,
         systems,
-        tuple(with_holm(values["paired"])),
-        values.get("temperature"),
+        tuple(values["paired"]),
+        values["dataset_checksums"],
+        fit,
         values.get("not_fitted"),
         values.get("weights"),
-        values.get("dataset_checksums"),
         values.get("limit", 0),
         values.get("shuffled_summaries", False),
         values.get("history"),
@@ -104,7 +110,7 @@ def read(folder: Path) -> Results:
 def training_seed(about: Mapping) -> int | None:
     """Seed of a run's, a peer's or a retriever's training, as a results file records it; None if it does not."""
     if tuning := about.get("tuning"):
-        return tuning.get("seed_of_fit", tuning.get("seed"))  # where both are there, the second is that of the search
+        return tuning.get("seed_of_fit")  # `seed` is that of the search
     return _retriever_settings(about).get("seed", about.get("train_seed"))
 
 
@@ -115,16 +121,15 @@ def _retriever_settings(about: Mapping) -> Mapping[str, Any]:
 
 def same_settings(one: Mapping, other: Mapping) -> bool:
     """Whether two evaluations can be of two seeds of one system: of the same config of the data, and with the same settings of
-    a recipe, of a retriever, or of those that a peer's search chose. Earlier versions recorded no recipe."""
-    recipes = one.get("recipe"), other.get("recipe")
-    return _made_with(one) == _made_with(other) and (None in recipes or recipes[0] == recipes[1])
+    a recipe, of a retriever, or of those that a peer's search chose."""
+    return _made_with(one) == _made_with(other)
 
 
 def _made_with(about: Mapping) -> tuple:
     retriever = dict(about.get("retriever") or {})
     if retriever:
         retriever["settings"] = {name: value for name, value in _retriever_settings(about).items() if name != "seed"}
-    return about.get("config"), retriever, (about.get("tuning") or {}).get("chosen")
+    return about.get("config"), about.get("recipe"), retriever, (about.get("tuning") or {}).get("chosen")
 
 
 def _measured(metric: Mapping | None) -> bool:

@@ -30,7 +30,7 @@ def results_folder(
         name += f"-limit-{limit}"
     if dataset:
         run_on_dataset = Run.read(run).with_dataset(dataset)
-        if run_on_dataset.checksums is None or run_on_dataset.changed_data():
+        if run_on_dataset.changed_data():
             name += f"-{Path(dataset).resolve().name}"
     return run / name
 
@@ -50,19 +50,19 @@ _SAME = {
 
 
 def check_out(out: Path, about: Mapping[str, Any]) -> None:
-    """Raise UsageError if a folder holds results of another evaluation than that which `about` describes.
-
-    Fields that either of them lacks, as results of earlier versions do, are not compared.
-    """
-    before = read_json(out / FILE) if (out / FILE).is_file() else {}
-    changed = [name for name in _SAME if name in before and name in about and before[name] != about[name]]
+    """Raise UsageError if a folder holds results of another evaluation than that which `about` describes."""
+    if not (out / FILE).is_file():
+        return
+    before = read_json(out / FILE)
+    changed = [name for name in _SAME if before.get(name) != about.get(name)]
     if not changed:
         return
     name = changed[0]
-    if isinstance(about[name] or before[name], Mapping):
+    old, new = before.get(name), about.get(name)
+    if isinstance(new or old, Mapping):
         change = "is another now"
     else:
-        change = f"was {_shown(name, before[name])}, and is {_shown(name, about[name])} now"
+        change = f"was {_shown(name, old)}, and is {_shown(name, new)} now"
     raise UsageError(
         f"{out} holds results of another evaluation: its {_SAME[name]} {change}. Choose another --out, or remove it."
     )

@@ -35,15 +35,14 @@ class Run:
         recipe: As trained; its `dataset` may have moved since, see `with_dataset`.
         record: Content of `run.json`: counts, costs, versions.
         weights: SHA-256 of the adapter's weights.
-        checksums: Of each config that training read, as `data_checksums` gives them; None for runs of earlier versions,
-            which did not record them.
+        checksums: Of each config that training read, as `data_checksums` gives them.
     """
 
     folder: Path
     recipe: Recipe
     record: Mapping[str, Any]
     weights: str
-    checksums: Mapping[str, str] | None
+    checksums: Mapping[str, str]
 
     @classmethod
     def read(cls, folder: Path) -> "Run":
@@ -52,13 +51,15 @@ class Run:
             raise RunError(f"No finished run at {folder}. Train one, or finish it: trsr train RECIPE --out {folder}")
         record = read_json(folder / FILE)
         weights = folder / ADAPTER / "adapter_model.safetensors"
-        if missing := [path for path in (folder / RECIPE, weights) if not path.is_file()]:
+        if missing := [path for path in (folder / RECIPE, folder / TRAINED_ON, weights) if not path.is_file()]:
             raise RunError(f"The run at {folder} lacks {missing[0].relative_to(folder)}. Train it again.")
+        if unrecorded := [name for name in ("dataset_checksums", "base_checksum") if not record.get(name)]:
+            raise RunError(f"{folder / FILE} lacks {', '.join(unrecorded)}. Train it again.")
         recipe = build_recipe(read_yaml(folder / RECIPE))
         with weights.open("rb") as file:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
-        data = record.get("dataset_checksums")
-        if data and not recipe.dataset_revision and not data["items"].startswith(PREFIX):
+        data = record["dataset_checksums"]
+        if not recipe.dataset_revision and not data["items"].startswith(PREFIX):
             recipe = replace(recipe, dataset_revision=data["items"])  # the commit that its branch was at
         if not recipe.base_revision and record.get("base_revision"):
             recipe = replace(recipe, base_revision=record["base_revision"])  # likewise
@@ -90,12 +91,12 @@ class Run:
         return data_checksums(self.recipe.dataset, self.recipe.config, self.recipe.dataset_revision)
 
     def changed_data(self) -> list[str]:
-        """Configs of the recipe's dataset that differ from those the run was trained on; empty if that was not recorded.
+        """Configs of the recipe's dataset that differ from those the run was trained on.
 
         Raises:
             DataError: If there is no such dataset.
         """
-        return [] if self.checksums is None else changed_configs(self.checksums, self.data_checksums())
+        return changed_configs(self.checksums, self.data_checksums())
 
     def check_data(self, remedy: str) -> None:
         """Raise RunError if the dataset in the recipe differs from the one that the run was trained on.
@@ -104,17 +105,15 @@ class Run:
             remedy: What to do instead; ends the message.
         """
         if changed := self.changed_data():
-            checksums = [by_config.get(changed[0]) for by_config in (self.data_checksums(), self.checksums or {})]
+            checksums = [by_config.get(changed[0]) for by_config in (self.data_checksums(), self.checksums)]
             raise RunError(
                 f"{self.recipe.dataset} is not the dataset that {self.folder} was trained on: its config {changed[0]} is "
                 f"{checksums[0]}, the run's was {checksums[1]}. {remedy}"
             )
 
     def check_base(self) -> None:
-        """Raise RunError if the base in the recipe is not the one that the run was trained on, as far as its record says."""
-        base, checksum = self.recipe.base, self.record.get("base_checksum")
-        if checksum is None:
-            return
+        """Raise RunError if the base in the recipe is not the one that the run was trained on."""
+        base, checksum = self.recipe.base, self.record["base_checksum"]
         if checksum.startswith(PREFIX) and not Path(base_path(base)).is_dir():
             raise RunError(f"There is no folder {base}, the base of {self.folder}. Put it back, or train anew.")
         if checksum != (now := base_checksum(base)):
@@ -131,11 +130,8 @@ class Run:
             in_several_splits: Whether a user occurs in several splits, see `Provenance.users_in_several_splits`. Then pairs
                 of user and target are compared instead of users, without targets that the user had met before.
         """
-        path = self.folder / TRAINED_ON
-        if not path.is_file():
-            return
         width = 2 if in_several_splits else 1
-        trained = {tuple(pair[:width]) for pair in read_json(path)["rows"]}
+        trained = {tuple(pair[:width]) for pair in read_json(self.folder / TRAINED_ON)["rows"]}
         columns = zip(rows["user_id"], rows["target"], rows["history"], strict=True)
         evaluated = {(user, target)[:width] for user, target, history in columns if width == 1 or target not in history}
         if overlap := evaluated & trained:

@@ -87,9 +87,9 @@ def score(
     """
     known_scores: dict[str, tuple[list[float], bool]] = {}
     seconds_before = 0.0
-    for key, scores, short, *seconds in read_lines(partial):  # earlier versions kept no seconds
+    for key, scores, short, seconds in read_lines(partial):
         known_scores[key] = scores, short
-        seconds_before += sum(seconds)
+        seconds_before += seconds
     encoded: dict[str, list[int]] = {}
     shortened = 0
     numbers = itertools.count()

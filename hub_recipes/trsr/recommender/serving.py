@@ -46,8 +46,8 @@ def pipeline_settings(recipe: Recipe, fitted: Mapping[str, Any] | None, provenan
         "method": recipe.summary if with_summaries else None,
         "summarizer": writer,
         "summarizer_adapter": SUMMARIZER if writer == "adapter" else None,
-        "temperature": (fitted or {}).get("value", 1.0),
-        "bias": (fitted or {}).get("bias", 0.0),
+        "temperature": fitted["value"] if fitted else 1.0,
+        "bias": fitted["bias"] if fitted else 0.0,
         # Of the training summaries, so that a pipeline cuts histories the same way.
         "block_size": provenance.summaries.block_size if with_summaries else None,
         "max_blocks": provenance.summaries.max_blocks if with_summaries else None,

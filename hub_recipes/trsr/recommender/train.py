@@ -371,19 +371,23 @@ def _check_resumed(
     recipe: Recipe, out: Path, checksums: Mapping[str, str], base: Mapping[str, Any], precision: str
 ) -> None:
     """Raise TrainError if the dataset, the base or the precision has changed since the unfinished run in `out` began."""
+    if not _has_begun(out):
+        return
     path = out / TRAINED_ON
-    record = read_json(path) if path.is_file() and _has_begun(out) else {}
-    if (before := record.get("precision", precision)) != precision:  # runs of earlier versions do not say
+    record = read_json(path) if path.is_file() else {}
+    if lacking := [name for name in ("base", "dataset_checksums", "precision") if name not in record]:
+        raise TrainError(f"{path} lacks {', '.join(lacking)}. Train anew with another --out.")
+    if record["precision"] != precision:
         raise TrainError(
-            f"This run began in {before}, and would go on in {precision} on this machine. Finish it where it began, or train anew "
+            f"This run began in {record['precision']}, and would go on in {precision} on this machine. Finish it where it began, or train anew "
             "with another --out."
         )
-    if record.get("base", base) != base:  # runs of earlier versions do not say
+    if record["base"] != base:
         raise TrainError(
             f"{recipe.base} has changed since this run began: it was {_shown(record['base'])} and is {_shown(base)}. Put that base back "
             "to finish the run, or train anew with another --out."
         )
-    data = record.get("dataset_checksums", checksums)
+    data = record["dataset_checksums"]
     if changed := changed_configs(data, checksums):
         raise TrainError(
             f"{recipe.dataset} has changed since this run began: its config {changed[0]} was {data.get(changed[0])} and is "

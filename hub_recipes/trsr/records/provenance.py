@@ -34,9 +34,8 @@ def _are_counts(value: object) -> bool:
 _KINDS: tuple[tuple[tuple[str, ...], str, Callable[[object], bool]], ...] = (
     *(
         ((name,), "a JSON object", lambda value: isinstance(value, Mapping))
-        for name in ("dataset", "options", "sampling", "counts", "summaries")
+        for name in ("dataset", "options", "sampling", "protocol", "counts", "summaries")
     ),
-    (("protocol",), "a JSON object", lambda value: isinstance(value, Mapping | str)),  # a string in earlier versions
     *((("dataset", name), "a string", lambda value: isinstance(value, str)) for name in ("name", "license")),
     (("dataset", "share_text"), "true or false", lambda value: isinstance(value, bool)),
     (("counts",), "an object of whole numbers", _are_counts),
@@ -155,7 +154,7 @@ class SummaryProvenance:
 
     @property
     def summarised(self) -> str | None:
-        """Checksum of the histories and items that were summarised; None where an earlier version did not record it."""
+        """Checksum of the histories and items that were summarised; None for a dataset without summaries."""
         return self.values.get("source")
 
     @property
@@ -297,14 +296,9 @@ class Provenance:
 
     @property
     def protocol_record(self) -> Mapping[str, Any]:
-        """How the interactions became rows: `split` (`users`, `leave-one-out`, `date`, `given` or `impressions`) and, where
-        they were asked for, `dates`, `min_rating` and `k_core`."""
-        protocol = self.values.get("protocol")
-        if isinstance(protocol, Mapping) and "split" in protocol:
-            return protocol
-        # As earlier versions have it.
-        protocols = [protocol, *(self.values.get(part, {}).get("protocol") for part in ("sampling", "options"))]
-        return {"split": "impressions" if "impressions" in protocols else "users"}
+        """How the interactions became rows: `split` (`users`, the default, `leave-one-out`, `date`, `given` or `impressions`)
+        and, where they were asked for, `dates`, `min_rating` and `k_core`."""
+        return {"split": "users", **self.values.get("protocol", {})}
 
     @property
     def by_impressions(self) -> bool:

@@ -22,7 +22,8 @@ from trsr.retrieval.evaluate import CATALOGUE
 from trsr.retrieval.ranked import AT, Lists
 
 SAME = ("dataset", "split", "dataset_checksums", "n_users", "n_items", "limit")  # of all that are compared
-WITH_VALIDATION = (*fusing.SAME, "dataset_checksums", "n_items")
+SEED = 0  # of bootstrap and tests
+WITH_VALIDATION = (*fusing.SAME, "n_items")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,6 @@ def compare_catalogues(
     against: str | None = None,
     fuse: Sequence[Sequence[str]] = (),
     metric: str = "recall@10",
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Systems of all evaluations of one split. Those of one run with different seeds of its training count as its seeds.
 
@@ -79,7 +79,6 @@ def compare_catalogues(
             an item that a system does not have among its first has the lowest of them. The weights are a conditional logit's on
             the evaluations of the validation split, which lie beside.
         metric: Of the tests.
-        seed: Of bootstrap and tests.
 
     Raises:
         CompareError: If a folder has no figures on a catalogue, they are of other users, items or data, systems of one name are not
@@ -114,7 +113,7 @@ def compare_catalogues(
     values = {
         name: [{metric: figures[metric] for metric in metrics} for figures in seeds] for name, seeds in values.items()
     }
-    systems = measure.systems(values, about, users, seed)
+    systems = measure.systems(values, about, users, SEED)
     for name, seeds in listed.items():
         for k in AT:
             systems[name][f"coverage@{k}"] = float(
@@ -122,10 +121,10 @@ def compare_catalogues(
             )
     return {
         **{name: first.about[name] for name in (*SAME, "protocol", "popularity_of_targets")},
-        "seed": seed,
+        "seed": SEED,
         "metric": metric,
         "systems": systems,
-        "paired": measure.paired(measure.over_seeds(values), metric, users, seed, against),
+        "paired": measure.paired(measure.over_seeds(values), metric, users, SEED, against),
         "by_target": _by_target(listed, first),
         "weights": weights,
         "tuning": {name: seeds[0].about["tuning"] for name, seeds in runs.items() if "tuning" in seeds[0].about},

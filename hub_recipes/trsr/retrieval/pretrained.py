@@ -15,7 +15,7 @@ from trsr.assets.paths import base_path
 from trsr.core.groups import batch_by_length
 from trsr.errors import LoadError, UsageError
 from trsr.progress import loading
-from trsr.records.checksums import SUFFIXES, VOCABULARIES, digest, files_checksum
+from trsr.records.checksums import SUFFIXES, VOCABULARIES, files_checksum
 
 INSTALL = 'pip install "sentence-transformers>=6.2,<7"'  # as in pyproject.toml
 TOKENS = 128  # of a text that a language model reads, from its beginning
@@ -41,15 +41,14 @@ class _Pretrained:
 
     @property
     def revision(self) -> str | None:
-        """The commit of a Hub id; None of a folder, or where an earlier version did not record it."""
+        """The commit of a Hub id; None of a folder."""
         return self.checksum.removeprefix(f"{self.model}@") if self.checksum.startswith(f"{self.model}@") else None
 
     def _check(self) -> None:
         """Raise LoadError if the model is another by now."""
-        if not _is_folder(self.model) and self.checksum.startswith(self.model):
+        if self.revision and not _is_folder(self.model):
             return  # a commit does not change
-        now = _checksum(self.model)
-        if self.checksum not in (now, _checksum_of_weights(self.model)):
+        if self.checksum != (now := _checksum(self.model)):
             raise LoadError(
                 f"{self.model} is not the model that made this retriever's item vectors: it is {now}, that was "
                 f"{self.checksum}. Put it back, or train the retriever anew."
@@ -126,16 +125,6 @@ def _checksum(model: str) -> str:
         if path.suffix in SUFFIXES | VOCABULARIES and path.is_file()
     ]
     return files_checksum(folder, [name for name in names if not any(part.startswith(".") for part in name.parts)])
-
-
-def _checksum_of_weights(model: str) -> str | None:
-    """What earlier versions recorded of a folder: without settings of modules that have no weights, and vocabularies; None of a Hub
-    id."""
-    if not _is_folder(model):
-        return None
-    folder = Path(base_path(model))
-    parts = sorted(path for path in folder.iterdir() if path.is_dir() and any(path.glob("*.safetensors")))
-    return digest(folder, *parts)
 
 
 def _commit(model: str) -> str:

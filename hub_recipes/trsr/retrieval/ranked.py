@@ -90,9 +90,7 @@ def read(folder: Path, system: str) -> Lists:
         ResultsError: If there is no such file, or it does not hold the system.
     """
     if not (folder / FILE).is_file():
-        raise ResultsError(
-            f"No {FILE} in {folder}: its evaluation is of an earlier version. Make it anew: trsr retrieve evaluate"
-        )
+        raise ResultsError(f"No {FILE} in {folder}. Make it: trsr retrieve evaluate, or hub_recipes/baselines.py.")
     table = pq.read_table(folder / FILE, filters=[("system", "=", system)])
     if not len(table):
         raise ResultsError(f"{folder / FILE} holds no system {system!r}.")

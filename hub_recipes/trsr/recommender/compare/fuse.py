@@ -21,9 +21,8 @@ from trsr.recommender.system_names import fused_name
 from trsr.records.checksums import PREFIX
 
 CONTROLS = ("shuffled_summaries", "history")
-# What the evaluations of one run on two splits have in common, as results.json records it, beside settings and checksums.
-SAME = ("dataset", "run", "config", "weights", "retriever", *CONTROLS)
-CHECKSUMS = "dataset_checksums"
+# What the evaluations of one run on two splits have in common, as results.json records it, beside the settings.
+SAME = ("dataset", "dataset_checksums", "run", "config", "weights", "retriever", *CONTROLS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,7 +155,7 @@ def matched_seeds(about: Mapping[str, Sequence[Mapping]]) -> list[tuple[int, ...
         shown = "; ".join(f"{name} has {', '.join(map(str, seeds[name]))}" for name in varying)
         raise CompareError(
             f"Systems are fused seed by seed, and the seeds of their training differ or are not recorded: {shown}. Give "
-            "evaluations of the same seeds of each, or one evaluation of each; those of earlier versions record no seed: make them anew."
+            "evaluations of the same seeds of each, or one evaluation of each."
         )
     return [
         tuple(seeds[name].index(seed) if name in varying else 0 for name in about)
@@ -214,10 +213,6 @@ def differences(about: Mapping, other: Mapping, same: Sequence[str] = SAME) -> l
         same: Fields of the records that must be equal.
     """
     different = [key for key in same if (about.get(key) or None) != (other.get(key) or None)]
-    # Files of earlier versions lack some.
-    sums, others = (record.get(CHECKSUMS) or {} for record in (about, other))
-    if CHECKSUMS not in same and any(sums[name] != others[name] for name in sums.keys() & others.keys()):
-        different.append(CHECKSUMS)
     if not same_settings(about, other):
         different.append("the settings")
     if None not in (seeds := (training_seed(about), training_seed(other))) and seeds[0] != seeds[1]:

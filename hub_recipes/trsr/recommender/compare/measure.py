@@ -123,7 +123,7 @@ def calibration(aligned: Aligned, fits: Mapping[str, Sequence[Mapping | None]]) 
         if not all("ece" in result["systems"].get(_own(name, result), {}) for result in aligned.about[name]):
             continue
         calibrations[name] = {"before": _step(aligned, seeds, [(1.0, 0.0)] * len(seeds))}
-        known_fits = [(fit["value"], fit.get("bias", 0.0)) for fit in fits.get(name, []) if fit]
+        known_fits = [(fit["value"], fit["bias"]) for fit in fits.get(name, []) if fit]
         if len(known_fits) == len(seeds):
             temperatures, biases = zip(*known_fits, strict=True)
             calibrations[name] |= {

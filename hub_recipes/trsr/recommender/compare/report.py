@@ -54,7 +54,8 @@ def slices(results: Mapping) -> str:
 
 
 def calibration(results: Mapping) -> str:
-    """Table of calibration errors before and after temperature and bias; results of earlier releases have no bias."""
+    """Table of calibration errors before and after the fit; without the column of biases where no system has a fitted one, as
+    where P(yes) was fitted by temperature alone."""
     systems = results["calibration"]
     columns = ["temperatures", *(["biases"] if any("biases" in system for system in systems.values()) else [])]
     rows = []

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from trsr.errors import InputError
-from trsr.metrics.significance import with_holm
 from trsr.recommender import results
 from trsr.recommender.compare import measure
 from trsr.recommender.compare.align import align, read
@@ -85,7 +84,7 @@ def standing(
 def _tests(system: str, paired: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
     """(other system, test with `system` as the first one) for each paired test of `system`."""
     tests: list[tuple[str, Mapping[str, Any]]] = []
-    for test in with_holm(paired):  # which those of earlier versions lack
+    for test in paired:
         if test["system"] == system:
             tests.append((test["against"], test))
         elif test["against"] == system:

@@ -169,14 +169,13 @@ def _training_users(run: Run, users: int, in_several_splits: bool) -> tuple[Data
     }
     rows = contract.read(recipe.dataset, recipe.config, "train", recipe.dataset_revision)
     rows = without_held_out(rows, held_out, in_several_splits)
-    path = run.folder / TRAINED_ON
-    trained = {tuple(pair) for pair in read_json(path)["rows"]} if path.is_file() else set()
+    trained = {tuple(pair) for pair in read_json(run.folder / TRAINED_ON)["rows"]}
     is_new = [pair not in trained for pair in zip(rows["user_id"], rows["target"], strict=True)]
     order = sorted(range(len(rows)), key=lambda number: not is_new[number])
     if users:
         order = order[:users]
     rows = rows.select(order)
-    return rows, sum(is_new[number] for number in order) if path.is_file() else 0
+    return rows, sum(is_new[number] for number in order)
 
 
 def _best(
