@@ -171,7 +171,7 @@ def choose_plan(model, example: Mapping[str, list[int]], checkpointing: bool = F
         for plan, why_not in (("joint", why_not_packable), ("fork", why_not_forkable)):
             if checkpointing and plan == "fork":
                 continue
-            reasons[plan] = why_not(model) or reference.fault(partial(logits, plan))
+            reasons[plan] = why_not(model) or reference.why_not_exact(partial(logits, plan))
             if reasons[plan] is None:
                 break
         else:

@@ -75,12 +75,12 @@ def users(
     """
     all_users = []
     for number, row in enumerate(rows):
-        history, trail = row["history"], row["block_summaries"]
+        history, block_summaries = row["history"], row["block_summaries"]
         blocks = math.ceil(len(history) / block_size)
-        ends = [min(block * block_size, len(history)) for block in range(blocks - len(trail) + 1, blocks + 1)]
+        ends = [min(block * block_size, len(history)) for block in range(blocks - len(block_summaries) + 1, blocks + 1)]
         items = (*history, row["target"]) if target else tuple(history)
         items = items[: (usable or {}).get(number, len(items))]
-        summaries = {end: summary for end, summary in zip(ends, trail, strict=True) if end <= len(items)}
+        summaries = {end: summary for end, summary in zip(ends, block_summaries, strict=True) if end <= len(items)}
         all_users.append(User(items, summaries))
     return all_users
 

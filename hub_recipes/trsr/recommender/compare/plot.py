@@ -1,4 +1,4 @@
-"""Draw the results of a comparison. Needs matplotlib."""
+"""SamplingState the results of a comparison. Needs matplotlib."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -54,14 +54,14 @@ def last_question(row: Mapping, items: ParsedItems, method: str, block_size: int
     Raises:
         DataError: If the row has no block summaries, or more than blocks.
     """
-    trail = row["block_summaries"]
-    blocks = items.blocks(row["history"], block_size)[-len(trail) :]
-    if not 0 < len(trail) == len(blocks):
+    summaries = row["block_summaries"]
+    blocks = items.blocks(row["history"], block_size)[-len(summaries) :]
+    if not 0 < len(summaries) == len(blocks):
         raise DataError(
-            f"User {row['user_id']!r} has {len(trail)} block summaries for {len(blocks)} blocks of {block_size} items. "
+            f"User {row['user_id']!r} has {len(summaries)} block summaries for {len(blocks)} blocks of {block_size} items. "
             "Summarise the dataset anew."
         )
-    [question] = next(steps(blocks, method, trail[:-1] if method == "recurrent" else trail))
+    [question] = next(steps(blocks, method, summaries[:-1] if method == "recurrent" else summaries))
     return question
 
 
