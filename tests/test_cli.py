@@ -207,7 +207,7 @@ def test_answers_that_are_no_summaries_end_the_run_or_are_told(capsys, tmp_path,
         with pytest.raises(SystemExit) as stop:
             main(asked)
         said = capsys.readouterr().err.strip().splitlines()[-1]
-        assert stop.value.code == Exit.MISTAKE
+        assert stop.value.code == Exit.USER_ERROR
         assert said.startswith(
             "error: 24 of 24 answers are no summaries (cut off 24): raise --max-new-tokens (now 128), or "
         )

@@ -28,7 +28,7 @@ import torch
 from bench import precision, report, score, train, workloads
 from bench.measure import steady
 from bench.run import processor, write
-from trsr.cli.exits import ended
+from trsr.cli.exits import exit_codes_for_errors
 from trsr.core.exactness import NOISE_FACTOR, Fp32
 from trsr.core.prompts import Encoder
 from trsr.errors import UsageError
@@ -307,7 +307,7 @@ def arguments() -> ArgumentParser:
 
 def main(words: Sequence[str] | None = None) -> None:
     options = arguments().parse_args(words)
-    with ended():
+    with exit_codes_for_errors():
         results = run(options)
         print(f"\n{report.table(results)}\n")
         for name, why in results["left_out"].items():

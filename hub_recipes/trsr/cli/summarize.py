@@ -207,7 +207,7 @@ def run(options: argparse.Namespace) -> Outcome:
         else:
             provenance = summarize_dataset(options.dataset, options.out, chosen, since=options.since, **settings)
     except OpenQuestions as left:  # no mistake, but no dataset either
-        return Outcome({"questions": str(options.questions)}, str(left), Exit.OPEN)
+        return Outcome({"questions": str(options.questions)}, str(left), Exit.SUMMARIES_MISSING)
     counts = {name: provenance["summaries"][name] for name in REPORTED if name in provenance["summaries"]} | asked_twice
     if "fallen_back" in counts:
         counts["fallen_back"] = SummaryProvenance(provenance["summaries"]).fallen_back

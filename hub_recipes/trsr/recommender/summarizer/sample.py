@@ -16,7 +16,7 @@ from trsr.core.summarize import Steps, SummaryRequest, SummaryResult, steps
 from trsr.core.summary_prompts import SummaryPrompts
 from trsr.errors import DataError, TrainError
 from trsr.recommender.recipe import Recipe
-from trsr.recommender.summary_writer import written_by
+from trsr.recommender.summary_origin import summarizer_kind
 from trsr.records.provenance import SummaryProvenance
 from trsr.summaries.engines.base import ATTEMPTS, Sampling
 from trsr.summaries.engines.transformers import TransformersEngine
@@ -31,7 +31,7 @@ def sampling_engine(recipe: Recipe, summaries: SummaryProvenance, temperature: f
     Raises:
         TrainError: If this base did not write the training summaries.
     """
-    if recipe.summary == "none" or written_by(recipe, summaries) != "base-model":
+    if recipe.summary == "none" or summarizer_kind(recipe, summaries) != "base-model":
         raise TrainError(
             f"The summaries of {recipe.dataset} that the run was trained with are not those of its base: how to ask the base "
             f"is not known. Summarise with it, and train a ranker on that: trsr summarize {recipe.dataset} "
