@@ -202,11 +202,11 @@ def test_options_of_generate():
 
 def test_a_drawn_token_comes_as_often_as_its_chance():
     chances, rows = torch.tensor([0.5, 0.3, 0.15, 0.05]), 4000
-    drawn = decoding._Drawn([SamplingState(1.0, seed) for seed in range(rows)], decoding.LogitsProcessorList())
+    drawn = decoding._SampleRows([SamplingState(1.0, seed) for seed in range(rows)], decoding.LogitsProcessorList())
     tokens = drawn(torch.zeros(rows, 1), chances.log().repeat(rows, 1)).argmax(-1)
     often = torch.bincount(tokens, minlength=4) / rows
     assert torch.all((often - chances).abs() < 4 * (chances * (1 - chances) / rows).sqrt())
-    cold = decoding._Drawn([SamplingState(0.5, seed) for seed in range(rows)], decoding.LogitsProcessorList())
+    cold = decoding._SampleRows([SamplingState(0.5, seed) for seed in range(rows)], decoding.LogitsProcessorList())
     often = torch.bincount(cold(torch.zeros(rows, 1), chances.log().repeat(rows, 1)).argmax(-1), minlength=4) / rows
     assert often[0] == pytest.approx(0.25 / (0.25 + 0.09 + 0.0225 + 0.0025), abs=0.03)  # squares
 

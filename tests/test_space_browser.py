@@ -148,7 +148,7 @@ def test_the_other_method_and_new_candidates(visit):
     page.get_by_label("History, oldest first").fill(json.dumps(HISTORY.splitlines()))
     press(page, "Summarise", r"(\d+) of \1 summaries written")
     before = page.get_by_label("Candidates").input_value()
-    page.get_by_role("button", name="SamplingState random candidates").click()
+    page.get_by_role("button", name="Draw random candidates").click()
     sync_api.expect(page.get_by_label("Candidates")).not_to_have_value(before)
     page.get_by_label("hierarchical").check()
     press(page, "Rank", "10 candidates ranked")

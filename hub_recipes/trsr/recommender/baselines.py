@@ -57,10 +57,10 @@ def score_baselines(
 
 
 def _items_of_users(train: Dataset, rows: Dataset) -> Iterator[list[str]]:
-    """What each user met, from all of their rows: the first training users, then the evaluated ones that are not in training.
+    """Item ids of each user, to count co-occurrences: the first training users, then evaluated users who are not in training.
 
-    A user who stands in training too counts by training rows alone: the history of a later split may hold the target of an
-    earlier one. The targets of a user's several evaluated rows are left out: the history of one may hold that of another.
+    A user with training rows contributes only those: the history of a later split may contain the target of an earlier one. If
+    a user has several evaluated rows, their targets are left out: the history of one may contain the target of another.
     """
     trained: dict[str, list[str]] = {user_id: [] for user_id in train["user_id"]}
     counted = set(islice(trained, NEIGHBOURS))

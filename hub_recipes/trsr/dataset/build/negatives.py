@@ -1,4 +1,4 @@
-"""SamplingState negatives for many users at once: different items that a user has not seen, reproducible on every machine.
+"""Draw negatives for many users at once: different items that a user has not seen, reproducible on every machine.
 
 Every user has a key, and the key a stream of random numbers. A user's negatives are the first different unseen items in that
 stream: they depend on the key, the user's items and the catalogue alone.
@@ -55,7 +55,7 @@ class Pool:
 
 
 def draw(sequences: Sequences, keys: np.ndarray, pool: Pool, count: int = 20, sampling: str = "uniform") -> np.ndarray:
-    """SamplingState `count` different items for each user that the user has never seen.
+    """Draw `count` different items for each user that the user has never seen.
 
     Args:
         sequences: Of the users; all seen items are excluded, also those that are not in `items`.

@@ -1,4 +1,4 @@
-"""SamplingState the results of a comparison. Needs matplotlib."""
+"""Draw the results of a comparison. Needs matplotlib."""
 
 from collections.abc import Mapping
 from pathlib import Path

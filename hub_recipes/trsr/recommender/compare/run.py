@@ -50,7 +50,7 @@ def compare(
         fuse: Groups of systems whose scores are added, as `fuse.fuse` takes them. Each sum is one more system.
         shared_users: Compare the users that all evaluations hold; else it is an error if they hold others.
         seed: Of bootstrap and tests.
-        plots: SamplingState pictures, where matplotlib is installed.
+        plots: Draw pictures, where matplotlib is installed.
 
     Raises:
         CompareError: If the evaluations are not of the same candidates, or not of `dataset`, or as `fuse.fuse` does. Nothing is

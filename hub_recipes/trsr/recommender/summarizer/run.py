@@ -124,7 +124,7 @@ def train_summarizer(
     if not best:
         raise TrainError(
             f"Of {len(rows)} users, none has a summary that exceeds the mean of the user's {samples} by more than {margin} "
-            "nats. SamplingState more (--samples), or lower --margin: what is answered is kept. To draw more varied ones, raise --temperature and "
+            "nats. Draw more (--samples), or lower --margin: what is answered is kept. To draw more varied ones, raise --temperature and "
             "give another --out."
         )
     pairs = [(questions[example.row], example.summary) for example in best]
