@@ -62,6 +62,16 @@ def test_version_and_recipes(capsys):
             ["summarize", "sample", "--out", "x", "--temperature", "0.7", "--store", "s", "--answer-penalty", "1.2"],
             "--temperature, --answer-penalty, --store go with an --engine that has a model",
         ),
+        (["summarize", "sample", "--out", "x", "--keep-going"], "--keep-going goes with an --engine that has a model"),
+        (
+            ["summarize", "sample", "--out", "x", "--engine", "nano", "--timeout", "1"],
+            "--timeout goes with --engine openai:MODEL",
+        ),
+        (
+            ["summarize", "sample", "--out", "x", "--concurrency", "9"],
+            "--concurrency goes with --engine openai:MODEL or",
+        ),
+        (["summarize", "sample", "--out", "x", "--questions", "q"], "--questions goes with --engine vllm:MODEL"),
         (
             ["summarize", "sample", "--out", "x", "--engine-revision", "v1"],
             "in one revision: leave out --engine-revision",

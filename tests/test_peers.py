@@ -48,6 +48,13 @@ def test_tfidf_is_the_cosine_with_the_mean_of_the_history():
     assert two == pytest.approx({"both": 1, "lamp": math.sqrt(0.5), "much": (weight + 1) / length * math.sqrt(0.5)})
 
 
+@pytest.mark.parametrize("scorer", [baselines.tfidf_scorer, baselines.bm25_scorer])
+def test_texts_without_a_word_of_two_letters_tie(scorer):
+    texts = {"a": "書", "b": "1", "c": ""}
+    rows = asked(("u1", ["a"], "b", ["c"]))
+    assert by_item(rows.score(scorer(texts)), rows) == [{"b": 0, "c": 0}]
+
+
 def test_tfidf_looks_at_the_last_items_only():
     long = asked(("u1", ["lamp", "lamp", "salt"], "both", ["lamp"]))
     short = asked(("u1", ["salt"], "both", ["lamp"]))

@@ -10,7 +10,7 @@ from itertools import islice
 
 import numpy as np
 from datasets import Dataset
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from trsr.dataset.candidates import Candidates
@@ -138,7 +138,7 @@ def tfidf_scorer(texts: Mapping[str, str], recent: int = 10) -> Scorer:
         InputError: If `recent` is below 1. The scorer raises DataError for an item without a text.
     """
     _check_recent(recent)
-    vectors = TfidfVectorizer(sublinear_tf=True, norm="l2").fit_transform(texts.values())  # (items, words)
+    vectors = _word_table(TfidfVectorizer(sublinear_tf=True, norm="l2"), texts)  # (items, words)
     index_of = {item_id: index for index, item_id in enumerate(texts)}
 
     def cosine(row: Mapping, ids: Sequence[str]) -> np.ndarray:
@@ -150,6 +150,16 @@ def tfidf_scorer(texts: Mapping[str, str], recent: int = 10) -> Scorer:
         return vectors[_indices(ids, index_of)] @ profile / (np.linalg.norm(profile) or 1.0)
 
     return cosine
+
+
+def _word_table(vectorizer: CountVectorizer, texts: Mapping[str, str]) -> csr_array:
+    """(items, words) as a vectorizer of scikit-learn counts them; empty where no text has a word of two letters."""
+    try:
+        return csr_array(vectorizer.fit_transform(texts.values()))
+    except ValueError as error:
+        if "empty vocabulary" not in str(error):
+            raise
+        return csr_array((len(texts), 1))
 
 
 def bm25_scorer(texts: Mapping[str, str], *, recent: int = 10, k1: float = 1.2, b: float = 0.75) -> Scorer:
@@ -169,11 +179,11 @@ def bm25_scorer(texts: Mapping[str, str], *, recent: int = 10, k1: float = 1.2, 
         frequency ln(1 + (N - n + 1/2) / (n + 1/2)), which is never negative.
     """
     _check_recent(recent)
-    counts = CountVectorizer().fit_transform(texts.values()).tocoo()  # (items, words)
+    counts = _word_table(CountVectorizer(), texts).tocoo()  # (items, words)
     lengths = np.asarray(counts.sum(axis=1)).ravel()
     document_counts = np.bincount(counts.col, minlength=counts.shape[1])
     rarity = np.log1p((len(texts) - document_counts + 0.5) / (document_counts + 0.5))
-    length_penalty = k1 * (1 - b + b * lengths / lengths.mean())
+    length_penalty = k1 * (1 - b + b * lengths / (lengths.mean() or 1.0))
     value = rarity[counts.col] * counts.data * (k1 + 1) / (counts.data + length_penalty[counts.row])
     weights = coo_array((value, (counts.row, counts.col)), counts.shape).tocsr()
     words = counts.tocsr()

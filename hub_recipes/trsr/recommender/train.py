@@ -35,7 +35,7 @@ from trsr.progress import loading, show_training
 from trsr.recommender import shared_prefix
 from trsr.recommender.examples import encode_rows, make_encoder, ranking_prompt, with_earlier_targets
 from trsr.recommender.precision import computes_bf16
-from trsr.recommender.recipe import PLATEAU, Recipe, read_yaml
+from trsr.recommender.recipe import PLATEAU, Recipe, build_recipe, read_yaml
 from trsr.recommender.run import ADAPTER, FILE, RECIPE, TRAINED_ON, changed_configs, data_checksums, is_finished
 from trsr.recommender.summary_origin import summarizer_kind
 from trsr.recommender.training_cost import SPENT, CostCallback
@@ -211,6 +211,10 @@ def learn(trainer: SFTTrainer, checkpoints: Path) -> dict[str, Any]:
     """Train, going on from the last checkpoint. Returns fields of the record; `loss` is the mean over the steps of this call, None if there were none."""
     with trainer.args.main_process_first(local=False):
         last, state = last_checkpoint(checkpoints)
+        if last and state.best_global_step is not None and trainer.args.process_index == 0:
+            # The run may have been moved since: the Trainer passes over a best checkpoint that it does not find.
+            state.best_model_checkpoint = str(checkpoints / f"checkpoint-{state.best_global_step}")
+            state.save_to_json(str(last / TRAINER_STATE_NAME))
     if last and state.global_step >= state.max_steps:
         # Resuming a finished run makes the Trainer run one extra step.
         best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
@@ -336,10 +340,8 @@ def _claim(recipe: Recipe, out: Path) -> None:
     if recipe_path.exists():
         if not _has_begun(out):
             return
-        other_recipe = read_yaml(recipe_path)
-        if other_recipe != json.loads(json.dumps(recipe.to_dict())):
-            mine = recipe.to_dict()
-            changed = sorted(key for key in other_recipe | mine if other_recipe.get(key) != mine.get(key))
+        other, own = build_recipe(read_yaml(recipe_path)).to_dict(), recipe.to_dict()
+        if changed := sorted(key for key in other | own if other.get(key) != own.get(key)):
             raise TrainError(
                 f"{out} holds a run of another recipe (differs in {', '.join(changed)}). Choose another --out."
             )
