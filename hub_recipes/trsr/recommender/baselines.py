@@ -7,6 +7,7 @@ of where text vectors come from. A scorer gives float64, higher is better; `Cand
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -84,7 +85,8 @@ def popularity_scorer(train: Dataset) -> Scorer:
         train: The training split of `histories`.
     """
     counts = popularity(train)
-    return lambda row, ids: np.array([counts[item_id] for item_id in ids], dtype=float)
+    counts_of = _keep_last(lambda ids: np.array([counts[item_id] for item_id in ids], dtype=float))
+    return lambda row, ids: counts_of(ids)
 
 
 def item_knn_scorer(sequences: Iterable[Sequence[str]], *, recent: int = 10, shrink: float = 10.0) -> Scorer:
@@ -114,15 +116,14 @@ def item_knn_scorer(sequences: Iterable[Sequence[str]], *, recent: int = 10, shr
     value = both.data / (np.sqrt(counts[both.row] * counts[both.col]) + shrink)
     value[both.row == both.col] = 0  # an item is no neighbour of itself
     near = coo_array((value, (both.row, both.col)), both.shape).tocsr()  # (items, items)
+    columns_of = _keep_last(lambda ids: np.array([index_of.get(item_id, -1) for item_id in ids], dtype=int))
 
     def summed(row: Mapping, ids: Sequence[str]) -> np.ndarray:
-        scores = np.zeros(len(ids))
         past = [index_of[item_id] for item_id in row["history"][-recent:] if item_id in index_of]
-        known_candidates = [(number, index_of[item_id]) for number, item_id in enumerate(ids) if item_id in index_of]
-        if past and known_candidates:
-            numbers, columns = map(list, zip(*known_candidates, strict=True))
-            scores[numbers] = near[past][:, columns].sum(axis=0)
-        return scores
+        if not past:
+            return np.zeros(len(ids))
+        columns = columns_of(ids)
+        return np.where(columns < 0, 0.0, near[past].sum(axis=0)[columns])
 
     return summed
 
@@ -140,6 +141,7 @@ def tfidf_scorer(texts: Mapping[str, str], recent: int = 10) -> Scorer:
     _check_recent(recent)
     vectors = _word_table(TfidfVectorizer(sublinear_tf=True, norm="l2"), texts)  # (items, words)
     index_of = {item_id: index for index, item_id in enumerate(texts)}
+    rows_of = _keep_last(lambda ids: np.array(_indices(ids, index_of), dtype=int))
 
     def cosine(row: Mapping, ids: Sequence[str]) -> np.ndarray:
         past = _indices(row["history"][-recent:], index_of)
@@ -147,7 +149,7 @@ def tfidf_scorer(texts: Mapping[str, str], recent: int = 10) -> Scorer:
             return np.zeros(len(ids))
         profile = np.asarray(vectors[past].mean(axis=0)).ravel()  # (words,)
         # Candidates have length 1 already, or 0 if they share no word with the vocabulary.
-        return vectors[_indices(ids, index_of)] @ profile / (np.linalg.norm(profile) or 1.0)
+        return _products(vectors, rows_of(ids), profile) / (np.linalg.norm(profile) or 1.0)
 
     return cosine
 
@@ -188,10 +190,11 @@ def bm25_scorer(texts: Mapping[str, str], *, recent: int = 10, k1: float = 1.2, 
     weights = coo_array((value, (counts.row, counts.col)), counts.shape).tocsr()
     words = counts.tocsr()
     index_of = {item_id: index for index, item_id in enumerate(texts)}
+    rows_of = _keep_last(lambda ids: np.array(_indices(ids, index_of), dtype=int))
 
     def matched(row: Mapping, ids: Sequence[str]) -> np.ndarray:
         query_counts = np.asarray(words[_indices(row["history"][-recent:], index_of)].sum(axis=0)).ravel()
-        return weights[_indices(ids, index_of)] @ query_counts
+        return _products(weights, rows_of(ids), query_counts)
 
     return matched
 
@@ -222,6 +225,23 @@ def nearest_scorer(vectors: Mapping[str, np.ndarray], *, recent: int = 25, count
         return np.sort(cosines, axis=1)[:, -count:].mean(axis=1)
 
     return near
+
+
+def _keep_last(function: Callable[[Sequence[str]], np.ndarray]) -> Callable[[Sequence[str]], np.ndarray]:
+    """`function`, which keeps its result for the last list: a catalogue is one list that is asked for again with each user."""
+    last: list[Any] = [None, None]
+
+    def kept(ids: Sequence[str]) -> np.ndarray:
+        if ids is not last[0]:
+            last[:] = ids, function(ids)
+        return last[1]
+
+    return kept
+
+
+def _products(table: csr_array, rows: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """`table[rows] @ vector`, without a copy of most of the table."""
+    return (table @ vector)[rows] if 2 * len(rows) > table.shape[0] else table[rows] @ vector
 
 
 def _indices(ids: Sequence[str], index_of: Mapping[str, int]) -> list[int]:
