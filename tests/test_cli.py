@@ -62,6 +62,16 @@ def test_version_and_recipes(capsys):
             ["summarize", "sample", "--out", "x", "--temperature", "0.7", "--store", "s", "--answer-penalty", "1.2"],
             "--temperature, --answer-penalty, --store go with an --engine that has a model",
         ),
+        (["summarize", "sample", "--out", "x", "--keep-going"], "--keep-going goes with an --engine that has a model"),
+        (
+            ["summarize", "sample", "--out", "x", "--engine", "nano", "--timeout", "1"],
+            "--timeout goes with --engine openai:MODEL",
+        ),
+        (
+            ["summarize", "sample", "--out", "x", "--concurrency", "9"],
+            "--concurrency goes with --engine openai:MODEL or",
+        ),
+        (["summarize", "sample", "--out", "x", "--questions", "q"], "--questions goes with --engine vllm:MODEL"),
         (
             ["summarize", "sample", "--out", "x", "--engine-revision", "v1"],
             "in one revision: leave out --engine-revision",
@@ -207,7 +217,7 @@ def test_answers_that_are_no_summaries_end_the_run_or_are_told(capsys, tmp_path,
         with pytest.raises(SystemExit) as stop:
             main(asked)
         said = capsys.readouterr().err.strip().splitlines()[-1]
-        assert stop.value.code == Exit.MISTAKE
+        assert stop.value.code == Exit.USER_ERROR
         assert said.startswith(
             "error: 24 of 24 answers are no summaries (cut off 24): raise --max-new-tokens (now 128), or "
         )

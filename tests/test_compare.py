@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -255,6 +256,22 @@ def test_slices_of_a_dataset(tmp_path, small_dataset):
     other = evaluation(tmp_path / "b", {"ours": constant})
     with pytest.raises(CompareError, match="User 'u1' with target 't' is not in the test split"):
         compare([other], tmp_path / "out", dataset=str(small_dataset), plots=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("chance", "another system in it"),
+        ("tf-idf", "the name of a baseline"),
+        ("a + b", "a sum of systems"),
+        ("x, history reversed", "the name of a control"),
+    ],
+)
+def test_an_evaluation_is_not_called_as_another_system(tmp_path, name, taken):
+    folder = evaluation(tmp_path / "run", {"ours": constant, "chance": constant})
+    with pytest.raises(CompareError, match=f"cannot be called '{re.escape(name)}', which is {taken}. Choose another"):
+        read(f"{name}={folder}")
+    assert read(f"ours={folder}").own == "ours"
 
 
 def test_rows_of_one_user_are_drawn_together(tmp_path, small_dataset):

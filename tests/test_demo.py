@@ -5,6 +5,7 @@ import importlib.util
 import json
 import re
 import runpy
+import shutil
 import sys
 import urllib.request
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from tests.test_space import CANDIDATES, HISTORY, NASTY
 from trsr.cli import main
 from trsr.cli.demo import demo, describe
+from trsr.errors import UsageError
 from trsr.hub.spaces import space_folder
 from trsr.records.checksums import digest
 from trsr.retrieval.retriever import Retriever
@@ -246,3 +248,9 @@ def test_a_release_keeps_the_weight_that_was_fitted_for_a_retriever_that_is_name
     monkeypatch.setattr("runpy.run_path", lambda path: {"launch": lambda release, pipe, **options: shown.append(pipe)})
     demo(quickstarted[0] / "release", retriever)
     assert shown[0].catalogue.record["weight"] == 5.0
+
+
+def test_a_release_without_texts_has_no_catalogue(quickstarted, retriever, tmp_path):
+    shutil.copytree(quickstarted[0] / "release", tmp_path / "release", ignore=shutil.ignore_patterns("dataset"))
+    with pytest.raises(UsageError, match="has no folder dataset/, which has the texts of a catalogue"):
+        demo(tmp_path / "release", retriever)

@@ -16,14 +16,14 @@ from trsr.dataset.sequences import training_splits
 from trsr.errors import DataError, ReleaseError
 from trsr.hub.release import check_base
 from trsr.pretrain.domain.batch import collate, forward
-from trsr.pretrain.domain.rows import STRETCH, Rows, User, training_users, users
+from trsr.pretrain.domain.rows import MAX_WINDOW, Rows, User, training_users, users
 from trsr.pretrain.domain.tokenizer import superword_tokenizer
 from trsr.pretrain.domain.train import train_domain
 from trsr.pretrain.scratch import llama, ranking_losses
 
 GENRES = ("mystery", "travel", "sea stories")
 TEXTS = {f"i{n}": f"title: The Book No {n}; genre: {GENRES[n % 3]}" for n in range(30)}
-PROMPT = RankingPrompt(recent_items=STRETCH)
+PROMPT = RankingPrompt(recent_items=MAX_WINDOW)
 
 
 @pytest.fixture(scope="module")

@@ -146,6 +146,11 @@ def test_half_a_character_does_no_harm(tmp_path):
     assert store.export(tmp_path / "e.parquet") == len(store)
 
 
+def test_counts_of_tokens_that_cannot_be_true_are_none():
+    counts = [3, 3.0, None, -1, 1e30, float("inf"), float("nan"), "3", [3]]
+    assert [backend._token_count(value) for value in counts] == [3, 3, 0, 0, 0, 0, 0, 0, 0]
+
+
 def test_a_server_that_is_too_slow_is_asked_again(tmp_path):
     seen = []
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,8 @@ from trsr.recommender.controls import with_history, with_shuffled_summaries
 from trsr.recommender.evaluate import evaluate_run, write_results
 from trsr.recommender.results_folder import results_folder
 from trsr.recommender.score_split import score
+from trsr.summaries.engines.make import engine
+from trsr.summaries.run import summarize_dataset
 
 pytestmark = pytest.mark.compat
 
@@ -233,6 +236,15 @@ def test_an_evaluation_does_not_replace_another(run, evaluated, changes, message
     with pytest.raises(UsageError, match=f"holds results of another evaluation: {message}. Choose another --out"):
         evaluate_run(run, evaluated, **changes)
     assert (evaluated / "results.json").read_bytes() == before
+
+
+def test_results_go_into_no_folder_of_something_else(run, tmp_path):
+    data = tiny.dataset(tmp_path / "data")
+    for folder, other in ((data, "README.md"), (run, "adapter")):
+        with pytest.raises(UsageError, match=f"holds {other} and no results.json: no evaluation wrote it"):
+            evaluate_run(run, folder)
+    with pytest.raises(UsageError, match="lies in the dataset"):
+        summarize_dataset(str(data), Path(data) / "inside", engine("extractive"))
 
 
 def test_an_evaluation_made_again_may_be_replaced(run, evaluated):

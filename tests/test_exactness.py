@@ -70,14 +70,14 @@ def test_a_model_that_takes_no_fp32_is_judged_by_its_own_noise(half_only, monkey
 def test_rules_by_hand():
     truth = torch.tensor([[3.0, -3.0]])  # spread: sqrt(18) = 4.243
     reference = Reference(lambda: truth, lambda: truth)
-    assert reference.fault(lambda: truth + 0.0029) is None  # sqrt(2) x 0.0029 / 4.243 = 9.7e-4
-    assert reference.fault(lambda: truth + 0.3) == "it would change the logits by 0.1 of their spread"
-    assert reference.fault(lambda: truth * torch.nan) == "it would change the logits by nan of their spread"
-    assert reference.fault(lambda: truth @ truth).startswith("RuntimeError: ")
+    assert reference.why_not_exact(lambda: truth + 0.0029) is None  # sqrt(2) x 0.0029 / 4.243 = 9.7e-4
+    assert reference.why_not_exact(lambda: truth + 0.3) == "it would change the logits by 0.1 of their spread"
+    assert reference.why_not_exact(lambda: truth * torch.nan) == "it would change the logits by nan of their spread"
+    assert reference.why_not_exact(lambda: truth @ truth).startswith("RuntimeError: ")
     # Where plain ways differ by 0.1 themselves, 0.3 passes and 0.4 does not.
     reference = Reference(lambda: truth, lambda: truth + 0.3)
-    assert reference.fault(lambda: truth - 0.89) is None
-    assert reference.fault(lambda: truth - 1.2) == "it would change the logits by 0.4 of their spread"
+    assert reference.why_not_exact(lambda: truth - 0.89) is None
+    assert reference.why_not_exact(lambda: truth - 1.2) == "it would change the logits by 0.4 of their spread"
 
 
 def test_plain_ways_that_agree_to_the_bit_leave_room_for_rounding():
@@ -88,6 +88,6 @@ def test_plain_ways_that_agree_to_the_bit_leave_room_for_rounding():
         return truth
 
     reference = Reference(plain, plain)
-    assert reference.fault(lambda: truth + 2**-6) is None  # a rounding of 3
-    assert reference.fault(lambda: truth + 0.3)
-    assert exactness.ALLOWED_NOISE * torch.finfo(torch.bfloat16).eps == 3 * 2**-7
+    assert reference.why_not_exact(lambda: truth + 2**-6) is None  # a rounding of 3
+    assert reference.why_not_exact(lambda: truth + 0.3)
+    assert exactness.NOISE_FACTOR * torch.finfo(torch.bfloat16).eps == 3 * 2**-7

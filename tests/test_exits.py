@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from trsr.cli import main
-from trsr.cli.exits import Exit, ended
+from trsr.cli.exits import Exit, exit_codes_for_errors
 from trsr.errors import EngineError, HubError, InputError, LoadError, RunError
 
 ROOT = Path(__file__).parent.parent
@@ -68,7 +68,7 @@ def last_line(said):
 )
 def test_a_wrong_flag_and_a_missing_file_are_mistakes(tmp_path, words, message):
     done = run(tmp_path, *words)
-    assert (done.returncode, done.stdout) == (Exit.MISTAKE, "")
+    assert (done.returncode, done.stdout) == (Exit.USER_ERROR, "")
     assert message in last_line(done.stderr)
     assert not list(tmp_path.iterdir())
 
@@ -101,7 +101,7 @@ def test_ctrl_c_stops_a_run_that_then_goes_on(tmp_path, monkeypatch):
         time.sleep(0.1)
     began.send_signal(signal.SIGINT)
     said = began.communicate(timeout=60)[1]
-    assert began.returncode == Exit.STOPPED
+    assert began.returncode == Exit.INTERRUPTED
     assert last_line(said) == "stopped. The same command goes on from what is kept."
     assert not (tmp_path / "run" / "run.json").exists()
     monkeypatch.chdir(tmp_path)
@@ -112,7 +112,7 @@ def test_ctrl_c_stops_a_run_that_then_goes_on(tmp_path, monkeypatch):
 def test_a_file_that_cannot_be_written_whole_is_not_there_at_all(tmp_path):
     """A limit on file size stands for the full disk where no small one can be mounted."""
     done = run(tmp_path, "summarize", "sample", "--out", "summaries", "--method", "recurrent", limit=60_000)
-    assert done.returncode == Exit.FULL, done.stderr[-2000:]
+    assert done.returncode == Exit.DISK_FULL, done.stderr[-2000:]
     assert re.fullmatch(r"error: no room left on the disk \(.*\)\. Make some, .*", last_line(done.stderr))
     assert {path.name for path in tmp_path.iterdir()} <= {"cache"}
 
@@ -138,7 +138,7 @@ def test_a_full_disk(tmp_path):
         text=True,
         check=False,
     )
-    assert done.returncode == Exit.FULL, done.stderr[-2000:]
+    assert done.returncode == Exit.DISK_FULL, done.stderr[-2000:]
     assert "no room left on the disk" in last_line(done.stderr)
     assert done.stdout == ""  # nothing lies there
 
@@ -158,21 +158,21 @@ def test_a_bug_is_not_taken_for_a_mistake(tmp_path, kind):
     "error", [LoadError("which part"), InputError("no title"), RunError("no run"), OSError("no file")]
 )
 def test_errors_that_say_what_to_do_end_in_one_line(error, capsys):
-    with pytest.raises(SystemExit) as left, ended():
+    with pytest.raises(SystemExit) as left, exit_codes_for_errors():
         raise error
-    assert left.value.code == Exit.MISTAKE
+    assert left.value.code == Exit.USER_ERROR
     assert capsys.readouterr().err == f"error: {error}\n"
 
 
 @pytest.mark.parametrize("kind", [EngineError, HubError])
 def test_a_full_disk_of_a_server_is_not_ours(kind, capsys):
     said = "500: No space left on device"
-    with pytest.raises(SystemExit) as left, ended():
+    with pytest.raises(SystemExit) as left, exit_codes_for_errors():
         raise kind(f"The server says: {said}") from ValueError(said)
-    assert left.value.code == Exit.MISTAKE
-    with pytest.raises(SystemExit) as left, ended():
+    assert left.value.code == Exit.USER_ERROR
+    with pytest.raises(SystemExit) as left, exit_codes_for_errors():
         raise kind("stopped") from OSError(errno.ENOSPC, "No space left on device", "here/store")
-    assert left.value.code == Exit.FULL
+    assert left.value.code == Exit.DISK_FULL
     assert "no room left on the disk (here/store)" in capsys.readouterr().err
 
 
@@ -180,7 +180,7 @@ def test_a_base_of_an_unknown_kind_is_a_mistake(tmp_path):
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "config.json").write_text(json.dumps({"model_type": "of-tomorrow"}))
     done = run(tmp_path, "train", "nano-sample", "base=base", "--out", "run")
-    assert done.returncode == Exit.MISTAKE, done.stderr[-2000:]
+    assert done.returncode == Exit.USER_ERROR, done.stderr[-2000:]
     assert last_line(done.stderr).startswith("error: The model base cannot be loaded: ")
 
 
@@ -188,7 +188,7 @@ def test_half_a_file_is_a_mistake_and_named(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text('{"seed": 0, ')
     done = run(tmp_path, "evaluate", "run")
-    assert done.returncode == Exit.MISTAKE, done.stderr[-2000:]
+    assert done.returncode == Exit.USER_ERROR, done.stderr[-2000:]
     assert re.fullmatch(r"error: run/run\.json is no JSON file, or not whole: .*", last_line(done.stderr))
 
 
@@ -200,7 +200,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(tmp_path, words):
         done = subprocess.run(
             command(*words), stdout=unread, stderr=subprocess.PIPE, env=environment(tmp_path), text=True, check=False
         )
-    assert (done.returncode, done.stderr) == (Exit.UNREAD, "")
+    assert (done.returncode, done.stderr) == (Exit.BROKEN_PIPE, "")
 
 
 def test_the_codes_are_documented():

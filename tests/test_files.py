@@ -18,6 +18,7 @@ from trsr.recommender.evaluate import evaluate_run
 from trsr.recommender.recipe import load_recipe
 from trsr.recommender.train import train
 from trsr.records import files
+from trsr.records.checksums import file_checksum
 from trsr.records.files import (
     MADE_FROM,
     append_lines,
@@ -62,6 +63,17 @@ def test_json_is_read_in_the_encodings_of_editors_and_shells(tmp_path):
         (tmp_path / "a.json").write_bytes(content)
         with pytest.raises(UsageError, match=r"a\.json is no JSON file, or not whole"):
             read_json(tmp_path / "a.json")
+
+
+def test_a_file_that_was_replaced_has_another_checksum(tmp_path):
+    """`cp -p`, `rsync -t` and `tar` keep the size and the time of modification."""
+    path = tmp_path / "weights"
+    path.write_bytes(b"one")
+    before, state = file_checksum(path), path.stat()
+    path.write_bytes(b"two")
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (state.st_size, state.st_mtime_ns)
+    assert file_checksum(path) != before
 
 
 def test_lines_that_follow_a_cut_one_are_read(tmp_path):
@@ -243,3 +255,25 @@ def test_every_long_run_has_one_writer(tmp_path, other):
         with pytest.raises(UsageError, match="Another process is writing"):
             run()
     assert not out.exists()
+
+
+def test_a_folder_that_a_kill_left_half_replaced_is_put_back(tmp_path):
+    """As it is after the old folder was moved, and before its draft took its place."""
+    folder, old = tmp_path / "data", tmp_path / ".data.old"
+
+    @one_writer
+    def write(out, fails):
+        assert (out / "a").read_text() == "1"
+        with whole_folder(out) as draft:
+            if fails:
+                break_off(draft / "a")
+
+    old.mkdir()
+    (old / "a").write_text("1")
+    with pytest.raises(KeyboardInterrupt):
+        write(folder, True)
+    assert names(tmp_path) == ["data"]
+    folder.rename(old)
+    with pytest.raises(KeyboardInterrupt), whole_folder(folder) as draft:
+        break_off(draft / "a")
+    assert (folder / "a").read_text() == "1"

@@ -12,7 +12,7 @@ from tests import tiny
 from trsr.core.compat import cache_name
 from trsr.errors import RecipeError
 from trsr.recommender import memory
-from trsr.recommender.memory import CARDS, USABLE, cache_bytes, count, fits, table
+from trsr.recommender.memory import CARDS, USABLE, cache_bytes, count_parameters, estimate_memory, table
 from trsr.recommender.recipe import Lora, Optim, Recipe, load_recipe, names
 
 ROOT = Path(__file__).parent.parent
@@ -27,7 +27,7 @@ def size(tensors):
 def test_what_is_counted_is_what_is_there(kind, tmp_path):
     tiny.model(kind).save_pretrained(tmp_path / "base")
     modules = ("q_proj", "v_proj")
-    found = count(str(tmp_path / "base"), None, Lora(target_modules=modules))
+    found = count_parameters(str(tmp_path / "base"), None, Lora(target_modules=modules))
 
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.bfloat16)
     assert 2 * found["parameters"] == size(model.parameters())
@@ -46,7 +46,7 @@ def test_what_is_counted_is_what_is_there(kind, tmp_path):
     moments = [one[name] for one in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
     held = size(trained) + size(one.grad for one in trained) + size(moments)
     recipe = Recipe(base=str(tmp_path / "base"), dataset="sample", lora=Lora(target_modules=modules))
-    assert fits([recipe])["recipes"]["run"]["adapter_gradients_and_optimizer"] == held
+    assert estimate_memory([recipe])["recipes"]["run"]["adapter_gradients_and_optimizer"] == held
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def of(base, **changes):
     recipe = Recipe(
         base=base, dataset="sample", lora=Lora(target_modules=("q_proj",)), optim=optim, **{"negatives": 20, **changes}
     )
-    return fits([recipe])["recipes"]["run"]
+    return estimate_memory([recipe])["recipes"]["run"]
 
 
 def test_tokens_are_counted_by_form(base):
@@ -93,7 +93,7 @@ def test_no_longest_prompt_is_that_of_the_context(base, monkeypatch):
     unknown = Recipe(base="google/gemma-4-E2B-it", dataset="sample", max_tokens=0)
     monkeypatch.setattr(memory, "count", lambda *base: {"parameters": 1, "adapter": 1, "context": 0})
     with pytest.raises(RecipeError, match="max_tokens is 0, the context of google/gemma-4-E2B-it, which is not known"):
-        fits([unknown])
+        estimate_memory([unknown])
 
 
 def test_the_smallest_card_that_holds_it():
@@ -107,7 +107,7 @@ def test_the_smallest_card_that_holds_it():
 def test_the_results_are_those_of_the_recipes():
     assert sorted(RESULTS["recipes"]) == names()
     some = [load_recipe(name) for name in ("nano-sample", "qwen3-0.6b-goodbooks")]
-    assert fits(some)["recipes"].items() <= RESULTS["recipes"].items()
+    assert estimate_memory(some)["recipes"].items() <= RESULTS["recipes"].items()
     assert RESULTS["recipes"]["llama2-7b-mind"]["parameters"] == 6_738_415_616  # as published
 
 

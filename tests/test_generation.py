@@ -11,7 +11,7 @@ from tests import tiny
 from trsr.core import decoding
 from trsr.core.compat import using_adapter
 from trsr.core.control_tokens import without_reasoning
-from trsr.core.decoding import Decoder, Draw
+from trsr.core.decoding import Decoder, SamplingState
 from trsr.core.generation import ModelSummarizer
 from trsr.core.groups import common_prefix
 from trsr.core.history import Item, clean
@@ -202,11 +202,11 @@ def test_options_of_generate():
 
 def test_a_drawn_token_comes_as_often_as_its_chance():
     chances, rows = torch.tensor([0.5, 0.3, 0.15, 0.05]), 4000
-    drawn = decoding._Drawn([Draw(1.0, seed) for seed in range(rows)], decoding.LogitsProcessorList())
+    drawn = decoding._SampleRows([SamplingState(1.0, seed) for seed in range(rows)], decoding.LogitsProcessorList())
     tokens = drawn(torch.zeros(rows, 1), chances.log().repeat(rows, 1)).argmax(-1)
     often = torch.bincount(tokens, minlength=4) / rows
     assert torch.all((often - chances).abs() < 4 * (chances * (1 - chances) / rows).sqrt())
-    cold = decoding._Drawn([Draw(0.5, seed) for seed in range(rows)], decoding.LogitsProcessorList())
+    cold = decoding._SampleRows([SamplingState(0.5, seed) for seed in range(rows)], decoding.LogitsProcessorList())
     often = torch.bincount(cold(torch.zeros(rows, 1), chances.log().repeat(rows, 1)).argmax(-1), minlength=4) / rows
     assert often[0] == pytest.approx(0.25 / (0.25 + 0.09 + 0.0225 + 0.0025), abs=0.03)  # squares
 
@@ -217,7 +217,7 @@ def test_a_draw_does_not_depend_on_its_neighbours(plan):
     model.generation_config.top_k = 5
 
     def drawn(places, greedy=()):
-        draws = [None if place in greedy else Draw(0.7, 100 + place) for place in places]
+        draws = [None if place in greedy else SamplingState(0.7, 100 + place) for place in places]
         return Decoder(model, 2, plan).answers([rows[place] for place in places], NEW, draws=draws)
 
     together = drawn(range(6))
@@ -227,7 +227,7 @@ def test_a_draw_does_not_depend_on_its_neighbours(plan):
     mixed = drawn(range(6), greedy=(1, 4))
     plain = one_by_one(model, rows)
     assert mixed == [plain[place] if place in (1, 4) else together[place] for place in range(6)]
-    assert Decoder(model, 2, plan).answers(rows, NEW, draws=[Draw(0.7, 200 + n) for n in range(6)]) != together
+    assert Decoder(model, 2, plan).answers(rows, NEW, draws=[SamplingState(0.7, 200 + n) for n in range(6)]) != together
 
 
 def test_settings_of_the_model_itself():
@@ -373,12 +373,12 @@ def test_an_answer_in_a_fixed_form_ends_with_its_line():
     encoder = Encoder(tokenizer)
     line_break = tokenizer.encode("\n", add_special_tokens=False)[-1]
     writer = ModelSummarizer(model, encoder, SETS["small"], max_new_tokens=8)
-    assert writer.decoder.ends() == {1} | encoder.line_ends
-    assert line_break in writer.decoder.ends()
-    assert ModelSummarizer(model, encoder).decoder.ends() == {1}
+    assert writer.decoder.stop_ids() == {1} | encoder.line_ends
+    assert line_break in writer.decoder.stop_ids()
+    assert ModelSummarizer(model, encoder).decoder.stop_ids() == {1}
     texts = [SETS["small"].block_text(block) for block in BLOCKS]
     rows = [encoder.request_ids(text, SETS["small"].turns("block")) for text in texts]
-    made = one_by_one(model, rows, 8, eos_token_id=sorted(writer.decoder.ends()))
+    made = one_by_one(model, rows, 8, eos_token_id=sorted(writer.decoder.stop_ids()))
     expected = [SETS["small"].summary(tokenizer.decode(ids, skip_special_tokens=True)) for ids in made]
     assert writer.block(BLOCKS) == expected
 

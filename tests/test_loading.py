@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tests import strangers
 from tests.hub import environment
 from trsr.assets.paths import NANO, NANO_SUMMARIZER, base_path
-from trsr.cli.exits import Exit, ended
+from trsr.cli.exits import Exit, exit_codes_for_errors
 from trsr.core.compat import TRANSFORMERS
 from trsr.core.errors import LoadError
 from trsr.core.modeling import TextRichRecommender, load_adapter, optional_file
@@ -362,7 +362,7 @@ def test_code_that_does_not_fit_the_installed_versions_ends_in_one_line(quicksta
 def test_the_command_line_ends_with_the_cause(tmp_path, capsys):
     nano = shutil.copytree(NANO, tmp_path / "nano")
     damage(nano / "adapter" / "adapter_model.safetensors", "lacking")
-    with pytest.raises(SystemExit) as end, ended():
+    with pytest.raises(SystemExit) as end, exit_codes_for_errors():
         TextRichRecommender.from_pretrained(nano / "pipeline")
-    assert end.value.code == Exit.MISTAKE
+    assert end.value.code == Exit.USER_ERROR
     assert "lacks 40 weights" in capsys.readouterr().err

@@ -48,6 +48,25 @@ def test_tfidf_is_the_cosine_with_the_mean_of_the_history():
     assert two == pytest.approx({"both": 1, "lamp": math.sqrt(0.5), "much": (weight + 1) / length * math.sqrt(0.5)})
 
 
+def test_a_catalogue_is_scored_as_its_items_are_one_by_one():
+    users = [["salt", "lamp"], ["both", "much", "salt"], ["lamp"], []]
+    scorers = [baselines.tfidf_scorer(TEXTS), baselines.bm25_scorer(TEXTS), baselines.item_knn_scorer(users)]
+    scorers.append(baselines.popularity_scorer(histories(("t", ["salt", "much"], "salt", ["lamp"]))))
+    ids = list(TEXTS)
+    for scorer in scorers:
+        for history in users:
+            one_by_one = [scorer({"history": history}, [item_id])[0] for item_id in ids]
+            np.testing.assert_array_equal(scorer({"history": history}, ids), one_by_one)
+            np.testing.assert_array_equal(scorer({"history": history}, ids[::-1]), one_by_one[::-1])
+
+
+@pytest.mark.parametrize("scorer", [baselines.tfidf_scorer, baselines.bm25_scorer])
+def test_texts_without_a_word_of_two_letters_tie(scorer):
+    texts = {"a": "書", "b": "1", "c": ""}
+    rows = asked(("u1", ["a"], "b", ["c"]))
+    assert by_item(rows.score(scorer(texts)), rows) == [{"b": 0, "c": 0}]
+
+
 def test_tfidf_looks_at_the_last_items_only():
     long = asked(("u1", ["lamp", "lamp", "salt"], "both", ["lamp"]))
     short = asked(("u1", ["salt"], "both", ["lamp"]))

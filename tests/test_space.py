@@ -309,7 +309,8 @@ def test_what_a_list_is_chosen_by(catalogued, met):
     for asked, message in (
         ({"stage_one": 501}, "expected 1 to 500, got 501"),
         ({"stage_one": "5"}, "stage_one: expected a whole number, got '5'"),
-        ({"value": "x"}, "Choose the field that is to have the value 'x'"),
+        ({"value": "x"}, "A filter needs a field and a value: choose the field for the value 'x'."),
+        ({"field": "genre"}, "A filter needs a field and a value: choose the value for the field 'genre'."),
         ({"field": "gone", "value": "x"}, "no field 'gone'"),
         ({"method": "sideways"}, "Unknown method 'sideways'"),
     ):
@@ -342,7 +343,8 @@ def test_an_edited_summary_moves_the_list_and_not_the_first_stage(space, catalog
 
 def test_moves_by_hand(space):
     items = [{"item_id": name, "text": NASTY, "score": 1, "ranks": {"both": n}} for n, name in enumerate("abc", 1)]
-    found = {"items": items, "not_in_catalogue": 2, "shortened": {"recent_items_dropped": 1}, "seconds": 0.5}
+    found = {"items": items, "not_in_catalogue": 2, "not_excluded": 1, "shortened": {"recent_items_dropped": 1}}
+    found["seconds"] = 0.5
     shown = space.showing.lists(found, 1500, {"a": {"both": 1}, "b": {"both": 5}}, chosen="gone")
     assert [("▲" in one, "new" in one) for one in shown.split("<li>")[1:]] == [
         (False, False),
@@ -352,6 +354,7 @@ def test_moves_by_hand(space):
     assert "<span class='unseen'>up </span>3" in shown
     assert "3 items of a catalogue of 1,500 ranked in 500 ms, compared with the lists before." in shown
     assert "2 items of the history not in the catalogue" in shown
+    assert "1 item to leave out not found in the catalogue." in shown
     assert "recent items dropped: 1" in shown
     assert "not among the items that the first stage passed on" in shown
     assert "Language model" not in shown

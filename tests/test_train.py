@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import islice
 
 import pytest
 import torch
 import yaml
 from datasets import Dataset
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerState
 
 from tests import tiny
@@ -26,7 +27,7 @@ from trsr.errors import DataError
 from trsr.recommender import train
 from trsr.recommender.examples import encode_rows, labelled, make_encoder, ranking_prompt, with_earlier_targets
 from trsr.recommender.precision import NOTABLE, warn_if_slow
-from trsr.recommender.recipe import FORMS, build_recipe
+from trsr.recommender.recipe import FORMS, Watch, build_recipe
 from trsr.recommender.run import Run
 from trsr.recommender.score_split import load_run, score
 
@@ -440,6 +441,21 @@ def test_a_run_killed_after_its_last_step(stopped):
     record = train.train(recipe, run)
     assert (record["steps"], record["resumed_from_step"], record["loss"]) == (6, 6, None)
     assert adapter_bytes(run) == adapter_bytes(unbroken)
+
+
+def test_the_best_checkpoint_of_a_moved_run_is_where_it_lies_now(stopped, tmp_path):
+    recipe, run, _ = stopped
+    recipe = replace(recipe, watch=Watch(steps=2, keep="best"))
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe.to_dict()))
+    path = run / "checkpoints" / "checkpoint-6" / "trainer_state.json"
+    state = json.loads(path.read_text())
+    state |= {"best_global_step": 4, "best_model_checkpoint": "elsewhere/checkpoint-4", "best_metric": 0.5}
+    path.write_text(json.dumps(state))
+    best = (run / "checkpoints" / "checkpoint-4" / "adapter_model.safetensors").read_bytes()
+    moved = run.rename(tmp_path / "moved")
+    train.train(recipe, moved)
+    assert load(adapter_bytes(moved)).keys() == load(best).keys()
+    assert all(torch.equal(load(adapter_bytes(moved))[name], weight) for name, weight in load(best).items())
 
 
 @pytest.mark.parametrize("state", [None, "", '{"global_step": 6, "log_his'], ids=["none", "empty", "cut"])

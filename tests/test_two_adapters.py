@@ -23,7 +23,7 @@ from trsr.hub.inputs import ReleaseInputs
 from trsr.hub.preflight import Options
 from trsr.hub.publish import push_release
 from trsr.hub.repos import LOCAL, name_repos
-from trsr.recommender import serving, summary_writer
+from trsr.recommender import serving, summary_origin
 
 pytestmark = pytest.mark.compat
 
@@ -42,7 +42,7 @@ def summarizer(tmp_path_factory):
 
 @pytest.fixture
 def brought(summarizer, monkeypatch):
-    for module in (release, serving, summary_writer):
+    for module in (release, serving, summary_origin):
         monkeypatch.setattr(module, "summarizer_path", lambda base, named=None: summarizer if base == "nano" else None)
     return summarizer
 

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from trsr.cli.exits import ended
+from trsr.cli.exits import exit_codes_for_errors
 from trsr.records.files import write_json
 from trsr.retrieval.compare import compare_catalogues
 
@@ -27,7 +27,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str] | None = None) -> None:
     options = arguments().parse_args(words)
-    with ended():
+    with exit_codes_for_errors():
         joined = compare_catalogues(options.folders, against=options.against, fuse=options.fuse, metric=options.metric)
         write_json(options.out, joined)
         print(f"Wrote {options.out}: {', '.join(joined['systems'])}")

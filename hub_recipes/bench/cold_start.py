@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, DatasetDict
 
-from trsr.cli.exits import ended
+from trsr.cli.exits import exit_codes_for_errors
 from trsr.dataset import contract
 from trsr.errors import DataError, UsageError
 
@@ -92,7 +92,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str] | None = None) -> None:
     options = arguments().parse_args(words)
-    with ended():
+    with exit_codes_for_errors():
         counts = hold_out(options.dataset, options.out, options.share, options.seed)
         summary = ", ".join(f"{count:,} {name}" for name, count in counts.items())
         print(f"Wrote {options.out}: {summary}")

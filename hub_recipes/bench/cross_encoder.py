@@ -28,7 +28,7 @@ from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from transformers import set_seed
 
 from bench.adapters import evaluated, made_from, trained
-from trsr.cli.exits import ended
+from trsr.cli.exits import exit_codes_for_errors
 from trsr.core.history import Item, newest
 from trsr.core.prompts import RankingPrompt
 from trsr.dataset import contract
@@ -208,7 +208,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str] | None = None) -> None:
     options = arguments().parse_args(words)
-    with ended():
+    with exit_codes_for_errors():
         results = run(options.dataset, load_recipe(options.recipe, options.changes), options.seeds, options.out)
         print(f"{report.table(results)}\n\n{report.tests(results)}\n\nWrote {options.out / 'comparison'}")
 

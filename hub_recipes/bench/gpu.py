@@ -28,8 +28,8 @@ import torch
 from bench import precision, report, score, train, workloads
 from bench.measure import steady
 from bench.run import processor, write
-from trsr.cli.exits import ended
-from trsr.core.exactness import ALLOWED_NOISE, Fp32
+from trsr.cli.exits import exit_codes_for_errors
+from trsr.core.exactness import NOISE_FACTOR, Fp32
 from trsr.core.prompts import Encoder
 from trsr.errors import UsageError
 from trsr.records.versions import versions
@@ -285,7 +285,7 @@ def wrong(results: dict[str, Any]) -> list[str]:
             continue
         off, noise = (section["ways"][plan]["from_fp32"] for plan in (section["chosen"], "separate"))
         key = "norm" if "norm" in off else "mean"
-        if not off[key] <= max(FP32_ALLOWED, ALLOWED_NOISE * noise[key]):  # a NaN is not exact
+        if not off[key] <= max(FP32_ALLOWED, NOISE_FACTOR * noise[key]):  # a NaN is not exact
             faults.append(f"{section['chosen']} is off by {off[key]} in {name!r}")
     return faults
 
@@ -307,7 +307,7 @@ def arguments() -> ArgumentParser:
 
 def main(words: Sequence[str] | None = None) -> None:
     options = arguments().parse_args(words)
-    with ended():
+    with exit_codes_for_errors():
         results = run(options)
         print(f"\n{report.table(results)}\n")
         for name, why in results["left_out"].items():

@@ -25,7 +25,7 @@ from bench import report, workloads
 from bench.measure import cpu_seconds_of, spread, steady
 from bench.run import processor, write
 from bench.serving import llama_server, llama_server_version
-from trsr.cli.exits import ended
+from trsr.cli.exits import exit_codes_for_errors
 from trsr.core.scoring import Scorer
 from trsr.dataset import contract
 from trsr.errors import UsageError
@@ -187,7 +187,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str] | None = None) -> None:
     options = arguments().parse_args(words)
-    with ended():
+    with exit_codes_for_errors():
         results = run(
             options.release, options.out, options.server, options.types, options.split, options.users, options.core
         )

@@ -22,7 +22,7 @@ from bench import report
 from bench.run import processor, write
 from bench.serving import free_port, llama_server, llama_server_version, serving
 from trsr import __version__
-from trsr.cli.exits import ended
+from trsr.cli.exits import exit_codes_for_errors
 from trsr.core.modeling import ADAPTER_FILE, PROMPT_FILE
 from trsr.core.prompts import RankingPrompt
 from trsr.core.saving import write_json
@@ -245,7 +245,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str] | None = None) -> None:
     options = arguments().parse_args(words)
-    with ended():
+    with exit_codes_for_errors():
         results = run(options.release, options.out, options.python, options.llama_server, options.only, options.keep)
         print(f"{report.table(results)}\n\nWrote {options.out}")
 

@@ -129,7 +129,7 @@ def in_flight(users: int, limit: int, seed: int) -> dict[str, Any]:
     ours = Slow(limit, seed)
     with tempfile.TemporaryDirectory() as name:
         scheduler = Scheduler(ours, Store(Path(name) / "store"))
-        scheduler.run((steps(history, "recurrent") for history in histories), lambda trail: None)
+        scheduler.run((steps(history, "recurrent") for history in histories), lambda result: None)
     levels = Slow(limit, seed)
     asyncio.run(_by_levels(levels, histories, limit))
     return {

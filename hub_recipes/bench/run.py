@@ -17,7 +17,7 @@ from typing import Any
 
 from bench import plot as picture
 from bench import report
-from trsr.cli.exits import ended
+from trsr.cli.exits import exit_codes_for_errors
 from trsr.errors import UsageError
 from trsr.records.files import write_text
 from trsr.records.versions import versions
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.hybrid and options.model != "llama":
         parser.error("--hybrid names a model already: leave out --model.")
-    with ended():
+    with exit_codes_for_errors():
         # The profiler, which measures memory, would report to the terminal; read when torch is imported.
         os.environ.setdefault("KINETO_LOG_LEVEL", "9")
         results = run(

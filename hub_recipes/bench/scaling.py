@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench import adapters
 from bench.recommend import FORMS, Bench, trained_base
-from trsr.cli.exits import ended
+from trsr.cli.exits import exit_codes_for_errors
 from trsr.recommender.compare.run import compare
 from trsr.recommender.recipe import load_recipe
 from trsr.records.files import bind
@@ -80,7 +80,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str] | None = None) -> None:
     options = arguments().parse_args(words)
-    with ended():
+    with exit_codes_for_errors():
         run(options.datasets, options.out, options.sizes, options.steps, options.changes, options.seed)
 
 

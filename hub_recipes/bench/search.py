@@ -22,7 +22,7 @@ import numpy as np
 
 from bench import report
 from bench.run import processor, write
-from trsr.cli.exits import ended
+from trsr.cli.exits import exit_codes_for_errors
 from trsr.dataset import contract
 from trsr.records.costs import peak_mib
 from trsr.records.versions import versions
@@ -214,7 +214,7 @@ def main(words: Sequence[str] | None = None) -> None:
     vectors: Vectors = Made(options.items, options.users, options.width, options.seed)
     if options.retriever:
         vectors = OfRetriever(options.retriever, options.dataset, options.users)
-    with ended():
+    with exit_codes_for_errors():
         print(f"{report.table(run(options.out, vectors))}\n\nWrote {options.out}")
 
 

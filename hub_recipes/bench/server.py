@@ -23,7 +23,7 @@ import torch
 from bench import report, workloads
 from bench.measure import cpu_seconds_of
 from bench.run import processor, write
-from trsr.cli.exits import ended
+from trsr.cli.exits import exit_codes_for_errors
 from trsr.core.answer import Answer
 from trsr.core.history import clean
 from trsr.core.prompts import Encoder
@@ -203,7 +203,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str] | None = None) -> None:
     options = arguments().parse_args(words)
-    with ended():
+    with exit_codes_for_errors():
         print(f"{report.table(run(options))}\n\nWrote {options.out}")
 
 

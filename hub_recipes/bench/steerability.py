@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from bench import report
 from bench.run import processor, write
-from trsr.cli.exits import ended
+from trsr.cli.exits import exit_codes_for_errors
 from trsr.core.scoring import rank
 from trsr.dataset import contract
 from trsr.errors import DataError
@@ -240,7 +240,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(words: Sequence[str] | None = None) -> None:
     options = arguments().parse_args(words)
-    with ended():
+    with exit_codes_for_errors():
         results = run(options.out, options.dataset, options.model, options.field, options.users, options.seed)
         print(f"{report.steerability(results)}\n\nWrote {options.out}")
 

@@ -57,7 +57,7 @@ class Events:
     def on_user(self, name: str) -> list:
         """History, candidates, summary, what was chosen, and four empty answers."""
         if not name:
-            return [gr.skip()] * 8
+            return [gr.skip(), gr.skip(), gr.skip(), "", *[gr.skip()] * 4]
         user = self.samples.users[name]
         history, candidates = (reading.written(user[name], name) for name in ("history", "candidates"))
         return [history, candidates, "", user["chosen"], "", "", "", ""]

@@ -48,7 +48,7 @@ class CatalogueRecommender(Recommender):
             summary: Of the user's preferences, read by the language model alone; written from the history if left out.
             method: How it is written then: recurrent or hierarchical.
             stage_one: How many items the first stage passes on.
-            exclude: Items to leave out, by id or text, as in the history.
+            exclude: Items to leave out: one a line, by id or text.
             field: Field that must have a value, such as genre; empty for all items.
             value: The value.
             first_stage_only: Leave out the language model.
@@ -56,13 +56,14 @@ class CatalogueRecommender(Recommender):
         Returns:
             `items` that were passed on, best first: `item_id`, `text`, `score`, `log_odds`, `stage_one`, and `ranks`, the
             item's rank by `both`, the `language_model` and the `first_stage`; the `summary` that was read; how many items of
-            the history are `not_in_catalogue`; what was `shortened` to fit the model's context; and the `seconds` it took.
+            the history are `not_in_catalogue`, and how many to leave out were not found there (`not_excluded`); what was `shortened` to fit the model's context; and the `seconds` it took.
         """
         stage_one = reading.whole(stage_one, "stage_one")
         if not 1 <= stage_one <= MOST_PASSED_ON:
             raise ValueError(f"stage_one: expected 1 to {MOST_PASSED_ON}, got {stage_one}.")
-        if value and not field:
-            raise ValueError(f"Choose the field that is to have the value {value!r}.")
+        if bool(value) != bool(field):
+            missing, present = ("field", f"value {value!r}") if value else ("value", f"field {field!r}")
+            raise ValueError(f"A filter needs a field and a value: choose the {missing} for the {present}.")
         given = reading.items(history, "history")
         known = self.pipe.preprocess({"history": given})["history"]
         places = (place for place, one in enumerate(given, 1) if not self.pipe.catalogue.lacks(one))
@@ -70,7 +71,7 @@ class CatalogueRecommender(Recommender):
         request: dict[str, Any] = {
             "history": given,
             "exclude": reading.items(exclude, "exclude"),
-            "where": {field: value} if field and value else {},
+            "where": {field: value} if field else {},
             "summary": "" if first_stage_only else self._summary(known, summary, method),
         }
         started = time.perf_counter()
@@ -95,6 +96,7 @@ class CatalogueRecommender(Recommender):
             "items": items,
             "summary": request["summary"],
             "not_in_catalogue": answer["not_in_catalogue"],
+            "not_excluded": answer["not_excluded"],
             "shortened": answer.get("shortened", {}),
             "seconds": round(time.perf_counter() - started, 4),
         }

@@ -73,6 +73,8 @@ def lists(
     items, notes = found["items"], []
     if lost := found["not_in_catalogue"]:
         notes.append(f"{_count(lost, 'item')} of the history not in the catalogue: the first stage skips them.")
+    if lost := found["not_excluded"]:
+        notes.append(f"{_count(lost, 'item')} to leave out not found in the catalogue.")
     parts = [f"{name.replace('_', ' ')}: {count}" for name, count in found["shortened"].items() if count]
     if parts:
         notes.append(f"To fit the model's context, {', '.join(parts)}.")

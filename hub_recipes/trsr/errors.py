@@ -1,4 +1,4 @@
-"""What can go wrong at a user's hands: every message says what was got, what was expected and what to do.
+"""Errors that input or the environment causes: every message says what was got, what was expected and what to do.
 
 The command line shows these, and files that cannot be read or written, in one line; any other error is a fault of ours, and
 shows where it happened. `TrsrError` is the kind of all of them.

@@ -30,7 +30,7 @@ from trsr.cli import (
     train_summarizer,
     verify,
 )
-from trsr.cli.exits import Exit, ended, quiet_without_reader
+from trsr.cli.exits import Exit, exit_codes_for_errors, exit_quietly_on_broken_pipe
 from trsr.cli.outcome import Outcome
 from trsr.cli.progress import readable_progress
 
@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not sys.warnoptions:
         # Calls inside peft and TRL, which their next versions replace.
         warnings.filterwarnings("ignore", r"`(is_)?gradient_checkpointing(_enable)?` is deprecated", FutureWarning)
-    with ended(), quiet_without_reader():
+    with exit_codes_for_errors(), exit_quietly_on_broken_pipe():
         if code := _run(options):
             sys.exit(code)
 
@@ -114,7 +114,7 @@ def _run(options: argparse.Namespace) -> Exit:
     with readable_progress(), redirect:
         outcome: Outcome | None = options.act(options)
     if outcome is None:
-        return Exit.DONE
+        return Exit.SUCCESS
     if text := outcome.json() if for_scripts else outcome.text:
         print(text)
     return outcome.exit

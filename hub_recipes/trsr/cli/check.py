@@ -36,4 +36,4 @@ def run(options: argparse.Namespace) -> Outcome:
     logging.set_verbosity(logging.CRITICAL)
     report = check(options.dataset, revision=options.revision, limit=options.limit, examples=options.examples)
     failed = report.failed(strict=options.strict)
-    return Outcome(as_dict(report), as_text(report), Exit.FOUND if failed else Exit.DONE)
+    return Outcome(as_dict(report), as_text(report), Exit.PROBLEMS_FOUND if failed else Exit.SUCCESS)

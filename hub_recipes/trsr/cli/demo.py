@@ -76,6 +76,8 @@ def demo(folder: Path | None = None, retriever: Path | None = None, **options) -
         pipe = load_recommender(str(folder) if folder else None, device="cpu")
     if retriever and folder and is_finished(folder):
         pipe.catalogue = catalogue_of_run(Run.read(folder), retriever)
+    elif retriever and not release.get("dataset"):
+        raise UsageError(f"{folder} has no folder dataset/, which has the texts of a catalogue. Leave out --retriever.")
     elif retriever:
         pipe.catalogue = with_weight_of(catalogue_of(retriever, release.get("dataset", "")), record_of(pipe))
     space = spaces.space_folder()

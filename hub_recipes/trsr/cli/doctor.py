@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> Outcome:
     return Outcome(
         {**sections, "advice": advice_lines},
         "\n".join([*lines, "", *advice_lines]).rstrip(),
-        Exit.FOUND if broken(sections) else Exit.DONE,
+        Exit.PROBLEMS_FOUND if broken(sections) else Exit.SUCCESS,
     )
 
 

@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-adapter", action="store_true", help="the base as it is (zero-shot)")
     parser.add_argument("--dataset", help="folder or Hub id to evaluate on (what the run was trained on)")
     parser.add_argument(
-        "--shuffle-summaries", action="store_true", help="a control: everyone by another user's summary"
+        "--shuffle-summaries", action="store_true", help="a control: rank each user with another user's summary"
     )
     parser.add_argument(
         "--history", metavar="ORDER", help="a control: recent items shuffled, reversed, or the newest alone (last:N)"

@@ -21,7 +21,7 @@ class Outcome:
 
     values: Mapping[str, Any]
     text: str
-    exit: Exit = Exit.DONE
+    exit: Exit = Exit.SUCCESS
 
     def json(self) -> str:
         return json.dumps(finite(self.values), indent=2, allow_nan=False)

@@ -23,9 +23,9 @@ def run(options: argparse.Namespace) -> Outcome:
 
     recipes = [load_recipe(name) for name in options.recipes or names()]
     if options.fits:
-        from trsr.recommender.memory import fits, table
+        from trsr.recommender.memory import estimate_memory, table
 
-        results = fits(recipes)
+        results = estimate_memory(recipes)
         return Outcome(results, table(results))
     lines = [f"{recipe.name:32} {recipe.base:40} {recipe.dataset:24} {recipe.summary}" for recipe in recipes]
     return Outcome({"recipes": [recipe.to_dict() for recipe in recipes]}, "\n".join(lines))

@@ -29,10 +29,20 @@ REPORTED = ("limit", "calls", "asked", "reused", "retried", "rejected", "reasoni
 MEASURED = 8
 RATES = ("price_in", "price_out", "calls_per_second", "concurrency", "latency")
 # Options that other engines, or a run that is no estimate, would pass over; and their defaults, where those are not None.
-OF_SERVERS = ("base_url", "extra_body", "same_model")
-OF_MODELS = ("max_new_tokens", "temperature", "seed", "repetition_penalty", "answer_penalty", "store")
+OF_SERVERS = ("base_url", "extra_body", "same_model", "timeout")
+OF_MODELS = ("max_new_tokens", "temperature", "seed", "repetition_penalty", "answer_penalty", "store", "keep_going")
 OF_ESTIMATES = ("price_in", "price_out", "calls_per_second", "latency", "answer_tokens", "tokenizer")
-DEFAULTS = {"extra_body": {}, "same_model": False, "temperature": 0.0, "seed": 0, "repetition_penalty": 1.0}
+DEFAULTS = {
+    "extra_body": {},
+    "same_model": False,
+    "timeout": 120.0,
+    "concurrency": 32,
+    "temperature": 0.0,
+    "seed": 0,
+    "repetition_penalty": 1.0,
+    "keep_going": False,
+    "questions": Path("questions.parquet"),
+}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -90,8 +100,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument_group("servers, for openai:MODEL; the key is read from OPENAI_API_KEY").add_argument
     add("--base-url", metavar="URL", help="such as http://localhost:8000/v1 (Inference Providers)")
-    add("--concurrency", type=int, default=32, help="requests at a time (%(default)s)")
-    add("--timeout", type=float, default=120, help="seconds until a request is given up (%(default)s)")
+    add("--concurrency", type=int, default=DEFAULTS["concurrency"], help="requests at a time (%(default)s)")
+    add("--timeout", type=float, default=DEFAULTS["timeout"], help="seconds until a request is given up (%(default)s)")
     add(
         "--same-model", action="store_true", help="go on although a store has answers of another --base-url: same model"
     )
@@ -107,7 +117,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--since", metavar="DATASET", help="continue its summaries: only blocks that changed are asked for")
     add("--cache", action="append", default=[], metavar="SOURCE", help="dataset, folder or Parquet file of generations")
     add("--export-cache", type=Path, metavar="DIR", help="write the generations that were used as a dataset")
-    add("--questions", type=Path, default=Path("questions.parquet"), help="for vllm:MODEL: file to write (%(default)s)")
+    add("--questions", type=Path, default=DEFAULTS["questions"], help="for vllm:MODEL: file to write (%(default)s)")
     group = parser.add_argument_group(
         "many machines, or many GPUs",
         "Ray Data runs the engine on workers; the result is the same. On a cluster: ray job submit -- trsr summarize ... "
@@ -207,7 +217,7 @@ def run(options: argparse.Namespace) -> Outcome:
         else:
             provenance = summarize_dataset(options.dataset, options.out, chosen, since=options.since, **settings)
     except OpenQuestions as left:  # no mistake, but no dataset either
-        return Outcome({"questions": str(options.questions)}, str(left), Exit.OPEN)
+        return Outcome({"questions": str(options.questions)}, str(left), Exit.SUMMARIES_MISSING)
     counts = {name: provenance["summaries"][name] for name in REPORTED if name in provenance["summaries"]} | asked_twice
     if "fallen_back" in counts:
         counts["fallen_back"] = SummaryProvenance(provenance["summaries"]).fallen_back
@@ -222,6 +232,8 @@ def _check_in_use(options: argparse.Namespace) -> None:
     kind = options.engine.partition(":")[0]
     for use, in_use, names in (
         ("--engine openai:MODEL", kind == "openai", OF_SERVERS),
+        ("--engine openai:MODEL or --estimate", kind == "openai" or options.estimate, ("concurrency",)),
+        ("--engine vllm:MODEL", kind == "vllm", ("questions",)),
         ("an --engine that has a model", kind != "extractive", OF_MODELS),
         ("--estimate", options.estimate, OF_ESTIMATES),
     ):

@@ -61,4 +61,4 @@ def run(options: argparse.Namespace) -> Outcome:
             + ("right." if result["right"] else "NOT right."),
         ]
     )
-    return Outcome(result, text, Exit.DONE if result["right"] else Exit.FOUND)
+    return Outcome(result, text, Exit.SUCCESS if result["right"] else Exit.PROBLEMS_FOUND)

@@ -1,7 +1,7 @@
-"""What a model writes after each of many prompts, in length-sorted batches, with their shared beginning run once.
+"""Generate the answers to many prompts, in length-sorted batches, with the prefix that they share run once.
 
 Knows nothing of text: token ids in, token ids out. The plan is `reuse` (batches start from the cache of the shared
-beginning, and answers that have ended leave) or `batch` (whole prompts), which every causal model can do.
+prefix, and finished answers leave the batch) or `batch` (whole prompts), which every causal model can do.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -34,13 +34,13 @@ _KEEPS_GREEDY = set(
 )
 
 
-# As many of the likeliest tokens are drawn from, unless the model's own settings say otherwise; as in `generate`.
+# Tokens are sampled from so many of the likeliest, unless the model's own settings say otherwise; as in `generate`.
 TOP_K = 50
 
 
 @dataclass(slots=True)
-class Draw:
-    """How one answer is drawn: with random numbers of its own, so that no neighbour in its batch has a part in it."""
+class SamplingState:
+    """How one answer is sampled: with random numbers of its own, so that it does not depend on its batch."""
 
     temperature: float
     seed: int
@@ -52,10 +52,10 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class _SharedPrefix:
-    """What the prompts of a call begin with alike.
+    """The prefix that the prompts of a call share.
 
     Attributes:
-        cache: Of the shared beginning of all prompts of a kind.
+        cache: Of the prefix that all prompts of a kind share.
         length: How many of its tokens these prompts share.
     """
 
@@ -63,10 +63,10 @@ class _SharedPrefix:
     length: int
 
 
-class _Drawn(LogitsProcessor):
-    """Draws the next token of the rows that have a `Draw`, and leaves no other to the greedy search that follows."""
+class _SampleRows(LogitsProcessor):
+    """Samples the next token of the rows that have a `SamplingState`, and masks all others from the greedy search that follows."""
 
-    def __init__(self, draws: Sequence[Draw | None], warpers: LogitsProcessorList) -> None:
+    def __init__(self, draws: Sequence[SamplingState | None], warpers: LogitsProcessorList) -> None:
         self._rows = [row for row, draw in enumerate(draws) if draw]
         self._draws = [draw for draw in draws if draw]
         self._warpers = warpers
@@ -75,11 +75,11 @@ class _Drawn(LogitsProcessor):
         """Scores (rows, vocabulary) -> the same, in which a drawn row has one token."""
         precise = torch.float32 if scores.device.type == "mps" else torch.float64
         tensor_options: dict[str, Any] = {"dtype": precise, "device": scores.device}
-        warm = torch.tensor([[draw.temperature] for draw in self._draws], **tensor_options)
-        warped = self._warpers(input_ids[self._rows], scores[self._rows].to(precise) / warm)
-        chances = warped.softmax(-1).cumsum(-1)  # (drawn rows, vocabulary)
-        drawn = torch.tensor([[draw.random.random()] for draw in self._draws], **tensor_options) * chances[:, -1:]
-        tokens = torch.searchsorted(chances, drawn, right=True).clamp(max=scores.shape[-1] - 1)
+        temperatures = torch.tensor([[draw.temperature] for draw in self._draws], **tensor_options)
+        warped = self._warpers(input_ids[self._rows], scores[self._rows].to(precise) / temperatures)
+        cumulative = warped.softmax(-1).cumsum(-1)  # (drawn rows, vocabulary)
+        drawn = torch.tensor([[draw.random.random()] for draw in self._draws], **tensor_options) * cumulative[:, -1:]
+        tokens = torch.searchsorted(cumulative, drawn, right=True).clamp(max=scores.shape[-1] - 1)
         rows = torch.tensor(self._rows, device=scores.device)
         scores = scores.clone()
         scores[rows] = -torch.inf
@@ -88,8 +88,8 @@ class _Drawn(LogitsProcessor):
 
 
 class _AnswerPenalty(LogitsProcessor):
-    """Makes tokens that an answer has already less likely. `generate` has a penalty for those of the prompt too, which
-    keeps names from being repeated that an answer should have.
+    """A repetition penalty for the answer's own tokens only. That of `generate` also penalises tokens of the prompt, such as
+    names that the answer needs.
 
     Args:
         start: Length of the prompts, padding included.
@@ -102,8 +102,10 @@ class _AnswerPenalty(LogitsProcessor):
     def __call__(self, input_ids, scores):
         """Scores (rows, vocabulary) -> the same, of which those of tokens from `start` on are lower."""
         answer = input_ids[:, self._start :]
-        had = scores.gather(1, answer)
-        return scores.scatter(1, answer, torch.where(had < 0, had * self._penalty, had / self._penalty))
+        answer_scores = scores.gather(1, answer)
+        return scores.scatter(
+            1, answer, torch.where(answer_scores < 0, answer_scores * self._penalty, answer_scores / self._penalty)
+        )
 
 
 class Decoder:
@@ -115,7 +117,7 @@ class Decoder:
         plan: One of `PLANS`; None probes the model as soon as there is something to share, and takes `reuse` where it
             is exact.
         answer_penalty: Above 1, tokens that an answer has already are less likely, whatever its prompt has.
-        more_ends: Tokens that end an answer beside the model's own.
+        extra_stop_ids: Tokens that end an answer beside the model's own.
         generation: More arguments of `generate`. With anything but greedy search the plan is `batch`.
 
     Attributes:
@@ -128,7 +130,7 @@ class Decoder:
         pad_id: int,
         plan: str | None = None,
         answer_penalty: float = 1.0,
-        more_ends: Collection[int] = (),
+        extra_stop_ids: Collection[int] = (),
         **generation,
     ) -> None:
         if plan is not None and plan not in PLANS:
@@ -137,10 +139,10 @@ class Decoder:
         self.pad_id = pad_id
         self.answer_penalty = answer_penalty
         self.generation = {"do_sample": False, **generation}
-        if more_ends:
-            self.generation["eos_token_id"] = sorted(self.ends() | set(more_ends))
+        if extra_stop_ids:
+            self.generation["eos_token_id"] = sorted(self.stop_ids() | set(extra_stop_ids))
         # Apart from the rest, because it counts from the prompt's end.
-        self._least = self.generation.pop("min_new_tokens", None) or 0
+        self._min_new_tokens = self.generation.pop("min_new_tokens", None) or 0
         self.plan = plan if self._is_greedy() else "batch"
         self._prefix_caches: dict[str, PrefixCache] = {}
 
@@ -151,7 +153,7 @@ class Decoder:
         max_new_tokens: int,
         batch_tokens: int = 8192,
         kind: str = "",
-        draws: Sequence[Draw | None] = (),
+        draws: Sequence[SamplingState | None] = (),
     ) -> list[list[int]]:
         """Return the tokens after each prompt, up to and with an end token, in the order given.
 
@@ -159,8 +161,8 @@ class Decoder:
             prompts: Token ids, none empty.
             max_new_tokens: Longest answer in tokens.
             batch_tokens: Most prompt and answer tokens in one batch.
-            kind: Prompts of one kind begin alike; their beginning is kept from call to call.
-            draws: How each answer is drawn; None is greedy, as all are by default.
+            kind: Prompts of one kind share a prefix, whose cache is kept from call to call.
+            draws: How each answer is sampled; None is greedy, which is the default for all.
         """
         with exclusive(self.model):
             return self._answers(prompts, max_new_tokens, batch_tokens, kind, draws or [None] * len(prompts))
@@ -171,10 +173,10 @@ class Decoder:
         max_new_tokens: int,
         batch_tokens: int,
         kind: str,
-        draws: Sequence[Draw | None],
+        draws: Sequence[SamplingState | None],
     ) -> list[list[int]]:
         all_answers: list[list[int]] = [[] for _ in prompts]
-        ends = self.ends()
+        stop_ids = self.stop_ids()
         prefix = self._shared_prefix(prompts, kind)
         for indices in _batches([len(prompt) + max_new_tokens for prompt in prompts], batch_tokens):
             rows, drawn = [prompts[index] for index in indices], [draws[index] for index in indices]
@@ -183,17 +185,17 @@ class Decoder:
             else:
                 ids, mask = _left_padded(rows)
                 sequences = self._generate(
-                    ids, mask, max_new_tokens, self._least, **self._processors(drawn, ids.shape[1])
+                    ids, mask, max_new_tokens, self._min_new_tokens, **self._processors(drawn, ids.shape[1])
                 )
                 answers = sequences[:, ids.shape[1] :].tolist()
             for index, answer in zip(indices, answers, strict=True):
-                all_answers[index] = _until_end(answer, ends)
+                all_answers[index] = _until_end(answer, stop_ids)
         return all_answers
 
     def _continue(
         self,
         rows: Sequence[Sequence[int]],
-        draws: Sequence[Draw | None],
+        draws: Sequence[SamplingState | None],
         prefix: _SharedPrefix,
         max_new_tokens: int,
     ) -> list[list[int]]:
@@ -201,43 +203,45 @@ class Decoder:
         ids, mask = _left_padded(rows)
         start = ids.shape[1]
         cache = prefix.cache.rows(prefix.length, (mask == 0).sum(1))
-        ends = self.ends()
+        stop_ids = self.stop_ids()
         answers: list[list[int]] = [[] for _ in rows]
         indices = list(range(len(rows)))
         for step in range(0, max_new_tokens, SEGMENT):
-            least = max(0, self._least - step)
+            min_new_tokens = max(0, self._min_new_tokens - step)
             processors = self._processors([draws[index] for index in indices], start)
-            sequences = self._generate(ids, mask, min(SEGMENT, max_new_tokens - step), least, cache=cache, **processors)
-            going = []
+            sequences = self._generate(
+                ids, mask, min(SEGMENT, max_new_tokens - step), min_new_tokens, cache=cache, **processors
+            )
+            unfinished = []
             for row, tokens in enumerate(sequences[:, ids.shape[1] :].tolist()):
-                answers[indices[row]] += _until_end(tokens, ends)
-                if ends.isdisjoint(tokens):
-                    going.append(row)
-            if not going:
+                answers[indices[row]] += _until_end(tokens, stop_ids)
+                if stop_ids.isdisjoint(tokens):
+                    unfinished.append(row)
+            if not unfinished:
                 break
-            if len(going) < len(indices):
-                indices = [indices[row] for row in going]
-                cache.reorder_cache(torch.LongTensor(going))
-            mask = torch.nn.functional.pad(mask, (0, sequences.shape[1] - ids.shape[1]), value=1)[going]
-            ids = sequences[going]
+            if len(unfinished) < len(indices):
+                indices = [indices[row] for row in unfinished]
+                cache.reorder_cache(torch.LongTensor(unfinished))
+            mask = torch.nn.functional.pad(mask, (0, sequences.shape[1] - ids.shape[1]), value=1)[unfinished]
+            ids = sequences[unfinished]
         return answers
 
-    def _processors(self, draws: Sequence[Draw | None], start: int) -> dict[str, Any]:
-        """Arguments of `generate` for rows of which some are drawn, and whose answers begin at column `start`."""
+    def _processors(self, draws: Sequence[SamplingState | None], start: int) -> dict[str, Any]:
+        """Arguments of `generate` for rows of which some are sampled, and whose answers begin at column `start`."""
         processors = LogitsProcessorList()
         if self.answer_penalty != 1:
             processors.append(_AnswerPenalty(start, self.answer_penalty))
         if any(draws):
-            processors.append(self._drawn(draws))
+            processors.append(self._sampler(draws))
         return {"logits_processor": processors} if processors else {}
 
-    def _drawn(self, draws: Sequence[Draw | None]) -> _Drawn:
+    def _sampler(self, draws: Sequence[SamplingState | None]) -> _SampleRows:
         own = self.model.generation_config
         top_k, top_p = getattr(own, "top_k", None), getattr(own, "top_p", None)
         warpers = LogitsProcessorList([TopKLogitsWarper(TOP_K if top_k is None else top_k)] if top_k != 0 else [])
         if top_p is not None and top_p < 1:
             warpers.append(TopPLogitsWarper(top_p))
-        return _Drawn(draws, warpers)
+        return _SampleRows(draws, warpers)
 
     def _generate(
         self,
@@ -261,7 +265,7 @@ class Decoder:
         )
 
     def _shared_prefix(self, prompts: Sequence[Sequence[int]], kind: str) -> _SharedPrefix | None:
-        """What the prompts begin with alike; None where whole prompts are run."""
+        """The prefix that the prompts share; None where whole prompts are run."""
         if self.plan == "batch" or not prompts:
             return None
         cache = self._prefix_caches.get(kind)
@@ -286,25 +290,25 @@ class Decoder:
         }
         return self.generation["do_sample"] is False and settings <= _KEEPS_GREEDY
 
-    def ends(self) -> set[int]:
-        """Tokens that end an answer, found where `generate` finds them."""
+    def stop_ids(self) -> set[int]:
+        """Tokens that end an answer, as `generate` looks them up."""
         configs = (self.generation.get("generation_config"), self.model.generation_config)
         settings = (self.generation.get("eos_token_id"), *(getattr(config, "eos_token_id", None) for config in configs))
         end = next((setting for setting in settings if setting is not None), ())
         return {end} if isinstance(end, int) else set(end)
 
     def _probe(self, prompt: Sequence[int]) -> str:
-        """`reuse` if it gives what three short prompts give one by one, else `batch`, said once."""
+        """`reuse` if it gives the logits of three short prompts run one by one; else `batch`, with one warning."""
         ids = (list(prompt) * 44)[:44]  # tokens of a real prompt: some others mean an image
-        # Padding: none, less than the beginning of 16, and more than it.
+        # Padding: none, less than the shared prefix of 16, and more than it.
         rows = [ids, ids[:36], ids[:19]]
-        ends = self.ends()
-        # All ways go on with one token: where two are as likely, rounding would choose between them.
-        onward = [next((token for token in ids if token not in ends), ids[0])]
+        stop_ids = self.stop_ids()
+        # The continuation is forced: where two tokens are equally likely, rounding would choose between them.
+        forced_tokens = [next((token for token in ids if token not in stop_ids), ids[0])]
 
         def logits(rows: Sequence[Sequence[int]], cache: Cache | None = None) -> torch.Tensor:
             options: dict[str, Any] = {"output_logits": True, "return_dict_in_generate": True}
-            options["prefix_allowed_tokens_fn"] = lambda row, sent: onward
+            options["prefix_allowed_tokens_fn"] = lambda row, sent: forced_tokens
             output = self._generate(*_left_padded(rows), 3, cache=cache, **options)
             return torch.stack(output.logits, 1)  # (rows, steps, vocabulary)
 
@@ -313,7 +317,7 @@ class Decoder:
             return logits(rows, cache=PrefixCache(self.model, ids[:16]).rows(16, padding))
 
         reference = Reference(lambda: torch.cat([logits([row]) for row in rows]), lambda: logits(rows))
-        fault = reference.fault(reused)
+        fault = reference.why_not_exact(reused)
         if fault is None:
             return "reuse"
         logger.warning_once(f"Prompts are run whole with {type(self.model).__name__}: {fault}.")
@@ -338,6 +342,6 @@ def _left_padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Ten
     return torch.tensor(ids), torch.tensor(mask)
 
 
-def _until_end(answer: list[int], ends: set[int]) -> list[int]:
+def _until_end(answer: list[int], stop_ids: set[int]) -> list[int]:
     """Without what `generate` writes after the end."""
-    return answer[: next((length for length, token in enumerate(answer, 1) if token in ends), None)]
+    return answer[: next((length for length, token in enumerate(answer, 1) if token in stop_ids), None)]

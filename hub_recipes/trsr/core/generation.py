@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from .answer import Answer
 from .control_tokens import has_reasoning
-from .decoding import Decoder, Draw
+from .decoding import Decoder, SamplingState
 from .errors import InputError
 from .history import Block
 from .prompts import Encoder
@@ -38,7 +38,7 @@ class ModelSummarizer:
         self.batch_tokens = batch_tokens
         pad, end = encoder.tokenizer.pad_token_id, encoder.tokenizer.eos_token_id
         if self.prompts.form:
-            generation["more_ends"] = encoder.line_ends
+            generation["extra_stop_ids"] = encoder.line_ends
         self.decoder = Decoder(model, pad if pad is not None else end or 0, **generation)
 
     def block(self, blocks: Sequence[Block]) -> list[str]:
@@ -50,7 +50,7 @@ class ModelSummarizer:
     def update(self, pairs: Sequence[tuple[str, Block]]) -> list[str]:
         return self._texts("update", [self.prompts.update_text(summary, block) for summary, block in pairs])
 
-    def answers(self, kind: str, texts: Sequence[str], draws: Sequence[Draw | None] = ()) -> list[Answer]:
+    def answers(self, kind: str, texts: Sequence[str], draws: Sequence[SamplingState | None] = ()) -> list[Answer]:
         """Answer prompts of one kind: `block`, `merge` or `update`.
 
         A prompt that does not fit into the model's context beside its answer has the failure `prompt too long`.
@@ -69,7 +69,7 @@ class ModelSummarizer:
             kind,
             [draws[index] for index in fitting] if draws else (),
         )
-        ends = self.decoder.ends()
+        stop_ids = self.decoder.stop_ids()
         answers = [
             Answer(
                 f"A summary prompt has {len(ids)} tokens, and with {self.max_new_tokens} for the answer exceeds the model's "
@@ -79,7 +79,7 @@ class ModelSummarizer:
             for text, ids in zip(texts, prompts, strict=True)
         ]
         for index, ids in zip(fitting, answer_ids, strict=True):
-            finish = "stop" if ids and ids[-1] in ends else "length"
+            finish = "stop" if ids and ids[-1] in stop_ids else "length"
             answers[index] = Answer(self._decode(ids), finish, len(prompts[index]), len(ids))
         return answers
 

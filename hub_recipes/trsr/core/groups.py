@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 def common_prefix(rows: Sequence[Sequence[int]]) -> list[int]:
     """The longest common prefix of all rows that leaves each row at least one token."""
-    # The first and the last in order differ the earliest.
+    # The smallest and the largest in lexicographic order share the shortest prefix.
     low, high = min(rows, key=list), max(rows, key=list)
     length, most = 0, min(map(len, rows)) - 1
     while length < most and low[length] == high[length]:

@@ -22,7 +22,8 @@ from .history import Block, Item, blocks_by_count
 from .modeling import SUMMARIZER
 from .prompts import Encoder, RankingPrompt
 from .saving import save_recommender
-from .scoring import Scorer, probability, rank
+from .scoring import Scorer, probability
+from .scoring import rank as order_by_score
 from .summarize import METHODS, Summarizer, SummaryResult, summarize
 from .summary_prompts import SummaryPrompts
 
@@ -114,28 +115,28 @@ class TextRichRecommendationPipeline(Pipeline):
                 f"Unknown option {', '.join(sorted(unknown))}. Options: summarizer, method, top_k, return_summary, "
                 "max_new_tokens, and without candidates stage_one, exclude, where, rank."
             )
-        forward, after = {}, {}
+        forward_options, postprocess_options = {}, {}
         if stage_one is not None:
             stage_one = _positive("stage_one", stage_one)
         if rank is not None and not isinstance(rank, bool):
             raise InputError(f"rank must be True or False, got {rank!r}.")
         options = {"stage_one": stage_one, "exclude": exclude, "where": where, "rank": rank}
-        before = {name: value for name, value in options.items() if value is not None}
+        preprocess_options = {name: value for name, value in options.items() if value is not None}
         if summarizer != "unset":
-            forward["summarizer"] = _known_summarizer(summarizer)
+            forward_options["summarizer"] = _check_summarizer(summarizer)
         if method is not None:
             if method not in METHODS:
                 raise InputError(f"Unknown method {method!r}, expected one of {', '.join(METHODS)}.")
-            forward["method"] = method
+            forward_options["method"] = method
         if max_new_tokens is not None:
-            forward["max_new_tokens"] = _positive("max_new_tokens", max_new_tokens)
+            forward_options["max_new_tokens"] = _positive("max_new_tokens", max_new_tokens)
         if not isinstance(top_k, str) or top_k != "unset":
             if top_k is not None:
                 top_k = _positive("top_k", top_k, " or None")
-            before["top_k"] = after["top_k"] = top_k
+            preprocess_options["top_k"] = postprocess_options["top_k"] = top_k
         if return_summary is not None:
-            after["return_summary"] = return_summary
-        return before, forward, after
+            postprocess_options["return_summary"] = return_summary
+        return preprocess_options, forward_options, postprocess_options
 
     def __call__(self, inputs, **kwargs):
         """Rank the candidates of a request, or of each request of a list, Dataset or generator."""
@@ -227,7 +228,7 @@ class TextRichRecommendationPipeline(Pipeline):
         return {
             "history": self._items(request["history"], "history"),
             "candidates": self._items(request["candidates"], "candidates"),
-            "given": list(request["candidates"]),
+            "candidates_as_given": list(request["candidates"]),
             "summary": summary,
         }
 
@@ -235,8 +236,8 @@ class TextRichRecommendationPipeline(Pipeline):
         """The history of a request without candidates, and what to retrieve for it."""
         catalogue = self.catalogue
         where = {**_fields(where), **_fields(request.get("where"))}
-        history = _listed(request["history"], "history")
-        left_out = [*_listed(request.get("exclude") or (), "exclude"), *_listed(exclude, "exclude")]
+        history = _check_list(request["history"], "history")
+        left_out = [*_check_list(request.get("exclude") or (), "exclude"), *_check_list(exclude, "exclude")]
         left_out = [catalogue.entry(value) for value in left_out]
         # An id that the catalogue does not hold, without a text: neither model can read it.
         items, excluded = (
@@ -257,7 +258,7 @@ class TextRichRecommendationPipeline(Pipeline):
         An item that is named by its id alone is read from the catalogue.
         """
         items = []
-        for index, value in enumerate(_listed(values, name)):
+        for index, value in enumerate(_check_list(values, name)):
             try:
                 if not skipped(value):
                     items.append(self.encoder.prompt.item(self._text_of(value)))
@@ -273,7 +274,7 @@ class TextRichRecommendationPipeline(Pipeline):
 
     def _forward(self, request, summarizer="auto", method=None, max_new_tokens=None):
         history, query = request["history"], request.get("query")
-        answered = {**request, "retrieved": None, "trail": None, "scores": None, "shortened": None}
+        answered = {**request, "retrieved": None, "summary_result": None, "scores": None, "shortened": None}
         candidates = request.get("candidates")
         if query is not None:
             [answered["retrieved"]] = self.catalogue.retrieve([query])
@@ -281,18 +282,20 @@ class TextRichRecommendationPipeline(Pipeline):
                 return answered
             candidates = [self.encoder.prompt.item(self.catalogue.texts[row]) for row, _ in answered["retrieved"]]
         if request["summary"] is not None:
-            answered["trail"] = SummaryResult((), request["summary"])
-        elif history and (name := self._named(summarizer)):
+            answered["summary_result"] = SummaryResult((), request["summary"])
+        elif history and (name := self._resolve_summarizer(summarizer)):
             blocks = blocks_by_count(history, self._block_size, self._max_blocks)
-            with self._writing(name, max_new_tokens) as writer:
-                answered["trail"] = summarize([blocks], writer, method or self._trained_method)[0]
-        trail = answered["trail"]
+            with self._summarizer(name, max_new_tokens) as writer:
+                answered["summary_result"] = summarize([blocks], writer, method or self._trained_method)[0]
+        summary_result = answered["summary_result"]
         suffixes = [self.encoder.suffix_ids(item) for item in candidates]
         answered["scores"] = []
         if suffixes:
             longest = max(range(len(suffixes)), key=lambda index: len(suffixes[index]))
             with _named_in_errors(f"candidates[{longest}], {candidates[longest].text[:40]!r}: "):
-                prefix = self.encoder.prefix_ids(trail.summary if trail else None, history, len(suffixes[longest]))
+                prefix = self.encoder.prefix_ids(
+                    summary_result.summary if summary_result else None, history, len(suffixes[longest])
+                )
             if prefix.recent_dropped or prefix.summary_words_dropped:
                 answered["shortened"] = {
                     "recent_items_dropped": prefix.recent_dropped,
@@ -311,12 +314,12 @@ class TextRichRecommendationPipeline(Pipeline):
                 "candidates": [
                     {
                         "index": index,
-                        "item": ranked["given"][index],
+                        "item": ranked["candidates_as_given"][index],
                         "score": probability(scores[index] / self._temperature + self._bias),
                         "log_odds": scores[index],
                         "rank": position,
                     }
-                    for position, index in enumerate(rank(scores)[:top_k], 1)
+                    for position, index in enumerate(order_by_score(scores)[:top_k], 1)
                 ]
             }
         else:
@@ -324,9 +327,9 @@ class TextRichRecommendationPipeline(Pipeline):
             query = ranked["query"]
             answer = {"candidates": chosen, "not_in_catalogue": query.unknown, "not_excluded": query.not_excluded}
         if return_summary:
-            trail = ranked["trail"]
-            answer["summary"] = trail.summary if trail else None
-            answer["block_summaries"] = list(trail.block_summaries) if trail else []
+            summary_result = ranked["summary_result"]
+            answer["summary"] = summary_result.summary if summary_result else None
+            answer["block_summaries"] = list(summary_result.block_summaries) if summary_result else []
         if ranked["shortened"]:
             answer["shortened"] = ranked["shortened"]
         return answer
@@ -347,7 +350,7 @@ class TextRichRecommendationPipeline(Pipeline):
         block = tuple(self._items(new_items, "new_items"))
         if not block:
             raise InputError("There are no new items to update the summary with.")
-        with self._writing(self._needed(summarizer), max_new_tokens) as writer:
+        with self._summarizer(self._required_summarizer(summarizer), max_new_tokens) as writer:
             return (writer.update([(summary, block)]) if summary else writer.block([block]))[0]
 
     def merge(self, summaries: Sequence[str], summarizer: str = "auto", max_new_tokens: int | None = None) -> str:
@@ -356,14 +359,14 @@ class TextRichRecommendationPipeline(Pipeline):
         Raises:
             ValueError: If there are no summaries, or no summarizer.
         """
-        if not _listed(summaries, "summaries"):
+        if not _check_list(summaries, "summaries"):
             raise InputError("There are no summaries to merge.")
         _check_texts(summaries, "summaries")
-        with self._writing(self._needed(summarizer), max_new_tokens) as writer:
+        with self._summarizer(self._required_summarizer(summarizer), max_new_tokens) as writer:
             return writer.merge([list(summaries)])[0]
 
-    def _needed(self, summarizer: str | None) -> str:
-        name = self._named(summarizer)
+    def _required_summarizer(self, summarizer: str | None) -> str:
+        name = self._resolve_summarizer(summarizer)
         if name is None:
             raise InputError(
                 "Without a summarizer there is no summary: this recommender ranks by recent items alone, or None was "
@@ -371,9 +374,9 @@ class TextRichRecommendationPipeline(Pipeline):
             )
         return name
 
-    def _named(self, summarizer: str | None) -> str | None:
+    def _resolve_summarizer(self, summarizer: str | None) -> str | None:
         """The summarizer to use: `auto` becomes the one that the model was trained with, or the nearest available."""
-        _known_summarizer(summarizer)
+        _check_summarizer(summarizer)
         if summarizer == "adapter" and not self._has_adapter:
             raise InputError("This repo has no adapter that summarises. Choose 'base-model' or 'extractive'.")
         if summarizer != "auto":
@@ -392,7 +395,7 @@ class TextRichRecommendationPipeline(Pipeline):
         return name
 
     @contextmanager
-    def _writing(self, name: str, max_new_tokens: int | None) -> Iterator[Summarizer]:
+    def _summarizer(self, name: str, max_new_tokens: int | None) -> Iterator[Summarizer]:
         """The summarizer called `name`, with its adapter active within the context.
 
         A model is asked with the prompts of the training summaries, and answers as it did then.
@@ -407,13 +410,13 @@ class TextRichRecommendationPipeline(Pipeline):
             yield ModelSummarizer(self.model, self.encoder, self._summary_prompts, **sampling)
 
 
-def _listed(values, name: str) -> Sequence:
+def _check_list(values, name: str) -> Sequence:
     if isinstance(values, (str, Mapping)) or not isinstance(values, Sequence):
         raise InputTypeError(f"'{name}' is a list of items, got {type(values).__name__}.")
     return values
 
 
-def _known_summarizer(name: Any) -> str | None:
+def _check_summarizer(name: Any) -> str | None:
     if name is not None and not (isinstance(name, str) and name in SUMMARIZERS):
         raise InputError(
             f"Unknown summarizer {name!r}, expected 'auto', 'adapter', 'base-model', 'extractive' or None."

@@ -134,7 +134,7 @@ class AddedTokens:
         self._starts = re.compile(f"[{''.join(map(re.escape, self._lengths))}]") if self._lengths else None
 
     def break_up(self, text: str) -> str:
-        """`text` without added tokens. Again and again, for tokens overlap, and a space can make up another."""
+        """`text` without added tokens. Repeated until none is left: tokens overlap, and an inserted space can form a new one."""
         while self._stand_in(text):
             for token, broken in self._broken.items():
                 text = text.replace(token, broken)

@@ -38,7 +38,7 @@ PADDING = 48
 # Factor for accelerators, where a forward costs more and a token less. An estimate, not measured.
 ON_ACCELERATORS = 8
 
-Scored = Iterator[tuple[list[int], torch.Tensor]]
+LogitGroups = Iterator[tuple[list[int], torch.Tensor]]
 
 
 class Scorer:
@@ -66,7 +66,7 @@ class Scorer:
         if plan is not None and plan not in PLANS:
             raise InputError(f"Unknown plan {plan!r}, expected one of {', '.join(PLANS)}.")
         self.model = model
-        if plan and (reason := self._refusal(plan)):
+        if plan and (reason := self._why_not_allowed(plan)):
             raise InputError(f"{type(model).__name__} cannot be scored by {plan}: {reason}. Leave `plan` out.")
         self.yes_id = yes_id
         self.no_id = no_id
@@ -116,19 +116,19 @@ class Scorer:
             "them anew, or train with a lower learning rate."
         )
 
-    def _logits(self, prefix: list[int], suffixes: Sequence[Sequence[int]], plan: str | None = None) -> Scored:
+    def _logits(self, prefix: list[int], suffixes: Sequence[Sequence[int]], plan: str | None = None) -> LogitGroups:
         """Logits (group, vocabulary) after each suffix, group by group."""
         if plan is None:
             plan = self._short if len(prefix) < SHORT_PREFIX else self.plan
         if not same_rotation(self.model.config, len(prefix), [len(prefix) + len(suffix) for suffix in suffixes]):
-            return self._alone(prefix, suffixes)
+            return self._one_by_one(prefix, suffixes)
         if plan == "batch" or len(suffixes) == 1:  # a single candidate shares its prefix with no other
             return self._batched(prefix, suffixes)
         return (self._packed if plan == "packed" else self._forked)(*hoist_common_prefix(prefix, suffixes))
 
-    def _packed(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> Scored:
+    def _packed(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> LogitGroups:
         # Without a config every layer keeps the whole prefix, as the mask has it; the windows are in the mask.
-        view = fork_prefix(self.model, self._read(prefix, DynamicCache()), 1)
+        view = fork_prefix(self.model, self._prefill(prefix, DynamicCache()), 1)
         input_device = device(self.model)
         for group in split_evenly(list(map(len, suffixes)), min(ROW_TOKENS * self._scale, self.group_tokens)):
             parts = [torch.tensor(suffixes[index]) for index in group]
@@ -136,26 +136,26 @@ class Scorer:
             self.forwarded_tokens += len(row.positions)
             yield group, packed_logits(self.model, parts, row, view)
 
-    def _forked(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> Scored:
-        cache = self._read(prefix, None)
-        for group in self._level(prefix, suffixes):
+    def _forked(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> LogitGroups:
+        cache = self._prefill(prefix, None)
+        for group in self._batches(prefix, suffixes):
             rows = [suffixes[index] for index in group]
             yield group, self._rows(rows, len(prefix), fork_prefix(self.model, cache, len(group)))
 
-    def _batched(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> Scored:
-        for group in self._level(prefix, suffixes):
+    def _batched(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> LogitGroups:
+        for group in self._batches(prefix, suffixes):
             yield group, self._rows([[*prefix, *suffixes[index]] for index in group])
 
-    def _alone(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> Scored:
+    def _one_by_one(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> LogitGroups:
         for index, suffix in enumerate(suffixes):
             yield [index], self._rows([[*prefix, *suffix]])
 
-    def _level(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    def _batches(self, prefix: list[int], suffixes: Sequence[Sequence[int]]) -> Iterator[list[int]]:
         return batch_by_length(
             [len(prefix) + len(suffix) for suffix in suffixes], self.group_tokens, PADDING * self._scale
         )
 
-    def _read(self, prefix: list[int], cache: Cache | None) -> Cache:
+    def _prefill(self, prefix: list[int], cache: Cache | None) -> Cache:
         self.forwarded_tokens += len(prefix)
         return prefill(self.model, torch.tensor(prefix), cache)
 
@@ -167,7 +167,7 @@ class Scorer:
     def _scale(self) -> int:
         return 1 if device(self.model).type == "cpu" else ON_ACCELERATORS
 
-    def _refusal(self, plan: str) -> str | None:
+    def _why_not_allowed(self, plan: str) -> str | None:
         """Why a plan is ruled out before it is tried; None if it is not."""
         return {"packed": why_not_packable, "fork": why_not_forkable, "batch": lambda model: None}[plan](self.model)
 
@@ -178,20 +178,25 @@ class Scorer:
         prefix, suffixes = ids[:16], [ids[16:19], ids[19:]]
 
         def logits(plan: str) -> torch.Tensor:
-            groups = self._alone(prefix, suffixes) if plan == "alone" else self._logits(prefix, suffixes, plan)
+            groups = (
+                self._one_by_one(prefix, suffixes) if plan == "one by one" else self._logits(prefix, suffixes, plan)
+            )
             order, rows = zip(*((torch.tensor(group), logits) for group, logits in groups), strict=True)
             return torch.cat(rows)[torch.cat(order).argsort()]
 
         # Judged by all logits: two answer words may agree by chance.
-        reference = Reference(partial(logits, "alone"), partial(logits, "batch"))
-        faults = {plan: self._refusal(plan) or reference.fault(partial(logits, plan)) for plan in ("packed", "fork")}
-        hold = [*(plan for plan, fault in faults.items() if fault is None), "batch"]
+        reference = Reference(partial(logits, "one by one"), partial(logits, "batch"))
+        faults = {
+            plan: self._why_not_allowed(plan) or reference.why_not_exact(partial(logits, plan))
+            for plan in ("packed", "fork")
+        }
+        usable = [*(plan for plan, fault in faults.items() if fault is None), "batch"]
         self.stepped_down = {plan: fault for plan, fault in faults.items() if fault}
         if self.stepped_down:
             why = "; ".join(f"not {name}: {reason}" for name, reason in self.stepped_down.items())
-            say = logger.info if hold[0] == "fork" else logger.warning_once
-            say(f"{type(self.model).__name__} is scored by {hold[0]}, {why}.")
-        return hold[0], "fork" if "fork" in hold else hold[0]
+            log = logger.info if usable[0] == "fork" else logger.warning_once
+            log(f"{type(self.model).__name__} is scored by {usable[0]}, {why}.")
+        return usable[0], "fork" if "fork" in usable else usable[0]
 
 
 def rank(scores: Sequence[float]) -> list[int]:

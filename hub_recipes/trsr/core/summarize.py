@@ -1,11 +1,12 @@
 """Fold blocks of a history into one summary: the paper's two strategies, each written once for one user.
 
-A strategy yields the questions that it can put now and is sent their answers; who answers, and in which order over many
-users, is another's business. `summarize` answers in lockstep, with a Summarizer in this process.
+A strategy is a generator: it yields the `SummaryRequest`s that are ready and is sent their summaries. It does not know who
+writes them. `summarize` runs many users in lockstep, with a Summarizer in this process.
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 from .errors import InputError
@@ -27,7 +28,7 @@ class Summarizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SummaryRequest:
-    """One summary that is wanted.
+    """A summary to write.
 
     Attributes:
         kind: `block`, `merge` or `update`: an operation of Summarizer.
@@ -56,39 +57,39 @@ class SummaryResult:
 Steps = Generator[list[SummaryRequest], list[str], SummaryResult]
 
 
-def recurrent(blocks: Sequence[Block], known: Sequence[str] = ()) -> Steps:
+def recurrent(blocks: Sequence[Block], existing: Sequence[str] = ()) -> Steps:
     """Summarise the first block, then let each next block update the summary (RNN-like).
 
     Args:
         blocks: Non-empty, oldest first.
-        known: The summaries after the first blocks, as far as they are known; they are not asked for.
+        existing: The summaries after the first blocks, if they exist already; they are not requested.
 
     Reference:
         LLM-TRSR, recurrent preference summarization (arXiv 2403.13325).
     """
-    trail = list(known)
-    for block in blocks[len(trail) :]:
-        trail += yield [
-            SummaryRequest("update", (trail[-1],), block) if trail else SummaryRequest("block", block=block)
+    summaries = list(existing)
+    for block in blocks[len(summaries) :]:
+        summaries += yield [
+            SummaryRequest("update", (summaries[-1],), block) if summaries else SummaryRequest("block", block=block)
         ]
-    return SummaryResult(tuple(trail), trail[-1])
+    return SummaryResult(tuple(summaries), summaries[-1])
 
 
-def hierarchical(blocks: Sequence[Block], known: Sequence[str] = ()) -> Steps:
+def hierarchical(blocks: Sequence[Block], existing: Sequence[str] = ()) -> Steps:
     """Summarise every block on its own, then merge the block summaries (CNN-like).
 
     Args:
         blocks: Non-empty, oldest first.
-        known: The summaries of the first blocks, as far as they are known; they are not asked for.
+        existing: The summaries of the first blocks, if they exist already; they are not requested.
 
     Reference:
         LLM-TRSR, hierarchical preference summarization (arXiv 2403.13325).
     """
-    trail = list(known)
-    if len(blocks) > len(trail):
-        trail += yield [SummaryRequest("block", block=block) for block in blocks[len(trail) :]]
-    (summary,) = yield [SummaryRequest("merge", tuple(trail))]
-    return SummaryResult(tuple(trail), summary)
+    summaries = list(existing)
+    if len(blocks) > len(summaries):
+        summaries += yield [SummaryRequest("block", block=block) for block in blocks[len(summaries) :]]
+    (summary,) = yield [SummaryRequest("merge", tuple(summaries))]
+    return SummaryResult(tuple(summaries), summary)
 
 
 _Strategy = Callable[[Sequence[Block], Sequence[str]], Steps]
@@ -96,7 +97,7 @@ _STRATEGIES: dict[str, _Strategy] = {"recurrent": recurrent, "hierarchical": hie
 METHODS = tuple(_STRATEGIES)
 
 
-def steps(blocks: Sequence[Block], method: str, known: Sequence[str] = ()) -> Steps:
+def steps(blocks: Sequence[Block], method: str, existing: Sequence[str] = ()) -> Steps:
     """The named strategy for one user.
 
     Raises:
@@ -104,7 +105,7 @@ def steps(blocks: Sequence[Block], method: str, known: Sequence[str] = ()) -> St
     """
     if not blocks:
         raise InputError("A history has no blocks: there is nothing to summarise.")
-    return _strategy(method)(blocks, known)
+    return _strategy(method)(blocks, existing)
 
 
 def summarize(
@@ -113,11 +114,11 @@ def summarize(
     method: str = "recurrent",
     advance: Callable[[int], None] | None = None,
 ) -> list[SummaryResult]:
-    """Run the named strategy for many users, level by level: all first questions together, then all that follow.
+    """Run the named strategy for many users, step by step: the first requests of all users together, then those that follow.
 
     Args:
         histories: The blocks of each user, non-empty, oldest first.
-        advance: Called with the number of summaries after each level, for a progress bar.
+        advance: Called with the number of summaries after each step, for a progress bar.
 
     Raises:
         ValueError: For a name not in `METHODS`, or a history without blocks.
@@ -126,22 +127,22 @@ def summarize(
     for user, blocks in enumerate(histories):
         if not blocks:
             raise InputError(f"History {user} has no blocks: there is nothing to summarise.")
-    trails: list[SummaryResult | None] = [None] * len(histories)
-    going = [(user, begin(blocks, ())) for user, blocks in enumerate(histories)]
-    open_questions = [next(strategy) for _, strategy in going]
-    while going:
-        replies = iter(answers([question for questions in open_questions for question in questions], summarizer))
+    results: list[SummaryResult | None] = [None] * len(histories)
+    active = [(user, begin(blocks, ())) for user, blocks in enumerate(histories)]
+    requests = [next(strategy) for _, strategy in active]
+    while active:
+        summaries = iter(run_requests(list(chain.from_iterable(requests)), summarizer))
         if advance:
-            advance(sum(map(len, open_questions)))
-        still, next_questions = [], []
-        for (user, strategy), questions in zip(going, open_questions, strict=True):
+            advance(sum(map(len, requests)))
+        next_active, next_requests = [], []
+        for (user, strategy), own in zip(active, requests, strict=True):
             try:
-                next_questions.append(strategy.send([next(replies) for _ in questions]))
-                still.append((user, strategy))
+                next_requests.append(strategy.send([next(summaries) for _ in own]))
+                next_active.append((user, strategy))
             except StopIteration as end:
-                trails[user] = end.value
-        going, open_questions = still, next_questions
-    return [trail for trail in trails if trail is not None]
+                results[user] = end.value
+        active, requests = next_active, next_requests
+    return [result for result in results if result is not None]
 
 
 def _strategy(method: str) -> _Strategy:
@@ -150,19 +151,19 @@ def _strategy(method: str) -> _Strategy:
     return _STRATEGIES[method]
 
 
-def answers(questions: Sequence[SummaryRequest], summarizer: Summarizer) -> list[str]:
-    """Put questions to a summarizer, all of one kind together."""
+def run_requests(requests: Sequence[SummaryRequest], summarizer: Summarizer) -> list[str]:
+    """The summary of each request; the summarizer is called once for each kind."""
     operations: dict[str, Callable[[list[SummaryRequest]], list[str]]] = {
-        "block": lambda some: summarizer.block([question.block for question in some]),
-        "merge": lambda some: summarizer.merge([question.summaries for question in some]),
-        "update": lambda some: summarizer.update([(question.summaries[0], question.block) for question in some]),
+        "block": lambda batch: summarizer.block([request.block for request in batch]),
+        "merge": lambda batch: summarizer.merge([request.summaries for request in batch]),
+        "update": lambda batch: summarizer.update([(request.summaries[0], request.block) for request in batch]),
     }
-    replies: dict[int, str] = {}
+    summaries: dict[int, str] = {}
     for kind, operation in operations.items():
-        indices = [index for index, question in enumerate(questions) if question.kind == kind]
+        indices = [index for index, request in enumerate(requests) if request.kind == kind]
         if indices:
-            replies |= zip(indices, operation([questions[index] for index in indices]), strict=True)
-    return [replies[index] for index in range(len(questions))]
+            summaries |= zip(indices, operation([requests[index] for index in indices]), strict=True)
+    return [summaries[index] for index in range(len(requests))]
 
 
 def calls(lengths: Iterable[int], method: str) -> int:

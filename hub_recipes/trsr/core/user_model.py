@@ -30,7 +30,7 @@ class Shape:
         layers, heads: Of the user model.
         longest: Newest items of a user that count.
         dropout: Share of values that training sets to 0.
-        blocks: One of BLOCKS, the transformer of the user model: `Block`, or `SasRecBlock` with positions.
+        blocks: One of BLOCKS, the transformer of the user model: `RelativeAttentionBlock`, or `SasRecBlock` with positions.
     """
 
     ids: int
@@ -54,7 +54,7 @@ class Shape:
             raise InputError(f"Unknown blocks {self.blocks!r} of a user model, expected one of {', '.join(BLOCKS)}.")
 
 
-class Block(nn.Module):
+class RelativeAttentionBlock(nn.Module):
     """A causal transformer block, normalised before each part, with a learnt bias for the distance of two items."""
 
     def __init__(self, shape: Shape) -> None:
@@ -77,8 +77,8 @@ class Block(nn.Module):
 
 
 class SasRecBlock(nn.Module):
-    """The block of SASRec as its authors wrote it: queries alone are normalised, and what is normalised is passed on; with the
-    bias of `Block` for distances.
+    """The block of SASRec as its authors wrote it: only the queries are normalised, and the residual connection starts from
+    the normalised input. It has the bias for distances of `RelativeAttentionBlock` too.
 
     Reference:
         Kang and McAuley, Self-Attentive Sequential Recommendation (ICDM 2018).
@@ -118,9 +118,9 @@ def attention(
     Returns:
         (users, length, heads * size)
     """
-    places = torch.arange(q.shape[2], device=q.device)
-    apart = places[:, None] - places  # (length, length)
-    bias = distance[:, apart.clamp(min=0)].masked_fill(apart < 0, -torch.inf)  # (heads, length, length)
+    positions = torch.arange(q.shape[2], device=q.device)
+    distances = positions[:, None] - positions  # (length, length)
+    bias = distance[:, distances.clamp(min=0)].masked_fill(distances < 0, -torch.inf)  # (heads, length, length)
     return F.scaled_dot_product_attention(q, k, v, bias, dropout_p=dropout).transpose(1, 2).flatten(2)
 
 
@@ -134,7 +134,7 @@ class UserModel(nn.Module):
         sasrec = shape.blocks == "sasrec"
         self.norm = nn.Identity() if sasrec else nn.LayerNorm(shape.width)
         self.last = nn.LayerNorm(shape.width)
-        block = SasRecBlock if sasrec else Block
+        block = SasRecBlock if sasrec else RelativeAttentionBlock
         self.blocks = nn.ModuleList(block(shape) for _ in range(shape.layers))
         # A vector for each number of items that are still to come.
         self.positions = nn.Parameter(torch.randn(shape.longest + 1, shape.width) * 0.02) if sasrec else None

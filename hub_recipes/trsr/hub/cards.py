@@ -50,7 +50,7 @@ def card(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> str:
 
 
 def skill(facts: Facts, commits: Mapping[str, str | None]) -> str:
-    """SKILL.md of the pipeline repo: what an agent has to know to use it. Made of what the card is made of."""
+    """SKILL.md of the pipeline repo: what an agent has to know to use it. Rendered from the same values as the card."""
     name = facts.names.pipeline.split("/")[-1]
     choices = "candidates to order by preference" + (", or none: it has a catalogue" if facts.catalogue else "")
     description = (

@@ -20,8 +20,8 @@ from transformers import (
 
 from trsr.errors import UsageError
 from trsr.progress import show_training, without_bars
-from trsr.recommender.spent import SPENT, Spent
 from trsr.recommender.train import last_checkpoint
+from trsr.recommender.training_cost import SPENT, CostCallback
 from trsr.records.files import bind, read_json, whole_folder, write_text
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
@@ -216,14 +216,14 @@ def fit(trainer: Trainer) -> dict[str, Any]:
     """Train; a killed run goes on from its newest complete checkpoint. Returns settings and costs for `training.json`."""
     work = Path(str(trainer.args.output_dir))
     last, _ = last_checkpoint(work)
-    spent = Spent(work / SPENT, resumed=last is not None)
-    trainer.add_callback(spent)
+    cost = CostCallback(work / SPENT, resumed=last is not None)
+    trainer.add_callback(cost)
     show_training(trainer, "pretrain")
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     return {
         "learning_rate": trainer.args.learning_rate,
         "seed": trainer.args.seed,
-        **{name: round(seconds) for name, seconds in spent.so_far().items()},
+        **{name: round(seconds) for name, seconds in cost.total().items()},
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "last_log": next((entry for entry in reversed(trainer.state.log_history) if "loss" in entry), {}),

@@ -7,10 +7,11 @@ of where text vectors come from. A scorer gives float64, higher is better; `Cand
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from trsr.dataset.candidates import Candidates
@@ -57,10 +58,10 @@ def score_baselines(
 
 
 def _items_of_users(train: Dataset, rows: Dataset) -> Iterator[list[str]]:
-    """What each user met, from all of their rows: the first training users, then the evaluated ones that are not in training.
+    """Item ids of each user, to count co-occurrences: the first training users, then evaluated users who are not in training.
 
-    A user who stands in training too counts by training rows alone: the history of a later split may hold the target of an
-    earlier one. The targets of a user's several evaluated rows are left out: the history of one may hold that of another.
+    A user with training rows contributes only those: the history of a later split may contain the target of an earlier one. If
+    a user has several evaluated rows, their targets are left out: the history of one may contain the target of another.
     """
     trained: dict[str, list[str]] = {user_id: [] for user_id in train["user_id"]}
     counted = set(islice(trained, NEIGHBOURS))
@@ -84,7 +85,8 @@ def popularity_scorer(train: Dataset) -> Scorer:
         train: The training split of `histories`.
     """
     counts = popularity(train)
-    return lambda row, ids: np.array([counts[item_id] for item_id in ids], dtype=float)
+    counts_of = _keep_last(lambda ids: np.array([counts[item_id] for item_id in ids], dtype=float))
+    return lambda row, ids: counts_of(ids)
 
 
 def item_knn_scorer(sequences: Iterable[Sequence[str]], *, recent: int = 10, shrink: float = 10.0) -> Scorer:
@@ -114,15 +116,14 @@ def item_knn_scorer(sequences: Iterable[Sequence[str]], *, recent: int = 10, shr
     value = both.data / (np.sqrt(counts[both.row] * counts[both.col]) + shrink)
     value[both.row == both.col] = 0  # an item is no neighbour of itself
     near = coo_array((value, (both.row, both.col)), both.shape).tocsr()  # (items, items)
+    columns_of = _keep_last(lambda ids: np.array([index_of.get(item_id, -1) for item_id in ids], dtype=int))
 
     def summed(row: Mapping, ids: Sequence[str]) -> np.ndarray:
-        scores = np.zeros(len(ids))
         past = [index_of[item_id] for item_id in row["history"][-recent:] if item_id in index_of]
-        known_candidates = [(number, index_of[item_id]) for number, item_id in enumerate(ids) if item_id in index_of]
-        if past and known_candidates:
-            numbers, columns = map(list, zip(*known_candidates, strict=True))
-            scores[numbers] = near[past][:, columns].sum(axis=0)
-        return scores
+        if not past:
+            return np.zeros(len(ids))
+        columns = columns_of(ids)
+        return np.where(columns < 0, 0.0, near[past].sum(axis=0)[columns])
 
     return summed
 
@@ -138,8 +139,9 @@ def tfidf_scorer(texts: Mapping[str, str], recent: int = 10) -> Scorer:
         InputError: If `recent` is below 1. The scorer raises DataError for an item without a text.
     """
     _check_recent(recent)
-    vectors = TfidfVectorizer(sublinear_tf=True, norm="l2").fit_transform(texts.values())  # (items, words)
+    vectors = _word_table(TfidfVectorizer(sublinear_tf=True, norm="l2"), texts)  # (items, words)
     index_of = {item_id: index for index, item_id in enumerate(texts)}
+    rows_of = _keep_last(lambda ids: np.array(_indices(ids, index_of), dtype=int))
 
     def cosine(row: Mapping, ids: Sequence[str]) -> np.ndarray:
         past = _indices(row["history"][-recent:], index_of)
@@ -147,9 +149,19 @@ def tfidf_scorer(texts: Mapping[str, str], recent: int = 10) -> Scorer:
             return np.zeros(len(ids))
         profile = np.asarray(vectors[past].mean(axis=0)).ravel()  # (words,)
         # Candidates have length 1 already, or 0 if they share no word with the vocabulary.
-        return vectors[_indices(ids, index_of)] @ profile / (np.linalg.norm(profile) or 1.0)
+        return _products(vectors, rows_of(ids), profile) / (np.linalg.norm(profile) or 1.0)
 
     return cosine
+
+
+def _word_table(vectorizer: CountVectorizer, texts: Mapping[str, str]) -> csr_array:
+    """(items, words) as a vectorizer of scikit-learn counts them; empty where no text has a word of two letters."""
+    try:
+        return csr_array(vectorizer.fit_transform(texts.values()))
+    except ValueError as error:
+        if "empty vocabulary" not in str(error):
+            raise
+        return csr_array((len(texts), 1))
 
 
 def bm25_scorer(texts: Mapping[str, str], *, recent: int = 10, k1: float = 1.2, b: float = 0.75) -> Scorer:
@@ -169,19 +181,20 @@ def bm25_scorer(texts: Mapping[str, str], *, recent: int = 10, k1: float = 1.2, 
         frequency ln(1 + (N - n + 1/2) / (n + 1/2)), which is never negative.
     """
     _check_recent(recent)
-    counts = CountVectorizer().fit_transform(texts.values()).tocoo()  # (items, words)
+    counts = _word_table(CountVectorizer(), texts).tocoo()  # (items, words)
     lengths = np.asarray(counts.sum(axis=1)).ravel()
     document_counts = np.bincount(counts.col, minlength=counts.shape[1])
     rarity = np.log1p((len(texts) - document_counts + 0.5) / (document_counts + 0.5))
-    length_penalty = k1 * (1 - b + b * lengths / lengths.mean())
+    length_penalty = k1 * (1 - b + b * lengths / (lengths.mean() or 1.0))
     value = rarity[counts.col] * counts.data * (k1 + 1) / (counts.data + length_penalty[counts.row])
     weights = coo_array((value, (counts.row, counts.col)), counts.shape).tocsr()
     words = counts.tocsr()
     index_of = {item_id: index for index, item_id in enumerate(texts)}
+    rows_of = _keep_last(lambda ids: np.array(_indices(ids, index_of), dtype=int))
 
     def matched(row: Mapping, ids: Sequence[str]) -> np.ndarray:
         query_counts = np.asarray(words[_indices(row["history"][-recent:], index_of)].sum(axis=0)).ravel()
-        return weights[_indices(ids, index_of)] @ query_counts
+        return _products(weights, rows_of(ids), query_counts)
 
     return matched
 
@@ -212,6 +225,23 @@ def nearest_scorer(vectors: Mapping[str, np.ndarray], *, recent: int = 25, count
         return np.sort(cosines, axis=1)[:, -count:].mean(axis=1)
 
     return near
+
+
+def _keep_last(function: Callable[[Sequence[str]], np.ndarray]) -> Callable[[Sequence[str]], np.ndarray]:
+    """`function`, which keeps its result for the last list: a catalogue is one list that is asked for again with each user."""
+    last: list[Any] = [None, None]
+
+    def kept(ids: Sequence[str]) -> np.ndarray:
+        if ids is not last[0]:
+            last[:] = ids, function(ids)
+        return last[1]
+
+    return kept
+
+
+def _products(table: csr_array, rows: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """`table[rows] @ vector`, without a copy of most of the table."""
+    return (table @ vector)[rows] if 2 * len(rows) > table.shape[0] else table[rows] @ vector
 
 
 def _indices(ids: Sequence[str], index_of: Mapping[str, int]) -> list[int]:

@@ -36,7 +36,7 @@ CANDIDATE = 64  # tokens of a candidate behind a shared prefix
 CANDIDATES = 21  # of a user in inference, as in the paper
 
 
-def fits(recipes: Sequence[Recipe]) -> dict[str, Any]:
+def estimate_memory(recipes: Sequence[Recipe]) -> dict[str, Any]:
     """For each recipe its `parameters`, the bytes of each part, and the smallest card for each use.
 
     A base that `bases.json` does not name is looked up, in its folder or on the Hub.
@@ -47,14 +47,14 @@ def fits(recipes: Sequence[Recipe]) -> dict[str, Any]:
     counted: dict[str, Any] = {}
     for recipe in recipes:
         of_base = (recipe.base, recipe.base_revision, recipe.lora)
-        counted.setdefault(str(of_base), count(*of_base))
+        counted.setdefault(str(of_base), count_parameters(*of_base))
     rows = {
         recipe.name: _row(recipe, counted[str((recipe.base, recipe.base_revision, recipe.lora))]) for recipe in recipes
     }
     return {"cards_gb": list(CARDS), "usable": USABLE, "recipes": rows}
 
 
-def count(base: str, revision: str | None, lora: Any) -> dict[str, Any]:
+def count_parameters(base: str, revision: str | None, lora: Any) -> dict[str, Any]:
     """Count a base and its adapter: parameters, and bytes of a bf16 cache: the constant part, and those of 1,000 tokens.
 
     `context` is 0 where it is not known; `packable`: prompts share a prefix with gradient checkpointing too.

@@ -1,5 +1,6 @@
 """A training recipe: frozen records read from YAML, with command-line overrides; every mistake is reported at once."""
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -25,6 +26,8 @@ SCHEDULERS = (
     *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"),
     PLATEAU,
 )
+_NULL = ("", "~", "null")
+_BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 LARGEST_SEED = 2**32 - 1  # that numpy takes
 
 
@@ -210,14 +213,19 @@ def names() -> list[str]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """What a recipe file says, in UTF-8 or UTF-16. Raises RecipeError if it is not readable."""
+    """The content of a recipe file, in UTF-8 or UTF-16, with every value as text. Raises RecipeError if it is not readable."""
     try:
-        values = yaml.safe_load(path.read_bytes())  # of bytes it finds out which of both they are
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError is a date that there is not, such as 2026-13-01
+        values = _parse(path.read_bytes())  # bytes, because YAML then detects the encoding
+    except (yaml.YAMLError, ValueError) as error:
         raise RecipeError(f"{path.name} is not readable YAML: {error}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"{path.name} must hold `key: value` lines, got {type(values).__name__}.")
     return values
+
+
+def _parse(text: str | bytes) -> Any:
+    """YAML with every value as text: YAML 1.1 would read the revision 0012345 as 5349, and the answer no as False."""
+    return yaml.load(text, Loader=yaml.BaseLoader)
 
 
 def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -237,11 +245,6 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
             raise RecipeError(f"Unknown recipe {source!r}.{hint} See: trsr recipes")
         path = Path(str(_folder() / f"{source}.yaml"))
     values = read_yaml(path)
-    # YAML 1.1 reads the keys yes and no as booleans.
-    values = {
-        {True: "yes", False: "no"}.get(key, key) if isinstance(key, bool) else key: value
-        for key, value in values.items()
-    }
     problems: list[str] = []
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -257,7 +260,7 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
                 break
         else:
             try:
-                section_values[last] = yaml.safe_load(text)
+                section_values[last] = _parse(text)
             except (yaml.YAMLError, ValueError):
                 problems.append(f"{key}: {text!r} is not readable YAML")
     values.setdefault("name", path.stem)
@@ -306,25 +309,26 @@ def _build(record: type, values: Mapping, path: str, problems: list[str]):
 
 
 def _cast(value, hint):
-    """`value` as the annotated type. YAML reads 1e-4 as text, and an int may be given for a float."""
+    """`value`, which may be text, as the annotated type; an int may be given for a float."""
+    is_null = value is None or (isinstance(value, str) and value.lower() in _NULL)
     if isinstance(hint, types.UnionType):
-        return None if value is None else _cast(value, typing.get_args(hint)[0])
+        return None if is_null else _cast(value, typing.get_args(hint)[0])
     if typing.get_origin(hint) is tuple:
         if isinstance(value, str):
             value = [value]
         if isinstance(value, list) and all(isinstance(part, str) for part in value):
             return tuple(value)
         raise TypeError(f"got {value!r}, expected a list of words")
-    if hint is float and not isinstance(value, bool):
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            pass
-    if type(value) is hint:
+    if isinstance(value, str) and hint is not str:
+        if hint is bool and value.lower() in _BOOLEANS:
+            return _BOOLEANS[value.lower()]
+        with contextlib.suppress(ValueError):
+            if hint in (int, float) and "_" not in value:
+                return hint(value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is hint and not is_null:
         return value
-    if hint is str and value is not None and not isinstance(value, (dict, list)):
-        # YAML 1.1 reads a bare yes and no as booleans.
-        return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
     raise TypeError(f"got {value!r}, expected {hint.__name__}")
 
 

@@ -1,6 +1,6 @@
 """Read a finished run from its folder: recipe, data checksums, adapter checksum and results.
 
-Loads no model; `evaluate.load_run` and `serving` do.
+Loads no model; `score_split.load_run` and `serving` do.
 """
 
 import hashlib

@@ -28,7 +28,7 @@ from trsr.recommender.examples import ranking_prompt
 from trsr.recommender.precision import warn_if_slow
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.run import Run, is_finished
-from trsr.recommender.summary_writer import how_asked, written_by
+from trsr.recommender.summary_origin import prompts_and_sampling, summarizer_kind
 from trsr.records.provenance import Provenance
 
 
@@ -40,7 +40,7 @@ def pipeline_settings(recipe: Recipe, fitted: Mapping[str, Any] | None, provenan
         provenance: Of the recipe's dataset.
     """
     with_summaries = recipe.summary != "none"
-    writer = written_by(recipe, provenance.summaries) if with_summaries else "none"
+    writer = summarizer_kind(recipe, provenance.summaries) if with_summaries else "none"
     return {
         "ranking_prompt": ranking_prompt(recipe, provenance).to_dict(),
         "method": recipe.summary if with_summaries else None,
@@ -51,7 +51,7 @@ def pipeline_settings(recipe: Recipe, fitted: Mapping[str, Any] | None, provenan
         # Of the training summaries, so that a pipeline cuts histories the same way.
         "block_size": provenance.summaries.block_size if with_summaries else None,
         "max_blocks": provenance.summaries.max_blocks if with_summaries else None,
-        **(how_asked(provenance.summaries) if with_summaries else {}),
+        **(prompts_and_sampling(provenance.summaries) if with_summaries else {}),
     }
 
 

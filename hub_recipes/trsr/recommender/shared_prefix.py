@@ -110,14 +110,15 @@ def batch_logits(
     return torch.cat(logits)
 
 
-def _forked(model, start: torch.Tensor, ends: Sequence[torch.Tensor]) -> torch.Tensor:
-    cache = prefill(model, start)
-    groups = list(batch_by_length([len(end) for end in ends], len(start) + sum(map(len, ends)), PADDING))
+def _forked(model, prefix: torch.Tensor, suffixes: Sequence[torch.Tensor]) -> torch.Tensor:
+    cache = prefill(model, prefix)
+    lengths = [len(suffix) for suffix in suffixes]
+    groups = list(batch_by_length(lengths, len(prefix) + sum(lengths), PADDING))
     logits = [
-        row_logits(model, [ends[index] for index in group], len(start), fork_prefix(model, cache, len(group)))
+        row_logits(model, [suffixes[index] for index in group], len(prefix), fork_prefix(model, cache, len(group)))
         for group in groups
     ]
-    order = torch.tensor([index for group in groups for index in group], device=start.device)
+    order = torch.tensor([index for group in groups for index in group], device=prefix.device)
     return torch.cat(logits)[order.argsort()]
 
 
@@ -171,7 +172,7 @@ def choose_plan(model, example: Mapping[str, list[int]], checkpointing: bool = F
         for plan, why_not in (("joint", why_not_packable), ("fork", why_not_forkable)):
             if checkpointing and plan == "fork":
                 continue
-            reasons[plan] = why_not(model) or reference.fault(partial(logits, plan))
+            reasons[plan] = why_not(model) or reference.why_not_exact(partial(logits, plan))
             if reasons[plan] is None:
                 break
         else:
@@ -215,7 +216,7 @@ class SharedPrefixTrainer(SFTTrainer):
         self.yes_id, self.no_id, self.listwise = yes_id, no_id, listwise
         with self.accelerator.autocast():
             self.plan = choose_plan(self.model, train_dataset[0], bool(args.gradient_checkpointing))
-        _take_users(self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model)
+        _accept_user_batches(self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model)
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:
         # Gradient checkpointing computes layers again in the backward pass, which must attend as the forward pass did.
@@ -260,14 +261,14 @@ class SharedPrefixTrainer(SFTTrainer):
         metrics["num_tokens"] = [self._total_train_tokens]
 
 
-def _take_users(base) -> None:
+def _accept_user_batches(base) -> None:
     """Let the forward of `base` take a batch of users. Wrappers for several devices need one forward per backward."""
     forward = base.forward
 
     @functools.wraps(forward)
-    def take(*args, seq_lengths: Sequence[Sequence[int]] | None = None, plan: str = "fork", **kwargs):
+    def forward_users(*args, seq_lengths: Sequence[Sequence[int]] | None = None, plan: str = "fork", **kwargs):
         if seq_lengths is None:
             return forward(*args, **kwargs)
         return batch_logits(base, kwargs["input_ids"], seq_lengths, plan)
 
-    base.forward = take
+    base.forward = forward_users

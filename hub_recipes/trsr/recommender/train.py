@@ -35,10 +35,10 @@ from trsr.progress import loading, show_training
 from trsr.recommender import shared_prefix
 from trsr.recommender.examples import encode_rows, make_encoder, ranking_prompt, with_earlier_targets
 from trsr.recommender.precision import computes_bf16
-from trsr.recommender.recipe import PLATEAU, Recipe, read_yaml
+from trsr.recommender.recipe import PLATEAU, Recipe, build_recipe, read_yaml
 from trsr.recommender.run import ADAPTER, FILE, RECIPE, TRAINED_ON, changed_configs, data_checksums, is_finished
-from trsr.recommender.spent import SPENT, Spent
-from trsr.recommender.summary_writer import written_by
+from trsr.recommender.summary_origin import summarizer_kind
+from trsr.recommender.training_cost import SPENT, CostCallback
 from trsr.recommender.validation import RankingMixin, curves, draw, ranking
 from trsr.records.adapters import write_adapter_config
 from trsr.records.checksums import base_checksum
@@ -83,14 +83,14 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
     with arguments.main_process_first(local=False):
         _claim(recipe, out)
     first = arguments.process_index == 0
-    spent = Spent(checkpoints / SPENT, resumed=True)  # work that a kill has undone was spent, too
+    cost = CostCallback(checkpoints / SPENT, resumed=True)  # also of work that a kill has undone
     set_seed(recipe.seed)
     tokenizer, model = load_base(recipe, half)
     provenance = contract.provenance(recipe.dataset, recipe.dataset_revision)
     encoder = make_encoder(recipe, ranking_prompt(recipe, provenance), tokenizer, model.config)
     texts = contract.texts(recipe.dataset, recipe.dataset_revision)
     if recipe.summarizer:
-        written_by(recipe, provenance.summaries)  # before the work, not at the release
+        summarizer_kind(recipe, provenance.summaries)  # before the work, not at the release
     checksums = data_checksums(recipe.dataset, recipe.config, recipe.dataset_revision)
     commit = getattr(model.config, "_commit_hash", None) or recipe.base_revision
     base = {"checksum": base_checksum(recipe.base), "revision": commit}
@@ -133,7 +133,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         **validation_options,
         peft_config=lora_config(recipe, model),
     )
-    trainer.add_callback(spent)
+    trainer.add_callback(cost)
     show_training(trainer, f"train {recipe.name}")
     # SFTTrainer drops rows whose answer it truncated: it must not truncate any here.
     assert len(trainer.train_dataset) == (len(rows) if recipe.form == "shared-prefix" else counts["rows"])
@@ -147,7 +147,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         "data": {"config": config, "users": users, "targets": len(rows), **counts},
         "plan": getattr(trainer, "plan", "rows"),
         **training,
-        **{name: round(seconds, 1) for name, seconds in spent.so_far().items()},  # of the first of several processes
+        **{name: round(seconds, 1) for name, seconds in cost.total().items()},  # of the first of several processes
         "device": str(trainer.args.device),
         "precision": precision,
         "versions": versions(),
@@ -211,6 +211,10 @@ def learn(trainer: SFTTrainer, checkpoints: Path) -> dict[str, Any]:
     """Train, going on from the last checkpoint. Returns fields of the record; `loss` is the mean over the steps of this call, None if there were none."""
     with trainer.args.main_process_first(local=False):
         last, state = last_checkpoint(checkpoints)
+        if last and state.best_global_step is not None and trainer.args.process_index == 0:
+            # The run may have been moved since: the Trainer passes over a best checkpoint that it does not find.
+            state.best_model_checkpoint = str(checkpoints / f"checkpoint-{state.best_global_step}")
+            state.save_to_json(str(last / TRAINER_STATE_NAME))
     if last and state.global_step >= state.max_steps:
         # Resuming a finished run makes the Trainer run one extra step.
         best = state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
@@ -336,10 +340,8 @@ def _claim(recipe: Recipe, out: Path) -> None:
     if recipe_path.exists():
         if not _has_begun(out):
             return
-        other_recipe = read_yaml(recipe_path)
-        if other_recipe != json.loads(json.dumps(recipe.to_dict())):
-            mine = recipe.to_dict()
-            changed = sorted(key for key in other_recipe | mine if other_recipe.get(key) != mine.get(key))
+        other, own = build_recipe(read_yaml(recipe_path)).to_dict(), recipe.to_dict()
+        if changed := sorted(key for key in other | own if other.get(key) != own.get(key)):
             raise TrainError(
                 f"{out} holds a run of another recipe (differs in {', '.join(changed)}). Choose another --out."
             )

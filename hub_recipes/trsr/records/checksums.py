@@ -100,7 +100,9 @@ def _commit(repo: str, revision: str | None) -> str:
 def file_checksum(path: Path) -> str:
     """SHA-256 of a file, cached as `digest` says."""
     state = path.stat()
-    key = hashlib.sha256(f"{path.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()
+    # `cp -p` and `rsync -t` keep the size and the time of modification of other content; nothing sets the time of change.
+    version = f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
+    key = hashlib.sha256(f"{path.resolve()} {version}".encode()).hexdigest()
     cache_file = Path(HF_HOME) / "trsr" / "checksums" / key
     with contextlib.suppress(OSError):  # not cached yet, or not for us to read
         return cache_file.read_text(encoding="utf-8")

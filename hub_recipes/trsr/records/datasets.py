@@ -1,4 +1,4 @@
-"""Where a dataset is: a folder, the package, or the Hub; what is nowhere is known at once. Reads its single files."""
+"""Locate a dataset (folder, package or Hub) and read its files. Fails at once if it exists nowhere."""
 
 import functools
 from pathlib import Path

@@ -78,6 +78,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     folder = folder.resolve()  # so that the draft lies beside the real folder, also for "." and links
     draft, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))
     with locked(folder):  # so an existing draft was left by a killed process
+        _restore(folder)
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         try:
@@ -91,6 +92,13 @@ def whole_folder(folder: Path) -> Iterator[Path]:
                 old.rename(folder)
             shutil.rmtree(draft, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _restore(folder: Path) -> None:
+    """Put the old folder back if a process was killed after moving it and before its draft took its place."""
+    old = folder.with_name(f".{folder.name}.old")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
 
 
 def bind(folder: Path, made_from: Mapping[str, Any]) -> None:
@@ -190,7 +198,8 @@ def check_no_file(folder: Path) -> None:
 
 
 def one_writer(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a function that writes the folder `out`, so that one process at a time can run it on a folder.
+    """Decorate a function that writes the folder `out`, so that one process at a time can run it on a folder. What a killed one left
+    half replaced is put back first.
 
     The function raises UsageError if `out` is a file, or lies in one.
     """
@@ -201,6 +210,7 @@ def one_writer(function: Callable[P, R]) -> Callable[P, R]:
         out = signature.bind(*args, **kwargs).arguments["out"]
         check_no_file(out)
         with locked(out):
+            _restore(out.resolve())
             return function(*args, **kwargs)
 
     return alone

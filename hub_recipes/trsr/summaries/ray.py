@@ -105,7 +105,7 @@ def summarize_on_ray(
     with tempfile.TemporaryDirectory() as scratch:
         usual_store = default_store(out) if engine.cacheable else Path(scratch) / "store.sqlite"
         store = (store or usual_store).resolve()
-        check_files(out, store=store, questions=None, export=export)
+        check_files(source, out, store=store, questions=None, export=export)
         block_options: dict[str, Any] = {"block_size": block_size, "max_blocks": max_blocks}
         check_out(source, out, methods, revision, limit=limit, settings={**identity(engine), **block_options})
         texts, splits = read(source, revision, limit)

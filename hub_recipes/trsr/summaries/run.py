@@ -11,6 +11,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 from tqdm.auto import tqdm
 
+from trsr.assets.paths import dataset_path
 from trsr.core.history import Block, Item, blocks_by_count, count_blocks
 from trsr.core.summarize import METHODS, Steps, calls, steps
 from trsr.dataset import contract
@@ -147,7 +148,7 @@ def summarize_dataset(
     before = contract.provenance(source, revision)
     check_numbers(block_size, max_blocks, limit)
     store = store or (default_store(out) if engine.cacheable else None)
-    check_files(out, store=store, questions=engine.questions, export=export)
+    check_files(source, out, store=store, questions=engine.questions, export=export)
     block_options = {"block_size": block_size, "max_blocks": max_blocks}
     settings = {**identity(engine), **block_options}
     made_from = check_out(source, out, methods, revision, since, limit, settings)
@@ -221,8 +222,8 @@ def check_numbers(block_size: int, max_blocks: int, limit: int) -> None:
         raise UsageError(f"--limit must not be negative, got {limit}.")
 
 
-def check_files(out: Path, *, store: Path | None, questions: Path | None, export: Path | None) -> None:
-    """Make sure that no file of a run lies in a folder that it replaces, and neither of the folders in the other.
+def check_files(source: str, out: Path, *, store: Path | None, questions: Path | None, export: Path | None) -> None:
+    """Make sure that no file of a run lies in a folder that it replaces, and neither of the folders in the other or in `source`.
 
     Args:
         out, export: The folders: of the dataset, and of its generations.
@@ -230,6 +231,9 @@ def check_files(out: Path, *, store: Path | None, questions: Path | None, export
     Raises:
         UsageError: If one does.
     """
+    source_folder = Path(dataset_path(source)).resolve()
+    if source_folder.is_dir() and source_folder in out.resolve().parents:
+        raise UsageError(f"--out {out} lies in the dataset {source}. Choose a folder outside, or {source} itself.")
     folders = {"--out": out, "--export-cache": export}
     for name, path in {"--store": store, "--questions": questions, **folders}.items():
         for folder_name, folder in folders.items():

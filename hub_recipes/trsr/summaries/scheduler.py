@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from trsr.core.answer import Answer
 from trsr.core.control_tokens import has_reasoning
 from trsr.core.extractive import ExtractiveSummarizer
-from trsr.core.summarize import Steps, SummaryRequest, SummaryResult, answers
+from trsr.core.summarize import Steps, SummaryRequest, SummaryResult, run_requests
 from trsr.errors import EngineError
 from trsr.summaries.accept import reject_reason
 from trsr.summaries.engines.base import ATTEMPTS, UNREACHABLE, Engine, Request
@@ -319,7 +319,7 @@ class Scheduler:
     def _fall_back(self, running: _Running, question: SummaryRequest, reason: str) -> str:
         self.fallen_back[reason] += 1
         self.fallen_back_in[self._methods[running.number % len(self._methods)]] += 1
-        return answers([question], self._extractive)[0]
+        return run_requests([question], self._extractive)[0]
 
     def _leave_open(self, request: Request) -> None:
         for running, _ in self._waiting.pop(request.key):

@@ -21,11 +21,11 @@ from trsr.core.prompts import Encoder
 from trsr.dataset.sequences import usable_lengths
 from trsr.errors import DataError
 
-STRETCH = 24  # most items of a history window
-SHORTEST = 6  # least items of a window, if the history is as long
-FEWEST = 2  # items of a window before the first candidates
-ASKED = 10  # most positions of a window at which candidates are scored
-SHOWN = (3, 5, 10, 10)  # numbers of recent items after a summary of the whole past; adapters use 10
+MAX_WINDOW = 24  # most items of a history window
+MIN_WINDOW = 6  # least items of a window, if the history is as long
+MIN_CONTEXT = 2  # items of a window before the first candidates
+MAX_POSITIONS = 10  # most positions of a window at which candidates are scored
+RECENT_COUNTS = (3, 5, 10, 10)  # numbers of recent items after a summary of the whole past; adapters use 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class User:
     @property
     def has_window(self) -> bool:
         """Whether there are items enough to score candidates within a window."""
-        return len(self.items) > FEWEST
+        return len(self.items) > MIN_CONTEXT
 
 
 def training_users(splits: Mapping[str, HubDataset], block_size: int) -> list[User]:
@@ -75,12 +75,12 @@ def users(
     """
     all_users = []
     for number, row in enumerate(rows):
-        history, trail = row["history"], row["block_summaries"]
+        history, block_summaries = row["history"], row["block_summaries"]
         blocks = math.ceil(len(history) / block_size)
-        ends = [min(block * block_size, len(history)) for block in range(blocks - len(trail) + 1, blocks + 1)]
+        ends = [min(block * block_size, len(history)) for block in range(blocks - len(block_summaries) + 1, blocks + 1)]
         items = (*history, row["target"]) if target else tuple(history)
         items = items[: (usable or {}).get(number, len(items))]
-        summaries = {end: summary for end, summary in zip(ends, trail, strict=True) if end <= len(items)}
+        summaries = {end: summary for end, summary in zip(ends, block_summaries, strict=True) if end <= len(items)}
         all_users.append(User(items, summaries))
     return all_users
 
@@ -114,7 +114,7 @@ class Rows(Dataset):
         self.users = [user for user in users if user.has_window or user.ends]
         if not self.users:
             raise DataError(
-                f"None of {len(users)} users has {FEWEST + 1} items to train on, or an item after a summary. Give a dataset with longer "
+                f"None of {len(users)} users has {MIN_CONTEXT + 1} items to train on, or an item after a summary. Give a dataset with longer "
                 "histories."
             )
         self.length, self.negatives, self.seed = length, negatives, seed
@@ -147,14 +147,14 @@ class Rows(Dataset):
         ends = user.ends
         kind = rng.random()
         if ends and (kind < 0.35 or not user.has_window):
-            return self._past(user, rng.choice(ends), rng)
-        latest = max(0, len(user.items) - SHORTEST)
+            return self._fine_tuning_row(user, rng.choice(ends), rng)
+        latest = max(0, len(user.items) - MIN_WINDOW)
         start = rng.randint(0, latest) if rng.random() < 0.5 else 0
         summary = None
         if kind < 0.7 and (starts := [end for end in ends if end <= latest]):
             start = rng.choice(starts)
             summary = user.summaries[start]
-        return self._stretch(user.items, start, summary, rng)
+        return self._window_row(user.items, start, summary, rng)
 
     def _user(self, number: int) -> int:
         epoch, index = divmod(number, len(self.users))
@@ -165,21 +165,21 @@ class Rows(Dataset):
             )
         return self._order[1][index]
 
-    def _past(self, user: User, end: int, rng: random.Random) -> dict[str, Any]:
-        recent = user.items[max(0, end - rng.choice(SHOWN)) : end]
+    def _fine_tuning_row(self, user: User, end: int, rng: random.Random) -> dict[str, Any]:
+        recent = user.items[max(0, end - rng.choice(RECENT_COUNTS)) : end]
         prefix = self._encoder.prefix_ids(user.summaries[end], [self._items[item_id] for item_id in recent]).ids
         return {
             "prefix": prefix,
             "branches": [(len(prefix), self._candidates(user.items, end, 2 * self.negatives + 2, rng))],
         }
 
-    def _stretch(self, items: Sequence[str], start: int, summary: str | None, rng: random.Random) -> dict[str, Any]:
-        window = items[start : start + STRETCH]
+    def _window_row(self, items: Sequence[str], start: int, summary: str | None, rng: random.Random) -> dict[str, Any]:
+        window = items[start : start + MAX_WINDOW]
         # The prefix for the first item, without the line of that item and the empty line at the end.
         first = self._encoder.prefix_ids(summary, [self._items[window[0]]]).ids
         prefix = first[: -len(self._line[window[0]]) - len(self._newline)]
-        positions = range(FEWEST, len(window))
-        chosen_positions = set(rng.sample(positions, min(ASKED, len(positions))))
+        positions = range(MIN_CONTEXT, len(window))
+        chosen_positions = set(rng.sample(positions, min(MAX_POSITIONS, len(positions))))
         branches = []
         for position, item_id in enumerate(window):
             if position in chosen_positions:

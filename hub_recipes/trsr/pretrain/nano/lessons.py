@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from trsr.core.history import Item, blocks_by_count
 from trsr.core.prompts import Encoder
-from trsr.core.summarize import Summarizer, SummaryRequest, answers, steps
+from trsr.core.summarize import Summarizer, SummaryRequest, run_requests, steps
 from trsr.core.summary_prompts import SummaryPrompts
 from trsr.pretrain.nano.games import topic_names
 from trsr.pretrain.nano.wording import PlainEnglishSummarizer
@@ -109,7 +109,7 @@ def question_answers(items: Sequence[Item], method: str, writer: Summarizer) -> 
     pairs: list[tuple[SummaryRequest, str]] = []
     questions = next(strategy)
     while True:
-        texts = answers(questions, writer)
+        texts = run_requests(questions, writer)
         pairs += zip(questions, texts, strict=True)
         try:
             questions = strategy.send(texts)

@@ -15,6 +15,7 @@ from trsr.recommender import results
 from trsr.recommender.controls import system_name
 from trsr.recommender.results import training_seed
 from trsr.recommender.scores import FILE, KEYS, ROW
+from trsr.recommender.system_names import why_taken
 
 NEEDED = ("run", "dataset", "split", "protocol", "systems")  # in results.json
 
@@ -111,6 +112,10 @@ def read_folder(folder: Path, renamed: str | None = None) -> Evaluation:
     lacking += [f"{key} (in {results.FILE})" for key in NEEDED if about.get(key) is None]
     if lacking:
         raise CompareError(f"{folder} lacks {', '.join(lacking)}. Make it anew: trsr evaluate RUN")
+    if renamed and renamed != about["run"]:
+        taken = "another system in it" if renamed in table.column_names else why_taken(renamed)
+        if taken:
+            raise CompareError(f"{folder} cannot be called {renamed!r}, which is {taken}. Choose another NAME=.")
     renamed = renamed or system_name(about)
     owners, items, labels = (np.array(table[key].to_pylist()) for key in KEYS)
     users = owners

@@ -92,7 +92,8 @@ def with_fused(aligned: Aligned, fusions: Sequence[Fused]) -> Aligned:
     for fused in fusions:
         seeds[fused.name] = [np.tensordot(w, scores, 1) for w, scores in zip(fused.weights, fused.scores, strict=True)]
         parts = [costs for name in fused.systems if (costs := cost(name, aligned.about[name]))]
-        record: dict[str, Any] = {"run": fused.name, "systems": {fused.name: {}}, "cost": total(parts)}
+        known = total(parts) if len(parts) == len(fused.systems) else None
+        record: dict[str, Any] = {"run": fused.name, "systems": {fused.name: {}}, "cost": known}
         about[fused.name] = [{**record, "train_seed": trained_with} for trained_with in fused.train_seeds]
     return replace(aligned, seeds=seeds, about=about)
 

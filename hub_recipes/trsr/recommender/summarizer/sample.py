@@ -16,7 +16,7 @@ from trsr.core.summarize import Steps, SummaryRequest, SummaryResult, steps
 from trsr.core.summary_prompts import SummaryPrompts
 from trsr.errors import DataError, TrainError
 from trsr.recommender.recipe import Recipe
-from trsr.recommender.summary_writer import written_by
+from trsr.recommender.summary_origin import summarizer_kind
 from trsr.records.provenance import SummaryProvenance
 from trsr.summaries.engines.base import ATTEMPTS, Sampling
 from trsr.summaries.engines.transformers import TransformersEngine
@@ -31,7 +31,7 @@ def sampling_engine(recipe: Recipe, summaries: SummaryProvenance, temperature: f
     Raises:
         TrainError: If this base did not write the training summaries.
     """
-    if recipe.summary == "none" or written_by(recipe, summaries) != "base-model":
+    if recipe.summary == "none" or summarizer_kind(recipe, summaries) != "base-model":
         raise TrainError(
             f"The summaries of {recipe.dataset} that the run was trained with are not those of its base: how to ask the base "
             f"is not known. Summarise with it, and train a ranker on that: trsr summarize {recipe.dataset} "
@@ -54,14 +54,14 @@ def last_question(row: Mapping, items: ParsedItems, method: str, block_size: int
     Raises:
         DataError: If the row has no block summaries, or more than blocks.
     """
-    trail = row["block_summaries"]
-    blocks = items.blocks(row["history"], block_size)[-len(trail) :]
-    if not 0 < len(trail) == len(blocks):
+    summaries = row["block_summaries"]
+    blocks = items.blocks(row["history"], block_size)[-len(summaries) :]
+    if not 0 < len(summaries) == len(blocks):
         raise DataError(
-            f"User {row['user_id']!r} has {len(trail)} block summaries for {len(blocks)} blocks of {block_size} items. "
+            f"User {row['user_id']!r} has {len(summaries)} block summaries for {len(blocks)} blocks of {block_size} items. "
             "Summarise the dataset anew."
         )
-    [question] = next(steps(blocks, method, trail[:-1] if method == "recurrent" else trail))
+    [question] = next(steps(blocks, method, summaries[:-1] if method == "recurrent" else summaries))
     return question
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from trsr.core.answer import Answer
 from trsr.core.extractive import ExtractiveSummarizer
-from trsr.core.summarize import answers
+from trsr.core.summarize import run_requests
 from trsr.summaries.engines.base import Engine, Request
 
 
@@ -18,5 +18,5 @@ class ExtractiveEngine(Engine):
         self.identity = {"engine": "extractive"}
 
     async def answers(self, requests: Sequence[Request]) -> list[Answer | None]:
-        texts = answers([request.question for request in requests], ExtractiveSummarizer())
+        texts = run_requests([request.question for request in requests], ExtractiveSummarizer())
         return [Answer(text) for text in texts]

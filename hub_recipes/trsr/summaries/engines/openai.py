@@ -137,7 +137,10 @@ class OpenAIEngine(Engine):
                 self._patient = True
                 return answer
             except OfflineModeIsEnabled:
-                raise EngineError("HF_HUB_OFFLINE is set: unset it to ask a server.") from None
+                raise EngineError(
+                    "HF_HUB_OFFLINE is set, and with it huggingface_hub sends no request to any server, not even of this machine: "
+                    "unset it for this command. A dataset in a folder is read without the Hub all the same."
+                ) from None
             except HfHubHTTPError as error:
                 status = error.response.status_code
                 reason, said = self._explain(error), _said(error)
@@ -201,7 +204,9 @@ class OpenAIEngine(Engine):
         first, used = said.choices[0], said.usage
         text = _text(first.message)
         text = text.encode("utf-8", "replace").decode()  # JSON can hold half of a character
-        tokens = (int(used.prompt_tokens or 0), int(used.completion_tokens or 0)) if used is not None else (0, 0)
+        tokens = (
+            (_token_count(used.prompt_tokens), _token_count(used.completion_tokens)) if used is not None else (0, 0)
+        )
         return Answer(text, clean(str(first.finish_reason or ""))[:40], *tokens)
 
     async def _look_for_model(self, base_url: str) -> None:
@@ -275,6 +280,11 @@ def _text(message: Any) -> str:
         raise TypeError(f"the content is a {type(content).__name__}")
     reasoning = message.reasoning or getattr(message, "reasoning_content", None)
     return content or (f"<think>{reasoning}" if reasoning else "")
+
+
+def _token_count(value: Any) -> int:
+    """A number of tokens as a server counts them; 0 where it gives none, or one that cannot be true."""
+    return int(value) if isinstance(value, (int, float)) and 0 < value < 2**53 else 0
 
 
 def _part(part: Any) -> str:

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from trsr.core.answer import Answer
 from trsr.core.compat import context_length
-from trsr.core.decoding import Draw
+from trsr.core.decoding import SamplingState
 from trsr.core.generation import ModelSummarizer
 from trsr.core.modeling import SUMMARIZER, load_adapter
 from trsr.core.prompts import TEMPLATE_DATE, Encoder
@@ -74,11 +74,11 @@ class TransformersEngine(Engine):
                 answers |= zip(indices, self._summarizer.answers(kind, texts, draws), strict=True)
         return [answers[index] for index in range(len(requests))]
 
-    def _draw(self, request: Request) -> Draw | None:
+    def _draw(self, request: Request) -> SamplingState | None:
         temperature, seed = self.sampling.of(request.attempt)
         if not temperature:
             return None
-        return Draw(temperature, int.from_bytes(hashlib.sha256(f"{request.key} {seed}".encode()).digest()[:8]))
+        return SamplingState(temperature, int.from_bytes(hashlib.sha256(f"{request.key} {seed}".encode()).digest()[:8]))
 
     @cached_property
     def _summarizer(self) -> ModelSummarizer:

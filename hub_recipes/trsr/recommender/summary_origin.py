@@ -12,7 +12,7 @@ from trsr.records.provenance import SummaryProvenance
 from trsr.summaries.engines.base import Sampling
 
 
-def how_asked(summaries: SummaryProvenance) -> dict[str, Any]:
+def prompts_and_sampling(summaries: SummaryProvenance) -> dict[str, Any]:
     """Prompts and sampling of the model that wrote the training summaries, as far as they are not the default ones."""
     if not summaries.prompts:
         return {}
@@ -25,7 +25,7 @@ def how_asked(summaries: SummaryProvenance) -> dict[str, Any]:
     )
 
 
-def written_by(recipe: Recipe, summaries: SummaryProvenance) -> str:
+def summarizer_kind(recipe: Recipe, summaries: SummaryProvenance) -> str:
     """What wrote the training summaries: `extractive`, `adapter` or `base-model`; or `other-model` or `server`, which a
     pipeline cannot run.
 

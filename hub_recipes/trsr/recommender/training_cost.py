@@ -1,4 +1,4 @@
-"""What a training has cost so far, over all processes that worked on it: kept beside its checkpoints."""
+"""Seconds and CPU seconds of a training, over all processes that worked on it; written beside its checkpoints."""
 
 import json
 import time
@@ -11,7 +11,7 @@ from trsr.records.files import read_json, write_text
 SPENT = "spent.json"  # beside checkpoints
 
 
-class Spent(TrainerCallback):
+class CostCallback(TrainerCallback):
     """Seconds of a training since this was made, and those of killed processes before, up to their last checkpoint.
 
     Args:
@@ -24,7 +24,7 @@ class Spent(TrainerCallback):
         self._before = read_json(file) if resumed and file.is_file() else {"seconds": 0.0, "cpu_seconds": 0.0}
         self._started, self._began = time.monotonic(), time.process_time()
 
-    def so_far(self) -> dict[str, float]:
+    def total(self) -> dict[str, float]:
         """`seconds`, and `cpu_seconds` of this process and those before it."""
         return {
             "seconds": self._before["seconds"] + time.monotonic() - self._started,
@@ -33,4 +33,4 @@ class Spent(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs) -> None:
         if state.is_world_process_zero:
-            write_text(self._file, json.dumps(self.so_far()))
+            write_text(self._file, json.dumps(self.total()))
