@@ -118,7 +118,7 @@ def test_a_gguf_file_becomes_a_plain_folder_with_the_same_logits(original, file,
     card = (tmp_path / "base" / "README.md").read_text()
     for shown in ("license: mit", "base_model: ORG/TINY", record["sha256"], "for no other copy of the model"):
         assert shown in card
-    convert(file, tmp_path / "base")  # one of ours may be written anew
+    convert(file, tmp_path / "base")  # one of ours may be written again
 
 
 def test_what_is_no_whole_file_is_one_error_and_writes_nothing(original, file, tmp_path):

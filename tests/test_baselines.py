@@ -237,7 +237,7 @@ def test_what_a_search_chose_is_fitted_anew_without_one(baselines, small_dataset
     other = json.loads(joined.read_text())
     other["tuning"]["leak"]["study"] = "leak, 100 epochs, patience 3, on sha256:0"
     joined.write_text(json.dumps(other))
-    with pytest.raises(UsageError, match=r"searched on other data: .* Search anew, without --tuned"):
+    with pytest.raises(UsageError, match=r"searched on other data: .* Search again, without --tuned"):
         run.run(
             "leak", [source], tmp_path / "two", budget=Budget(), seeds=[0], tuned=run.records(joined, ["leak"])["leak"]
         )

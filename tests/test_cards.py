@@ -1,6 +1,6 @@
 """The cards, rendered from records made by hand, so that no training run and no installed version changes them.
 
-Whole cards stand in tests/cards/. After an intended change of a template, write them anew and read what differs:
+Whole cards stand in tests/cards/. After an intended change of a template, write them again and read what differs:
 
     TRSR_WRITE_CARDS=1 pytest tests/test_cards.py && git diff tests/cards
 """
@@ -1203,7 +1203,7 @@ def plain(folder):
     [
         (
             {"limit": 2},
-            "The results on test are of the first 2 rows alone. Make them anew: trsr evaluate .* --split test",
+            "The results on test are of the first 2 rows alone. Make them again: trsr evaluate .* --split test",
         ),
         ({"shuffled_summaries": True}, "The results on test are those of shuffled summaries"),
         ({"history": "reversed"}, "The results on test are those of histories in another order"),

@@ -445,7 +445,7 @@ def test_a_control_has_a_name_of_its_own(tmp_path):
 def test_a_base_without_its_adapter_is_no_second_seed(tmp_path):
     one = evaluation(tmp_path / "a", {"ours": hits("u1", "u2")}, weights="a")
     control = evaluation(tmp_path / "b", {"ours": hits("u3")}, weights=None)
-    with pytest.raises(CompareError, match=r"no two seeds of one run: .* Call the run of one of them otherwise"):
+    with pytest.raises(CompareError, match=r"not two seeds of one run: .* Rename one of them"):
         align([read(one), read(control)])
     assert len(align([read(one), read(f"control={control}")]).seeds) == 2
 
@@ -473,7 +473,7 @@ def test_different_systems_of_one_name_are_no_seeds(tmp_path, one, other):
         evaluation(tmp_path / "a", {"ours": hits("u1", "u2")}, **one),
         evaluation(tmp_path / "b", {"ours": hits("u3")}, **other),
     ]
-    with pytest.raises(CompareError, match="settings or data are others, or the seed of their training is one"):
+    with pytest.raises(CompareError, match="settings or data differ, or their training seed is the same"):
         align([read(folder) for folder in folders])
     seeds = [
         evaluation(tmp_path / str(seed), {"ours": hits(f"u{seed}")}, retriever=retriever_of(seed)) for seed in (1, 2)

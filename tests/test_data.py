@@ -203,7 +203,7 @@ def test_a_card_that_was_broken_by_hand_is_told(tmp_path, header):
     with pytest.raises(DataError, match=r"'.*d' cannot be read: the header of its README\.md"):
         contract.read(str(tmp_path / "d"), "items", "train")
     if header != b"configs: 3":  # which is YAML
-        with pytest.raises(UsageError, match=r"The header of .*README\.md is no YAML in UTF-8: .* Mend it"):
+        with pytest.raises(UsageError, match=r"The header of .*README\.md is no YAML in UTF-8: .* Fix it"):
             contract.header(str(tmp_path / "d"))
 
 

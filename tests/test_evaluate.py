@@ -216,7 +216,7 @@ def test_a_run_is_evaluated_with_histories_in_another_order(run, tmp_path):
     assert compared["systems"]["run, history last:1"]["cost"]
     assert compared["systems"]["tf-idf, history last:1"]["cost"] is None
     assert "A control: histories were shown as last:1" in verdict.of_evaluation(dict(found.values), cut)
-    with pytest.raises(CompareError, match="no two seeds of one run"):
+    with pytest.raises(CompareError, match="not two seeds of one run"):
         compare([f"run={true}", f"run={cut}"], tmp_path / "out", plots=False)
 
 

@@ -293,7 +293,7 @@ def test_what_is_no_validation_of_the_run_is_refused(pair, tmp_path):
     beside = tmp_path / "beside"
     evaluation(beside / "test", {"run": noisy(1, 1), "tf-idf": noisy(1, 2)}, rows())
     evaluation(beside / "validation", {"run": noisy(1, 1)}, rows(["v1", "v2"]), split="validation")
-    with pytest.raises(CompareError, match=r"validation has no scores of tf-idf\. Make it anew"):
+    with pytest.raises(CompareError, match=r"validation has no scores of tf-idf\. Make it again"):
         compare([str(beside / "test")], tmp_path / "out", fuse=[["run", "tf-idf"]], plots=False)
     fewer = system(tmp_path / "fewer", noisy(1, 8), users=150)
     shutil.rmtree(tmp_path / "fewer" / "test")

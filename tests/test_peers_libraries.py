@@ -122,7 +122,7 @@ def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
     resumed = search(tmp_path / "b.sqlite3", "study", space, Budget(trials=6), 0, killed)
     assert resumed == whole
     assert len(calls) == 7
-    # More trials go on; minutes end it; another study begins anew; a small space is tried whole.
+    # More trials go on; minutes end it; another study begins again; a small space is tried whole.
     assert search(tmp_path / "b.sqlite3", "study", space, Budget(trials=7), 0, value)[:6] == whole
     assert len(search(tmp_path / "b.sqlite3", "other", space, Budget(trials=6, cpu_minutes=2), 0, value)) == 2
     assert len(search(tmp_path / "b.sqlite3", "small", {"x": (1, 2)}, Budget(trials=6), 0, value)) == 2

@@ -508,7 +508,7 @@ def test_results_on_other_data_or_of_another_seed_are_not_written_over(dataset, 
     evaluate_retriever(folder, dataset, tmp_path / "out", limit=3)
     before = (tmp_path / "out" / "results.json").read_bytes()
     fewer = altered(dataset, tmp_path / "fewer", lambda row: row | {"negatives": row["negatives"][1:]})
-    for source, seed, other in ((str(fewer), 0, "dataset is another now"), (dataset, 1, "seed was 0, and is 1 now")):
+    for source, seed, other in ((str(fewer), 0, "dataset has changed"), (dataset, 1, "seed was 0, and is 1 now")):
         with pytest.raises(UsageError, match=f"holds results of another evaluation: its {other}"):
             evaluate_retriever(folder, source, tmp_path / "out", limit=3, seed=seed)
     assert (tmp_path / "out" / "results.json").read_bytes() == before

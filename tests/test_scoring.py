@@ -187,7 +187,7 @@ def test_a_model_without_a_cache_steps_down_and_says_so_once(caplog):
     torch.testing.assert_close(
         scorers[0].log_odds(prefix, suffixes), one_by_one(model, prefix, suffixes), atol=1e-4, rtol=0
     )
-    with pytest.raises(ValueError, match="cannot be scored by fork: its selective scan starts anew"):
+    with pytest.raises(ValueError, match="cannot be scored by fork: its selective scan restarts from zero state"):
         Scorer(model, YES, NO, plan="fork")
 
 

@@ -145,7 +145,7 @@ def test_public_names_are_given_and_no_others():
         trsr.Itme  # noqa: B018
 
 
-# A finder that asks all finders anew, as some tools that watch imports do.
+# A finder that asks all finders again, as some tools that watch imports do.
 WATCHED = """
 import sys, importlib.abc, importlib.util
 class Watch(importlib.abc.MetaPathFinder):

@@ -519,7 +519,7 @@ def test_a_run_goes_on_in_the_precision_in_which_it_began(stopped, monkeypatch):
     path.write_text(json.dumps(began | {"precision": "bf16"}), encoding="utf-8")
     refused(recipe, run, "began in bf16, and would go on in fp32 on this machine. Finish it where it began")
     path.write_text(json.dumps({"rows": began["rows"]}), encoding="utf-8")
-    refused(recipe, run, r"trained_on\.json lacks base, dataset_checksums, precision\. Train anew")
+    refused(recipe, run, r"trained_on\.json lacks base, dataset_checksums, precision\. Train again")
     path.write_text(json.dumps(began), encoding="utf-8")
     train.train(recipe, run)
     assert adapter_bytes(run) == adapter_bytes(unbroken)

@@ -670,7 +670,7 @@ def test_what_no_log_odds_show_is_compared_too(with_catalogue, tmp_path):
     told = (
         "Its temperature is 7.5, and that of the release ", "Its bias is 2.5, and that of the release ",
         "Its decision.json has the temperature 6.5", "first stage of its catalogue has the weight 9, and in the release 1",
-        "Its decision_template.jinja is another",
+        "Its decision_template.jinja differs",
         "It does not retrieve what the release does: the score of ",
     )  # fmt: skip
     assert len(found["said"]) == len(told)
@@ -686,7 +686,7 @@ def test_a_catalogue_in_which_items_have_the_texts_of_others_is_not_right(with_c
     found = verify(str(folder))
     assert not found["right"]
     [said] = found["said"]
-    assert re.fullmatch(r"It does not retrieve what the release does: the text of '.*' is another, '.*'\.", said)
+    assert re.fullmatch(r"It does not retrieve what the release does: the text of '.*' differs: '.*'\.", said)
 
 
 def test_a_catalogue_is_right_and_one_that_is_gone_is_not(with_catalogue, tmp_path):

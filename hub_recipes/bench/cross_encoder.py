@@ -6,7 +6,7 @@
 Both start at the base of the recipe, with the same LoRA, learning rate, prompts of a step and number of steps. The CrossEncoder is
 trained on the rows of the `_sft` config, with binary cross-entropy of its score; our adapter on the same rows, with cross-entropy of
 the answer token, candidates of a user sharing their prefix. The first seed draws the same negatives for both; with further
-seeds, those of the adapter are drawn anew. Each is trained and scored in a process of its own.
+seeds, those of the adapter are drawn again. Each is trained and scored in a process of its own.
 """
 
 import argparse

@@ -43,7 +43,7 @@ class Form:
 
     Attributes:
         changes: Overrides of the recipe.
-        block_size: Items a block, where the summaries are to be made anew.
+        block_size: Items a block, where the summaries are to be made again.
         trained: Name of the form whose adapters it measures; its own unless it is a control.
         adapter, shuffle_summaries: As in `evaluate_run`.
         calibrated: Measure it on validation users too, which gives the temperature of its P(yes).

@@ -53,7 +53,7 @@ def case(model, encoder: Encoder, count: int, new_tokens: int, rounds: int, seed
         return ModelSummarizer(model, encoder, wording, new_tokens, plan=plan, min_new_tokens=new_tokens)
 
     def summarize(plan: str) -> list[str]:
-        return summarizer(plan).block(some)  # made anew: it keeps what it has run of the instruction
+        return summarizer(plan).block(some)  # a new one: it keeps what it has run of the instruction
 
     probed = summarizer(None)
     probed.block(some[:2])

@@ -114,7 +114,7 @@ def run(
     if tuned and not tuned["study"].endswith(searched_on):
         raise UsageError(
             f"The settings of {name} on record were searched on other data: {tuned['study']}; {sources[0]} is {searched_on}. Search "
-            "anew, without --tuned."
+            "again, without --tuned."
         )
     # Further seeds, peers and trials may be added later; the first seed is that of the search.
     made_from = {"datasets": data, "first_seed": seeds[0]}

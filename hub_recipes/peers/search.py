@@ -77,7 +77,7 @@ def search(
         if not (tried or pruned or study.get_trials(states=(TrialState.WAITING,))):  # one may wait since a kill
             study.enqueue_trial({setting: values[0] for setting, values in space.items()})
         proposed = len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)))
-        # A sampler anew for each trial: its draws do not hang on when the process began.
+        # A new sampler for each trial: its draws do not hang on when the process began.
         study.sampler = optuna.samplers.TPESampler(seed=1000 * seed + proposed, n_startup_trials=1 + RANDOM)
         trial = study.ask()
         settings = {setting: trial.suggest_categorical(setting, values) for setting, values in space.items()}

@@ -15,5 +15,5 @@ def server_key() -> str:
     if key.isascii() and key.isprintable():
         return key
     raise UsageError(
-        "OPENAI_API_KEY holds characters that no key has, such as line breaks or letters with accents: copy the key anew."
+        "OPENAI_API_KEY holds characters that no key has, such as line breaks or letters with accents: copy the key again."
     )

@@ -23,7 +23,7 @@ def why_not_forkable(model) -> str | None:
     config = model.config
     kinds = set(getattr(config.get_text_config(), "layer_types", None) or ())
     if config.model_type in _FORGETFUL:
-        return "its selective scan starts anew behind a cache"
+        return "its selective scan restarts from zero state behind a cache"
     states = kinds - {"full_attention", "sliding_attention", "chunked_attention"}
     if states and config.model_type not in _STATEFUL and model.dtype != torch.float32:
         # Losing the state may change the logits of a short probe by no more than rounding.

@@ -254,7 +254,7 @@ def _local(source: str, options: Mapping[str, Any], cache_dir: str | None) -> Pa
             )
         except OSError as error:
             raise InputError(
-                f"{source} is no longer in the cache that it was loaded from: load the pipeline anew."
+                f"{source} is no longer in the cache that it was loaded from: load the pipeline again."
             ) from error
     return Path(source) / (options.get("subfolder") or "")
 

@@ -113,7 +113,7 @@ class Scorer:
             return f"{type(self.model).__name__} computes in {dtype}, where values may overflow: load it with dtype=torch.float32."
         return (
             f"{type(self.model).__name__} computes in {dtype} already: its weights are damaged, or its training diverged. Load "
-            "them anew, or train with a lower learning rate."
+            "them again, or train with a lower learning rate."
         )
 
     def _logits(self, prefix: list[int], suffixes: Sequence[Sequence[int]], plan: str | None = None) -> LogitGroups:

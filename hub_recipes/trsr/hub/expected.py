@@ -107,7 +107,7 @@ def catalogue_problem(wanted: Mapping[str, Any], answer: Mapping[str, Any] | Non
     texts = {candidate["item_id"]: candidate.get("item", "") for candidate in answer["candidates"]}
     for candidate in wanted["candidates"]:
         if text_digest(texts[candidate["item_id"]]) != candidate["text_sha256"]:
-            return f"the text of {candidate['item_id']!r} is another, {texts[candidate['item_id']][:60]!r}"
+            return f"the text of {candidate['item_id']!r} differs: {texts[candidate['item_id']][:60]!r}"
     worst = min(scores.values(), default=-math.inf)
     others = (item_id for item_id, score in actual.items() if item_id not in scores and score > worst + EXACT)
     return next(

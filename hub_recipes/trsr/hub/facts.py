@@ -153,7 +153,7 @@ def gather(inputs: ReleaseInputs, names: Names, terms: Terms, license: str | Non
     if recipe.summary != "none" and not provenance.has_summaries:
         problems.append(f"{PROVENANCE} of {recipe.dataset} does not say what wrote its summaries.")
     problems += [
-        f"The results on {measured.split} are {fault}. Make them anew: trsr evaluate {run.folder} --split {measured.split}"
+        f"The results on {measured.split} are {fault}. Make them again: trsr evaluate {run.folder} --split {measured.split}"
         for measured in (validation, test)
         if (fault := _not_the_runs_own(measured, run))
     ]

@@ -77,7 +77,7 @@ class ReleaseInputs:
         test, validation = run.results("test"), run.results("validation")
         log_odds = scores.first_rows(folder / test.split, test.system, USERS)
         run.check_base()
-        run.check_data("Say where the run's own is: --dataset. If that is gone, train anew.")
+        run.check_data("Say where the run's own is: --dataset. If that is gone, train again.")
         standing = verdict.of_evaluation(test.values, folder / test.split)
         provenance = contract.provenance(recipe.dataset, recipe.dataset_revision)
         audit = contract.audit(recipe.dataset, recipe.dataset_revision)

@@ -74,7 +74,7 @@ def name_repos(
         name: Of dataset, pipeline and Space; the adapter is NAME-lora, a copy NAME-merged.
         base: Id of a base on the Hub; None where the release brings its base along.
         new_base: Name of the repo for such a base.
-        dataset: Id of a dataset on the Hub that is not published anew.
+        dataset: Id of a dataset on the Hub that is not published again.
         copies: Those of COPIES that the release holds.
 
     Raises:

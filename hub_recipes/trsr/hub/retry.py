@@ -65,7 +65,7 @@ def explain(what: str, error: Exception) -> str:
     if isinstance(error, LocalTokenNotFoundError):
         return f"{what}: there is no token. Log in with: hf auth login"
     if status == 401:
-        return f"{what}: the Hub does not take the token; it may have expired. Log in anew with: hf auth login"
+        return f"{what}: the Hub does not take the token; it may have expired. Log in again with: hf auth login"
     if status == 403:
         return (
             f"{what}: the token has no right to do this ({_reason(error)}). Take a token that may write there, and be a "

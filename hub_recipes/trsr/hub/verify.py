@@ -128,12 +128,14 @@ def _of_pipeline(
     if template and "decision_template_sha256" in wanted:
         digest = expected.text_digest(Path(template).read_text("utf-8"))
         if digest != wanted["decision_template_sha256"]:
-            said.append(f"Its {DECISION_FILES[1]} is another: `transformers serve` shows the model other prompts.")
+            said.append(
+                f"Its {DECISION_FILES[1]} differs from that of the release, so that `transformers serve` gives the model other prompts."
+            )
     if catalogue and (problem := expected.catalogue_problem(catalogue, output["chosen"])):
         said.append(f"It does not retrieve what the release does: {problem}.")
     if differ:
         said.append(
-            f"{differ} of {len(summaries)} summaries that it writes are others than expected: another summariser, other prompts for "
+            f"{differ} of {len(summaries)} summaries that it writes differ from the expected ones: another summariser, other prompts for "
             "it, or, where its weights are in half precision, two words that are about as likely."
         )
     if not diagnosis.right and output["dtype"] != wanted["made_from"]["dtype"]:
@@ -149,7 +151,7 @@ def _other_fits(wanted: Mapping[str, Any], fitted: Mapping[str, Any], decision: 
         decision: Path of the settings that `transformers serve` reads, if there are any.
     """
     said = [
-        f"Its {name} is {fitted[name]:g}, and that of the release {wanted[name]:g} (`trsr` in config.json): probabilities are others."
+        f"Its {name} is {fitted[name]:g}, and that of the release {wanted[name]:g} (`trsr` in config.json): so its probabilities differ."
         for name in ("temperature", "bias")
         if not math.isclose(fitted[name], wanted[name], rel_tol=1e-9, abs_tol=1e-9)
     ]

@@ -65,14 +65,14 @@ def convert(
 
     Raises:
         UsageError: As `check_before` does.
-        LoadError: If the file is no whole GGUF file, its checksum is another, or transformers does not know its
+        LoadError: If the file is no whole GGUF file, its checksum differs, or transformers does not know its
             architecture, leaves out weights or a scaling of positions that the file has, or reads weights that are not finite.
     """
     check_before(out)
     checksum = _checksum(file)
     if sha256 and checksum != sha256:
         raise LoadError(
-            f"{file.name} has the checksum {checksum}, expected {sha256}: it is damaged or another. Get it anew."
+            f"{file.name} has the checksum {checksum}, expected {sha256}: it is damaged, or another file. Get it again."
         )
     network, tokenizer = _load(file)
     from gguf import GGUFReader
@@ -141,7 +141,7 @@ def _load(file: Path) -> tuple[Any, Any]:
         ) from error
     tied = set(getattr(network, "all_tied_weights_keys", None) or ())
     if missing := sorted(set(loaded["missing_keys"]) - tied):
-        raise LoadError(f"{file.name} lacks {len(missing)} weights of the model, such as {missing[0]}. Get it anew.")
+        raise LoadError(f"{file.name} lacks {len(missing)} weights of the model, such as {missing[0]}. Get it again.")
     # What transformers remembers of the quantisation keeps `save_pretrained` from writing a plain folder.
     for name in ("hf_quantizer", "quantization_method", "is_quantized"):
         network.__dict__.pop(name, None)
@@ -177,7 +177,7 @@ def _check_model(file: str, opened: Any, network: Any, settings: Mapping[str, An
     broken = [name for name, weight in network.named_parameters() if not torch.isfinite(weight).all()]
     if broken:
         raise LoadError(
-            f"{file} holds weights with values that are not finite ({len(broken)}, such as {broken[0]}): it is damaged. Get it anew."
+            f"{file} holds weights with values that are not finite ({len(broken)}, such as {broken[0]}): it is damaged. Get it again."
         )
 
 

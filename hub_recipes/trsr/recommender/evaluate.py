@@ -126,7 +126,7 @@ def evaluate_run(
         raise EvaluationError(f"The prompts of {folder} show no summaries: there is nothing to shuffle.")
     if not dataset:
         run.check_data(
-            f"To evaluate on other data, name it: --dataset {recipe.dataset}. Else put the run's back, or train anew."
+            f"To evaluate on other data, name it: --dataset {recipe.dataset}. Else put the run's back, or train again."
         )
     texts = contract.texts(recipe.dataset, recipe.dataset_revision)
     config = recipe.config

@@ -74,7 +74,7 @@ def read(folder: Path) -> Results:
         "dataset_checksums",
     )
     if missing := [name for name in needed if values.get(name) is None]:
-        raise ResultsError(f"{path} lacks {', '.join(missing)}. Make it anew: trsr evaluate RUN")
+        raise ResultsError(f"{path} lacks {', '.join(missing)}. Make it again: trsr evaluate RUN")
     system, systems = values["run"], values["systems"]
     problems = [] if system in systems else [f"there is no system {system!r}"]
     for name, metrics in systems.items():
@@ -86,7 +86,7 @@ def read(folder: Path) -> Results:
     if (fit := values.get("temperature")) and (lacking := [name for name in ("value", "bias") if name not in fit]):
         problems.append(f"the temperature lacks {', '.join(lacking)}")
     if problems:
-        raise ResultsError(f"{path}: {'; '.join(problems)}. Make it anew: trsr evaluate RUN")
+        raise ResultsError(f"{path}: {'; '.join(problems)}. Make it again: trsr evaluate RUN")
     return Results(
         values,
         values["split"],

@@ -64,7 +64,7 @@ def check_out(out: Path, about: Mapping[str, Any]) -> None:
     name = changed[0]
     old, new = before.get(name), about.get(name)
     if isinstance(new or old, Mapping):
-        change = "is another now"
+        change = "has changed"
     else:
         change = f"was {_shown(name, old)}, and is {_shown(name, new)} now"
     raise UsageError(

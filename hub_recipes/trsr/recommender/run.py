@@ -115,11 +115,11 @@ class Run:
         """Raise RunError if the base in the recipe is not the one that the run was trained on."""
         base, checksum = self.recipe.base, self.record["base_checksum"]
         if checksum.startswith(PREFIX) and not Path(base_path(base)).is_dir():
-            raise RunError(f"There is no folder {base}, the base of {self.folder}. Put it back, or train anew.")
+            raise RunError(f"There is no folder {base}, the base of {self.folder}. Put it back, or train again.")
         if checksum != (now := base_checksum(base)):
             raise RunError(
                 f"{base} is not the base that {self.folder} was trained on: it is {now}, the run's was {checksum}. Put that base back, or "
-                "train anew."
+                "train again."
             )
 
     def check_users(self, rows: Dataset, description: str, in_several_splits: bool) -> None:
@@ -137,7 +137,7 @@ class Run:
         if overlap := evaluated & trained:
             raise RunError(
                 f"{self.folder} was trained on {len(overlap)} of the {len(evaluated)} {'choices' if in_several_splits else 'users'} of "
-                f"{description}, such as user {min(overlap)[0]!r}: they cannot measure it. Train anew on that dataset, or give one "
+                f"{description}, such as user {min(overlap)[0]!r}: they cannot measure it. Train again on that dataset, or give one "
                 "whose users were not trained on."
             )
 

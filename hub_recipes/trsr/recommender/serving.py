@@ -107,7 +107,7 @@ def _of_run(run: Run, **options) -> TextRichRecommendationPipeline:
     """The recommender of a finished run, as its release would serve it."""
     recipe = run.recipe
     run.check_base()
-    run.check_data("It was trained with that one's prompts and summaries: put it back, or train anew.")
+    run.check_data("It was trained with that one's prompts and summaries: put it back, or train again.")
     source = base_path(recipe.base)
     with loading(recipe.base):
         model: Any = AutoModelForCausalLM.from_pretrained(source, revision=recipe.base_revision, dtype="auto")

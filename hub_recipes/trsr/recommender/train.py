@@ -378,22 +378,22 @@ def _check_resumed(
     path = out / TRAINED_ON
     record = read_json(path) if path.is_file() else {}
     if lacking := [name for name in ("base", "dataset_checksums", "precision") if name not in record]:
-        raise TrainError(f"{path} lacks {', '.join(lacking)}. Train anew with another --out.")
+        raise TrainError(f"{path} lacks {', '.join(lacking)}. Train again with another --out.")
     if record["precision"] != precision:
         raise TrainError(
-            f"This run began in {record['precision']}, and would go on in {precision} on this machine. Finish it where it began, or train anew "
+            f"This run began in {record['precision']}, and would go on in {precision} on this machine. Finish it where it began, or train again "
             "with another --out."
         )
     if record["base"] != base:
         raise TrainError(
             f"{recipe.base} has changed since this run began: it was {_shown(record['base'])} and is {_shown(base)}. Put that base back "
-            "to finish the run, or train anew with another --out."
+            "to finish the run, or train again with another --out."
         )
     data = record["dataset_checksums"]
     if changed := changed_configs(data, checksums):
         raise TrainError(
             f"{recipe.dataset} has changed since this run began: its config {changed[0]} was {data.get(changed[0])} and is "
-            f"{checksums.get(changed[0])}. Put the dataset back to finish the run, or train anew with another --out."
+            f"{checksums.get(changed[0])}. Put the dataset back to finish the run, or train again with another --out."
         )
 
 

@@ -15,5 +15,5 @@ def header_of(card: Path) -> dict[str, Any]:
         return metadata_load(card) or {}
     except (ValueError, yaml.YAMLError) as error:
         raise UsageError(
-            f"The header of {card} is no YAML in UTF-8: {' '.join(str(error).split())}. Mend it."
+            f"The header of {card} is no YAML in UTF-8: {' '.join(str(error).split())}. Fix it."
         ) from error

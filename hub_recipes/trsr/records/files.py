@@ -65,7 +65,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise UsageError(
-            f"{path} is no JSON file, or not whole: {error}. Make it anew, or take a copy of it."
+            f"{path} is no JSON file, or not whole: {error}. Make it again, or take a copy of it."
         ) from error
 
 

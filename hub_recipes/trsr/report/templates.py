@@ -35,7 +35,7 @@ def render(template: str, values: Mapping[str, object], header: Mapping[str, obj
         return _environment().get_template(f"{template}.md").render(values)
     except (UndefinedError, AttributeError, TypeError, ValueError) as error:
         raise ReleaseError(
-            f"The card {template}.md has a value that is not known: {error}. Train or evaluate the run anew."
+            f"The card {template}.md has a value that is not known: {error}. Train or evaluate the run again."
         ) from error
 
 

@@ -107,11 +107,11 @@ def read_folder(folder: Path, renamed: str | None = None) -> Evaluation:
         about = results.load(folder)
         table = pq.read_table(folder / FILE)
     except (ValueError, pa.ArrowException) as error:
-        raise CompareError(f"{folder} cannot be read: {error}. Make it anew.") from None
+        raise CompareError(f"{folder} cannot be read: {error}. Make it again.") from None
     lacking = [key for key in KEYS if key not in table.column_names]
     lacking += [f"{key} (in {results.FILE})" for key in NEEDED if about.get(key) is None]
     if lacking:
-        raise CompareError(f"{folder} lacks {', '.join(lacking)}. Make it anew: trsr evaluate RUN")
+        raise CompareError(f"{folder} lacks {', '.join(lacking)}. Make it again: trsr evaluate RUN")
     if renamed and renamed != about["run"]:
         taken = "another system in it" if renamed in table.column_names else why_taken(renamed)
         if taken:
@@ -132,7 +132,7 @@ def read_folder(folder: Path, renamed: str | None = None) -> Evaluation:
         if column not in (ROW, *KEYS):
             scores = np.array(table[column].to_pylist(), dtype=float)[order]
             if broken := int((~np.isfinite(scores)).sum()):
-                raise CompareError(f"{folder}: {broken} scores of {column!r} are not finite numbers. Make them anew.")
+                raise CompareError(f"{folder}: {broken} scores of {column!r} are not finite numbers. Make them again.")
             systems[renamed if column == about["run"] else column] = scores
     return Evaluation(str(folder), about, renamed, users, owners, items, labels[order].astype(bool), systems)
 
@@ -175,9 +175,9 @@ def align(evaluations: Sequence[Evaluation]) -> Aligned:
                 or training_seed(evaluation.about) in training_seeds
             ):
                 raise CompareError(
-                    f"{before.folder} and {evaluation.folder} both hold {name!r}, which differ and are no two seeds of one run: "
-                    "their settings or data are others, or the seed of their training is one. "
-                    f"Call the run of one of them otherwise (NAME={evaluation.folder}), or leave it out."
+                    f"{before.folder} and {evaluation.folder} both hold {name!r}, and are not two seeds of one run: "
+                    "their settings or data differ, or their training seed is the same. "
+                    f"Rename one of them (NAME={evaluation.folder}), or leave it out."
                 )
             seeds.setdefault(name, []).append(table)
             about.setdefault(name, []).append(evaluation.about)

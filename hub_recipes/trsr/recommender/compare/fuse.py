@@ -114,7 +114,7 @@ def _fit(aligned: Aligned, names: tuple[str, ...], validations: Mapping[int, Ali
         ]
         if lacking := [name for validated, _, name in parts if name not in validated.seeds]:
             raise CompareError(
-                f"The evaluation on validation has no scores of {', '.join(lacking)}. Make it anew: the command of the one on test, "
+                f"The evaluation on validation has no scores of {', '.join(lacking)}. Make it again: the command of the one on test, "
                 "with --split validation."
             )
         tables = [validated.seeds[name][0] for validated, _, name in parts]
@@ -203,7 +203,7 @@ def check_validation(
     if different:
         raise CompareError(
             f"{other_folder} is no evaluation on validation of what {folder} evaluates: their results differ in "
-            f"{', '.join(different)}. Give the right one: TEST,VALIDATION for trsr compare; or make it anew, with --split validation."
+            f"{', '.join(different)}. Give the right one: TEST,VALIDATION for trsr compare; or make it again, with --split validation."
         )
 
 

@@ -82,7 +82,7 @@ def train_summarizer(
     tuning = tuning or Tuning()
     run = Run.read(folder).with_dataset(dataset)
     run.check_base()
-    run.check_data("Say where the run's own is: --dataset. If that is gone, train anew.")
+    run.check_data("Say where the run's own is: --dataset. If that is gone, train again.")
     recipe = run.recipe
     provenance = contract.provenance(recipe.dataset, recipe.dataset_revision)
     engine = sampling_engine(recipe, provenance.summaries, temperature, seed)
@@ -106,7 +106,7 @@ def train_summarizer(
     }
     work = work or beside(out, "-work")
     bind(work, answered)  # answers and scores of other choices are used again, checkpoints are not
-    tuned = json.dumps([chosen, trains_on(recipe)])  # in another precision training begins anew
+    tuned = json.dumps([chosen, trains_on(recipe)])  # in another precision training begins again
     checkpoints = work / f"checkpoints-{hashlib.sha256(tuned.encode()).hexdigest()[:12]}"
 
     rows, unseen = _training_users(run, users, provenance.users_in_several_splits)

@@ -59,7 +59,7 @@ def last_question(row: Mapping, items: ParsedItems, method: str, block_size: int
     if not 0 < len(summaries) == len(blocks):
         raise DataError(
             f"User {row['user_id']!r} has {len(summaries)} block summaries for {len(blocks)} blocks of {block_size} items. "
-            "Summarise the dataset anew."
+            "Summarise the dataset again."
         )
     [question] = next(steps(blocks, method, summaries[:-1] if method == "recurrent" else summaries))
     return question

@@ -86,7 +86,7 @@ def without_held_out(rows: Dataset, held_out: Mapping[str, Dataset], by_target: 
         if not by_target and (both := keys & set(used)):
             raise DataError(
                 f"{len(both)} training users stand in the split {split} too, such as {min(both)[0]!r}: a summariser that is "
-                "trained on their next items could not be measured there. Build the dataset anew."
+                "trained on their next items could not be measured there. Build the dataset again."
             )
         measured |= keys
     return rows.select([number for number, key in enumerate(used) if key not in measured])

@@ -78,7 +78,7 @@ def warnings(audit: Mapping[str, Any]) -> Iterator[str]:
             )
         if figures_of["problems"]:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in figures_of["problems"].items())
-            yield f"{method}: some texts are no summaries: {reasons}. Run trsr summarize anew."
+            yield f"{method}: some texts are no summaries: {reasons}. Run trsr summarize again."
     fallen, calls = sum(audit["fallen_back"].values()), audit["calls"]
     if calls and fallen > TOO_MANY * calls:
         yield f"{min(fallen, calls):,} of {calls:,} calls fell back to the extractive summarizer."

@@ -52,7 +52,7 @@ _PERMANENT = frozenset({501, 505})
 # So many different questions rejected, and none answered, or so many pages of HTML: it is not the question.
 REJECTIONS = 5
 UNREADABLE = 3
-# Connections that a client of httpx keeps open: more in one client would be opened anew for every request.
+# Connections that a client of httpx keeps open: more in one client would be opened again for every request.
 _KEPT_OPEN = 20
 _LISTING = 10.0  # seconds for the names of its models
 
