@@ -139,7 +139,11 @@ def test_the_order_of_rows_and_the_number_of_workers_change_no_byte(tmp_path, mo
             csv.writer(file, lineterminator="\r\n", quoting=csv.QUOTE_ALL).writerows([header, *lines])
     run(tmp_path / "a", *SMALL, "--workers", "3", out=tmp_path / "two")
     one, two = (
-        {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*.*") if path.name != contract.PROVENANCE}
+        {
+            str(path.relative_to(out)): path.read_bytes()
+            for path in out.rglob("*.*")
+            if path.name != contract.PROVENANCE_FILE
+        }
         for out in (tmp_path / "one", tmp_path / "two")
     )
     assert one == two

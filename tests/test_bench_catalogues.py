@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from bench.catalogues import main
 from trsr.errors import CompareError, ResultsError
-from trsr.recommender.results import FILE as RESULTS
+from trsr.recommender.results import RESULTS_FILE
 from trsr.retrieval import catalogue, ranked
 from trsr.retrieval.compare import SAME, compare_catalogues
 
@@ -46,7 +46,7 @@ def evaluation(folder, systems, split="test", **changes):
     )
     same = dict.fromkeys(SAME, 1) | {"split": split, "protocol": "p", "popularity_of_targets": 2.0}
     (folder / "catalogue.json").write_text(json.dumps(same | {"run": run} | figures | changes))
-    (folder / RESULTS).write_text("{}")
+    (folder / RESULTS_FILE).write_text("{}")
     return folder
 
 

@@ -33,7 +33,7 @@ def measured(tmp_path_factory):
 
 def test_a_row_for_each_room_with_both_forms(measured):
     folder, _ = measured
-    results = json.loads((folder / "out" / frontier.FILE).read_text(encoding="utf-8"))
+    results = json.loads((folder / "out" / frontier.FRONTIER_FILE).read_text(encoding="utf-8"))
     assert [one["room"] for one in results["rooms"]] == [24, 200]
     for one in results["rooms"]:
         assert set(one["forms"]) == set(frontier.FORMS)
@@ -61,7 +61,7 @@ def test_what_is_finished_is_kept(measured, monkeypatch):
     assert names == sorted(
         f"{form}-{room}-{seed}" for form in ("none", "recurrent") for room in (24, 200) for seed in (0, 1)
     )
-    before = (folder / "out" / frontier.FILE).read_bytes()
+    before = (folder / "out" / frontier.FRONTIER_FILE).read_bytes()
 
     def again(*args, **options):
         raise AssertionError("done twice")
@@ -69,7 +69,7 @@ def test_what_is_finished_is_kept(measured, monkeypatch):
     monkeypatch.setattr(adapters, "train", again)
     monkeypatch.setattr(adapters, "evaluate_run", again)
     assert frontier.main(words) == 0
-    assert (folder / "out" / frontier.FILE).read_bytes() == before
+    assert (folder / "out" / frontier.FRONTIER_FILE).read_bytes() == before
 
 
 def test_another_dataset_is_refused(measured, capsys):

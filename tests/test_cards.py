@@ -182,7 +182,7 @@ def rows_and_configs(*methods: str, sft: bool = True) -> dict:
 
 def made(tmp_path: Path, records: dict = RECORDS, **changes) -> Facts:
     """The facts that records tell: of the sample's release, but for the changes."""
-    path = tmp_path / results.FILE
+    path = tmp_path / results.RESULTS_FILE
     path.write_text(json.dumps(records["test"]), encoding="utf-8")
     plain = {
         "names": name_repos("ORG", "trsr-sample"),
@@ -748,7 +748,7 @@ RESULTS_FAULTS = {
 
 @pytest.mark.parametrize("message", RESULTS_FAULTS)
 def test_results_that_lack_something_are_not_read(tmp_path, message):
-    path = tmp_path / results.FILE
+    path = tmp_path / results.RESULTS_FILE
     path.write_text(json.dumps(RECORDS["test"] | RESULTS_FAULTS[message]))
     with pytest.raises(ResultsError, match=message):
         results.read(tmp_path)
@@ -1020,14 +1020,14 @@ def run(tmp_path):
     for split in ("validation", "test"):
         (run / split).mkdir(parents=True)
         found = RECORDS["test"] | {"split": split, "temperature": RECORDS["fitted"]}
-        (run / split / results.FILE).write_text(json.dumps(found))
+        (run / split / results.RESULTS_FILE).write_text(json.dumps(found))
     (run / "run.json").write_text(json.dumps(RECORDS["record"]))
     return run
 
 
 def dataset(folder, **provenance):
     folder.mkdir()
-    (folder / contract.PROVENANCE).write_text(json.dumps(provenance))
+    (folder / contract.PROVENANCE_FILE).write_text(json.dumps(provenance))
     return str(folder)
 
 
@@ -1112,7 +1112,7 @@ def test_a_base_on_the_hub_without_a_card_states_no_licence(monkeypatch, tmp_pat
 
 def test_gather_tells_all_problems_at_once(run, tmp_path):
     recipe = replace(RECIPE, base=base(tmp_path / "base", "# No header"), dataset=dataset(tmp_path / "made"))
-    (run / "validation" / results.FILE).write_text(json.dumps(RECORDS["test"]))
+    (run / "validation" / results.RESULTS_FILE).write_text(json.dumps(RECORDS["test"]))
     terms = contract.Terms("mine", license_link="javascript:alert(1)")
     with pytest.raises(ReleaseError) as error:
         gather(run, recipe, terms)
@@ -1156,7 +1156,7 @@ def test_licences_that_the_hub_does_not_know(run, tmp_path, licence, hint):
 
 def test_a_run_without_a_temperature_is_refused(run, tmp_path):
     recipe = replace(RECIPE, dataset=dataset(tmp_path / "made", **RECORDS["provenance"]))
-    path = run / "validation" / results.FILE
+    path = run / "validation" / results.RESULTS_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | {"temperature": None, "not_fitted": "Too few users."}))
     with pytest.raises(ReleaseError, match=r"Too few users\."):
         gather(run, recipe, MINE)
@@ -1215,7 +1215,7 @@ def plain(folder):
     ],
 )
 def test_results_that_are_not_of_the_whole_split_of_the_runs_dataset_are_refused(run, tmp_path, changed, told):
-    path = run / "test" / results.FILE
+    path = run / "test" / results.RESULTS_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     with pytest.raises(ReleaseError, match=rf"^{told}[^\n]*$"):
         gather(run, plain(tmp_path), contract.Terms("mine", "mit", language=("en",)))

@@ -372,17 +372,17 @@ def test_configs_and_splits(tmp_path, edit, expected):
 def test_provenance(tmp_path, text, code):
     folder = tmp_path / "d"
     shutil.copytree(SAMPLE, folder)
-    (folder / contract.PROVENANCE).unlink()
+    (folder / contract.PROVENANCE_FILE).unlink()
     if text:
-        (folder / contract.PROVENANCE).write_text(text)
+        (folder / contract.PROVENANCE_FILE).write_text(text)
     assert [one.code for one in check(str(folder)).findings] == [code]
 
 
 def stating(source: Path, folder: Path, **stated) -> Path:
     """A copy of a dataset whose provenance states more."""
     shutil.copytree(source, folder)
-    made = json.loads((folder / contract.PROVENANCE).read_text(encoding="utf-8"))
-    (folder / contract.PROVENANCE).write_text(json.dumps({**made, **stated}), encoding="utf-8")
+    made = json.loads((folder / contract.PROVENANCE_FILE).read_text(encoding="utf-8"))
+    (folder / contract.PROVENANCE_FILE).write_text(json.dumps({**made, **stated}), encoding="utf-8")
     return folder
 
 

@@ -197,10 +197,12 @@ def test_broken_files_are_told(tmp_path):
     (folder / "scores.parquet").write_bytes(b"PAR1")
     with pytest.raises(CompareError, match="cannot be read"):
         read(str(folder))
-    Dataset.from_dict({"user_id": ["u", "u"], "item_id": ["a", "a"], "label": [1, 0]}).to_parquet(folder / scores.FILE)
+    Dataset.from_dict({"user_id": ["u", "u"], "item_id": ["a", "a"], "label": [1, 0]}).to_parquet(
+        folder / scores.SCORES_FILE
+    )
     with pytest.raises(CompareError, match="'u' has candidate 'a' twice"):
         read(str(folder))
-    Dataset.from_dict({"user_id": ["u"]}).to_parquet(folder / scores.FILE)
+    Dataset.from_dict({"user_id": ["u"]}).to_parquet(folder / scores.SCORES_FILE)
     (folder / "results.json").write_text('{"run": "x", "dataset": "tales", "split": "test", "systems": {}}')
     with pytest.raises(CompareError, match=r"lacks item_id, label, protocol \(in results.json\)"):
         read(str(folder))

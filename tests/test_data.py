@@ -182,7 +182,7 @@ def test_here_and_links_are_places_too(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     write(Path("."))
-    assert (tmp_path / "here" / contract.PROVENANCE).exists()
+    assert (tmp_path / "here" / contract.PROVENANCE_FILE).exists()
 
 
 def test_no_folder(tmp_path, monkeypatch):
@@ -267,7 +267,7 @@ def test_the_shipped_sample_keeps_the_contract():
     texts = contract.texts("sample")
     for split in contract.SPLITS:
         contract.check_ids(contract.read("sample", "histories", split), texts, split)
-    assert json.loads((ASSETS / "sample" / contract.PROVENANCE).read_text())["counts"]["users_kept"] == 1500
+    assert json.loads((ASSETS / "sample" / contract.PROVENANCE_FILE).read_text())["counts"]["users_kept"] == 1500
 
 
 @pytest.mark.parametrize(("stated", "meant"), [("en", ("en",)), (["en", "de"], ("en", "de")), ([], ())])

@@ -127,9 +127,9 @@ def test_the_order_of_arguments_changes_nothing(pair, tmp_path):
 
 def move_targets(folder):
     """Another candidate becomes the target of each user."""
-    table = pd.read_parquet(folder / scores.FILE)
+    table = pd.read_parquet(folder / scores.SCORES_FILE)
     table["label"] = table.groupby("row")["label"].transform(lambda labels: np.roll(labels, 1))
-    table.to_parquet(folder / scores.FILE)
+    table.to_parquet(folder / scores.SCORES_FILE)
 
 
 def test_no_label_of_the_test_split_is_read_for_the_fit(pair, tmp_path):

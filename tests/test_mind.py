@@ -51,7 +51,7 @@ def parquet(out: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(out)): path.read_bytes()
         for path in sorted(out.rglob("*.*"))
-        if path.name != contract.PROVENANCE
+        if path.name != contract.PROVENANCE_FILE
     }
 
 

@@ -127,8 +127,8 @@ def test_a_file_that_is_something_else_is_refused(values, said):
 
 
 def test_an_unreadable_file_is_one_error(tmp_path):
-    (tmp_path / contract.PROVENANCE).write_text("{broken")
-    with pytest.raises(DataError, match=f"{contract.PROVENANCE} of .* cannot be read"):
+    (tmp_path / contract.PROVENANCE_FILE).write_text("{broken")
+    with pytest.raises(DataError, match=f"{contract.PROVENANCE_FILE} of .* cannot be read"):
         contract.provenance(str(tmp_path))
 
 
@@ -141,7 +141,7 @@ def test_no_file_is_an_empty_record(tmp_path):
 
 
 def test_other_terms_and_summaries_leave_the_rest_and_the_order(tmp_path):
-    (tmp_path / contract.PROVENANCE).write_text(json.dumps(WHOLE))
+    (tmp_path / contract.PROVENANCE_FILE).write_text(json.dumps(WHOLE))
     made = contract.provenance(str(tmp_path))
     changed = made.with_terms(Terms("books", "cc0-1.0")).with_summaries({"engine": "extractive"})
     assert list(changed.values) == list(WHOLE)

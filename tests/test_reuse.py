@@ -116,7 +116,7 @@ def test_finished_summaries_are_not_replaced_by_others(tmp_path, source, asked, 
 
 
 def named(folder, name):
-    record = folder / contract.PROVENANCE
+    record = folder / contract.PROVENANCE_FILE
     stated = {key: value for key, value in json.loads(record.read_text()).items() if key != "dataset"}
     record.write_text(json.dumps(stated | ({"dataset": {"name": name}} if name else {}), indent=2) + "\n")
 
@@ -129,9 +129,9 @@ def test_summaries_of_the_same_dataset_go_on(tmp_path, source):
     summarize_dataset(source, out, again)  # another method; what is known is not asked
     assert 0 < len(again.asked) < sum(made["summaries"]["calls"].values()) * 2
     # The same rows in other files have another checksum.
-    record = json.loads((out / contract.PROVENANCE).read_text())
+    record = json.loads((out / contract.PROVENANCE_FILE).read_text())
     record["summaries"]["source"] = "sha256:0"
-    (out / contract.PROVENANCE).write_text(json.dumps(record))
+    (out / contract.PROVENANCE_FILE).write_text(json.dumps(record))
     summarize_dataset(source, out, ScriptedEngine(good))
     # Where they stand, they are continued, with more in the histories.
     grown = dataset(tmp_path / "grown", length=longer)
@@ -195,7 +195,7 @@ def test_a_domain_base_goes_on_with_its_own_dataset_and_settings_alone(tmp_path,
 
 
 def contract_says_blocks(folder):
-    record = folder / contract.PROVENANCE
+    record = folder / contract.PROVENANCE_FILE
     record.write_text(json.dumps(json.loads(record.read_text()) | {"summaries": {"block_size": 7}}))
 
 

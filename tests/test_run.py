@@ -139,7 +139,7 @@ def test_a_user_in_all_splits_by_design_is_no_leak(run, tmp_path):
     same, others = (tiny.dataset(tmp_path / name, users=4) for name in ("same", "others"))
     for folder in (same, others):
         record = {**contract.provenance(str(folder)).values, "protocol": {"split": "leave-one-out"}}
-        (folder / contract.PROVENANCE).write_text(json.dumps(record), encoding="utf-8")
+        (folder / contract.PROVENANCE_FILE).write_text(json.dumps(record), encoding="utf-8")
     [file] = (others / "recurrent").glob("test-*")
     table = pq.read_table(file)
     targets = pa.array([f"i{number}" for number in range(len(table))])

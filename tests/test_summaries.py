@@ -75,7 +75,7 @@ def contents(folder):
 
 
 def made(folder):
-    return json.loads((folder / contract.PROVENANCE).read_text())["summaries"]
+    return json.loads((folder / contract.PROVENANCE_FILE).read_text())["summaries"]
 
 
 def rows(folder, method):

@@ -89,7 +89,7 @@ def contents(folder: Path, but: tuple[str, ...] = ()) -> dict[str, bytes]:
 
 
 def parquet(folder: Path) -> dict[str, bytes]:
-    return contents(folder, ("README.md", contract.PROVENANCE))
+    return contents(folder, ("README.md", contract.PROVENANCE_FILE))
 
 
 def histories(folder: Path) -> list[dict]:
@@ -180,7 +180,7 @@ def test_the_order_of_rows_does_not_matter(tmp_path, sampling):
             "interactions": save(tmp_path / folder / "events.csv", events),
         }
         assert run(tmp_path / folder, *options, **paths) == 0
-    one, two = (contents(tmp_path / folder / "out", (contract.PROVENANCE,)) for folder in ("one", "two"))
+    one, two = (contents(tmp_path / folder / "out", (contract.PROVENANCE_FILE,)) for folder in ("one", "two"))
     assert one == two
     assert "README.md" in one
 
@@ -864,4 +864,4 @@ def test_it_runs_as_a_script(tmp_path):
     assert "Traceback" not in failed.stderr
     made = script_run()
     assert made.returncode == 0
-    assert (tmp_path / "out" / contract.PROVENANCE).exists()
+    assert (tmp_path / "out" / contract.PROVENANCE_FILE).exists()

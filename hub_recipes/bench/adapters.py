@@ -7,7 +7,7 @@ from typing import Any
 from trsr.errors import DataError
 from trsr.recommender.evaluate import evaluate_run
 from trsr.recommender.recipe import Recipe
-from trsr.recommender.results import FILE
+from trsr.recommender.results import RESULTS_FILE
 from trsr.recommender.run import is_finished
 from trsr.recommender.train import train
 from trsr.records.checksums import base_checksum, dataset_checksum
@@ -43,6 +43,6 @@ def evaluated(run: Path, folder: Path, **options: Any) -> Path:
     Args:
         options: As `evaluate_run` takes them.
     """
-    if not (folder / FILE).exists():
+    if not (folder / RESULTS_FILE).exists():
         evaluate_run(run, folder, **options)
     return folder

@@ -40,7 +40,7 @@ from trsr.recommender.compare.run import compare
 from trsr.recommender.evaluate import describe, write_results
 from trsr.recommender.examples import make_encoder, ranking_prompt
 from trsr.recommender.recipe import Recipe, load_recipe
-from trsr.recommender.results import FILE
+from trsr.recommender.results import RESULTS_FILE
 from trsr.recommender.run import Run
 from trsr.recommender.scores import cost
 from trsr.recommender.train import load_base, lora_config
@@ -187,9 +187,9 @@ def run(dataset: str, recipe: Recipe, seeds: Sequence[int], out: Path) -> dict[s
     for seed in seeds:
         seeded = replace(recipe, dataset=dataset, name=OURS, seed=seed)
         adapter, encoder = out / f"adapter-{seed}", out / f"cross-encoder-{seed}"
-        if not (adapter / "test" / FILE).is_file():
+        if not (adapter / "test" / RESULTS_FILE).is_file():
             alone(ours, seeded, adapter)
-        if not (encoder / FILE).is_file():
+        if not (encoder / RESULTS_FILE).is_file():
             alone(theirs, seeded, encoder, adapter)
         sources += [str(adapter / "test"), str(encoder)]
     return compare(sources, out / "comparison", against=OURS)

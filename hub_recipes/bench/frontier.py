@@ -3,7 +3,7 @@
     python -m bench.frontier data/films --recipe smollm2-135m-goodbooks --set base=bases/smollm2 chat=false --out frontier
 
 For each room, form and seed an adapter is trained and evaluated, whose prompts hold that many tokens of a user and OTHERS
-for the rest. Writes FILE, and a picture where matplotlib is installed. What is finished is kept: after a kill the same
+for the rest. Writes FRONTIER_FILE, and a picture where matplotlib is installed. What is finished is kept: after a kill the same
 command goes on. An evaluated dataset is a good one where histories are longer than the largest room.
 """
 
@@ -27,13 +27,13 @@ from trsr.recommender.compare.align import align, read
 from trsr.recommender.compare.measure import each_user, over_seeds
 from trsr.recommender.examples import encode_prefix, make_encoder, ranking_prompt
 from trsr.recommender.recipe import Recipe, load_recipe
-from trsr.recommender.results import FILE as RESULTS
+from trsr.recommender.results import RESULTS_FILE
 from trsr.recommender.system_names import BASELINES
 from trsr.records.files import bind, write_json
 from trsr.records.versions import versions
 from trsr.report import plots
 
-FILE = "frontier.json"
+FRONTIER_FILE = "frontier.json"
 FORMS = {"recent items": "none", "summary and recent items": "recurrent"}  # form -> `summary` of its recipe
 OTHERS = 64  # tokens for the instruction, the longest candidate and the cue
 # Tokens that an item counts as at least, which bounds their number; shorter ones do not fill the room.
@@ -151,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for row in rooms:
             for form, figures in row["forms"].items():
                 figures |= lengths(recipe(form, row["room"], options.seeds[0]))
-        about = json.loads((next(iter(folders.values()))[0] / RESULTS).read_text(encoding="utf-8"))
+        about = json.loads((next(iter(folders.values()))[0] / RESULTS_FILE).read_text(encoding="utf-8"))
         results = {
             **{name: about[name] for name in ("dataset", "protocol", "n_users")},
             "base": Path(common.base).name,
@@ -160,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "baselines": {name: about["systems"][name] for name in BASELINES},
             "versions": versions(),
         }
-        write_json(options.out / FILE, results)
+        write_json(options.out / FRONTIER_FILE, results)
         if plots.available():
             draw(results, options.out / "frontier.png")
     except (TrsrError, OSError) as error:

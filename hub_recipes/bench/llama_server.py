@@ -76,7 +76,7 @@ def run(
     server_says = llama_server_version(server)
     if core is not None:
         os.sched_setaffinity(0, {core})  # servers inherit it
-    wanted = read_json(release / "pipeline" / expected.FILE)
+    wanted = read_json(release / "pipeline" / expected.EXPECTED_FILE)
     requests, answers = of_users(release, split, users), wanted["answers"]
     with steady(), ExitStack() as stack:
         ways: dict[str, tuple[Rank, Clock]] = {}

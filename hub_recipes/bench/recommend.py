@@ -130,7 +130,7 @@ class Bench:
         if not form.block_size:
             return dataset
         out = self.out / "data" / f"{Path(dataset).name}-{form.block_size}"
-        if not (out / contract.PROVENANCE).exists():
+        if not (out / contract.PROVENANCE_FILE).exists():
             blocks = math.ceil(REACH / form.block_size)
             summarize_dataset(dataset, out, engine("extractive"), block_size=form.block_size, max_blocks=blocks)
         return str(out)

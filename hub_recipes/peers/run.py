@@ -20,7 +20,7 @@ from peers.table import PEERS
 from trsr.dataset.candidates import Candidates
 from trsr.errors import TrainError, UsageError
 from trsr.recommender import scores as score_files
-from trsr.recommender.results import FILE
+from trsr.recommender.results import RESULTS_FILE
 from trsr.records.checksums import dataset_checksum
 from trsr.records.files import bind, read_json
 from trsr.records.versions import versions
@@ -237,6 +237,6 @@ def _write(
 
 def _finished(folder: Path, budget: Budget, tuned: Mapping[str, Any] | None) -> bool:
     """Whether a folder holds figures that took this budget, and have these settings where they were searched before."""
-    path = folder / FILE
+    path = folder / RESULTS_FILE
     tuning = read_json(path).get("tuning", {}) if path.is_file() else {}
     return tuning.get("budget") == asdict(budget) and (not tuned or tuning.get("chosen") == tuned["chosen"])

@@ -104,7 +104,7 @@ def quickstart(
     if by_name:
         recipe = replace(recipe, base=_fetched(str(base), out / f"{base}-base", say))
     dataset = (out / "dataset").resolve()  # what is published later may be published from elsewhere
-    if not (dataset / contract.PROVENANCE).exists():
+    if not (dataset / contract.PROVENANCE_FILE).exists():
         cut: dict[str, Any] = {"block_size": size.block_size, "max_blocks": size.max_blocks, "limit": size.users}
         if base is None:
             say("1/5  Summarising the sample's histories, both ways")

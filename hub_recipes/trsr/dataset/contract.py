@@ -35,8 +35,7 @@ from trsr.records.cards import header_of
 from trsr.records.checksums import file_checksum
 from trsr.records.datasets import dataset_file, dataset_json, locate
 from trsr.records.files import whole_folder, write_json
-from trsr.records.provenance import FILE as PROVENANCE
-from trsr.records.provenance import Provenance, Terms
+from trsr.records.provenance import PROVENANCE_FILE, Provenance, Terms
 
 SPLITS = ("train", "validation", "test")
 RECOMMENDATIONS = "recommendations"  # the config of a dataset of these, and the folder of its files
@@ -67,7 +66,7 @@ CONFIGS = ("items", *ROW_CONFIGS, *SFT_CONFIGS)
 # What may be lost when a dataset folder is replaced: what we write, what the Hub or a file manager adds, drafts of killed writers.
 _REPLACED = (
     "README.md",
-    PROVENANCE,
+    PROVENANCE_FILE,
     AUDIT,
     *CONFIGS,
     "generations",
@@ -301,7 +300,7 @@ def write(
         card_header = {**terms, **header, **card_info.header(infos), "configs": entries}
         top = yaml.safe_dump(card_header, sort_keys=False, allow_unicode=True)
         (draft / "README.md").write_text(f"---\n{top}---\n\n{body.strip()}\n", encoding="utf-8", newline="\n")
-        (draft / PROVENANCE).write_text(
+        (draft / PROVENANCE_FILE).write_text(
             json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n"
         )
         if audit:
@@ -320,7 +319,7 @@ def check_replaceable(folder: Path, configs: Collection[str], provenance: Proven
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    if not (folder / PROVENANCE).is_file():
+    if not (folder / PROVENANCE_FILE).is_file():
         raise DataError(f"{folder.resolve()} exists and is not a dataset folder of ours. Choose another, or empty it.")
     names = sorted(path.name for path in folder.iterdir())
     if others := [name for name in names if not any(fnmatchcase(name, pattern) for pattern in _REPLACED)]:
@@ -329,7 +328,7 @@ def check_replaceable(folder: Path, configs: Collection[str], provenance: Proven
             f"{folder} holds {shown} beside its dataset, which would be lost. Choose another --out, or move what is no part of the "
             "dataset elsewhere."
         )
-    before = Provenance(dataset_json(str(folder.resolve()), PROVENANCE, missing={}), str(folder))
+    before = Provenance(dataset_json(str(folder.resolve()), PROVENANCE_FILE, missing={}), str(folder))
     if before.name and provenance.name and before.name != provenance.name:
         raise DataError(
             f"{folder} holds the dataset {before.name!r}, not {provenance.name!r}. Choose another --out, or remove it."
@@ -353,7 +352,7 @@ def provenance(source: str, revision: str | None = None) -> Provenance:
     Raises:
         DataError: If it cannot be read, or is not what it should be.
     """
-    return Provenance(dataset_json(source, PROVENANCE, revision, missing={}), source)
+    return Provenance(dataset_json(source, PROVENANCE_FILE, revision, missing={}), source)
 
 
 def audit(source: str, revision: str | None = None) -> dict[str, Any] | None:

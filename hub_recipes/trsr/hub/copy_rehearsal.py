@@ -45,7 +45,7 @@ def rehearse_copies(release: Release, inputs: ReleaseInputs, example: Example | 
     kinds = [kind for kind in COPIES if kind in release.names.own]
     if not kinds:
         return replace(release.facts, example=example)
-    wanted = read_json(release.folder / "pipeline" / expected.FILE)
+    wanted = read_json(release.folder / "pipeline" / expected.EXPECTED_FILE)
     allowed = tolerance_of(wanted["made_from"]["dtype"])
     differences: dict[str, float] = {}
     shifts: dict[str, float] = {}

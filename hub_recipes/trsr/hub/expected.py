@@ -18,7 +18,7 @@ from trsr.hub.diagnosis import EXACT
 from trsr.hub.inputs import ReleaseInputs
 from trsr.records.files import write_text
 
-FILE = "expected.json"
+EXPECTED_FILE = "expected.json"
 USERS = 3
 CANDIDATES = 8
 HISTORY, RETRIEVED = 5, 20  # items of the request to a catalogue, and of its answer
@@ -122,7 +122,7 @@ def write(
     output: Mapping[str, Any],
     catalogue: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write FILE.
+    """Write EXPECTED_FILE.
 
     Args:
         asked: As `requests` gives them.
@@ -152,7 +152,7 @@ def write(
         **({"catalogue": dict(catalogue)} if catalogue else {}),
         **({"decision_template_sha256": text_digest(template.read_text("utf-8"))} if template.is_file() else {}),
     }
-    write_text(folder / FILE, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / EXPECTED_FILE, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
 def problem(values: Any) -> str | None:

@@ -13,8 +13,7 @@ from trsr.hub.repos import Names
 from trsr.recommender.recipe import Recipe
 from trsr.recommender.results import Results
 from trsr.recommender.run import Run
-from trsr.records.provenance import FILE as PROVENANCE
-from trsr.records.provenance import Provenance, Terms
+from trsr.records.provenance import PROVENANCE_FILE, Provenance, Terms
 from trsr.records.requirements import ranges
 from trsr.report.markdown import Markdown
 
@@ -151,7 +150,7 @@ def gather(inputs: ReleaseInputs, names: Names, terms: Terms, license: str | Non
     if terms.license_link and not re.match(r"https?://|LICENSE", terms.license_link):
         problems.append(f"The link to the licence of the data is no web address: {terms.license_link!r}.")
     if recipe.summary != "none" and not provenance.has_summaries:
-        problems.append(f"{PROVENANCE} of {recipe.dataset} does not say what wrote its summaries.")
+        problems.append(f"{PROVENANCE_FILE} of {recipe.dataset} does not say what wrote its summaries.")
     problems += [
         f"The results on {measured.split} are {fault}. Make them again: trsr evaluate {run.folder} --split {measured.split}"
         for measured in (validation, test)

@@ -24,18 +24,18 @@ def read(source: str, revision: str | None = None) -> dict[str, Any]:
     path: str | None = source
     if not Path(source).is_file():
         try:
-            path = optional_file(pipeline_of(source), expected.FILE, {"revision": revision})
+            path = optional_file(pipeline_of(source), expected.EXPECTED_FILE, {"revision": revision})
         except LoadError as error:
             raise HubError(f"{source} cannot be read: {error}") from error
     if path is None:
         raise HubError(
-            f"{source} holds no {expected.FILE}: it is no release. Publish it again, or say which release it should be: --expected "
+            f"{source} holds no {expected.EXPECTED_FILE}: it is no release. Publish it again, or say which release it should be: --expected "
             "RELEASE"
         )
     values = read_json(Path(path))
     if wrong := expected.problem(values):
         raise HubError(
-            f"{path} is no whole {expected.FILE}: {wrong}. Take the release's own again, or say which release it should be: "
+            f"{path} is no whole {expected.EXPECTED_FILE}: {wrong}. Take the release's own again, or say which release it should be: "
             "--expected RELEASE"
         )
     return values

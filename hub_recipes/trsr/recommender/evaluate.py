@@ -20,7 +20,7 @@ from trsr.metrics.calibration import fit_calibration
 from trsr.recommender import scores as score_files
 from trsr.recommender.baselines import baseline_scorer, score_baselines
 from trsr.recommender.controls import history_suffix, with_history, with_shuffled_summaries
-from trsr.recommender.results import FILE, rounded_mean
+from trsr.recommender.results import RESULTS_FILE, rounded_mean
 from trsr.recommender.results_folder import check_out
 from trsr.recommender.run import Run
 from trsr.recommender.score_split import checksum, load_run, score
@@ -68,7 +68,7 @@ def write_results(
         except CalibrationError as error:
             results |= {"temperature": None, "not_fitted": str(error)}
     score_files.write(out, systems, candidates)
-    write_json(out / FILE, results)
+    write_json(out / RESULTS_FILE, results)
     return results
 
 

@@ -11,7 +11,7 @@ from trsr.records.files import read_json
 from trsr.report import markdown
 from trsr.report.markdown import Markdown, plain
 
-FILE = "results.json"
+RESULTS_FILE = "results.json"
 COLUMNS = ("recall@1", "recall@3", "recall@5", "mrr@10")
 REPORTED = ("recall@1", "recall@3", "recall@5", "recall@10", "mrr@10", "ndcg@10", "auc")
 _NAMES = {"recall": "Recall", "mrr": "MRR", "ndcg": "NDCG", "auc": "AUC", "ece": "ECE"}
@@ -60,7 +60,7 @@ class Results:
 
 def load(folder: Path) -> dict[str, Any]:
     """Content of the results file in `folder`. Raises ResultsError if there is none."""
-    path = folder / FILE
+    path = folder / RESULTS_FILE
     if not path.is_file():
         raise ResultsError(f"No results at {path}. Make them: trsr evaluate RUN --split {folder.name}")
     return read_json(path)
@@ -68,7 +68,7 @@ def load(folder: Path) -> dict[str, Any]:
 
 def read(folder: Path) -> Results:
     """Read the results in `folder`. Raises ResultsError with all values that are missing or not finite, of all systems."""
-    path, values = folder / FILE, load(folder)
+    path, values = folder / RESULTS_FILE, load(folder)
     needed = (
         *("split", "protocol", "seed", "n_users", "candidates_a_user", "run", "systems", "paired"),
         "dataset_checksums",

@@ -6,7 +6,7 @@ from typing import Any
 
 from trsr.errors import UsageError
 from trsr.recommender.controls import history_suffix
-from trsr.recommender.results import FILE
+from trsr.recommender.results import RESULTS_FILE
 from trsr.recommender.run import Run
 from trsr.records.files import read_json
 
@@ -51,13 +51,15 @@ _SAME = {
 
 def check_out(out: Path, about: Mapping[str, Any]) -> None:
     """Raise UsageError if a folder holds results of another evaluation than that which `about` describes, or something else."""
-    if not (out / FILE).is_file():
+    if not (out / RESULTS_FILE).is_file():
         # A killed evaluation leaves hidden files, which the next one goes on from, and may leave some of its tables.
         names = [path.name for path in out.iterdir() if not path.name.startswith(".")] if out.is_dir() else []
         if other := sorted(name for name in names if not name.endswith((".parquet", ".json"))):
-            raise UsageError(f"{out} holds {other[0]} and no {FILE}: no evaluation wrote it. Choose another --out.")
+            raise UsageError(
+                f"{out} holds {other[0]} and no {RESULTS_FILE}: no evaluation wrote it. Choose another --out."
+            )
         return
-    before = read_json(out / FILE)
+    before = read_json(out / RESULTS_FILE)
     changed = [name for name in _SAME if before.get(name) != about.get(name)]
     if not changed:
         return

@@ -20,7 +20,7 @@ from trsr.recommender.results import Results
 from trsr.records.checksums import PREFIX, base_checksum, dataset_checksum
 from trsr.records.files import read_json
 
-FILE = "run.json"
+RUN_FILE = "run.json"
 RECIPE = "recipe.yaml"
 TRAINED_ON = "trained_on.json"
 ADAPTER = "adapter"
@@ -49,12 +49,12 @@ class Run:
         """Read a run's folder. Raises RunError if it holds no finished run."""
         if not is_finished(folder):
             raise RunError(f"No finished run at {folder}. Train one, or finish it: trsr train RECIPE --out {folder}")
-        record = read_json(folder / FILE)
+        record = read_json(folder / RUN_FILE)
         weights = folder / ADAPTER / "adapter_model.safetensors"
         if missing := [path for path in (folder / RECIPE, folder / TRAINED_ON, weights) if not path.is_file()]:
             raise RunError(f"The run at {folder} lacks {missing[0].relative_to(folder)}. Train it again.")
         if unrecorded := [name for name in ("dataset_checksums", "base_checksum") if not record.get(name)]:
-            raise RunError(f"{folder / FILE} lacks {', '.join(unrecorded)}. Train it again.")
+            raise RunError(f"{folder / RUN_FILE} lacks {', '.join(unrecorded)}. Train it again.")
         recipe = build_recipe(read_yaml(folder / RECIPE))
         with weights.open("rb") as file:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
@@ -74,7 +74,7 @@ class Run:
     def fitted(self) -> Mapping[str, Any] | None:
         """Temperature and bias of P(yes), from the results on validation; None before that split was evaluated."""
         folder = self.folder / "validation"
-        return results.read(folder).temperature if (folder / results.FILE).is_file() else None
+        return results.read(folder).temperature if (folder / results.RESULTS_FILE).is_file() else None
 
     def results(self, split: str) -> Results:
         """Results on a whole split of the run's own dataset. Raises ResultsError if it was not evaluated."""
@@ -144,7 +144,7 @@ class Run:
 
 def is_finished(folder: Path) -> bool:
     """Whether a folder holds a finished run."""
-    return (folder / FILE).is_file()
+    return (folder / RUN_FILE).is_file()
 
 
 def data_checksums(source: str, config: str, revision: str | None = None) -> dict[str, str]:

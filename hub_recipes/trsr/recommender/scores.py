@@ -21,11 +21,11 @@ from trsr.recommender.system_names import KEYS, ROW
 from trsr.records.costs import peak_mib
 from trsr.records.files import whole_file
 
-FILE = "scores.parquet"
+SCORES_FILE = "scores.parquet"
 
 
 def write(folder: Path, systems: Mapping[str, np.ndarray], candidates: Candidates) -> None:
-    """Write FILE: the columns ROW and KEYS, and one float64 column a system. The file is complete or absent.
+    """Write SCORES_FILE: the columns ROW and KEYS, and one float64 column a system. The file is complete or absent.
 
     A results file of an earlier evaluation goes first: it would stand beside scores that it does not describe.
 
@@ -38,8 +38,8 @@ def write(folder: Path, systems: Mapping[str, np.ndarray], candidates: Candidate
     keys = users, [item_id for ids in lists for item_id in ids], candidates.labels[mask].astype(int)
     columns: dict[str, Any] = {ROW: np.nonzero(mask)[0], **dict(zip(KEYS, keys, strict=True))}
     columns |= {name: scores[mask] for name, scores in systems.items()}
-    (folder / results.FILE).unlink(missing_ok=True)
-    with whole_file(folder / FILE) as draft:
+    (folder / results.RESULTS_FILE).unlink(missing_ok=True)
+    with whole_file(folder / SCORES_FILE) as draft:
         pq.write_table(pa.table(columns), draft)
 
 
@@ -49,7 +49,7 @@ def first_rows(folder: Path, system: str, rows: int) -> list[dict[str, float]]:
     Raises:
         ResultsError: If there are no scores.
     """
-    path = folder / FILE
+    path = folder / SCORES_FILE
     if not path.is_file():
         raise ResultsError(f"No scores at {path}. Make them: trsr evaluate {folder.parent}")
     scores_by_row: dict[int, dict[str, float]] = {}

@@ -36,7 +36,7 @@ from trsr.recommender import shared_prefix
 from trsr.recommender.examples import encode_rows, make_encoder, ranking_prompt, with_earlier_targets
 from trsr.recommender.precision import computes_bf16
 from trsr.recommender.recipe import PLATEAU, Recipe, build_recipe, read_yaml
-from trsr.recommender.run import ADAPTER, FILE, RECIPE, TRAINED_ON, changed_configs, data_checksums, is_finished
+from trsr.recommender.run import ADAPTER, RECIPE, RUN_FILE, TRAINED_ON, changed_configs, data_checksums, is_finished
 from trsr.recommender.summary_origin import summarizer_kind
 from trsr.recommender.training_cost import SPENT, CostCallback
 from trsr.recommender.validation import RankingMixin, curves, draw, ranking
@@ -156,7 +156,7 @@ def train(recipe: Recipe, out: Path) -> dict[str, object]:
         prompt = json.dumps(encoder.prompt.to_dict(), indent=2, ensure_ascii=False) + "\n"
         save_adapter(trainer.model, recipe.base, recipe.base_revision, out / ADAPTER, {PROMPT_FILE: prompt})
         draw(training["curves"], out / "curves.png")
-        write_json(out / FILE, record)
+        write_json(out / RUN_FILE, record)
         if (checkpoints / "runs").is_dir():  # where tensorboard logs
             shutil.move(checkpoints / "runs", out / "logs")
         shutil.rmtree(checkpoints, ignore_errors=True)

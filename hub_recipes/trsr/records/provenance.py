@@ -10,7 +10,7 @@ from typing import Any
 
 from trsr.errors import DataError
 
-FILE = "provenance.json"
+PROVENANCE_FILE = "provenance.json"
 SAMPLE_SCRIPT = "dataset_scripts/sample.py"
 # Fields in which two datasets must agree for one to continue the summaries of the other.
 _CONTINUED = ("model", "revision", "adapter", "sampling", "prompts", "block_size", "max_blocks")
@@ -90,7 +90,7 @@ class Terms:
             languages = values.get("language", ())
             return cls(**{**values, "language": (languages,) if isinstance(languages, str) else tuple(languages)})
         except (TypeError, AttributeError) as error:
-            raise DataError(f"{FILE}: `dataset` is not as expected: {error}") from None
+            raise DataError(f"{PROVENANCE_FILE}: `dataset` is not as expected: {error}") from None
 
     def to_dict(self) -> dict[str, object]:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items() if v is not None}
@@ -225,7 +225,7 @@ class SummaryProvenance:
         value = self.values.get(name)
         if name not in self.values or (positive and not (isinstance(value, int) and value > 0)):
             raise DataError(
-                f"{self.source} does not say the {name} of its summaries ({FILE}, under summaries): how they were made is "
+                f"{self.source} does not say the {name} of its summaries ({PROVENANCE_FILE}, under summaries): how they were made is "
                 f"not known. Summarise it again: trsr summarize {self.source} --out DIR"
             )
         return value
@@ -251,13 +251,17 @@ class Provenance:
 
     def __post_init__(self) -> None:
         if not isinstance(self.values, Mapping):
-            raise DataError(f"{FILE} of {self.source} holds {type(self.values).__name__}, not a JSON object.")
+            raise DataError(
+                f"{PROVENANCE_FILE} of {self.source} holds {type(self.values).__name__}, not a JSON object."
+            )
         for keys, kind, fits in _KINDS:
             part: Any = self.values
             for name in keys[:-1]:
                 part = part.get(name, {})
             if isinstance(part, Mapping) and keys[-1] in part and not fits(part[keys[-1]]):
-                raise DataError(f"{FILE} of {self.source}: {'.'.join(keys)!r} is {part[keys[-1]]!r:.80}, not {kind}.")
+                raise DataError(
+                    f"{PROVENANCE_FILE} of {self.source}: {'.'.join(keys)!r} is {part[keys[-1]]!r:.80}, not {kind}."
+                )
         object.__setattr__(self, "terms", Terms.of({"name": "dataset", **self.values.get("dataset", {})}))
 
     def __bool__(self) -> bool:
@@ -350,5 +354,7 @@ class Provenance:
 
     def _required(self, name: str) -> Any:
         if name not in self.values:
-            raise DataError(f"{self.source} does not say its {name} ({FILE}). Build it again with dataset_scripts/.")
+            raise DataError(
+                f"{self.source} does not say its {name} ({PROVENANCE_FILE}). Build it again with dataset_scripts/."
+            )
         return self.values[name]

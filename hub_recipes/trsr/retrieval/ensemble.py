@@ -14,7 +14,7 @@ from trsr.records.checksums import digest, files_checksum
 from trsr.records.files import bind, one_writer, read_json, whole_folder
 from trsr.records.versions import versions
 from trsr.retrieval.network import Ensemble
-from trsr.retrieval.retriever import FILE, NETWORK, VECTORS, Retriever
+from trsr.retrieval.retriever import NETWORK, RETRIEVER_FILE, VECTORS, Retriever
 from trsr.retrieval.run import validation_users
 from trsr.retrieval.text_vectors import EnsembleVectors
 from trsr.retrieval.validation import measure
@@ -33,7 +33,7 @@ def make_ensemble(folders: Sequence[Path], source: str, out: Path, *, revision: 
         out: Folder to write.
 
     Returns:
-        The record, content of `retriever.FILE`.
+        The record, content of `retriever.RETRIEVER_FILE`.
 
     Raises:
         UsageError: If there are fewer than two, one is given twice or is an ensemble, or `out` holds anything else.
@@ -55,8 +55,8 @@ def make_ensemble(folders: Sequence[Path], source: str, out: Path, *, revision: 
             raise UsageError(f"{folder} is an ensemble itself: give its members.")
         member.check_data(source, revision)
         networks.append(member.network)
-    if (out / FILE).is_file():
-        return read_json(out / FILE)
+    if (out / RETRIEVER_FILE).is_file():
+        return read_json(out / RETRIEVER_FILE)
     began, started = time.process_time(), time.monotonic()
     network = Ensemble.of(networks)
     vectors = np.concatenate([member.vectors for member in members], axis=1)
@@ -91,7 +91,7 @@ def make_ensemble(folders: Sequence[Path], source: str, out: Path, *, revision: 
     with whole_folder(out) as draft:
         bind(draft, {"members": checksums})
         Retriever(network, members[0].item_ids, vectors, text, record).save(draft)
-    return read_json(out / FILE)
+    return read_json(out / RETRIEVER_FILE)
 
 
 def _weights(folder: Path) -> str:
@@ -102,4 +102,4 @@ def _weights(folder: Path) -> str:
 
 def _checksum(folder: Path) -> str:
     """The checksum of a retriever's folder; of one that is none, its path: `Retriever.load` says then what is missing."""
-    return digest(folder) if (folder / FILE).is_file() else str(folder)
+    return digest(folder) if (folder / RETRIEVER_FILE).is_file() else str(folder)

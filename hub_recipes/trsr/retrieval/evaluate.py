@@ -20,7 +20,7 @@ from trsr.metrics import ranking, significance
 from trsr.recommender import scores as score_files
 from trsr.recommender.baselines import ORDERED, baseline_scorer, score_baselines
 from trsr.recommender.controls import history_suffix, with_history
-from trsr.recommender.results import FILE, rounded_mean
+from trsr.recommender.results import RESULTS_FILE, rounded_mean
 from trsr.recommender.results_folder import check_out, results_folder
 from trsr.recommender.run import Run, changed_configs, data_checksums
 from trsr.recommender.serving import load_recommender
@@ -30,8 +30,7 @@ from trsr.records.files import one_writer, read_json, write_json
 from trsr.records.versions import versions
 from trsr.retrieval import catalogue, ranked
 from trsr.retrieval.answers import answers_kept
-from trsr.retrieval.retriever import FILE as RETRIEVER
-from trsr.retrieval.retriever import Retriever
+from trsr.retrieval.retriever import RETRIEVER_FILE, Retriever
 from trsr.retrieval.second_stage import BOTH, LANGUAGE_MODEL, measure_stages
 
 CATALOGUE = "catalogue.json"
@@ -155,7 +154,7 @@ def default_folder(
 ) -> Path:
     """Where `trsr retrieve evaluate` writes: RETRIEVER/SPLIT, with a suffix where not all rows or other histories are evaluated,
     with a run as second stage, or those of a dataset that differs from the one that the retriever was trained on."""
-    out, record = results_folder(folder, split, limit=limit, history=history), folder / RETRIEVER
+    out, record = results_folder(folder, split, limit=limit, history=history), folder / RETRIEVER_FILE
     if record.is_file():
         trained_on = read_json(record)["dataset_checksums"]
         if changed_configs(trained_on, data_checksums(source, "histories", revision)):
@@ -222,7 +221,7 @@ def write_evaluation(
         "versions": about.get("versions") or versions(),
     }
     results = _candidate_results(scores, candidates, about)
-    for name in (FILE, CATALOGUE):
+    for name in (RESULTS_FILE, CATALOGUE):
         (out / name).unlink(missing_ok=True)
     score_files.write(out, scores, candidates)
     lists, metrics = (
@@ -230,7 +229,7 @@ def write_evaluation(
     )
     ranked.write(out, lists, metrics, rows, list(numbers))
     write_json(out / CATALOGUE, whole)
-    write_json(out / FILE, results)
+    write_json(out / RESULTS_FILE, results)
     return {"candidates": results, "catalogue": whole}
 
 

@@ -13,7 +13,7 @@ from trsr.errors import EvaluationError, ResultsError
 from trsr.metrics import ranking
 from trsr.records.files import whole_file
 
-FILE = "catalogue.parquet"
+RANKED_FILE = "catalogue.parquet"
 AT = (10, 20, 100)
 
 
@@ -35,7 +35,7 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """What FILE holds of one system.
+    """What RANKED_FILE holds of one system.
 
     Attributes:
         users, targets: (rows,) ids.
@@ -56,7 +56,7 @@ def write(
     rows: Dataset,
     item_ids: Sequence[str],
 ) -> None:
-    """Write FILE: for each system, a row for each row of the split. The file is complete or absent.
+    """Write RANKED_FILE: for each system, a row for each row of the split. The file is complete or absent.
 
     Args:
         metrics: System -> metric -> (rows,).
@@ -79,21 +79,23 @@ def write(
             **{metric: pa.array(values) for metric, values in metrics[name].items()},
         }
         tables.append(pa.table(columns))
-    with whole_file(folder / FILE) as draft:
+    with whole_file(folder / RANKED_FILE) as draft:
         pq.write_table(pa.concat_tables(tables), draft)
 
 
 def read(folder: Path, system: str) -> Lists:
-    """What FILE holds of a system.
+    """What RANKED_FILE holds of a system.
 
     Raises:
         ResultsError: If there is no such file, or it does not hold the system.
     """
-    if not (folder / FILE).is_file():
-        raise ResultsError(f"No {FILE} in {folder}. Make it: trsr retrieve evaluate, or hub_recipes/baselines.py.")
-    table = pq.read_table(folder / FILE, filters=[("system", "=", system)])
+    if not (folder / RANKED_FILE).is_file():
+        raise ResultsError(
+            f"No {RANKED_FILE} in {folder}. Make it: trsr retrieve evaluate, or hub_recipes/baselines.py."
+        )
+    table = pq.read_table(folder / RANKED_FILE, filters=[("system", "=", system)])
     if not len(table):
-        raise ResultsError(f"{folder / FILE} holds no system {system!r}.")
+        raise ResultsError(f"{folder / RANKED_FILE} holds no system {system!r}.")
     scores = []
     for row in table.select(["items", "scores", "mean", "deviation"]).to_pylist():
         scale = row["deviation"]  # 0 where all scores are equal

@@ -14,8 +14,7 @@ from trsr.dataset.contract import RECOMMENDATIONS as CONFIG
 from trsr.recommender.serving import pipeline_of
 from trsr.records.checksums import PREFIX
 from trsr.records.files import write_text
-from trsr.records.provenance import FILE as PROVENANCE
-from trsr.records.provenance import Provenance
+from trsr.records.provenance import PROVENANCE_FILE, Provenance
 from trsr.report.templates import render
 from trsr.retrieval.lists import SCHEMA
 
@@ -69,5 +68,5 @@ def describe(
     title = repo or out.resolve().name
     about = {"name": provenance.name or "dataset", "terms": terms, "made_up": provenance.made_up}
     record = {**provenance.values, CONFIG: made}
-    write_text(out / PROVENANCE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write_text(out / PROVENANCE_FILE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     write_text(out / "README.md", render("recommendations", {**about, "made": made, "title": title}, header.to_dict()))

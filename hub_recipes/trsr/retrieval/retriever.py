@@ -25,7 +25,7 @@ from trsr.retrieval.search import largest
 from trsr.retrieval.text_vectors import TextVectors
 from trsr.retrieval.users import user_vectors
 
-FILE, NETWORK, VECTORS, ITEMS = "retriever.json", "model.safetensors", "vectors.safetensors", "items.parquet"
+RETRIEVER_FILE, NETWORK, VECTORS, ITEMS = "retriever.json", "model.safetensors", "vectors.safetensors", "items.parquet"
 TEXT_VECTORS = "text_vectors"
 
 
@@ -37,7 +37,7 @@ class Retriever:
         item_ids: Of the catalogue, in the order of their vectors.
         vectors: (items, width) float32.
         text: Makes text vectors; None where items have no text part.
-        record: Content of FILE: settings, dataset, costs, what validation said.
+        record: Content of RETRIEVER_FILE: settings, dataset, costs, what validation said.
         index: What `recommend` searches in; None for an exact search.
     """
 
@@ -62,12 +62,12 @@ class Retriever:
         Raises:
             RunError: If it holds no retriever, or lacks a file.
         """
-        for name in (FILE, NETWORK, VECTORS, ITEMS):
+        for name in (RETRIEVER_FILE, NETWORK, VECTORS, ITEMS):
             if not (folder / name).is_file():
                 raise RunError(
                     f"No retriever at {folder}: it has no {name}. Make one: trsr retrieve train DATASET --out DIR"
                 )
-        record = read_json(folder / FILE)
+        record = read_json(folder / RETRIEVER_FILE)
         network = network_of(record["shape"])
         network.load_state_dict(load_tensors(folder / NETWORK))
         text = text_vectors.load(record["vectors"], folder / TEXT_VECTORS) if record["vectors"] else None
@@ -87,7 +87,7 @@ class Retriever:
         save_file({"items": self.vectors}, folder / VECTORS)
         pq.write_table(pa.table({"item_id": self.item_ids}), folder / ITEMS)
         record = {**self.record, "shape": self.network.describe()}
-        write_json(folder / FILE, record)
+        write_json(folder / RETRIEVER_FILE, record)
 
     def check_data(self, source: str, revision: str | None = None) -> None:
         """Raise RunError if a dataset differs from the one that this retriever was trained on in more than negatives."""

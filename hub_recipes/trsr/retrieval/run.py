@@ -18,7 +18,7 @@ from trsr.records.versions import versions
 from trsr.retrieval import text_vectors
 from trsr.retrieval.checkpoint import Checkpoint
 from trsr.retrieval.network import Shape
-from trsr.retrieval.retriever import FILE, Retriever
+from trsr.retrieval.retriever import RETRIEVER_FILE, Retriever
 from trsr.retrieval.training import Settings, fit
 from trsr.retrieval.validation import Validation
 
@@ -52,7 +52,7 @@ def train_retriever(
         width, layers, dropout, blocks: As in `Shape`.
 
     Returns:
-        The record, content of FILE.
+        The record, content of RETRIEVER_FILE.
 
     Raises:
         UsageError: If items would have neither part, `out` holds anything else, or training was begun for it otherwise.
@@ -75,8 +75,8 @@ def train_retriever(
         made_from["text_model"] = pretrained.describe()  # a folder may hold another model by now
     if out.exists():
         bind(out, made_from)
-        if (out / FILE).is_file():
-            return read_json(out / FILE)
+        if (out / RETRIEVER_FILE).is_file():
+            return read_json(out / RETRIEVER_FILE)
     began, started = time.process_time(), time.monotonic()
     texts = contract.texts(source, revision)
     splits = {split: contract.read(source, "histories", split, revision) for split in contract.SPLITS}
@@ -120,7 +120,7 @@ def train_retriever(
         bind(draft, made_from)
         retriever.save(draft)
     checkpoint.remove()
-    return read_json(out / FILE)
+    return read_json(out / RETRIEVER_FILE)
 
 
 def validation_users(rows: Dataset, numbers: Mapping[str, int]) -> Validation:

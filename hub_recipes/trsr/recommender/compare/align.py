@@ -14,7 +14,7 @@ from trsr.errors import CompareError
 from trsr.recommender import results
 from trsr.recommender.controls import system_name
 from trsr.recommender.results import training_seed
-from trsr.recommender.scores import FILE, KEYS, ROW
+from trsr.recommender.scores import KEYS, ROW, SCORES_FILE
 from trsr.recommender.system_names import why_taken
 
 NEEDED = ("run", "dataset", "split", "protocol", "systems")  # in results.json
@@ -100,16 +100,16 @@ def read_folder(folder: Path, renamed: str | None = None) -> Evaluation:
 
     A control is named so, as `controls.system_name` does, unless it is renamed.
     """
-    for file in (FILE, results.FILE):
+    for file in (SCORES_FILE, results.RESULTS_FILE):
         if not (folder / file).is_file():
             raise CompareError(f"No {file} in {folder}. Make it: trsr evaluate RUN, or hub_recipes/baselines.py.")
     try:
         about = results.load(folder)
-        table = pq.read_table(folder / FILE)
+        table = pq.read_table(folder / SCORES_FILE)
     except (ValueError, pa.ArrowException) as error:
         raise CompareError(f"{folder} cannot be read: {error}. Make it again.") from None
     lacking = [key for key in KEYS if key not in table.column_names]
-    lacking += [f"{key} (in {results.FILE})" for key in NEEDED if about.get(key) is None]
+    lacking += [f"{key} (in {results.RESULTS_FILE})" for key in NEEDED if about.get(key) is None]
     if lacking:
         raise CompareError(f"{folder} lacks {', '.join(lacking)}. Make it again: trsr evaluate RUN")
     if renamed and renamed != about["run"]:

@@ -16,7 +16,7 @@ from trsr.errors import CompareError
 from trsr.metrics.fusion import fit_weights, normalise
 from trsr.recommender.compare.align import Aligned, Evaluation, align, check_same, on_shared_users, read_folder
 from trsr.recommender.compare.measure import cost, is_own, seconds_a_user, total
-from trsr.recommender.results import FILE, same_settings, training_seed
+from trsr.recommender.results import RESULTS_FILE, same_settings, training_seed
 from trsr.recommender.system_names import fused_name
 from trsr.records.checksums import PREFIX
 
@@ -231,4 +231,4 @@ def validation_folder(folder: Path) -> Path | None:
     names = [f"{folder.name}-validation"]
     if folder.name.startswith("test"):
         names = [folder.name.replace("test", "validation", 1), *names, "validation"]
-    return next((folder.with_name(name) for name in names if (folder.with_name(name) / FILE).is_file()), None)
+    return next((folder.with_name(name) for name in names if (folder.with_name(name) / RESULTS_FILE).is_file()), None)

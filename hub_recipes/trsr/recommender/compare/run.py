@@ -21,7 +21,7 @@ from trsr.records.files import check_no_file, read_json, write_json
 from trsr.records.versions import versions
 from trsr.report import plots as pictures
 
-FILE = "comparison.json"
+COMPARISON_FILE = "comparison.json"
 BESIDE = ("comparison.md", "per_user.parquet")
 
 
@@ -38,7 +38,7 @@ def compare(
     seed: int = 0,
     plots: bool = True,
 ) -> dict[str, Any]:
-    """Compare evaluations of the same candidates and write `out`: FILE, comparison.md, per_user.parquet and pictures.
+    """Compare evaluations of the same candidates and write `out`: COMPARISON_FILE, comparison.md, per_user.parquet and pictures.
 
     Args:
         sources: Folders as `align.read` takes them, of one split. Folders of the validation split may be
@@ -109,11 +109,11 @@ def _check_replaceable(out: Path, about: Mapping[str, Any]) -> None:
     """Raise CompareError if a file to be written exists in `out` and is not of a comparison of this dataset and split, and
     UsageError if `out` is a file."""
     check_no_file(out)
-    if not (out / FILE).is_file():
+    if not (out / COMPARISON_FILE).is_file():
         if existing := [name for name in BESIDE if (out / name).exists()]:
             raise CompareError(f"{out} holds a {existing[0]} that is of no comparison. Choose another --out.")
         return
-    before = read_json(out / FILE)
+    before = read_json(out / COMPARISON_FILE)
     if changed := [name for name in ("dataset", "split") if before.get(name) != about.get(name)]:
         differences = "; ".join(f"its {name} is {before.get(name)}, not {about.get(name)}" for name in changed)
         raise CompareError(f"{out} holds another comparison: {differences}. Choose another --out, or remove it.")
@@ -214,19 +214,19 @@ def _long(aligned: Aligned, values: measure.PerUser) -> pa.Table:
 def _write(out: Path, results: Mapping, long: pa.Table, plots: bool) -> None:
     """Write all files to a draft folder, then move them to `out`, where those of an earlier comparison go first.
 
-    So FILE never stands beside what it does not describe, and a comparison that was killed can be written again.
+    So COMPARISON_FILE never stands beside what it does not describe, and a comparison that was killed can be written again.
     """
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".") as folder:
         draft = Path(folder)
-        write_json(draft / FILE, results)
+        write_json(draft / COMPARISON_FILE, results)
         (draft / "comparison.md").write_text(report.document(results), encoding="utf-8", newline="\n")
         pq.write_table(long, draft / "per_user.parquet")
         if plots:
             plot.draw(results, draft)
-        if (out / FILE).exists():
+        if (out / COMPARISON_FILE).exists():
             for name in (*BESIDE, *plot.PICTURES):
                 (out / name).unlink(missing_ok=True)
-        (draft / FILE).replace(out / FILE)
+        (draft / COMPARISON_FILE).replace(out / COMPARISON_FILE)
         for path in draft.iterdir():
             path.replace(out / path.name)

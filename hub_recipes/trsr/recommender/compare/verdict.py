@@ -103,7 +103,7 @@ def sign(test: Mapping[str, Any], p_value: str = "p_holm") -> int:
 def _control_of(folder: Path, evaluation: Mapping[str, Any]) -> Path | None:
     """The evaluation beside `folder` that differs in nothing but that users were ranked for by the summaries of others."""
     same = ("run", "weights", "dataset_checksums", "limit", "split", "seed", "history")
-    for path in sorted(folder.resolve().parent.glob(f"*/{results.FILE}")):
+    for path in sorted(folder.resolve().parent.glob(f"*/{results.RESULTS_FILE}")):
         try:
             other = results.load(path.parent)
         except (InputError, OSError):  # what others left beside it is none of ours
