@@ -75,7 +75,7 @@ from trsr.dataset import contract
 from trsr.dataset.build import column_types, id_lists, protocol, protocol_options
 from trsr.dataset.build import command as building
 from trsr.dataset.build import tables as tabular
-from trsr.dataset.build.interactions import build_sequences
+from trsr.dataset.build.interactions import build_sequences, with_days_as_dates
 from trsr.dataset.build.item_text import sentences
 from trsr.dataset.build.scan import Faults, Reading
 from trsr.dataset.build.sequences import Sequences, lengths
@@ -206,13 +206,15 @@ def read_log(
     if options.list_column:
         table = after_lists(sound_lists(table, ids, faults, options.list_column, total) if plain else table)
     faults.so_far |= _counted("log", total)
+    if "dated" in table.column_names:
+        table = with_days_as_dates(table)
     found, counts = build_sequences(table, ids, drop=options.drop_unknown, min_rating=options.min_rating)
     counts |= {"users_read": len(found)}
     found, outside = protocol_options.apply_k_core(found, options)
     if splits := protocol_options.splits_file(options):
         splits = _renamed(splits, options)
     division, given, more = protocol_options.division(options, table, splits, faults)
-    if units := [name.removeprefix("times_in_") for name in counts if name.startswith("times_in_")]:
+    if units := [name.removeprefix("times_in_").replace("_", " ") for name in counts if name.startswith("times_in_")]:
         faults.notes.append(
             f"column {options.time!r} holds times in {' and '.join(units)}: items are out of order. Write all in one unit."
         )

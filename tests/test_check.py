@@ -465,10 +465,11 @@ def test_times_in_seconds_and_milliseconds_are_told(tmp_path):
 
 def test_what_a_build_counted_of_its_times_is_told(tmp_path):
     counts = {"users_read": 9, "targets_tied_in_time": 4, "times_in_seconds": 30, "times_in_milliseconds": 2}
+    counts["times_in_an_unknown_unit"] = 4
     counts |= {"dates_with_time_zone": 5, "dates_without_time_zone": 1}
     report = check(str(stating(SAMPLE, tmp_path / "d", counts=counts)))
     assert [(one.code, one.examples[0].shown) for one in report.findings] == [
-        ("timestamps-units", "in the log: 30 in seconds, 2 in milliseconds"),
+        ("timestamps-units", "in the log: 30 in seconds, 2 in milliseconds, 4 in an unknown unit"),
         ("timestamps-zones", "in the log: 5 with, 1 without"),
         ("target-time-tied", "4 rows of all splits, when the log was read"),
     ]

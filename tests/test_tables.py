@@ -8,7 +8,8 @@ import json
 import re
 import subprocess
 import sys
-from datetime import datetime
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from trsr.dataset.build import column_types, jsonl
 from trsr.dataset.build.interactions import build_sequences
 from trsr.dataset.build.item_text import clean_column
 from trsr.dataset.build.scan import Faults
+from trsr.dataset.time_units import count_units
 from trsr.recommender.examples import ranking_prompt
 from trsr.recommender.recipe import build_recipe
 
@@ -379,6 +381,49 @@ def test_units_and_ties_of_times_are_told(tmp_path, capsys):
     assert "column 'timestamp' holds times in seconds and milliseconds: items are out of order." in said
     assert run(tmp_path, "--time", "timestamp", out="other") == 0
     assert not [name for name in contract.provenance(str(tmp_path / "other")).counts if name.startswith("times_in_")]
+
+
+def as_days(number, kind):
+    """The day of a number of 2001, as ISO 8601 with or without hyphens, as seconds since 1970, or as days since then."""
+    day = datetime(2001, 1, 1, tzinfo=UTC) + timedelta(days=number)
+    return {
+        "date": f"{day:%Y-%m-%d}",
+        "basic": f"{day:%Y%m%d}",
+        "seconds": str(int(day.timestamp())),
+        "days": str(int(day.timestamp()) // 86_400),
+    }[kind]
+
+
+def by_day(path, *kinds):
+    """The log, a day for each item of a user; the second half of each user's items in the last of several forms."""
+    places = Counter()
+    events = []
+    for event in EVENTS:
+        place = places[event["user_id"]]
+        places[event["user_id"]] += 1
+        events.append({**event, "timestamp": as_days(place, kinds[0] if place < 4 else kinds[-1])})
+    return save(path, events)
+
+
+def test_days_without_hyphens_are_dates(tmp_path, capsys):
+    options = ("--time", "timestamp", "--split-date", "2001-01-05,2001-01-07", "--min-history", "2")
+    for kinds in (["date"], ["basic"], ["date", "basic"], ["seconds", "basic"]):
+        log = by_day(tmp_path / "events.csv", *kinds)
+        assert run(tmp_path, *options, interactions=log, out="-".join(kinds)) == 0
+        assert "out of order" not in capsys.readouterr().out
+    first, *others = (parquet(tmp_path / out) for out in ("date", "basic", "date-basic", "seconds-basic"))
+    assert others == [first] * 3
+
+
+def test_times_of_no_known_unit_beside_others_are_told(tmp_path, capsys):
+    for first in ("seconds", "date"):
+        log = by_day(tmp_path / "events.csv", first, "days")
+        assert run(tmp_path, "--time", "timestamp", interactions=log, out=first) == 0
+        said = capsys.readouterr().out
+        assert "holds times in seconds and an unknown unit: items are out of order" in said
+        assert "times_in_an_unknown_unit" in contract.provenance(str(tmp_path / first)).counts
+    # Seconds since the beginning of a log have no gap.
+    assert count_units(np.arange(0, 5e8, 1e6)) == {"seconds": 400}
 
 
 @pytest.mark.parametrize("suffix", ["Z", " UTC", "+02:00", "-0530", "+02"])

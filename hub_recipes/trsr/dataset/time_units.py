@@ -1,8 +1,13 @@
 """Guess the unit of times since 1970 from their size; right for dates from 1973 to 2286."""
 
+from datetime import UTC, datetime
+
 import numpy as np
 
 UNITS = {"seconds": 1e8, "milliseconds": 1e11, "microseconds": 1e14, "nanoseconds": 1e17}  # the smallest time of each
+UNKNOWN = "an_unknown_unit"
+GAP = 10  # factor between times of no unit and the others, beyond which they are in another unit
+_DAYS = 19000101, 21001231  # as numbers YYYYMMDD
 
 
 def unit_indices(times: np.ndarray) -> np.ndarray:
@@ -21,7 +26,23 @@ def parts_of_second(times: np.ndarray) -> int:
 
 
 def count_units(times: np.ndarray) -> dict[str, int]:
-    """Unit -> number of times in it, for units that occur."""
+    """Unit -> number of times in it, for units that occur. Times that fit none, and are far below the others, count as UNKNOWN."""
     indices = unit_indices(times)
     counts = np.bincount(indices[indices >= 0], minlength=len(UNITS)).tolist()
-    return {unit: count for unit, count in zip(UNITS, counts, strict=True) if count}
+    units = {unit: count for unit, count in zip(UNITS, counts, strict=True) if count}
+    others = times[indices < 0]
+    if units and len(others) and others.max() * GAP < times[indices >= 0].min():
+        units[UNKNOWN] = len(others)
+    return units
+
+
+def seconds_of_days(times: np.ndarray) -> np.ndarray | None:
+    """Seconds since 1970 of days that are written as numbers YYYYMMDD; None if any is no day from 1900 to 2100."""
+    days, inverse = np.unique(times, return_inverse=True)
+    if not len(days) or days[0] < _DAYS[0] or days[-1] > _DAYS[1] or (days % 1).any():
+        return None
+    try:
+        moments = [datetime.strptime(str(int(day)), "%Y%m%d").replace(tzinfo=UTC).timestamp() for day in days]
+    except ValueError:
+        return None
+    return np.array(moments)[inverse]

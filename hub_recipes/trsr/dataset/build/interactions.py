@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 
 from trsr.dataset.build.sequences import Sequences, lists
 from trsr.dataset.contract import one_chunk
-from trsr.dataset.time_units import UNITS, count_units
+from trsr.dataset.time_units import UNITS, count_units, seconds_of_days, unit_indices
 from trsr.errors import DataError
 
 
@@ -89,8 +89,27 @@ def build_sequences(
     return sequences.where(used & (ratings >= min_rating)), counts
 
 
+def with_days_as_dates(table: pa.Table) -> pa.Table:
+    """The log with times such as 20010916 read as dates, which ISO 8601 allows, if all its times of no known unit are days.
+
+    Args:
+        table: With `time`, in numbers, and `dated`: which of them were dates.
+    """
+    times, dated = table["time"].to_numpy(), table["dated"].to_numpy()
+    without_unit = np.isfinite(times) & ~dated & (unit_indices(times) < 0)
+    seconds = seconds_of_days(times[without_unit])
+    if seconds is None:
+        return table
+    times = times.copy()
+    times[without_unit] = seconds
+    columns = {"time": pa.array(times, from_pandas=True), "dated": pa.array(dated | without_unit)}
+    for name, column in columns.items():
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table
+
+
 def _of_known_users_and_items(table: pa.Table, ids: pa.Array) -> pa.Table:
-    """The rows with a time, and of the others those of the same users and of known items: what they met, it is not known when."""
+    """The rows with a time, and those without one whose users have a row with a time, and whose items are known."""
     timed = table["time"].is_valid()
     users = pc.unique(table["user"].filter(timed))
     of_both = pc.and_(pc.is_in(table["user"], value_set=users), pc.is_in(table["item"], value_set=ids))

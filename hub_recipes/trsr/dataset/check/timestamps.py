@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from trsr.dataset.check.batches import Batch, kind
 from trsr.dataset.check.findings import Findings, show
-from trsr.dataset.time_units import UNITS, unit_indices
+from trsr.dataset.time_units import UNITS, UNKNOWN, unit_indices
 
 
 class Times:
@@ -26,7 +26,11 @@ class Times:
 
     def note_built(self, counts: Mapping[str, object]) -> None:
         """Note units and time zones that the build counted in the log, for the dataset itself need not have times."""
-        units = [f"{count:,} in {unit}" for unit in UNITS if isinstance(count := counts.get(f"times_in_{unit}"), int)]
+        units = [
+            f"{count:,} in {unit.replace('_', ' ')}"
+            for unit in (*UNITS, UNKNOWN)
+            if isinstance(count := counts.get(f"times_in_{unit}"), int)
+        ]
         if units:
             self.findings.note("timestamps-units", shown=f"in the log: {', '.join(units)}")
         zones = [counts.get(f"dates_{which}_time_zone") for which in ("with", "without")]
