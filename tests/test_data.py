@@ -289,3 +289,23 @@ def test_a_dataset_that_is_nowhere_is_known_at_once(tmp_path):
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: No dataset 'data/nothere': no such folder here, and not read from the Hub: ")
+
+
+def test_rows_without_a_value_are_told(tmp_path):
+    known = contract.texts("sample")
+    rows = contract.read("sample", "histories", "test").select(range(3)).to_list()
+    for name in ("user_id", "history", "target", "negatives"):
+        faulty = Dataset.from_list([*rows[:2], {**rows[2], name: None}], features=contract.HISTORIES)
+        with pytest.raises(DataError, match=f"test, user .*: {name} has no value. See: trsr check"):
+            contract.check_ids(faulty, known, "test")
+
+
+def test_a_split_that_cannot_be_read_is_told_with_its_cause(tmp_path):
+    folder = write(tmp_path / "d")
+    [path] = (folder / "histories").glob("validation-*")
+    table = pq.read_table(path)
+    pq.write_table(table.slice(0, 0), path)
+    card = folder / "README.md"
+    card.write_text(re.sub(r"^dataset_info:\n(?:[- ].*\n)*", "", card.read_text(), flags=re.MULTILINE))
+    with pytest.raises(DataError, match=r"cannot read split 'validation': .* \(.*\)|'validation' is empty"):
+        contract.read(str(folder), "histories", "validation")

@@ -269,7 +269,7 @@ ENDINGS = {
     "no separator": (lambda f: {}, ["--sep", '"'], "--sep takes what stands between two cells"),
     "no header": (
         lambda f: {"interactions": separated(f / "events.csv", [{**e, "n": "1", "m": "1"} for e in EVENTS], ",", header=False)},
-        [], "events.csv, line 1: two columns have the same name: u0, b0, 0, 1, 1. If its first row is one of the data, give "
+        [], "events.csv, line 1: two columns have the same name: 1. If its first row is one of the data, give "
         "--no-header, and columns by number: --user 1."),
     "numbers for a header": (
         lambda f: {"interactions": separated(f / "events.csv", [{"u": "1", "i": "2", "t": "3.5"}], ",", header=False)},

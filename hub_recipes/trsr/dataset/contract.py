@@ -142,10 +142,17 @@ def load_split(source: str, config: str, split: str, revision: str | None = None
     except NonMatchingSplitsSizesError as error:
         raise DataError(
             f"The files of dataset {source!r}, config {config!r}, do not hold the rows that its README.md counts, so they were changed "
-            "since. Where that is meant, remove dataset_info from the header of README.md; else make the dataset anew."
+            "since. Where that is meant, remove dataset_info from the header of README.md; else make the dataset again."
         ) from error
     except (ValueError, DatasetsError) as error:
-        raise DataError(f"Dataset {source!r}, config {config!r}: cannot read split {split!r}: {error}") from error
+        raise DataError(
+            f"Dataset {source!r}, config {config!r}: cannot read split {split!r}: {_causes(error)}"
+        ) from error
+
+
+def _causes(error: BaseException) -> str:
+    """An error with its cause, which `datasets` leaves out of its own message."""
+    return f"{error} ({error.__cause__})" if error.__cause__ else str(error)
 
 
 def cache_of(folder: str, config: str) -> str:
@@ -167,7 +174,7 @@ def configs(source: str, revision: str | None = None) -> list[str]:
         cause = " ".join(str(error).split())
         raise DataError(
             f"Dataset {source!r} cannot be read: the header of its README.md is no YAML in UTF-8, or its configs are not those of a "
-            f"dataset ({cause}). Mend it."
+            f"dataset ({cause}). Fix it."
         ) from error
 
 
@@ -240,6 +247,8 @@ def check_ids(rows: Dataset, known: Mapping[str, object], place: str) -> None:
     """Raise DataError for the first id in `rows` that the catalogue does not know."""
     for table in rows.select_columns(list(HISTORIES)).with_format("arrow").iter(1000):
         for row in table.to_pylist():
+            if missing := [name for name, value in row.items() if value is None]:
+                raise DataError(f"{place}, user {row['user_id']!r}: {missing[0]} has no value. See: trsr check DATASET")
             for item_id in (*row["history"], row["target"], *row["negatives"]):
                 if item_id not in known:
                     raise DataError(f"{place}, user {row['user_id']!r}: item {item_id!r} is not in the items config.")

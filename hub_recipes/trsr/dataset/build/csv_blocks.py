@@ -7,7 +7,7 @@ are parsed one by one, with the same result. Malformed rows are reported with th
 import codecs
 import csv
 import difflib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -272,8 +272,10 @@ def _header(name: str, block: bytes, layout: Layout) -> tuple[tuple[str, ...], i
 
 def check_header(columns: Sequence[str], location: str) -> None:
     """Raise DataError if two columns have the same name."""
-    if len(set(columns)) < len(columns):
-        raise DataError(f"{location}: two columns have the same name: {', '.join(columns)}.")
+    repeated = [name for name, count in Counter(columns).items() if count > 1]
+    if repeated:
+        shown = ", ".join(name[:40] for name in repeated[:5])
+        raise DataError(f"{location}: two columns have the same name: {shown}.")
 
 
 def check_column(name: str, columns: Iterable[str], location: str) -> None:
@@ -282,7 +284,9 @@ def check_column(name: str, columns: Iterable[str], location: str) -> None:
     if name not in columns:
         close = difflib.get_close_matches(name, columns, 1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise DataError(f"{location}: there is no column {name!r}; the columns are {', '.join(columns)}.{hint}")
+        shown = ", ".join(column[:40] for column in columns[:20]) + ", ..." * (len(columns) > 20)
+        # Lines that end in CR alone are one line to all readers.
+        raise DataError(f"{location}: there is no column {name!r}; the columns are {shown}.{hint}")
 
 
 def _lines(block: bytes, stream: Iterable[bytes]) -> Iterator[bytes]:

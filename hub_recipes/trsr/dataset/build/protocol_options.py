@@ -64,6 +64,8 @@ def apply_defaults(options: argparse.Namespace) -> None:
             raise DataError("--split-date needs the time of each interaction: give --time.")
     elif options.splits or options.split_column:
         options.split = "given"
+    if options.min_rating is None and options.rating_column != "rating":
+        raise DataError("--rating-column names the ratings that --min-rating compares: give that too, or leave it out.")
     if options.min_rating is not None and options.list_column:
         raise DataError("--min-rating needs a row an interaction, with its rating; --list-column has a row a user.")
     if options.k_core < 0:

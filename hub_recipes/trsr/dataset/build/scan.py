@@ -66,7 +66,7 @@ class Source:
     def _unpacked(self) -> IO[bytes]:
         if self.member:
             return zipfile.ZipFile(self.path).open(self.member)
-        if self.path.suffix == ".gz":
+        if self.path.suffix.lower() == ".gz":
             return cast(IO[bytes], gzip.open(self.path))
         return self.path.open("rb")
 

@@ -105,7 +105,7 @@ def format_of(path: Path, form: str | None = None, sep: str | None = None) -> st
     """
     if not path.is_file():
         raise DataError(f"No file at {str(path)!r}.")
-    plain = path.with_suffix("") if path.suffix == ".gz" else path
+    plain = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     if not (form := form or FORMATS.get(plain.suffix.lower(), "csv" if sep else None)):
         raise DataError(
             f"{path.name}: its name tells no format; expected {', '.join(FORMATS)}, plain or .gz. Give its separator "

@@ -104,7 +104,7 @@ def parquet_table(path: Path) -> Table:
 def _parquet(path: Path) -> pq.ParquetFile:
     try:
         # Parquet is read from its end, to which a compressed stream cannot seek cheaply.
-        return pq.ParquetFile(io.BytesIO(gzip.decompress(path.read_bytes())) if path.suffix == ".gz" else path)
+        return pq.ParquetFile(io.BytesIO(gzip.decompress(path.read_bytes())) if path.suffix.lower() == ".gz" else path)
     except (EOFError, OSError, pa.ArrowException) as error:
         raise DataError(f"{path.name} cannot be read as parquet: {error}") from error
 
