@@ -65,6 +65,12 @@ def recoded(path: Path, encoding: str) -> Path:
     return path
 
 
+def ending_in_cr(path: Path) -> Path:
+    """The file with CR for each LF, in UTF-16 too: the other byte of such a character is zero."""
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r"))
+    return path
+
+
 def document(path: Path, content, encoding="utf-8", **options) -> Path:
     path.write_text(json.dumps(content, ensure_ascii=False, **options), encoding=encoding, newline="\n")
     return path
@@ -113,6 +119,11 @@ FORMS = {
         [], separated(f / "items.csv", ACCENTED, ",", encoding="utf-8-sig"),
         separated(f / "events.tsv", EVENTS, "\t", encoding="utf-8-sig"),
     ),
+    "lines that end in CR alone": lambda f: (
+        ["--encoding", "latin-1"],
+        ending_in_cr(separated(f / "items.csv", ACCENTED, ",", encoding="latin-1")),
+        ending_in_cr(separated(f / "events.tsv", EVENTS, "\t")),
+    ),
     "JSON arrays": lambda f: (
         [], document(f / "items.json", ACCENTED), document(f / "events.json", EVENTS, "utf-8-sig", indent=2)
     ),
@@ -126,6 +137,13 @@ FORMS = {
     ),
     "JSON lines in UTF-16": lambda f: (
         [], recoded(save(f / "items.jsonl", ACCENTED), "utf-16"), recoded(save(f / "events.jsonl", EVENTS), "utf-8-sig")
+    ),
+    "JSON lines that end in CR alone": lambda f: (
+        [], ending_in_cr(save(f / "items.jsonl", ACCENTED)), ending_in_cr(recoded(save(f / "events.jsonl", EVENTS), "utf-16"))
+    ),
+    "upper-case names": lambda f: (
+        [], save(f / "items.csv.gz", ACCENTED).rename(f / "ITEMS.CSV.GZ"),
+        save(f / "events.parquet.gz", EVENTS).rename(f / "EVENTS.PARQUET.GZ"),
     ),
     "JSON lines in .json": lambda f: (
         [], save(f / "items.jsonl", ACCENTED).rename(f / "items.json"), save(f / "events.jsonl", EVENTS)
@@ -271,6 +289,19 @@ ENDINGS = {
         lambda f: {"interactions": separated(f / "events.csv", [{**e, "n": "1", "m": "1"} for e in EVENTS], ",", header=False)},
         [], "events.csv, line 1: two columns have the same name: 1. If its first row is one of the data, give "
         "--no-header, and columns by number: --user 1."),
+    "many names twice": (
+        lambda f: {"interactions": separated(f / "events.csv", [{str(n): f"{n // 2}" * 99 for n in range(2, 16)}], ",", header=False)},
+        [], f"two columns have the same name: {', '.join(str(n) * 40 for n in range(1, 6))}. If its first row"),
+    "gzip without .gz": (
+        lambda f: {"items": save(f / "items.csv.gz", ACCENTED).rename(f / "items.csv")}, [],
+        "items.csv is compressed with gzip; expected text. Decompress it, or give its name the ending .gz."),
+    "gzip in gzip": (
+        lambda f: {"items": save(f / "items.csv.gz", ACCENTED).rename(f / "x"),
+                   "again": (f / "items.csv.gz").write_bytes(gzip.compress((f / "x").read_bytes()))} | {"items": f / "items.csv.gz"},
+        [], "items.csv.gz is compressed with gzip; expected text. Decompress it.\n"),
+    "Zstandard": (
+        lambda f: {"interactions": (f / "log.zst", (f / "log.zst").write_bytes(b"\x28\xb5\x2f\xfd\x04\x00"))[0]},
+        ["--interactions-format", "csv"], "log.zst is compressed with Zstandard; expected text. Decompress it.\n"),
     "numbers for a header": (
         lambda f: {"interactions": separated(f / "events.csv", [{"u": "1", "i": "2", "t": "3.5"}], ",", header=False)},
         [], "the columns are 1, 2, 3.5. If its first row is one of the data, give --no-header"),

@@ -285,7 +285,6 @@ def check_column(name: str, columns: Iterable[str], location: str) -> None:
         close = difflib.get_close_matches(name, columns, 1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         shown = ", ".join(column[:40] for column in columns[:20]) + ", ..." * (len(columns) > 20)
-        # Lines that end in CR alone are one line to all readers.
         raise DataError(f"{location}: there is no column {name!r}; the columns are {shown}.{hint}")
 
 

@@ -40,6 +40,7 @@ class Source:
         size: Bytes, for the progress bar: unpacked, but for .gz the compressed size.
         encoding: Python's name of it.
         separator: A separator of several bytes, in UTF-8; None if it is a single byte.
+        cr_ends_lines: Whether lines end in CR alone, as on old Macs.
     """
 
     path: Path
@@ -48,20 +49,23 @@ class Source:
     size: int
     encoding: str = "utf-8"
     separator: bytes | None = None
+    cr_ends_lines: bool = False
 
     @property
     def as_read(self) -> bool:
         """Whether readers can use the bytes of the file unchanged."""
-        return self.encoding == "utf-8" and self.separator is None
+        return self.encoding == "utf-8" and self.separator is None and not self.cr_ends_lines
 
     def open(self, on_read: Callable[[bytes], object] | None = None) -> IO[bytes]:
-        """Open the unpacked file, converted to UTF-8 and to a separator of one byte.
+        """Open the unpacked file, converted to UTF-8, to a separator of one byte and to lines that end in LF.
 
         Args:
             on_read: Called with the file's original bytes, if they are converted.
         """
         raw = self._unpacked()
-        return raw if self.as_read else recoded(raw, self.encoding, self.separator, self.name, on_read)
+        if self.as_read:
+            return raw
+        return recoded(raw, self.encoding, self.separator, self.name, on_read, cr_ends_lines=self.cr_ends_lines)
 
     def _unpacked(self) -> IO[bytes]:
         if self.member:
@@ -176,7 +180,7 @@ def scan(
     """Read a table block by block, and yield the result of `process` for each block, in the order of the file.
 
     A row with too many or too few cells, or that is not UTF-8, is broken, and `process` does not see it. A line break is LF or
-    CR LF; a CR elsewhere reads as a space. Shows a progress bar.
+    CR LF; a CR elsewhere reads as a space, unless lines end in CR alone. Shows a progress bar.
 
     Args:
         wanted: Columns for `process`, as strings, in this order. An empty cell is an empty string.

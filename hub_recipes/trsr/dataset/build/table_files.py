@@ -17,7 +17,7 @@ from trsr.core.history import ID_FIELDS
 from trsr.dataset.build import json_documents, jsonl, text_files
 from trsr.dataset.build.csv_blocks import Layout, check_column, check_header
 from trsr.dataset.build.scan import Source
-from trsr.dataset.build.text_files import SEPARATOR, encoding_of, separator_bytes
+from trsr.dataset.build.text_files import SEPARATOR, check_uncompressed, encoding_of, has_cr_alone, separator_bytes
 from trsr.errors import DataError
 
 # RecBole's atomic files are tab-separated, with the type of each column in the header.
@@ -145,13 +145,16 @@ def text_table(
     try:
         with source.open() as raw:
             sample = raw.read(text_files.SAMPLE_BYTES)
+            check_uncompressed(path.name, sample)
             if data and text_files.is_utf8(sample):
                 encoding = None
             source = replace(source, encoding=encoding_of(path.name, sample, encoding))
-        if form == "jsonl":
-            return _json(source, layout, key)
         with source.open() as raw:
             start = raw.read(text_files.SAMPLE_BYTES)
+        if has_cr_alone(start):
+            source, start = replace(source, cr_ends_lines=True), start.replace(b"\r", b"\n")
+        if form == "jsonl":
+            return _json(source, layout, key)
     except (EOFError, OSError) as error:
         raise DataError(f"{path.name} cannot be read as {form}: {error}") from error
     beginning = start[:_HEAD]
@@ -192,7 +195,7 @@ def _json(source: Source, layout: Layout, key: str) -> Table:
         return Table(source, "jsonl", None, layout)
     content = json_documents.lines(rows)
     sha256 = hashlib.sha256()
-    with replace(source, encoding="utf-8").open() as raw:
+    with replace(source, encoding="utf-8", cr_ends_lines=False).open() as raw:
         while piece := raw.read(1 << 20):
             sha256.update(piece)
     columns = jsonl.keys(content.splitlines())

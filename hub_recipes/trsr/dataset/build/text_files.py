@@ -19,7 +19,21 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "Zstandard", b"PK\x03\x04": "zip"}  # first bytes -> format
 _MIN_LINES = 2  # lines that are evidence of another encoding: a single one may be damaged, but a header is needed
+
+
+def check_uncompressed(name: str, start: bytes) -> None:
+    """Raise DataError if a file of text, of which `start` are the first bytes as its name says to read it, is compressed."""
+    for first, form in _COMPRESSED.items():
+        if start.startswith(first):
+            rename = ", or give its name the ending .gz" if form == "gzip" and not name.lower().endswith(".gz") else ""
+            raise DataError(f"{name} is compressed with {form}; expected text. Decompress it{rename}.")
+
+
+def has_cr_alone(start: bytes) -> bool:
+    """Whether the lines of a file in UTF-8, of which `start` are the first bytes, end in CR alone, as on old Macs."""
+    return b"\r" in start and b"\n" not in start
 
 
 def encoding_of(name: str, start: bytes, given: str | None = None) -> str:
@@ -88,7 +102,7 @@ def _beyond_ascii(start: bytes) -> tuple[list[tuple[int, bytes]], list[tuple[int
     broken: list[tuple[int, bytes]] = []
     non_ascii: list[tuple[int, bytes]] = []
     if not start.isascii():
-        lines = start.split(b"\n")
+        lines = start.split(b"\r" if has_cr_alone(start) else b"\n")
         for number, line in enumerate(lines[:-1] if len(start) >= SAMPLE_BYTES else lines, 1):
             if not line.isascii():
                 try:
@@ -148,10 +162,12 @@ class _Recoder(io.RawIOBase):
         separator: bytes | None,
         name: str,
         on_read: Callable[[bytes], object] | None,
+        cr_ends_lines: bool,
     ) -> None:
         self._raw, self._encoding, self._separator, self._name, self._on_read = raw, encoding, separator, name, on_read
         # UTF-8 is not decoded here: readers report the rows that are not valid.
         self._decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)()
+        self._cr_ends_lines = cr_ends_lines
         self._line, self._rest, self._ready = 1, b"", memoryview(b"")
 
     def readable(self) -> bool:
@@ -162,7 +178,11 @@ class _Recoder(io.RawIOBase):
             piece = self._raw.read(1 << 20)
             if piece and self._on_read:
                 self._on_read(piece)
-            self._ready = memoryview(self._split(self._utf8(piece), last=not piece))
+            converted = self._utf8(piece)
+            if self._cr_ends_lines:
+                converted = converted.replace(b"\r", b"\n")
+            self._line += converted.count(b"\n")
+            self._ready = memoryview(self._split(converted, last=not piece))
             if not piece:
                 break
         count = min(len(target), len(self._ready))
@@ -174,13 +194,11 @@ class _Recoder(io.RawIOBase):
         if self._decoder is None:
             return piece
         try:
-            converted = self._decoder.decode(piece, not piece).encode()
+            return self._decoder.decode(piece, not piece).encode()
         except UnicodeError as error:
             raise DataError(
                 f"{self._name} cannot be read as {self._encoding}: {error} (after line {self._line}). {_AGAIN}"
             ) from None
-        self._line += converted.count(b"\n")
-        return converted
 
     def _split(self, content: bytes, last: bool) -> bytes:
         if self._separator is None:
@@ -197,15 +215,22 @@ class _Recoder(io.RawIOBase):
 
 
 def recoded(
-    raw: IO[bytes], encoding: str, separator: bytes | None, name: str, on_read: Callable[[bytes], object] | None
+    raw: IO[bytes],
+    encoding: str,
+    separator: bytes | None,
+    name: str,
+    on_read: Callable[[bytes], object] | None,
+    *,
+    cr_ends_lines: bool = False,
 ) -> IO[bytes]:
     """A file converted to UTF-8, with SEPARATOR in place of a separator of several bytes.
 
     Args:
         separator: In UTF-8; None if it is kept.
         on_read: Called with the original bytes as they are read.
+        cr_ends_lines: Whether lines end in CR alone; they then end in LF.
 
     Raises:
         DataError: During reading, if the file is not in that encoding.
     """
-    return io.BufferedReader(_Recoder(raw, encoding, separator, name, on_read), 1 << 20)
+    return io.BufferedReader(_Recoder(raw, encoding, separator, name, on_read, cr_ends_lines), 1 << 20)
