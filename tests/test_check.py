@@ -154,6 +154,7 @@ HISTORIES = {
     "target-in-negatives": also("negatives", lambda row: row["target"]),
     "target-in-history": also("history", lambda row: row["target"]),
     "negative-in-history": also("negatives", lambda row: row["history"][2]),
+    "user-without-id": set_to(7, "user_id", " "),
     "user-repeated": lambda rows: rows[7].update(user_id=rows[3]["user_id"]),
     "value-missing": also("negatives", lambda row: None),
 }

@@ -300,12 +300,50 @@ def test_rows_without_a_value_are_told(tmp_path):
             contract.check_ids(faulty, known, "test")
 
 
-def test_a_split_that_cannot_be_read_is_told_with_its_cause(tmp_path):
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("user_id", None), ("history", None), ("history", ["i0", None]), ("target", None), ("negatives", None)],
+)
+def test_a_null_is_told_with_its_row_and_column(tmp_path, column, value):
+    made = tables(4)
+    rows = made["histories"]["test"].to_list()
+    rows[2][column] = value
+    made["histories"]["test"] = Dataset.from_list(rows, features=contract.HISTORIES)
+    folder = write(tmp_path / "d", made)
+    expected = rf"config 'histories', split 'test', row 2 \(the first is 0\): {column} is null"
+    with pytest.raises(DataError, match=expected):
+        contract.read(str(folder), "histories", "test")
+    assert len(contract.read(str(folder), "histories", "train")) == 4
+
+
+def test_a_null_id_of_an_item_is_told_and_a_null_title_is_not(tmp_path):
+    for column in ("title", "item_id"):
+        rows = catalogue("a", "b").to_list()
+        rows[1][column] = None
+        items = Dataset.from_list(rows, features=contract.items_features(contract.ITEM_COLUMNS))
+        folder = str(write(tmp_path / column, {"items": {"train": items}}))
+        if column == "title":
+            assert len(contract.texts(folder)) == 2
+        else:
+            with pytest.raises(DataError, match=r"split 'train', row 1 \(the first is 0\): item_id is null"):
+                contract.texts(folder)
+
+
+@pytest.mark.parametrize("rest", ["no Parquet", "no row"])
+def test_a_split_that_cannot_be_read_is_named_whichever_is_wanted(tmp_path, rest):
     folder = write(tmp_path / "d")
     [path] = (folder / "histories").glob("validation-*")
     table = pq.read_table(path)
-    pq.write_table(table.slice(0, 0), path)
+    if rest == "no Parquet":
+        path.write_bytes(b"no Parquet")
+    else:
+        pq.write_table(table.slice(0, 0), path)
     card = folder / "README.md"
-    card.write_text(re.sub(r"^dataset_info:\n(?:[- ].*\n)*", "", card.read_text(), flags=re.MULTILINE))
-    with pytest.raises(DataError, match=r"cannot read split 'validation': .* \(.*\)|'validation' is empty"):
-        contract.read(str(folder), "histories", "validation")
+    _, header, body = card.read_text().split("---\n", 2)
+    kept = {name: value for name, value in yaml.safe_load(header).items() if name != "dataset_info"}
+    card.write_text(f"---\n{yaml.safe_dump(kept)}---\n{body}")
+    cause = "Parquet magic bytes" if rest == "no Parquet" else "it is empty. Add rows to it"
+    for split in contract.SPLITS:
+        with pytest.raises(DataError, match=f"config 'histories': cannot read split 'validation': .*{cause}"):
+            contract.read(str(folder), "histories", split)
+    assert contract.texts(str(folder))

@@ -13,6 +13,8 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import yaml
 from datasets import (
     Dataset,
@@ -88,7 +90,8 @@ def read(source: str, config: str, split: str, revision: str | None = None) -> D
     """Load one split of one config from a folder or the Hub.
 
     Raises:
-        DataError: If the config, the split or a column of the contract is missing or of another type, or the split is empty.
+        DataError: If the config, the split or a column of the contract is missing or of another type, an id is null, or the split
+            is empty.
     """
     config_names = configs(source, revision)
     if config not in config_names:
@@ -121,7 +124,31 @@ def _read(source: str, config: str, split: str, revision: str | None) -> Dataset
         )
     if not len(data):
         raise DataError(f"Dataset {source!r}, config {config!r}: the split {split!r} is empty.")
+    for name in HISTORIES if config in ROW_CONFIGS else ITEM_COLUMNS[:1] if config == "items" else ():
+        if (row := _first_null(data.data.column(name))) is not None:
+            is_list = isinstance(HISTORIES.get(name), List)
+            fault = "is null, or has a null in it; expected a list of ids" if is_list else "is null; expected an id"
+            raise DataError(
+                f"Dataset {source!r}, config {config!r}, split {split!r}, row {row} (the first is 0): {name} {fault}. Fill it, or remove "
+                f"the row. All such rows: trsr check {source}"
+            )
     return data
+
+
+def _first_null(column: pa.ChunkedArray) -> int | None:
+    """The number of the first row that is null, or a list with a null in it; None if there is none."""
+    start = 0
+    for chunk in column.chunks:
+        is_null = chunk.is_null()
+        if pa.types.is_list(chunk.type) or pa.types.is_large_list(chunk.type):
+            inner = chunk.flatten()
+            if inner.null_count:
+                owners = pc.list_parent_indices(chunk).filter(inner.is_null())
+                is_null = pc.or_(is_null, pc.is_in(pa.array(range(len(chunk)), owners.type), value_set=owners))
+        if (row := pc.index(is_null, True).as_py()) >= 0:
+            return start + row
+        start += len(chunk)
+    return None
 
 
 def _holds_texts(name: str, feature: Any) -> bool:
@@ -145,14 +172,37 @@ def load_split(source: str, config: str, split: str, revision: str | None = None
             "since. Where that is meant, remove dataset_info from the header of README.md; else make the dataset again."
         ) from error
     except (ValueError, DatasetsError) as error:
-        raise DataError(
-            f"Dataset {source!r}, config {config!r}: cannot read split {split!r}: {_causes(error)}"
-        ) from error
+        faulty, cause = _faulty_split(location, config) or (split, _causes(error))
+        raise DataError(f"Dataset {source!r}, config {config!r}: cannot read split {faulty!r}: {cause}") from error
+
+
+def _faulty_split(folder: str, config: str) -> tuple[str, str] | None:
+    """The first split of a folder's config with a Parquet file that is none, or with no rows, and which of both; None if there is
+    none, or `folder` is a Hub repo.
+
+    To read one split, `datasets` prepares all of them, and fails at any.
+    """
+    if not Path(folder).is_dir():
+        return None
+    try:
+        files = load_dataset_builder(folder, config).config.data_files or {}
+    except (ValueError, DatasetsError):
+        return None
+    for split, paths in files.items():
+        parquet = [path for path in paths if str(path).endswith(".parquet")]
+        try:
+            rows = sum(pq.read_metadata(path).num_rows for path in parquet)
+        except (OSError, pa.ArrowException) as error:
+            return str(split), _causes(error)
+        if parquet and not rows:
+            return str(split), "it is empty. Add rows to it, or remove it from the configs in the header of README.md."
+    return None
 
 
 def _causes(error: BaseException) -> str:
-    """An error with its cause, which `datasets` leaves out of its own message."""
-    return f"{error} ({error.__cause__})" if error.__cause__ else str(error)
+    """An error on one line, with its cause, which `datasets` leaves out of its own message."""
+    whole = f"{error} ({error.__cause__})" if error.__cause__ else str(error)
+    return " ".join(whole.split())
 
 
 def cache_of(folder: str, config: str) -> str:

@@ -41,6 +41,10 @@ CODES: dict[str, tuple[Severity, str]] = {
     ),
     "text-withheld": ("note", "the terms of the data forbid to share texts: there are none to check"),
     "item-unknown": ("error", "an id that has no row in `items`"),
+    "user-without-id": (
+        "error",
+        "the user id is empty: users without one cannot be told apart. Give each an id, or drop the row",
+    ),
     "user-repeated": ("error", "the user has another row in this split"),
     "user-in-two-splits": ("error", "the user has a row in another split: what is learnt there leaks into evaluation"),
     "history-empty": ("error", "there is nothing to summarise"),

@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from trsr.dataset.check.batches import Batch
+from trsr.dataset.check.batches import Batch, mask
 from trsr.dataset.check.findings import Findings
 from trsr.dataset.check.hashes import isin_sorted, joined, pair
 from trsr.dataset.check.histories import Histories
@@ -37,7 +38,7 @@ class Users:
 def mark_users(
     findings: Findings, batch: Batch, rows: Histories, users: dict[str, Users], within_users: bool = False
 ) -> None:
-    """Mark users that occurred before, and add those of the batch.
+    """Mark users without an id and users that occurred before, and add those of the batch.
 
     Args:
         users: Split -> users read so far.
@@ -48,6 +49,7 @@ def mark_users(
     _, first = np.unique(rows.users, return_index=True)
     repeated_here = np.ones(len(rows.users), bool)
     repeated_here[first] = False
+    findings.mark("user-without-id", batch, mask(pc.equal(pc.utf8_trim_whitespace(batch.ids), "")))
     findings.mark("user-repeated", batch, repeated_here | isin_sorted(rows.users, own.hashes))
     if within_users:
         _mark_leaks(findings, batch, rows, users)
