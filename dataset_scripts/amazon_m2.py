@@ -169,9 +169,9 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     """Read, keep, divide and write. Returns the counts."""
     building.apply_defaults(options, 11, 26, building.PAPER)
     products, counts, sums = read_products(options, faults)
-    faults.so_far |= counts
+    faults.counts_of_finished_steps |= counts
     sessions, found, more = read_sessions(options, faults, contract.one_chunk(products["item_id"]))
-    faults.so_far |= found
+    faults.counts_of_finished_steps |= found
     histories, found, users = building.make_histories(sessions, options, found)
     tables = {"items": {"train": building.dataset(products)}, "histories": histories}
     sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}

@@ -276,7 +276,7 @@ def by_time(
         sorters[part] = Sorter(folder / part)
         found, sum_ = read_impressions(options, faults, ids, where, labels[where], part, sorters[part])
         counts |= found
-        faults.so_far |= found
+        faults.counts_of_finished_steps |= found
         sums |= sum_
     days = sorters["train"].days
     if len(days) < 2:
@@ -319,14 +319,14 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
         building.apply_defaults(options, 1, 50, {}, least=1)
         vars(options).update(dict.fromkeys(building.DRAWN))  # so that the provenance records none of them
     news, counts, sums = read_news(options, faults)
-    faults.so_far |= counts
+    faults.counts_of_finished_steps |= counts
     ids = contract.one_chunk(news["item_id"])
     items = {"train": building.dataset(news)}
     options.out.resolve().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".mind-", dir=options.out.resolve().parent) as folder:
         if options.protocol == "paper":
             found, more, sums_ = read_users(options, faults, ids)
-            faults.so_far |= more
+            faults.counts_of_finished_steps |= more
             histories, more, text = building.make_histories(found, options, more)
             sampling = {"negatives": options.negatives, "sampling": options.negative_sampling, "seed": options.seed}
             text = protocol.describe({"items": items, "histories": histories}, users=text, **sampling)

@@ -141,7 +141,7 @@ def read_items(options: argparse.Namespace, faults: Faults) -> tuple[pa.Table, d
     wanted = {f"field {name}": (name, column_types.WHOLE_TEXT if name == "text" else short) for name in fields}
     wanted |= {"item_id": (options.item_id, column_types.ID), "title": (options.title, column_types.text(words=0))}
     table, reading = tabular.read(file, wanted, faults, workers=options.workers)
-    faults.so_far |= _counted("items", reading)
+    faults.counts_of_finished_steps |= _counted("items", reading)
     _note_encoding(faults)
     texts = {name: contract.one_chunk(table[f"field {name}"]) for name in fields}
     if "text" in texts and (long := int((words(texts["text"]) > (options.field_words or np.inf)).sum())):
@@ -182,13 +182,13 @@ def read_log(
 
     Several files are read as one, in the order in which they are given.
     """
-    parts, total, sums, plain = [], Reading(), {}, False
+    parts, total, sums, has_unbracketed_lists = [], Reading(), {}, False
     for path in options.interactions:
         if options.limit and total.rows >= options.limit:
             break
         file = _table(path, options, faults)
-        wanted, plain_here = _wanted_of_log(file, options, faults, ids)
-        plain |= plain_here
+        wanted, unbracketed = _wanted_of_log(file, options, faults, ids)
+        has_unbracketed_lists |= unbracketed
         limit = options.limit and options.limit - total.rows
         # What was met at a time that nobody can read was met: it is no negative.
         table, reading = tabular.read(file, wanted, faults, workers=options.workers, limit=limit, optional=("time",))
@@ -204,8 +204,10 @@ def read_log(
         raise DataError("Of --interactions, some have an item after the list, and some have not. Read them one by one.")
     table = pa.concat_tables(parts)
     if options.list_column:
-        table = after_lists(sound_lists(table, ids, faults, options.list_column, total) if plain else table)
-    faults.so_far |= _counted("log", total)
+        if has_unbracketed_lists:
+            table = sound_lists(table, ids, faults, options.list_column, total)
+        table = after_lists(table)
+    faults.counts_of_finished_steps |= _counted("log", total)
     if "dated" in table.column_names:
         table = with_days_as_dates(table)
     found, counts = build_sequences(table, ids, drop=options.drop_unknown, min_rating=options.min_rating)
@@ -270,15 +272,15 @@ def _table(path: Path, options: argparse.Namespace, faults: Faults, *, items: bo
 def _wanted_of_log(
     file: Table, options: argparse.Namespace, faults: Faults, ids: pa.Array
 ) -> tuple[tabular.WantedColumns, bool]:
-    """The columns of a log, how to read them, and whether its lists are ids between separators."""
-    item, plain, known = options.item or ITEM, False, file.names(FIRST)
+    """The columns of a log, how to read them, and whether it has lists without brackets: ids between separators."""
+    item, unbracketed, known = options.item or ITEM, False, file.names(FIRST)
     wanted = {"user": (options.user, column_types.ID), **protocol_options.columns(options)}
     if not options.list_column:
         wanted["item"] = (item, column_types.ID)
     else:
         start, _ = tabular.read(file, {"cells": (options.list_column, column_types.RAW)}, Faults(), limit=FIRST)
         cells = [cell for cell in start["cells"].to_pylist() if cell.strip() and not id_lists.bracketed(cell)]
-        plain, separator = bool(cells), id_lists.separator_of(cells, set(ids.to_pylist()) if cells else ())
+        unbracketed, separator = bool(cells), id_lists.separator_of(cells, set(ids.to_pylist()) if cells else ())
         wanted["items"] = (options.list_column, column_types.ids(separator))
         # RecBole calls a history after the item that follows it.
         follows = options.list_column == f"{item}_list" and item in known
@@ -290,7 +292,7 @@ def _wanted_of_log(
         wanted |= {name: (options.time, kind) for name, kind in kinds.items()}
     elif not options.list_column and (times := [name for name in known if TIMES.fullmatch(name)]):
         faults.notes.append(f"{file.name} is taken to be in order: --time {times[0]} would sort a user's rows")
-    return wanted, plain
+    return wanted, unbracketed
 
 
 def sound_lists(table: pa.Table, ids: pa.Array, faults: Faults, column: str, reading: Reading) -> pa.Table:
@@ -298,7 +300,7 @@ def sound_lists(table: pa.Table, ids: pa.Array, faults: Faults, column: str, rea
     items = contract.one_chunk(table["items"])
     unknown = pc.unique(items.flatten().filter(pc.invert(pc.is_in(items.flatten(), value_set=ids))))
     known = set(ids.to_pylist()) if len(unknown) else set()
-    odd = [one for one in unknown.to_pylist() if id_lists.differently_separated(one, known)]
+    odd = [one for one in unknown.to_pylist() if id_lists.is_unsplit_list(one, known)]
     if odd:
         reason = f"ids in column {column!r} are separated in another way than most, or than known"
         owners = pc.list_parent_indices(items).filter(pc.is_in(items.flatten(), value_set=pa.array(odd, pa.string())))
@@ -327,9 +329,9 @@ def make(options: argparse.Namespace, faults: Faults) -> dict[str, int]:
     protocol_options.apply_defaults(options)
     names = file_names(options)
     items, counts, sums = read_items(options, faults)
-    faults.so_far |= counts
+    faults.counts_of_finished_steps |= counts
     found, division, more, sums_ = read_log(options, faults, contract.one_chunk(items["item_id"]))
-    faults.so_far |= more
+    faults.counts_of_finished_steps |= more
     if options.k_core:
         items = items.filter(pc.is_in(items["item_id"], value_set=found.catalogue))
     histories, more, users = building.make_histories(found, options, more, division)

@@ -312,7 +312,7 @@ def command(
         counts = make(options, faults)
     except (TrsrError, OSError) as error:
         # Rows that were left out so far may be the cause of the error, whichever step raised it.
-        print(f"error: {error}\n{_table(faults.so_far)}{faults.report()}", end="", file=sys.stderr)
+        print(f"error: {error}\n{_table(faults.counts_of_finished_steps)}{faults.report()}", end="", file=sys.stderr)
         return 2
     print(_table(counts) + faults.report(), end="")
     print(f"Written to {options.out}")

@@ -87,7 +87,7 @@ def separator_of(cells: Iterable[str], known: Collection[str]) -> str:
     return max(SEPARATORS, key=counts.__getitem__)
 
 
-def differently_separated(identifier: str, known: Collection[str]) -> bool:
+def is_unsplit_list(identifier: str, known: Collection[str]) -> bool:
     """Whether an unknown id is in fact several known ids with another separator, or a known one with a bracket of the list."""
     if identifier.strip("[](){}<>\u2039\u203a\"'") in known:
         return True

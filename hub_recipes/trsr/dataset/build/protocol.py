@@ -30,7 +30,8 @@ SAMPLINGS = {
 }
 PAPER = Division()
 _ALSO_MET = "also_met"
-_STREAMS = {"test": -1, "validation": -2, "train": -3}  # which word of a user's hash is the seed of the negatives
+# Which word of a user's hash is the seed of the negatives.
+_HASH_WORD_OF_SPLIT = {"test": -1, "validation": -2, "train": -3}
 _PART = 1 << 16  # users in one chunk of a table, so that its texts stay far below 2 GB
 
 
@@ -69,13 +70,13 @@ def check_negatives(negatives: int) -> None:
 
 
 def keep_users(
-    sequences: Sequences, *, shortest: int = 11, longest: int = 26, keep_last: bool = False, cut: bool = True
+    sequences: Sequences, *, shortest: int = 11, longest: int = 26, keep_last: bool = False, truncate: bool = True
 ) -> KeptUsers:
     """Keep the users with `shortest` to `longest` items, the target counted.
 
     Args:
         keep_last: Keep the newest `longest` items of a user with more, instead of leaving the user out.
-        cut: If False, such users are kept with all items, which a later step cuts.
+        truncate: If False, such users are kept with all items, which a later step cuts.
 
     Raises:
         DataError: If the bounds are not valid, or no user is left.
@@ -91,7 +92,7 @@ def keep_users(
             f"{longest}. Give longer histories or other bounds.{hint}"
         )
     kept_sequences = sequences.take(np.flatnonzero(kept_mask))
-    if keep_last and cut:
+    if keep_last and truncate:
         kept_sequences = kept_sequences.newest(longest)
     return KeptUsers(kept_sequences, short, 0 if keep_last else long, long if keep_last else 0)
 
@@ -200,15 +201,19 @@ def make_histories(
         raise DataError(f"Unknown negative sampling {sampling!r}; expected {' or '.join(SAMPLINGS)}.")
     check_bounds(shortest, longest, division.min_items)
     # If a user's own items are divided, the newest items of a row are known only after the division.
-    cut_rows = division.within_users
+    splits_within_users = division.within_users
     kept_users = keep_users(
-        sequences, shortest=shortest, longest=longest, keep_last=keep_last or cut_rows, cut=not cut_rows
+        sequences,
+        shortest=shortest,
+        longest=longest,
+        keep_last=keep_last or splits_within_users,
+        truncate=not splits_within_users,
     )
     hashed = hashes(kept_users.sequences.users, seed)
     divided = division.divide(kept_users.sequences, hashed, {"train": train, "validation": validation, "test": test})
     splits = {split: users for split, (_, users) in divided.items()}
     cut = kept_users.cut
-    if cut_rows:
+    if splits_within_users:
         long = [indices[lengths(users.items) > longest] for indices, users in divided.values()]
         cut = _count_users(long, len(hashed))
         splits = {split: users.newest(longest) for split, users in splits.items()}
@@ -218,7 +223,7 @@ def make_histories(
     for split, (indices, _) in divided.items():
         # The first words of the hash order the users, so a later word is the seed. A user in several splits has another seed in
         # each: otherwise the negatives of training would be those of test.
-        keys = hashed[indices, _STREAMS[split] if division.within_users else -1]
+        keys = hashed[indices, _HASH_WORD_OF_SPLIT[split] if division.within_users else -1]
         rows_of[split] = histories(splits[split], keys, pool, negatives=negatives, sampling=sampling, also_met=also_met)
     used = _count_users([indices for indices, _ in divided.values()], len(hashed))
     counts = {

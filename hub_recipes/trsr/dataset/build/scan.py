@@ -114,7 +114,7 @@ class Faults:
         lines: Reason -> lines of a file that were lost with these rows.
         named: Reason -> locations of the first rows, such as "behaviors.tsv, line 12".
         notes: Other messages for the report.
-        so_far: All counts of the finished steps, which are printed if a later step fails.
+        counts_of_finished_steps: All counts of the finished steps, which are printed if a later step fails.
     """
 
     strict: bool = False
@@ -122,7 +122,7 @@ class Faults:
     lines: Counter[str] = field(default_factory=Counter)
     named: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    so_far: dict[str, int] = field(default_factory=dict)
+    counts_of_finished_steps: dict[str, int] = field(default_factory=dict)
 
     def add(self, location: str, reason: str, lines: int = 1) -> None:
         if self.strict:

@@ -73,14 +73,14 @@ class Division:
         if self.split == "users":
             return {split: (users, sequences.take(users)) for split, users in split_users(hashed, **sizes).items()}
         if self.split == "leave-one-out":
-            ends = leave_one_out(sequences)
+            prefix_lengths = leave_one_out(sequences)
         elif self.split == "date":
-            ends = by_date(sequences, self.dates, self.unit)
+            prefix_lengths = by_date(sequences, self.dates, self.unit)
         else:
-            ends = as_given(sequences, self.given or {})
+            prefix_lengths = as_given(sequences, self.given or {})
         order, divided = hash_order(hashed), {}
         for split in SPLITS:
-            eligible = order[ends[split][order] > 1]
+            eligible = order[prefix_lengths[split][order] > 1]
             wanted = sizes.get(split)
             if len(eligible) < (1 if wanted is None else max(wanted, 1)):
                 raise DataError(
@@ -88,7 +88,8 @@ class Division:
                     "sizes."
                 )
             indices = eligible[:wanted]
-            divided[split] = indices, sequences.take(indices).between(np.zeros(len(indices), int), ends[split][indices])
+            starts = np.zeros(len(indices), int)
+            divided[split] = indices, sequences.take(indices).between(starts, prefix_lengths[split][indices])
         return divided
 
 
@@ -179,17 +180,17 @@ def by_date(sequences: Sequences, dates: Sequence[str], unit: int | None = None)
     if not 1 <= len(timestamps) <= 2 or timestamps != sorted(set(timestamps)):
         raise DataError(f"--split-date takes one date, or two of which the second is later; got {','.join(dates)}.")
     *first, last = (np.bincount(owner[times < timestamp], minlength=len(counts)) for timestamp in timestamps)
-    ends = {"train": last - 1, "validation": last}
+    prefix_lengths = {"train": last - 1, "validation": last}
     if first:
-        ends = {"train": first[0], "validation": np.where(last > first[0], first[0] + 1, 0)}
-    ends["test"] = np.where(counts > last, last + 1, 0)
-    if empty := [split for split, lengths_of_rows in ends.items() if not (lengths_of_rows > 1).any()]:
+        prefix_lengths = {"train": first[0], "validation": np.where(last > first[0], first[0] + 1, 0)}
+    prefix_lengths["test"] = np.where(counts > last, last + 1, 0)
+    if empty := [split for split, lengths_of_rows in prefix_lengths.items() if not (lengths_of_rows > 1).any()]:
         log = [np.datetime64(int(time // unit), "s") for time in (times.min(), times.max())]
         raise DataError(
             f"No user has a row for {' and '.join(empty)} with --split-date {','.join(dates)}: a target and an item before "
             f"it. The log is from {log[0]} to {log[1]}. Give a date between, or two that lie further apart."
         )
-    return ends
+    return prefix_lengths
 
 
 def _in_log_units(date: str, unit: int) -> float:
