@@ -411,8 +411,11 @@ def test_days_without_hyphens_are_dates(tmp_path, capsys):
         log = by_day(tmp_path / "events.csv", *kinds)
         assert run(tmp_path, *options, interactions=log, out="-".join(kinds)) == 0
         assert "out of order" not in capsys.readouterr().out
-    first, *others = (parquet(tmp_path / out) for out in ("date", "basic", "date-basic", "seconds-basic"))
-    assert others == [first] * 3
+    log = by_day(tmp_path / "events.csv", "basic")
+    basic = [option.replace("2001-01-0", "2001010") for option in options]
+    assert run(tmp_path, *basic, interactions=log, out="split") == 0
+    first, *others = (parquet(tmp_path / out) for out in ("date", "basic", "date-basic", "seconds-basic", "split"))
+    assert others == [first] * 4
 
 
 def test_times_of_no_known_unit_beside_others_are_told(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Guess the unit of times since 1970 from their size; right for dates from 1973 to 2286."""
 
+import re
 from datetime import UTC, datetime
 
 import numpy as np
@@ -34,6 +35,12 @@ def count_units(times: np.ndarray) -> dict[str, int]:
     if units and len(others) and others.max() * GAP < times[indices >= 0].min():
         units[UNKNOWN] = len(others)
     return units
+
+
+def with_hyphens(text: str) -> str:
+    """A day that is written YYYYMMDD as YYYY-MM-DD; any other text as it is."""
+    is_day = re.fullmatch("[0-9]{8}", text) and seconds_of_days(np.array([float(text)])) is not None
+    return f"{text[:4]}-{text[4:6]}-{text[6:]}" if is_day else text
 
 
 def seconds_of_days(times: np.ndarray) -> np.ndarray | None:

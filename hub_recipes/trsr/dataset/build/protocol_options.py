@@ -15,7 +15,7 @@ from trsr.dataset.build.sequences import Sequences
 from trsr.dataset.build.splits import NAMES, Division, given_splits
 from trsr.dataset.build.table_files import Table, format_of, text_table
 from trsr.dataset.contract import one_chunk
-from trsr.dataset.time_units import parts_of_second
+from trsr.dataset.time_units import parts_of_second, with_hyphens
 from trsr.errors import DataError
 
 _SHORTEST = {"users": 11, "leave-one-out": 4, "date": 2, "given": 2}  # default of --min-history: items of a user
@@ -129,8 +129,11 @@ def division(
     """
     if options.split == "date":
         # Dates are always in seconds. The unit of numbers is guessed from the size of most of them.
-        numbers = log["time"].to_numpy()[~log["dated"].to_numpy()]
-        return Division("date", tuple(options.split_date.split(",")), parts_of_second(numbers)), {}, {}
+        dated = log["dated"].to_numpy()
+        dates = options.split_date.split(",")
+        if dated.any():
+            dates = map(with_hyphens, dates)
+        return Division("date", tuple(dates), parts_of_second(log["time"].to_numpy()[~dated])), {}, {}
     if options.split != "given":
         return Division(options.split), {}, {}
     checksums: command.Checksums = {}
