@@ -7,7 +7,7 @@ import pytest
 
 from trsr.errors import UsageError
 from trsr.retrieval.approximate import ApproximateIndex
-from trsr.retrieval.search import largest
+from trsr.retrieval.search import top_k_items
 
 
 def clusters(items=2000, users=20, width=16, seed=0):
@@ -35,29 +35,31 @@ class TestWithFaiss:
         index = ApproximateIndex.build(items, probes=10_000)
         assert index.probes == index.lists == 44
         for exclude in (None, met):
-            numbers, scores = index.largest(users, 30, exclude)
-            expected_numbers, expected_scores = largest(users, items, 30, exclude)
+            numbers, scores = index.top_k_items(users, 30, exclude)
+            expected_numbers, expected_scores = top_k_items(users, items, 30, exclude)
             assert np.array_equal(numbers, expected_numbers)
             np.testing.assert_allclose(scores, expected_scores, rtol=1e-5)
 
     def test_few_lists_find_most_and_more_lists_more(self):
         items, users = clusters()
-        truth = largest(users, items, 30)[0]
+        truth = top_k_items(users, items, 30)[0]
         index = ApproximateIndex.build(items)
         assert index.probes == 6
 
         def recall(one):
             return np.mean(
-                [np.isin(row, found).mean() for row, found in zip(truth, one.largest(users, 30)[0], strict=True)]
+                [np.isin(row, found).mean() for row, found in zip(truth, one.top_k_items(users, 30)[0], strict=True)]
             )
 
         assert 0.7 < recall(index) <= recall(index.probing(20)) <= 1
-        scores = index.largest(users, 30)[1]
+        scores = index.top_k_items(users, 30)[1]
         assert (np.diff(scores, axis=1) <= 0).all()
 
     def test_past_the_last_item_there_is_none(self):
         items, users = clusters(items=9)
-        numbers, scores = ApproximateIndex.build(items, probes=9).largest(users[:2], 20, [np.arange(4), np.arange(0)])
+        numbers, scores = ApproximateIndex.build(items, probes=9).top_k_items(
+            users[:2], 20, [np.arange(4), np.arange(0)]
+        )
         assert numbers.shape == (2, 9)
         assert (numbers[0] == -1).sum() == 4
         assert np.isneginf(scores[0, 5:]).all()
@@ -66,15 +68,15 @@ class TestWithFaiss:
     def test_where_the_nearest_lists_hold_too_few_more_are_looked_at(self):
         items, users = clusters()
         index = ApproximateIndex.build(items, probes=1)
-        whole = largest(users[:3], items, 2000)[0]
+        whole = top_k_items(users[:3], items, 2000)[0]
         for k, met in ((500, None), (10, [whole[0, :1990], whole[1, :3], whole[2, :1995]])):
-            numbers = index.largest(users[:3], k, met)[0]
+            numbers = index.top_k_items(users[:3], k, met)[0]
             left = [2000 - len(one) for one in met or [()] * 3]
             assert (numbers >= 0).sum(axis=1).tolist() == [min(k, count) for count in left]
         # Users for whom they hold enough are compared with no more.
-        alone = index.largest(users[1:2], 10, [whole[1, :3]])[0]
+        alone = index.top_k_items(users[1:2], 10, [whole[1, :3]])[0]
         assert np.array_equal(numbers[1:2], alone)
-        assert index.largest(users[:0], 10)[0].shape == (0, 10)
+        assert index.top_k_items(users[:0], 10)[0].shape == (0, 10)
 
     def test_probes_below_none_are_refused(self):
         with pytest.raises(UsageError, match="probes is -1"):
@@ -82,5 +84,5 @@ class TestWithFaiss:
 
     def test_builds_of_one_seed_are_equal(self):
         items, users = clusters()
-        one, other = (ApproximateIndex.build(items, probes=2).largest(users, 30)[0] for _ in range(2))
+        one, other = (ApproximateIndex.build(items, probes=2).top_k_items(users, 30)[0] for _ in range(2))
         assert np.array_equal(one, other)

@@ -14,7 +14,7 @@ pytest.importorskip("faiss")
 def threads(folder):
     from threadpoolctl import threadpool_info
 
-    search.largest(*(np.zeros((4, 4), np.float32),) * 2, 2)
+    search.top_k_items(*(np.zeros((4, 4), np.float32),) * 2, 2)
     return {"exact": {one["num_threads"] for one in threadpool_info()}}, np.zeros((1, 1), int), (1, 1)
 
 

@@ -15,12 +15,12 @@ from trsr.dataset import contract
 from trsr.dataset.sequences import Sequences, training_sequences, windows
 from trsr.errors import DataError, InputError, RunError, TrainError
 from trsr.retrieval.batches import batch_of, epoch
-from trsr.retrieval.draws import Draws
+from trsr.retrieval.draws import NegativeSampler
 from trsr.retrieval.items import Catalogue
 from trsr.retrieval.loss import backward_in_slices, sampled_softmax_loss, softmax_loss
 from trsr.retrieval.network import Network, Shape
 from trsr.retrieval.retriever import Retriever
-from trsr.retrieval.search import largest
+from trsr.retrieval.search import top_k_items
 from trsr.retrieval.training import Settings, fit
 from trsr.retrieval.users import user_vectors
 from trsr.retrieval.validation import Validation, measure
@@ -187,7 +187,7 @@ def test_the_estimate_of_the_denominator_is_unbiased():
 
 def test_draws_come_as_often_as_they_are_expected():
     counts = np.array([0, 1, 9, 0])  # what nobody met is not drawn
-    numbers, log_expected = Draws(counts, 100_000, np.random.default_rng(0))()
+    numbers, log_expected = NegativeSampler(counts, 100_000, np.random.default_rng(0))()
     seen = np.bincount(numbers.numpy(), minlength=4)
     expected = np.array([0, 30_000, 70_000, 0])
     assert np.abs(seen - expected).max() < 600
@@ -388,7 +388,7 @@ def test_search_in_blocks_finds_what_sorting_all_does(users, items, k, cells, se
     # Few values, so that many are equal.
     left, right = (random.integers(-1, 2, (rows, 2)).astype(np.float32) for rows in (users, items))
     met = [random.choice(items, random.integers(0, items + 1), replace=False) for _ in range(users)]
-    numbers, scores = largest(left, right, k, met, cells=cells)
+    numbers, scores = top_k_items(left, right, k, met, cells=cells)
     for row in range(users):
         product = left[row] @ right.T
         order = sorted(set(range(items)) - set(met[row].tolist()), key=lambda item: (-product[item], item))[:k]

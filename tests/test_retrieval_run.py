@@ -31,7 +31,7 @@ from trsr.retrieval.checkpoint import Checkpoint
 from trsr.retrieval.compare import compare_catalogues
 from trsr.retrieval.ensemble import make_ensemble
 from trsr.retrieval.evaluate import default_folder, evaluate_retriever
-from trsr.retrieval.retriever import Retriever
+from trsr.retrieval.retriever import Retriever, retriever_checksum
 from trsr.retrieval.run import train_retriever
 from trsr.retrieval.training import Settings
 
@@ -107,6 +107,48 @@ def test_a_training_that_fails_leaves_what_it_goes_on_from(dataset, folder, tmp_
     train_retriever(dataset, tmp_path / "both", settings=QUICK)
     assert [path.name for path in tmp_path.iterdir()] == ["both"]
     assert same_bytes(folder, tmp_path / "both")
+
+
+def test_what_a_kill_left_after_the_retriever_was_written_is_removed(dataset, tmp_path, monkeypatch):
+    def killed(checkpoint):
+        raise KeyboardInterrupt
+
+    quick = replace(QUICK, epochs=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoint, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_retriever(dataset, tmp_path / "out", settings=quick)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out-work"]
+    train_retriever(dataset, tmp_path / "out", settings=quick)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    (tmp_path / "out-work").mkdir()  # of somebody else
+    train_retriever(dataset, tmp_path / "out", settings=quick)
+    assert (tmp_path / "out-work").exists()
+
+
+def test_a_mistake_in_the_command_leaves_an_empty_folder_as_it_was(dataset, folder, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(UsageError, match="Unknown item vectors"):
+        train_retriever(dataset, out, vectors="tf-idff", settings=QUICK)
+    with pytest.raises(RunError, match="No retriever at"):
+        make_ensemble([folder, tmp_path / "none"], dataset, out)
+    assert list(out.iterdir()) == []
+    train_retriever(dataset, out, settings=replace(QUICK, epochs=1))
+
+
+def test_other_files_in_its_folder_make_no_other_retriever(dataset, folder, tmp_path):
+    own = shutil.copytree(folder, tmp_path / "own")
+    before = catalogue_of(own, dataset).record["retriever"]
+    (own / "eval.json").write_text("{}")
+    (own / "text_vectors" / "notes.txt").write_text("mine")
+    assert catalogue_of(own, dataset).record["retriever"] == retriever_checksum(own) == before
+    for name in ("retriever.json", "text_vectors/vocabulary.json"):
+        path, text = own / name, (own / name).read_text()
+        path.write_text(text + " ")
+        assert retriever_checksum(own) != before
+        path.write_text(text)
+    assert retriever_checksum(own) == before
 
 
 def same_bytes(one, other):
@@ -251,6 +293,8 @@ def test_a_flat_list_of_ids_is_no_list_of_histories(folder):
     retriever = Retriever.load(folder)
     with pytest.raises(InputError, match=r"lists of item ids, one a user.*\[\[id, \.\.\.\]\]"):
         retriever.recommend(retriever.item_ids[:2])
+    with pytest.raises(InputError, match="Item 7 is not in the retriever's catalogue"):
+        retriever.recommend([["i0", "zz", 7]])
     with pytest.raises(InputError, match="Item 'new' has no text"):
         retriever.with_items({"new": " "})
 
@@ -263,8 +307,14 @@ def test_recommendations_of_an_index(folder):
     indexed = retriever.approximate(probes=4)
     for mine, best in zip(indexed.recommend(histories, top_k=20), exact, strict=True):
         assert [item_id for item_id, _ in mine] == [item_id for item_id, _ in best]
-    # A new item is not in the index: the wider retriever searches exactly again.
-    assert indexed.with_items({"new": "title: T3; genre: harbour reef anchor tide"}).index is None
+    # The index of a wider retriever holds the new item.
+    texts = {"new": "title: T3; genre: harbour reef anchor tide"}
+    wider = indexed.with_items(texts)
+    assert wider.index.probes == 4
+    expected = retriever.with_items(texts).recommend(histories, top_k=20)
+    for mine, best in zip(wider.recommend(histories, top_k=20), expected, strict=True):
+        assert [item_id for item_id, _ in mine] == [item_id for item_id, _ in best]
+    assert retriever.with_items(texts).index is None
 
 
 def test_ids_alone_give_new_items_no_vector(dataset, tmp_path, capsys):
@@ -462,7 +512,7 @@ def test_the_rank_of_a_target_gives_what_the_metrics_of_candidates_give():
     mask = random.random(scores.shape) < 0.9
     labels = np.arange(130) == random.integers(130, size=(40, 1))
     mask |= labels
-    expected = ranking.per_user(scores, labels, mask, at=ranked.AT)
+    expected = ranking.per_user(scores, labels, mask, at=ranked.CUTOFFS)
     found = ranked.measured(scores, labels, mask)
     assert all(found[metric].tolist() == expected[metric].tolist() for metric in found)
     # A list of the target alone, one that lacks it, one without items, one that all share.

@@ -27,7 +27,7 @@ from trsr.dataset import contract
 from trsr.records.costs import peak_mib
 from trsr.records.versions import versions
 from trsr.retrieval.approximate import ApproximateIndex
-from trsr.retrieval.search import largest
+from trsr.retrieval.search import top_k_items
 
 K = 100
 SHARES = (128, 32, 8, 2)  # one list of so many is looked at
@@ -106,7 +106,7 @@ def read_vectors(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 def exact(folder: Path) -> tuple[dict[str, Any], np.ndarray, tuple[int, ...]]:
     """Figures, the numbers of the best items (users, K), and the items and width of the table."""
     table, users = read_vectors(folder)
-    figures, nearest = _timed(lambda part: largest(part, table, K), users)
+    figures, nearest = _timed(lambda part: top_k_items(part, table, K), users)
     return {"build_seconds": 0.0, **figures}, nearest, table.shape
 
 
@@ -119,7 +119,7 @@ def approximate(folder: Path, shares: Sequence[int], truth: np.ndarray) -> list[
     rows = []
     for share in shares:
         index = built.probing(-(-built.lists // share))
-        figures, nearest = _timed(lambda part, index=index: index.largest(part, K), users)
+        figures, nearest = _timed(lambda part, index=index: index.top_k_items(part, K), users)
         shared = [
             len(set(mine) & set(best)) / len(best) for mine, best in zip(nearest.tolist(), truth.tolist(), strict=True)
         ]

@@ -60,10 +60,10 @@ class ApproximateIndex:
         """The same lists, of which a user is compared with more or fewer."""
         return replace(self, probes=max(1, min(probes, self.lists)))
 
-    def largest(
+    def top_k_items(
         self, users: np.ndarray, k: int, exclude: Sequence[np.ndarray] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The k items with the largest inner products among those that are looked at, best first, as `search.largest` gives them.
+        """The k items with the largest inner products among those that are looked at, best first, as `search.top_k_items` gives them.
 
         Users for whom the nearest lists hold too few items are compared with more lists.
 
@@ -71,12 +71,12 @@ class ApproximateIndex:
             users: (users, width) float32.
             exclude: Items of each user that are left out.
         """
-        numbers, scores = self._largest(users, k, exclude, self.probes)
+        numbers, scores = self._top_k_items(users, k, exclude, self.probes)
         probes = self.probes
         while probes < self.lists and (short := self._short(numbers, exclude)):
             probes = min(2 * probes, self.lists)
             left_out = [exclude[row] for row in short] if exclude is not None else None
-            numbers[short], scores[short] = self._largest(users[short], k, left_out, probes)
+            numbers[short], scores[short] = self._top_k_items(users[short], k, left_out, probes)
         return numbers, scores
 
     def _short(self, numbers: np.ndarray, exclude: Sequence[np.ndarray] | None) -> list[int]:
@@ -86,10 +86,10 @@ class ApproximateIndex:
         met = {row: len(np.unique(exclude[row])) if exclude is not None else 0 for row in rows}
         return [row for row in rows if counts[row] < self._faiss.ntotal - met[row]]
 
-    def _largest(
+    def _top_k_items(
         self, users: np.ndarray, k: int, exclude: Sequence[np.ndarray] | None, probes: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `largest`, in so many lists alone."""
+        """As `top_k_items`, in so many lists alone."""
         k = min(k, self._faiss.ntotal)
         longest = max(map(len, exclude), default=0) if exclude is not None else 0
         self._faiss.nprobe = probes

@@ -16,7 +16,7 @@ from trsr.dataset.candidates import Candidates
 from trsr.metrics import significance
 from trsr.metrics.fusion import moments
 from trsr.recommender.baselines import Scorer
-from trsr.retrieval.ranked import AT, Ranked, measured
+from trsr.retrieval.ranked import CUTOFFS, Ranked, measured
 from trsr.retrieval.search import largest_columns
 
 CELLS = 2_000_000
@@ -62,7 +62,7 @@ def measure(
         for name, scorer in scorers.items():
             scores = np.asarray(scorer(part), np.float64)  # (rows, items)
             metrics[name].append(measured(scores, labels, mask))
-            top, values = largest_columns(np.where(mask, scores, -np.inf), max(AT))
+            top, values = largest_columns(np.where(mask, scores, -np.inf), max(CUTOFFS))
             lists[name].append(Ranked(top.astype(np.int32), values.astype(np.float32), *moments(scores, mask)))
         bar.update(len(labels))
     bar.close()
@@ -85,15 +85,15 @@ def of_lists(ranked: Ranked, metrics: Mapping[str, np.ndarray], counts: np.ndarr
     """
     information = -np.log2((counts + 1) / (counts.sum() + len(counts)))  # bits; an item nobody met has some too
     real = np.isfinite(ranked.scores)
-    in_top_k = {k: np.zeros(len(counts), bool) for k in AT}
-    for k in AT:
+    in_top_k = {k: np.zeros(len(counts), bool) for k in CUTOFFS}
+    for k in CUTOFFS:
         in_top_k[k][ranked.items[:, :k][real[:, :k]]] = True
-    ten, some = ranked.items[:, : AT[0]], real[:, : AT[0]]
+    ten, some = ranked.items[:, : CUTOFFS[0]], real[:, : CUTOFFS[0]]
     listed = np.maximum(some.sum(1), 1)  # an empty list has 0 of both
     per_user = {
         **metrics,
-        f"novelty@{AT[0]}": (information[ten] * some).sum(1) / listed,
-        f"popularity@{AT[0]}": (counts[ten] * some).sum(1) / listed,
+        f"novelty@{CUTOFFS[0]}": (information[ten] * some).sum(1) / listed,
+        f"popularity@{CUTOFFS[0]}": (counts[ten] * some).sum(1) / listed,
     }
     return Measured(per_user, in_top_k, ranked)
 
@@ -152,13 +152,16 @@ def summarise(
             own_users = [user for user, inside in zip(users, chosen, strict=True) if inside]
             by_target[name]["systems"] = {
                 system: significance.summary(
-                    {metric: result.per_user[metric][chosen] for metric in (f"recall@{AT[0]}", f"ndcg@{AT[0]}")},
+                    {
+                        metric: result.per_user[metric][chosen]
+                        for metric in (f"recall@{CUTOFFS[0]}", f"ndcg@{CUTOFFS[0]}")
+                    },
                     seed,
                     users=own_users,
                 )
                 for system, result in measured.items()
             }
-    metric = f"recall@{AT[0]}"
+    metric = f"recall@{CUTOFFS[0]}"
     values = {system: result.per_user[metric] for system, result in measured.items()}
     paired = significance.paired_tests(
         values, [(own, other) for other in measured if other != own], metric, seed, users

@@ -19,7 +19,7 @@ from trsr.records.files import read_json
 from trsr.records.versions import versions
 from trsr.retrieval import ranked
 from trsr.retrieval.evaluate import CATALOGUE
-from trsr.retrieval.ranked import AT, Lists
+from trsr.retrieval.ranked import CUTOFFS, Lists
 
 SAME = ("dataset", "split", "dataset_checksums", "n_users", "n_items", "limit")  # of all that are compared
 SEED = 0  # of bootstrap and tests
@@ -115,7 +115,7 @@ def compare_catalogues(
     }
     systems = measure.systems(values, about, users, SEED)
     for name, seeds in listed.items():
-        for k in AT:
+        for k in CUTOFFS:
             systems[name][f"coverage@{k}"] = float(
                 np.mean([evaluation.figures(name)[f"coverage@{k}"] for evaluation in seeds])
             )
@@ -208,7 +208,7 @@ def _fused(
         has_target = labels.any(1)
         if not has_target.any():
             raise CompareError(
-                f"Nothing to fit weights on: {', '.join(runs)} have no target of validation among their first {max(AT)} items."
+                f"Nothing to fit weights on: {', '.join(runs)} have no target of validation among their first {max(CUTOFFS)} items."
             )
         fitted = fit_weights(features[:, has_target], labels[has_target], mask[has_target])
         features, labels, mask = union_of_lists(

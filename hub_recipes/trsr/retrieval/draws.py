@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 
-class Draws:
+class NegativeSampler:
     """Items for the denominator, of those that were met: half by how often, half uniformly, with replacement.
 
     Args:

@@ -10,11 +10,11 @@ import numpy as np
 from trsr.dataset import contract
 from trsr.errors import UsageError
 from trsr.recommender.scores import cost
-from trsr.records.checksums import digest, files_checksum
+from trsr.records.checksums import files_checksum
 from trsr.records.files import bind, one_writer, read_json, whole_folder
 from trsr.records.versions import versions
 from trsr.retrieval.network import Ensemble
-from trsr.retrieval.retriever import NETWORK, RETRIEVER_FILE, VECTORS, Retriever
+from trsr.retrieval.retriever import NETWORK, RETRIEVER_FILE, VECTORS, Retriever, retriever_checksum
 from trsr.retrieval.run import validation_users
 from trsr.retrieval.text_vectors import EnsembleVectors
 from trsr.retrieval.validation import measure
@@ -46,7 +46,7 @@ def make_ensemble(folders: Sequence[Path], source: str, out: Path, *, revision: 
             f"An ensemble takes two different retrievers or more, got {', '.join(map(str, folders))}"
             + (": the weights of some are equal." if len(folders) > 1 else ".")
         )
-    if out.exists():
+    if out.exists() and any(out.iterdir()):
         bind(out, {"members": checksums})
     members = [Retriever.load(folder) for folder in folders]
     networks = []
@@ -102,4 +102,4 @@ def _weights(folder: Path) -> str:
 
 def _checksum(folder: Path) -> str:
     """The checksum of a retriever's folder; of one that is none, its path: `Retriever.load` says then what is missing."""
-    return digest(folder) if (folder / RETRIEVER_FILE).is_file() else str(folder)
+    return retriever_checksum(folder) if (folder / RETRIEVER_FILE).is_file() else str(folder)

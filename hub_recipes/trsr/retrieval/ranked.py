@@ -14,7 +14,7 @@ from trsr.metrics import ranking
 from trsr.records.files import whole_file
 
 RANKED_FILE = "catalogue.parquet"
-AT = (10, 20, 100)
+CUTOFFS = (10, 20, 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +126,6 @@ def measured(scores: np.ndarray, labels: np.ndarray, mask: np.ndarray) -> dict[s
     values = np.where(mask, scores, -np.inf)
     own = np.where(labels, values, -np.inf).max(1, initial=-np.inf)[:, None]  # (rows, 1)
     better, tied = (values > own).sum(1), np.maximum((values == own).sum(1), 1)  # the target is one of those tied
-    figures = {f"recall@{k}": ranking.expected_hits(better, tied, k) for k in AT}
-    figures |= {f"ndcg@{k}": ranking.expected_gain(better, tied, k) for k in AT}
+    figures = {f"recall@{k}": ranking.expected_hits(better, tied, k) for k in CUTOFFS}
+    figures |= {f"ndcg@{k}": ranking.expected_gain(better, tied, k) for k in CUTOFFS}
     return {metric: np.where(listed, values, 0.0) for metric, values in figures.items()}

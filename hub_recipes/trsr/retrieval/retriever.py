@@ -17,16 +17,24 @@ from trsr.dataset import contract
 from trsr.dataset.sequences import interactions_checksum
 from trsr.errors import InputError, RunError, UsageError
 from trsr.recommender.run import changed_configs, data_checksums
+from trsr.records.checksums import files_checksum
 from trsr.records.files import read_json, write_json
 from trsr.retrieval import text_vectors
 from trsr.retrieval.approximate import ApproximateIndex
 from trsr.retrieval.network import Ensemble, Network, network_of
-from trsr.retrieval.search import largest
+from trsr.retrieval.search import top_k_items
 from trsr.retrieval.text_vectors import TextVectors
 from trsr.retrieval.users import user_vectors
 
 RETRIEVER_FILE, NETWORK, VECTORS, ITEMS = "retriever.json", "model.safetensors", "vectors.safetensors", "items.parquet"
 TEXT_VECTORS = "text_vectors"
+
+
+def retriever_checksum(folder: Path) -> str:
+    """Checksum of a retriever's own files, as `sha256:` and hex digits; others in its folder, such as results, do not count."""
+    own = [folder / name for name in (RETRIEVER_FILE, NETWORK, VECTORS, ITEMS)]
+    text = [path for path in (folder / TEXT_VECTORS).rglob("*") if path.suffix in (".json", ".safetensors")]
+    return files_checksum(folder, [path.relative_to(folder) for path in (*own, *text) if path.is_file()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +133,7 @@ class Retriever:
             return self.network.item(text, None, torch.zeros(len(texts), dtype=torch.bool)).numpy()
 
     def with_items(self, texts: Mapping[str, str]) -> "Retriever":
-        """The same retriever with new items in its catalogue.
+        """The same retriever with new items in its catalogue. Where it has an index, one is built anew over all items.
 
         Args:
             texts: Item id -> text. Items that it has keep their vectors.
@@ -143,7 +151,8 @@ class Retriever:
         if not new:
             return self
         vectors = np.concatenate([self.vectors, self.embed(list(new.values()))])
-        return replace(self, item_ids=[*self.item_ids, *new], vectors=vectors, index=None)
+        index = ApproximateIndex.build(vectors, self.index.probes) if self.index else None
+        return replace(self, item_ids=[*self.item_ids, *new], vectors=vectors, index=index)
 
     def approximate(self, probes: int = 0) -> "Retriever":
         """The same retriever, which finds most of the best items of a large catalogue in a fraction of the time.
@@ -181,14 +190,14 @@ class Retriever:
         numbers = self.numbers
         if unknown := {item_id for history in histories for item_id in history} - set(numbers):
             raise InputError(
-                f"Item {min(unknown)!r} is not in the retriever's catalogue. Add it with its text: retriever.with_items(texts)"
+                f"Item {min(unknown, key=str)!r} is not in the retriever's catalogue. Add it with its text: retriever.with_items(texts)"
             )
         met = [np.array([numbers[item_id] for item_id in history], np.int64) for history in histories]
         users, exclude = self.users(met), met if exclude_met else None
         if self.index is None:
-            rows, scores = largest(users, self.vectors, top_k, exclude)
+            rows, scores = top_k_items(users, self.vectors, top_k, exclude)
         else:
-            rows, scores = self.index.largest(users, top_k, exclude)
+            rows, scores = self.index.top_k_items(users, top_k, exclude)
         return [
             [(self.item_ids[row], float(score)) for row, score in zip(*best, strict=True) if row >= 0]
             for best in zip(rows.tolist(), scores.tolist(), strict=True)

@@ -73,9 +73,10 @@ def train_retriever(
     pretrained = text_vectors.pretrained(vectors)
     if pretrained:
         made_from["text_model"] = pretrained.describe()  # a folder may hold another model by now
-    if out.exists():
+    if out.exists() and any(out.iterdir()):
         bind(out, made_from)
         if (out / RETRIEVER_FILE).is_file():
+            Checkpoint.remove_left(out, made_from)
             return read_json(out / RETRIEVER_FILE)
     began, started = time.process_time(), time.monotonic()
     texts = contract.texts(source, revision)

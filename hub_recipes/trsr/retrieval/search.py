@@ -7,7 +7,7 @@ import numpy as np
 CELLS = 8_000_000  # scores in memory at once
 
 
-def largest(
+def top_k_items(
     users: np.ndarray, items: np.ndarray, k: int, exclude: Sequence[np.ndarray] | None = None, cells: int = CELLS
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k items with the largest inner products, best first; of equal ones, those with the smaller number.

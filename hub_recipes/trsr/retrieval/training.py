@@ -16,16 +16,16 @@ from trsr.dataset.sequences import Sequences, windows
 from trsr.errors import TrainError, UsageError
 from trsr.retrieval.batches import Batch, epoch
 from trsr.retrieval.checkpoint import Checkpoint, generator_state, restore_generator
-from trsr.retrieval.draws import Draws
+from trsr.retrieval.draws import NegativeSampler
 from trsr.retrieval.items import Catalogue
 from trsr.retrieval.loss import backward_in_slices, sampled_softmax_loss, softmax_loss
 from trsr.retrieval.network import Network, Shape
 from trsr.retrieval.validation import Validation, measure
 
-FULL = 50_000  # most items for which the softmax is over all of them
-LEAST = 0.05  # final learning rate, as a share of the peak
+FULL_SOFTMAX_ITEMS = 50_000  # most items for which the softmax is over all of them
+FINAL_LR_SHARE = 0.05  # final learning rate, as a share of the peak
 WARM_UP = 100  # steps, at most a tenth of all
-STEPS = 32  # of an epoch, at least, where there are users enough
+MIN_STEPS_PER_EPOCH = 32  # of an epoch, at least, where there are users enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class Settings:
 
     Attributes:
         epochs: At most; training ends earlier where `patience` epochs bring nothing on validation.
-        batch: Sequences a step, at most; fewer where an epoch would have less than STEPS.
+        batch: Sequences a step, at most; fewer where an epoch would have less than MIN_STEPS_PER_EPOCH.
         draws: Items in the softmax's denominator, drawn anew each step; 0 = all that were met, or 8,192 in a catalogue of
-            more than FULL items.
+            more than FULL_SOFTMAX_ITEMS items.
     """
 
     epochs: int = 20
@@ -101,10 +101,10 @@ def fit(
         network.item.scale_to(catalogue.text)
     optimizer = torch.optim.AdamW(_groups(network, settings.weight_decay), lr=settings.learning_rate, betas=(0.9, 0.98))
     pieces = windows(sequences, shape.longest)
-    size = min(settings.batch, max(8, len(pieces) // STEPS))
+    size = min(settings.batch, max(8, len(pieces) // MIN_STEPS_PER_EPOCH))
     steps = settings.epochs * math.ceil(len(pieces) / size)
-    draws = settings.draws or (0 if n_items <= FULL else 8192)
-    draw = Draws(counts, draws, generator) if draws else None
+    draws = settings.draws or (0 if n_items <= FULL_SOFTMAX_ITEMS else 8192)
+    draw = NegativeSampler(counts, draws, generator) if draws else None
     log: list[dict[str, float]] = []
     best: dict[str, float] = {}
     best_weights: dict[str, torch.Tensor] = {}
@@ -158,7 +158,7 @@ def fit(
     return Fitted(network.eval(), catalogue.vectors(network), counts > 0, log, log[int(best["epoch"]) - 1])
 
 
-def _step(network: Network, catalogue: Catalogue, batch: Batch, draw: Draws | None) -> float:
+def _step(network: Network, catalogue: Catalogue, batch: Batch, draw: NegativeSampler | None) -> float:
     """Gradients of one batch; returns its mean loss."""
     if draw is None:
         items = catalogue.items(network, torch.nonzero(catalogue.known)[:, 0])
@@ -192,5 +192,5 @@ def _groups(network: Network, weight_decay: float) -> list[dict]:
 def _share(step: int, steps: int) -> float:
     """The learning rate of a step as a share of its peak: a warm-up, then a cosine."""
     return min(1.0, (step + 1) / min(WARM_UP, max(1, steps // 10))) * (
-        LEAST + (1 - LEAST) * (1 + math.cos(math.pi * step / steps)) / 2
+        FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * (1 + math.cos(math.pi * step / steps)) / 2
     )

@@ -51,7 +51,7 @@ def measure(network: Network | Ensemble, vectors: np.ndarray, validation: Valida
             scores[row, history] = -np.inf
             if validation.also_met is not None:
                 scores[row, validation.also_met[start + row]] = -np.inf
-        scores[np.arange(len(targets)), targets] = own  # a target counts, also where it was met before
+        scores[np.arange(len(targets)), targets] = own  # the target stays a candidate even if the user already had it
         better, tied = (scores > own[:, None]).sum(axis=1), (scores == own[:, None]).sum(axis=1)
         ranks[start : start + rows] = better + (tied + 1) / 2
     return {"recall@10": float((ranks <= 10).mean()), "ndcg": float((1 / np.log2(1 + ranks)).mean())}
