@@ -1,6 +1,7 @@
 """Recommendations for all users of a dataset: who is asked for, what is left out, and a run that is killed goes on."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -19,11 +20,11 @@ from tests.test_pipeline import recommender
 from trsr.cli import main
 from trsr.core.catalogue import Catalogue
 from trsr.dataset import contract
-from trsr.errors import DataError, RunError, UsageError
+from trsr.errors import DataError, InputError, RunError, UsageError
 from trsr.records.provenance import Provenance
 from trsr.retrieval import all_users, lists, recommendation_card
 from trsr.retrieval.all_users import recommend_to_all
-from trsr.retrieval.carried import catalogue_of, with_weight
+from trsr.retrieval.carried import catalogue_of, with_fitted_weight
 from trsr.retrieval.identity import catalogue_checksum, model_checksum
 from trsr.retrieval.retriever import Retriever
 from trsr.retrieval.run import train_retriever
@@ -95,7 +96,7 @@ def test_both_stages_give_what_the_pipeline_gives(data, own, tiny_model, tmp_pat
 
 def test_the_weight_that_was_fitted_for_a_retriever_is_kept_with_it(data, own, tmp_path, monkeypatch, caplog):
     pipe = recommender(tiny.model("llama"))
-    pipe.catalogue = with_weight(catalogue_of(own, data), 7.5, {"split": "validation", "users": 3})
+    pipe.catalogue = with_fitted_weight(catalogue_of(own, data), 7.5, {"split": "validation", "users": 3})
     monkeypatch.setattr(all_users, "load_recommender", lambda source: pipe)
     found = {}
     for name, given in (("carried", {}), ("named", {"retriever": own})):
@@ -108,6 +109,31 @@ def test_the_weight_that_was_fitted_for_a_retriever_is_kept_with_it(data, own, t
     train_retriever(data, tmp_path / "another", settings=Settings(epochs=1, batch=4, seed=1))
     recommend_to_all(data, tmp_path / "other", top_k=3, stage_one=6, limit=4, retriever=tmp_path / "another")
     assert "carries no weight that was fitted for" in caplog.text
+
+
+def test_as_many_items_are_ranked_as_the_weight_was_fitted_with(data, own, tmp_path, monkeypatch):
+    pipe = recommender(tiny.model("llama"))
+    pipe.catalogue = with_fitted_weight(
+        catalogue_of(own, data), 7.5, {"split": "validation", "users": 3, "stage_one": 5}
+    )
+    monkeypatch.setattr(all_users, "load_recommender", lambda source: pipe)
+    for number, (options, count) in enumerate((({}, 5), ({"top_k": 6}, 6), ({"stage_one": 7}, 7))):
+        recommend_to_all(data, tmp_path / str(number), limit=1, **{"top_k": 2, **options})
+        made = json.loads((tmp_path / str(number) / "provenance.json").read_text())["recommendations"]
+        assert made["stage_one"] == count
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_weight_that_could_not_be_fitted_is_told(data, own, tmp_path, monkeypatch, caplog, named):
+    pipe = recommender(tiny.model("llama"))
+    fitted = {"split": "validation", "users": 3, "stage_one": 5, "not_fitted": "nothing was passed on"}
+    pipe.catalogue = with_fitted_weight(catalogue_of(own, data), 1.0, fitted)
+    monkeypatch.setattr(all_users, "load_recommender", lambda source: pipe)
+    recommend_to_all(data, tmp_path / "recs", top_k=2, limit=1, **({"retriever": own} if named else {}))
+    assert "(nothing was passed on): the scores of both stages count alike" in caplog.text
+    caplog.clear()
+    recommend_to_all(data, tmp_path / "first", top_k=2, limit=1, first_stage_only=True)
+    assert "count alike" not in caplog.text
 
 
 def test_what_else_a_user_met_is_left_out(tmp_path, caplog):
@@ -183,6 +209,38 @@ def test_times_say_which_row_is_the_newest(kind):
     assert (users.by_time, users.guessed) == (True, 0)
 
 
+@pytest.mark.parametrize("missing", [None, math.nan])
+def test_a_missing_time_makes_no_row_the_newest(missing):
+    splits = splits_of(
+        train=[("a", "m", "x"), ("b", "m", "x"), ("c", "m", "x")],
+        validation=[("a", "mn", "y")],
+        test=[("b", "mn", "y")],
+    )
+    times = {
+        "train": [[1.0, missing], [1.0, 9.0], [missing, missing]],
+        "validation": [[3.0, 4.0]],
+        "test": [[8.0, missing]],
+    }
+    for split, of_rows in times.items():
+        splits[split] = splits[split].add_column("timestamps", of_rows)
+    users = UserRows(splits)
+    assert {row["user_id"]: row["target"] for row in users.read(0, len(users))} == {"a": "y", "b": "x", "c": "x"}
+
+
+def test_times_that_are_texts_are_refused_before_anything_is_written(data, tmp_path):
+    tables = contract.tables(data)
+    histories = {
+        split: rows.add_column("timestamps", [["2020-01-01"] * (len(row["history"]) + 1) for row in rows])
+        for split, rows in tables["histories"].items()
+    }
+    source = str(tmp_path / "data")
+    contract.write(tmp_path / "data", {**tables, "histories": histories}, provenance={"script": "test"}, body="# Texts")
+    train_retriever(source, tmp_path / "own", vectors="none", settings=Settings(epochs=1))
+    with pytest.raises(DataError, match="timestamps of histories are of the type string, expected numbers or Arrow"):
+        recommend_to_all(source, tmp_path / "recs", retriever=tmp_path / "own", first_stage_only=True)
+    assert not (tmp_path / "recs").exists()
+
+
 def test_other_inputs_are_refused_and_the_same_go_on(data, own, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(all_users, "SHARD", 8)
     options = {"retriever": own, "top_k": 2, "stage_one": 3}
@@ -197,7 +255,7 @@ def test_other_inputs_are_refused_and_the_same_go_on(data, own, tiny_model, tmp_
     with pytest.raises(UsageError, match="top_k was 2, is 3"):
         recommend_to_all(data, tmp_path / "recs", **{**options, "top_k": 3})
     with pytest.raises(UsageError, match="model was sha256:"):
-        recommend_to_all(data, tmp_path / "recs", **options, first_stage_only=True)
+        recommend_to_all(data, tmp_path / "recs", **{**options, "stage_one": None}, first_stage_only=True)
     monkeypatch.setattr(all_users, "load_recommender", lambda source: recommender(tiny.model("llama", seed=1)))
     with pytest.raises(UsageError, match="made from something else: model was sha256:"):
         recommend_to_all(data, tmp_path / "recs", **options)
@@ -207,16 +265,15 @@ def test_other_inputs_are_refused_and_the_same_go_on(data, own, tiny_model, tmp_
 
 
 def test_as_many_items_are_ranked_as_are_asked_for(data, own, tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(all_users, "STAGE_ONE", 4)  # of 30 items
+    monkeypatch.setattr("trsr.core.catalogue.STAGE_ONE", 4)  # of 30 items
     for name, options, count in (("more", {"top_k": 6}, 6), ("fewer", {"top_k": 3}, 3)):
         recommend_to_all(data, tmp_path / name, retriever=own, limit=1, **options)
         [row] = load_dataset(str(tmp_path / name), split="train")
         assert len(row["item_ids"]) == count
     stated = json.loads((tmp_path / "fewer" / "provenance.json").read_text())["recommendations"]
     assert stated["stage_one"] == 4
-    with pytest.raises(UsageError, match="stage_one must be 6 or more"):
+    with pytest.raises(InputError, match="stage_one 5: the first stage must pass on 6 items or more"):
         recommend_to_all(data, tmp_path / "refused", retriever=own, top_k=6, stage_one=5)
-    recommend_to_all(data, tmp_path / "first", retriever=own, top_k=6, stage_one=5, first_stage_only=True)
 
 
 def test_mistakes(data, tiny_model, tmp_path, capsys):
@@ -229,6 +286,9 @@ def test_mistakes(data, tiny_model, tmp_path, capsys):
     assert "--all-users takes --dataset and --out" in capsys.readouterr().err
 
 
+ALL_USERS = ("--all-users", "--dataset", "d", "--out", "o", "--first-stage-only")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -236,6 +296,11 @@ def test_mistakes(data, tiny_model, tmp_path, capsys):
         (["r.json", "--first-stage-only"], "--first-stage-only goes with --all-users"),
         (["--all-users", "--dataset", "d", "--out", "o", "--summarizer", "none"], "go with a request"),
         (["--all-users", "--dataset", "d", "--out", "o", "--method", "hierarchical"], "go with a request"),
+        (
+            [*ALL_USERS, "--retriever", "r", "--model", "m"],
+            "uses no model, and got m: leave out --model, or --retriever",
+        ),
+        ([*ALL_USERS, "--retriever", "r", "--stage-one", "5"], "stage_one is for the language model"),
     ],
 )
 def test_an_option_that_would_be_passed_over_is_refused(words, message, capsys):

@@ -30,8 +30,8 @@ from trsr.recommender.serving import load_recommender
 from trsr.retrieval import answers, carried, ranked
 from trsr.retrieval.answers import request_of, retrieved_and_ranked
 from trsr.retrieval.ensemble import make_ensemble
-from trsr.retrieval.evaluate import evaluate_retriever
-from trsr.retrieval.fusion import MOST, fit, fuse_run
+from trsr.retrieval.evaluate import default_folder, evaluate_retriever
+from trsr.retrieval.fusion import LARGEST_WEIGHT, fit, fuse_run
 from trsr.retrieval.retriever import Retriever
 from trsr.retrieval.run import train_retriever
 from trsr.retrieval.training import Settings
@@ -110,7 +110,8 @@ def test_more_than_the_first_stage_passes_on_may_be_asked_for(pipe, rows, texts)
     [answer] = pipe([{"history": row["history"]}], rank=False, top_k=150)
     assert len(answer["candidates"]) == 150
     assert len(first_stage(pipe, row["history"], top_k=3)["candidates"]) == 3
-    assert len(first_stage(pipe, row["history"], stage_one=4, top_k=150)["candidates"]) == 4
+    with pytest.raises(InputError, match="stage_one 4: the first stage must pass on 150 items or more"):
+        first_stage(pipe, row["history"], stage_one=4, top_k=150)
     ranked_alone = pipe({"history": [], "candidates": ["title: A"]}, top_k=1)
     assert len(ranked_alone["candidates"]) == 1
 
@@ -191,6 +192,37 @@ def test_filters():
             ids({name: value})
     with pytest.raises(InputError, match="but items have 'Caf\u00e9' there"):
         ids({"place": "Cafe\u0301"})
+
+
+def test_as_many_items_are_passed_on_as_the_weight_was_fitted_with():
+    made = recommender()
+    made.catalogue = small([f"title: {number}" for number in range(8)])
+
+    def count(fitted, **options):
+        made.catalogue.record["fitted"] = fitted
+        return len(made({"history": []}, rank=False, **options)["candidates"])
+
+    fitted = {"split": "validation", "users": 3, "stage_one": 4}
+    assert count(fitted) == 4
+    assert count(fitted, top_k=6) == 6
+    assert count(fitted, stage_one=3) == 3
+    assert made.catalogue.query([]).count == 4
+    assert count(None) == count({**fitted, "not_fitted": "nothing was passed on"}) == 8  # fewer than 100
+
+
+def test_filters_of_all_requests_are_checked_before_the_first_is_scored(monkeypatch):
+    made = recommender()
+    made.catalogue = small(["title: A", "title: B"], {"genre": ["sea", "war"]})
+    scored = []
+    monkeypatch.setattr(made, "_forward", lambda *given, **options: scored.append(given))
+    for where, message in (
+        ({"gnre": "sea"}, "no field 'gnre'"),
+        ({"genre": 3}, "none can be 3"),
+        ({"genre": "Sea"}, "No item has 'Sea'"),
+    ):
+        with pytest.raises(InputError, match=rf"requests\[1\]: .*{message}"):
+            made([{"history": []}, {"history": [], "where": where}])
+    assert scored == []
 
 
 def test_an_item_is_found_by_its_id_or_else_by_its_text_and_twins_go_with_it():
@@ -445,7 +477,7 @@ def test_the_weight_is_that_of_a_conditional_logit_on_validation_users():
     # Nothing was passed on: nothing is known.
     assert fit(Fixed(), [{**row, "target": "gone", "also_met": ["x"]}], 3)[0] == 1
     # The language model is wrong and the first stage right.
-    assert fit(Fixed(), [{**row, "target": "a", "also_met": ["x"]}], 3)[0] == MOST
+    assert fit(Fixed(), [{**row, "target": "a", "also_met": ["x"]}], 3)[0] == LARGEST_WEIGHT
 
 
 class Last(Fixed):
@@ -543,7 +575,7 @@ def test_a_run_with_a_fitted_catalogue_recommends_and_its_release_has_the_weight
     main(["retrieve", "fuse", str(retriever), "--run", str(own), "--users", "3", "--stage-one", "8", "--json"])
     record = json.loads(capsys.readouterr().out)
     assert record["fitted"]["users"] == 3
-    assert 0 <= record["weight"] <= MOST
+    assert 0 <= record["weight"] <= LARGEST_WEIGHT
     dataset = Run.read(own).recipe.dataset
     out = tmp_path / "both"
     given = ["--dataset", dataset, "--run", str(own), "--stage-one", "8", "--limit", "4", "--out", str(out), "--json"]
@@ -552,7 +584,8 @@ def test_a_run_with_a_fitted_catalogue_recommends_and_its_release_has_the_weight
     main(["retrieve", "evaluate", str(retriever), *given])  # the same again is no other evaluation
     again = json.loads(capsys.readouterr().out)["catalogue"]
     assert again["systems"] == systems
-    assert again["second_stage"] == {"run": Run.read(own).recipe.name, "weights": Run.read(own).weights, "stage_one": 8}
+    assert again["second_stage"]["stage_one"] == 8
+    assert again["second_stage"]["weight"] == record["weight"]
     both = f"{retriever.name} + {Run.read(own).recipe.name}"
     assert {retriever.name, Run.read(own).recipe.name, both} <= systems.keys()
     # The same lists as those that the pipeline gives, and the same targets passed on by the first stage.
@@ -577,6 +610,38 @@ def test_a_run_with_a_fitted_catalogue_recommends_and_its_release_has_the_weight
     assert fuse_run(own, retriever, users=3, stage_one=8) == record
     with pytest.raises(RunError, match="No retriever at"):
         fuse_run(own, Path(tmp_path / "nowhere"))
+
+
+def test_results_of_both_stages_say_how_the_weight_was_fitted(run, retriever, dataset, tmp_path, capsys):
+    import shutil
+
+    own = shutil.copytree(run, tmp_path / "run")
+    fuse_run(own, retriever, users=2, stage_one=6)
+    path = own / CATALOGUE / "catalogue.json"
+    record = json.loads(path.read_text())
+    fitted = {"split": "validation", "users": 2, "stage_one": 6}
+
+    def evaluate(split, out, weight):
+        path.write_text(json.dumps({**record, "weight": weight, "fitted": {**fitted, "run": "this one"}}))
+        words = ["--dataset", dataset, "--run", str(own), "--split", split, "--limit", "2"]
+        main(["retrieve", "evaluate", str(retriever), *words, "--out", str(tmp_path / out)])
+        return capsys.readouterr().out
+
+    note = "fitted on the first 2 rows of validation: figures of both stages"
+    assert note in evaluate("validation", "fitted", 2.5)
+    assert note not in evaluate("test", "others", 2.5)
+    about = Run.read(own)
+    assert json.loads((tmp_path / "others" / "catalogue.json").read_text())["second_stage"] == {
+        "run": about.recipe.name,
+        "weights": about.weights,
+        "stage_one": 6,
+        "weight": 2.5,
+        "fitted": fitted,
+    }
+    assert default_folder(retriever, dataset, split="test", run=own).name == "test-run-stage-one-6"
+    with pytest.raises(SystemExit):
+        evaluate("test", "others", 3.5)  # fitted again, with another result
+    assert "its second stage has changed" in capsys.readouterr().err
 
 
 def test_two_processes_do_not_fuse_one_run(run, retriever):

@@ -18,8 +18,7 @@ from trsr.cli import main
 from trsr.cli.demo import demo, describe
 from trsr.errors import UsageError
 from trsr.hub.spaces import space_folder
-from trsr.records.checksums import digest
-from trsr.retrieval.retriever import Retriever
+from trsr.retrieval.retriever import Retriever, retriever_checksum
 
 pytestmark = pytest.mark.compat
 
@@ -242,7 +241,7 @@ def test_without_gradio_the_install_line_is_told(monkeypatch, capsys):
 def test_a_release_keeps_the_weight_that_was_fitted_for_a_retriever_that_is_named_again(
     quickstarted, retriever, monkeypatch
 ):
-    record = {"retriever": digest(retriever), "weight": 5.0, "fitted": {"users": 3}}
+    record = {"retriever": retriever_checksum(retriever), "weight": 5.0, "fitted": {"users": 3}}
     monkeypatch.setattr("trsr.retrieval.carried.record_of", lambda pipe: record)
     shown = []
     monkeypatch.setattr("runpy.run_path", lambda path: {"launch": lambda release, pipe, **options: shown.append(pipe)})

@@ -65,7 +65,7 @@ def demo(folder: Path | None = None, retriever: Path | None = None, **options) -
     from trsr.hub import spaces
     from trsr.recommender.run import Run, is_finished
     from trsr.recommender.serving import load_recommender
-    from trsr.retrieval.carried import catalogue_of, catalogue_of_run, record_of, with_weight_of
+    from trsr.retrieval.carried import catalogue_of, catalogue_of_run, keep_weight_if_same_retriever, record_of
 
     release = describe(folder)
     if (dataset := release.get("dataset", "")) and Path(dataset).is_dir():
@@ -79,7 +79,9 @@ def demo(folder: Path | None = None, retriever: Path | None = None, **options) -
     elif retriever and not release.get("dataset"):
         raise UsageError(f"{folder} has no folder dataset/, which has the texts of a catalogue. Leave out --retriever.")
     elif retriever:
-        pipe.catalogue = with_weight_of(catalogue_of(retriever, release.get("dataset", "")), record_of(pipe))
+        pipe.catalogue = keep_weight_if_same_retriever(
+            catalogue_of(retriever, release.get("dataset", "")), record_of(pipe)
+        )
     space = spaces.space_folder()
     sys.path.insert(0, str(space))  # as on a Space: its files import one another by name
     return runpy.run_path(str(space / "app.py"))["launch"](release, pipe, **options)

@@ -57,7 +57,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--stage-one",
         type=positive(int),
         metavar="N",
-        help="items that the language model ranks for each user (100, or --top-k)",
+        help="items that the language model ranks for each user (as many as the first stage's weight was fitted with, else 100; or "
+        "--top-k, where that is more)",
     )
     add("--first-stage-only", action="store_true", help="leave out the language model")
     add("--limit", type=positive(int), metavar="N", help="first N users only")

@@ -77,7 +77,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--stage-one",
         type=positive(int),
         metavar="N",
-        help=f"with --run: items for its language model ({STAGE_ONE})",
+        help=f"with --run: items for its language model (as many as its weight was fitted with, else {STAGE_ONE})",
     )
     add_json(evaluate)
     ensemble = actions.add_parser("ensemble", help="one retriever of several: the mean of their scores")
@@ -195,7 +195,6 @@ def _evaluate(options: argparse.Namespace) -> Outcome:
     from trsr.retrieval.catalogue import COLUMNS
     from trsr.retrieval.evaluate import default_folder, evaluate_retriever
 
-    stage_one = options.stage_one or STAGE_ONE
     out = options.out or default_folder(
         options.retriever,
         options.dataset,
@@ -204,7 +203,7 @@ def _evaluate(options: argparse.Namespace) -> Outcome:
         limit=options.limit,
         history=options.history,
         run=options.run,
-        stage_one=stage_one,
+        stage_one=options.stage_one,
     )
     results = evaluate_retriever(
         options.retriever,
@@ -216,7 +215,7 @@ def _evaluate(options: argparse.Namespace) -> Outcome:
         seed=options.seed,
         history=options.history,
         run=options.run,
-        stage_one=stage_one,
+        stage_one=options.stage_one,
     )
     whole: dict[str, Any] = results["catalogue"]
     parts = [
@@ -226,4 +225,11 @@ def _evaluate(options: argparse.Namespace) -> Outcome:
         table(whole["systems"], COLUMNS),
         f"{whole['n_users']} users. Wrote {out}",
     ]
+    fitted = (whole["second_stage"] or {}).get("fitted")
+    if fitted and fitted["split"] == options.split:
+        parts.insert(
+            -1,
+            f"The weight of the first stage was fitted on the first {fitted['users']} rows of {options.split}: figures of both stages on "
+            "them are too high. Take those of --split test.",
+        )
     return Outcome(results, "\n\n".join(parts))

@@ -34,14 +34,14 @@ class Query:
         excluded: What must not be recommended: the history, and what was asked to be left out.
         unknown: Items of the history that the catalogue does not hold.
         not_excluded: Items to be left out that the catalogue does not hold.
-        where: Field -> value that an item must have, or hold in a list.
+        allowed: (items,) bool: the items to choose from; None = all.
         count: Items to retrieve.
     """
 
     history: Sequence[int]
     excluded: Sequence[int] = ()
     unknown: int = 0
-    where: Mapping[str, Any] | None = None
+    allowed: torch.Tensor | None = None
     count: int = STAGE_ONE
     not_excluded: int = 0
 
@@ -79,6 +79,11 @@ class Catalogue:
         self._by_text: dict[str, list[int]] = {}
         for row, text in enumerate(self.texts):
             self._by_text.setdefault(clean(text), []).append(row)
+
+    @property
+    def stage_one(self) -> int:
+        """Items that the first stage passes on by default: as many as its weight was fitted with."""
+        return fitted_stage_one(self.record)
 
     @classmethod
     def load(cls, repo: str, repo_options: Mapping[str, Any]) -> "Catalogue":
@@ -129,7 +134,7 @@ class Catalogue:
         history: Sequence[tuple[object, Item]],
         exclude: Sequence[tuple[object, Item]] = (),
         where: Mapping[str, Any] | None = None,
-        count: int = STAGE_ONE,
+        count: int | None = None,
     ) -> Query:
         """What to retrieve for a user.
 
@@ -137,13 +142,26 @@ class Catalogue:
 
         Args:
             history, exclude: Entries as they were given, and as prompts show them.
+            where: Field -> value that an item must have, or hold in a list.
+            count: Items to retrieve; default `stage_one`.
+
+        Raises:
+            InputError: If `where` names a field that there is not, or a value of another kind or that stands there in another
+                case alone.
         """
         met = [self._rows_of(*entry) for entry in history]
         left_out = [self._rows_of(*entry) for entry in exclude]
         history_rows = [rows[0] for rows in met if rows]
         excluded = [row for rows in (*met, *left_out) for row in rows]
+        matching = [self._matching(name, value) for name, value in (where or {}).items()]
+        allowed = torch.stack(matching).all(0) if matching else None
         return Query(
-            history_rows, excluded, len(met) - len(history_rows), where, count, sum(not rows for rows in left_out)
+            history_rows,
+            excluded,
+            unknown=len(met) - len(history_rows),
+            allowed=allowed,
+            count=count or self.stage_one,
+            not_excluded=sum(not rows for rows in left_out),
         )
 
     def entry(self, value: object) -> object:
@@ -164,16 +182,15 @@ class Catalogue:
         """For each user, rows and scores of the nearest items, best first; of equal ones, the earlier rows.
 
         Raises:
-            InputError: If `where` names a field that there is not, or a value of another kind or that stands there in another
-                case alone; or a user's vector is not finite.
+            InputError: If a user's vector is not finite.
         """
         users = user_vectors(self.user_model, self.vectors, [query.history for query in queries])
         scores = users @ self.vectors.T  # (users, items)
         results = []
         for query, row in zip(queries, scores, strict=True):
             row[list(query.excluded)] = -torch.inf
-            for name, value in (query.where or {}).items():
-                row.masked_fill_(~self._matching(name, value), -torch.inf)
+            if query.allowed is not None:
+                row.masked_fill_(~query.allowed, -torch.inf)
             bound = row.topk(min(query.count, len(row))).values.min()
             chosen = torch.nonzero((row >= bound) & row.isfinite())[:, 0]
             values, order = row[chosen].sort(descending=True, stable=True)
@@ -244,6 +261,26 @@ def _held(column: Sequence[Any]) -> Iterator[Any]:
 def is_id_alone(entry: object) -> bool:
     """Whether an item of a request has an `item_id` and no text, so that only a catalogue knows what it is."""
     return isinstance(entry, Mapping) and entry.get("item_id") is not None and not sentence(entry)
+
+
+def is_fitted(record: Mapping[str, Any]) -> bool:
+    """Whether the weight in the record of a catalogue was fitted, and is not the default."""
+    fitted = record.get("fitted") or {}
+    return bool(fitted) and "not_fitted" not in fitted
+
+
+def fitted_stage_one(record: Mapping[str, Any]) -> int:
+    """Items that the first stage passed on when the weight in a record was fitted; STAGE_ONE where it was not."""
+    return record["fitted"].get("stage_one", STAGE_ONE) if is_fitted(record) else STAGE_ONE
+
+
+def check_stage_one(stage_one: int | None, top_k: int | None) -> None:
+    """Raise InputError if the first stage passes on fewer items than are asked for."""
+    if stage_one and top_k and stage_one < top_k:
+        raise InputError(
+            f"top_k is {top_k}, and stage_one {stage_one}: the first stage must pass on {top_k} items or more. Raise stage_one, "
+            "or lower top_k."
+        )
 
 
 def catalogue_files(repo: str, repo_options: Mapping[str, Any]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from transformers import Pipeline
 from transformers.utils import logging
 
-from .catalogue import STAGE_ONE, Catalogue, Query, is_id_alone
+from .catalogue import Catalogue, Query, check_stage_one, is_id_alone
 from .compat import context_length, using_adapter, without_peft
 from .errors import InputError, InputTypeError
 from .extractive import ExtractiveSummarizer
@@ -49,13 +49,14 @@ class TextRichRecommendationPipeline(Pipeline):
     scores keep their input order.
 
     Without `candidates`, the catalogue that the repo carries is ranked, where it carries one: the first stage, a small
-    model of the user over vectors of the items, takes the best `stage_one` of what is not in the history; the model ranks
-    these; and both scores are added, each as z-scores over these items. The answer is `{"candidates": [{"item_id",
-    "item", "score", "log_odds", "stage_one", "rank"}, ...], "not_in_catalogue": n, "not_excluded": m}`: `score` is the sum,
-    and n counts the items of the history that the catalogue does not hold; the first stage skips them, and the model reads
-    those that have a text. An item of the history is found by its `item_id`, else by its text. `exclude` lists ids or items
-    to leave out; m counts those that were not found so. `where` is `{field: value}` that an item must have, or hold in a
-    list; both may stand in a request too. `rank=False` is the first stage alone: `score` is its own, `log_odds` None.
+    model of the user over vectors of the items, takes the best `stage_one` of what is not in the history (default: as many
+    as its weight was fitted with, else 100; or `top_k`, where that is more); the model ranks these; and both scores are
+    added, each as z-scores over these items. The answer is `{"candidates": [{"item_id", "item", "score", "log_odds",
+    "stage_one", "rank"}, ...], "not_in_catalogue": n, "not_excluded": m}`: `score` is the sum, and n counts the items of
+    the history that the catalogue does not hold; the first stage skips them, and the model reads those that have a text. An
+    item of the history is found by its `item_id`, else by its text. `exclude` lists ids or items to leave out; m counts
+    those that were not found so. `where` is `{field: value}` that an item must have, or hold in a list; both may stand in a
+    request too. `rank=False` is the first stage alone: `score` is its own, `log_odds` None.
 
     Wherever items are given, one that the catalogue holds may be `{"item_id": ...}` alone: its text is the catalogue's.
     With candidates, an id without text that the catalogue does not hold is a ValueError.
@@ -245,7 +246,8 @@ class TextRichRecommendationPipeline(Pipeline):
         )
         entries = [[entry for entry in values if not catalogue.lacks(entry)] for values in (history, left_out)]
         pairs = zip(entries[0], items, strict=True), zip(entries[1], excluded, strict=True)
-        query = catalogue.query(*pairs, where, stage_one or max(STAGE_ONE, top_k or 0))
+        check_stage_one(stage_one, top_k)
+        query = catalogue.query(*pairs, where, stage_one or max(catalogue.stage_one, top_k or 0))
         return items, replace(
             query,
             unknown=query.unknown + len(history) - len(items),

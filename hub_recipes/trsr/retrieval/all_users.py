@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from trsr.core.catalogue import STAGE_ONE
+from trsr.core.catalogue import check_stage_one, is_fitted
 from trsr.dataset import contract
 from trsr.errors import UsageError
 from trsr.recommender.run import data_checksums
@@ -26,7 +26,7 @@ from trsr.recommender.serving import commit_of, load_recommender
 from trsr.records.costs import peak_mib
 from trsr.records.files import bind, one_writer, whole_file
 from trsr.records.versions import versions
-from trsr.retrieval.carried import catalogue_of, check_items, record_of, with_weight_of
+from trsr.retrieval.carried import catalogue_of, check_items, keep_weight_if_same_retriever, record_of
 from trsr.retrieval.identity import catalogue_checksum, model_checksum
 from trsr.retrieval.lists import recommendations
 from trsr.retrieval.recommendation_card import CONFIG, describe, sources
@@ -65,8 +65,8 @@ def recommend_to_all(
         retriever: Folder of a retriever on this dataset; default, the catalogue that the model carries. Where the model carries this
             very retriever, the weight that was fitted for both is kept; else both stages' scores count alike, which is said.
         top_k: Items a user.
-        stage_one: Items that the first stage passes on to the language model, `top_k` at least; default STAGE_ONE, or `top_k` where
-            that is more.
+        stage_one: Items that the first stage passes on to the language model, `top_k` at least; default, as many as the weight
+            was fitted with (STAGE_ONE where it was not), or `top_k` where that is more.
         first_stage_only: Leave out the language model.
         limit: First users alone; 0 = all.
         repo: ORG/NAME that the folder is to be pushed to, for its card.
@@ -77,19 +77,23 @@ def recommend_to_all(
         call (items are those that were scored by the last stage), and `peak_mib` of this process.
 
     Raises:
-        UsageError: If `stage_one` is less than `top_k`, `out` holds recommendations of other data, another model or other options,
+        InputError: If `stage_one` is less than `top_k`.
+        UsageError: If a model or `stage_one` is given and not used, `out` holds recommendations of other data, another model or other options,
             the model carries no catalogue and no retriever was given, or Ray is not there.
         RunError: If the retriever was trained on another dataset, the catalogue that the model carries holds other items, or a
             worker has another model.
         DataError: As `trsr.dataset.contract` does.
     """
     began = time.monotonic()
-    if stage_one is None:
-        stage_one = max(STAGE_ONE, top_k)
-    elif stage_one < top_k and not first_stage_only:
+    if first_stage_only and stage_one is not None:
         raise UsageError(
-            f"top_k is {top_k}, and the language model would rank {stage_one} items: stage_one must be {top_k} or more."
+            "stage_one is for the language model, which first_stage_only leaves out: leave out one of them."
         )
+    if first_stage_only and retriever and model:
+        raise UsageError(
+            f"The first stage alone, of the retriever {retriever}, uses no model, and got {model}: leave out --model, or --retriever."
+        )
+    check_stage_one(stage_one, top_k)
     commit = None if first_stage_only and retriever else commit_of(model)
     # The same on all workers, and the one that the card names, whatever is pushed meanwhile.
     load_model = partial(load_recommender, model, **({"revision": commit} if commit else {}))
@@ -105,13 +109,16 @@ def recommend_to_all(
         check_items(catalogue, source, revision)
     if recommender is not None:
         if retriever:
-            catalogue = with_weight_of(catalogue, record_of(recommender))
-            if not catalogue.record["fitted"]:
-                logger.warning(
-                    f"{model or 'The recommender in the package'} carries no weight that was fitted for {retriever}: the scores of both "
-                    f"stages count alike. Fit one: trsr retrieve fuse {retriever} --run RUN"
-                )
+            catalogue = keep_weight_if_same_retriever(catalogue, record_of(recommender))
+        if not (first_stage_only or is_fitted(catalogue.record)):
+            why = (catalogue.record["fitted"] or {}).get("not_fitted")
+            logger.warning(
+                f"{model or 'The recommender in the package'} carries no weight that was fitted for {retriever or 'its catalogue'}"
+                f"{f' ({why})' if why else ''}: the scores of both stages count alike. Fit one{', on more users' if why else ''}: "
+                f"trsr retrieve fuse {retriever or 'RETRIEVER'} --run RUN{' --users N' if why else ''}"
+            )
         recommender.catalogue = catalogue
+    stage_one = stage_one or max(catalogue.stage_one, top_k)
     checksums = data_checksums(source, "histories", revision)
     made_from: dict[str, Any] = {
         "dataset_checksums": checksums,
@@ -123,10 +130,11 @@ def recommend_to_all(
         "limit": limit,
         "shard": SHARD,
     }
+    # Before `out` is bound: it refuses times that it cannot compare.
+    users = UserRows({split: contract.read(source, "histories", split, revision) for split in contract.SPLITS})
     bind(out, made_from)
     for draft in (out / CONFIG).glob(".*.part"):
         draft.unlink()  # of a killed run
-    users = UserRows({split: contract.read(source, "histories", split, revision) for split in contract.SPLITS})
     if users.guessed:
         logger.warning(
             f"{users.guessed:,} users of {source} have several rows in their last split, and no timestamps say which one is the "

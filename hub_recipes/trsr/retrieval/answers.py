@@ -20,7 +20,7 @@ Answer = list[dict[str, Any]]  # the ranked items, best first, with what KEPT na
 
 
 @contextmanager
-def answers_kept(folder: Path, run: Run, recommender: Any, stage_one: int) -> Iterator[Path]:
+def resumable_answers_file(folder: Path, run: Run, recommender: Any, stage_one: int) -> Iterator[Path]:
     """A file for `answers`, whose name says what they are made from beside the rows; it is removed once all is done.
 
     Args:
@@ -49,7 +49,7 @@ def answers(
     Args:
         stage_one: Items that the first stage passes on.
         label: Of the progress bar.
-        kept: File of `answers_kept`: answers in it are taken, the others are added.
+        kept: File of `resumable_answers_file`: answers in it are taken, the others are added.
     """
     cache: dict[str, Answer] = dict(read_lines(kept))
     with append_lines(kept) as append:

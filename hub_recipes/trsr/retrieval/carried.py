@@ -16,11 +16,10 @@ from trsr.core.modeling import CATALOGUE, optional_file
 from trsr.dataset import contract
 from trsr.errors import DataError, RunError
 from trsr.recommender.run import Run, data_checksums
-from trsr.records.checksums import digest
 from trsr.records.files import read_json
-from trsr.retrieval.retriever import Retriever
+from trsr.retrieval.retriever import Retriever, retriever_checksum
 
-UNFITTED = 1.0  # weight of the first stage where none was fitted
+DEFAULT_WEIGHT = 1.0  # weight of the first stage where none was fitted
 
 
 def catalogue_of(folder: Path, source: str, revision: str | None = None) -> Catalogue:
@@ -46,8 +45,8 @@ def catalogue_of(folder: Path, source: str, revision: str | None = None) -> Cata
         "shape": retriever.network.describe(),
         "dataset": retriever.record["dataset"],
         "dataset_checksums": retriever.record["dataset_checksums"],
-        "retriever": digest(folder),
-        "weight": UNFITTED,
+        "retriever": retriever_checksum(folder),
+        "weight": DEFAULT_WEIGHT,
         "fitted": None,
     }
     vectors = torch.from_numpy(retriever.vectors)
@@ -100,16 +99,21 @@ def catalogue_of_run(run: Run, retriever: Path) -> Catalogue:
         RunError, DataError: As `catalogue_of`.
     """
     catalogue = catalogue_of(retriever, run.recipe.dataset, run.recipe.dataset_revision)
-    path = run.folder / CATALOGUE / RECORD
-    record = read_json(path) if path.is_file() else {}
+    record = record_of_run(run.folder)
     of_this_run = (record.get("fitted") or {}).get("run") == run.weights
-    return with_weight_of(catalogue, record) if of_this_run else catalogue
+    return keep_weight_if_same_retriever(catalogue, record) if of_this_run else catalogue
 
 
-def with_weight(catalogue: Catalogue, weight: float, fitted: Mapping[str, Any]) -> Catalogue:
+def with_fitted_weight(catalogue: Catalogue, weight: float, fitted: Mapping[str, Any]) -> Catalogue:
     """The same catalogue with a fitted weight, and how it was fitted."""
     record = {**catalogue.record, "weight": weight, "fitted": dict(fitted)}
     return Catalogue(catalogue.fields, catalogue.vectors, catalogue.user_model, record)
+
+
+def record_of_run(folder: Path) -> Mapping[str, Any]:
+    """The record of the catalogue that `fusion.fuse_run` gave a run; empty where there is none."""
+    path = folder / CATALOGUE / RECORD
+    return read_json(path) if path.is_file() else {}
 
 
 def record_of(recommender: Any) -> Mapping[str, Any]:
@@ -121,14 +125,14 @@ def record_of(recommender: Any) -> Mapping[str, Any]:
     return read_json(Path(path)) if path else {}
 
 
-def with_weight_of(catalogue: Catalogue, record: Mapping[str, Any]) -> Catalogue:
+def keep_weight_if_same_retriever(catalogue: Catalogue, record: Mapping[str, Any]) -> Catalogue:
     """The same catalogue with the weight that was fitted for another one, if that is of the same retriever.
 
     Args:
         record: Of the other one; empty where there is none.
     """
     if record.get("fitted") and record.get("retriever") == catalogue.record["retriever"]:
-        return with_weight(catalogue, record["weight"], record["fitted"])
+        return with_fitted_weight(catalogue, record["weight"], record["fitted"])
     return catalogue
 
 

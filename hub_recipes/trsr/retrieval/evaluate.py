@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from trsr.core.catalogue import STAGE_ONE
+from trsr.core.catalogue import STAGE_ONE, fitted_stage_one, is_fitted
 from trsr.dataset import contract
 from trsr.dataset.candidates import Candidates
 from trsr.dataset.sequences import training_sequences
@@ -25,12 +25,12 @@ from trsr.recommender.results_folder import check_out, results_folder
 from trsr.recommender.run import Run, changed_configs, data_checksums
 from trsr.recommender.serving import load_recommender
 from trsr.recommender.system_names import BASELINES, HISTORY, why_taken
-from trsr.records.checksums import digest
 from trsr.records.files import one_writer, read_json, write_json
 from trsr.records.versions import versions
 from trsr.retrieval import catalogue, ranked
-from trsr.retrieval.answers import answers_kept
-from trsr.retrieval.retriever import RETRIEVER_FILE, Retriever
+from trsr.retrieval.answers import resumable_answers_file
+from trsr.retrieval.carried import record_of_run
+from trsr.retrieval.retriever import RETRIEVER_FILE, Retriever, retriever_checksum
 from trsr.retrieval.second_stage import BOTH, LANGUAGE_MODEL, measure_stages
 
 CATALOGUE = "catalogue.json"
@@ -49,7 +49,7 @@ def evaluate_retriever(
     seed: int = 0,
     history: str | None = None,
     run: Path | None = None,
-    stage_one: int = STAGE_ONE,
+    stage_one: int | None = None,
 ) -> dict[str, Any]:
     """Evaluate a retriever on the dataset that it was trained on, or one that differs from it in nothing but negatives.
 
@@ -63,7 +63,9 @@ def evaluate_retriever(
             which the order matters are scored with both; on the catalogue with the control's. A run is shown them too; its
             summaries stay those of the true histories.
         run: A finished run with the catalogue of this retriever: on the catalogue, its language model is measured as well, alone
-            and with both scores added, on the `stage_one` items that the retriever passes on.
+            and with both scores added.
+        stage_one: Items that the retriever passes on to the language model of `run`; default, as many as the weight was fitted
+            with, or STAGE_ONE where it was not.
 
     Returns:
         The content of both results files: `candidates` and `catalogue`.
@@ -81,6 +83,7 @@ def evaluate_retriever(
     if taken := why_taken(own):
         raise UsageError(f"{own!r} is {taken}: give the retriever's folder another name.")
     second = Run.read(run) if run else None
+    stage_one = stage_one or fitted_stage_one(record_of_run(run) if run else {})
     if second and second.recipe.name in (own, *BASELINES):
         raise UsageError(
             f"The run {run} is called {second.recipe.name!r}, as another system that is evaluated with it. Give the retriever's folder "
@@ -95,13 +98,11 @@ def evaluate_retriever(
         **score_files.about(source, "histories", split, revision),
         "run": own,
         "retriever": {name: retriever.record[name] for name in ("vectors", "ids", "shape", "settings")},
-        "weights": digest(folder),
+        "weights": retriever_checksum(folder),
         "seed": seed,
         "limit": limit if limited else 0,
         "history": history,
-        "second_stage": {"run": second.recipe.name, "weights": second.weights, "stage_one": stage_one}
-        if second
-        else None,
+        "second_stage": _second_stage(second, stage_one) if second else None,
     }
     check_out(out, about)
     if limited:
@@ -133,7 +134,7 @@ def evaluate_retriever(
         counts,
     )
     if second:
-        with answers_kept(out, second, recommender, stage_one) as answers_file:
+        with resumable_answers_file(out, second, recommender, stage_one) as answers_file:
             with_summaries = with_history(of_run, history, seed)
             stages = measure_stages(recommender, with_summaries, numbers, counts, stage_one, answers_file)
         measured[f"{second.recipe.name}{suffix}"] = stages[LANGUAGE_MODEL]
@@ -150,7 +151,7 @@ def default_folder(
     limit: int = 0,
     history: str | None = None,
     run: Path | None = None,
-    stage_one: int = STAGE_ONE,
+    stage_one: int | None = None,
 ) -> Path:
     """Where `trsr retrieve evaluate` writes: RETRIEVER/SPLIT, with a suffix where not all rows or other histories are evaluated,
     with a run as second stage, or those of a dataset that differs from the one that the retriever was trained on."""
@@ -160,10 +161,26 @@ def default_folder(
         if changed_configs(trained_on, data_checksums(source, "histories", revision)):
             out = out.with_name(f"{out.name}-{Path(source).resolve().name}")
     if run:
+        stage_one = stage_one or fitted_stage_one(record_of_run(run))
         out = out.with_name(
             f"{out.name}-{run.resolve().name}{'' if stage_one == STAGE_ONE else f'-stage-one-{stage_one}'}"
         )
     return out
+
+
+def _second_stage(run: Run, stage_one: int) -> dict[str, Any]:
+    """What makes both stages the system that they are: the run, how many items it ranks, and the weight of the first stage."""
+    record = record_of_run(run.folder)
+    fitted = (
+        {name: record["fitted"].get(name) for name in ("split", "users", "stage_one")} if is_fitted(record) else None
+    )
+    return {
+        "run": run.recipe.name,
+        "weights": run.weights,
+        "stage_one": stage_one,
+        "weight": record.get("weight"),
+        "fitted": fitted,
+    }
 
 
 def _rows_of_run(run: Run, rows: Dataset, split: str) -> Dataset:
@@ -173,7 +190,7 @@ def _rows_of_run(run: Run, rows: Dataset, split: str) -> Dataset:
     shown = shown.select(range(min(len(rows), len(shown))))
     if any(shown[name][:] != rows[name][:] for name in ("user_id", "target")):
         raise RunError(
-            f"{run.folder} was trained on {recipe.dataset}, whose users of {split} are others. Give that dataset."
+            f"{run.folder} was trained on {recipe.dataset}, which has other users in {split}. Give that dataset."
         )
     return shown
 
@@ -182,7 +199,7 @@ def _recommender(run: Run, retriever: Path) -> Any:
     """The recommender of a run. Raises RunError if it does not carry the catalogue of a retriever."""
     recommender = load_recommender(str(run.folder))
     carried = (recommender.catalogue.record if recommender.catalogue else {}).get("retriever")
-    if carried != digest(retriever):
+    if carried != retriever_checksum(retriever):
         raise RunError(
             f"{run.folder} does not carry {retriever}. Join them: trsr retrieve fuse {retriever} --run {run.folder}"
         )

@@ -16,11 +16,11 @@ from trsr.metrics.ranking import padded
 from trsr.recommender.run import Run
 from trsr.recommender.serving import load_recommender
 from trsr.records.files import locked, whole_folder
-from trsr.retrieval.answers import answers, answers_kept
-from trsr.retrieval.carried import UNFITTED, catalogue_of, with_weight, write_catalogue
+from trsr.retrieval.answers import answers, resumable_answers_file
+from trsr.retrieval.carried import DEFAULT_WEIGHT, catalogue_of, with_fitted_weight, write_catalogue
 
 logger = logging.getLogger(__name__)
-MOST = 100.0  # weight of the first stage where the language model adds nothing to it
+LARGEST_WEIGHT = 100.0  # weight of the first stage where the language model adds nothing to it
 USERS = 200
 K = 10
 
@@ -50,9 +50,9 @@ def fuse_run(folder: Path, retriever: Path, *, users: int = USERS, stage_one: in
     rows = contract.read(recipe.dataset, recipe.config, "validation", recipe.dataset_revision)
     rows = rows.select(range(min(users, len(rows))))
     with locked(folder / CATALOGUE):
-        with answers_kept(folder, run, recommender, stage_one) as answers_file:
+        with resumable_answers_file(folder, run, recommender, stage_one) as answers_file:
             weight, figures = fit(recommender, rows, stage_one, answers_file)
-        catalogue = with_weight(catalogue, weight, {**figures, "split": "validation", "run": run.weights})
+        catalogue = with_fitted_weight(catalogue, weight, {**figures, "split": "validation", "run": run.weights})
         with whole_folder(folder / CATALOGUE) as draft:
             write_catalogue(catalogue, draft)
     return dict(catalogue.record)
@@ -68,12 +68,12 @@ def fit(
     Args:
         recommender: A pipeline with a catalogue.
         rows: Of `histories`, or of a config of summaries, whose summaries are then used.
-        kept: File of `answers_kept`, from which a killed fit goes on.
+        kept: File of `resumable_answers_file`, from which a killed fit goes on.
 
     Returns:
-        The weight, from 0 to MOST; and the figures: `users`, `retrieved`, the share of targets that the first stage passed on, and
+        The weight, from 0 to LARGEST_WEIGHT; and the figures: `users`, `retrieved`, the share of targets that the first stage passed on, and
         NDCG of each stage and of both, on these users, which `ndcg_of` says. Where they do not say how much the first stage should
-        count, the weight is UNFITTED and `not_fitted` says why.
+        count, the weight is DEFAULT_WEIGHT and `not_fitted` says why.
     """
     lists: list[tuple[list[float], list[float]]] = []  # of log-odds, and of scores of the first stage
     targets: list[int] = []  # index of the target in the lists, -1 where it was not passed on
@@ -108,17 +108,17 @@ def _weight(lists: Sequence[tuple[list[float], list[float]]], targets: Sequence[
     """Weight of the first stage's scores beside the language model's, fitted on the lists that hold their target; and why not."""
     passed = [(scores, target) for scores, target in zip(lists, targets, strict=True) if target >= 0]
     if not passed:
-        return UNFITTED, f"the first stage passed on none of the targets of {len(lists)} users"
+        return DEFAULT_WEIGHT, f"the first stage passed on none of the targets of {len(lists)} users"
     labels = [[number == target for number in range(len(first))] for (_, first), target in passed]
     tables = [padded(system_scores, labels) for system_scores in zip(*(scores for scores, _ in passed), strict=True)]
     _, truth, mask = tables[0]
     features = np.stack([normalise(table, mask) for table, _, _ in tables])
     llm_weight, retriever_weight = fit_weights(features, truth, mask)
     if max(llm_weight, retriever_weight) <= 0:
-        return UNFITTED, f"neither stage ranks the targets of {len(passed)} users better than chance"
+        return DEFAULT_WEIGHT, f"neither stage ranks the targets of {len(passed)} users better than chance"
     if llm_weight <= 0:
-        return MOST, None
-    return round(float(np.clip(retriever_weight / llm_weight, 0, MOST)), 4), None
+        return LARGEST_WEIGHT, None
+    return round(float(np.clip(retriever_weight / llm_weight, 0, LARGEST_WEIGHT)), 4), None
 
 
 def _gain(scores: Sequence[float], target: int) -> float:

@@ -32,7 +32,7 @@ def measure_stages(
         rows: Of `histories`, or of a config of summaries, whose summaries are then used.
         numbers, counts: As `catalogue.measure` takes them.
         stage_one: Items that the first stage passes on.
-        kept: File of `answers_kept`, from which a killed measurement goes on.
+        kept: File of `resumable_answers_file`, from which a killed measurement goes on.
 
     Returns:
         LANGUAGE_MODEL and BOTH.

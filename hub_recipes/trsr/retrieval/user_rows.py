@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from trsr.dataset import contract
+from trsr.errors import DataError
 
 
 class UserRows:
@@ -81,11 +82,26 @@ def _met(row: Mapping[str, Any]) -> list[str]:
 
 
 def _last_times(column: pa.ChunkedArray) -> np.ndarray:
-    """The latest time of each row, (rows,) float64; -inf for a row without times."""
+    """The latest time of each row, (rows,) float64; -inf for a row without times, or with missing ones alone.
+
+    Raises:
+        DataError: If times are neither numbers nor Arrow timestamps.
+    """
     lists = contract.one_chunk(column)
     values = lists.flatten()
-    if pa.types.is_temporal(values.type):
+    kind = pa.types
+    if kind.is_timestamp(values.type) or kind.is_date(values.type):
         values = values.cast(pa.timestamp("us")).cast(pa.int64())
+    elif not (kind.is_integer(values.type) or kind.is_floating(values.type) or kind.is_null(values.type)):
+        raise DataError(
+            f"Times in the column timestamps of histories are of the type {values.type}, expected numbers or Arrow timestamps. Build "
+            "the dataset again with such times, or without this column. See: trsr check DATASET"
+        )
     lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-    times = np.append(values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), -np.inf)
-    return np.where(lengths > 0, times[np.cumsum(lengths) - 1], -np.inf)
+    times = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    times = np.where(np.isnan(times), -np.inf, times)  # missing ones
+    filled = lengths > 0
+    latest = np.full(len(lengths), -np.inf)
+    if len(times):
+        latest[filled] = np.maximum.reduceat(times, (np.cumsum(lengths) - lengths)[filled])
+    return latest
