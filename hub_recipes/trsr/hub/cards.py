@@ -11,6 +11,7 @@ from typing import Any
 
 from huggingface_hub import DatasetCardData, ModelCardData, SpaceCardData
 
+from trsr.core.catalogue import fitted_stage_one
 from trsr.dataset import contract
 from trsr.hub import copy_cards, eval_results, spaces
 from trsr.hub.facts import Example, Facts
@@ -88,6 +89,7 @@ def _values(kind: str, facts: Facts, commits: Mapping[str, str | None]) -> dict[
         "shown": methods[0] if methods else "histories",
         "metric": kind,
         "catalogue": facts.catalogue if kind == "pipeline" else None,
+        "stage_one": fitted_stage_one(facts.catalogue or {}),
         "metric_name": metric_name,
         **(copy_cards.values(kind, facts) if kind in COPIES else {}),
     }

@@ -12,6 +12,7 @@ from typing import Any
 from huggingface_hub import HfApi
 
 from trsr.assets.paths import base_path, dataset_path
+from trsr.core.catalogue import is_fitted
 from trsr.errors import HubError, ReleaseError
 from trsr.hub import licences
 from trsr.hub.changes import RELEASE_TITLE, Change, compare_release, look_at, plan, plan_without_hub, show
@@ -114,12 +115,12 @@ def publish(
     say(inputs.verdict + "\n")
     if record := release.facts.catalogue:
         fitted = record["fitted"]
-        if not fitted:
-            how = f"not fitted; to fit it: trsr retrieve fuse {retriever} --run {run}"
-        elif "not_fitted" in fitted:
+        if is_fitted(record):
+            how = f"fitted on {fitted['users']} validation users"
+        elif fitted:
             how = f"not fitted: {fitted['not_fitted']}"
         else:
-            how = f"fitted on {fitted['users']} validation users"
+            how = f"not fitted; to fit it: trsr retrieve fuse {retriever} --run {run}"
         say(
             f"Carries a catalogue of {record['items']:,} items; weight of the first stage {record['weight']:g}, {how}.\n"
         )
