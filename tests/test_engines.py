@@ -663,7 +663,7 @@ def test_what_a_model_in_this_process_answered_before_it_was_stopped_is_kept(tmp
         calls.append(len(requests))
         if len(calls) == 3:
             signal.raise_signal(signal.SIGINT)  # as by hand: the event loop ends its tasks, then raises
-            await asyncio.sleep(0)
+            await asyncio.sleep(60)  # until it is cancelled
         return await answers(requests)
 
     asked.answers = stopped

@@ -91,7 +91,7 @@ def test_no_longest_prompt_is_that_of_the_context(base, monkeypatch):
     assert of(base, max_tokens=0) == of(base, max_tokens=context) == of(base, max_tokens=10 * context)
     assert of(base, max_tokens=0)["activations_estimated"]
     unknown = Recipe(base="google/gemma-4-E2B-it", dataset="sample", max_tokens=0)
-    monkeypatch.setattr(memory, "count", lambda *base: {"parameters": 1, "adapter": 1, "context": 0})
+    monkeypatch.setattr(memory, "count_parameters", lambda *base: {"parameters": 1, "adapter": 1, "context": 0})
     with pytest.raises(RecipeError, match="max_tokens is 0, the context of google/gemma-4-E2B-it, which is not known"):
         estimate_memory([unknown])
 

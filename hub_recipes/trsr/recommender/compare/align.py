@@ -112,7 +112,7 @@ def read_folder(folder: Path, renamed: str | None = None) -> Evaluation:
     lacking += [f"{key} (in {results.RESULTS_FILE})" for key in NEEDED if about.get(key) is None]
     if lacking:
         raise CompareError(f"{folder} lacks {', '.join(lacking)}. Make it again: trsr evaluate RUN")
-    if renamed and renamed != about["run"]:
+    if renamed and renamed not in (about["run"], system_name(about)):
         taken = "another system in it" if renamed in table.column_names else why_taken(renamed)
         if taken:
             raise CompareError(f"{folder} cannot be called {renamed!r}, which is {taken}. Choose another NAME=.")
