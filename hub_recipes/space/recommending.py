@@ -56,7 +56,8 @@ class CatalogueRecommender(Recommender):
         Returns:
             `items` that were passed on, best first: `item_id`, `text`, `score`, `log_odds`, `stage_one`, and `ranks`, the
             item's rank by `both`, the `language_model` and the `first_stage`; the `summary` that was read; how many items of
-            the history are `not_in_catalogue`, and how many to leave out were not found there (`not_excluded`); what was `shortened` to fit the model's context; and the `seconds` it took.
+            the history are `not_in_catalogue`, and how many to leave out were not found there (`not_excluded`); what was
+            `shortened` to fit the model's context; and the `seconds` it took.
         """
         stage_one = reading.whole(stage_one, "stage_one")
         if not 1 <= stage_one <= MOST_PASSED_ON:

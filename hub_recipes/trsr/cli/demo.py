@@ -79,9 +79,7 @@ def demo(folder: Path | None = None, retriever: Path | None = None, **options) -
     elif retriever and not release.get("dataset"):
         raise UsageError(f"{folder} has no folder dataset/, which has the texts of a catalogue. Leave out --retriever.")
     elif retriever:
-        pipe.catalogue = keep_weight_if_same_retriever(
-            catalogue_of(retriever, release.get("dataset", "")), record_of(pipe)
-        )
+        pipe.catalogue = keep_weight_if_same_retriever(catalogue_of(retriever, release["dataset"]), record_of(pipe))
     space = spaces.space_folder()
     sys.path.insert(0, str(space))  # as on a Space: its files import one another by name
     return runpy.run_path(str(space / "app.py"))["launch"](release, pipe, **options)

@@ -110,7 +110,7 @@ def bind(folder: Path, made_from: Mapping[str, Any]) -> None:
     Raises:
         UsageError: If it is bound to other settings, or holds files but no settings.
     """
-    note, settings = folder / MADE_FROM, json.loads(json.dumps(made_from))
+    note, settings = folder / MADE_FROM, _as_json(made_from)
     if note.is_file():
         before = read_json(note)
         if changed := sorted(name for name in before | settings if before.get(name) != settings.get(name)):
@@ -124,6 +124,17 @@ def bind(folder: Path, made_from: Mapping[str, Any]) -> None:
         )
     else:
         write_json(note, settings)
+
+
+def is_bound(folder: Path, made_from: Mapping[str, Any]) -> bool:
+    """Whether `bind` has bound a work folder to these settings."""
+    note = folder / MADE_FROM
+    return note.is_file() and read_json(note) == _as_json(made_from)
+
+
+def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they are read back from a file: a tuple becomes a list, for one."""
+    return json.loads(json.dumps(settings))
 
 
 def read_lines(path: Path | None) -> Iterator[Any]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from trsr.errors import RunError
-from trsr.records.files import MADE_FROM, beside, bind, read_json, whole_file
+from trsr.records.files import beside, bind, is_bound, whole_file
 
 STATE, TEXT = "state.pt", "text.npy"
 
@@ -63,8 +63,7 @@ class Checkpoint:
     def remove_left(cls, out: Path, made_from: Mapping[str, Any]) -> None:
         """Remove what a process left that was killed once `out` was written. The checkpoint of another training stays."""
         folder = beside(out, "-work")
-        note = folder / MADE_FROM
-        if note.is_file() and read_json(note) == json.loads(json.dumps(made_from)):
+        if is_bound(folder, made_from):
             shutil.rmtree(folder)
 
     @property
