@@ -9,6 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from trsr.core.catalogue import check_stage_one, is_fitted
+from trsr.core.catalogue import Catalogue, check_stage_one, is_fitted
 from trsr.dataset import contract
 from trsr.errors import UsageError
 from trsr.recommender.run import data_checksums
@@ -89,41 +90,15 @@ def recommend_to_all(
         raise UsageError(
             "stage_one is for the language model, which first_stage_only leaves out: leave out one of them."
         )
-    if first_stage_only and retriever and model:
-        raise UsageError(
-            f"The first stage alone, of the retriever {retriever}, uses no model, and got {model}: leave out --model, or --retriever."
-        )
     check_stage_one(stage_one, top_k)
-    commit = None if first_stage_only and retriever else commit_of(model)
-    # The same on all workers, and the one that the card names, whatever is pushed meanwhile.
-    load_model = partial(load_recommender, model, **({"revision": commit} if commit else {}))
-    load = None if first_stage_only else load_model
-    recommender: Any = None if first_stage_only and retriever else load_model()
-    catalogue = catalogue_of(retriever, source, revision) if retriever else recommender.catalogue
-    if catalogue is None:
-        raise UsageError(
-            f"{model or 'The recommender in the package'} carries no catalogue. Give --retriever, or fuse one with the run: "
-            "trsr retrieve fuse RETRIEVER --run RUN"
-        )
-    if not retriever:
-        check_items(catalogue, source, revision)
-    if recommender is not None:
-        if retriever:
-            catalogue = keep_weight_if_same_retriever(catalogue, record_of(recommender))
-        if not (first_stage_only or is_fitted(catalogue.record)):
-            why = (catalogue.record["fitted"] or {}).get("not_fitted")
-            logger.warning(
-                f"{model or 'The recommender in the package'} carries no weight that was fitted for {retriever or 'its catalogue'}"
-                f"{f' ({why})' if why else ''}: the scores of both stages count alike. Fit one{', on more users' if why else ''}: "
-                f"trsr retrieve fuse {retriever or 'RETRIEVER'} --run RUN{' --users N' if why else ''}"
-            )
-        recommender.catalogue = catalogue
+    stages = _load_stages(source, revision, model, retriever, first_stage_only)
+    catalogue = stages.catalogue
     stage_one = stage_one or max(catalogue.stage_one, top_k)
     checksums = data_checksums(source, "histories", revision)
     made_from: dict[str, Any] = {
         "dataset_checksums": checksums,
         "catalogue": catalogue_checksum(catalogue),
-        "model": None if first_stage_only else model_checksum(recommender),
+        "model": None if first_stage_only else model_checksum(stages.recommender),
         "weight": None if first_stage_only else catalogue.record["weight"],
         "top_k": top_k,
         "stage_one": None if first_stage_only else stage_one,
@@ -133,46 +108,21 @@ def recommend_to_all(
     # Before `out` is bound: it refuses times that it cannot compare.
     users = UserRows({split: contract.read(source, "histories", split, revision) for split in contract.SPLITS})
     bind(out, made_from)
-    for draft in (out / CONFIG).glob(".*.part"):
-        draft.unlink()  # of a killed run
     if users.guessed:
         logger.warning(
             f"{users.guessed:,} users of {source} have several rows in their last split, and no timestamps say which one is the "
             "newest: the one with the longest history is taken. Nothing of the other rows is recommended either."
         )
-    total = min(limit or len(users), len(users))
-    count = -(-total // SHARD)
-    # `datasets` caches a local folder by its name and header alone, so that names of files say what they were made from.
-    key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
-    names = [f"train-{number:05}-of-{count:05}-{key}.parquet" for number in range(count)]
-    done = [(out / CONFIG / name).is_file() for name in names]
-    sizes = [min(SHARD, total - number * SHARD) for number in range(len(names))]
-    new = sum(size for size, there in zip(sizes, done, strict=True) if not there)
-    todo = [number for number, there in enumerate(done) if not there]
-
-    def rows_of(number: int) -> list[dict[str, Any]]:
-        return users.read(number * SHARD, min(total, (number + 1) * SHARD))
-
-    if first_stage_only:
-        recommender = None
-    options: dict[str, Any] = {"top_k": top_k, "stage_one": stage_one}
+    shards = _Shards.of(out, min(limit or len(users), len(users)), made_from)
+    new = sum(len(shards.users(number)) for number in shards.missing())
     started = time.monotonic()
-    with tqdm(total=total, initial=total - new, desc="recommendations", unit="user", mininterval=1) as bar:
-        if ray is None:
-            shards = _shards(todo, rows_of, bar, catalogue=catalogue, recommender=recommender, **options)
-        else:
-            shards = shards_on_ray(todo, rows_of, load, made_from["model"], catalogue, **ray, **options)
-        for number, table in shards:
-            with whole_file(out / CONFIG / names[number]) as draft:
-                pq.write_table(table.combine_chunks(), draft)
-            if ray is not None:
-                bar.update(len(table))
+    _write(shards, users, stages, made_from["model"], ray, {"top_k": top_k, "stage_one": stage_one})
     seconds = max(time.monotonic() - started, 1e-9)
     scored = len(catalogue.item_ids) if first_stage_only else min(stage_one, len(catalogue.item_ids))
     figures = {
-        "users": total,
+        "users": shards.total,
         "new_users": new,
-        "items": sum(_items(out / CONFIG / name) for name in names),
+        "items": sum(_items(path) for path in shards.paths),
         "seconds": round(time.monotonic() - began, 1),
         "users_a_second": round(new / seconds, 2),
         "items_a_second": round(new * scored / seconds, 1),
@@ -180,25 +130,138 @@ def recommend_to_all(
     }
     about = {
         **made_from,
-        **sources(source, checksums["histories"], None if first_stage_only else model or "nano", commit),
+        **sources(source, checksums["histories"], None if first_stage_only else model or "nano", stages.commit),
         "retriever": catalogue.record["retriever"],
         "items": len(catalogue.item_ids),
         "fitted": None if first_stage_only else catalogue.record["fitted"],
-        "users": total,
+        "users": shards.total,
         "newest_row_guessed": users.guessed,
         "versions": versions(),
     }
-    describe(out, names, about, contract.provenance(source, revision), repo)
+    describe(out, [path.name for path in shards.paths], about, contract.provenance(source, revision), repo)
     return figures
 
 
-def _shards(
-    numbers: Sequence[int], rows_of: Callable[[int], list[dict[str, Any]]], bar: Any, **options: Any
+@dataclass(frozen=True)
+class _Stages:
+    """What recommends: a catalogue, and the language model of a recommender that carries it; None is the first stage alone.
+
+    `load` loads the same recommender on a worker, and `commit` is the one of the Hub that it is read at.
+    """
+
+    catalogue: Catalogue
+    recommender: Any = None
+    load: Callable[[], Any] | None = None
+    commit: str | None = None
+
+
+def _load_stages(
+    source: str, revision: str | None, model: str | None, retriever: Path | None, first_stage_only: bool
+) -> _Stages:
+    """Load what `recommend_to_all` was given, and check that it belongs to the dataset. Raises as that does."""
+    if first_stage_only and retriever:
+        if model:
+            raise UsageError(
+                f"The first stage alone, of the retriever {retriever}, uses no model, and got {model}: leave out --model, or --retriever."
+            )
+        return _Stages(catalogue_of(retriever, source, revision))
+    commit = commit_of(model)
+    # The same on all workers, and the one that the card names, whatever is pushed meanwhile.
+    load = partial(load_recommender, model, **({"revision": commit} if commit else {}))
+    recommender: Any = load()
+    if retriever:
+        catalogue = catalogue_of(retriever, source, revision)
+        recommender.catalogue = catalogue = keep_weight_if_same_retriever(catalogue, record_of(recommender))
+    else:
+        catalogue = recommender.catalogue
+        if catalogue is None:
+            raise UsageError(
+                f"{model or 'The recommender in the package'} carries no catalogue. Give --retriever, or fuse one with the run: "
+                "trsr retrieve fuse RETRIEVER --run RUN"
+            )
+        check_items(catalogue, source, revision)
+    if first_stage_only:
+        return _Stages(catalogue, commit=commit)
+    if not is_fitted(catalogue.record):
+        why = (catalogue.record["fitted"] or {}).get("not_fitted")
+        logger.warning(
+            f"{model or 'The recommender in the package'} carries no weight that was fitted for {retriever or 'its catalogue'}"
+            f"{f' ({why})' if why else ''}: the scores of both stages count alike. Fit one{', on more users' if why else ''}: "
+            f"trsr retrieve fuse {retriever or 'RETRIEVER'} --run RUN{' --users N' if why else ''}"
+        )
+    return _Stages(catalogue, recommender, load, commit)
+
+
+@dataclass(frozen=True)
+class _Shards:
+    """The files of the recommendations, SHARD users in each, of the first `total` users."""
+
+    paths: list[Path]
+    total: int
+
+    @classmethod
+    def of(cls, out: Path, total: int, made_from: Mapping[str, Any]) -> "_Shards":
+        """Those of a folder; what a killed run left half-written is removed."""
+        for draft in (out / CONFIG).glob(".*.part"):
+            draft.unlink()
+        # `datasets` caches a local folder by its name and header alone, so that names of files say what they were made from.
+        key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
+        count = -(-total // SHARD)
+        return cls([out / CONFIG / f"train-{number:05}-of-{count:05}-{key}.parquet" for number in range(count)], total)
+
+    def users(self, number: int) -> range:
+        """Numbers of a shard's users."""
+        return range(number * SHARD, min(self.total, (number + 1) * SHARD))
+
+    def missing(self) -> list[int]:
+        """Numbers of the shards that are not written yet."""
+        return [number for number, path in enumerate(self.paths) if not path.is_file()]
+
+
+def _write(
+    shards: _Shards,
+    users: UserRows,
+    stages: _Stages,
+    checksum: str | None,
+    ray: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+) -> None:
+    """Make the shards that are missing, here or on Ray, and write them.
+
+    Args:
+        checksum: Of the model: what workers compare theirs with.
+        ray, options: For `shards_on_ray`, and for `recommendations`.
+    """
+    missing = shards.missing()
+    written = shards.total - sum(len(shards.users(number)) for number in missing)
+
+    def rows_of(number: int) -> list[dict[str, Any]]:
+        part = shards.users(number)
+        return users.read(part.start, part.stop)
+
+    with tqdm(total=shards.total, initial=written, desc="recommendations", unit="user", mininterval=1) as bar:
+        if ray is None:
+            tables = _tables(missing, rows_of, bar, stages, options)
+        else:
+            tables = shards_on_ray(missing, rows_of, stages.load, checksum, stages.catalogue, **ray, **options)
+        for number, table in tables:
+            with whole_file(shards.paths[number]) as draft:
+                pq.write_table(table.combine_chunks(), draft)
+            if ray is not None:
+                bar.update(len(table))
+
+
+def _tables(
+    numbers: Sequence[int],
+    rows_of: Callable[[int], list[dict[str, Any]]],
+    bar: Any,
+    stages: _Stages,
+    options: Mapping[str, Any],
 ) -> Iterator[tuple[int, pa.Table]]:
     """Make shards in this process: (number, table) of each."""
     for number in numbers:
         parts = []
-        for part in recommendations(rows_of(number), **options):
+        for part in recommendations(rows_of(number), stages.catalogue, stages.recommender, **options):
             parts.append(part)
             bar.update(len(part))
         yield number, pa.concat_tables(parts)
